@@ -1,0 +1,120 @@
+"""Quickstart: image, text and audio in one space, on 3,943 emoji, in minutes on a laptop's CPU.
+
+    mmjax train experiments/quickstart.py --workdir runs/quickstart
+    mmjax train experiments/quickstart.py:contrastive_only --workdir runs/contrastive_only
+
+Three small transformers learn from pictures of emoji, their English names, and those names spoken by many voices. All
+three pairs are contrasted (CLIP's loss, Radford et al. 2021), while each modality is also rebuilt from a part of
+itself (MAE, BERT, AudioMAE). The test is retrieval among emoji that training never shows, in voices it never hears.
+"""
+
+from mmjax.data.pipeline import Mixture
+from mmjax.data.tokenizers import SentencePiece
+from mmjax.data.transforms import Decode, PickCaption, RandomAffine, Resize, Tokenize
+from mmjax.data.waveforms import CropOrPad, DecodeAudio, PickUtterance
+from mmjax.evaluators.gallery import Gallery
+from mmjax.evaluators.retrieval import Retrieval
+from mmjax.evaluators.zeroshot import ZeroShot
+from mmjax.experiment import Experiment, experiment
+from mmjax.models.audio import AudioTransformer
+from mmjax.models.decoder import Decoder
+from mmjax.models.image import ViT
+from mmjax.models.spectrogram import LogMel
+from mmjax.models.text import TextTransformer
+from mmjax.objectives.contrastive import Contrastive
+from mmjax.objectives.masked import MaskedAudio, MaskedImage, MaskedText
+from mmjax.optim import AdamW
+
+PIXELS = 64
+WORDS = 24  # pieces and the end: the longest of 99 % of the names
+SAMPLES = 38_400  # 2.4 s at 16 kHz
+VOCABULARY = 512
+WIDTH = 128  # of the towers and of the space they share
+
+
+@experiment
+def image_tower() -> ViT:
+    return ViT(patch=16, size=PIXELS, width=WIDTH, depth=4, heads=4, embed_dim=WIDTH, pooling="mean")
+
+
+@experiment
+def text_tower() -> TextTransformer:
+    return TextTransformer(
+        vocab=VOCABULARY, length=WORDS, width=WIDTH, depth=4, heads=4, embed_dim=WIDTH, pooling="mean"
+    )
+
+
+@experiment
+def audio_tower() -> AudioTransformer:
+    return AudioTransformer(
+        spectrogram=LogMel(window=400, hop=200, mels=64, mean=-7.0, std=4.0),
+        samples=SAMPLES,
+        patch=(6, 64),  # strips of 75 ms, all bands
+        width=WIDTH,
+        depth=4,
+        heads=4,
+        embed_dim=WIDTH,
+        pooling="mean",
+    )
+
+
+@experiment
+def spoken_emoji() -> Mixture:
+    return Mixture(
+        {"spoken_emoji": 1.0},
+        transforms={
+            "image": (Decode(), Resize(PIXELS), RandomAffine(translate=0.05, scale=(0.9, 1.1))),
+            "text": (PickCaption(), Tokenize(SentencePiece(vocab_size=VOCABULARY, name="spoken_emoji"), WORDS)),
+            "audio": (PickUtterance(), DecodeAudio(), CropOrPad(SAMPLES)),
+        },
+        cache=True,
+    )
+
+
+@experiment
+def quickstart() -> Experiment:
+    return Experiment(
+        towers={"image": image_tower(), "text": text_tower(), "audio": audio_tower()},
+        objectives={
+            "image_text": Contrastive(("image", "text")),
+            "text_audio": Contrastive(("text", "audio")),
+            "image_audio": Contrastive(("image", "audio")),
+            "masked_image": MaskedImage(decoder=Decoder(width=64, depth=1, heads=2), keep=0.25),
+            "masked_text": MaskedText(vocab=VOCABULARY),
+            "masked_audio": MaskedAudio(decoder=Decoder(width=64, depth=1, heads=2), keep=0.2),
+        },
+        weights={"masked_image": 0.1, "masked_text": 0.1, "masked_audio": 0.1},
+        data=spoken_emoji(),
+        optimizer=AdamW(peak_lr=2e-3, warmup_steps=40, weight_decay=0.05),
+        batch_size=256,
+        steps=400,
+        evaluate_every=100,
+        save_every=100,
+        evaluators=[
+            Retrieval(split="validation"),
+            ZeroShot(label="group", split="validation", name="zeroshot"),
+            Retrieval(split="test", when="end"),
+            ZeroShot(label="group", split="test", when="end"),
+            ZeroShot(label="subgroup", split="test", when="end"),
+            Gallery(split="test"),
+        ],
+    )
+
+
+@experiment
+def contrastive_only() -> Experiment:
+    return Experiment(
+        towers={"image": image_tower(), "text": text_tower(), "audio": audio_tower()},
+        objectives={
+            "image_text": Contrastive(("image", "text")),
+            "text_audio": Contrastive(("text", "audio")),
+            "image_audio": Contrastive(("image", "audio")),
+        },
+        data=spoken_emoji(),
+        optimizer=AdamW(peak_lr=2e-3, warmup_steps=40, weight_decay=0.05),
+        batch_size=256,
+        steps=400,
+        evaluate_every=100,
+        save_every=100,
+        evaluators=[Retrieval(split="validation"), Retrieval(split="test", when="end")],
+    )

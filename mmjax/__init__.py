@@ -1,0 +1,21 @@
+"""mmjax: multimodal pretraining in JAX.
+
+What stands here is what a notebook needs. Names are imported when first asked for, so that the data workers, which
+import `mmjax.data`, never pay for jax.
+"""
+
+from importlib import import_module
+from typing import Any
+
+__version__ = "0.1.0"
+_HOME = {
+    "Experiment": "mmjax.experiment",
+    "Load": "mmjax.experiment",
+}
+__all__ = ["Experiment", "Load", "__version__"]  # noqa: F822 (given by __getattr__)
+
+
+def __getattr__(name: str) -> Any:
+    if name in _HOME:
+        return getattr(import_module(_HOME[name]), name)
+    raise AttributeError(f"module 'mmjax' has no attribute {name!r}; it gives {', '.join(sorted(_HOME))}")

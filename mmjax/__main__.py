@@ -1,0 +1,197 @@
+"""The command line: `mmjax train`, `evaluate`, `show`, `prepare`."""
+
+import argparse
+import dis
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from types import TracebackType
+
+from mmjax import __version__
+from mmjax.errors import UserError, nearest
+
+PACKAGE = str(Path(__file__).parent)
+
+DESCRIPTION = "Pretrain encoders of images, text and audio into one embedding space."
+EPILOG = """\
+a first run, on the demo data, which builds itself:
+  mmjax train experiments/quickstart.py --workdir runs/quickstart
+
+`mmjax COMMAND --help` has examples of each command. An experiment is a function in a file, FILE.py:NAME; without
+:NAME it is the file's first. Any value in it can be set from the command line, PATH=VALUE; `mmjax show` prints the
+paths.
+"""
+TRAIN = """\
+examples:
+  mmjax train experiments/quickstart.py --workdir runs/quickstart
+  mmjax train experiments/clip.py:tiny --workdir runs/wide towers.image.width=96 batch_size=128 seed=1
+  mmjax train experiments/clip.py --workdir runs/clip mesh.fsdp=8
+  mmjax train experiments/clip.py:tiny --workdir runs/profile --profile 10:15     # open the trace with XProf
+
+The same command on the same workdir goes on where the run stopped (Ctrl-C saves first). A workdir that belongs to
+another experiment is refused, with the differences, unless --fork says that the run goes on as the new one.
+"""
+EVALUATE = """\
+examples:
+  mmjax evaluate runs/quickstart
+  mmjax evaluate runs/quickstart --split test --json test.json
+  mmjax evaluate runs/quickstart --step 500 --evaluators retrieval
+"""
+SHOW = """\
+examples:
+  mmjax show experiments/clip.py                                    # as a tree, every default included
+  mmjax show experiments/clip.py:tiny towers.image.depth=6          # with overrides
+  mmjax show experiments/clip.py:tiny runs/clip_tiny                # where the two differ
+  mmjax show runs/clip_tiny experiments/clip.py:tiny batch_size=64  # overrides are of the last one named
+"""
+PREPARE = """\
+examples:
+  mmjax prepare spoken_emoji
+  mmjax prepare spoken_emoji/multilingual --data-dir /data/tensorflow_datasets
+"""
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Runs one command line; returns the exit code: 0, or 2 where what was asked for can't be had."""
+    argv = sys.argv[1:] if argv is None else argv
+    parser, commands = parsers()
+    if not argv:
+        parser.print_help()
+        return 0
+    if argv[0] not in commands:
+        if not argv[0].startswith("-"):
+            parser.error(f"there is no command {argv[0]!r}{nearest(argv[0], commands) or '; see mmjax --help'}")
+        parser.parse_args(argv)
+        return 0
+    command, run = commands[argv[0]]
+    arguments = command.parse_intermixed_args(argv[1:])  # overrides may stand before, between and after options
+    try:
+        run(arguments)
+    except KeyboardInterrupt:
+        return 130  # as the shell says it of a program that ended by SIGINT
+    except Exception as error:
+        if not meant_for_user(error):
+            raise
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+def meant_for_user(error: BaseException) -> bool:
+    """Whether an error explains itself: a `UserError`, or one that a `raise` statement of mmjax's own code raised.
+
+    What jax or numpy raise below our code, or a failing lookup within it, is a fault, and keeps its traceback.
+    """
+    if isinstance(error, UserError):
+        return True
+    last: TracebackType | None = error.__traceback__
+    while last is not None and last.tb_next is not None:
+        last = last.tb_next
+    if last is None or isinstance(error, (AssertionError, NotImplementedError)):
+        return False
+    code = last.tb_frame.f_code
+    raised = code.co_code[last.tb_lasti] == dis.opmap["RAISE_VARARGS"]
+    return raised and code.co_filename.startswith(PACKAGE)
+
+
+Command = tuple[argparse.ArgumentParser, Callable[[argparse.Namespace], None]]
+
+
+def parsers() -> tuple[argparse.ArgumentParser, dict[str, Command]]:
+    """The parser of `mmjax`, and that of each command with what it runs."""
+    layout = argparse.RawDescriptionHelpFormatter
+    main_parser = argparse.ArgumentParser("mmjax", description=DESCRIPTION, epilog=EPILOG, formatter_class=layout)
+    main_parser.add_argument("--version", action="version", version=f"mmjax {__version__}")
+    add = main_parser.add_subparsers(title="commands", metavar="COMMAND").add_parser
+
+    train = add("train", help="train an experiment, or go on with it", epilog=TRAIN, formatter_class=layout)
+    train.add_argument("experiment", metavar="FILE[:NAME]", help="an experiment, or a workdir's to go on with it")
+    train.add_argument("overrides", metavar="PATH=VALUE", nargs="*", help="a value to set, towers.image.depth=6")
+    train.add_argument("--workdir", metavar="DIR", required=True, help="where checkpoints, metrics and logs go")
+    train.add_argument("--fork", action="store_true", help="go on in the workdir of a different experiment")
+    train.add_argument("--profile", metavar="FROM:TO", type=steps, help="write a trace of these steps for XProf")
+
+    train.add_argument("--wandb", metavar="PROJECT", help="mirror the metrics there (pip install mmjax[wandb])")
+
+    evaluate = add("evaluate", help="judge a checkpoint", epilog=EVALUATE, formatter_class=layout)
+    evaluate.add_argument("workdir", metavar="WORKDIR", help="the workdir of a run")
+    evaluate.add_argument("--split", help="train, validation or test (default: what each evaluator says)")
+    evaluate.add_argument("--step", type=int, help="which checkpoint (default: the latest)")
+    evaluate.add_argument("--evaluators", metavar="NAME", nargs="+", help="only these of the experiment's")
+    evaluate.add_argument("--json", metavar="FILE", help="write the numbers to a file")
+
+    show = add("show", help="print an experiment, or where two differ", epilog=SHOW, formatter_class=layout)
+    show.add_argument("experiments", metavar="EXPERIMENT", nargs="+", help="FILE[:NAME], WORKDIR, or PATH=VALUE")
+
+    prepare = add("prepare", help="build a dataset", epilog=PREPARE, formatter_class=layout)
+    prepare.add_argument("dataset", metavar="DATASET", help="a TFDS name, name or name/config")
+    prepare.add_argument("--data-dir", metavar="DIR", help="default: $TFDS_DATA_DIR, or ~/tensorflow_datasets")
+
+    return main_parser, {
+        "train": (train, run_train),
+        "evaluate": (evaluate, run_evaluate),
+        "show": (show, run_show),
+        "prepare": (prepare, run_prepare),
+    }
+
+
+def steps(text: str) -> tuple[int, int]:
+    """`10:15` as (10, 15)."""
+    first, _, last = text.partition(":")
+    if not (first.isdecimal() and last.isdecimal() and int(first) < int(last)):
+        raise argparse.ArgumentTypeError(f"{text!r} isn't FROM:TO, two step numbers such as 10:15")
+    return int(first), int(last)
+
+
+# The imports stand in the functions: jax takes seconds, and `--help` none.
+
+
+def run_train(arguments: argparse.Namespace) -> None:
+    from mmjax.experiment import experiment_name, load_experiment
+    from mmjax.train import train
+
+    config = load_experiment(arguments.experiment, arguments.overrides)
+    name = experiment_name(arguments.experiment)
+    train(config, arguments.workdir, name=name, fork=arguments.fork, profile=arguments.profile, wandb=arguments.wandb)
+
+
+def run_evaluate(arguments: argparse.Namespace) -> None:
+    from mmjax.evaluate import evaluate_workdir
+
+    evaluate_workdir(
+        arguments.workdir,
+        split=arguments.split,
+        step=arguments.step,
+        evaluators=arguments.evaluators,
+        json_path=arguments.json,
+    )
+
+
+def run_show(arguments: argparse.Namespace) -> None:
+    from rich.console import Console
+
+    from mmjax import show
+    from mmjax.experiment import build, diff, experiment_name, load_experiment
+
+    sources = [argument for argument in arguments.experiments if "=" not in argument]
+    overrides = [argument for argument in arguments.experiments if "=" in argument]
+    if not 1 <= len(sources) <= 2:
+        raise UserError(f"mmjax show takes one experiment, or two to compare, not {len(sources)}: {', '.join(sources)}")
+    names = [experiment_name(source) for source in sources]
+    configs = [load_experiment(source) for source in sources[:-1]] + [load_experiment(sources[-1], overrides)]
+    console = Console(highlight=False)
+    if len(sources) == 1:
+        console.print(show.tree(configs[0], names[0]))
+        console.print(show.parameters(build(configs[0])))
+    else:
+        console.print(show.differences(diff(*configs), *sources))
+
+
+def run_prepare(arguments: argparse.Namespace) -> None:
+    from mmjax.data.datasets.prepare import prepare
+
+    prepare(arguments.dataset, arguments.data_dir)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,215 @@
+"""Checkpoints: saved in the background, restored whole and checked. The only file that imports Orbax."""
+
+import logging
+import shutil
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Self, TypeVar
+
+import jax
+import numpy as np
+import orbax.checkpoint as ocp
+from etils import epath
+from flax.traverse_util import flatten_dict, unflatten_dict
+
+from mmjax.errors import UserError
+
+T = TypeVar("T")
+DIRECTORY = "checkpoints"
+ITEM = "default"  # the folder inside a step that Orbax gives to a checkpoint of one item
+LISTED = 8  # lines of a mismatch that an error shows
+
+
+class CheckpointError(UserError):
+    """A checkpoint could not be written, or is not what was asked for."""
+
+
+class _Quiet(logging.Filter):
+    """Drops what Orbax says to absl below an error: dozens of lines a save, none of which a user can act on."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        return record.levelno >= logging.ERROR or "orbax" not in record.pathname
+
+
+logging.getLogger("absl").addFilter(_Quiet())
+
+
+class Checkpointer:
+    """Checkpoints of a run in `workdir/checkpoints/<step>`, the latest `keep` of them.
+
+    A state is stored as nested dicts by the names of its fields and parameters, with no trace of its Python classes.
+
+    Raises CheckpointError where the folder can't be made.
+    """
+
+    def __init__(self, workdir: str | Path, keep: int = 3):
+        if keep < 1:
+            raise UserError(f"Checkpointer: keep={keep} must be at least 1.")
+        self.directory = _directory(workdir)
+        with self._writing("make"):
+            self.directory.mkdir(parents=True, exist_ok=True)
+            self._manager = _manager(
+                self.directory,
+                preservation_policy=ocp.checkpoint_managers.LatestN(keep),
+                enable_async_checkpointing=True,
+            )
+
+    def save(self, step: int, state: Any) -> bool:
+        """Starts to save; the state may be donated as soon as this returns. False where the step is already there.
+
+        Raises CheckpointError where there is no space, or the save before this one failed.
+        """
+        if step in self.steps():
+            return False
+        self._check_space(state)
+        with self._writing("save"):
+            return self._manager.save(step, args=ocp.args.PyTreeSave(_nested(state)))
+
+    def restore(self, abstract_state: T, step: int | None = None) -> T:
+        """The state as saved, laid out as `abstract_state` (arrays or `ShapeDtypeStruct`s with shardings) says.
+
+        `step` None: the latest. Raises FileNotFoundError where there is none, CheckpointError where names, shapes or
+        dtypes differ (listing both sides; Orbax alone would cast a dtype in silence).
+        """
+        self.wait()
+        step = _chosen(self.directory, self.steps(), step)
+        wanted = _named(abstract_state)
+        _check_same(wanted, _saved(self.directory / str(step)), self.directory / str(step))
+        target = unflatten_dict(wanted, sep="/")
+        restored = self._manager.restore(
+            step,
+            args=ocp.args.PyTreeRestore(target, restore_args=ocp.checkpoint_utils.construct_restore_args(target)),
+        )
+        leaves = flatten_dict(restored, sep="/")
+        return jax.tree.unflatten(jax.tree.structure(abstract_state), [leaves[name] for name in wanted])
+
+    def steps(self) -> list[int]:
+        """The steps that are wholly saved, or being saved, in order."""
+        return sorted(self._manager.all_steps())
+
+    def latest_step(self) -> int | None:
+        """The last of `steps`, None where there is none."""
+        return max(self.steps(), default=None)
+
+    def wait(self) -> None:
+        """Returns when what is being saved is saved; raises CheckpointError where that failed."""
+        with self._writing("save"):
+            self._manager.wait_until_finished()
+
+    def close(self) -> None:
+        """Waits, and stops the threads."""
+        with self._writing("save"):
+            self._manager.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    @contextmanager
+    def _writing(self, what: str) -> Iterator[None]:
+        try:
+            yield
+        except Exception as error:  # OSError, or tensorstore's ValueError, or Orbax's own around either
+            reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+            free = _free_bytes(self.directory)
+            space = "" if free is None else f" {free / 1e9:.2f} GB are free there."
+            raise CheckpointError(
+                f"Could not {what} checkpoints in {self.directory}: {reason}.{space} "
+                "Make space, or name another --workdir; checkpoints that were complete are still whole."
+            ) from error
+
+    def _check_space(self, state: Any) -> None:
+        free = _free_bytes(self.directory)
+        need = sum(getattr(leaf, "nbytes", 0) for leaf in jax.tree.leaves(state))
+        if free is not None and need > free:
+            raise CheckpointError(
+                f"No space for a checkpoint in {self.directory}: it takes {need / 1e9:.2f} GB, {free / 1e9:.2f} GB are "
+                "free. Make space, or name another --workdir."
+            )
+
+
+def latest_step(workdir: str | Path) -> int | None:
+    """The latest step saved in a workdir, None where there is none. Creates nothing."""
+    return max(_steps(_directory(workdir)), default=None)
+
+
+def restore_params(workdir: str | Path, step: int | None = None, *, ema: bool = False) -> dict[str, Any]:
+    """The parameters alone, a nested dict of numpy arrays; nothing of the optimiser is read or needs to be known.
+
+    `ema`: their moving average, where the checkpoint has one. `step` None: the latest.
+    Raises FileNotFoundError where there is no such checkpoint.
+    """
+    directory = _directory(workdir)
+    path = directory / str(_chosen(directory, _steps(directory), step))
+    tops = unflatten_dict(_saved(path), sep="/")
+    top = "ema" if ema and "ema" in tops else "params"
+    as_numpy = jax.tree.map(lambda _: ocp.RestoreArgs(restore_type=np.ndarray), tops[top])
+    args = ocp.args.PyTreeRestore({top: tops[top]}, restore_args={top: as_numpy}, partial_restore=True)
+    with ocp.Checkpointer(ocp.PyTreeCheckpointHandler()) as checkpointer:
+        return checkpointer.restore(path / ITEM, args=args)[top]
+
+
+def _directory(workdir: str | Path) -> epath.Path:
+    path = epath.Path(workdir) / DIRECTORY
+    return path if "://" in str(path) else epath.Path(Path(path).absolute())  # Orbax wants it absolute
+
+
+def _manager(directory: epath.Path, **options: Any) -> ocp.CheckpointManager:
+    chosen = ocp.CheckpointManagerOptions(create=False, **options)
+    return ocp.CheckpointManager(directory, options=chosen, item_handlers=ocp.PyTreeCheckpointHandler())
+
+
+def _steps(directory: epath.Path) -> list[int]:
+    return sorted(ocp.utils.checkpoint_steps(directory)) if directory.exists() else []
+
+
+def _chosen(directory: epath.Path, steps: Sequence[int], step: int | None) -> int:
+    if not steps:
+        raise FileNotFoundError(f"There is no checkpoint in {directory}.")
+    if step is not None and step not in steps:
+        raise FileNotFoundError(f"There is no checkpoint of step {step} in {directory}; there are {list(steps)}.")
+    return steps[-1] if step is None else step
+
+
+def _named(tree: Any) -> dict[str, Any]:
+    """The leaves by their path: {"params/towers_image/...": leaf}. What holds no leaves is not there."""
+    leaves = jax.tree_util.tree_flatten_with_path(tree)[0]
+    return {jax.tree_util.keystr(path, simple=True, separator="/"): leaf for path, leaf in leaves}
+
+
+def _nested(tree: Any) -> dict[str, Any]:
+    return unflatten_dict(_named(tree), sep="/")
+
+
+def _saved(path: epath.Path) -> dict[str, Any]:
+    """Shapes and dtypes of a checkpoint's leaves, by path."""
+    with ocp.Checkpointer(ocp.PyTreeCheckpointHandler()) as checkpointer:
+        tree = checkpointer.metadata(path / ITEM).item_metadata.tree
+    return flatten_dict(tree, sep="/")
+
+
+def _described(leaf: Any) -> str:
+    return "nothing" if leaf is None else f"{np.dtype(leaf.dtype)}{list(leaf.shape)}"
+
+
+def _check_same(wanted: dict[str, Any], saved: dict[str, Any], path: epath.Path) -> None:
+    sides = {name: (_described(wanted.get(name)), _described(saved.get(name))) for name in {**wanted, **saved}}
+    lines = [f"  {name}: here {here}, saved {there}" for name, (here, there) in sides.items() if here != there]
+    if lines:
+        more = f"\n  and {len(lines) - LISTED} more" if len(lines) > LISTED else ""
+        raise CheckpointError(
+            f"The checkpoint {path} is of another model or optimiser; {len(lines)} of {len(sides)} arrays differ:\n"
+            + "\n".join(lines[:LISTED])
+            + more
+        )
+
+
+def _free_bytes(directory: epath.Path) -> int | None:
+    """Free bytes where a local folder lies (or will lie); None for a bucket, or where that can't be known."""
+    if "://" in str(directory):
+        return None
+    existing = next((path for path in [Path(directory), *Path(directory).parents] if path.exists()), None)
+    return None if existing is None else shutil.disk_usage(existing).free

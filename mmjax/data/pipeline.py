@@ -1,0 +1,299 @@
+"""Batches: a pure function of the mixture, the seed and the step, the same for any number of hosts and workers.
+
+A batch is a flat dict of arrays, batch first: `image` uint8 [B, H, W, 3]; `text` int32 [B, L] with `text_mask` bool;
+`audio` int16 [B, T] with `audio_mask` bool, real samples first; `<modality>_valid` bool [B]; `index` uint32 [B], the
+row in the global batch; `id` uint32 [B, 2], the example. A bad or missing example is zeros with valid False.
+"""
+
+import itertools
+import os
+import zlib
+from bisect import bisect_right
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import grain
+import numpy as np
+from rich.progress import track
+
+from mmjax.data.chains import Chains, Row, captions, chain_specs, evaluation, identity, row_spec, stack, untrained
+from mmjax.data.sources import Records, Source, SplitNotFoundError, Tfds, nearest
+from mmjax.data.tokenizers import Tokenizer
+from mmjax.data.transforms import Transform
+
+Columns = dict[str, list[Any]]
+
+_BYTES = ("image", "audio")  # columns of evaluation that are given only where they are asked for
+
+
+@dataclass(frozen=True)
+class Mixture:
+    """What to train on: sources by weight, and how their examples become arrays.
+
+    `weights` say how often each source is drawn from (they need not add up to 1). A name is looked up in `sources`
+    first, else it is a TFDS dataset. `transforms` holds the chain of each modality that the batch is to have; a source
+    may lack a modality. `workers` processes read and transform, 0 means a thread of this process for each of the
+    `prefetch` batches that wait ready. `cache` keeps every training example in memory (each worker its own) as it is
+    before the first random transform of each chain: for data that fits there.
+    """
+
+    weights: dict[str, float]
+    transforms: dict[str, tuple[Transform, ...]]
+    sources: dict[str, Any] = field(default_factory=dict)
+    workers: int = 0
+    prefetch: int = 2
+    cache: bool = False
+
+
+class Prepared:
+    """A mixture whose tokenizers have their models: what `prepare` gives. `chains.tokenizers` are to be kept."""
+
+    def __init__(self, mixture: Mixture, chains: Chains, data_dir: str | None):
+        self.mixture, self.chains, self.data_dir = mixture, chains, data_dir
+        self._opened: dict[str, dict[str, Records]] = {}
+
+    def open(self, split: str) -> dict[str, Records]:
+        """The records of every source that has the split, by the source's name.
+
+        Raises `SplitNotFoundError` where none has it, ValueError where none of them has a modality of the chains.
+        """
+        if split not in self._opened:
+            self._opened[split] = _open(self.mixture, split, self.data_dir)
+        return self._opened[split]
+
+
+def prepare(
+    mixture: Mixture,
+    *,
+    data_dir: str | None = None,
+    tokenizers: Mapping[str, Tokenizer] | None = None,
+    progress: bool = False,
+) -> Prepared:
+    """Makes the mixture ready: builds what datasets can be built, and finds or trains the tokenizers.
+
+    `data_dir` is where datasets and tokenizers are kept (TFDS_DATA_DIR, else ~/tensorflow_datasets). `tokenizers`, by
+    modality, are taken as they are (a checkpoint's own), the others are trained on the captions of the training split.
+    Raises ValueError where the mixture can't be: no weights, a chain without a fixed shape, an unknown field or split.
+    """
+    _check(mixture)
+    models = dict(tokenizers or {})
+    for modality, wanted in untrained(mixture.transforms).items():
+        if modality not in models:
+            lines = None if wanted.path else _captions(mixture, modality, wanted.max_captions, data_dir, progress)
+            models[modality] = wanted.load(lines, _data_dir(data_dir) / "tokenizers")
+    return Prepared(mixture, Chains(mixture.transforms, models), data_dir)
+
+
+def batch_spec(mixture: Mixture, batch_size: int) -> Row:
+    """What a global batch looks like, without reading data: arrays of zeros that take no memory (read-only)."""
+    rows = {**row_spec(chain_specs(mixture.transforms)), "index": ((), "uint32"), "id": ((2,), "uint32")}
+    return {name: np.broadcast_to(np.zeros((), dtype), (batch_size, *shape)) for name, (shape, dtype) in rows.items()}
+
+
+def batches(
+    mixture: Mixture | Prepared,
+    *,
+    batch_size: int,
+    seed: int,
+    step: int = 0,
+    host: tuple[int, int] = (0, 1),
+    split: str = "train",
+) -> Iterator[Row]:
+    """This host's rows of the global batches from `step` on, without end.
+
+    `batch_size` is the global one; `host` is (index, count), and host i has the rows from i · B/n on. Every source is
+    shuffled anew in each epoch. The iterator has `close()`, which ends its threads and processes.
+    Raises ValueError where the hosts don't divide the batch.
+    """
+    prepared = mixture if isinstance(mixture, Prepared) else prepare(mixture)
+    rows = _host_rows(batch_size, host)
+    opened = prepared.open(split)
+    if missing := [name for name in prepared.mixture.weights if name not in opened]:
+        raise SplitNotFoundError(f"{', '.join(missing)} has no split {split!r}, so it can't be trained on")
+    make = _TrainingRow(prepared, opened, seed, batch_size)
+    # Indices alone go through shuffle, repeat and mix: the place in the stream decides the example and its randomness.
+    parts = [
+        grain.MapDataset.range(len(records))
+        .shuffle(seed=int(np.random.SeedSequence((seed, zlib.crc32(name.encode()))).generate_state(1)[0]))
+        .repeat(None)
+        .map(_Tag(name))
+        for name, records in opened.items()
+    ]
+    weights = [prepared.mixture.weights[name] for name in opened]
+    stream = grain.MapDataset.mix(parts, weights) if len(parts) > 1 else parts[0]
+    # Batched first and sliced after: the global batch is the same for any number of hosts (and so is resuming a slice).
+    index, count = host
+    mine = stream.map_with_index(make).batch(rows)[step * count + index :: count]
+    return iter(_iterated(mine, prepared.mixture))
+
+
+def evaluation_batches(
+    mixture: Mixture | Prepared,
+    split: str,
+    batch_size: int,
+    *,
+    columns: Sequence[str] | None = None,
+    host: tuple[int, int] = (0, 1),
+) -> Iterator[tuple[Row, Columns]]:
+    """Every example of a split once, in a stable order, without augmentation: (batch, columns).
+
+    The last batch is padded with zeros, valid False. `columns` holds, for the real rows alone, what doesn't go to the
+    device: `id`, the caption that was picked as `text`, labels; None asks for all but the bytes of pictures and sounds
+    (`columns=("id", "image")` gives them). A source that lacks the split is left out, a column it lacks is None.
+    Raises `SplitNotFoundError`, and ValueError for a column that no source has.
+    """
+    prepared = mixture if isinstance(mixture, Prepared) else prepare(mixture)
+    rows = _host_rows(batch_size, host)
+    opened = prepared.open(split)
+    known = list(dict.fromkeys(column for records in opened.values() for column in records.columns))
+    for column in columns or ():
+        if column not in known:
+            raise ValueError(f"no source has a column {column!r}, there are {', '.join(known)}{nearest(column, known)}")
+    wanted = tuple(columns) if columns is not None else tuple(column for column in known if column not in _BYTES)
+    make = _EvaluationRow(prepared.chains, opened, wanted, batch_size)
+    padded = -(-len(make) // batch_size) * batch_size
+    stream = grain.MapDataset.range(padded).map(make).batch(rows, batch_fn=_stack_with_columns)
+    index, count = host
+    options = grain.ReadOptions(num_threads=1, prefetch_buffer_size=prepared.mixture.prefetch)
+    yield from stream[index::count].to_iter_dataset(options)
+
+
+class _Tag:
+    """A record's index -> (its source's name, index)."""
+
+    def __init__(self, name: str):
+        self.name = name
+
+    def __call__(self, index: int) -> tuple[str, int]:
+        return self.name, index
+
+
+class _TrainingRow:
+    """(place in the stream, (source, index)) -> a row of a batch."""
+
+    def __init__(self, prepared: Prepared, opened: Mapping[str, Records], seed: int, batch_size: int):
+        self.chains, self.opened, self.seed, self.batch_size = prepared.chains, opened, seed, batch_size
+        self.kept: dict[tuple[str, int], dict[str, Any]] | None = {} if prepared.mixture.cache else None
+
+    def __call__(self, place: int, where: tuple[str, int]) -> Row:
+        name, index = where
+        if self.kept is None:
+            record = self.opened[name][index]
+        elif (record := self.kept.get(where)) is None:
+            record = self.kept[where] = self.chains.begin(self.opened[name][index])
+
+        def rng(modality: str) -> np.random.Generator:
+            # A stream of its own for each place and modality: a change of one chain leaves the others' draws alone.
+            key = (self.seed, zlib.crc32(modality.encode()))
+            return np.random.Generator(np.random.Philox(key=key, counter=(0, 0, 0, place)))
+
+        row = self.chains.row(record, rng, begun=self.kept is not None)
+        return {**row, **identity(place % self.batch_size, name, record["id"])}
+
+
+class _EvaluationRow:
+    """A place among all examples -> (row, columns); beyond the last one, (zeros, None)."""
+
+    def __init__(self, chains: Chains, opened: Mapping[str, Records], columns: Sequence[str], batch_size: int):
+        self.chains, self.opened, self.columns, self.batch_size = chains, opened, columns, batch_size
+        self.names = list(opened)
+        self.ends = list(itertools.accumulate(len(records) for records in opened.values()))
+
+    def __len__(self) -> int:
+        return self.ends[-1]
+
+    def __call__(self, place: int) -> tuple[Row, dict[str, Any] | None]:
+        if place >= len(self):
+            return {**self.chains.row({}, evaluation), "index": _u32(place % self.batch_size), "id": _u32([0, 0])}, None
+        source = bisect_right(self.ends, place)
+        name = self.names[source]
+        record = self.opened[name][place - (self.ends[source - 1] if source else 0)]
+        row = {**self.chains.row(record, evaluation), **identity(place % self.batch_size, name, record["id"])}
+        return row, {column: self.chains.raw(record, column) for column in self.columns}
+
+
+def _stack_with_columns(rows: Sequence[tuple[Row, dict[str, Any] | None]]) -> tuple[Row, Columns]:
+    real = [columns for _, columns in rows if columns is not None]
+    return stack([row for row, _ in rows]), {name: [columns[name] for columns in real] for name in (real or [{}])[0]}
+
+
+def _u32(value: int | list[int]) -> np.ndarray:
+    return np.asarray(value, np.uint32)
+
+
+def _iterated(dataset: Any, mixture: Mixture) -> Iterable[Row]:
+    if not mixture.workers:
+        options = grain.ReadOptions(num_threads=mixture.prefetch, prefetch_buffer_size=mixture.prefetch)
+        return dataset.to_iter_dataset(options)
+    from absl import flags
+
+    if not flags.FLAGS.is_parsed():  # Grain's workers read absl's flags, which nobody parsed
+        flags.FLAGS.mark_as_parsed()
+    per_worker = -(-mixture.prefetch // mixture.workers)
+    options = grain.ReadOptions(num_threads=1, prefetch_buffer_size=1)
+    return dataset.to_iter_dataset(options).mp_prefetch(
+        grain.MultiprocessingOptions(num_workers=mixture.workers, per_worker_buffer_size=per_worker)
+    )
+
+
+def _host_rows(batch_size: int, host: tuple[int, int]) -> int:
+    index, count = host
+    if not 0 <= index < count:
+        raise ValueError(f"host={host} must be (index, count) with 0 <= index < count")
+    if batch_size <= 0 or batch_size % count:
+        near = max(1, round(batch_size / count)) * count
+        raise ValueError(f"batch_size={batch_size} must be a multiple of the {count} hosts: {near} would do")
+    return batch_size // count
+
+
+def _check(mixture: Mixture) -> None:
+    chain_specs(mixture.transforms)
+    if not mixture.weights:
+        raise ValueError("Mixture(weights={}): name at least one source, such as {'spoken_emoji': 1.0}")
+    for name, weight in mixture.weights.items():
+        if not weight > 0:
+            raise ValueError(
+                f"Mixture(weights={{{name!r}: {weight}}}): a weight is above 0; leave the source out instead"
+            )
+    if unused := [name for name in mixture.sources if name not in mixture.weights]:
+        hint = nearest(unused[0], mixture.weights)
+        raise ValueError(f"Mixture(sources=...): {', '.join(unused)} has no weight{hint}")
+
+
+def _source(mixture: Mixture, name: str) -> Source:
+    return mixture.sources[name] if name in mixture.sources else Tfds(name)
+
+
+def _open(mixture: Mixture, split: str, data_dir: str | None) -> dict[str, Records]:
+    opened: dict[str, Records] = {}
+    reasons = []
+    for name in mixture.weights:
+        try:
+            opened[name] = _source(mixture, name).open(split, data_dir)
+        except SplitNotFoundError as error:
+            reasons.append(error)
+    if not opened:
+        raise SplitNotFoundError("; ".join(map(str, reasons)))
+    for modality in mixture.transforms:
+        if not any(modality in records.columns for records in opened.values()):
+            known = sorted({column for records in opened.values() for column in records.columns})
+            raise ValueError(
+                f"Mixture(transforms={{{modality!r}: ...}}): no source has such a modality, there are "
+                f"{', '.join(known)}{nearest(modality, known)}"
+            )
+    return opened
+
+
+def _captions(mixture: Mixture, modality: str, most: int, data_dir: str | None, progress: bool) -> Iterator[str]:
+    """The training captions as they reach the tokenizer, in a stable order; of more than `most` records, every n-th."""
+    for name, records in _open(mixture, "train", data_dir).items():
+        if modality in records.columns:
+            indices = range(0, len(records), -(-len(records) // most))
+            for index in track(indices, f"Captions of {name}", disable=not progress, transient=True):
+                yield from captions(records[index], modality, mixture.transforms[modality])
+
+
+def _data_dir(data_dir: str | None) -> Path:
+    return Path(data_dir or os.environ.get("TFDS_DATA_DIR") or "~/tensorflow_datasets").expanduser()

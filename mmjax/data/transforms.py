@@ -1,0 +1,342 @@
+"""Transforms of one example: what a transform is, and those of pictures and captions (sounds: `waveforms.py`).
+
+A modality has a chain of transforms, `transform(value, rng) -> value`, each a frozen dataclass of plain fields. `rng`
+is the example's own `numpy.random.Generator` in training and None in evaluation, where every transform is deterministic
+and an augmentation is the identity. A chain ends in arrays of one shape (`Spec`), so a batch has one structure for a
+run.
+"""
+
+import io
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar, Literal, NamedTuple
+
+import numpy as np
+from jaxtyping import Bool, Int32, Shaped, UInt8
+from PIL import Image
+
+from mmjax.data.tokenizers import SentencePiece, Tokenizer
+
+Rng = np.random.Generator | None
+Picture = UInt8[np.ndarray, "height width 3"]
+
+WHITE = (255, 255, 255)
+# Rec. 601 luma, what PIL's and torchvision's greyscale use.
+_LUMA = np.array([0.299, 0.587, 0.114], np.float32)
+_RESAMPLING = {
+    "nearest": Image.Resampling.NEAREST,
+    "bilinear": Image.Resampling.BILINEAR,
+    "bicubic": Image.Resampling.BICUBIC,
+    "lanczos": Image.Resampling.LANCZOS,
+}
+Method = Literal["nearest", "bilinear", "bicubic", "lanczos"]
+
+
+class BadExample(Exception):  # noqa: N818 (it is no error of the program's)
+    """What an example holds can't be used: its rows become zeros with valid=False, and the run goes on."""
+
+
+class Spec(NamedTuple):
+    """One example's array of a modality: `shape`, `dtype`, and whether a bool mask over its first axis goes with it."""
+
+    shape: tuple[int, ...]
+    dtype: str
+    masked: bool = False
+
+
+class Masked(NamedTuple):
+    """An array and the mask over its first axis: True where it holds something, False where it is padding."""
+
+    values: Shaped[np.ndarray, "length *rest"]
+    mask: Bool[np.ndarray, " length"]
+
+
+class Transform:
+    """A step of a modality's chain. `random` says whether it draws from `rng`."""
+
+    random: ClassVar[bool] = False
+
+    def __call__(self, value: Any, rng: Rng) -> Any:
+        """Gives the transformed value. Raises `BadExample` where the value can't be used."""
+        raise NotImplementedError
+
+    def spec(self, before: Spec | None) -> Spec | None:
+        """The result's shape and dtype given the input's; None where it varies. Here: what came in."""
+        return before
+
+
+# ---- pictures
+
+
+@dataclass(frozen=True)
+class Decode(Transform):
+    """Encoded bytes (anything PIL reads), a PIL image or a uint8 array -> RGB uint8 `[H, W, 3]`.
+
+    What is transparent becomes `background`, 0 to 255 a channel.
+    """
+
+    background: tuple[int, int, int] = WHITE
+
+    def __call__(self, value: Any, rng: Rng) -> Picture:
+        del rng
+        try:
+            picture = Image.open(io.BytesIO(value)) if isinstance(value, bytes) else value
+            if not isinstance(picture, Image.Image):
+                picture = Image.fromarray(np.asarray(picture))
+            if picture.mode in ("RGBA", "LA", "PA", "La", "RGBa") or "transparency" in picture.info:
+                picture = picture.convert("RGBA")
+                opaque = Image.new("RGBA", picture.size, (*self.background, 255))
+                picture = Image.alpha_composite(opaque, picture)
+            return np.asarray(picture.convert("RGB"))
+        # PIL raises all of these on broken files, SyntaxError from a PNG's chunks for one.
+        except (OSError, SyntaxError, ValueError, TypeError, Image.DecompressionBombError) as error:
+            raise BadExample(f"the picture can't be decoded: {error}") from error
+
+    def spec(self, before: Spec | None) -> None:
+        return None
+
+
+@dataclass(frozen=True)
+class Resize(Transform):
+    """To `size` × `size`, whatever the aspect (as SigLIP does). Antialiased."""
+
+    size: int
+    method: Method = "bicubic"
+
+    def __call__(self, value: Picture, rng: Rng) -> Picture:
+        del rng
+        return _resized(value, self.size, self.size, self.method)
+
+    def spec(self, before: Spec | None) -> Spec:
+        return _picture(self.size)
+
+
+@dataclass(frozen=True)
+class ResizeShorter(Transform):
+    """Scales so that the shorter side has `size` pixels (as CLIP does; `CenterCrop` or a random crop follows)."""
+
+    size: int
+    method: Method = "bicubic"
+
+    def __call__(self, value: Picture, rng: Rng) -> Picture:
+        del rng
+        height, width = value.shape[:2]
+        scale = self.size / min(height, width)
+        return _resized(value, max(self.size, round(height * scale)), max(self.size, round(width * scale)), self.method)
+
+    def spec(self, before: Spec | None) -> None:
+        return None
+
+
+@dataclass(frozen=True)
+class CenterCrop(Transform):
+    """The middle `size` × `size` pixels."""
+
+    size: int
+
+    def __call__(self, value: Picture, rng: Rng) -> Picture:
+        del rng
+        height, width = value.shape[:2]
+        if min(height, width) < self.size:
+            raise BadExample(
+                f"a picture of {height}×{width} is smaller than CenterCrop({self.size}): put ResizeShorter before it"
+            )
+        top, left = (height - self.size) // 2, (width - self.size) // 2
+        return value[top : top + self.size, left : left + self.size]
+
+    def spec(self, before: Spec | None) -> Spec:
+        return _picture(self.size)
+
+
+@dataclass(frozen=True)
+class RandomResizedCrop(Transform):
+    """A random part of the picture, scaled to `size` × `size` (Szegedy et al. 2015, arXiv:1409.4842).
+
+    The part has a share of the picture's area drawn from `area` and a width/height drawn log-uniformly from `aspect`.
+    In evaluation it is the largest square in the middle.
+    """
+
+    random = True
+
+    size: int
+    area: tuple[float, float] = (0.9, 1.0)
+    aspect: tuple[float, float] = (3 / 4, 4 / 3)
+    method: Method = "bicubic"
+
+    _ATTEMPTS = 10  # as torchvision; then the middle
+
+    def __call__(self, value: Picture, rng: Rng) -> Picture:
+        height, width = value.shape[:2]
+        box_height = box_width = min(height, width)
+        top, left = (height - box_height) // 2, (width - box_width) // 2
+        for _ in range(self._ATTEMPTS if rng is not None else 0):
+            assert rng is not None
+            pixels = height * width * rng.uniform(*self.area)
+            aspect = math.exp(rng.uniform(math.log(self.aspect[0]), math.log(self.aspect[1])))
+            wide, high = round(math.sqrt(pixels * aspect)), round(math.sqrt(pixels / aspect))
+            if 0 < wide <= width and 0 < high <= height:
+                box_height, box_width = high, wide
+                top, left = int(rng.integers(0, height - high + 1)), int(rng.integers(0, width - wide + 1))
+                break
+        part = value[top : top + box_height, left : left + box_width]
+        return _resized(part, self.size, self.size, self.method)
+
+    def spec(self, before: Spec | None) -> Spec:
+        return _picture(self.size)
+
+
+@dataclass(frozen=True)
+class RandomAffine(Transform):
+    """Moves, turns and scales the picture a little round its middle; what comes into view is `fill`.
+
+    `translate` is the largest shift as a share of the side, `degrees` the largest turn, `scale` the range of sizes.
+    """
+
+    random = True
+
+    translate: float = 0.0
+    degrees: float = 0.0
+    scale: tuple[float, float] = (1.0, 1.0)
+    fill: tuple[int, int, int] = WHITE
+
+    def __call__(self, value: Picture, rng: Rng) -> Picture:
+        if rng is None:
+            return value
+        height, width = value.shape[:2]
+        shift_x, shift_y, turn = rng.uniform(-1, 1, 3)
+        angle, scale = math.radians(turn * self.degrees), rng.uniform(*self.scale)
+        cos, sin = math.cos(angle) / scale, math.sin(angle) / scale
+        middle_x, middle_y = width / 2, height / 2
+        from_x, from_y = middle_x + shift_x * self.translate * width, middle_y + shift_y * self.translate * height
+        # PIL wants the inverse map, from a pixel of the result to the place in the picture that it shows.
+        coefficients = (
+            *(cos, sin, middle_x - cos * from_x - sin * from_y),
+            *(-sin, cos, middle_y + sin * from_x - cos * from_y),
+        )
+        moved = Image.fromarray(value).transform(
+            (width, height), Image.Transform.AFFINE, coefficients, Image.Resampling.BILINEAR, fillcolor=self.fill
+        )
+        return np.asarray(moved)
+
+
+@dataclass(frozen=True)
+class RandomFlip(Transform):
+    """Mirrors left and right with this probability."""
+
+    random = True
+
+    probability: float = 0.5
+
+    def __call__(self, value: Picture, rng: Rng) -> Picture:
+        return value[:, ::-1] if rng is not None and rng.random() < self.probability else value
+
+
+@dataclass(frozen=True)
+class ColorJitter(Transform):
+    """Brightness, contrast and saturation, each scaled by a factor drawn from `[1 - x, 1 + x]`."""
+
+    random = True
+
+    brightness: float = 0.0
+    contrast: float = 0.0
+    saturation: float = 0.0
+
+    def __call__(self, value: Picture, rng: Rng) -> Picture:
+        if rng is None:
+            return value
+        ranges = np.array([self.brightness, self.contrast, self.saturation])
+        brightness, contrast, saturation = (1 + ranges * rng.uniform(-1, 1, 3)).astype(np.float32)
+        # One 3×3 map and an offset do all three: saturation is about each pixel's grey, contrast about the mean grey.
+        mixing = np.outer(_LUMA, np.full(3, 1 - saturation, np.float32)) + saturation * np.eye(3, dtype=np.float32)
+        mean_grey = np.float32(value.reshape(-1, 3).mean(axis=0, dtype=np.float32) @ _LUMA)
+        pixels = value.reshape(-1, 3).astype(np.float32) @ (brightness * contrast * mixing)
+        pixels += brightness * (1 - contrast) * mean_grey + np.float32(0.5)  # the half rounds to the nearest
+        return np.clip(pixels, 0, 255, out=pixels).astype(np.uint8).reshape(value.shape)
+
+
+def prefix_mask(length: int, real: int) -> Bool[np.ndarray, " length"]:
+    """True for the first `real` places, False for the padding behind them."""
+    mask = np.zeros(length, bool)
+    mask[:real] = True
+    return mask
+
+
+def _picture(size: int) -> Spec:
+    return Spec((size, size, 3), "uint8")
+
+
+def _resized(value: Picture, height: int, width: int, method: str) -> Picture:
+    if value.shape[:2] == (height, width):
+        return value
+    return np.asarray(Image.fromarray(value).resize((width, height), _RESAMPLING[method]))
+
+
+# ---- captions
+
+
+@dataclass(frozen=True)
+class PickCaption(Transform):
+    """One caption of several: a string is itself; of a list or a dict by language, a random one in training.
+
+    In evaluation it is `language`'s, or the first where there is none such. Empty captions are never picked.
+    """
+
+    random = True
+
+    language: str = "en"
+
+    def __call__(self, value: Any, rng: Rng) -> str:
+        captions = self.every(value)
+        if not captions:
+            raise BadExample("the caption is empty")
+        if rng is not None:
+            return captions[int(rng.integers(len(captions)))] if len(captions) > 1 else captions[0]
+        preferred = value.get(self.language) if isinstance(value, Mapping) else None
+        return preferred if preferred and preferred.strip() else captions[0]
+
+    def every(self, value: str | Sequence[str] | Mapping[str, str]) -> list[str]:
+        """All captions of an example that aren't empty."""
+        captions = [value] if isinstance(value, str) else list(value.values() if isinstance(value, Mapping) else value)
+        return [caption for caption in captions if caption and caption.strip()]
+
+    def spec(self, before: Spec | None) -> None:
+        return None
+
+
+@dataclass(frozen=True)
+class Lowercase(Transform):
+    """Lower case, with runs of white space made one space."""
+
+    def __call__(self, value: str, rng: Rng) -> str:
+        del rng
+        return " ".join(value.lower().split())
+
+
+@dataclass(frozen=True)
+class Tokenize(Transform):
+    """A caption -> int32 ids `[length]` and their mask: `bos`, pieces, `eos`, then padding.
+
+    A caption that is too long loses its last pieces, never `eos`: a pooling that reads the last token finds it.
+    """
+
+    tokenizer: SentencePiece | Tokenizer
+    length: int
+    bos: bool = False
+    eos: bool = True
+
+    def __call__(self, value: str, rng: Rng) -> Masked:
+        del rng
+        if not isinstance(self.tokenizer, Tokenizer):
+            raise TypeError(f"{self.tokenizer} has no model yet: mmjax.data.pipeline.prepare() trains or loads it")
+        if not value.strip():
+            raise BadExample("the caption is empty")
+        room = self.length - self.bos - self.eos
+        pieces = self.tokenizer.encode(value)[:room]
+        row = [self.tokenizer.bos] * self.bos + pieces + [self.tokenizer.eos] * self.eos
+        ids: Int32[np.ndarray, " length"] = np.full(self.length, self.tokenizer.pad, np.int32)
+        ids[: len(row)] = row
+        return Masked(ids, prefix_mask(self.length, len(row)))
+
+    def spec(self, before: Spec | None) -> Spec:
+        return Spec((self.length,), "int32", masked=True)

@@ -1,0 +1,19 @@
+"""Errors that are meant for whoever typed the command: shown as one message, without a traceback."""
+
+import difflib
+from collections.abc import Iterable
+
+
+class UserError(ValueError):
+    """Something that was asked for can't be had; the message names the thing, its value, and what would do."""
+
+
+def closest(name: str, known: Iterable[str], count: int = 3) -> list[str]:
+    """The names among `known` that `name` may have been meant to be, best first."""
+    return difflib.get_close_matches(name, list(dict.fromkeys(known)), n=count, cutoff=0.6)
+
+
+def nearest(name: str, known: Iterable[str], count: int = 3) -> str:
+    """The end of a sentence, `"; did you mean a or b?"`, or `""` where nothing is near."""
+    found = closest(name, known, count)
+    return f"; did you mean {' or '.join(found)}?" if found else ""

@@ -1,0 +1,304 @@
+"""An experiment: what trains, on what, how long. One Python file that reads like a paper's method section.
+
+    @experiment
+    def tiny() -> Experiment:
+        return Experiment(towers={"image": ViT(patch=8, ...)}, objectives={...}, data=Mixture(...), ...)
+
+The function is plain Python. `load_experiment` reads it as a graph of `fdl.Config`s instead of calling it (Fiddle's
+`auto_config`): the graph can be overridden by path, compared, and written as JSON beside a checkpoint.
+"""
+
+import contextlib
+import importlib.util
+import inspect
+import sys
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import ModuleType
+from typing import Any, ParamSpec, TypeVar, cast
+
+import fiddle as fdl
+import flax.linen as nn
+from etils import epath
+from fiddle.experimental import auto_config
+
+from mmjax import serialization
+from mmjax.configs import Difference, complete, diff, override, target
+from mmjax.data.pipeline import Mixture
+from mmjax.errors import UserError, closest, nearest
+from mmjax.mesh import Mesh
+from mmjax.objectives.pretrainer import Pretrainer, Weight
+from mmjax.optim import AdamW
+
+__all__ = ["MAY_CHANGE", "Experiment", "Load", "build", "diff", "experiment", "load_experiment", "unresumable"]
+
+RECORD = "experiment.json"  # its name in a workdir
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+@dataclass(frozen=True)
+class Load:
+    """Where the initial parameters of a tower come from: `path` is a workdir of ours.
+
+    skip: regexes on parameter paths that stay as freshly initialised. A run that resumes never looks at this.
+    """
+
+    path: str
+    skip: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """Everything that decides a run's result, and how it is watched.
+
+    towers: an encoder for each modality; objectives: by a name of one's own, which the logs use.
+    weights: of the objectives in the loss, a number or a function of the step; 1 where none is given.
+    batch_size: examples in a step, over all hosts and microbatches. steps: how many; the schedule ends there.
+    microbatches: parts that a step's batch is encoded in, one after the other (the result stays exact, memory shrinks).
+    evaluators: run after every `evaluate_every` steps and at the end; 0: at the end only.
+    save_every, keep: a checkpoint after so many steps, and how many of the latest stay.
+    log_every: metrics are written after so many steps.
+    init: where towers start from, {"towers.image": Load(workdir)}.
+    ema: decay per step of an exponential moving average of the parameters, None for none.
+
+    Raises:
+        UserError: a number or a name that can't be.
+    """
+
+    towers: Mapping[str, nn.Module]
+    objectives: Mapping[str, nn.Module]
+    data: Mixture
+    optimizer: AdamW
+    batch_size: int
+    steps: int
+    weights: Mapping[str, Weight] = field(default_factory=dict)
+    mesh: Mesh = field(default_factory=Mesh)
+    microbatches: int = 1
+    evaluators: Sequence[Any] = field(default_factory=list)
+    evaluate_every: int = 0
+    save_every: int = 1_000
+    log_every: int = 10
+    keep: int = 3
+    init: Mapping[str, Load] = field(default_factory=dict)
+    seed: int = 0
+    ema: float | None = None
+
+    def __post_init__(self) -> None:
+        for name in ("towers", "objectives"):
+            if not getattr(self, name):
+                raise UserError(f"an experiment needs {name}, but {name}={{}}")
+        for name, least in {
+            "batch_size": 1,
+            "steps": 1,
+            "microbatches": 1,
+            "evaluate_every": 0,
+            "save_every": 1,
+            "log_every": 1,
+            "keep": 1,
+            "seed": 0,
+        }.items():
+            value = getattr(self, name)
+            if type(value) is not int or value < least:
+                raise UserError(f"{name}={value!r} must be an int of at least {least}")
+        if self.batch_size % self.microbatches:
+            divisors = [n for n in range(1, self.batch_size + 1) if self.batch_size % n == 0]
+            close = sorted(sorted(divisors, key=lambda n: abs(n - self.microbatches))[:4])
+            raise UserError(
+                f"microbatches={self.microbatches} must divide batch_size={self.batch_size}; near it: {close}"
+            )
+        if self.ema is not None and not 0 < self.ema < 1:
+            raise UserError(f"ema={self.ema!r} must lie between 0 and 1: the share of the average that a step keeps")
+        for name, weight in self.weights.items():
+            if name not in self.objectives:
+                raise UserError(_unknown("weights", name, self.objectives, "objectives"))
+            if not callable(weight) and (not isinstance(weight, (int, float)) or weight < 0):
+                raise UserError(f"weights.{name}={weight!r} must be a number of at least 0, or a function of the step")
+        for name, objective in self.objectives.items():
+            for view in objective.views():
+                if view.modality not in self.towers:
+                    raise UserError(_unknown(f"objectives.{name} reads", view.modality, self.towers, "towers"))
+        for evaluator in self.evaluators:
+            if not callable(evaluator):
+                raise UserError(f"{evaluator!r} is no evaluator: one of mmjax.evaluators is, such as Retrieval()")
+        starts = [f"towers.{name}" for name in self.towers]
+        for path, load in self.init.items():
+            if path not in starts:
+                raise UserError(_unknown("init", path, starts, "towers"))
+            if not isinstance(load, Load):
+                raise UserError(f'init={{"{path}": {load!r}}} must be Load(workdir), from mmjax.experiment')
+
+    def pretrainer(self) -> Pretrainer:
+        """The towers and objectives as the one module that trains."""
+        return Pretrainer(
+            towers=self.towers, objectives=self.objectives, weights=self.weights, microbatches=self.microbatches
+        )
+
+
+def _unknown(where: str, name: str, known: Iterable[str], kind: str) -> str:
+    known = list(known)
+    return f"{where} {name!r}, but the {kind} are {', '.join(known)}{nearest(name, known)}"
+
+
+# What may differ when a workdir is resumed, and why: none of it changes what a step computes, but for rounding. `steps`
+# isn't here: the learning rate at any step depends on it. Neither is `init`: it says where the parameters come from.
+MAY_CHANGE: dict[str, str] = {
+    "mesh": "the same losses on other devices; a run moves to the machines that are free",
+    "microbatches": "accumulation is exact (only dropout is drawn anew); a smaller machine needs more of them",
+    "towers.*.remat": "recomputes instead of storing, the same numbers",
+    "objectives.*.decoder.remat": "as above",
+    "data.workers": "the stream is the same for any number of them",
+    "data.prefetch": "as above",
+    "data.cache": "as above",
+    "data.sources.*.data_dir": "the same data at another place",
+    "data.sources.*.root": "the same data at another place",
+    "evaluators": "look at the model, never change it",
+    "evaluate_every": "as above",
+    "log_every": "only what is written",
+    "save_every": "only what is written",
+    "keep": "only what is written",
+}
+
+
+def unresumable(recorded: fdl.Config, wanted: fdl.Config) -> list[Difference]:
+    """The differences for which a run of `wanted` may not go on in a workdir of `recorded`; see `MAY_CHANGE`."""
+
+    def harmless(path: str) -> bool:
+        parts = path.split(".")
+        for pattern in MAY_CHANGE:
+            names = pattern.split(".")
+            if len(parts) >= len(names) and all(n in ("*", part) for n, part in zip(names, parts, strict=False)):
+                return True
+        return False
+
+    return [difference for difference in diff(recorded, wanted) if not harmless(difference.path)]
+
+
+def experiment(function: Callable[P, R]) -> Callable[P, R]:
+    """Marks a function that returns an `Experiment`, or a part of one, as readable without being called.
+
+    Called, it stays what it is; one marked function in another becomes part of its graph. Loops, conditions and
+    comprehensions are fine. A file's experiments are those annotated `-> Experiment`.
+    """
+    mark = auto_config.auto_config(
+        experimental_allow_control_flow=True,
+        experimental_allow_dataclass_attribute_access=True,
+        experimental_result_must_contain_buildable=False,  # a helper may return a tuple of numbers
+    )
+    return mark(function)
+
+
+def build(config: fdl.Config) -> Any:
+    """What a config stands for, constructed.
+
+    Raises:
+        UserError: a part refuses its fields, or one that it needs is missing.
+    """
+    try:
+        return fdl.build(config)
+    except (ValueError, TypeError) as error:
+        original = getattr(error, "proxy_base_exception", error)  # Fiddle adds a dump of all arguments to the message
+        raise UserError(str(original)) from error
+
+
+def load_experiment(source: str, overrides: Iterable[str] = ()) -> fdl.Config:
+    """The experiment at `source`, complete with its defaults, with `path=value` overrides applied, and checked.
+
+    source: `file.py:name`; `file.py`, for its first function annotated `-> Experiment`; a workdir; or an
+    experiment.json. `experiment_name` says which one it was.
+
+    Raises:
+        UserError: an unknown file, name or path (with what is near), or an experiment that can't be.
+    """
+    config, _ = _load(source)
+    config = complete(config)
+    for assignment in overrides:
+        override(config, assignment)
+    build(config)
+    return config
+
+
+def experiment_name(source: str) -> str:
+    """The full name of what `load_experiment(source)` gives: `file.py:name`, also for a workdir."""
+    return _load(source)[1]
+
+
+def _load(source: str) -> tuple[fdl.Config, str]:
+    file, colon, name = source.rpartition(":")
+    if not (colon and file.endswith(".py")):
+        file, name = source, ""
+    if file.endswith(".py"):
+        return _from_file(file, name)
+    record = epath.Path(source)
+    if record.suffix != ".json":
+        record /= RECORD
+    if not record.exists():
+        raise UserError(
+            f"{source!r} is neither an experiment (file.py or file.py:name) nor a workdir nor a {RECORD}"
+            f"{_near_files(source)}"
+        )
+    text = record.read_text()
+    try:
+        return serialization.loads(text), serialization.name_of(text) or str(record)
+    except UserError as error:
+        raise UserError(f"{record}: {error}") from error
+
+
+def _from_file(file: str, name: str) -> tuple[fdl.Config, str]:
+    path = Path(file)
+    if not path.is_file():
+        raise UserError(f"there is no file {file!r}{_near_files(file)}")
+    with _importable(path.parent):
+        module = _import(path)
+        marked = {k: v for k, v in vars(module).items() if isinstance(v, auto_config.AutoConfig)}
+        own = [k for k, v in marked.items() if v.func.__module__ == module.__name__ and _returns_experiment(v.func)]
+        if not name and not own:
+            raise UserError(f"{file} has no experiment: a function marked @experiment and annotated -> Experiment")
+        name = name or own[0]
+        if name not in marked:
+            why = "isn't marked @experiment" if name in vars(module) else "isn't in it"
+            raise UserError(f"{file}:{name}: {name!r} {why}; its experiments: {', '.join(own)}{nearest(name, own)}")
+        try:
+            inspect.signature(marked[name].func).bind()
+        except TypeError as error:
+            raise UserError(f"{file}:{name} can't be run alone ({error}); its experiments: {', '.join(own)}") from None
+        config = marked[name].as_buildable()
+    if not isinstance(config, fdl.Config) or target(config) is not Experiment:
+        raise UserError(f"{file}:{name} gives no Experiment but a part of one; its experiments: {', '.join(own)}")
+    return config, f"{file}:{name}"
+
+
+def _returns_experiment(function: Callable[..., Any]) -> bool:
+    annotation = inspect.signature(function).return_annotation
+    return annotation is Experiment or annotation in ("Experiment", "mmjax.Experiment")
+
+
+@contextlib.contextmanager
+def _importable(folder: Path) -> Iterator[None]:
+    """A file may import its neighbours (`from clip import tiny`), as a script may, but hides no installed package."""
+    entry = str(folder.resolve())
+    sys.path.append(entry)
+    try:
+        yield
+    finally:
+        sys.path.remove(entry)
+
+
+def _import(path: Path) -> ModuleType:
+    spec = cast(Any, importlib.util.spec_from_file_location(f"experiment_{path.stem}", path))
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module  # dataclasses and type hints look their module up
+    spec.loader.exec_module(module)
+    return module
+
+
+def _near_files(source: str) -> str:
+    """The experiment files nearest to what was typed, beside it and in experiments/, or all of them."""
+    folders = dict.fromkeys([Path(source).parent, Path("experiments")])
+    files = {file.stem: str(file) for folder in folders for file in sorted(folder.glob("*.py"))}
+    found = [files[stem] for stem in closest(Path(source.partition(":")[0]).stem, files)]
+    if found:
+        return f"; did you mean {' or '.join(found)}?"
+    return f"; there are: {', '.join(files.values())}" if files else ""

@@ -1,0 +1,42 @@
+"""Ctrl-C, and a machine that is taken away: asked to stop, a run finishes its step and saves first."""
+
+import signal
+import threading
+from collections.abc import Callable
+from types import FrameType
+from typing import Any, Self
+
+SIGNALS = (signal.SIGINT, signal.SIGTERM)
+
+
+class Interruption:
+    """While entered, the first SIGINT or SIGTERM only sets `signal`; a second Ctrl-C interrupts at once.
+
+    say: is told that the signal was heard. In a thread other than the main one, signals are left as they are.
+    """
+
+    def __init__(self, say: Callable[[str], None]):
+        self._say = say
+        self._before: dict[signal.Signals, Any] = {}
+        self.signal: signal.Signals | None = None
+
+    def _heard(self, number: int, frame: FrameType | None) -> None:
+        if self.signal is not None:
+            raise KeyboardInterrupt
+        self.signal = signal.Signals(number)
+        self._say(f"{self.signal.name}: finishing this step and saving; Ctrl-C again stops at once, without")
+
+    def __enter__(self) -> Self:
+        if threading.current_thread() is threading.main_thread():
+            self._before = {number: signal.signal(number, self._heard) for number in SIGNALS}
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+
+    def end(self) -> BaseException:
+        """What to raise once the state is saved, so that the program ends as the signal would have ended it."""
+        if self.signal is signal.SIGTERM:
+            return SystemExit(128 + signal.SIGTERM)
+        return KeyboardInterrupt()

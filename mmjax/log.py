@@ -1,0 +1,78 @@
+"""The steps' numbers on their way from the device to the metrics and the screen, without holding the device up."""
+
+import time
+from typing import Any, Protocol, Self
+
+import jax
+
+from mmjax.metrics import Metrics
+from mmjax.progress import Progress
+
+
+class Waits(Protocol):
+    """Something that data is waited for: `waited`, in seconds so far."""
+
+    waited: float
+
+
+class Log:
+    """Takes the metrics of every step, still on the device, and writes those of every `log_every`-th.
+
+    A step's numbers are read when the next step is under way, so the device never waits for the host; and no more than
+    that one step is ahead, so that the numbers are fresh and Ctrl-C is quick.
+
+    Adds `examples_per_second`, `data_wait` (the share of the time spent waiting for data) since the last line, and
+    `seconds` of training so far, earlier runs in the workdir included.
+    """
+
+    def __init__(self, metrics: Metrics, progress: Progress, stream: Waits, log_every: int, batch_size: int, last: int):
+        """last: the step that is always written, as the first is."""
+        self._metrics, self._progress, self._stream = metrics, progress, stream
+        self._every, self._batch_size, self._last = log_every, batch_size, last
+        self._pending: tuple[int, dict[str, jax.Array]] | None = None
+        self._began = time.perf_counter() - metrics.seconds
+        self._read: tuple[int, float, float] | None = None  # step, time, waited at the last reading
+        self.loss: float | None = None  # the last one written
+
+    def step(self, step: int, values: dict[str, jax.Array]) -> None:
+        """Takes the metrics of a step that was just dispatched; waits for the one before it."""
+        self.flush()
+        self._pending = step, values
+        self._progress.step(step)
+
+    def flush(self) -> None:
+        """Waits for the last step, and writes its metrics if they are due."""
+        if self._pending is None:
+            return
+        (step, values), self._pending = self._pending, None
+        jax.block_until_ready(values)
+        if step in (1, self._last) or step % self._every == 0:
+            numbers = {name: float(value) for name, value in jax.device_get(values).items()}
+            numbers |= self._pace(step) | {"seconds": time.perf_counter() - self._began}
+            self.loss = numbers["loss"]
+            self._metrics.write(step, numbers)
+            self._progress.log(step, self.loss, numbers.get("examples_per_second"))
+        elif self._read is None:
+            self.restart(step)
+
+    def restart(self, step: int) -> None:
+        """Reckons the pace from here: what came before (compiling, an evaluation) was no training."""
+        self._read = step, time.perf_counter(), self._stream.waited
+
+    def _pace(self, step: int) -> dict[str, float]:
+        before, now = self._read, time.perf_counter()
+        self._read = step, now, self._stream.waited
+        if before is None or step <= before[0]:
+            return {}
+        seconds = now - before[1]
+        return {
+            "examples_per_second": (step - before[0]) * self._batch_size / seconds,
+            "data_wait": min(1.0, (self._stream.waited - before[2]) / seconds),
+        }
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: Any, *_: object) -> None:
+        if kind is None:
+            self.flush()

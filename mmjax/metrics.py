@@ -1,0 +1,123 @@
+"""Numbers of a run, written down: JSON lines, TensorBoard and, where asked for, Weights & Biases."""
+
+import json
+import math
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Self
+
+from tensorboardX.proto.event_pb2 import Event, SessionLog  # pyright: ignore[reportAttributeAccessIssue]
+from tensorboardX.proto.summary_pb2 import Summary  # pyright: ignore[reportAttributeAccessIssue]
+from tensorboardX.writer import FileWriter
+
+from mmjax.errors import UserError
+
+FILE = "metrics.jsonl"
+TENSORBOARD = "tensorboard"
+
+
+class Metrics:
+    """Writes metrics by flat name into a workdir.
+
+    `metrics.jsonl` has one flat object a line: `{"step": 20, "loss": 5.2, ...}` for training, and
+    `{"step": 20, "split": "test", "retrieval/image->text/R@1": 0.41, ...}` for an evaluation; a number that isn't
+    finite is null. `tensorboard/train` and `tensorboard/<split>` have the same under the same names.
+    """
+
+    def __init__(self, workdir: Path, *, step: int = 0, wandb: str | None = None, config: Any = None):
+        """Goes on after `step`: lines of later steps, left by a run that was cut off, are dropped.
+
+        wandb: the project to mirror everything to; needs the extra `wandb` (UserError without it). config: shown there.
+        """
+        workdir.mkdir(parents=True, exist_ok=True)
+        self._path, self._step = workdir / FILE, step
+        kept = [line for line in read(workdir) if line["step"] <= step] if step else []
+        _rewrite(self._path, kept)
+        self.seconds: float = max((line.get("seconds") or 0.0 for line in kept), default=0.0)  # of training, before
+        self._file = self._path.open("a", encoding="utf-8")
+        self._evaluations = {(line["step"], line["split"]): line for line in kept if "split" in line}
+        self._tensorboard = workdir / TENSORBOARD
+        self._writers: dict[str, FileWriter] = {}
+        self._wandb = _wandb_run(wandb, workdir, config) if wandb else None
+
+    def write(self, step: int, values: Mapping[str, float], split: str | None = None) -> None:
+        """One line of `values`; `split` marks those of an evaluation."""
+        line: dict[str, Any] = {"step": step} | ({"split": split} if split else {})
+        line |= {name: value if math.isfinite(value) else None for name, value in values.items()}
+        self._file.write(json.dumps(line, ensure_ascii=False, allow_nan=False) + "\n")
+        self._file.flush()
+        if split:
+            self._evaluations[step, split] = line
+        # Not add_scalar: it would write `image->text/R@1` as `image-_text/R_1`, which TensorBoard doesn't ask for.
+        summary = Summary(value=[Summary.Value(tag=name, simple_value=value) for name, value in values.items()])
+        writer = self._writer(split or "train")
+        writer.add_summary(summary, step)
+        writer.flush()
+        if self._wandb is not None:
+            self._wandb.log({f"{split}/{name}" if split else name: value for name, value in values.items()}, step=step)
+
+    def evaluations(self, step: int) -> dict[str, dict[str, float]]:
+        """The evaluations that were written for that step: `{split: {name: value}}`."""
+        return {
+            split: {name: value for name, value in line.items() if name not in ("step", "split")}
+            for (at, split), line in self._evaluations.items()
+            if at == step
+        }
+
+    def _writer(self, run: str) -> FileWriter:
+        if run not in self._writers:  # a run of its own a split, so that TensorBoard draws them into one picture
+            suffix = f".{self._step}"  # names hold the time in seconds: a run that goes on at once must not overwrite
+            self._writers[run] = FileWriter(str(self._tensorboard / run), filename_suffix=suffix)
+            if self._step:  # TensorBoard then drops later steps of the run that was cut off
+                start = SessionLog(status=SessionLog.START)
+                self._writers[run].add_event(Event(session_log=start, step=self._step + 1))
+        return self._writers[run]
+
+    def close(self) -> None:
+        self._file.close()
+        for writer in self._writers.values():
+            writer.close()
+        if self._wandb is not None:
+            self._wandb.finish()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+def read(workdir: Path) -> list[dict[str, Any]]:
+    """The lines of a workdir's metrics; one that was cut off in the middle (a killed run) is left out."""
+    lines = []
+    path = workdir / FILE
+    for text in path.read_text(encoding="utf-8").splitlines() if path.exists() else ():
+        try:
+            line = json.loads(text)
+        except ValueError:
+            continue
+        if isinstance(line, dict) and "step" in line:
+            lines.append(line)
+    return lines
+
+
+def _rewrite(path: Path, lines: list[dict[str, Any]]) -> None:
+    """Puts `lines` in the file's place at once, so that a kill leaves the old file or the new one."""
+    fresh = path.with_suffix(".tmp")
+    fresh.write_text("".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines), encoding="utf-8")
+    os.replace(fresh, path)
+
+
+def _wandb_run(project: str, workdir: Path, config: Any) -> Any:
+    try:
+        import wandb  # type: ignore[import-not-found]
+    except ImportError as error:
+        raise UserError(f'wandb={project!r} needs the extra: pip install "mmjax[wandb]"') from error
+    run_id = workdir / "wandb-id"  # the same run over there when the workdir's run goes on
+    if not run_id.exists():
+        run_id.write_text(os.urandom(4).hex())
+    name = workdir.resolve().name
+    return wandb.init(
+        project=project, name=name, id=run_id.read_text(), resume="allow", dir=str(workdir), config=config
+    )

@@ -1,0 +1,1 @@
+"""Encoders and decoders: inputs to tokens and embeddings."""

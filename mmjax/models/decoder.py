@@ -1,0 +1,88 @@
+"""The light decoder of masked modelling (MAE: He et al. 2021, arXiv:2111.06377)."""
+
+import math
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float, Int
+
+from mmjax.models.layers import ActivationName, DtypeName, RematName, Transformer, constrain, dense, parameter
+from mmjax.models.positions import sincos
+
+MASK_STD = 0.02
+
+
+class Decoder(nn.Module, kw_only=True):
+    """Kept tokens `[B, prefix + K, D]` -> a prediction for every patch `[B, N, out_dim]`.
+
+    Projects to its own width, puts the kept tokens in their places and a learned mask token everywhere else, adds fixed
+    positions (none to the prefix), and runs its own transformer.
+
+    Attributes:
+        width, depth, heads, mlp_dim, activation, norm_eps, remat, dtype: of its transformer.
+        out_dim: size of a prediction; None gives the last normalised states, `[B, N, width]`, for a head of one's own.
+    """
+
+    width: int
+    depth: int
+    heads: int
+    mlp_dim: int | None = None
+    out_dim: int | None = None
+    activation: ActivationName = "gelu"
+    norm_eps: float = 1e-6
+    remat: RematName | None = None
+    dtype: DtypeName = "float32"
+
+    @nn.compact
+    def __call__(
+        self,
+        tokens: Float[Array, "b k d"],
+        token_mask: Bool[Array, "b k"],
+        keep: Int[Array, "b s"],
+        grid: tuple[int, ...],
+        prefix: int = 0,
+        patch_mask: Bool[Array, "b n"] | None = None,
+        train: bool = False,
+    ) -> Float[Array, "b n o"]:
+        """Predictions, float32, for the patches of `grid`, in its order.
+
+        Args:
+            tokens, token_mask: what the tower gave for `keep`: `prefix` tokens, then one for each slot of `keep`.
+            keep: ids of the patches that the tower saw; slots of -1, and those that aren't real, are ignored.
+            grid: of the patches; its product is N.
+            prefix: how many tokens come before the patches; they take part and are dropped at the end.
+            patch_mask: which patches are real; the others are not attended to.
+            train: handed to the transformer.
+
+        Raises:
+            ValueError: the number of tokens isn't `prefix` and one for each slot.
+        """
+        if tokens.shape[1] != prefix + keep.shape[1]:
+            raise ValueError(f"{tokens.shape[1]} tokens are not {prefix} of a prefix and {keep.shape[1]} kept patches")
+        count = math.prod(grid)
+        init = nn.initializers.xavier_uniform()
+        x = dense(self.width, ("embed", None), init, dtype=self.dtype, name="stem")(tokens)
+        mask_init = nn.initializers.normal(MASK_STD)
+        mask_token = parameter(self, "mask", mask_init, ("embed",), (self.width,)).astype(x.dtype)
+        # One-hot rows place the tokens by a matmul, which shards over the batch; a scatter is slow there, as for FLIP.
+        place = jax.nn.one_hot(jnp.where(token_mask[:, prefix:], keep, -1), count, dtype=x.dtype)
+        placed = jnp.einsum("bkn,bkd->bnd", place, x[:, prefix:])
+        seen = place.sum(axis=1)[..., None] > 0
+        patches = jnp.where(seen, placed, mask_token) + jnp.asarray(sincos(grid, self.width), x.dtype)
+        x = constrain(jnp.concatenate([x[:, :prefix], patches], axis=1), "batch", "length", "embed")
+        mask = None if patch_mask is None else jnp.concatenate([token_mask[:, :prefix], patch_mask], axis=1)
+        x = Transformer(
+            width=self.width,
+            depth=self.depth,
+            heads=self.heads,
+            mlp_dim=self.mlp_dim,
+            activation=self.activation,
+            norm_eps=self.norm_eps,
+            remat=self.remat,
+            dtype=self.dtype,
+            name="transformer",
+        )(x, mask, train)[:, prefix:]
+        if self.out_dim is not None:
+            x = dense(self.out_dim, ("embed", "patch"), init, dtype=self.dtype, name="out")(x)
+        return x.astype(jnp.float32)

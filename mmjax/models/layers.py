@@ -1,0 +1,313 @@
+"""Pre-LN transformer blocks (Vaswani et al. 2017, arXiv:1706.03762; Xiong et al. 2020, arXiv:2002.04745), scanned.
+
+Parameters are fp32 and carry logical axis names; compute is in `dtype`; attention logits and their softmax are fp32.
+"""
+
+from collections.abc import Callable, Iterable
+from functools import partial
+from typing import Any, Literal, cast
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from flax.linen.spmd import with_logical_constraint
+from jax.typing import DTypeLike
+from jaxtyping import Array, Bool, Float
+
+from mmjax.errors import nearest
+
+Initializer = Callable[..., Array]
+ActivationName = Literal["gelu", "gelu_tanh", "quick_gelu"]
+RematName = Literal["full", "dots"]
+InitName = Literal["xavier", "clip"]
+DtypeName = Literal["float32", "bfloat16", "float16"]
+
+ACTIVATIONS: dict[str, Callable[[Array], Array]] = {
+    "gelu": partial(jax.nn.gelu, approximate=False),
+    "gelu_tanh": partial(jax.nn.gelu, approximate=True),
+    "quick_gelu": lambda x: x * jax.nn.sigmoid(1.702 * x),  # CLIP's
+}
+REMAT_POLICIES: dict[str, Callable[..., bool]] = {
+    "full": jax.checkpoint_policies.nothing_saveable,
+    "dots": jax.checkpoint_policies.dots_with_no_batch_dims_saveable,  # keeps projections, recomputes attention
+}
+HIDDEN = ("batch", "length", "embed")  # logical axes of the residual stream
+
+
+def unknown(field: str, value: object, allowed: Iterable[str]) -> ValueError:
+    """The error for a field whose value isn't one of `allowed`."""
+    allowed = list(allowed)
+    return ValueError(f"{field}={value!r} is not one of {', '.join(allowed)}{nearest(str(value), allowed)}")
+
+
+def constrain(x: Array, *names: str | None) -> Array:
+    """Asks for a sharding by logical axis names; does nothing where no rules are set."""
+    return with_logical_constraint(x, names)
+
+
+def parameter(
+    module: nn.Module, name: str, init: Initializer, axes: tuple[str | None, ...], shape: tuple[int, ...]
+) -> Array:
+    """A float32 parameter of `module` with logical `axes`, one name for each dimension."""
+    return cast(Array, module.param(name, nn.with_logical_partitioning(init, axes), shape))
+
+
+def layer_norm(name: str | None = None, *, eps: float, dtype: DtypeName) -> nn.LayerNorm:
+    """A LayerNorm over the width; its statistics are fp32 whatever `dtype` is."""
+    return nn.LayerNorm(
+        epsilon=eps,
+        dtype=jnp.dtype(dtype),
+        scale_init=nn.with_logical_partitioning(nn.initializers.ones, ("embed",)),
+        bias_init=nn.with_logical_partitioning(nn.initializers.zeros, ("embed",)),
+        name=name,
+    )
+
+
+def dense(
+    features: int,
+    axes: tuple[str, str | None],
+    init: Initializer,
+    *,
+    dtype: DtypeName,
+    bias: bool = True,
+    name: str | None = None,
+) -> nn.Dense:
+    """A Dense layer whose kernel has the logical `axes` (in, out), and its bias the second of them."""
+    return nn.Dense(
+        features,
+        use_bias=bias,
+        dtype=jnp.dtype(dtype),
+        kernel_init=nn.with_logical_partitioning(init, axes),
+        bias_init=nn.with_logical_partitioning(nn.initializers.zeros, axes[1:]),
+        name=name,
+    )
+
+
+def projection_init(fan_in: int, fan_out: int) -> Initializer:
+    """Xavier-uniform's range for a `fan_in` x `fan_out` matrix, whatever the shape in which it is stored."""
+    bound = (6.0 / (fan_in + fan_out)) ** 0.5
+
+    def init(key: Array, shape: tuple[int, ...], dtype: DTypeLike = jnp.float32) -> Array:
+        return jax.random.uniform(key, shape, dtype, -bound, bound)
+
+    return init
+
+
+def block_inits(name: str, width: int, mlp_dim: int, depth: int) -> dict[str, Initializer]:
+    """Initialisers of a block's four matrices, by the names `qkv`, `out`, `mlp_in`, `mlp_out`.
+
+    `xavier`: Glorot-uniform, query, key and value as three matrices. `clip`: normal with the deviations that CLIP
+    (Radford et al. 2021) gives its text tower: D^-1/2; D^-1/2 (2L)^-1/2; (2D)^-1/2; D^-1/2 (2L)^-1/2.
+    """
+    if name == "xavier":
+        square = projection_init(width, width)
+        into = projection_init(width, mlp_dim)
+        return {"qkv": square, "out": square, "mlp_in": into, "mlp_out": into}
+    if name == "clip":
+        normal = nn.initializers.normal
+        residual = normal(width**-0.5 * (2 * depth) ** -0.5)
+        return {"qkv": normal(width**-0.5), "out": residual, "mlp_in": normal((2 * width) ** -0.5), "mlp_out": residual}
+    raise unknown("inits", name, ("xavier", "clip"))
+
+
+def attend(
+    query: Float[Array, "b h n k"],
+    key: Float[Array, "b h m k"],
+    value: Float[Array, "b h m k"],
+    mask: Bool[Array, "b m"] | None = None,
+    causal: bool = False,
+) -> Float[Array, "b h n k"]:
+    """Scaled dot-product attention over the keys that `mask` allows; logits and softmax in fp32.
+
+    A row that may attend to nothing gives the mean of the values. Heads stand before positions, so that both products
+    are plain batched matmuls: on a CPU this is a third faster than `jax.nn.dot_product_attention`, on [256, 33, 4, 32].
+    """
+    logits = jnp.einsum("bhnk,bhmk->bhnm", query * query.shape[-1] ** -0.5, key, preferred_element_type=jnp.float32)
+    allowed = None if mask is None else mask[:, None, None, :]
+    if causal:
+        before = jnp.tril(jnp.ones(logits.shape[-2:], bool))
+        allowed = before if allowed is None else allowed & before
+    if allowed is not None:
+        logits = jnp.where(allowed, logits, jnp.finfo(logits.dtype).min)
+    weights = jax.nn.softmax(logits, axis=-1).astype(value.dtype)
+    return jnp.einsum("bhnm,bhmk->bhnk", weights, value)
+
+
+def check_heads(width: int, heads: int) -> int:
+    """The size of a head; raises ValueError where `heads` doesn't divide `width`."""
+    if width % heads:
+        fits = [h for h in range(1, width + 1) if width % h == 0]
+        raise ValueError(f"heads={heads} does not divide width={width}; these do: {fits}")
+    return width // heads
+
+
+class HeadsIn(nn.Module):
+    """`[b n d]` -> `parts` arrays `[b h n k]`: one matmul for query, key and value together.
+
+    The kernel is stored as [D, heads, parts, head_dim]: split over heads, each device holds whole heads of all parts.
+    """
+
+    heads: int
+    parts: int
+    init: Initializer
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "b n d"]) -> tuple[Float[Array, "b h n k"], ...]:
+        width = x.shape[-1]
+        shape = (self.heads, self.parts, check_heads(width, self.heads))
+        axes = ("heads", None, "head_dim")
+        kernel = parameter(self, "kernel", self.init, ("embed", *axes), (width, *shape))
+        bias = parameter(self, "bias", nn.initializers.zeros, axes, shape)
+        kernel, bias = kernel.astype(x.dtype), bias.astype(x.dtype)
+        y = x @ kernel.reshape(width, -1) + bias.reshape(-1)
+        y = y.reshape(*x.shape[:-1], *shape)
+        return tuple(
+            constrain(jnp.moveaxis(y[..., i, :], 1, 2), "batch", "heads", "length", None) for i in range(self.parts)
+        )
+
+
+class HeadsOut(nn.Module):
+    """`[b h n k]` -> `[b n d]`: heads joined and projected; the kernel is [heads, head_dim, D]."""
+
+    init: Initializer
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "b h n k"]) -> Float[Array, "b n d"]:
+        batch, heads, length, size = x.shape
+        width = heads * size
+        axes = ("heads", "head_dim", "embed")
+        kernel = parameter(self, "kernel", self.init, axes, (heads, size, width))
+        bias = parameter(self, "bias", nn.initializers.zeros, ("embed",), (width,))
+        joined = jnp.moveaxis(x, 1, 2).reshape(batch, length, width)
+        return joined @ kernel.reshape(width, width).astype(x.dtype) + bias.astype(x.dtype)
+
+
+class Attention(nn.Module):
+    """Multi-head self-attention `[b n d]` -> `[b n d]`."""
+
+    heads: int
+    inits: dict[str, Initializer]
+    causal: bool = False
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "b n d"], mask: Bool[Array, "b n"] | None = None) -> Float[Array, "b n d"]:
+        query, key, value = HeadsIn(self.heads, 3, self.inits["qkv"], name="qkv")(x)
+        return HeadsOut(self.inits["out"], name="out")(attend(query, key, value, mask, self.causal))
+
+
+class CrossAttention(nn.Module):
+    """Multi-head attention of `queries` over `tokens`."""
+
+    heads: int
+    inits: dict[str, Initializer]
+
+    @nn.compact
+    def __call__(
+        self, queries: Float[Array, "b q d"], tokens: Float[Array, "b n d"], mask: Bool[Array, "b n"] | None = None
+    ) -> Float[Array, "b q d"]:
+        (query,) = HeadsIn(self.heads, 1, self.inits["qkv"], name="query")(queries)
+        key, value = HeadsIn(self.heads, 2, self.inits["qkv"], name="key_value")(tokens)
+        return HeadsOut(self.inits["out"], name="out")(attend(query, key, value, mask))
+
+
+class Mlp(nn.Module):
+    """Dense, activation, Dense: `[b n d]` -> `[b n d]` by way of `mlp_dim`."""
+
+    mlp_dim: int
+    inits: dict[str, Initializer]
+    activation: ActivationName = "gelu"
+    dtype: DtypeName = "float32"
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "b n d"]) -> Float[Array, "b n d"]:
+        if self.activation not in ACTIVATIONS:
+            raise unknown("activation", self.activation, ACTIVATIONS)
+        width = x.shape[-1]
+        x = dense(self.mlp_dim, ("embed", "mlp"), self.inits["mlp_in"], dtype=self.dtype, name="in")(x)
+        x = ACTIVATIONS[self.activation](constrain(x, "batch", "length", "mlp"))
+        return dense(width, ("mlp", "embed"), self.inits["mlp_out"], dtype=self.dtype, name="out")(x)
+
+
+class Block(nn.Module):
+    """One pre-LN block: `x += attention(norm(x)); x += mlp(norm(x))`. Returns a pair, as a scan's body does."""
+
+    heads: int
+    mlp_dim: int
+    inits: dict[str, Initializer]
+    activation: ActivationName = "gelu"
+    causal: bool = False
+    norm_eps: float = 1e-6
+    dropout: float = 0.0
+    dtype: DtypeName = "float32"
+    train: bool = False  # a field, not an argument: nothing static goes through a scan
+
+    @nn.compact
+    def __call__(
+        self, x: Float[Array, "b n d"], mask: Bool[Array, "b n"] | None = None
+    ) -> tuple[Float[Array, "b n d"], None]:
+        norm = partial(layer_norm, eps=self.norm_eps, dtype=self.dtype)
+        drop = nn.Dropout(self.dropout, deterministic=not self.train)
+        attention = Attention(self.heads, self.inits, self.causal, name="attention")
+        mlp = Mlp(self.mlp_dim, self.inits, self.activation, self.dtype, name="mlp")
+        x = constrain(x + drop(attention(norm("norm_attention")(x), mask)), *HIDDEN)
+        x = constrain(x + drop(mlp(norm("norm_mlp")(x))), *HIDDEN)
+        return x, None
+
+
+class Transformer(nn.Module):
+    """`depth` blocks, scanned (the compiled program holds the block once), and a last LayerNorm.
+
+    Attributes:
+        width, depth, heads, mlp_dim: sizes; `mlp_dim` None means 4 x width.
+        activation: `gelu` (erf), `gelu_tanh` or `quick_gelu`.
+        inits: `xavier` or `clip`, see `block_inits`.
+        remat: None keeps all activations for the backward pass, `full` none but the block's input, `dots` also the
+            results of the projections.
+        dropout: rate on both branches of a block, with train=True only; needs a `dropout` key.
+    """
+
+    width: int
+    depth: int
+    heads: int
+    mlp_dim: int | None = None
+    activation: ActivationName = "gelu"
+    causal: bool = False
+    final_norm: bool = True
+    norm_eps: float = 1e-6
+    inits: InitName = "xavier"
+    dropout: float = 0.0
+    remat: RematName | None = None
+    dtype: DtypeName = "float32"
+
+    @nn.compact
+    def __call__(
+        self, x: Float[Array, "b n d"], mask: Bool[Array, "b n"] | None = None, train: bool = False
+    ) -> Float[Array, "b n d"]:
+        block: type[nn.Module] = Block
+        if self.remat is not None:
+            if self.remat not in REMAT_POLICIES:
+                raise unknown("remat", self.remat, REMAT_POLICIES)
+            block = nn.remat(Block, prevent_cse=False, policy=REMAT_POLICIES[self.remat])
+        blocks = nn.scan(
+            block,
+            variable_axes={"params": 0},
+            split_rngs={"params": True, "dropout": True},
+            in_axes=cast(Any, nn.broadcast),  # what its annotation forgets
+            length=self.depth,
+            metadata_params={nn.PARTITION_NAME: "layers"},
+        )
+        mlp_dim = self.mlp_dim or 4 * self.width
+        x = constrain(x.astype(self.dtype), *HIDDEN)
+        x, _ = blocks(
+            self.heads,
+            mlp_dim,
+            block_inits(self.inits, self.width, mlp_dim, self.depth),
+            self.activation,
+            self.causal,
+            self.norm_eps,
+            self.dropout,
+            self.dtype,
+            train,
+            name="blocks",
+        )(x, mask)
+        return layer_norm("norm", eps=self.norm_eps, dtype=self.dtype)(x) if self.final_norm else x

@@ -1,0 +1,202 @@
+"""What all towers share: their sizes, the way from tokens to the embedding, and the encoding of patches."""
+
+import math
+from typing import Literal
+
+import flax.linen as nn
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float, Int
+
+from mmjax.models.heads import POOLINGS, AttentionPool, PoolingName, check_pooling
+from mmjax.models.layers import (
+    HIDDEN,
+    ActivationName,
+    DtypeName,
+    InitName,
+    RematName,
+    Transformer,
+    constrain,
+    dense,
+    layer_norm,
+    parameter,
+    unknown,
+)
+from mmjax.models.positions import sincos
+
+CLS_STD = 0.02  # of a CLS token beside fixed positions (MAE)
+
+
+class Tower(nn.Module, kw_only=True):
+    """The encoder of one modality: `tokens`, then `pool`. What a subclass adds is how its inputs become tokens.
+
+    Attributes:
+        width, depth, heads, mlp_dim: of the transformer; `mlp_dim` None means 4 x width.
+        embed_dim: size E of the embedding; None leaves the pooled token as it is (E = width).
+        projection_bias: whether the projection to E has a bias.
+        pooling: `cls` (first token), `last` (last one allowed), `mean`, or `map` (attention pooling with an MLP).
+        activation, norm_eps, inits, remat: see `Transformer`.
+        dropout: rate, with train=True only.
+        dtype: of the computation; parameters are float32.
+    """
+
+    width: int
+    depth: int
+    heads: int
+    mlp_dim: int | None = None
+    embed_dim: int | None = None
+    projection_bias: bool = False
+    pooling: PoolingName
+    activation: ActivationName = "gelu"
+    norm_eps: float = 1e-6
+    inits: InitName = "xavier"
+    dropout: float = 0.0
+    remat: RematName | None = None
+    dtype: DtypeName = "float32"
+
+    def _make_trunk(self, causal: bool = False) -> None:
+        """The parts of every tower, for `setup`."""
+        check_pooling(self.pooling)
+        self.transformer = Transformer(
+            width=self.width,
+            depth=self.depth,
+            heads=self.heads,
+            mlp_dim=self.mlp_dim,
+            activation=self.activation,
+            causal=causal,
+            norm_eps=self.norm_eps,
+            inits=self.inits,
+            dropout=self.dropout,
+            remat=self.remat,
+            dtype=self.dtype,
+        )
+        if self.pooling == "map":
+            self.attention_pool = AttentionPool(
+                heads=self.heads,
+                mlp_dim=self.mlp_dim or 4 * self.width,
+                activation=self.activation,
+                norm_eps=self.norm_eps,
+                inits=self.inits,
+                dtype=self.dtype,
+            )
+        if self.embed_dim is not None:
+            init = nn.initializers.normal(self.width**-0.5)
+            axes = ("embed", "joint")
+            self.projection = dense(self.embed_dim, axes, init, dtype=self.dtype, bias=self.projection_bias)
+
+    def pool(self, tokens: Float[Array, "b n d"], token_mask: Bool[Array, "b n"]) -> Float[Array, "b e"]:
+        """The embedding of each example, float32, not normalised."""
+        pooling = self.attention_pool if self.pooling == "map" else POOLINGS[self.pooling]
+        pooled = pooling(tokens, token_mask)
+        if self.embed_dim is not None:
+            pooled = self.projection(pooled)
+        return pooled.astype(jnp.float32)
+
+    def tokens(
+        self, x: Array, mask: Array | None = None, keep: Array | None = None, train: bool = False
+    ) -> tuple[Float[Array, "b n d"], Bool[Array, "b n"]]:
+        """Tokens `[B, prefix + N, D]` in `dtype`, and which of them are real.
+
+        Args:
+            x: the batch's entry of this modality.
+            mask: which of its words or samples are real; None means all.
+            keep: ids `[B, K]` of the tokens that stay (FLIP, MAE), in the order in which they are given; -1 is an empty
+                slot, whose token is not real. A CLS always stays, comes first, and is not counted in the ids.
+            train: whether dropout acts.
+        """
+        raise NotImplementedError
+
+    def __call__(self, x: Array, mask: Array | None = None, train: bool = False) -> Float[Array, "b e"]:
+        """The embedding of each example, float32, not normalised."""
+        return self.pool(*self.tokens(x, mask, train=train))
+
+
+def take_kept(values: Array, keep: Int[Array, "b k"]) -> Array:
+    """Of `values` `[B, N, ...]` those of the tokens `keep`; an empty slot (-1) takes token 0's, and must be masked."""
+    ids = jnp.maximum(keep, 0).reshape(*keep.shape, *(1,) * (values.ndim - 2))
+    return jnp.take_along_axis(values, ids, axis=1)
+
+
+class PatchTower(Tower, kw_only=True):
+    """A tower whose tokens are patches of a grid: linear stem, positions, perhaps a CLS, transformer.
+
+    Attributes:
+        positions: `learned` (one more for the CLS) or `sincos` (fixed; none for the CLS).
+        cls: whether a learned CLS token comes first.
+        pre_norm: whether a LayerNorm stands before the first block (CLIP).
+        stem_bias: whether the stem has a bias.
+        position_std: deviation of initial learned positions; None means width^-1/2 (CLIP).
+    """
+
+    positions: Literal["learned", "sincos"] = "learned"
+    cls: bool = False
+    pre_norm: bool = False
+    stem_bias: bool = True
+    position_std: float | None = None
+
+    @property
+    def prefix(self) -> int:
+        """How many tokens stand before the patches: 1 with a CLS, else 0."""
+        return int(self.cls)
+
+    def capacity(self) -> tuple[int, ...]:
+        """The grid for which learned positions are kept."""
+        raise NotImplementedError
+
+    def grid(self, x: Array) -> tuple[int, ...]:
+        """The grid of `x`'s patches; its product is their number N."""
+        raise NotImplementedError
+
+    def patches(self, x: Array, mask: Array | None = None) -> tuple[Float[Array, "b n p"], Bool[Array, "b n"]]:
+        """What the patches hold, normalised, float32, and which are real: the stem's input, a masked loss's target."""
+        raise NotImplementedError
+
+    def setup(self) -> None:
+        if self.positions not in ("learned", "sincos"):
+            raise unknown("positions", self.positions, ("learned", "sincos"))
+        if self.pooling == "cls" and not self.cls:
+            raise ValueError("pooling='cls' needs cls=True: without it the first token is the first patch")
+        self._make_trunk()
+        self.stem = dense(
+            self.width, ("patch", "embed"), nn.initializers.xavier_uniform(), dtype=self.dtype, bias=self.stem_bias
+        )
+        if self.positions == "learned":
+            init = nn.initializers.normal(self.width**-0.5 if self.position_std is None else self.position_std)
+            shape = (self.prefix + math.prod(self.capacity()), self.width)
+            self.position = parameter(self, "position", init, ("position", "embed"), shape)
+        if self.cls:
+            std = self.width**-0.5 if self.positions == "learned" else CLS_STD
+            self.cls_token = parameter(self, "cls", nn.initializers.normal(std), ("embed",), (self.width,))
+        if self.pre_norm:
+            self.norm_pre = layer_norm(eps=self.norm_eps, dtype=self.dtype)
+        self.drop = nn.Dropout(self.dropout)
+
+    def _positions(self, grid: tuple[int, ...]) -> Float[Array, "n d"]:
+        """Positions of the patches of `grid`, without the CLS's."""
+        if self.positions == "sincos":
+            return jnp.asarray(sincos(grid, self.width))
+        full = self.capacity()
+        if any(size > most for size, most in zip(grid, full, strict=True)):
+            raise ValueError(f"a grid of {grid} patches is larger than the {full} that learned positions are kept for")
+        rows = self.position[self.prefix :].reshape(*full, self.width)
+        return rows[tuple(slice(size) for size in grid)].reshape(-1, self.width)
+
+    def tokens(
+        self, x: Array, mask: Array | None = None, keep: Int[Array, "b k"] | None = None, train: bool = False
+    ) -> tuple[Float[Array, "b n d"], Bool[Array, "b n"]]:
+        patches, real = self.patches(x, mask)
+        positions = self._positions(self.grid(x))
+        if keep is not None:  # before the stem: what is dropped costs nothing
+            patches = take_kept(patches, keep)
+            real = (keep >= 0) & take_kept(real, keep)
+            positions = positions[jnp.maximum(keep, 0)]
+        tokens = self.stem(patches) + positions.astype(self.dtype)
+        if self.cls:
+            cls = self.cls_token if self.positions == "sincos" else self.cls_token + self.position[0]
+            cls = jnp.broadcast_to(cls.astype(tokens.dtype), (len(tokens), 1, self.width))
+            tokens = jnp.concatenate([cls, tokens], axis=1)
+            real = jnp.pad(real, ((0, 0), (1, 0)), constant_values=True)
+        if self.pre_norm:
+            tokens = self.norm_pre(tokens)
+        tokens = self.drop(constrain(tokens, *HIDDEN), deterministic=not train)
+        all_real = mask is None and keep is None  # then attention needs no mask
+        return self.transformer(tokens, None if all_real else real, train), real

@@ -1,0 +1,184 @@
+"""Masked modelling of one modality: rebuild the patches or words that the encoder didn't see.
+
+Sums and counts go over the whole global batch before the one division: a mean of means would weigh an example by how
+the batch was cut, and by how many patches its microbatch happened to hide.
+"""
+
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import optax
+from jaxtyping import Array, Bool, Float, Int
+
+from mmjax.objectives.views import Corrupt, Encoded, Keep, View, at_least_fp32, valid, weighted_mean
+
+VARIANCE_EPSILON = 1e-6  # MAE's: a patch of one colour has a target of 0, not of amplified noise
+HEAD_INIT = nn.initializers.truncated_normal(0.02)  # BERT's: the first loss is ln(vocab), barely more
+
+
+class Errors(NamedTuple):
+    """What each example adds: a sum, and how many it sums over."""
+
+    total: Float[Array, " b"]
+    count: Int[Array, " b"]
+
+
+class MaskedPatches(nn.Module):
+    """Masked autoencoder (MAE, arXiv:2111.06377): the encoder sees some patches, a light decoder predicts the others.
+
+    The loss is the squared error, averaged over a patch's values and then over all hidden patches of the batch; with
+    normalised targets it starts near 1 (below it by the share of patches of one colour).
+
+    Attributes:
+        modality: what is rebuilt.
+        decoder: see `mmjax.models.decoder.Decoder`, without `out_dim`: from the kept tokens it gives the states of all
+            N patches, and the prediction is a linear map of them.
+        keep: the part of the patches that the encoder sees.
+        normalise: targets have mean 0 and variance 1 in each patch (better representations, MAE's table 1d).
+    """
+
+    modality: str
+    decoder: Any
+    keep: float = 0.25
+    normalise: bool = True
+
+    def views(self) -> tuple[View, ...]:
+        return (View(self.modality, Keep(self.keep)),)
+
+    @nn.compact
+    def per_example(self, encoded: Mapping[View, Encoded], batch: Mapping[str, Array]) -> Errors:
+        view = encoded[self.views()[0]]
+        assert view.patches is not None
+        assert view.patch_mask is not None
+        assert view.keep is not None
+        target = at_least_fp32(view.patches)
+        if self.normalise:
+            target = normalised(target)
+        decoded = self.decoder(
+            view.tokens, view.token_mask, view.keep, view.grid, view.prefix, patch_mask=view.patch_mask
+        )
+        prediction = nn.Dense(
+            target.shape[-1],
+            kernel_init=nn.with_logical_partitioning(nn.initializers.xavier_uniform(), ("embed", "patch")),
+            bias_init=nn.with_logical_partitioning(nn.initializers.zeros_init(), ("patch",)),
+            name="predict",
+        )(at_least_fp32(decoded))
+        error = jnp.mean(jnp.square(prediction - jax.lax.stop_gradient(target)), axis=-1)
+        hidden = view.patch_mask & ~kept(view.keep, target.shape[1])
+        return Errors(jnp.sum(jnp.where(hidden, error, 0), axis=1), hidden.sum(axis=1))
+
+    def batch_loss(self, outputs: Errors, batch: Mapping[str, Array]) -> tuple[Float[Array, ""], dict[str, Array]]:
+        return weighted_mean(*outputs, valid(batch, self.modality)), {}
+
+
+class MaskedImage(MaskedPatches):
+    """MAE (arXiv:2111.06377): three quarters of a picture's patches are rebuilt from the rest. See `MaskedPatches`."""
+
+    modality: str = "image"
+    decoder: Any = None
+    keep: float = 0.25
+
+
+class MaskedAudio(MaskedPatches):
+    """AudioMAE (arXiv:2207.06405): four fifths of a spectrogram's patches are rebuilt. See `MaskedPatches`."""
+
+    modality: str = "audio"
+    decoder: Any = None
+    keep: float = 0.2
+
+
+class TokenErrors(NamedTuple):
+    """What each caption adds: cross-entropy and hits, each a sum, and how many tokens they sum over."""
+
+    total: Float[Array, " b"]
+    hits: Int[Array, " b"]
+    count: Int[Array, " b"]
+
+
+class MaskedText(nn.Module):
+    """Masked language modelling (BERT, arXiv:1810.04805): name the tokens that were hidden.
+
+    The head is BERT's (dense, GELU, layer norm, matrix to the vocabulary; not tied to the embedding). The chosen
+    positions are gathered first, so the logits are `[B, rate * L, vocab]`, in fp32. The loss starts near ln(vocab).
+    Metrics, besides the loss: `accuracy`, over the chosen positions.
+
+    Attributes:
+        vocab, rate, mask_id, first_id, masked, random: see `mmjax.objectives.views.Corrupt`.
+    """
+
+    vocab: int
+    rate: float = 0.15
+    mask_id: int = 4
+    first_id: int = 5
+    masked: float = 0.8
+    random: float = 0.1
+
+    @property
+    def corrupt(self) -> Corrupt:
+        """How the text is hidden; a contrastive objective whose `masking` has an equal one shares the encoding."""
+        return Corrupt(
+            vocab=self.vocab,
+            rate=self.rate,
+            mask_id=self.mask_id,
+            first_id=self.first_id,
+            masked=self.masked,
+            random=self.random,
+        )
+
+    def views(self) -> tuple[View, ...]:
+        return (View("text", self.corrupt),)
+
+    @nn.compact
+    def per_example(self, encoded: Mapping[View, Encoded], batch: Mapping[str, Array]) -> TokenErrors:
+        view = encoded[self.views()[0]]
+        assert view.patches is not None
+        assert view.chosen is not None
+        positions, real = chosen_positions(view.chosen, self.corrupt.count(view.chosen.shape[1]))
+        targets = jnp.take_along_axis(view.patches, positions, axis=1)
+        x = jnp.take_along_axis(view.tokens, view.prefix + positions[..., None], axis=1)
+        x = nn.Dense(
+            x.shape[-1],
+            kernel_init=nn.with_logical_partitioning(HEAD_INIT, ("embed", "mlp")),
+            bias_init=nn.with_logical_partitioning(nn.initializers.zeros_init(), ("mlp",)),
+            name="dense",
+        )(at_least_fp32(x))
+        x = nn.LayerNorm(
+            scale_init=nn.with_logical_partitioning(nn.initializers.ones_init(), ("embed",)),
+            bias_init=nn.with_logical_partitioning(nn.initializers.zeros_init(), ("embed",)),
+            name="norm",
+        )(nn.gelu(x, approximate=False))
+        logits = nn.Dense(
+            self.vocab,
+            kernel_init=nn.with_logical_partitioning(HEAD_INIT, ("embed", "vocab")),
+            bias_init=nn.with_logical_partitioning(nn.initializers.zeros_init(), ("vocab",)),
+            name="words",
+        )(x)
+        cross_entropy = optax.softmax_cross_entropy_with_integer_labels(logits, targets)
+        hits = real & (jnp.argmax(logits, axis=-1) == targets)
+        return TokenErrors(jnp.sum(jnp.where(real, cross_entropy, 0), axis=1), hits.sum(axis=1), real.sum(axis=1))
+
+    def batch_loss(self, outputs: TokenErrors, batch: Mapping[str, Array]) -> tuple[Float[Array, ""], dict[str, Array]]:
+        rows = valid(batch, "text")
+        accuracy = weighted_mean(at_least_fp32(outputs.hits), outputs.count, rows)
+        return weighted_mean(outputs.total, outputs.count, rows), {"accuracy": accuracy}
+
+
+def normalised(patches: Float[Array, "b n p"]) -> Float[Array, "b n p"]:
+    """Each patch with mean 0 and variance 1: `(x - mean) / sqrt(var + 1e-6)`, var unbiased as in MAE's code."""
+    centred = patches - patches.mean(axis=-1, keepdims=True)
+    variance = jnp.sum(jnp.square(centred), axis=-1, keepdims=True) / (patches.shape[-1] - 1)
+    return centred * jax.lax.rsqrt(variance + VARIANCE_EPSILON)
+
+
+def kept(keep: Int[Array, "b k"], patches: int) -> Bool[Array, "b n"]:
+    """Which of the N patches are among those kept (-1 is none of them)."""
+    return (keep[:, :, None] == jnp.arange(patches)).any(axis=1)
+
+
+def chosen_positions(chosen: Bool[Array, "b l"], slots: int) -> tuple[Int[Array, "b k"], Bool[Array, "b k"]]:
+    """The chosen positions of each row, ascending, in `slots` slots, and which slots are filled."""
+    positions = jnp.argsort(~chosen, axis=1, stable=True)[:, :slots]
+    return positions, jnp.take_along_axis(chosen, positions, axis=1)

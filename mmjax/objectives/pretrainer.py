@@ -1,0 +1,192 @@
+"""The pretrainer: towers and objectives together, from a batch to a loss, in one exact scan over microbatches."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import field
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Int, PRNGKeyArray
+
+from mmjax.errors import UserError, nearest
+from mmjax.objectives.contrastive import unit
+from mmjax.objectives.views import Corrupt, Encoded, Keep, View
+
+Batch = Mapping[str, Array]
+Weight = float | Callable[[Any], Any]
+
+
+class Pretrainer(nn.Module):
+    """Towers and objectives together.
+
+    `loss, metrics = pretrainer.apply(variables, batch, step, rngs={"mask": key})` is a pure function: all that is
+    random follows from the key and from each example's `index`. The parameters stand under `towers_<modality>` and
+    `objectives_<name>`.
+
+    Microbatches save memory and change nothing else: the encoders run over one part of the batch after another and are
+    run again in the backward pass, while each loss is computed once, on the outputs of all (so a contrastive loss still
+    sees every pair). Loss and gradients are those of the whole batch, but for dropout, which is drawn per microbatch.
+
+    Attributes:
+        towers: the encoder of each modality. A tower that no objective reads is an error: its parameters would be
+            saved, decayed and reported, but never trained.
+        objectives: see `mmjax.objectives.views.Objective`.
+        weights: each objective's weight in the loss, or a function of the step (an optax schedule); a missing name: 1.
+        microbatches: how many parts the batch is cut into.
+    """
+
+    towers: Mapping[str, Any]
+    objectives: Mapping[str, Any]
+    weights: Mapping[str, Weight] = field(default_factory=dict)
+    microbatches: int = 1
+
+    def __call__(
+        self, batch: Batch, step: int | Int[Array, ""] = 0, train: bool = True
+    ) -> tuple[Float[Array, ""], dict[str, Float[Array, ""]]]:
+        """The weighted loss of a batch.
+
+        Args:
+            batch: of each modality that an objective reads `<modality>`, `<modality>_valid` and, where it has one,
+                `<modality>_mask`; `index`, each row's number in the global batch, where a view is masked.
+            step: for weights that are functions of it.
+            train: whether the towers drop out.
+
+        Returns:
+            The loss, and flat metrics `"<objective>/<metric>"`, each objective's unweighted `loss` among them.
+
+        Raises:
+            UserError: an objective reads a modality that has no tower or isn't in the batch; a tower that nothing
+                reads; a weight without objective; microbatches that don't divide the batch; no key for the masks.
+        """
+        views = self._views(batch)
+        key = self._mask_key(views)
+        if self.microbatches == 1 or self.is_initializing():
+            outputs = self._encode(views, batch, key, train)
+        else:
+            scan = nn.scan(
+                nn.remat(
+                    lambda self, _, part, key: (None, self._encode(views, part, key, train)),
+                    prevent_cse=False,  # the scan itself keeps the recomputation apart
+                ),
+                variable_broadcast="params",
+                split_rngs={"params": False, "dropout": True},
+                in_axes=(0, nn.broadcast),  # pyright: ignore[reportArgumentType] (flax says int, and means a tree)
+            )
+            _, outputs = scan(self, None, cut(batch, self.microbatches), key)
+            outputs = glue(outputs)
+        loss, metrics = jnp.zeros(()), {}
+        for name, objective in self.objectives.items():
+            part, details = objective.batch_loss(outputs[name], batch)
+            weight = self.weights.get(name, 1.0)
+            loss += (weight(step) if callable(weight) else weight) * part
+            metrics |= {f"{name}/{metric}": value for metric, value in {"loss": part, **details}.items()}
+        return loss, metrics
+
+    def embed(self, batch: Batch) -> dict[str, Float[Array, "b e"]]:
+        """Unit vectors `[B,E]`, fp32 at least, of every modality that has a tower and is in the batch. Needs no keys.
+
+        Raises:
+            UserError: the batch holds nothing that a tower reads.
+        """
+        modalities = [modality for modality in self.towers if modality in batch]
+        if not modalities:
+            raise UserError(f"nothing to embed: the batch holds {_names(batch)}, and the towers read "
+                            f"{_names(self.towers)}")  # fmt: skip
+        return {
+            modality: unit(self.towers[modality](batch[modality], batch.get(f"{modality}_mask"), train=False))
+            for modality in modalities
+        }
+
+    def _encode(self, views: tuple[View, ...], part: Batch, key: PRNGKeyArray | None, train: bool) -> dict[str, Any]:
+        """Encodes each distinct view once, then does what each objective can do example by example."""
+        encoded = {view: self._encode_view(view, part, key, train) for view in views}
+        return {name: objective.per_example(encoded, part) for name, objective in self.objectives.items()}
+
+    def _encode_view(self, view: View, part: Batch, key: PRNGKeyArray | None, train: bool) -> Encoded:
+        tower, x, mask = self.towers[view.modality], part[view.modality], part.get(f"{view.modality}_mask")
+        patches = patch_mask = keep = chosen = None
+        seen = x
+        if view.masking is not None:
+            assert key is not None
+            patches, patch_mask = tower.patches(x, mask)
+            draw = view.key(key), part["index"]
+            if isinstance(view.masking, Keep):
+                keep = view.masking.draw(*draw, patch_mask)
+            else:
+                seen, chosen = view.masking.draw(*draw, patches, patch_mask)
+        tokens, token_mask = tower.tokens(seen, mask, keep, train=train)
+        embedding = tower.pool(tokens, token_mask)
+        return Encoded(
+            tokens, token_mask, embedding, patches, patch_mask, keep, chosen, tuple(tower.grid(x)), tower.prefix
+        )
+
+    def _mask_key(self, views: tuple[View, ...]) -> PRNGKeyArray | None:
+        """The step's key for masks, drawn outside the scan: inside, it would depend on the cut."""
+        masked = [view.modality for view in views if view.masking is not None]
+        if not masked:
+            return None
+        if not self.has_rng("mask") and not self.is_initializing():
+            raise UserError(
+                f"the objectives mask {_names(masked)} at random and were given no key: pass rngs={{'mask': key}} "
+                "(with train=False too; only embed() needs none)"
+            )
+        return self.make_rng("mask" if self.has_rng("mask") else "params")
+
+    def _views(self, batch: Batch) -> tuple[View, ...]:
+        """The distinct views that the objectives read, after checking that they can be had."""
+        for name in self.weights:
+            if name not in self.objectives:
+                raise UserError(
+                    f"weights has {name!r}, which is no objective; the objectives are {_names(self.objectives)}"
+                    f"{nearest(name, self.objectives)}"
+                )
+        views: dict[View, None] = {}
+        for name, objective in self.objectives.items():
+            for view in objective.views():
+                self._check_view(name, view, batch)
+                views[view] = None
+        unread = set(self.towers) - {view.modality for view in views}
+        if unread:
+            raise UserError(
+                f"no objective reads {_names(unread)}: leave the tower out, or add an objective that trains it"
+            )
+        self._check_microbatches(len(batch[next(iter(views)).modality]))
+        return tuple(views)
+
+    def _check_view(self, objective: str, view: View, batch: Batch) -> None:
+        if view.modality not in self.towers:
+            raise UserError(
+                f"objective {objective!r} reads {view.modality!r}, which has no tower; the towers are "
+                f"{_names(self.towers)}{nearest(view.modality, self.towers)}"
+            )
+        for needed in (view.modality, f"{view.modality}_valid", *(["index"] if view.masking else [])):
+            if needed not in batch:
+                raise UserError(
+                    f"objective {objective!r} needs {needed!r}, which the batch lacks; it holds {_names(batch)}"
+                )
+        if isinstance(view.masking, Corrupt) and view.modality != "text":
+            raise UserError(
+                f"objective {objective!r} corrupts {view.modality!r}; only tokens of text can be (use Keep)"
+            )
+
+    def _check_microbatches(self, size: int) -> None:
+        if self.microbatches < 1 or size % self.microbatches:
+            would_do = [str(n) for n in range(1, size + 1) if size % n == 0]
+            raise UserError(
+                f"microbatches={self.microbatches} doesn't divide a batch of {size}; {', '.join(would_do)} would do"
+            )
+
+
+def cut(batch: Any, n: int) -> Any:
+    """`[B, ...]` -> `[n, B/n, ...]`. Row i goes to part i % n, so that every part has rows from every device."""
+    return jax.tree.map(lambda x: jnp.moveaxis(x.reshape(-1, n, *x.shape[1:]), 1, 0), batch)
+
+
+def glue(parts: Any) -> Any:
+    """The inverse of `cut`."""
+    return jax.tree.map(lambda x: jnp.moveaxis(x, 0, 1).reshape(-1, *x.shape[2:]), parts)
+
+
+def _names(names: Any) -> str:
+    return ", ".join(sorted(map(str, names))) or "nothing"

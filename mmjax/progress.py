@@ -1,0 +1,107 @@
+"""What a person sees of a run: a live line on a terminal, plain lines in a log, and tables of results."""
+
+import time
+from collections.abc import Mapping
+from typing import Self
+
+from rich import progress
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+Results = Mapping[str, Mapping[str, float]]  # {split: {flat name: value}}
+
+
+class Progress:
+    """How far training is, how fast, and how long it will take.
+
+    On a terminal a line that is rewritten as steps go by; elsewhere a line at each `log`. Time left is reckoned from
+    the pace since the second step (the first one compiles), evaluations and saves included.
+    """
+
+    def __init__(self, steps: int, start: int, console: Console | None = None):
+        self.console = console or Console(highlight=False)
+        self._steps, self._start = steps, start
+        self._began: float | None = None
+        self._live: progress.Progress | None = None
+
+    def __enter__(self) -> Self:
+        if self.console.is_terminal:
+            self._live = progress.Progress(
+                progress.TextColumn("step {task.completed:,.0f}/{task.total:,.0f}"),
+                progress.BarColumn(),
+                progress.TextColumn("{task.fields[numbers]}"),
+                console=self.console,
+            )
+            self._task = self._live.add_task("train", total=self._steps, completed=self._start, numbers="compiling")
+            self._live.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._live is not None:
+            self._live.stop()
+            self._live = None
+
+    def step(self, step: int) -> None:
+        """`step` steps are done (or queued: it may run one ahead)."""
+        if self._began is None:
+            self._began, self._first = time.perf_counter(), step
+        if self._live is not None:
+            self._live.update(self._task, completed=step)
+
+    def log(self, step: int, loss: float, examples_per_second: float | None) -> None:
+        """The numbers of one logged step."""
+        rate = "" if examples_per_second is None else f"{examples_per_second:,.0f} examples/s  "
+        numbers = f"loss {loss:.3f}  {rate}{self.left(step)} left"
+        if self._live is not None:
+            self._live.update(self._task, numbers=numbers)
+        else:
+            self.say(f"step {step}/{self._steps}  {numbers}")
+
+    def left(self, step: int) -> str:
+        """The time that the steps after `step` will take, as `2:31`; `?` before the pace is known."""
+        if self._began is None or step <= self._first:
+            return "?"
+        pace = (time.perf_counter() - self._began) / (step - self._first)
+        return duration(pace * (self._steps - step))
+
+    def say(self, text: str) -> None:
+        """A line that stays (above the live one); never wrapped, so that paths and commands can be copied."""
+        self.console.print(Text(text), soft_wrap=True)
+
+
+def duration(seconds: float) -> str:
+    """`0:05`, `2:31`, `1:02:31`."""
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
+
+
+def tables(results: Results, step: int) -> list[Table]:
+    """Evaluation results: a table for each split and kind of metric, its row and column making up the flat name.
+
+    `retrieval/image->text/R@1` stands in row `retrieval/image->text`, column `R@1`.
+    """
+    made = []
+    for split, metrics in results.items():
+        rows: dict[str, dict[str, float]] = {}
+        for name, value in metrics.items():
+            row, _, column = name.rpartition("/")
+            rows.setdefault(row, {})[column] = value
+        for columns in dict.fromkeys(tuple(row) for row in rows.values()):
+            table = Table(title=f"{split} split, step {step:,}", title_justify="left")
+            table.add_column("", no_wrap=True)
+            for column in columns:
+                table.add_column(column, justify="right", no_wrap=True)
+            for row, values in rows.items():
+                if tuple(values) == columns:
+                    table.add_row(Text(row), *(number(value, column) for column, value in values.items()))
+            made.append(table)
+    return made
+
+
+def number(value: float | None, name: str) -> str:
+    """A share with three digits, a rank with one."""
+    if value is None:
+        return "not finite"
+    return f"{value:.1f}" if name.endswith("rank") else f"{value:.3f}"

@@ -1,0 +1,240 @@
+"""An experiment as JSON: readable without running code, and read by running none but what a list allows.
+
+    {"mmjax": "0.1.0", "name": "experiments/clip.py:tiny",
+     "experiment": {"@call": "mmjax.experiment:Experiment",
+                    "towers": {"image": {"@call": "mmjax.models.image:ViT", "patch": 8, ...}, ...}, ...}}
+
+Plain values, lists and dicts stand as they are. `{"@tuple": [...]}` is a tuple, `{"@float": "inf"}` a number that JSON
+lacks, and `{"@same": ["towers", "image"]}` the very config at that path (two equal towers are two, one used twice is
+one).
+
+Why not Fiddle's own JSON (`fiddle.experimental.serialization`)? Its policy is asked about (module, symbol) pairs, but
+symbols may be dotted and are followed with getattr; after the policy has agreed, an override may put another module in
+the place of the one that it saw; containers and traversal metadata are imported types too, so `builtins`, `fiddle` and
+every registered traverser would have to be on the list; enums and constants resolve by other routes. And nobody can
+read it. Here the only import is of an exact pair from `ALLOWED`, and what is built from it is an `fdl.Config`.
+"""
+
+import importlib
+import json
+import math
+import sys
+from typing import Any
+
+import fiddle as fdl
+
+from mmjax import __version__
+from mmjax.configs import complete, fields, short, target
+from mmjax.errors import UserError, nearest
+
+# Every callable that an experiment may hold, by its exact module and name: the one place to add a new one. A class
+# belongs here if constructing it with any arguments whatever reads, writes and runs nothing.
+_ALLOWED_BY_MODULE = {
+    "mmjax.experiment": ("Experiment", "Load"),
+    "mmjax.mesh": ("Mesh",),
+    "mmjax.optim": ("AdamW",),
+    "mmjax.models.image": ("ViT",),
+    "mmjax.models.text": ("TextTransformer",),
+    "mmjax.models.audio": ("AudioTransformer",),
+    "mmjax.models.decoder": ("Decoder",),
+    "mmjax.models.spectrogram": ("LogMel",),
+    "mmjax.objectives.contrastive": ("Contrastive",),
+    "mmjax.objectives.masked": ("MaskedImage", "MaskedAudio", "MaskedText"),
+    "mmjax.objectives.views": ("Keep", "Corrupt"),
+    "mmjax.data.pipeline": ("Mixture",),
+    "mmjax.data.sources": ("Tfds", "Folder"),
+    "mmjax.data.tokenizers": ("SentencePiece",),
+    "mmjax.data.transforms": (
+        "CenterCrop",
+        "ColorJitter",
+        "Decode",
+        "Lowercase",
+        "PickCaption",
+        "RandomAffine",
+        "RandomFlip",
+        "RandomResizedCrop",
+        "Resize",
+        "ResizeShorter",
+        "Tokenize",
+    ),
+    "mmjax.data.waveforms": (
+        "AddNoise",
+        "CropOrPad",
+        "DecodeAudio",
+        "PickUtterance",
+        "RandomGain",
+        "RandomShift",
+        "RandomSpeed",
+    ),
+    "mmjax.evaluators.gallery": ("Gallery",),
+    "mmjax.evaluators.retrieval": ("Retrieval",),
+    "mmjax.evaluators.zeroshot": ("ZeroShot",),
+    "optax": ("constant_schedule", "cosine_decay_schedule", "linear_schedule", "polynomial_schedule"),
+}
+ALLOWED: frozenset[tuple[str, str]] = frozenset((m, name) for m, names in _ALLOWED_BY_MODULE.items() for name in names)
+
+CALL, TUPLE, FLOAT, SAME = "@call", "@tuple", "@float", "@same"
+_FLOATS = {"inf": math.inf, "-inf": -math.inf, "nan": math.nan}
+
+SHORT = 80  # characters of a list or dict of plain values that stands on one line of the file
+
+Path = tuple[str | int, ...]
+
+
+def dumps(config: fdl.Config, name: str = "") -> str:
+    """An experiment as JSON text, every default written out; `name` is kept beside it for people.
+
+    Raises:
+        UserError: it holds something that isn't plain and isn't on the list; says where.
+    """
+    seen: dict[int, Path] = {}
+    record = {"mmjax": __version__, "name": name, "experiment": _write(complete(config), (), seen)}
+    return _laid_out(record) + "\n"
+
+
+def _laid_out(value: Any, indent: str = "") -> str:
+    """JSON with what is short and holds no config on one line (`json` has one line for all, or one for each number)."""
+    line = json.dumps(value, ensure_ascii=False, allow_nan=False)
+    if not isinstance(value, (dict, list)) or (len(line) <= SHORT and CALL not in line):
+        return line
+    deeper = indent + "  "
+    if isinstance(value, dict):
+        lines = [f"{json.dumps(key, ensure_ascii=False)}: {_laid_out(item, deeper)}" for key, item in value.items()]
+    else:
+        lines = [_laid_out(item, deeper) for item in value]
+    opening, closing = "{}" if isinstance(value, dict) else "[]"
+    return f"{opening}\n{deeper}" + f",\n{deeper}".join(lines) + f"\n{indent}{closing}"
+
+
+def _write(value: Any, path: Path, seen: dict[int, Path]) -> Any:
+    if type(value) is fdl.Config:
+        if id(value) in seen:
+            return {SAME: list(seen[id(value)])}
+        seen[id(value)] = path
+        module, name = _pair(target(value), path)
+        known = fields(target(value))
+        given = {field: value.__arguments__[field] for field in known if field in value.__arguments__}
+        if extra := set(value.__arguments__) - set(given):
+            raise UserError(f"{_dotted(path)}: {name} has no field {', '.join(map(str, sorted(extra, key=str)))}")
+        return {CALL: f"{module}:{name}", **{k: _write(v, (*path, k), seen) for k, v in given.items()}}
+    if type(value) is dict:
+        for key in value:
+            if type(key) is not str or key.startswith("@"):
+                raise UserError(
+                    f"{_dotted(path)}: the key {key!r} can't be written; a key is a string without an @ first"
+                )
+        return {key: _write(item, (*path, key), seen) for key, item in value.items()}
+    if type(value) in (list, tuple):
+        items = [_write(item, (*path, i), seen) for i, item in enumerate(value)]
+        return items if type(value) is list else {TUPLE: items}
+    if type(value) is float and not math.isfinite(value):
+        return {FLOAT: repr(value)}
+    if value is None or type(value) in (bool, int, float, str):
+        return value
+    raise UserError(
+        f"{_dotted(path)} is {short(value)}, which experiment.json can't hold: only numbers, strings, None, lists, "
+        "tuples, dicts and mmjax's own parts can stand in an experiment (a dtype as a string, 'bfloat16'; a helper "
+        "function that makes parts is marked @experiment too)"
+    )
+
+
+def _pair(function: Any, path: Path) -> tuple[str, str]:
+    """The pair on the list under which `function` is found, by identity: what it says of itself may be a lie."""
+    for module, name in ALLOWED:
+        if module in sys.modules and getattr(sys.modules[module], name, None) is function:
+            return module, name
+    described = f"{getattr(function, '__module__', '?')}:{getattr(function, '__qualname__', repr(function))}"
+    raise UserError(
+        f"{_dotted(path)} calls {described}, which may not stand in experiment.json: reading one runs only what "
+        f"mmjax/serialization.py allows{nearest(described.split(':')[-1], [n for _, n in ALLOWED])} "
+        "A function that makes parts is marked @experiment, so that the parts themselves are written"
+    )
+
+
+def loads(text: str) -> fdl.Config:
+    """The experiment that `dumps` wrote. Only callables on the list are imported, and none is called.
+
+    Raises:
+        UserError: the text isn't such a record, or names what isn't on the list.
+    """
+    try:
+        config = _read(_record(text)["experiment"], (), {})
+    except RecursionError:
+        raise UserError("this is no experiment.json of mmjax: it is nested without end") from None
+    if not isinstance(config, fdl.Config):
+        raise UserError(f"'experiment' must be a {CALL}, not {short(config)}")
+    return config
+
+
+def name_of(text: str) -> str:
+    """The name that `dumps` was given."""
+    return str(_record(text).get("name", ""))
+
+
+def _record(text: str) -> dict[str, Any]:
+    try:
+        record = json.loads(text, parse_constant=_refuse_constant)
+    except UserError:
+        raise
+    except ValueError as error:  # no JSON, or a number of thousands of digits
+        raise UserError(f"this is no experiment.json of mmjax: {error}") from None
+    if not isinstance(record, dict) or "experiment" not in record:
+        raise UserError("this is no experiment.json of mmjax: it has no 'experiment'")
+    return record
+
+
+def _refuse_constant(name: str) -> None:
+    raise UserError(f"{name} is not JSON; write {{{FLOAT!r}: {name.lower()!r}}}")
+
+
+def _read(value: Any, path: Path, seen: dict[Path, fdl.Config]) -> Any:
+    if isinstance(value, list):
+        return [_read(item, (*path, i), seen) for i, item in enumerate(value)]
+    if not isinstance(value, dict):
+        return value
+    marks = [key for key in value if key.startswith("@")]
+    if not marks:
+        return {key: _read(item, (*path, key), seen) for key, item in value.items()}
+    if marks == [CALL]:
+        function = _allowed(value[CALL], path)
+        known = fields(function)
+        config = fdl.Config(function)
+        for name, item in value.items():
+            if name == CALL:
+                continue
+            if name not in known:
+                raise UserError(f"{_dotted(path)}: {value[CALL]} has no field {name!r}{nearest(name, known)}")
+            setattr(config, name, _read(item, (*path, name), seen))
+        seen[path] = config  # only once it is whole: a config can't hold itself
+        return config
+    if len(value) == 1 and marks == [TUPLE] and isinstance(value[TUPLE], list):
+        return tuple(_read(item, (*path, i), seen) for i, item in enumerate(value[TUPLE]))
+    if len(value) == 1 and marks == [FLOAT] and value[FLOAT] in tuple(_FLOATS):
+        return _FLOATS[value[FLOAT]]
+    if len(value) == 1 and marks == [SAME] and isinstance(value[SAME], list):
+        try:
+            return seen[tuple(value[SAME])]
+        except (KeyError, TypeError):
+            raise UserError(f"{_dotted(path)} is to be the same as {value[SAME]}, where no config stands") from None
+    raise UserError(
+        f"{_dotted(path)}: {short(value)} is none of {CALL}, {TUPLE}, {FLOAT} and {SAME} as mmjax writes them"
+    )
+
+
+def _allowed(called: Any, path: Path) -> Any:
+    """The callable of an exact pair on the list; nothing is imported before the pair was found there."""
+    pairs = {f"{module}:{name}": (module, name) for module, name in ALLOWED}
+    if not isinstance(called, str) or called not in pairs:
+        raise UserError(
+            f"{_dotted(path)}: {called!r} isn't among the callables that an experiment.json may name "
+            f"(ALLOWED in mmjax/serialization.py){nearest(str(called), pairs)}"
+        )
+    module, name = pairs[called]
+    try:
+        return getattr(importlib.import_module(module), name)
+    except (ImportError, AttributeError) as error:
+        raise UserError(f"{_dotted(path)}: this version of mmjax ({__version__}) has no {called}: {error}") from error
+
+
+def _dotted(path: Path) -> str:
+    return ".".join(map(str, path)) or "the experiment"

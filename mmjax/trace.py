@@ -1,0 +1,42 @@
+"""A profile of a few steps, for XProf (`pip install xprof`, then `xprof WORKDIR/profile`)."""
+
+from pathlib import Path
+from typing import Any, Self
+
+import jax
+
+from mmjax.errors import UserError
+
+
+class Trace:
+    """Traces the steps `first` to `last`, both included, into `<workdir>/profile`; nothing if `steps` is None."""
+
+    def __init__(self, steps: tuple[int, int] | None, workdir: Path, start: int, total: int):
+        """Raises UserError where the run, which goes from after `start` to `total`, does not take those steps."""
+        if steps is not None and not start < steps[0] <= steps[1] <= total:
+            raise UserError(f"profile={steps[0]}:{steps[1]} must lie in the steps that are left, {start + 1}:{total}")
+        self._steps, self._folder, self._running = steps, workdir / "profile", False
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._running:  # interrupted in between
+            self._stop()
+
+    def _stop(self) -> None:
+        self._running = False
+        jax.profiler.stop_trace()
+
+    def before(self, step: int, state: Any) -> None:
+        """To be called before a step: `state` is what it starts from."""
+        if self._steps is not None and step == self._steps[0]:
+            jax.block_until_ready(state)  # the step before is not part of it
+            jax.profiler.start_trace(self._folder)
+            self._running = True
+
+    def after(self, step: int, state: Any) -> None:
+        """To be called after a step: `state` is what it gave."""
+        if self._steps is not None and step == self._steps[1]:
+            jax.block_until_ready(state)
+            self._stop()

@@ -1,0 +1,127 @@
+"""The loop, and only the loop: an experiment and a workdir in, a trained state out."""
+
+import json
+import time
+from pathlib import Path
+
+import fiddle as fdl
+import jax
+
+from mmjax import serialization
+from mmjax.checkpoint import Checkpointer, latest_step
+from mmjax.data.pipeline import batch_spec, batches
+from mmjax.evaluate import Embedder, evaluate
+from mmjax.experiment import Experiment, build
+from mmjax.initial import initialised
+from mmjax.interruption import Interruption
+from mmjax.log import Log
+from mmjax.mesh import check_batch, device_prefetch, host
+from mmjax.metrics import Metrics
+from mmjax.progress import Progress, duration, tables
+from mmjax.step import TrainState, abstract_state, compile_train_step, init_state, make_train_step, with_params
+from mmjax.trace import Trace
+from mmjax.workdir import going_on, judging, prepared, record, use_compilation_cache
+
+
+def train(
+    config: fdl.Config,
+    workdir: str | Path,
+    *,
+    name: str = "",
+    fork: bool = False,
+    profile: tuple[int, int] | None = None,
+    wandb: str | None = None,
+) -> TrainState:
+    """Trains an experiment, or goes on with it where its workdir stopped; gives the last state.
+
+    name: what the experiment is called, kept beside it for people. fork: go on from the checkpoint of a different
+    experiment. profile: a trace of these steps, the first and the last, goes to `<workdir>/profile`. wandb: the project
+    to mirror metrics to.
+
+    Raises:
+        UserError, ValueError: what was asked for can't be had. CheckpointError: a checkpoint can't be written or read.
+        KeyboardInterrupt, SystemExit(143): Ctrl-C or SIGTERM came; the step was finished and saved.
+    """
+    began, workdir = time.perf_counter(), Path(workdir)
+    use_compilation_cache()
+    experiment: Experiment = build(config)
+    steps, size, seed, ema = experiment.steps, experiment.batch_size, experiment.seed, experiment.ema
+    mesh = experiment.mesh.build()
+    check_batch(size, mesh, experiment.microbatches)
+    record(config, workdir, name, fork)
+    data = prepared(experiment.data, workdir)
+    start = latest_step(workdir) or 0
+    pretrainer, optimizer, spec = experiment.pretrainer(), experiment.optimizer, batch_spec(experiment.data, size)
+
+    with (
+        jax.set_mesh(mesh),
+        Checkpointer(workdir, keep=experiment.keep) as checkpoints,
+        Metrics(workdir, step=start, wandb=wandb, config=json.loads(serialization.dumps(config, name))) as metrics,
+        Progress(steps, start) as progress,
+        Trace(profile, workdir, start, steps) as trace,
+        Interruption(progress.say) as interruption,
+    ):
+        if start:
+            progress.say(f"{workdir} goes on after step {start}")
+            state = checkpoints.restore(abstract_state(pretrainer, optimizer, spec, mesh=mesh, ema=ema))
+        else:
+            state = init_state(pretrainer, optimizer, spec, seed=seed, mesh=mesh, ema=ema)
+            if experiment.init:
+                state = with_params(state, initialised(jax.device_get(state.params), experiment, progress.say))
+        train_step = make_train_step(pretrainer, optimizer, seed=seed, total_steps=steps, ema=ema)
+        train_step = compile_train_step(train_step, state, mesh)
+        embedder = Embedder(pretrainer, data, mesh, size)
+
+        def evaluate_if_due(step: int) -> bool:
+            last = step == steps
+            due = [e for e in experiment.evaluators if last or e.when == "always"]
+            if not due or not (last or (experiment.evaluate_every and step % experiment.evaluate_every == 0)):
+                return False
+            if not {e.split for e in due} <= metrics.evaluations(step).keys():  # else done before the run was cut off
+                params = state.params if state.ema is None else state.ema
+                found = lambda split, values: metrics.write(step, values, split)  # noqa: E731
+                evaluate(embedder, params, due, step=step, workdir=workdir, found=found)
+            return True
+
+        done = start
+        if start:
+            evaluate_if_due(start)
+        source = batches(data, batch_size=size, seed=seed, step=start, host=host())
+        with (
+            device_prefetch(source, mesh) as stream,
+            Log(metrics, progress, stream, experiment.log_every, size, last=steps) as log,
+        ):
+            for step in range(start + 1, steps + 1):
+                trace.before(step, state)
+                batch = next(stream)
+                with jax.transfer_guard("disallow"):
+                    state, values = train_step(state, batch)
+                trace.after(step, state)
+                log.step(step, values)
+                done = step
+                if step == start + 1:
+                    log.flush()
+                    progress.say(f"first step after {time.perf_counter() - began:.1f} s")
+                if step == steps:
+                    log.flush()
+                if step % experiment.save_every == 0 or step == steps or interruption.signal:
+                    checkpoints.save(step, state)
+                if interruption.signal:
+                    break
+                if evaluate_if_due(step):
+                    log.restart(step)
+        checkpoints.wait()
+        results = metrics.evaluations(done)
+
+    if interruption.signal:
+        progress.say(f"stopped after step {done} of {steps}, which is saved. To go on:\n  {going_on(workdir)}")
+        raise interruption.end()
+    for table in tables(results, done):
+        progress.console.print(table)
+    loss = f", loss {log.loss:.3f}" if log.loss is not None else ""
+    seconds = time.perf_counter() - began
+    progress.say(f"{done:,} steps, {done * size:,} examples{loss}, {duration(seconds)} in all; written to {workdir}:")
+    for path in sorted(workdir.iterdir()):
+        progress.say(f"  {path.name}")
+    progress.say(f"to judge it again:\n  {judging(workdir)}")
+    return state

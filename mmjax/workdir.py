@@ -1,0 +1,82 @@
+"""What a run keeps beside its checkpoints: with it, the workdir alone can be judged, and gone on with."""
+
+import os
+import shlex
+import shutil
+from pathlib import Path
+
+import fiddle as fdl
+import jax
+
+from mmjax import serialization
+from mmjax.checkpoint import latest_step
+from mmjax.configs import Difference, short
+from mmjax.data.pipeline import Mixture, Prepared, prepare
+from mmjax.data.tokenizers import load_tokenizers, save_tokenizers
+from mmjax.errors import UserError
+from mmjax.experiment import RECORD, diff, unresumable
+
+TOKENIZERS = "tokenizers"
+
+
+def record(config: fdl.Config, workdir: Path, name: str = "", fork: bool = False) -> None:
+    """Writes `experiment.json`, if nothing was trained yet or the experiment may go on here (`experiment.MAY_CHANGE`).
+
+    fork: go on with `config` from the checkpoint of another experiment; the old record stays as `experiment.json.old`.
+
+    Raises:
+        UserError: the workdir belongs to another experiment; the message shows where they differ.
+    """
+    path, trained = workdir / RECORD, latest_step(workdir) is not None
+    if trained and not path.exists():
+        raise UserError(f"{workdir} has checkpoints but no {RECORD} that says whose: give another --workdir")
+    if path.exists():
+        before = serialization.loads(path.read_text(encoding="utf-8"))
+        differences = unresumable(before, config)
+        if trained and differences and not fork:
+            raise UserError(_refusal(workdir, differences))
+        if trained and differences:
+            shutil.copyfile(path, path.with_name(f"{RECORD}.old"))
+        if not trained and diff(before, config):
+            shutil.rmtree(workdir / TOKENIZERS, ignore_errors=True)  # of a try that took no step, maybe on other data
+    workdir.mkdir(parents=True, exist_ok=True)
+    fresh = path.with_suffix(".tmp")
+    fresh.write_text(serialization.dumps(config, name), encoding="utf-8")
+    os.replace(fresh, path)  # a kill leaves the old record or the new one
+
+
+def _refusal(workdir: Path, differences: list[Difference]) -> str:
+    lines = [f"  {d.path}: {short(d.left)} there, {short(d.right)} here" for d in differences]
+    return (
+        f"{workdir} belongs to another experiment, which differs in\n"
+        + "\n".join(lines)
+        + "\ngive another --workdir, or --fork to go on from its last checkpoint with this experiment"
+    )
+
+
+def prepared(data: Mixture, workdir: Path) -> Prepared:
+    """The mixture made ready, with the tokenizers that the workdir keeps; else found or trained now, and kept there."""
+    kept = load_tokenizers(workdir / TOKENIZERS)
+    ready = prepare(data, tokenizers=kept, progress=True)
+    if ready.chains.tokenizers.keys() - kept.keys():
+        save_tokenizers(ready.chains.tokenizers, workdir / TOKENIZERS)
+    return ready
+
+
+def going_on(workdir: Path) -> str:
+    """The command that goes on with the run: a workdir is an experiment too, overrides included."""
+    return shlex.join(["mmjax", "train", str(workdir), "--workdir", str(workdir)])
+
+
+def judging(workdir: Path) -> str:
+    """The command that evaluates the last checkpoint."""
+    return shlex.join(["mmjax", "evaluate", str(workdir)])
+
+
+def use_compilation_cache() -> None:
+    """Keeps compiled code under `$XDG_CACHE_HOME/mmjax` (~/.cache/mmjax), or where JAX_COMPILATION_CACHE_DIR says."""
+    if jax.config.jax_compilation_cache_dir is None:  # pyright: ignore[reportAttributeAccessIssue]
+        cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "mmjax" / "compiled"
+        jax.config.update("jax_compilation_cache_dir", str(cache))
+        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
+        jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)

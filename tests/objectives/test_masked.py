@@ -1,0 +1,102 @@
+"""Masked objectives against numpy: only what was hidden counts, and only once over the whole batch."""
+
+import math
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from mmjax.objectives.masked import MaskedImage, MaskedText, chosen_positions, kept, normalised
+from mmjax.objectives.views import Encoded
+from tests.objectives.toys import VOCAB, WIDTH, ToyDecoder
+
+B, N, P = 4, 12, 5
+KEY = jax.random.key(3)
+
+
+def image_view(patches: Any) -> tuple[MaskedImage, dict[Any, Encoded], Any, Any]:
+    objective = MaskedImage(decoder=ToyDecoder())
+    patch_mask = np.ones((B, N), bool)
+    patch_mask[1, 7:] = False
+    keep = np.asarray(objective.views()[0].masking.draw(KEY, np.arange(B, dtype=np.uint32), jnp.asarray(patch_mask)))
+    tokens = np.random.default_rng(1).normal(size=(*keep.shape, WIDTH)).astype(np.float32)
+    encoded = Encoded(tokens, keep >= 0, None, patches, patch_mask, keep, None, (N,), 0)  # pyright: ignore
+    hidden = patch_mask & ~np.array([[n in row for n in range(N)] for row in keep])
+    return objective, {objective.views()[0]: encoded}, hidden, encoded
+
+
+def test_masked_patches_equal_numpy() -> None:
+    patches = np.random.default_rng(0).normal(2, 3, size=(B, N, P)).astype(np.float32)
+    objective, encoded, hidden, view = image_view(patches)
+    variables = objective.init(KEY, encoded, {}, method="per_example")
+    variables = jax.tree.map(jnp.asarray, jax.tree.map(lambda x: getattr(x, "value", x), variables))
+    outputs = objective.apply(variables, encoded, {}, method="per_example")
+    valid = np.array([True, True, False, True])
+    loss, _ = objective.apply(variables, outputs, {"image_valid": valid}, method="batch_loss")
+
+    states = ToyDecoder().apply(
+        {"params": variables["params"]["decoder"]}, view.tokens, view.token_mask, view.keep, (N,), 0
+    )
+    predict = jax.tree.map(lambda x: np.asarray(getattr(x, "value", x)), variables["params"]["predict"])
+    prediction = np.asarray(states) @ predict["kernel"] + predict["bias"]
+    target = (patches - patches.mean(-1, keepdims=True)) / np.sqrt(patches.var(-1, keepdims=True, ddof=1) + 1e-6)
+    error = ((prediction - target) ** 2).mean(-1)
+    np.testing.assert_allclose(loss, error[valid][hidden[valid]].mean(), rtol=1e-5)
+    np.testing.assert_array_equal(outputs.count, hidden.sum(1))
+
+    # What the encoder saw isn't predicted: changing it as a target changes nothing. What was hidden is.
+    for where, same in ((~hidden, True), (hidden, False)):
+        changed = {
+            k: v._replace(patches=np.where(where[..., None], 7 * patches**2, patches)) for k, v in encoded.items()
+        }
+        other = objective.apply(variables, changed, {}, method="per_example")
+        assert bool((other.total == outputs.total).all()) is same
+
+
+def test_masked_patches_start_near_one() -> None:
+    """With normalised targets and a head that says 0: the mean square of the target, (P - 1) / P with unbiased var."""
+    target = normalised(jnp.asarray(np.random.default_rng(0).normal(3, 2, (B, N, 48))))
+    np.testing.assert_allclose(jnp.mean(target**2), 47 / 48, rtol=1e-4)
+    np.testing.assert_array_equal(normalised(jnp.full((1, 1, 4), 0.7)), 0)
+
+
+def text_view(ids: np.ndarray, mask: np.ndarray, prefix: int = 0) -> tuple[MaskedText, dict[Any, Encoded]]:
+    objective = MaskedText(vocab=VOCAB, rate=0.4)
+    _, chosen = objective.corrupt.draw(KEY, jnp.arange(len(ids), dtype=jnp.uint32), jnp.asarray(ids), jnp.asarray(mask))
+    tokens = jnp.asarray(np.random.default_rng(1).normal(size=(len(ids), prefix + ids.shape[1], WIDTH)), jnp.float32)
+    token_mask = jnp.ones(tokens.shape[:2], bool)
+    encoded = Encoded(tokens, token_mask, tokens[:, 0], jnp.asarray(ids), mask, None, chosen, (ids.shape[1],), prefix)
+    return objective, {objective.views()[0]: encoded}
+
+
+def test_masked_text_equals_numpy_and_starts_at_log_vocab() -> None:
+    ids = np.random.default_rng(0).integers(0, VOCAB, (B, N)).astype(np.int32)
+    mask = np.arange(N) < np.array([[N], [4], [9], [1]])
+    objective, encoded = text_view(ids, mask, prefix=1)
+    (view,) = encoded.values()
+    variables = objective.init(KEY, encoded, {}, method="per_example")
+    outputs = objective.apply(variables, encoded, {}, method="per_example")
+    valid = np.array([True, True, True, False])
+    loss, metrics = objective.apply(variables, outputs, {"text_valid": valid}, method="batch_loss")
+
+    head = jax.tree.map(
+        lambda x: np.asarray(x, np.float64), jax.tree.map(lambda x: getattr(x, "value", x), variables["params"])
+    )
+    head = jax.tree.map(lambda x: x, {k: {n: getattr(x, "value", x) for n, x in v.items()} for k, v in head.items()})
+    x = np.asarray(view.tokens, np.float64)[:, 1:] @ head["dense"]["kernel"] + head["dense"]["bias"]
+    x = x * 0.5 * (1 + np.vectorize(math.erf)(x / math.sqrt(2)))
+    x = (x - x.mean(-1, keepdims=True)) / np.sqrt(x.var(-1, keepdims=True) + 1e-6)
+    logits = (x * head["norm"]["scale"] + head["norm"]["bias"]) @ head["words"]["kernel"] + head["words"]["bias"]
+    surprise = np.log(np.exp(logits).sum(-1)) - np.take_along_axis(logits, ids[..., None], -1)[..., 0]
+    counted = np.asarray(view.chosen) & valid[:, None]
+    np.testing.assert_allclose(loss, surprise[counted].mean(), rtol=1e-4)
+    np.testing.assert_allclose(metrics["accuracy"], (logits.argmax(-1) == ids)[counted].mean(), rtol=1e-6)
+    np.testing.assert_allclose(loss, math.log(VOCAB), atol=0.1)
+
+
+def test_gathered_positions_are_the_chosen() -> None:
+    chosen = np.array([[0, 1, 0, 1], [0, 0, 0, 0], [1, 0, 0, 0]], bool)
+    positions, real = map(np.asarray, chosen_positions(jnp.asarray(chosen), 2))
+    assert [row[r].tolist() for row, r in zip(positions, real, strict=True)] == [[1, 3], [], [0]]
+    np.testing.assert_array_equal(kept(jnp.array([[2, 0], [-1, -1]]), 4), [[1, 0, 1, 0], [0, 0, 0, 0]])

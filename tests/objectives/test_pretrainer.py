@@ -1,0 +1,210 @@
+"""The pretrainer: each view encoded once, the cut into microbatches unseen, and errors that name what is wrong."""
+
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax.sharding import NamedSharding, PartitionSpec
+
+from mmjax.errors import UserError
+from mmjax.objectives.contrastive import Contrastive
+from mmjax.objectives.masked import MaskedAudio, MaskedImage, MaskedText
+from mmjax.objectives.pretrainer import Pretrainer, cut, glue
+from mmjax.objectives.views import Keep
+from tests.objectives.toys import SIZES, STEM, VOCAB, ToyDecoder, ToyTower, toy_batch
+
+B = 8
+KEYS = {"mask": jax.random.key(5)}
+
+
+def build(**changes: Any) -> Pretrainer:
+    fields = {
+        "towers": {modality: ToyTower(modality) for modality in SIZES},
+        "objectives": {
+            "image_text": Contrastive(("image", "text"), masking={"image": Keep(0.25)}),
+            "text_audio": Contrastive(("text", "audio"), loss="sigmoid"),
+            "masked_image": MaskedImage(decoder=ToyDecoder()),
+            "masked_audio": MaskedAudio(decoder=ToyDecoder()),
+            "masked_text": MaskedText(vocab=VOCAB),
+        },
+        "weights": {"image_text": 0.5, "masked_text": lambda step: 0.1 * step},
+    }
+    return Pretrainer(**(fields | changes))
+
+
+def pairs(*pairs: tuple[str, str]) -> dict[str, Any]:
+    """Contrastive objectives alone, with the towers that they read."""
+    return {
+        "towers": {modality: ToyTower(modality) for modality in SIZES if any(modality in pair for pair in pairs)},
+        "objectives": {"_".join(pair): Contrastive(pair) for pair in pairs},
+        "weights": {},
+    }
+
+
+@pytest.fixture(scope="module")
+def variables() -> Any:
+    return nn.unbox(jax.jit(build().init)(jax.random.key(0), toy_batch(B)))
+
+
+def gradient(pretrainer: Pretrainer) -> Any:
+    def loss(variables: Any, batch: Any, step: Any) -> Any:
+        return pretrainer.apply(variables, batch, step, rngs=KEYS)
+
+    return jax.jit(jax.value_and_grad(loss, has_aux=True))
+
+
+@pytest.fixture(scope="module")
+def whole(variables: Any) -> Any:
+    return gradient(build())(variables, toy_batch(B), 3)
+
+
+def assert_same(got: Any, expected: Any, tolerance: float = 1e-6) -> None:
+    (loss, metrics), gradients = got
+    (expected_loss, expected_metrics), expected_gradients = expected
+    np.testing.assert_allclose(loss, expected_loss, rtol=tolerance)
+    assert metrics.keys() == expected_metrics.keys()
+    for name in metrics:
+        np.testing.assert_allclose(metrics[name], expected_metrics[name], rtol=tolerance, atol=tolerance, err_msg=name)
+    norm = np.sqrt(sum(np.sum(np.square(g)) for g in jax.tree.leaves(expected_gradients)))
+    for got, expected in zip(jax.tree.leaves(gradients), jax.tree.leaves(expected_gradients), strict=True):
+        np.testing.assert_allclose(got, expected, rtol=0, atol=tolerance * norm)
+
+
+@pytest.mark.parametrize("microbatches", [2, 4])
+def test_microbatches_change_nothing(microbatches: int, variables: Any, whole: Any) -> None:
+    """With masked views, validity masks and a weight that is a function of the step."""
+    assert_same(gradient(build(microbatches=microbatches))(variables, toy_batch(B), 3), whole)
+
+
+@pytest.mark.parametrize("microbatches", [1, 2])
+def test_a_sharded_batch_changes_nothing(microbatches: int, variables: Any, whole: Any) -> None:
+    mesh = jax.make_mesh((4,), ("data",), axis_types=(jax.sharding.AxisType.Auto,))
+    batch = jax.device_put(toy_batch(B), NamedSharding(mesh, PartitionSpec("data")))
+    replicated = jax.device_put(variables, NamedSharding(mesh, PartitionSpec()))
+    assert_same(gradient(build(microbatches=microbatches))(replicated, batch, 3), whole, 2e-6)
+
+
+def test_the_loss_is_the_weighted_sum_and_every_gradient_is_alive(whole: Any) -> None:
+    (loss, metrics), gradients = whole
+    weights = {"image_text": 0.5, "text_audio": 1, "masked_image": 1, "masked_audio": 1, "masked_text": 0.1 * 3}
+    np.testing.assert_allclose(loss, sum(w * metrics[f"{name}/loss"] for name, w in weights.items()), rtol=1e-6)
+    assert {"image_text/accuracy", "image_text/logit_scale", "masked_text/accuracy", "text_audio/logit_bias"} <= set(
+        metrics
+    )
+    assert set(gradients["params"]) == {f"towers_{m}" for m in SIZES} | {f"objectives_{o}" for o in build().objectives}
+    for path, leaf in jax.tree_util.tree_leaves_with_path(gradients):
+        assert np.isfinite(leaf).all(), path
+        assert np.abs(leaf).max() > 0, path
+
+
+def test_an_invalid_example_changes_nothing(variables: Any, whole: Any) -> None:
+    batch = toy_batch(B)
+    for modality in SIZES:
+        rows = ~batch[f"{modality}_valid"]
+        assert rows.any()
+        batch[modality][rows] = 11
+    assert_same(gradient(build())(variables, batch, 3), whole)
+
+
+def test_a_batch_without_valid_examples_gives_zero(variables: Any) -> None:
+    nothing = {f"{modality}_valid": np.zeros(B, bool) for modality in SIZES}
+    (loss, _), gradients = gradient(build())(variables, toy_batch(B) | nothing, 3)
+    assert loss == 0
+    assert all((np.asarray(leaf) == 0).all() for leaf in jax.tree.leaves(gradients))
+
+
+def stems(pretrainer: Pretrainer) -> int:
+    """How many times a stem is applied, whatever jaxpr within the jaxpr it stands in."""
+
+    def count(jaxpr: Any) -> int:
+        total = 0
+        for equation in jaxpr.eqns:
+            if equation.primitive.name == "dot_general":
+                total += equation.outvars[0].aval.shape[-1] == STEM
+            for inner in jax.tree.leaves(equation.params, is_leaf=lambda x: hasattr(x, "eqns") or hasattr(x, "jaxpr")):
+                if hasattr(inner, "jaxpr") or hasattr(inner, "eqns"):
+                    total += count(getattr(inner, "jaxpr", inner))
+        return total
+
+    variables = jax.eval_shape(pretrainer.init, jax.random.key(0), toy_batch(B))
+    run = lambda variables: pretrainer.apply(nn.unbox(variables), toy_batch(B), rngs=KEYS)  # noqa: E731
+    return count(jax.make_jaxpr(run)(variables).jaxpr)
+
+
+@pytest.mark.parametrize("microbatches", [1, 2])
+def test_each_distinct_view_is_encoded_once(microbatches: int) -> None:
+    three = pairs(("image", "text"), ("text", "audio"), ("image", "audio"))
+    assert stems(build(**three, microbatches=microbatches)) == 3
+    shared = {"pair": Contrastive(("image", "text"), masking={"image": Keep(0.25)}),
+              "masked": MaskedImage(decoder=ToyDecoder())}  # fmt: skip
+    two = pairs(("image", "text")) | {"objectives": shared}
+    assert stems(build(**two, microbatches=microbatches)) == 2
+    apart = shared | {"masked": MaskedImage(decoder=ToyDecoder(), keep=0.5)}
+    assert stems(build(**(two | {"objectives": apart}), microbatches=microbatches)) == 3
+
+
+def test_masks_follow_the_key_and_the_index(variables: Any, whole: Any) -> None:
+    run = jax.jit(lambda batch, key: build().apply(variables, batch, 3, rngs={"mask": key})[1]["masked_image/loss"])
+    batch = toy_batch(B)
+    np.testing.assert_allclose(run(batch, KEYS["mask"]), whole[0][1]["masked_image/loss"], rtol=1e-6)
+    assert abs(run(batch, jax.random.key(6)) - run(batch, KEYS["mask"])) > 1e-5
+    order = np.random.default_rng(0).permutation(B)
+    moved = {name: x[order] for name, x in batch.items()}  # each example keeps its index, so its mask too
+    np.testing.assert_allclose(run(moved, KEYS["mask"]), run(batch, KEYS["mask"]), rtol=1e-6)
+
+
+def test_embed_gives_unit_vectors_of_what_is_there(variables: Any) -> None:
+    batch = toy_batch(B)
+    text = {"text": batch["text"], "text_mask": batch["text_mask"]}
+    alone = build().apply(variables, text, method="embed")
+    assert set(alone) == {"text"}
+    np.testing.assert_allclose(np.linalg.norm(alone["text"], axis=1), 1, rtol=1e-5)
+    together = build().apply(variables, batch, method="embed")
+    assert set(together) == set(SIZES)
+    np.testing.assert_allclose(together["text"], alone["text"], rtol=1e-6)
+    with pytest.raises(UserError, match="nothing to embed: the batch holds video"):
+        build().apply(variables, {"video": batch["image"]}, method="embed")
+
+
+def without(*names: str) -> dict[str, np.ndarray]:
+    return {name: x for name, x in toy_batch(B).items() if name not in names}
+
+
+@pytest.mark.parametrize(
+    ("changes", "batch", "message"),
+    [
+        ({"microbatches": 3}, toy_batch(B), r"microbatches=3 .* batch of 8; 1, 2, 4, 8 would do"),
+        ({"microbatches": 0}, toy_batch(B), r"microbatches=0 "),
+        ({"weights": {"image_txt": 1.0}}, toy_batch(B), "'image_txt', which is no objective.*did you mean image_text"),
+        ({}, without("audio"), "'text_audio' needs 'audio', which the batch lacks"),
+        ({}, without("text_valid"), "'image_text' needs 'text_valid'"),
+        ({}, without("index"), "needs 'index'"),
+        (
+            pairs(("image", "text")) | {"objectives": {"c": Contrastive(("image", "tekst"))}},
+            toy_batch(B),
+            "'c' reads 'tekst', which has no tower.*did you mean text",
+        ),
+        (
+            {"objectives": {"c": Contrastive(("image", "text"))}, "weights": {}},
+            toy_batch(B),
+            "no objective reads audio",
+        ),
+    ],
+)
+def test_errors_name_what_is_wrong(changes: dict[str, Any], batch: Any, message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        jax.eval_shape(build(**changes).init, jax.random.key(0), batch)
+
+
+def test_masks_without_a_key_are_an_error(variables: Any) -> None:
+    with pytest.raises(UserError, match=r"mask audio, image, text at random.*rngs=\{'mask': key\}"):
+        build().apply(variables, toy_batch(B), train=False)
+
+
+def test_cut_takes_rows_from_everywhere_and_glue_undoes_it() -> None:
+    x = jnp.arange(8)
+    np.testing.assert_array_equal(cut(x, 2), [[0, 2, 4, 6], [1, 3, 5, 7]])
+    np.testing.assert_array_equal(glue(cut(x, 2)), x)

@@ -1,0 +1,146 @@
+"""Imports point down the house: the command line, the loops, the experiment, the parts, objectives, models."""
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+PACKAGE = ROOT / "mmjax"
+FILES = sorted(PACKAGE.rglob("*.py"))
+
+# What a part may import besides its own package. A part is a file of mmjax/, or a folder.
+BOTTOM = {"errors"}
+MODELS = {"models"} | BOTTOM
+OBJECTIVES = {"objectives"} | MODELS
+MIDDLE = {"step", "checkpoint", "metrics", "progress", "optim", "mesh", "data", "evaluators"}
+GRAPH = {"configs", "hints", "serialization"}  # of experiments: what reads, changes and writes them
+ARROWS = {
+    "__init__": set(),  # lazy: it imports when asked
+    "errors": set(),
+    "models": MODELS,
+    "objectives": OBJECTIVES,
+    "data": {"data"} | BOTTOM,
+    "evaluators": {"evaluators"} | BOTTOM,
+    "optim": BOTTOM,
+    "mesh": BOTTOM,
+    "checkpoint": BOTTOM,
+    "progress": BOTTOM,
+    "metrics": {"progress"} | BOTTOM,
+    "step": {"mesh", "optim"} | OBJECTIVES,
+    "hints": BOTTOM,
+    "configs": {"hints"} | BOTTOM,
+    "serialization": {"configs", "__init__"} | BOTTOM,
+    "experiment": MIDDLE | GRAPH | OBJECTIVES,
+    "show": {"experiment"} | MIDDLE | GRAPH | OBJECTIVES,
+    "interruption": BOTTOM,  # these five are the loop's own
+    "log": {"metrics", "progress"} | BOTTOM,
+    "trace": BOTTOM,
+    "initial": {"experiment"} | MIDDLE | GRAPH | OBJECTIVES,
+    "workdir": {"experiment"} | MIDDLE | GRAPH | OBJECTIVES,
+    "evaluate": {"experiment", "workdir"} | MIDDLE | GRAPH | OBJECTIVES,
+    "train": {"experiment", "evaluate", "interruption", "log", "trace", "initial", "workdir"}
+    | MIDDLE
+    | GRAPH
+    | OBJECTIVES,
+    "__main__": {"train", "evaluate", "show", "experiment", "data", "__init__"} | BOTTOM,
+}
+
+
+def part(module: str) -> str:
+    """`mmjax.models.image` -> models, `mmjax` -> __init__."""
+    names = module.split(".")
+    return names[1] if len(names) > 1 else "__init__"
+
+
+def imported(file: Path) -> set[str]:
+    """Every module that a file imports, at its top or within a function, by absolute name."""
+    found = set()
+    for node in ast.walk(ast.parse(file.read_text())):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{file}:{node.lineno}: relative import"
+            assert node.module is not None
+            found |= {
+                f"{node.module}.{alias.name}" if is_module(f"{node.module}.{alias.name}") else node.module
+                for alias in node.names
+            }
+    return found
+
+
+def is_module(name: str) -> bool:
+    path = ROOT / name.replace(".", "/")
+    return path.with_suffix(".py").exists() or (path / "__init__.py").exists()
+
+
+def name_of(file: Path) -> str:
+    """The module that a file is."""
+    names = file.relative_to(ROOT).with_suffix("").parts
+    return ".".join(names[:-1] if names[-1] == "__init__" and len(names) > 2 else names)
+
+
+@pytest.mark.parametrize("file", FILES, ids=name_of)
+def test_imports_point_down(file):
+    here = part(name_of(file))
+    assert here in ARROWS, f"say in ARROWS what {here} may import"
+    ours = {module for module in imported(file) if module.split(".")[0] == "mmjax"}
+    wrong = {module for module in ours if part(module) not in ARROWS[here]}
+    assert not wrong, f"{name_of(file)} may import {sorted(ARROWS[here])} of mmjax, but imports {sorted(wrong)}"
+
+
+def test_the_arrows_have_no_circle():
+    order: list[str] = []
+    while len(order) < len(ARROWS):
+        free = [p for p, below in ARROWS.items() if p not in order and below - {p} <= set(order)]
+        assert free, f"a circle among {sorted(set(ARROWS) - set(order))}"
+        order += free
+
+
+@pytest.mark.parametrize("file", FILES, ids=name_of)
+def test_who_may_import_what_from_outside(file):
+    roots = {module.split(".")[0] for module in imported(file)}
+    assert "experiments" not in roots
+    assert "tests" not in roots
+    if part(name_of(file)) in ("data", "evaluators"):
+        assert not roots & {"jax", "jaxlib", "flax", "optax", "fiddle", "orbax"}
+    if name_of(file) != "mmjax.checkpoint":
+        assert "orbax" not in roots
+    assert not roots & {"tensorflow", "torch"}
+
+
+@pytest.mark.parametrize("file", FILES, ids=name_of)
+def test_only_the_mesh_counts_hosts(file):
+    counts = {"process_index", "process_count", "host_id", "host_count", "local_device_count"}
+    names = {node.attr for node in ast.walk(ast.parse(file.read_text())) if isinstance(node, ast.Attribute)}
+    assert name_of(file) == "mmjax.mesh" or not names & counts
+
+
+@pytest.mark.parametrize("file", FILES, ids=name_of)
+def test_a_file_holds_one_idea(file):
+    lines = len(file.read_text().splitlines())
+    assert lines <= 400, f"{file} has {lines} lines: a sign that it holds two ideas"
+
+
+def test_data_and_evaluators_load_without_jax():
+    """What they do never touches a device. Grain imports jax of its own accord, so what imports Grain is left out."""
+    files = [file for file in FILES if part(name_of(file)) in ("data", "evaluators") and "grain" not in imported(file)]
+    modules = [name_of(file) for file in files]
+    assert len(modules) > 10
+    program = f"""
+import importlib, sys
+for module in {modules!r}:
+    importlib.import_module(module)
+    loaded = {{name.split(".")[0] for name in sys.modules}} & {{"jax", "flax", "optax", "fiddle", "tensorflow"}}
+    assert not loaded, f"importing {{module}} loads {{loaded}}"
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+
+
+def test_the_command_line_starts_without_jax():
+    program = "import sys, mmjax.__main__; assert not {'jax', 'numpy', 'rich', 'fiddle'} & set(sys.modules)"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr

@@ -1,0 +1,110 @@
+"""Metrics on disk: what is in the files, and what a run that was cut off leaves."""
+
+import json
+import math
+import sys
+import types
+
+import pytest
+from tensorboardX.proto import event_pb2
+
+from mmjax import metrics
+from mmjax.errors import UserError
+from mmjax.metrics import Metrics
+
+
+def lines(workdir) -> list[dict]:
+    def strict(constant: str):
+        raise AssertionError(f"{constant} is no JSON")
+
+    return [json.loads(line, parse_constant=strict) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
+
+
+def scalars(folder) -> dict[tuple[str, int], float]:
+    """What TensorBoard reads: event files in order, without the steps that a later file purges."""
+    found: dict[tuple[str, int], float] = {}
+    for file in sorted(folder.glob("events.*"), key=lambda f: f.stat().st_mtime_ns):
+        data = file.read_bytes()
+        while data:
+            length = int.from_bytes(data[:8], "little")
+            event = event_pb2.Event.FromString(data[12 : 12 + length])  # pyright: ignore[reportAttributeAccessIssue]
+            data = data[12 + length + 4 :]
+            if event.session_log.status == 1:  # START: what is at or after this step is from a run that was cut off
+                found = {key: value for key, value in found.items() if key[1] < event.step}
+            for value in event.summary.value:
+                found[value.tag, event.step] = value.simple_value
+    return found
+
+
+def test_the_same_flat_names_in_json_and_tensorboard(tmp_path):
+    with Metrics(tmp_path) as written:
+        written.write(10, {"loss": 2.5, "grad_norm/towers_image": math.nan, "worst": -math.inf})
+        written.write(10, {"retrieval/image->text/R@1": 0.25}, split="test")
+    assert lines(tmp_path) == [
+        {"step": 10, "loss": 2.5, "grad_norm/towers_image": None, "worst": None},
+        {"step": 10, "split": "test", "retrieval/image->text/R@1": 0.25},
+    ]
+    assert scalars(tmp_path / "tensorboard/train")["loss", 10] == 2.5
+    assert scalars(tmp_path / "tensorboard/test") == {("retrieval/image->text/R@1", 10): 0.25}
+
+
+def test_lines_are_there_as_soon_as_they_are_written(tmp_path):
+    with Metrics(tmp_path) as written:
+        written.write(1, {"loss": 1.0})
+        assert lines(tmp_path) == [{"step": 1, "loss": 1.0}]
+
+
+def test_going_on_drops_what_came_after_the_checkpoint(tmp_path):
+    with Metrics(tmp_path) as written:
+        for step in (10, 20, 30):
+            written.write(step, {"loss": float(step), "seconds": step / 10})
+            written.write(step, {"top1": step / 100}, split="validation")
+    with (tmp_path / "metrics.jsonl").open("a") as file:
+        file.write('{"step": 31, "lo')  # killed in the middle of a line
+    with Metrics(tmp_path, step=20) as written:
+        assert written.seconds == 2.0
+        assert written.evaluations(20) == {"validation": {"top1": 0.2}}
+        assert written.evaluations(30) == {}
+        written.write(30, {"loss": -1.0})
+    assert [(line["step"], line.get("loss")) for line in lines(tmp_path) if "split" not in line] == [
+        (10, 10.0),
+        (20, 20.0),
+        (30, -1.0),
+    ]
+    shown = scalars(tmp_path / "tensorboard/train")
+    assert {key: value for key, value in shown.items() if key[0] == "loss"} == {
+        ("loss", 10): 10.0,
+        ("loss", 20): 20.0,
+        ("loss", 30): -1.0,
+    }
+
+
+def test_a_fresh_run_starts_an_empty_file(tmp_path):
+    (tmp_path / "metrics.jsonl").write_text('{"step": 5, "loss": 1}\n')
+    Metrics(tmp_path).close()
+    assert metrics.read(tmp_path) == []
+
+
+def test_wandb_mirrors_and_goes_on_with_its_run(tmp_path, monkeypatch):
+    calls = []
+    run = types.SimpleNamespace(
+        log=lambda values, step: calls.append((step, values)), finish=lambda: calls.append("finished")
+    )
+    fake = types.ModuleType("wandb")
+    fake.init = lambda **arguments: calls.append(arguments) or run  # pyright: ignore[reportAttributeAccessIssue]
+    monkeypatch.setitem(sys.modules, "wandb", fake)
+    for _ in range(2):
+        with Metrics(tmp_path, wandb="emoji", config={"steps": 3}) as written:
+            written.write(1, {"loss": 0.5})
+            written.write(1, {"zeroshot/group/top1": 0.1}, split="test")
+    begun, train, test, finished = calls[:4]
+    assert (begun["project"], begun["config"], begun["resume"]) == ("emoji", {"steps": 3}, "allow")
+    assert (train, test, finished) == ((1, {"loss": 0.5}), (1, {"test/zeroshot/group/top1": 0.1}), "finished")
+    assert calls[4]["id"] == begun["id"]
+
+
+def test_wandb_is_not_touched_unasked_and_missing_says_what_to_install(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "wandb", None)  # importing it fails
+    Metrics(tmp_path).close()
+    with pytest.raises(UserError, match=r'wandb=\'emoji\'.*pip install "mmjax\[wandb\]"'):
+        Metrics(tmp_path, wandb="emoji")

@@ -1,0 +1,106 @@
+"""What a person sees: plain lines in a log, a live line on a terminal, tables whose cells make up the flat names."""
+
+import io
+import re
+
+import pytest
+from rich.console import Console
+
+from mmjax import progress
+from mmjax.progress import Progress, duration, tables
+
+
+class Clock:
+    now = 100.0
+
+    def perf_counter(self) -> float:
+        return self.now
+
+
+@pytest.fixture
+def clock(monkeypatch) -> Clock:
+    clock = Clock()
+    monkeypatch.setattr(progress, "time", clock)
+    return clock
+
+
+def console(terminal: bool) -> Console:
+    return Console(file=io.StringIO(), force_terminal=terminal, width=100, highlight=False)
+
+
+def text(console: Console) -> str:
+    return console.file.getvalue()  # pyright: ignore[reportAttributeAccessIssue]
+
+
+def test_a_log_gets_plain_lines(clock):
+    screen = console(terminal=False)
+    with Progress(400, 0, screen) as shown:
+        shown.step(1)
+        shown.log(1, 6.0, None)
+        clock.now += 49 * 0.5  # half a second a step
+        shown.step(50)
+        shown.log(50, 5.2134, 1020.4)
+    assert text(screen).splitlines() == [
+        "step 1/400  loss 6.000  ? left",
+        "step 50/400  loss 5.213  1,020 examples/s  2:55 left",
+    ]
+
+
+def test_time_left_leaves_out_the_first_step_which_compiles(clock):
+    shown = Progress(30, 10, console(terminal=False))
+    clock.now += 1000
+    shown.step(11)
+    clock.now += 8
+    assert shown.left(15) == "0:30"  # 2 s a step, 15 to go
+
+
+def test_a_terminal_gets_a_live_line_and_lines_that_stay(clock):
+    screen = console(terminal=True)
+    with Progress(400, 0, screen) as shown:
+        shown.step(1)
+        shown.log(1, 6.0, 99.0)
+        shown.say("a checkpoint was saved")
+        shown.step(2)
+    plain = re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", "", text(screen))
+    assert "loss 6.000  99 examples/s" in plain
+    assert "a checkpoint was saved" in plain
+    assert "step 2/400" in plain
+
+
+def test_commands_are_never_wrapped_or_read_as_markup():
+    screen = console(terminal=False)
+    command = f"mmjax train '{'x' * 300}' [red]init[/red]"
+    Progress(1, 0, screen).say(command)
+    assert text(screen) == command + "\n"
+
+
+@pytest.mark.parametrize(("seconds", "shown"), [(4.6, "0:05"), (59.7, "1:00"), (151, "2:31"), (3751, "1:02:31")])
+def test_duration(seconds, shown):
+    assert duration(seconds) == shown
+
+
+def test_tables_hold_every_number_under_its_flat_name():
+    results = {
+        "validation": {"retrieval/image->text/R@1": 0.4123, "retrieval/image->text/median_rank": 3.0},
+        "test": {
+            "retrieval/image->text/R@1": 0.5,
+            "zeroshot/group/top1": None,
+            "retrieval/image->text/median_rank": 12.5,
+        },
+    }
+    made = tables(results, 1400)  # pyright: ignore[reportArgumentType]
+    found = {}
+    for table in made:
+        split = str(table.title).split()[0]
+        names = [str(column.header) for column in table.columns][1:]
+        cells = [list(column.cells) for column in table.columns]
+        for row, *values in zip(*cells, strict=True):
+            found |= {(split, f"{row}/{name}"): value for name, value in zip(names, values, strict=True)}
+    assert found == {
+        ("validation", "retrieval/image->text/R@1"): "0.412",
+        ("validation", "retrieval/image->text/median_rank"): "3.0",
+        ("test", "retrieval/image->text/R@1"): "0.500",
+        ("test", "retrieval/image->text/median_rank"): "12.5",
+        ("test", "zeroshot/group/top1"): "not finite",
+    }
+    assert "1,400" in str(made[0].title)

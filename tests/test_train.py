@@ -1,0 +1,215 @@
+"""Training end to end: what it learns, writes and says, and that it goes on as if nothing had happened."""
+
+import json
+import re
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import fiddle as fdl
+import jax
+import numpy as np
+import pytest
+
+from mmjax import metrics, serialization
+from mmjax.checkpoint import CheckpointError, latest_step, restore_params
+from mmjax.errors import UserError
+from mmjax.experiment import Load
+from mmjax.models.positions import resize
+from mmjax.train import train
+from tests.trained import TINY, Trained, tiny_config
+
+ROOT = Path(__file__).parent.parent
+LOSSES = ("loss", "image_text/loss", "text_audio/loss", "masked_image/loss")
+
+
+def training(workdir: Path) -> list[dict]:
+    return [line for line in metrics.read(workdir) if "split" not in line]
+
+
+def pair(trained: Trained, *overrides: str) -> fdl.Config:
+    return tiny_config(trained.table, *overrides, name="pair")
+
+
+def test_it_learns(trained: Trained):
+    lines = training(trained.workdir)
+    assert [line["step"] for line in lines] == [1, 5, 10, 15, 20, 24]
+    for name in LOSSES:
+        assert lines[-1][name] < 0.8 * lines[0][name]
+    tested = {line["split"]: line for line in metrics.read(trained.workdir) if line["step"] == 24 and "split" in line}
+    assert tested["validation"]["retrieval/image->text/R@5"] > 2 * 5 / 24  # chance is 5 of 24
+    assert tested["test"]["retrieval/text->audio/R@5"] > 2 * 5 / 22
+
+
+def test_everything_that_should_be_logged_is(trained: Trained):
+    last = training(trained.workdir)[-1]
+    names = {"step", "seconds", "lr", "examples_per_second", "data_wait", *LOSSES}
+    for kind in ("grad_norm", "update_norm"):
+        names |= {kind, f"{kind}/towers_image", f"{kind}/towers_text", f"{kind}/towers_audio"}
+    assert names <= last.keys()
+    assert any("scale" in name for name in last)
+    assert all(isinstance(value, int | float) for value in last.values())
+    assert 0 <= last["data_wait"] <= 1
+    assert last["grad_norm/towers_audio"] > 0
+
+
+def test_evaluations_are_where_they_were_asked_for(trained: Trained):
+    found = [(line["step"], line["split"]) for line in metrics.read(trained.workdir) if "split" in line]
+    assert found == [(12, "validation"), (24, "validation"), (24, "test")]
+    for folder in ("train", "validation", "test"):
+        assert list((trained.workdir / "tensorboard" / folder).glob("events.*"))
+    assert (trained.workdir / "gallery-test.png").stat().st_size > 10_000
+    assert (trained.workdir / "curves.png").stat().st_size > 10_000
+
+
+def test_the_workdir_alone_tells_the_experiment(trained: Trained):
+    config = serialization.loads((trained.workdir / "experiment.json").read_text())
+    assert json.loads((trained.workdir / "experiment.json").read_text())["name"] == "tests/tiny.py:tiny"
+    assert serialization.dumps(config) == serialization.dumps(tiny_config(trained.table))
+    assert (trained.workdir / "tokenizers/text.model").exists()
+
+
+def test_the_log_and_the_summary(trained: Trained):
+    said = trained.said
+    assert re.search(r"^step 10/24  loss \d+\.\d{3}  [\d,]+ examples/s  \d+:\d\d left$", said, re.MULTILINE)
+    assert re.search(r"^first step after \d+\.\d s$", said, re.MULTILINE)
+    assert re.search(r"^24 steps, 384 examples, loss \d+\.\d{3}, \d+:\d\d in all", said, re.MULTILINE)
+    assert "test split, step 24" in said
+    assert re.search(r"retrieval/image->text +\S* *\d\.\d{3}", said)
+    assert f"mmjax evaluate {trained.workdir}" in said
+
+
+def test_a_finished_run_only_shows_its_results(trained: Trained, capsys):
+    before = (trained.workdir / "metrics.jsonl").read_text()
+    train(tiny_config(trained.table), trained.workdir)
+    said = capsys.readouterr().out
+    assert "goes on after step 24" in said
+    assert "test split, step 24" in said
+    assert (trained.workdir / "metrics.jsonl").read_text() == before
+
+
+# --- going on ---
+
+
+def command(table: str, workdir: Path, *more: str) -> list[str]:
+    words = ["train", TINY, f"data.sources.shapes.table={table}", "--workdir", str(workdir), *more]
+    return [sys.executable, "-m", "mmjax", *words]
+
+
+def same_parameters(a: Path, b: Path, step: int) -> bool:
+    left, right = (jax.tree.leaves_with_path(restore_params(path, step)) for path in (a, b))
+    return all(p == q and np.array_equal(x, y) for (p, x), (q, y) in zip(left, right, strict=True))
+
+
+def test_ctrl_c_saves_and_the_same_command_goes_on_bit_for_bit(trained: Trained, tmp_path):
+    workdir = tmp_path / "interrupted"
+    words = command(trained.table, workdir, "log_every=1")
+    run = subprocess.Popen(words, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    assert run.stdout is not None
+    said = []
+    for line in run.stdout:
+        said.append(line)
+        if line.startswith("step 5/24"):
+            run.send_signal(signal.SIGINT)
+    text = "".join(said)
+    assert run.wait(timeout=60) == 130, text
+    stopped = re.search(r"stopped after step (\d+) of 24, which is saved\. To go on:\n  (.*)\n", text)
+    assert stopped, text
+    step = int(stopped[1])
+    assert 5 <= step < 24
+    assert latest_step(workdir) == step
+    assert stopped[2] == f"mmjax train {workdir} --workdir {workdir}"
+
+    again = subprocess.run(
+        [sys.executable, "-m", *stopped[2].split()], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    assert again.returncode == 0, again.stdout + again.stderr
+    assert f"goes on after step {step}" in again.stdout
+    assert same_parameters(trained.workdir, workdir, 24)
+    losses = {line["step"]: line["loss"] for line in training(workdir)}
+    assert sorted(losses) == list(range(1, 25))
+    for line in training(trained.workdir):
+        assert losses[line["step"]] == line["loss"]
+    first = re.search(r"first step after (\d+\.\d) s", again.stdout)
+    assert first
+    assert float(first[1]) < 30  # with compiled code in the cache; the target is 15 s, and this machine may be busy
+
+
+def test_another_experiment_is_refused_with_the_difference(trained: Trained):
+    before = (trained.workdir / "experiment.json").read_text()
+    with pytest.raises(UserError, match=r"optimizer\.peak_lr: 0\.01 there, 0\.5 here") as error:
+        train(tiny_config(trained.table, "optimizer.peak_lr=0.5", "log_every=7"), trained.workdir)
+    assert "--fork" in str(error.value)
+    assert "log_every" not in str(error.value)  # that may change
+    assert (trained.workdir / "experiment.json").read_text() == before
+
+
+def test_a_fork_goes_on_from_the_checkpoint_as_the_new_experiment(trained: Trained, tmp_path):
+    train(pair(trained, "steps=1"), tmp_path)
+    with pytest.raises(UserError, match="steps: 1 there, 3 here"):
+        train(pair(trained, "steps=3"), tmp_path)
+    train(pair(trained, "steps=3"), tmp_path, fork=True)
+    assert latest_step(tmp_path) == 3
+    assert [line["step"] for line in training(tmp_path)] == [1, 3]
+    assert json.loads((tmp_path / "experiment.json").read_text())["experiment"]["steps"] == 3
+    assert json.loads((tmp_path / "experiment.json.old").read_text())["experiment"]["steps"] == 1
+
+
+def test_a_try_that_never_took_a_step_does_not_own_the_workdir(trained: Trained, tmp_path):
+    with pytest.raises(FileNotFoundError, match="nowhere"):
+        train(pair(Trained("nowhere.csv", tmp_path, "")), tmp_path)
+    (tmp_path / "tokenizers").mkdir()
+    (tmp_path / "tokenizers/text.model").write_bytes(b"of other captions")
+    train(pair(trained, "steps=1"), tmp_path)
+    assert latest_step(tmp_path) == 1
+
+
+def test_lost_evaluations_are_made_up_for(trained_copy: Trained):
+    path = trained_copy.workdir / "metrics.jsonl"
+    kept = [line for line in path.read_text().splitlines() if '"split": "test"' not in line]
+    path.write_text("\n".join(kept) + "\n")
+    train(tiny_config(trained_copy.table), trained_copy.workdir)
+    assert (24, "test") in [(line["step"], line.get("split")) for line in metrics.read(trained_copy.workdir)]
+
+
+# --- other starts, other ends ---
+
+
+def test_a_tower_starts_from_another_run_with_its_positions_resized(trained: Trained, tmp_path, capsys):
+    """Same width, but patches of 4 instead of 8: the stem can't be taken over, the 2x2 positions become 4x4."""
+    train(pair(trained, "steps=1"), tmp_path / "first")
+    config = pair(trained, "steps=1", "optimizer.peak_lr=1e-12", "towers.image.patch=4", "seed=1")
+    config.init = {"towers.image": fdl.Config(Load, path=str(tmp_path / "first"))}
+    with pytest.raises(UserError, match=r"1 parameters have no counterpart.*\n  stem/kernel \(48, 16\): .*\(192, 16\)"):
+        train(config, tmp_path / "second")
+    config.init["towers.image"].skip = ("^stem/kernel",)
+    train(config, tmp_path / "second")
+    theirs, ours = restore_params(tmp_path / "first"), restore_params(tmp_path / "second")
+    blocks = [jax.tree.leaves(params["towers_image"]["transformer"]) for params in (theirs, ours)]
+    for leaf, other in zip(*blocks, strict=True):
+        np.testing.assert_allclose(leaf, other, atol=1e-9)
+    resized = resize(theirs["towers_image"]["position"], (2, 2), (4, 4))
+    np.testing.assert_allclose(ours["towers_image"]["position"], resized, atol=1e-6)
+    said = capsys.readouterr().out
+    assert re.search(r"init towers\.image from .*: loaded \d+: ", said)
+    assert re.search(r"init towers\.image from .*: fresh 1: stem/kernel", said)
+
+
+def test_a_profile_is_written(trained: Trained, tmp_path):
+    with pytest.raises(UserError, match=r"profile=2:9 must lie in .* 1:2"):
+        train(pair(trained), tmp_path, profile=(2, 9))
+    train(pair(trained), tmp_path, profile=(1, 2))
+    assert list((tmp_path / "profile").rglob("*.xplane.pb"))
+
+
+def test_a_full_disk_names_the_path(trained: Trained, tmp_path, monkeypatch):
+    monkeypatch.setattr("mmjax.checkpoint._free_bytes", lambda directory: 1000)
+    with pytest.raises(CheckpointError, match=re.escape(str(tmp_path))):
+        train(pair(trained, "steps=1"), tmp_path)
+
+
+def test_a_batch_that_the_mesh_cannot_cut_names_one_that_it_can(trained: Trained, tmp_path):
+    with pytest.raises(ValueError, match=r"batch_size=20 .*16 or 24"):
+        train(pair(trained, "batch_size=20"), tmp_path)
+    assert not list(tmp_path.iterdir())

@@ -1,0 +1,138 @@
+"""A tiny experiment on tiny data: coloured shapes, their names, and a beep for each; an epoch is a few steps.
+
+mmjax train tests/tiny.py --workdir DIR data.sources.shapes.table=TABLE
+"""
+
+import colorsys
+import csv
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import soundfile
+from PIL import Image, ImageDraw
+
+from mmjax.data.pipeline import Mixture
+from mmjax.data.sources import Folder
+from mmjax.data.tokenizers import SentencePiece
+from mmjax.data.transforms import Decode, Resize, Tokenize
+from mmjax.data.waveforms import CropOrPad, DecodeAudio
+from mmjax.evaluators.gallery import Gallery
+from mmjax.evaluators.retrieval import Retrieval
+from mmjax.evaluators.zeroshot import ZeroShot
+from mmjax.experiment import Experiment, experiment
+from mmjax.models.audio import AudioTransformer
+from mmjax.models.decoder import Decoder
+from mmjax.models.image import ViT
+from mmjax.models.spectrogram import LogMel
+from mmjax.models.text import TextTransformer
+from mmjax.objectives.contrastive import Contrastive
+from mmjax.objectives.masked import MaskedImage
+from mmjax.optim import AdamW
+
+COLOURS = ("red", "yellow", "green", "cyan", "blue", "pink")
+SHAPES = ("disc", "square", "bar", "cross")
+SIDE, RATE, SAMPLES = 16, 16_000, 1_600
+SPLITS = ("train", "train", "train", "validation", "test")  # of the five drawings of a colour and shape
+
+
+def write_shapes(folder: Path) -> str:
+    """Draws and plays everything into `folder`; gives the table's path. Two test examples have no sound."""
+    rng = np.random.default_rng(0)
+    rows = []
+    for c, colour in enumerate(COLOURS):
+        for s, shape in enumerate(SHAPES):
+            for drawing, split in enumerate(SPLITS):
+                name = f"{colour}-{shape}-{drawing}"
+                draw(c, s, rng).save(folder / f"{name}.png")
+                time = np.arange(int(SAMPLES * rng.uniform(0.7, 1.0))) / RATE
+                wave = np.sin(2 * np.pi * 300 * 1.35**c * time) + np.sin(2 * np.pi * 2000 * 1.3**s * time)
+                soundfile.write(folder / f"{name}.wav", 0.3 * wave, RATE)
+                silent = split == "test" and (c, s) in ((0, 0), (3, 2))
+                rows.append((f"{name}.png", "" if silent else f"{name}.wav", f"a {colour} {shape}", shape, split))
+    with (folder / "shapes.csv").open("w", newline="", encoding="utf-8") as file:
+        csv.writer(file).writerows([("image", "audio", "text", "shape", "split"), *rows])
+    return str(folder / "shapes.csv")
+
+
+def draw(colour: int, shape: int, rng: np.random.Generator) -> Image.Image:
+    picture = Image.new("RGB", (SIDE, SIDE), "white")
+    fill = tuple(int(255 * x) for x in colorsys.hsv_to_rgb(colour / len(COLOURS), 1, rng.uniform(0.8, 1)))
+    left, top = rng.integers(0, 4, 2)
+    pen = ImageDraw.Draw(picture)
+    box = [left, top, left + 11, top + 11]
+    if SHAPES[shape] == "disc":
+        pen.ellipse(box, fill)
+    elif SHAPES[shape] == "square":
+        pen.rectangle(box, fill)
+    if SHAPES[shape] in ("bar", "cross"):
+        pen.rectangle([left, top + 4, left + 11, top + 7], fill)
+    if SHAPES[shape] == "cross":
+        pen.rectangle([left + 4, top, left + 7, top + 11], fill)
+    return picture
+
+
+@experiment
+def tiny() -> Experiment:
+    """Three modalities, two contrastive pairs and a masked loss."""
+    size: dict[str, Any] = dict(width=32, depth=1, heads=2, embed_dim=16)
+    return Experiment(
+        towers={
+            "image": ViT(patch=4, size=SIDE, pooling="mean", **size),
+            "text": TextTransformer(vocab=64, length=8, **size),
+            "audio": AudioTransformer(
+                spectrogram=LogMel(mels=32), patch=(2, 32), samples=SAMPLES, pooling="mean", **size
+            ),
+        },
+        objectives={
+            "image_text": Contrastive(("image", "text")),
+            "text_audio": Contrastive(("text", "audio")),
+            "masked_image": MaskedImage(decoder=Decoder(width=16, depth=1, heads=2)),
+        },
+        weights={"masked_image": 0.5},
+        data=Mixture(
+            {"shapes": 1.0},
+            sources={"shapes": Folder("shapes.csv")},
+            transforms={
+                "image": (Decode(), Resize(SIDE)),
+                "text": (Tokenize(SentencePiece(vocab_size=64), length=8),),
+                "audio": (DecodeAudio(RATE), CropOrPad(SAMPLES)),
+            },
+        ),
+        optimizer=AdamW(peak_lr=1e-2, warmup_steps=4, weight_decay=0.01),
+        batch_size=16,
+        steps=24,
+        log_every=5,
+        save_every=8,
+        evaluate_every=12,
+        evaluators=[
+            Retrieval(),
+            ZeroShot("shape"),
+            Retrieval(split="test", when="end"),
+            Gallery(rows=3),
+        ],
+    )
+
+
+@experiment
+def pair() -> Experiment:
+    """Pictures and captions, for what is not about learning."""
+    size: dict[str, Any] = dict(width=16, depth=1, heads=2, embed_dim=8)
+    return Experiment(
+        towers={
+            "image": ViT(patch=8, size=SIDE, pooling="mean", **size),
+            "text": TextTransformer(vocab=64, length=8, **size),
+        },
+        objectives={"image_text": Contrastive(("image", "text"))},
+        data=Mixture(
+            {"shapes": 1.0},
+            sources={"shapes": Folder("shapes.csv")},
+            transforms={
+                "image": (Decode(), Resize(SIDE)),
+                "text": (Tokenize(SentencePiece(vocab_size=64), length=8),),
+            },
+        ),
+        optimizer=AdamW(peak_lr=1e-2),
+        batch_size=16,
+        steps=2,
+    )

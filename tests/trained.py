@@ -1,0 +1,54 @@
+"""A tiny trained run, shared by all tests that only look at it."""
+
+import io
+import shutil
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import fiddle as fdl
+import pytest
+from rich.console import Console
+
+from tests.tiny import write_shapes
+
+TINY = "tests/tiny.py:tiny"
+
+
+@dataclass(frozen=True)
+class Trained:
+    """A finished run: its data's table, its workdir, what it printed."""
+
+    table: str
+    workdir: Path
+    said: str
+
+
+def tiny_config(table: str, *overrides: str, name: str = "tiny") -> fdl.Config:
+    """An experiment of `tests/tiny.py` on the data of `table`."""
+    from mmjax.experiment import load_experiment
+
+    path = Path(__file__).parent / "tiny.py"
+    return load_experiment(f"{path}:{name}", [f"data.sources.shapes.table={table}", *overrides])
+
+
+@pytest.fixture(scope="session")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Trained:
+    """The tiny experiment, trained to its end. Not to be changed: `trained_copy` is."""
+    from mmjax import progress
+    from mmjax.train import train
+
+    table = write_shapes(tmp_path_factory.mktemp("shapes"))
+    workdir = tmp_path_factory.mktemp("runs") / "tiny"
+    screen = io.StringIO()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(progress, "Console", lambda **arguments: Console(file=screen, width=100, **arguments))
+        train(tiny_config(table), workdir, name=TINY)
+    return Trained(table, workdir, screen.getvalue())
+
+
+@pytest.fixture
+def trained_copy(trained: Trained, tmp_path: Path) -> Trained:
+    """The same in a workdir of one's own."""
+    workdir = tmp_path / "copy"
+    shutil.copytree(trained.workdir, workdir)
+    return replace(trained, workdir=workdir)
