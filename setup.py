@@ -28,6 +28,7 @@ setup(
         "fiddle>=0.3",
         "flax>=0.12.8",
         "grain>=0.2.18",
+        "importlib_resources>=6",  # tensorflow-datasets imports it when it builds, and does not declare it
         "jax>=0.10.2",
         "jaxtyping>=0.3",
         "numpy>=2",

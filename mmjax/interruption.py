@@ -1,8 +1,8 @@
 """Ctrl-C, and a machine that is taken away: asked to stop, a run finishes its step and saves first."""
 
+import os
 import signal
 import threading
-from collections.abc import Callable
 from types import FrameType
 from typing import Any, Self
 
@@ -12,11 +12,10 @@ SIGNALS = (signal.SIGINT, signal.SIGTERM)
 class Interruption:
     """While entered, the first SIGINT or SIGTERM only sets `signal`; a second Ctrl-C interrupts at once.
 
-    say: is told that the signal was heard. In a thread other than the main one, signals are left as they are.
+    In a thread other than the main one, signals are left as they are.
     """
 
-    def __init__(self, say: Callable[[str], None]):
-        self._say = say
+    def __init__(self) -> None:
         self._before: dict[signal.Signals, Any] = {}
         self.signal: signal.Signals | None = None
 
@@ -24,7 +23,8 @@ class Interruption:
         if self.signal is not None:
             raise KeyboardInterrupt
         self.signal = signal.Signals(number)
-        self._say(f"{self.signal.name}: finishing this step and saving; Ctrl-C again stops at once, without")
+        heard = f"\n{self.signal.name}: finishing this step and saving; Ctrl-C again stops at once, without\n"
+        os.write(2, heard.encode())  # a handler may stand in the middle of a print, which isn't made for a second one
 
     def __enter__(self) -> Self:
         if threading.current_thread() is threading.main_thread():

@@ -55,6 +55,7 @@ _ALLOWED_BY_MODULE = {
         "RandomResizedCrop",
         "Resize",
         "ResizeShorter",
+        "RandomTokenize",
         "Tokenize",
     ),
     "mmjax.data.waveforms": (

@@ -59,7 +59,7 @@ def train(
         Metrics(workdir, step=start, wandb=wandb, config=json.loads(serialization.dumps(config, name))) as metrics,
         Progress(steps, start) as progress,
         Trace(profile, workdir, start, steps) as trace,
-        Interruption(progress.say) as interruption,
+        Interruption() as interruption,
     ):
         if start:
             progress.say(f"{workdir} goes on after step {start}")

@@ -3,6 +3,7 @@
 import os
 import shlex
 import shutil
+import sys
 from pathlib import Path
 
 import fiddle as fdl
@@ -57,7 +58,7 @@ def _refusal(workdir: Path, differences: list[Difference]) -> str:
 def prepared(data: Mixture, workdir: Path) -> Prepared:
     """The mixture made ready, with the tokenizers that the workdir keeps; else found or trained now, and kept there."""
     kept = load_tokenizers(workdir / TOKENIZERS)
-    ready = prepare(data, tokenizers=kept, progress=True)
+    ready = prepare(data, tokenizers=kept, progress=sys.stdout.isatty())
     if ready.chains.tokenizers.keys() - kept.keys():
         save_tokenizers(ready.chains.tokenizers, workdir / TOKENIZERS)
     return ready

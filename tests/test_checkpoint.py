@@ -23,7 +23,7 @@ def state_of(mesh=None, optimizer=OPTIMIZER, width=16, ema=0.9):
     return initial(ToyPretrainer(width), optimizer, mesh or one_device(), ema)
 
 
-def abstract_of(mesh=None, optimizer=OPTIMIZER, width=16, ema=0.9):
+def abstract_of(mesh=None, optimizer=OPTIMIZER, width=16, ema: float | None = 0.9):
     return abstract_state(ToyPretrainer(width), optimizer, toy_batch(0), mesh=mesh or one_device(), ema=ema)
 
 

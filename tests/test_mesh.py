@@ -113,7 +113,8 @@ def test_prefetch_measures_the_time_its_consumer_waits():
         assert 0.05 < stream.waited < 0.3
         time.sleep(0.4)  # as a training step would: the next two are there by then
         before = stream.waited
-        next(stream), next(stream)
+        next(stream)
+        next(stream)
         assert stream.waited - before < 0.05
 
 
@@ -123,7 +124,8 @@ def test_an_error_of_the_source_comes_out_where_batches_are_asked_for():
         raise OSError("shard 7 is gone")
 
     with device_prefetch(broken(), Mesh().build()) as stream:
-        next(stream), next(stream)
+        next(stream)
+        next(stream)
         with pytest.raises(OSError, match="shard 7 is gone"):
             next(stream)
 

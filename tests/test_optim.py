@@ -40,7 +40,9 @@ def test_equals_optax_adamw_with_clipping_and_decay_by_name():
     mask = jax.tree_util.tree_map_with_path(lambda path, _: path[-1].key not in UNDECAYED, PARAMS)
     reference = optax.chain(
         optax.clip_by_global_norm(0.7),
-        optax.adamw(lambda count: optimizer.learning_rate(count, 100), b1=0.9, b2=0.98, weight_decay=0.1, mask=mask),
+        optax.adamw(
+            lambda count: optimizer.learning_rate(jnp.asarray(count), 100), b1=0.9, b2=0.98, weight_decay=0.1, mask=mask
+        ),
     )
     params, state = PARAMS, reference.init(PARAMS)
     for step in range(10):

@@ -1,5 +1,6 @@
 import dataclasses
 from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -14,7 +15,7 @@ from mmjax.models.image import ViT
 from mmjax.models.spectrogram import LogMel
 from mmjax.models.text import TextTransformer
 from mmjax.objectives.contrastive import Contrastive
-from mmjax.objectives.masked import MaskedAudio, MaskedImage, MaskedText
+from mmjax.objectives.masked import MaskedImage
 from mmjax.objectives.pretrainer import Pretrainer
 from mmjax.optim import AdamW
 from mmjax.step import (
@@ -179,6 +180,7 @@ def test_frozen_parameters_stay_to_the_bit_and_are_not_differentiated():
     # With the image tower frozen: no gradient of its two kernels, nor of its hidden layer.
     assert products(OPTIMIZER) - products(optimizer) == 3
     state, history = train(5, optimizer=optimizer, state=state, ema=0.9)
+    assert state.ema is not None
     assert_same(state.params["towers_image"], start["towers_image"])
     assert_same(state.ema["towers_image"], start["towers_image"])
     assert not np.array_equal(
@@ -253,7 +255,7 @@ def test_with_params_replaces_parameters_and_average_in_their_layout():
 
 
 def real_pretrainer() -> Pretrainer:
-    size = dict(width=16, depth=2, heads=2, embed_dim=8)
+    size: dict[str, Any] = dict(width=16, depth=1, heads=2, embed_dim=8)
     return Pretrainer(
         towers={
             "image": ViT(patch=4, size=16, pooling="mean", **size),
@@ -264,10 +266,8 @@ def real_pretrainer() -> Pretrainer:
             "image_text": Contrastive(("image", "text")),
             "text_audio": Contrastive(("text", "audio"), loss="sigmoid"),
             "masked_image": MaskedImage(decoder=Decoder(width=16, depth=1, heads=2)),
-            "masked_audio": MaskedAudio(decoder=Decoder(width=16, depth=1, heads=2)),
-            "masked_text": MaskedText(vocab=32),
         },
-        weights={"masked_text": 0.5},
+        weights={"masked_image": 0.5},
     )
 
 
@@ -292,7 +292,7 @@ def test_towers_and_objectives_give_the_losses_of_one_device_on_every_mesh():
         for mesh in (one_device(), Mesh(data=8).build(), Mesh(data=2, fsdp=2, tensor=2).build())
     ]
     parts = [name for name in runs[0][0] if name == "loss" or name.endswith("/loss")]
-    assert len(parts) == 6
+    assert len(parts) == 4
     reference, *others = [np.array([[metrics[part] for part in parts] for metrics in run]) for run in runs]
     assert (reference > 0).all()
     for losses in others:

@@ -38,6 +38,18 @@ class Tokenizer:
         """The ids of the text's pieces, without bos and eos."""
         return self._processor.encode(text)
 
+    def segmentations(self, text: str, best: int) -> list[list[int]]:
+        """The `best` likeliest ways to cut the text into pieces, or as many as there are.
+
+        Raises ValueError where the model isn't a unigram model: others know one way only.
+        """
+        try:
+            return self._processor.nbest_encode(text, nbest_size=best)
+        except RuntimeError as error:
+            raise ValueError(
+                "this tokenizer knows one way to cut a text: several take a SentencePiece with model_type='unigram'"
+            ) from error
+
     def decode(self, ids: Iterable[int]) -> str:
         """The text of the ids; special ones stand for nothing."""
         return self._processor.decode([int(i) for i in ids if i >= SPECIAL])

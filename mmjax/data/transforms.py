@@ -326,17 +326,38 @@ class Tokenize(Transform):
     eos: bool = True
 
     def __call__(self, value: str, rng: Rng) -> Masked:
-        del rng
         if not isinstance(self.tokenizer, Tokenizer):
             raise TypeError(f"{self.tokenizer} has no model yet: mmjax.data.pipeline.prepare() trains or loads it")
         if not value.strip():
             raise BadExample("the caption is empty")
         room = self.length - self.bos - self.eos
-        pieces = self.tokenizer.encode(value)[:room]
+        pieces = self._pieces(self.tokenizer, value, rng)[:room]
         row = [self.tokenizer.bos] * self.bos + pieces + [self.tokenizer.eos] * self.eos
         ids: Int32[np.ndarray, " length"] = np.full(self.length, self.tokenizer.pad, np.int32)
         ids[: len(row)] = row
         return Masked(ids, prefix_mask(self.length, len(row)))
 
+    def _pieces(self, tokenizer: Tokenizer, text: str, rng: Rng) -> list[int]:
+        del rng
+        return tokenizer.encode(text)
+
     def spec(self, before: Spec | None) -> Spec:
         return Spec((self.length,), "int32", masked=True)
+
+
+@dataclass(frozen=True)
+class RandomTokenize(Tokenize):
+    """`Tokenize`, with a random one of the `best` likeliest segmentations in training (Kudo 2018, arXiv:1804.10959).
+
+    A name is then seen cut in many ways, so that the parts of a word that training lacks mean something too.
+    """
+
+    random = True
+
+    best: int = 8
+
+    def _pieces(self, tokenizer: Tokenizer, text: str, rng: Rng) -> list[int]:
+        if rng is None:
+            return tokenizer.encode(text)
+        segmentations = tokenizer.segmentations(text, self.best)
+        return segmentations[int(rng.integers(len(segmentations)))]

@@ -167,7 +167,7 @@ def sigmoid_loss(
     both = a_valid & b_valid
     diagonal = jnp.eye(len(a), dtype=bool)
     positives = jnp.where(both, -jax.nn.log_sigmoid(jnp.diagonal(logits)), 0)
-    # Summed apart, and row by row: a negative starts at 4.5e-5, and in fp32 a sum that holds the positives' 10s loses it.
+    # Summed apart, and row by row: a negative starts at 4.5e-5; in fp32 a sum that holds the positives' 10s loses it.
     negatives = jnp.where(a_valid[:, None] & b_valid & ~diagonal, -jax.nn.log_sigmoid(-logits), 0).sum(axis=1)
     loss = jnp.where(both.any(), (positives.sum() + negatives.sum()) / jnp.maximum(both.sum(), 1), 0)
     return loss, _logit_metrics(logits, a_valid, b_valid)

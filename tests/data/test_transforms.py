@@ -20,6 +20,7 @@ from mmjax.data.transforms import (
     RandomAffine,
     RandomFlip,
     RandomResizedCrop,
+    RandomTokenize,
     Resize,
     ResizeShorter,
     Tokenize,
@@ -213,6 +214,22 @@ def test_tokenize_pads_and_a_long_caption_keeps_its_end(tokenizer):
         Tokenize(tokenizer, 4)("  ", None)
     with pytest.raises(TypeError, match="no model yet"):
         Tokenize(SentencePiece(), 4)("red", None)
+
+
+def test_random_tokenize_cuts_a_caption_in_many_ways_and_in_evaluation_in_the_likeliest(tokenizer):
+    with pytest.raises(ValueError, match="model_type='unigram'"):
+        RandomTokenize(tokenizer, 12)("green fox", np.random.default_rng(0))
+    tokenizer = Tokenizer(SentencePiece(30).train(["green fox", "green ox", "red fox", "grey greed", "reed box"]))
+    sampled, plain = RandomTokenize(tokenizer, 12, best=4), Tokenize(tokenizer, 12)
+    assert sampled.random
+    seen = set()
+    for seed in range(40):
+        ids, mask = sampled("green fox", np.random.default_rng(seed))
+        assert tokenizer.decode(ids[mask]) == "green fox"
+        seen.add(tuple(ids.tolist()))
+        assert np.array_equal(ids, sampled("green fox", np.random.default_rng(seed)).values)
+    assert 2 <= len(seen) <= 4
+    assert np.array_equal(sampled("green fox", None).values, plain("green fox", None).values)
 
 
 def test_transforms_are_plain_enough_for_fiddle():

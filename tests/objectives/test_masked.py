@@ -3,6 +3,7 @@
 import math
 from typing import Any
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -29,16 +30,16 @@ def image_view(patches: Any) -> tuple[MaskedImage, dict[Any, Encoded], Any, Any]
 def test_masked_patches_equal_numpy() -> None:
     patches = np.random.default_rng(0).normal(2, 3, size=(B, N, P)).astype(np.float32)
     objective, encoded, hidden, view = image_view(patches)
-    variables = objective.init(KEY, encoded, {}, method="per_example")
-    variables = jax.tree.map(jnp.asarray, jax.tree.map(lambda x: getattr(x, "value", x), variables))
-    outputs = objective.apply(variables, encoded, {}, method="per_example")
+    variables: Any = nn.unbox(objective.init(KEY, encoded, {}, method="per_example"))
+    outputs: Any = objective.apply(variables, encoded, {}, method="per_example")
     valid = np.array([True, True, False, True])
-    loss, _ = objective.apply(variables, outputs, {"image_valid": valid}, method="batch_loss")
+    result: Any = objective.apply(variables, outputs, {"image_valid": valid}, method="batch_loss")
+    loss, _ = result
 
-    states = ToyDecoder().apply(
+    states: Any = ToyDecoder().apply(
         {"params": variables["params"]["decoder"]}, view.tokens, view.token_mask, view.keep, (N,), 0
     )
-    predict = jax.tree.map(lambda x: np.asarray(getattr(x, "value", x)), variables["params"]["predict"])
+    predict = variables["params"]["predict"]
     prediction = np.asarray(states) @ predict["kernel"] + predict["bias"]
     target = (patches - patches.mean(-1, keepdims=True)) / np.sqrt(patches.var(-1, keepdims=True, ddof=1) + 1e-6)
     error = ((prediction - target) ** 2).mean(-1)
@@ -50,7 +51,7 @@ def test_masked_patches_equal_numpy() -> None:
         changed = {
             k: v._replace(patches=np.where(where[..., None], 7 * patches**2, patches)) for k, v in encoded.items()
         }
-        other = objective.apply(variables, changed, {}, method="per_example")
+        other: Any = objective.apply(variables, changed, {}, method="per_example")
         assert bool((other.total == outputs.total).all()) is same
 
 
@@ -75,15 +76,13 @@ def test_masked_text_equals_numpy_and_starts_at_log_vocab() -> None:
     mask = np.arange(N) < np.array([[N], [4], [9], [1]])
     objective, encoded = text_view(ids, mask, prefix=1)
     (view,) = encoded.values()
-    variables = objective.init(KEY, encoded, {}, method="per_example")
-    outputs = objective.apply(variables, encoded, {}, method="per_example")
+    variables: Any = nn.unbox(objective.init(KEY, encoded, {}, method="per_example"))
+    outputs: Any = objective.apply(variables, encoded, {}, method="per_example")
     valid = np.array([True, True, True, False])
-    loss, metrics = objective.apply(variables, outputs, {"text_valid": valid}, method="batch_loss")
+    result: Any = objective.apply(variables, outputs, {"text_valid": valid}, method="batch_loss")
+    loss, metrics = result
 
-    head = jax.tree.map(
-        lambda x: np.asarray(x, np.float64), jax.tree.map(lambda x: getattr(x, "value", x), variables["params"])
-    )
-    head = jax.tree.map(lambda x: x, {k: {n: getattr(x, "value", x) for n, x in v.items()} for k, v in head.items()})
+    head = jax.tree.map(lambda x: np.asarray(x, np.float64), variables["params"])
     x = np.asarray(view.tokens, np.float64)[:, 1:] @ head["dense"]["kernel"] + head["dense"]["bias"]
     x = x * 0.5 * (1 + np.vectorize(math.erf)(x / math.sqrt(2)))
     x = (x - x.mean(-1, keepdims=True)) / np.sqrt(x.var(-1, keepdims=True) + 1e-6)

