@@ -55,7 +55,7 @@ def test_scan_equals_a_loop_over_blocks(x, params):
     def unrolled(params, x):
         for i in range(2):
             x, _ = block.apply({"params": jax.tree.map(lambda leaf, i=i: leaf[i], params["params"]["blocks"])}, x)
-        return jnp.sum(jnp.sin(nn.LayerNorm().apply({"params": params["params"]["norm"]}, x)))
+        return jnp.sum(jnp.sin(cast(jax.Array, nn.LayerNorm().apply({"params": params["params"]["norm"]}, x))))
 
     want, want_gradient = jax.jit(jax.value_and_grad(unrolled, argnums=(0, 1)))(params, x)
     got, gradient = value_and_gradient(Transformer(**SMALL), params, x)

@@ -47,8 +47,9 @@ def test_losses_equal_numpy_float64(all_valid: bool) -> None:
     if all_valid:
         a_valid = b_valid = np.ones(B, bool)
     with jax.enable_x64(True):
-        softmax, metrics = softmax_loss(*map(jnp.asarray, (a, b, 9.0, a_valid, b_valid)))
-        smoothed, _ = softmax_loss(*map(jnp.asarray, (a, b, 9.0, a_valid, b_valid)), label_smoothing=0.1)
+        arrays: Any = tuple(map(jnp.asarray, (a, b, 9.0, a_valid, b_valid)))
+        softmax, metrics = softmax_loss(*arrays)
+        smoothed, _ = softmax_loss(*arrays, label_smoothing=0.1)
         sigmoid, _ = sigmoid_loss(*map(jnp.asarray, (a, b, 9.0, -3.0, a_valid, b_valid)))
     assert softmax.dtype == jnp.float64
     np.testing.assert_allclose(softmax, numpy_softmax(a, b, 9.0, a_valid, b_valid), rtol=1e-12)

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from mmjax.objectives.masked import MaskedImage, MaskedText, chosen_positions, kept, normalised
-from mmjax.objectives.views import Encoded
+from mmjax.objectives.views import Encoded, Keep
 from tests.objectives.toys import VOCAB, WIDTH, ToyDecoder
 
 B, N, P = 4, 12, 5
@@ -20,7 +20,7 @@ def image_view(patches: Any) -> tuple[MaskedImage, dict[Any, Encoded], Any, Any]
     objective = MaskedImage(decoder=ToyDecoder())
     patch_mask = np.ones((B, N), bool)
     patch_mask[1, 7:] = False
-    keep = np.asarray(objective.views()[0].masking.draw(KEY, np.arange(B, dtype=np.uint32), jnp.asarray(patch_mask)))
+    keep = np.asarray(Keep(objective.keep).draw(KEY, jnp.arange(B, dtype=jnp.uint32), jnp.asarray(patch_mask)))
     tokens = np.random.default_rng(1).normal(size=(*keep.shape, WIDTH)).astype(np.float32)
     encoded = Encoded(tokens, keep >= 0, None, patches, patch_mask, keep, None, (N,), 0)  # pyright: ignore
     hidden = patch_mask & ~np.array([[n in row for n in range(N)] for row in keep])
@@ -67,7 +67,9 @@ def text_view(ids: np.ndarray, mask: np.ndarray, prefix: int = 0) -> tuple[Maske
     _, chosen = objective.corrupt.draw(KEY, jnp.arange(len(ids), dtype=jnp.uint32), jnp.asarray(ids), jnp.asarray(mask))
     tokens = jnp.asarray(np.random.default_rng(1).normal(size=(len(ids), prefix + ids.shape[1], WIDTH)), jnp.float32)
     token_mask = jnp.ones(tokens.shape[:2], bool)
-    encoded = Encoded(tokens, token_mask, tokens[:, 0], jnp.asarray(ids), mask, None, chosen, (ids.shape[1],), prefix)
+    encoded = Encoded(
+        tokens, token_mask, tokens[:, 0], jnp.asarray(ids), jnp.asarray(mask), None, chosen, (ids.shape[1],), prefix
+    )
     return objective, {objective.views()[0]: encoded}
 
 
