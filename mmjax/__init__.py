@@ -12,7 +12,7 @@ _HOME = {
     "Experiment": "mmjax.experiment",
     "Load": "mmjax.experiment",
 }
-__all__ = ["Experiment", "Load", "__version__"]  # noqa: F822 (given by __getattr__)
+__all__ = ["Experiment", "Load", "__version__"]
 
 
 def __getattr__(name: str) -> Any:

@@ -2,6 +2,7 @@
 
 import argparse
 import dis
+import errno
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -11,6 +12,17 @@ from mmjax import __version__
 from mmjax.errors import UserError, nearest
 
 PACKAGE = str(Path(__file__).parent)
+# Disks: full, over quota, read-only, not permitted, a file where a folder is needed or the other way round.
+NOT_OURS = (
+    errno.ENOSPC,
+    errno.EDQUOT,
+    errno.EROFS,
+    errno.EACCES,
+    errno.EPERM,
+    errno.ENOTDIR,
+    errno.EISDIR,
+    errno.EEXIST,
+)
 
 DESCRIPTION = "Pretrain encoders of images, text and audio into one embedding space."
 EPILOG = """\
@@ -78,11 +90,12 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def meant_for_user(error: BaseException) -> bool:
-    """Whether an error explains itself: a `UserError`, or one that a `raise` statement of mmjax's own code raised.
+    """Whether an error explains itself: a `UserError`, one that a `raise` statement of mmjax's own code raised, or a
+    disk that refuses.
 
     What jax or numpy raise below our code, or a failing lookup within it, is a fault, and keeps its traceback.
     """
-    if isinstance(error, UserError):
+    if isinstance(error, UserError) or (isinstance(error, OSError) and error.errno in NOT_OURS):
         return True
     last: TracebackType | None = error.__traceback__
     while last is not None and last.tb_next is not None:

@@ -115,7 +115,7 @@ class Checkpointer:
         except Exception as error:  # OSError, or tensorstore's ValueError, or Orbax's own around either
             reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
             free = _free_bytes(self.directory)
-            space = "" if free is None else f" {free / 1e9:.2f} GB are free there."
+            space = "" if free is None else f" {free / 1e6:,.1f} MB are free there."
             raise CheckpointError(
                 f"Could not {what} checkpoints in {self.directory}: {reason}.{space} "
                 "Make space, or name another --workdir; checkpoints that were complete are still whole."
@@ -126,8 +126,8 @@ class Checkpointer:
         need = sum(getattr(leaf, "nbytes", 0) for leaf in jax.tree.leaves(state))
         if free is not None and need > free:
             raise CheckpointError(
-                f"No space for a checkpoint in {self.directory}: it takes {need / 1e9:.2f} GB, {free / 1e9:.2f} GB are "
-                "free. Make space, or name another --workdir."
+                f"No space for a checkpoint in {self.directory}: it takes {need / 1e6:,.1f} MB, {free / 1e6:,.1f} MB "
+                "are free. Make space, or name another --workdir."
             )
 
 

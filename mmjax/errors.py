@@ -17,3 +17,9 @@ def nearest(name: str, known: Iterable[str], count: int = 3) -> str:
     """The end of a sentence, `"; did you mean a or b?"`, or `""` where nothing is near."""
     found = closest(name, known, count)
     return f"; did you mean {' or '.join(found)}?" if found else ""
+
+
+def unknown(where: str, name: str, known: Iterable[str], kind: str) -> str:
+    """`weights 'pari', but the objectives are pair; did you mean pair?`"""
+    known = list(known)
+    return f"{where} {name!r}, but the {kind} are {', '.join(known) or 'none'}{nearest(name, known)}"

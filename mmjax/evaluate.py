@@ -120,6 +120,8 @@ def evaluate_workdir(
         UserError: no run in the workdir, or no such step, evaluator or split.
     """
     workdir = Path(workdir)
+    if json_path is not None and not (folder := Path(json_path).absolute().parent).is_dir():
+        raise UserError(f"{json_path} can't be written: there is no folder {folder}")
     if not (workdir / RECORD).exists():
         raise UserError(f"{workdir} is not a workdir of a run: it has no {RECORD}")
     if (latest := latest_step(workdir)) is None:
@@ -154,7 +156,7 @@ def choose(every: Sequence[Any], names: Sequence[str] | None, split: str | None)
     for name in names or ():
         if name not in known:
             has = ", ".join(known)
-            raise UserError(f"there is no evaluator {name!r}{nearest(name, known)}; the experiment has {has}")
+            raise UserError(f"there is no evaluator {name!r}, the experiment has {has}{nearest(name, known)}")
     chosen: list[Any] = []
     for evaluator in every:
         if split is not None:

@@ -26,7 +26,8 @@ from fiddle.experimental import auto_config
 from mmjax import serialization
 from mmjax.configs import Difference, complete, diff, override, target
 from mmjax.data.pipeline import Mixture
-from mmjax.errors import UserError, closest, nearest
+from mmjax.errors import UserError, closest, nearest, unknown
+from mmjax.fit import check_fit
 from mmjax.mesh import Mesh
 from mmjax.objectives.pretrainer import Pretrainer, Weight
 from mmjax.optim import AdamW
@@ -61,7 +62,7 @@ class Experiment:
     evaluators: run after every `evaluate_every` steps and at the end; 0: at the end only.
     save_every, keep: a checkpoint after so many steps, and how many of the latest stay.
     log_every: metrics are written after so many steps.
-    init: where towers start from, {"towers.image": Load(workdir)}.
+    init: where towers start from, {"towers.image": Load(workdir)}; a workdir alone, as a string, does too.
     ema: decay per step of an exponential moving average of the parameters, None for none.
 
     Raises:
@@ -82,7 +83,7 @@ class Experiment:
     save_every: int = 1_000
     log_every: int = 10
     keep: int = 3
-    init: Mapping[str, Load] = field(default_factory=dict)
+    init: Mapping[str, Load | str] = field(default_factory=dict)
     seed: int = 0
     ema: float | None = None
 
@@ -113,33 +114,30 @@ class Experiment:
             raise UserError(f"ema={self.ema!r} must lie between 0 and 1: the share of the average that a step keeps")
         for name, weight in self.weights.items():
             if name not in self.objectives:
-                raise UserError(_unknown("weights", name, self.objectives, "objectives"))
+                raise UserError(unknown("weights", name, self.objectives, "objectives"))
             if not callable(weight) and (not isinstance(weight, (int, float)) or weight < 0):
                 raise UserError(f"weights.{name}={weight!r} must be a number of at least 0, or a function of the step")
-        for name, objective in self.objectives.items():
-            for view in objective.views():
-                if view.modality not in self.towers:
-                    raise UserError(_unknown(f"objectives.{name} reads", view.modality, self.towers, "towers"))
+        if self.optimizer.warmup_steps >= self.steps:
+            raise UserError(
+                f"optimizer.warmup_steps={self.optimizer.warmup_steps} must be less than steps={self.steps}: set "
+                f"optimizer.warmup_steps={self.steps // 10}, say"
+            )
         for evaluator in self.evaluators:
             if not callable(evaluator):
                 raise UserError(f"{evaluator!r} is no evaluator: one of mmjax.evaluators is, such as Retrieval()")
         starts = [f"towers.{name}" for name in self.towers]
         for path, load in self.init.items():
             if path not in starts:
-                raise UserError(_unknown("init", path, starts, "towers"))
-            if not isinstance(load, Load):
-                raise UserError(f'init={{"{path}": {load!r}}} must be Load(workdir), from mmjax.experiment')
+                raise UserError(unknown("init", path, starts, "towers"))
+            if not isinstance(load, Load | str):
+                raise UserError(f'init={{"{path}": {load!r}}} must be a workdir, or Load(workdir, skip=...)')
+        check_fit(self.towers, self.objectives, self.data)
 
     def pretrainer(self) -> Pretrainer:
         """The towers and objectives as the one module that trains."""
         return Pretrainer(
             towers=self.towers, objectives=self.objectives, weights=self.weights, microbatches=self.microbatches
         )
-
-
-def _unknown(where: str, name: str, known: Iterable[str], kind: str) -> str:
-    known = list(known)
-    return f"{where} {name!r}, but the {kind} are {', '.join(known)}{nearest(name, known)}"
 
 
 # What may differ when a workdir is resumed, and why: none of it changes what a step computes, but for rounding. `steps`

@@ -12,7 +12,7 @@ from flax.traverse_util import flatten_dict, unflatten_dict
 from mmjax import serialization
 from mmjax.checkpoint import restore_params
 from mmjax.errors import UserError, nearest
-from mmjax.experiment import RECORD, Experiment, build
+from mmjax.experiment import RECORD, Experiment, Load, build
 from mmjax.models.positions import resize
 from mmjax.models.tower import PatchTower
 
@@ -40,6 +40,7 @@ def initialised(params: dict[str, Any], experiment: Experiment, say: Callable[[s
     """
     params = dict(params)
     for path, load in experiment.init.items():
+        load = Load(load) if isinstance(load, str) else load
         tower = path.replace(".", "_")  # how Linen names it: towers_image
         theirs = _experiment(load.path)
         source = restore_params(load.path, ema=True)

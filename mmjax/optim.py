@@ -42,6 +42,8 @@ class AdamW:
             stack has one more in front: there only the name tells a bias from a kernel).
         frozen: expressions of what doesn't train at all; the gradient isn't taken by it and it has no moments.
         scale: expression -> factor of the learning rate (the decay's too); where several match, they multiply.
+
+    Raises UserError where a number can't be.
     """
 
     peak_lr: float
@@ -57,20 +59,30 @@ class AdamW:
     frozen: tuple[str, ...] = ()
     scale: dict[str, float] = field(default_factory=dict)
 
+    def __post_init__(self) -> None:
+        for name in ("peak_lr", "clip_norm"):
+            if (value := getattr(self, name)) is not None and value <= 0:
+                raise UserError(f"AdamW: {name}={value} must be above 0.")
+        for name in ("warmup_steps", "weight_decay", "eps", "end_lr"):
+            if getattr(self, name) < 0:
+                raise UserError(f"AdamW: {name}={getattr(self, name)} must be at least 0.")
+        for name in ("b1", "b2"):
+            if not 0 <= getattr(self, name) < 1:
+                raise UserError(f"AdamW: {name}={getattr(self, name)} must be at least 0 and below 1.")
+        if self.schedule not in ("cosine", "constant"):
+            raise UserError(f"AdamW: schedule={self.schedule!r} must be 'cosine' or 'constant'.")
+
     def learning_rate(self, step: Int[Array, ""] | int, total_steps: int) -> Float[Array, ""]:
         """The learning rate of a step (from 0) in a run of `total_steps`, fp32.
 
-        Raises UserError where the warm-up is not shorter than the run, or the schedule is unknown.
+        Raises UserError where the warm-up is not shorter than the run.
         """
         if self.warmup_steps >= total_steps:
             raise UserError(f"AdamW: warmup_steps={self.warmup_steps} must be less than the run's {total_steps} steps.")
-        match self.schedule:
-            case "cosine":
-                decay = optax.cosine_decay_schedule(1.0, total_steps - self.warmup_steps, self.end_lr / self.peak_lr)
-            case "constant":
-                decay = optax.constant_schedule(1.0)
-            case _:
-                raise UserError(f"AdamW: schedule={self.schedule!r} must be 'cosine' or 'constant'.")
+        if self.schedule == "cosine":
+            decay = optax.cosine_decay_schedule(1.0, total_steps - self.warmup_steps, self.end_lr / self.peak_lr)
+        else:
+            decay = optax.constant_schedule(1.0)
         warmup = (step + 1) / max(self.warmup_steps, 1)
         share = jnp.where(step < self.warmup_steps, warmup, decay(jnp.maximum(step - self.warmup_steps, 0)))
         return jnp.asarray(self.peak_lr * share, jnp.float32)

@@ -60,9 +60,9 @@ def init_state(
     The values depend on `seed` alone, not on the mesh. Of `batch` only names, shapes and
     dtypes are read. `ema`: as in `make_train_step`.
     """
-    create = _creation(pretrainer, optimizer, batch, ema)
-    shardings = state_shardings(jax.eval_shape(create, seed), mesh)
+    create = jax.jit(_creation(pretrainer, optimizer, batch, ema))  # jitted: traced once for both lines that follow
     # The seed is an argument: with a constant, XLA would spend its time computing the parameters as it compiles.
+    shardings = state_shardings(jax.eval_shape(create, np.uint32(seed)), mesh)
     return jax.jit(lambda seed: nn.unbox(create(seed)), out_shardings=shardings)(np.uint32(seed))
 
 
@@ -138,6 +138,8 @@ def make_train_step(
     def train_step(state: TrainState, batch: Batch) -> tuple[TrainState, Metrics]:
         trainable, frozen = optimizer.split(state.params)
         rngs = {name: step_key(seed, state.step, name) for name in ("mask", "dropout")}
+        still = tuple(name for name in state.params if name not in trainable)
+        _check_statistics(state.model_state, still, getattr(pretrainer, "microbatches", 1))
 
         def loss_of(trainable: Params) -> tuple[Array, tuple[Metrics, dict[str, Any]]]:
             (loss, metrics), model_state = pretrainer.apply(
@@ -145,6 +147,7 @@ def make_train_step(
                 batch,
                 state.step,
                 train=True,
+                still=still,
                 rngs=rngs,
                 mutable=list(state.model_state),
             )
@@ -193,6 +196,16 @@ def compile_train_step(
         out_shardings=(shardings, replicated(mesh)),
         donate_argnums=0,
     )
+
+
+def _check_statistics(model_state: dict[str, Any], still: tuple[str, ...], microbatches: int) -> None:
+    """Raises UserError where batch statistics would depend on how the batch is cut up."""
+    moving = sorted(set(model_state.get("batch_stats", {})) - set(still))
+    if moving and microbatches > 1:
+        raise UserError(
+            f"microbatches={microbatches}, but {', '.join(moving)} have batch statistics, which would be those of a "
+            "part of the batch: set microbatches=1, or freeze them (optimizer.frozen)."
+        )
 
 
 def _norms(name: str, tree: Params) -> Metrics:

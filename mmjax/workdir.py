@@ -26,7 +26,7 @@ def record(config: fdl.Config, workdir: Path, name: str = "", fork: bool = False
     fork: go on with `config` from the checkpoint of another experiment; the old record stays as `experiment.json.old`.
 
     Raises:
-        UserError: the workdir belongs to another experiment; the message shows where they differ.
+        UserError: the workdir belongs to another experiment (the message shows where they differ), or can't be written.
     """
     path, trained = workdir / RECORD, latest_step(workdir) is not None
     if trained and not path.exists():
@@ -40,10 +40,13 @@ def record(config: fdl.Config, workdir: Path, name: str = "", fork: bool = False
             shutil.copyfile(path, path.with_name(f"{RECORD}.old"))
         if not trained and diff(before, config):
             shutil.rmtree(workdir / TOKENIZERS, ignore_errors=True)  # of a try that took no step, maybe on other data
-    workdir.mkdir(parents=True, exist_ok=True)
-    fresh = path.with_suffix(".tmp")
-    fresh.write_text(serialization.dumps(config, name), encoding="utf-8")
-    os.replace(fresh, path)  # a kill leaves the old record or the new one
+    text, fresh = serialization.dumps(config, name), path.with_suffix(".tmp")
+    try:
+        workdir.mkdir(parents=True, exist_ok=True)
+        fresh.write_text(text, encoding="utf-8")
+        os.replace(fresh, path)  # a kill leaves the old record or the new one
+    except OSError as error:
+        raise UserError(f"{workdir} can't be written to ({error.strerror}): give another --workdir") from error
 
 
 def _refusal(workdir: Path, differences: list[Difference]) -> str:

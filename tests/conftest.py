@@ -1,13 +1,30 @@
-"""What must be set before jax is imported: eight fake devices, and a cache of compiled code shared by all runs."""
+"""What must be set before jax is imported: eight fake devices, little optimisation, and a cache of compiled code."""
 
 import os
 import tempfile
-from pathlib import Path
+from collections import defaultdict
+from pathlib import Path, PurePosixPath
+
+import pytest
 
 os.environ["JAX_PLATFORMS"] = "cpu"
 os.environ["XLA_FLAGS"] = os.environ.get("XLA_FLAGS", "") + " --xla_force_host_platform_device_count=8"
+os.environ.setdefault("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")  # of machine code: it would take a third of the time
 CACHE = os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(Path(tempfile.gettempdir()) / "mmjax-test-compiled"))
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES", "-1")
 
 pytest_plugins = ["tests.trained"]  # the tiny run that tests share
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Where the minutes went: fixtures and tests, by folder (collecting, and so importing, is not in them)."""
+    seconds: dict[str, float] = defaultdict(float)
+    for reports in terminalreporter.stats.values():
+        for report in reports:
+            if isinstance(report, pytest.TestReport):
+                seconds[str(PurePosixPath(report.nodeid.partition("::")[0]).parent)] += report.duration
+    terminalreporter.section("minutes by folder")
+    for folder in sorted(seconds):
+        terminalreporter.write_line(f"{seconds[folder] / 60:6.1f}  {folder}")
+    terminalreporter.write_line(f"{sum(seconds.values()) / 60:6.1f}  in all")

@@ -66,7 +66,7 @@ def tiny(size="tiny", batch_size=8) -> Experiment:
         towers=towers(size),
         objectives={"pair": Contrastive(pair=("image", "text"))},
         data=Mixture({"spoken_emoji": 1.0}, transforms=transforms()),
-        optimizer=AdamW(peak_lr=1e-3, warmup_steps=5),
+        optimizer=AdamW(peak_lr=1e-3, warmup_steps=2),
         batch_size=batch_size,
         steps=20,
         mesh=Mesh(fsdp=2),
@@ -230,7 +230,9 @@ def test_a_damaged_record_is_named(tmp_path):
         ({"evaluators": ["retrieval"]}, "'retrieval' is no evaluator"),
         ({"ema": 1.0}, "ema=1.0 must lie between 0 and 1"),
         ({"init": {"image": Load("x")}}, r"init 'image', but the towers are towers.image, towers.text"),
-        ({"init": {"towers.image": "x"}}, r"must be Load\(workdir\)"),
+        ({"init": {"towers.image": 3}}, r"must be a workdir, or Load\(workdir"),
+        ({"optimizer": AdamW(peak_lr=1e-3, warmup_steps=10)}, r"warmup_steps=10 must be less than steps=10: set"),
+        ({}, r"data\.transforms lacks 'image'"),
     ],
 )
 def test_what_cannot_be_says_why(changes, message):

@@ -33,7 +33,8 @@ ARROWS = {
     "hints": BOTTOM,
     "configs": {"hints"} | BOTTOM,
     "serialization": {"configs", "__init__"} | BOTTOM,
-    "experiment": MIDDLE | GRAPH | OBJECTIVES,
+    "fit": {"data"} | OBJECTIVES,
+    "experiment": {"fit"} | MIDDLE | GRAPH | OBJECTIVES,
     "show": {"experiment"} | MIDDLE | GRAPH | OBJECTIVES,
     "interruption": BOTTOM,  # these five are the loop's own
     "log": {"metrics", "progress"} | BOTTOM,

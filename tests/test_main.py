@@ -1,3 +1,4 @@
+import errno
 import json
 import subprocess
 import sys
@@ -211,3 +212,12 @@ def test_the_record_that_show_reads_is_json(file):  # noqa: F811
     from mmjax.experiment import load_experiment
 
     assert json.loads(serialization.dumps(load_experiment(file)))["experiment"]["batch_size"] == 8
+
+
+def test_a_disk_that_refuses_is_no_fault_of_the_program(monkeypatch, capsys, called, file):  # noqa: F811
+    def full(*arguments, **options):
+        raise OSError(errno.ENOSPC, "No space left on device", "metrics.jsonl")
+
+    monkeypatch.setattr(sys.modules["mmjax.train"], "train", full)
+    assert main(["train", file, "--workdir", "run"]) == 2
+    assert "No space left on device: 'metrics.jsonl'" in capsys.readouterr().err

@@ -127,3 +127,18 @@ def test_bad_schedules_are_errors():
         AdamW(1e-3, warmup_steps=100).learning_rate(0, 100)
     with pytest.raises(UserError, match="'cosine' or 'constant'"):
         AdamW(1e-3, schedule="cosin").learning_rate(0, 100)  # pyright: ignore[reportArgumentType]
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"peak_lr": 0.0}, "peak_lr=0.0 must be above 0"),
+        ({"clip_norm": 0.0}, "clip_norm=0.0 must be above 0"),
+        ({"warmup_steps": -1}, "warmup_steps=-1 must be at least 0"),
+        ({"b2": 1.0}, "b2=1.0 must be at least 0 and below 1"),
+        ({"schedule": "linear"}, "schedule='linear' must be 'cosine' or 'constant'"),
+    ],
+)
+def test_numbers_that_cannot_be_are_refused_before_anything_runs(fields, message):
+    with pytest.raises(UserError, match=message):
+        AdamW(**{"peak_lr": 1e-3, **fields})

@@ -15,8 +15,9 @@ from mmjax.models.image import ViT
 from mmjax.models.spectrogram import LogMel
 from mmjax.models.text import TextTransformer
 from mmjax.objectives.contrastive import Contrastive
-from mmjax.objectives.masked import MaskedImage
+from mmjax.objectives.masked import MaskedAudio, MaskedImage, MaskedText
 from mmjax.objectives.pretrainer import Pretrainer
+from mmjax.objectives.views import Keep
 from mmjax.optim import AdamW
 from mmjax.step import (
     TrainState,
@@ -208,8 +209,8 @@ def test_a_step_that_is_not_finite_changes_nothing_but_the_clock():
 
 def test_a_gradient_that_is_not_finite_is_skipped_though_the_loss_is():
     class Overflowing(ToyPretrainer):
-        def __call__(self, batch, step=0, train=True):
-            loss, metrics = super().__call__(batch, step, train)
+        def __call__(self, batch, step=0, train=True, still=()):
+            loss, metrics = super().__call__(batch, step, train, still)
             return loss + 0 * jnp.sqrt(loss - jax.lax.stop_gradient(loss)), metrics  # value 0, slope 0 * infinity
 
     state, (metrics,) = train(1, pretrainer=Overflowing())
@@ -255,17 +256,23 @@ def test_with_params_replaces_parameters_and_average_in_their_layout():
 
 
 def real_pretrainer() -> Pretrainer:
-    size: dict[str, Any] = dict(width=16, depth=1, heads=2, embed_dim=8)
+    """Three towers, both contrastive losses and all three masked ones; one picture's view serves two objectives."""
+    size: dict[str, Any] = dict(width=8, depth=1, heads=2, mlp_dim=16)
+    tower: dict[str, Any] = dict(**size, embed_dim=8)
     return Pretrainer(
         towers={
-            "image": ViT(patch=4, size=16, pooling="mean", **size),
-            "text": TextTransformer(vocab=32, length=8, **size),
-            "audio": AudioTransformer(spectrogram=LogMel(mels=16), patch=(4, 8), samples=2_000, pooling="mean", **size),
+            "image": ViT(patch=4, size=16, pooling="mean", **tower),
+            "text": TextTransformer(vocab=32, length=8, **tower),
+            "audio": AudioTransformer(
+                spectrogram=LogMel(mels=16), patch=(4, 16), samples=2_000, pooling="mean", **tower
+            ),
         },
         objectives={
-            "image_text": Contrastive(("image", "text")),
+            "image_text": Contrastive(("image", "text"), masking={"image": Keep(0.25)}),
             "text_audio": Contrastive(("text", "audio"), loss="sigmoid"),
-            "masked_image": MaskedImage(decoder=Decoder(width=16, depth=1, heads=2)),
+            "masked_image": MaskedImage(decoder=Decoder(**size), keep=0.25),
+            "masked_text": MaskedText(vocab=32, rate=0.3),
+            "masked_audio": MaskedAudio(decoder=Decoder(**size), keep=0.5),
         },
         weights={"masked_image": 0.5},
     )
@@ -286,13 +293,27 @@ def real_batch(step: int, size: int = 8) -> dict[str, np.ndarray]:
     return batch | {f"{modality}_valid": rng.random(size) < 0.8 for modality in ("image", "text", "audio")}
 
 
+def drawn_state(pretrainer: Pretrainer, mesh: jax.sharding.Mesh) -> TrainState:
+    """A first state by numpy, the same on every mesh: `init_state`, tested above, would take as long to compile again."""
+    rng = np.random.default_rng(0)
+
+    def draw(path: Any, leaf: jax.ShapeDtypeStruct) -> jax.Array:
+        value = np.zeros(leaf.shape, leaf.dtype)
+        if path[0].name == "params":
+            value += (path[-1].key == "scale") + 0.2 * rng.standard_normal(leaf.shape).astype(leaf.dtype)
+        return jax.device_put(value, leaf.sharding, may_alias=False)
+
+    return jax.tree_util.tree_map_with_path(draw, abstract_state(pretrainer, OPTIMIZER, real_batch(0), mesh=mesh))
+
+
 def test_towers_and_objectives_give_the_losses_of_one_device_on_every_mesh():
+    pretrainer = real_pretrainer()
     runs = [
-        train(TOTAL, pretrainer=real_pretrainer(), mesh=mesh, batch=real_batch)[1]
+        train(TOTAL, pretrainer=pretrainer, mesh=mesh, state=drawn_state(pretrainer, mesh), batch=real_batch)[1]
         for mesh in (one_device(), Mesh(data=8).build(), Mesh(data=2, fsdp=2, tensor=2).build())
     ]
     parts = [name for name in runs[0][0] if name == "loss" or name.endswith("/loss")]
-    assert len(parts) == 4
+    assert len(parts) == 6
     reference, *others = [np.array([[metrics[part] for part in parts] for metrics in run]) for run in runs]
     assert (reference > 0).all()
     for losses in others:

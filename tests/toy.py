@@ -52,18 +52,20 @@ class ToyPretrainer(nn.Module):
     width: int = 16
     running_mean: bool = False
     poison: int = -1
+    microbatches: int = 1
 
     def setup(self):
         self.towers = {name: Tower(self.width, self.running_mean) for name in ("image", "text")}
         self.objectives = {"contrastive": ToyObjective()}
 
-    def __call__(self, batch, step=0, train: bool = True):
+    def __call__(self, batch, step=0, train: bool = True, still=()):
         key = self.make_rng("mask")
         keys = jax.vmap(lambda index: jax.random.fold_in(key, index))(batch["index"])
         dropped = jax.vmap(lambda key: jax.random.randint(key, (), 0, FEATURES))(keys)
         image = jnp.where(jnp.arange(FEATURES) == dropped[:, None], 0.0, batch["image"])
         loss = self.objectives["contrastive"](
-            self.towers["image"](image, train), self.towers["text"](batch["text"], train)
+            self.towers["image"](image, train and "towers_image" not in still),
+            self.towers["text"](batch["text"], train and "towers_text" not in still),
         )
         loss = jnp.where(step == self.poison, jnp.nan, loss)
         return loss, {"contrastive/loss": loss}

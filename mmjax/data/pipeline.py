@@ -7,6 +7,7 @@ row in the global batch; `id` uint32 [B, 2], the example. A bad or missing examp
 
 import itertools
 import os
+import signal
 import zlib
 from bisect import bisect_right
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -234,8 +235,15 @@ def _iterated(dataset: Any, mixture: Mixture) -> Iterable[Row]:
     per_worker = -(-mixture.prefetch // mixture.workers)
     options = grain.ReadOptions(num_threads=1, prefetch_buffer_size=1)
     return dataset.to_iter_dataset(options).mp_prefetch(
-        grain.MultiprocessingOptions(num_workers=mixture.workers, per_worker_buffer_size=per_worker)
+        grain.MultiprocessingOptions(num_workers=mixture.workers, per_worker_buffer_size=per_worker),
+        worker_init_fn=_leave_interrupts,
     )
+
+
+def _leave_interrupts(index: int, count: int) -> None:
+    """Ctrl-C reaches every process of a terminal: a worker leaves it to the training process, which ends it."""
+    del index, count
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
 def _host_rows(batch_size: int, host: tuple[int, int]) -> int:

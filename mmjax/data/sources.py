@@ -16,6 +16,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from mmjax.data.datasets.prepare import is_ours, prepare
 from mmjax.data.transforms import BadExample
 
 MODALITIES = ("image", "text", "audio")
@@ -132,13 +133,12 @@ def _builder(name: str, data_dir: str | None) -> Any:
     from tensorflow_datasets.core import read_only_builder
     from tensorflow_datasets.core.registered import DatasetNotFoundError
 
+    if is_ours(name) and ":" not in name:  # the version of our builder, whatever older one is on the disk
+        return read_only_builder.builder_from_directory(prepare(name, data_dir))
     try:  # what is on the disk can be read without the code that built it
         return read_only_builder.builder_from_files(name, data_dir=data_dir)
     except DatasetNotFoundError:
-        from mmjax.data.datasets.prepare import prepare
-
-        prepare(name, data_dir)
-        return read_only_builder.builder_from_files(name, data_dir=data_dir)
+        return read_only_builder.builder_from_directory(prepare(name, data_dir))
 
 
 def _field_paths(source: Tfds, features: Mapping[str, Any]) -> dict[str, str]:

@@ -42,7 +42,7 @@ class Pretrainer(nn.Module):
     microbatches: int = 1
 
     def __call__(
-        self, batch: Batch, step: int | Int[Array, ""] = 0, train: bool = True
+        self, batch: Batch, step: int | Int[Array, ""] = 0, train: bool = True, still: tuple[str, ...] = ()
     ) -> tuple[Float[Array, ""], dict[str, Float[Array, ""]]]:
         """The weighted loss of a batch.
 
@@ -51,6 +51,7 @@ class Pretrainer(nn.Module):
                 `<modality>_mask`; `index`, each row's number in the global batch, where a view is masked.
             step: for weights that are functions of it.
             train: whether the towers drop out.
+            still: parts, by their parameters' names (`towers_image`), that don't train: those towers don't drop out.
 
         Returns:
             The loss, and flat metrics `"<objective>/<metric>"`, each objective's unweighted `loss` among them.
@@ -60,13 +61,14 @@ class Pretrainer(nn.Module):
                 reads; a weight without objective; microbatches that don't divide the batch; no key for the masks.
         """
         views = self._views(batch)
+        training = frozenset(name for name in self.towers if train and f"towers_{name}" not in still)
         key = self._mask_key(views)
         if self.microbatches == 1 or self.is_initializing():
-            outputs = self._encode(views, batch, key, train)
+            outputs = self._encode(views, batch, key, training)
         else:
             scan = nn.scan(
                 nn.remat(
-                    lambda self, _, part, key: (None, self._encode(views, part, key, train)),
+                    lambda self, _, part, key: (None, self._encode(views, part, key, training)),
                     prevent_cse=False,  # the scan itself keeps the recomputation apart
                 ),
                 variable_broadcast="params",
@@ -98,9 +100,11 @@ class Pretrainer(nn.Module):
             for modality in modalities
         }
 
-    def _encode(self, views: tuple[View, ...], part: Batch, key: PRNGKeyArray | None, train: bool) -> dict[str, Any]:
+    def _encode(
+        self, views: tuple[View, ...], part: Batch, key: PRNGKeyArray | None, training: frozenset[str]
+    ) -> dict[str, Any]:
         """Encodes each distinct view once, then does what each objective can do example by example."""
-        encoded = {view: self._encode_view(view, part, key, train) for view in views}
+        encoded = {view: self._encode_view(view, part, key, view.modality in training) for view in views}
         return {name: objective.per_example(encoded, part) for name, objective in self.objectives.items()}
 
     def _encode_view(self, view: View, part: Batch, key: PRNGKeyArray | None, train: bool) -> Encoded:

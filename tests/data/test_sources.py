@@ -1,6 +1,7 @@
 import csv
 import itertools
 import pickle
+import shutil
 import sys
 from pathlib import Path
 
@@ -9,6 +10,7 @@ import pyarrow
 import pyarrow.parquet
 import pytest
 
+from mmjax.data import sources
 from mmjax.data.sources import File, Folder, SplitNotFoundError, Tfds
 from mmjax.data.transforms import BadExample, Decode
 from mmjax.data.waveforms import DecodeAudio
@@ -156,13 +158,31 @@ def test_errors_of_tfds_say_what_is_there(tfds_dir):
 def test_a_dataset_that_is_not_built_is_prepared_first(tfds_dir, tmp_path, monkeypatch):
     built = []
 
-    def prepare(name: str, data_dir: str | None = None) -> None:
+    def prepare(name: str, data_dir: str | None = None) -> Path:
         built.append(name)
         (tmp_path / "toy").symlink_to(Path(tfds_dir) / "toy")
+        return tmp_path / "toy" / "1.0.0"
 
-    module = type(sys)("mmjax.data.datasets.prepare")
-    module.prepare = prepare  # type: ignore[attr-defined]
-    monkeypatch.setitem(sys.modules, "mmjax.data.datasets.prepare", module)
+    monkeypatch.setattr(sources, "prepare", prepare)
     assert len(Tfds("toy").open("test", data_dir=str(tmp_path))) == 6
     assert len(Tfds("toy").open("test", data_dir=str(tmp_path))) == 6
     assert built == ["toy"]
+
+
+def test_of_our_datasets_the_builders_version_is_read_whatever_older_one_is_there(tfds_dir, tmp_path, monkeypatch):
+    asked = []
+
+    def prepare(name: str, data_dir: str | None = None) -> Path:
+        asked.append((name, data_dir))
+        return Path(tfds_dir) / "toy" / "1.0.0"
+
+    older = tmp_path / "toy" / "0.9.0"
+    shutil.copytree(Path(tfds_dir) / "toy" / "1.0.0", older)
+    info = older / "dataset_info.json"
+    info.write_text(info.read_text().replace("1.0.0", "0.9.0"))
+    monkeypatch.setattr(sources, "prepare", prepare)
+    monkeypatch.setattr(sources, "is_ours", lambda name: True)
+    assert len(Tfds("toy").open("test", data_dir=str(tmp_path))) == 6
+    assert asked == [("toy", str(tmp_path))]
+    assert len(Tfds("toy:0.9.0").open("test", data_dir=str(tmp_path))) == 6  # asked for by its version
+    assert len(asked) == 1

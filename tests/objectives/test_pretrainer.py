@@ -207,3 +207,20 @@ def test_cut_takes_rows_from_everywhere_and_glue_undoes_it() -> None:
     x = jnp.arange(8)
     np.testing.assert_array_equal(cut(x, 2), [[0, 2, 4, 6], [1, 3, 5, 7]])
     np.testing.assert_array_equal(glue(cut(x, 2)), x)
+
+
+@pytest.mark.parametrize("microbatches", [1, 2])
+def test_a_frozen_tower_does_not_drop_out(microbatches):
+    seen = set()
+
+    class Watched(ToyTower):
+        def tokens(self, x: Any, mask: Any = None, keep: Any = None, train: bool = False) -> Any:
+            seen.add((self.modality, train))
+            return super().tokens(x, mask, keep, train)
+
+    pair = {**pairs(("image", "text")), "towers": {name: Watched(name) for name in ("image", "text")}}
+    pretrainer = build(**pair, microbatches=microbatches)
+    variables = jax.eval_shape(pretrainer.init, jax.random.key(0), toy_batch(B))
+    seen.clear()
+    jax.eval_shape(lambda v: pretrainer.apply(v, toy_batch(B), train=True, still=("towers_image",)), variables)
+    assert seen == {("image", False), ("text", True)}

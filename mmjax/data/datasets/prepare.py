@@ -47,8 +47,15 @@ def builder(name: str, data_dir: str | None = None) -> Any:
         raise DatasetError(f"there is no {name!r}; {base} has the version {code.VERSION}{configs}") from error
 
 
-def prepare(name: str, data_dir: str | None = None) -> None:
+def is_ours(name: str) -> bool:
+    """Whether mmjax has the builder of the dataset."""
+    return _base(name) in OURS
+
+
+def prepare(name: str, data_dir: str | None = None) -> Path:
     """Builds the dataset `name` under `data_dir`, unless it is built. Several processes may ask at once: one builds.
+
+    Gives the folder it is in. Where `name` has no version, the builder's is meant, whatever older ones there are.
 
     Raises:
         DatasetError: unknown name, a missing package, files that must be downloaded by hand, a full disk, or a
@@ -66,6 +73,7 @@ def prepare(name: str, data_dir: str | None = None) -> None:
             f"{made.data_path} holds {made.info.file_format.value} files, which can't be read by index: build it "
             f"elsewhere (data_dir), or delete that folder and run `mmjax prepare {name}`"
         )
+    return Path(made.data_path)
 
 
 def _build(made: Any) -> None:

@@ -1,0 +1,75 @@
+"""What the quickstart gives, with the masked objectives and without them in the same time: the record of three seeds.
+
+    python -m tests.benchmarks.quickstart --seeds 0 1 2 --workdir runs/record --json experiments/records/quickstart.json
+
+The runs are the shipped experiments, one after another, nothing changed but the seed. The JSON holds the command, date,
+versions and machine, each run's seconds, and its test and validation metrics; a run that stands in it is not repeated.
+"""
+
+import argparse
+import datetime
+import json
+import os
+import platform
+import subprocess
+import sys
+import time
+from importlib import metadata
+from pathlib import Path
+
+from mmjax.metrics import read
+
+NAMES = ("quickstart", "contrastive_only")
+PACKAGES = ("jax", "jaxlib", "flax", "optax", "grain", "numpy", "sentencepiece")
+
+
+def machine() -> dict[str, str | int]:
+    """What it ran on, with no name of the machine itself."""
+    info = Path("/proc/cpuinfo")
+    lines = info.read_text().splitlines() if info.exists() else []
+    model = next((line.split(":")[1].strip() for line in lines if line.startswith("model name")), platform.processor())
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 0
+    return {"processor": model, "cores": cores, "system": platform.system(), "python": platform.python_version()}
+
+
+def run(name: str, seed: int, workdir: Path) -> dict:
+    """One run, from nothing: seconds of the whole command and of the training loop's steps, and what it reached."""
+    command = [sys.executable, "-m", "mmjax", "train", f"experiments/quickstart.py:{name}", f"seed={seed}"]
+    began = time.perf_counter()
+    subprocess.run([*command, "--workdir", str(workdir)], check=True)
+    seconds = time.perf_counter() - began
+    lines = read(workdir)
+    last = max(line["step"] for line in lines)
+    found = {line["split"]: line for line in lines if line["step"] == last and "split" in line}
+    metrics = {
+        split: {name: round(value, 4) for name, value in line.items() if "/" in name} for split, line in found.items()
+    }
+    return {"name": name, "seed": seed, "steps": last, "seconds": round(seconds), **metrics}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--names", nargs="+", choices=NAMES, default=NAMES)
+    parser.add_argument("--workdir", type=Path, default=Path("runs/record"))
+    parser.add_argument("--json", type=Path, default=Path("experiments/records/quickstart.json"))
+    arguments = parser.parse_args()
+    record = json.loads(arguments.json.read_text()) if arguments.json.exists() else {}
+    record |= {
+        "command": "python -m tests.benchmarks.quickstart",
+        "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
+        "machine": machine(),
+        "versions": {package: metadata.version(package) for package in PACKAGES},
+    }
+    runs = record.setdefault("runs", [])
+    done = {(entry["name"], entry["seed"]) for entry in runs}
+    for seed in arguments.seeds:
+        for name in arguments.names:
+            if (name, seed) not in done:
+                runs.append(run(name, seed, arguments.workdir / f"{name}-{seed}"))
+                arguments.json.parent.mkdir(parents=True, exist_ok=True)
+                arguments.json.write_text(json.dumps(record, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,56 @@
+"""Every experiment that is shipped: it can be read, written, found in the list, and its training step makes sense."""
+
+import re
+from pathlib import Path
+
+import jax
+import pytest
+
+from mmjax import serialization
+from mmjax.data.pipeline import batch_spec
+from mmjax.experiment import build, diff, experiment_name, load_experiment
+from mmjax.mesh import check_batch
+from mmjax.step import abstract_state, make_train_step
+
+FOLDER = Path(__file__).parents[2] / "experiments"
+FILES = sorted(path.name for path in FOLDER.glob("*.py"))
+NAMES = [
+    f"{file}:{name}"
+    for file in FILES
+    for name in re.findall(r"^@experiment\ndef (\w+)\(\) -> Experiment:", (FOLDER / file).read_text(), re.MULTILINE)
+]
+
+
+def test_every_file_is_in_the_list():
+    rows = [line for line in (FOLDER / "README.md").read_text().splitlines() if line.startswith("|")]
+    listed = {file for row in rows for file in re.findall(r"\b\w+\.py\b", row)}
+    assert listed == set(FILES)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_it_goes_through_json_unchanged(name):
+    config = load_experiment(f"{FOLDER}/{name}")
+    text = serialization.dumps(config, name)
+    assert serialization.name_of(text) == name
+    assert diff(serialization.loads(text), config) == []
+    assert serialization.dumps(serialization.loads(text), name) == text
+
+
+@pytest.mark.parametrize("file", FILES)
+def test_a_file_without_a_name_is_its_first_experiment(file):
+    first = next(name for name in NAMES if name.startswith(f"{file}:"))
+    assert experiment_name(f"{FOLDER}/{file}") == f"{FOLDER}/{first}"
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_its_training_step_traces_at_full_size(name):
+    """On shapes alone: parts that don't fit, a batch that the mesh can't cut or a path that matches nothing show."""
+    built = build(load_experiment(f"{FOLDER}/{name}"))
+    mesh = built.mesh.build()
+    check_batch(built.batch_size, mesh, built.microbatches)
+    pretrainer, spec = built.pretrainer(), batch_spec(built.data, built.batch_size)
+    state = abstract_state(pretrainer, built.optimizer, spec, mesh=mesh, ema=built.ema)
+    step = make_train_step(pretrainer, built.optimizer, seed=0, total_steps=built.steps, ema=built.ema)
+    after, metrics = jax.eval_shape(step, state, spec)
+    assert jax.tree.structure(after) == jax.tree.structure(state)
+    assert {f"{objective}/loss" for objective in built.objectives} <= metrics.keys()
