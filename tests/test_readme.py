@@ -1,0 +1,39 @@
+"""What the README shows is run as it stands there."""
+
+import re
+import sys
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from mmjax.__main__ import main
+from mmjax.metrics import read
+
+ROOT = Path(__file__).parent.parent
+SMALL = [
+    *(f"towers.{tower}.{field}" for tower in ("image", "text") for field in ("width=16", "depth=1", "heads=2")),
+    *("batch_size=8", "steps=2", "optimizer.warmup_steps=1", "log_every=1"),
+]
+
+
+def test_a_newcomer_trains_on_own_pictures(tmp_path, monkeypatch):
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    found = re.search(r"<!-- test: own.py -->\n```python\n(.*?)```", readme, re.DOTALL)
+    assert found is not None
+    folder = tmp_path / "pictures"
+    folder.mkdir()
+    rows = ["image,text"]
+    for i in range(60):
+        Image.fromarray(np.full((40, 30, 3), 4 * i, np.uint8)).save(folder / f"{i}.png")
+        rows.append(f"{i}.png,grey number {i}")
+    (folder / "captions.csv").write_text("\n".join(rows), encoding="utf-8")
+    (tmp_path / "own.py").write_text(found.group(1), encoding="utf-8")
+    (tmp_path / "quickstart.py").write_text((ROOT / "experiments" / "quickstart.py").read_text(encoding="utf-8"))
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("TFDS_DATA_DIR", str(tmp_path / "data"))
+    monkeypatch.delitem(sys.modules, "quickstart", raising=False)
+    assert main(["train", "own.py", "--workdir", "run", *SMALL]) == 0
+    lines = read(Path("run"))
+    assert [line["step"] for line in lines if "loss" in line] == [1, 2]
+    assert any("retrieval/image->text/R@1" in line for line in lines)
