@@ -294,7 +294,7 @@ def real_batch(step: int, size: int = 8) -> dict[str, np.ndarray]:
 
 
 def drawn_state(pretrainer: Pretrainer, mesh: jax.sharding.Mesh) -> TrainState:
-    """A first state by numpy, the same on every mesh: `init_state`, tested above, would take as long to compile again."""
+    """A first state by numpy, the same on every mesh: `init_state`, tested above, takes as long to compile again."""
     rng = np.random.default_rng(0)
 
     def draw(path: Any, leaf: jax.ShapeDtypeStruct) -> jax.Array:

@@ -1,6 +1,6 @@
 """Does a deeper tower cost more to trace and compile? It should not: the block stands once in the program.
 
-    python -m tests.benchmarks.depth --json experiments/records/depth.json
+python -m tests.benchmarks.depth --json experiments/records/depth.json
 """
 
 import argparse
@@ -8,7 +8,7 @@ import datetime
 import json
 import time
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import jax
 import jax.numpy as jnp
@@ -25,7 +25,7 @@ def measure(depth: int) -> dict[str, Any]:
     pictures = jax.ShapeDtypeStruct((8, 64, 64, 3), jnp.uint8)
     params = jax.eval_shape(tower.init, jax.random.key(0), pictures)
     began = time.perf_counter()
-    lowered = jax.jit(jax.grad(lambda params, x: tower.apply(params, x).sum())).lower(params, pictures)
+    lowered = jax.jit(jax.grad(lambda params, x: cast(jax.Array, tower.apply(params, x)).sum())).lower(params, pictures)
     traced = time.perf_counter()
     text = lowered.as_text()
     lowered.compile()
