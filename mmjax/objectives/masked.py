@@ -139,10 +139,12 @@ class MaskedText(nn.Module):
         positions, real = chosen_positions(view.chosen, self.corrupt.count(view.chosen.shape[1]))
         targets = jnp.take_along_axis(view.patches, positions, axis=1)
         x = jnp.take_along_axis(view.tokens, view.prefix + positions[..., None], axis=1)
+        # Its outputs aren't cut over devices (as in Megatron-LM): the norm needs them whole, and where they and the
+        # vocabulary were cut over the same axis of a 2x2x2 mesh, XLA (jax 0.10 to 0.12) gave wrong gradients.
         x = nn.Dense(
             x.shape[-1],
-            kernel_init=nn.with_logical_partitioning(HEAD_INIT, ("embed", "mlp")),
-            bias_init=nn.with_logical_partitioning(nn.initializers.zeros_init(), ("mlp",)),
+            kernel_init=nn.with_logical_partitioning(HEAD_INIT, ("embed", None)),
+            bias_init=nn.with_logical_partitioning(nn.initializers.zeros_init(), (None,)),
             name="dense",
         )(at_least_fp32(x))
         x = nn.LayerNorm(
