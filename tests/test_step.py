@@ -1,4 +1,5 @@
 import dataclasses
+import re
 from collections.abc import Callable
 from typing import Any
 
@@ -60,7 +61,7 @@ def train(steps, *, pretrainer=None, optimizer=OPTIMIZER, mesh=None, ema=None, s
         COMPILED[key] = compile_train_step(step, state, mesh)
     step = COMPILED[key]
     history = []
-    with jax.transfer_guard("disallow"):
+    with jax.set_mesh(mesh), jax.transfer_guard("disallow"):
         for number in range(int(jax.device_get(state.step)), steps):
             state, metrics = step(state, put(batch(number), mesh))
             history.append(jax.device_get(metrics))
@@ -318,3 +319,25 @@ def test_towers_and_objectives_give_the_losses_of_one_device_on_every_mesh():
     assert (reference > 0).all()
     for losses in others:
         np.testing.assert_allclose(losses, reference, rtol=1e-5)
+
+
+def test_the_compiled_step_passes_columns_round_and_holds_no_matrix_of_all_pairs():
+    """Of both losses, round a ring of two axes. 44 is no other size here; a dense step shows that it would be seen."""
+    size, mesh = 44, Mesh(data=2, fsdp=2, tensor=2).build()
+    real = real_pretrainer()
+
+    def text(method: str) -> str:
+        pair = ("image", "text")
+        objectives = {loss: Contrastive(pair, loss=loss, method=method) for loss in ("softmax", "sigmoid")}
+        pretrainer = Pretrainer({name: real.towers[name] for name in pair}, objectives)
+        spec = {name: jax.ShapeDtypeStruct(x.shape, x.dtype) for name, x in real_batch(0, size).items()}
+        with jax.set_mesh(mesh):
+            state = abstract_state(pretrainer, OPTIMIZER, spec, mesh=mesh)
+            step = make_train_step(pretrainer, OPTIMIZER, seed=0, total_steps=TOTAL)
+            return compile_train_step(step, state, mesh).lower(state, spec).compile().as_text()
+
+    every_pair = re.compile(r"\[(44|11|22),44\]|\[44,(11|22)\]")
+    by_ring = text("auto")
+    assert "collective-permute" in by_ring
+    assert not every_pair.search(by_ring)
+    assert every_pair.search(text("dense"))
