@@ -144,7 +144,7 @@ class Experiment:
 # isn't here: the learning rate at any step depends on it. Neither is `init`: it says where the parameters come from.
 MAY_CHANGE: dict[str, str] = {
     "mesh": "the same losses on other devices; a run moves to the machines that are free",
-    "microbatches": "accumulation is exact (only dropout is drawn anew); a smaller machine needs more of them",
+    "microbatches": "accumulation is exact; a smaller machine needs more of them",
     "towers.*.remat": "recomputes instead of storing, the same numbers",
     "objectives.*.decoder.remat": "as above",
     "data.workers": "the stream is the same for any number of them",

@@ -299,6 +299,7 @@ LEFT_OUT = {
     "mmjax.objectives.masked:MaskedPatches": "a base class",
     "mmjax.objectives.views:View": "made by objectives",
     "mmjax.objectives.pretrainer:Pretrainer": "made by Experiment.pretrainer",
+    "mmjax.objectives.ring:Plan": "made by ring_loss",
     "mmjax.data.datasets.": "builders, which TFDS finds by name",
     "mmjax.data.sources:File": "made by Folder",
     "mmjax.evaluators.embedded:Embedded": "what evaluators are given",

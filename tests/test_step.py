@@ -1,7 +1,7 @@
 import dataclasses
 import re
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
@@ -326,7 +326,7 @@ def test_the_compiled_step_passes_columns_round_and_holds_no_matrix_of_all_pairs
     size, mesh = 44, Mesh(data=2, fsdp=2, tensor=2).build()
     real = real_pretrainer()
 
-    def text(method: str) -> str:
+    def text(method: Literal["auto", "dense"]) -> str:
         pair = ("image", "text")
         objectives = {loss: Contrastive(pair, loss=loss, method=method) for loss in ("softmax", "sigmoid")}
         pretrainer = Pretrainer({name: real.towers[name] for name in pair}, objectives)

@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 from flax.linen.spmd import with_logical_constraint
 from jax.typing import DTypeLike
-from jaxtyping import Array, Bool, Float
+from jaxtyping import Array, Bool, Float, Int, Key
 
 from mmjax.errors import nearest
 
@@ -31,6 +31,7 @@ REMAT_POLICIES: dict[str, Callable[..., bool]] = {
     "full": jax.checkpoint_policies.nothing_saveable,
     "dots": jax.checkpoint_policies.dots_with_no_batch_dims_saveable,  # keeps projections, recomputes attention
 }
+BEFORE_BLOCKS = 2**31 - 1  # the place of the dropout there (see `drop`): no number of a layer
 HIDDEN = ("batch", "length", "embed")  # logical axes of the residual stream
 
 
@@ -228,6 +229,32 @@ class Mlp(nn.Module):
         return dense(width, ("mlp", "embed"), self.inits["mlp_out"], dtype=self.dtype, name="out")(x)
 
 
+def drop(x: Float[Array, "b *n"], rate: float, keys: Key[Array, " b"] | None, place: int) -> Float[Array, "b *n"]:
+    """Dropout (Srivastava et al. 2014) of each example by its own key, so that it depends neither on the other examples
+    nor on how the batch is cut up. `place`: tells apart what is dropped by the same keys. No keys: nothing is dropped.
+    """
+    if keys is None:
+        return x
+
+    def kept(key: Array) -> Array:
+        return jax.random.bernoulli(jax.random.fold_in(key, place), 1 - rate, x.shape[1:])
+
+    return jnp.where(jax.vmap(kept)(keys), x / (1 - rate), 0)
+
+
+def dropout_keys(
+    module: nn.Module, rate: float, train: bool, keys: Key[Array, " b"] | None, batch: int
+) -> Key[Array, " b"] | None:
+    """The examples' keys for dropout: those given, or else made of `module`'s `dropout` key; None where none acts."""
+    if not 0 <= rate < 1:
+        raise ValueError(f"dropout={rate} is not a rate: it is at least 0 and below 1")
+    if not train or rate == 0:
+        return None
+    if keys is None:
+        keys = jax.vmap(partial(jax.random.fold_in, module.make_rng("dropout")))(jnp.arange(batch))
+    return keys
+
+
 class Block(nn.Module):
     """One pre-LN block: `x += attention(norm(x)); x += mlp(norm(x))`. Returns a pair, as a scan's body does."""
 
@@ -239,18 +266,22 @@ class Block(nn.Module):
     norm_eps: float = 1e-6
     dropout: float = 0.0
     dtype: DtypeName = "float32"
-    train: bool = False  # a field, not an argument: nothing static goes through a scan
 
     @nn.compact
     def __call__(
-        self, x: Float[Array, "b n d"], mask: Bool[Array, "b n"] | None = None
+        self,
+        x: Float[Array, "b n d"],
+        mask: Bool[Array, "b n"] | None = None,
+        keys: Key[Array, " b"] | None = None,
+        layer: Int[Array, ""] | int = 0,
     ) -> tuple[Float[Array, "b n d"], None]:
         norm = partial(layer_norm, eps=self.norm_eps, dtype=self.dtype)
-        drop = nn.Dropout(self.dropout, deterministic=not self.train)
+        if keys is not None:
+            keys = jax.vmap(lambda key: jax.random.fold_in(key, layer))(keys)
         attention = Attention(self.heads, self.inits, self.causal, name="attention")
         mlp = Mlp(self.mlp_dim, self.inits, self.activation, self.dtype, name="mlp")
-        x = constrain(x + drop(attention(norm("norm_attention")(x), mask)), *HIDDEN)
-        x = constrain(x + drop(mlp(norm("norm_mlp")(x))), *HIDDEN)
+        x = constrain(x + drop(attention(norm("norm_attention")(x), mask), self.dropout, keys, 0), *HIDDEN)
+        x = constrain(x + drop(mlp(norm("norm_mlp")(x)), self.dropout, keys, 1), *HIDDEN)
         return x, None
 
 
@@ -263,7 +294,8 @@ class Transformer(nn.Module):
         inits: `xavier` or `clip`, see `block_inits`.
         remat: None keeps all activations for the backward pass, `full` none but the block's input, `dots` also the
             results of the projections.
-        dropout: rate on both branches of a block, with train=True only; needs a `dropout` key.
+        dropout: rate on both branches of a block, with train=True only; needs the examples' `keys`, or else a `dropout`
+            key.
     """
 
     width: int
@@ -281,7 +313,11 @@ class Transformer(nn.Module):
 
     @nn.compact
     def __call__(
-        self, x: Float[Array, "b n d"], mask: Bool[Array, "b n"] | None = None, train: bool = False
+        self,
+        x: Float[Array, "b n d"],
+        mask: Bool[Array, "b n"] | None = None,
+        train: bool = False,
+        keys: Key[Array, " b"] | None = None,
     ) -> Float[Array, "b n d"]:
         block: type[nn.Module] = Block
         if self.remat is not None:
@@ -291,8 +327,8 @@ class Transformer(nn.Module):
         blocks = nn.scan(
             block,
             variable_axes={"params": 0},
-            split_rngs={"params": True, "dropout": True},
-            in_axes=cast(Any, nn.broadcast),  # what its annotation forgets
+            split_rngs={"params": True},
+            in_axes=cast(Any, (nn.broadcast, nn.broadcast, 0)),  # what its annotation forgets
             length=self.depth,
             metadata_params={nn.PARTITION_NAME: "layers"},
         )
@@ -307,7 +343,6 @@ class Transformer(nn.Module):
             self.norm_eps,
             self.dropout,
             self.dtype,
-            train,
             name="blocks",
-        )(x, mask)
+        )(x, mask, dropout_keys(self, self.dropout, train, keys, len(x)), jnp.arange(self.depth))
         return layer_norm("norm", eps=self.norm_eps, dtype=self.dtype)(x) if self.final_norm else x

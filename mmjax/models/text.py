@@ -2,10 +2,10 @@
 
 import flax.linen as nn
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float, Int
+from jaxtyping import Array, Bool, Float, Int, Key
 
 from mmjax.models.heads import PoolingName
-from mmjax.models.layers import HIDDEN, constrain, parameter
+from mmjax.models.layers import BEFORE_BLOCKS, HIDDEN, constrain, drop, dropout_keys, parameter
 from mmjax.models.tower import Tower, take_kept
 
 
@@ -39,7 +39,6 @@ class TextTransformer(Tower, kw_only=True):
         self.token = nn.Embed(self.vocab, self.width, dtype=jnp.dtype(self.dtype), embedding_init=token_init)
         init = nn.initializers.normal(self.position_std)
         self.position = parameter(self, "position", init, ("position", "embed"), (self.length, self.width))
-        self.drop = nn.Dropout(self.dropout)
 
     def grid(self, x: Int[Array, "b l"]) -> tuple[int, ...]:
         """The number of positions, `(L,)`."""
@@ -57,6 +56,7 @@ class TextTransformer(Tower, kw_only=True):
         mask: Bool[Array, "b l"] | None = None,
         keep: Int[Array, "b k"] | None = None,
         train: bool = False,
+        keys: Key[Array, " b"] | None = None,
     ) -> tuple[Float[Array, "b n d"], Bool[Array, "b n"]]:
         if x.shape[1] > self.length:
             raise ValueError(
@@ -69,6 +69,7 @@ class TextTransformer(Tower, kw_only=True):
             ids, real = take_kept(ids, keep), (keep >= 0) & take_kept(real, keep)
             positions = positions[jnp.maximum(keep, 0)]
         tokens = self.token(ids) + positions.astype(self.dtype)
-        tokens = self.drop(constrain(tokens, *HIDDEN), deterministic=not train)
+        keys = dropout_keys(self, self.dropout, train, keys, len(tokens))
+        tokens = drop(constrain(tokens, *HIDDEN), self.dropout, keys, BEFORE_BLOCKS)
         # With a causal mask and a kept subset, "before" is the order of the slots.
-        return self.transformer(tokens, None if all_real else real, train), real
+        return self.transformer(tokens, None if all_real else real, train, keys), real

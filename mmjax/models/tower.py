@@ -5,10 +5,11 @@ from typing import Literal
 
 import flax.linen as nn
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float, Int
+from jaxtyping import Array, Bool, Float, Int, Key
 
 from mmjax.models.heads import POOLINGS, AttentionPool, PoolingName, check_pooling
 from mmjax.models.layers import (
+    BEFORE_BLOCKS,
     HIDDEN,
     ActivationName,
     DtypeName,
@@ -17,6 +18,8 @@ from mmjax.models.layers import (
     Transformer,
     constrain,
     dense,
+    drop,
+    dropout_keys,
     layer_norm,
     parameter,
     unknown,
@@ -92,7 +95,12 @@ class Tower(nn.Module, kw_only=True):
         return pooled.astype(jnp.float32)
 
     def tokens(
-        self, x: Array, mask: Array | None = None, keep: Array | None = None, train: bool = False
+        self,
+        x: Array,
+        mask: Array | None = None,
+        keep: Array | None = None,
+        train: bool = False,
+        keys: Key[Array, " b"] | None = None,
     ) -> tuple[Float[Array, "b n d"], Bool[Array, "b n"]]:
         """Tokens `[B, prefix + N, D]` in `dtype`, and which of them are real.
 
@@ -102,6 +110,7 @@ class Tower(nn.Module, kw_only=True):
             keep: ids `[B, K]` of the tokens that stay (FLIP, MAE), in the order in which they are given; -1 is an empty
                 slot, whose token is not real. A CLS always stays, comes first, and is not counted in the ids.
             train: whether dropout acts.
+            keys: each example's key for it; None: made of the `dropout` key, for the examples in their order.
         """
         raise NotImplementedError
 
@@ -168,7 +177,6 @@ class PatchTower(Tower, kw_only=True):
             self.cls_token = parameter(self, "cls", nn.initializers.normal(std), ("embed",), (self.width,))
         if self.pre_norm:
             self.norm_pre = layer_norm(eps=self.norm_eps, dtype=self.dtype)
-        self.drop = nn.Dropout(self.dropout)
 
     def _positions(self, grid: tuple[int, ...]) -> Float[Array, "n d"]:
         """Positions of the patches of `grid`, without the CLS's."""
@@ -181,7 +189,12 @@ class PatchTower(Tower, kw_only=True):
         return rows[tuple(slice(size) for size in grid)].reshape(-1, self.width)
 
     def tokens(
-        self, x: Array, mask: Array | None = None, keep: Int[Array, "b k"] | None = None, train: bool = False
+        self,
+        x: Array,
+        mask: Array | None = None,
+        keep: Int[Array, "b k"] | None = None,
+        train: bool = False,
+        keys: Key[Array, " b"] | None = None,
     ) -> tuple[Float[Array, "b n d"], Bool[Array, "b n"]]:
         patches, real = self.patches(x, mask)
         positions = self._positions(self.grid(x))
@@ -197,6 +210,7 @@ class PatchTower(Tower, kw_only=True):
             real = jnp.pad(real, ((0, 0), (1, 0)), constant_values=True)
         if self.pre_norm:
             tokens = self.norm_pre(tokens)
-        tokens = self.drop(constrain(tokens, *HIDDEN), deterministic=not train)
+        keys = dropout_keys(self, self.dropout, train, keys, len(tokens))
+        tokens = drop(constrain(tokens, *HIDDEN), self.dropout, keys, BEFORE_BLOCKS)
         all_real = mask is None and keep is None  # then attention needs no mask
-        return self.transformer(tokens, None if all_real else real, train), real
+        return self.transformer(tokens, None if all_real else real, train, keys), real

@@ -2,7 +2,8 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import field
-from typing import Any
+from functools import partial
+from typing import Any, NamedTuple
 
 import flax.linen as nn
 import jax
@@ -17,6 +18,13 @@ Batch = Mapping[str, Array]
 Weight = float | Callable[[Any], Any]
 
 
+class Keys(NamedTuple):
+    """The step's keys for what is masked and for what is dropped out; None where there is none."""
+
+    mask: PRNGKeyArray | None
+    dropout: PRNGKeyArray | None
+
+
 class Pretrainer(nn.Module):
     """Towers and objectives together.
 
@@ -26,7 +34,8 @@ class Pretrainer(nn.Module):
 
     Microbatches save memory and change nothing else: the encoders run over one part of the batch after another and are
     run again in the backward pass, while each loss is computed once, on the outputs of all (so a contrastive loss still
-    sees every pair). Loss and gradients are those of the whole batch, but for dropout, which is drawn per microbatch.
+    sees every pair). Loss and gradients are those of the whole batch: what is masked or dropped out of an example
+    belongs to it and not to the cut.
 
     Attributes:
         towers: the encoder of each modality. A tower that no objective reads is an error: its parameters would be
@@ -62,20 +71,21 @@ class Pretrainer(nn.Module):
         """
         views = self._views(batch)
         training = frozenset(name for name in self.towers if train and f"towers_{name}" not in still)
-        key = self._mask_key(views)
+        keys = self._keys(views, bool(training))
+        batch = {"index": jnp.arange(len(batch[views[0].modality])), **batch}
         if self.microbatches == 1 or self.is_initializing():
-            outputs = self._encode(views, batch, key, training)
+            outputs = self._encode(views, batch, keys, training)
         else:
             scan = nn.scan(
                 nn.remat(
-                    lambda self, _, part, key: (None, self._encode(views, part, key, training)),
+                    lambda self, _, part, keys: (None, self._encode(views, part, keys, training)),
                     prevent_cse=False,  # the scan itself keeps the recomputation apart
                 ),
                 variable_broadcast="params",
-                split_rngs={"params": False, "dropout": True},
+                split_rngs={"params": False},
                 in_axes=(0, nn.broadcast),  # pyright: ignore[reportArgumentType] (flax says int, and means a tree)
             )
-            _, outputs = scan(self, None, cut(batch, self.microbatches), key)
+            _, outputs = scan(self, None, cut(batch, self.microbatches), keys)
             outputs = glue(outputs)
         loss, metrics = jnp.zeros(()), {}
         for name, objective in self.objectives.items():
@@ -100,42 +110,44 @@ class Pretrainer(nn.Module):
             for modality in modalities
         }
 
-    def _encode(
-        self, views: tuple[View, ...], part: Batch, key: PRNGKeyArray | None, training: frozenset[str]
-    ) -> dict[str, Any]:
+    def _encode(self, views: tuple[View, ...], part: Batch, keys: Keys, training: frozenset[str]) -> dict[str, Any]:
         """Encodes each distinct view once, then does what each objective can do example by example."""
-        encoded = {view: self._encode_view(view, part, key, view.modality in training) for view in views}
+        encoded = {view: self._encode_view(view, part, keys, view.modality in training) for view in views}
         return {name: objective.per_example(encoded, part) for name, objective in self.objectives.items()}
 
-    def _encode_view(self, view: View, part: Batch, key: PRNGKeyArray | None, train: bool) -> Encoded:
+    def _encode_view(self, view: View, part: Batch, keys: Keys, train: bool) -> Encoded:
         tower, x, mask = self.towers[view.modality], part[view.modality], part.get(f"{view.modality}_mask")
         patches = patch_mask = keep = chosen = None
         seen = x
         if view.masking is not None:
-            assert key is not None
+            assert keys.mask is not None
             patches, patch_mask = tower.patches(x, mask)
-            draw = view.key(key), part["index"]
+            draw = view.key(keys.mask), part["index"]
             if isinstance(view.masking, Keep):
                 keep = view.masking.draw(*draw, patch_mask)
             else:
                 seen, chosen = view.masking.draw(*draw, patches, patch_mask)
-        tokens, token_mask = tower.tokens(seen, mask, keep, train=train)
+        each = None  # each example's key for dropout
+        if train and keys.dropout is not None:
+            each = jax.vmap(partial(jax.random.fold_in, view.key(keys.dropout)))(part["index"])
+        tokens, token_mask = tower.tokens(seen, mask, keep, train=train, keys=each)
         embedding = tower.pool(tokens, token_mask)
         return Encoded(
             tokens, token_mask, embedding, patches, patch_mask, keep, chosen, tuple(tower.grid(x)), tower.prefix
         )
 
-    def _mask_key(self, views: tuple[View, ...]) -> PRNGKeyArray | None:
-        """The step's key for masks, drawn outside the scan: inside, it would depend on the cut."""
+    def _keys(self, views: tuple[View, ...], train: bool) -> Keys:
+        """The step's keys, drawn outside the scan: inside, they would depend on the cut."""
+        dropout = self.make_rng("dropout") if train and self.has_rng("dropout") else None
         masked = [view.modality for view in views if view.masking is not None]
         if not masked:
-            return None
+            return Keys(None, dropout)
         if not self.has_rng("mask") and not self.is_initializing():
             raise UserError(
                 f"the objectives mask {_names(masked)} at random and were given no key: pass rngs={{'mask': key}} "
                 "(with train=False too; only embed() needs none)"
             )
-        return self.make_rng("mask" if self.has_rng("mask") else "params")
+        return Keys(self.make_rng("mask" if self.has_rng("mask") else "params"), dropout)
 
     def _views(self, batch: Batch) -> tuple[View, ...]:
         """The distinct views that the objectives read, after checking that they can be had."""

@@ -51,6 +51,7 @@ def test_its_training_step_traces_at_full_size(name):
     pretrainer, spec = built.pretrainer(), batch_spec(built.data, built.batch_size)
     state = abstract_state(pretrainer, built.optimizer, spec, mesh=mesh, ema=built.ema)
     step = make_train_step(pretrainer, built.optimizer, seed=0, total_steps=built.steps, ema=built.ema)
-    after, metrics = jax.eval_shape(step, state, spec)
+    with jax.set_mesh(mesh):
+        after, metrics = jax.eval_shape(step, state, spec)
     assert jax.tree.structure(after) == jax.tree.structure(state)
     assert {f"{objective}/loss" for objective in built.objectives} <= metrics.keys()

@@ -24,7 +24,7 @@ class ToyTower(nn.Module):
         self.positions = self.param("positions", nn.initializers.normal(1.0), (SIZES[self.modality], STEM))
         self.head = nn.Dense(EMBED)
 
-    def tokens(self, x: Any, mask: Any = None, keep: Any = None, train: bool = False) -> Any:
+    def tokens(self, x: Any, mask: Any = None, keep: Any = None, train: bool = False, keys: Any = None) -> Any:
         mask = jnp.ones(x.shape[:2], bool) if mask is None else mask
         x = self.stem(self.words(x) if self.modality == "text" else x) + self.positions
         if keep is not None:
