@@ -14,6 +14,7 @@ from typing import Any, Self
 import jax
 import numpy as np
 from flax.core import meta
+from jax.experimental import mesh_utils
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
 from mmjax.errors import UserError
@@ -32,11 +33,21 @@ RULES: dict[str, str] = {
 }
 
 
+# The same for activations. The width stays whole: a batch that is cut over `fsdp` can't have it cut over `fsdp` too.
+ACTIVATION_RULES: tuple[tuple[str, str | tuple[str, ...]], ...] = (
+    ("batch", BATCH_AXES),
+    ("mlp", "tensor"),
+    ("heads", "tensor"),
+)
+
+
 @dataclass(frozen=True)
 class Mesh:
     """The sizes of the mesh axes; -1 (at most once) takes the devices that the others leave.
 
     `data` replicates the parameters, `fsdp` shards them by rows of the batch, `tensor` shards the work of a layer.
+    On several slices, which are joined by a slow network, `data` goes over the slices and over what it has left within
+    each; `fsdp` and `tensor` stay within a slice. The losses are the same, so an experiment need not know.
     """
 
     data: int = -1
@@ -46,12 +57,24 @@ class Mesh:
     def build(self, devices: Sequence[Any] | None = None) -> jax.sharding.Mesh:
         """The mesh over `devices` (jax.Device; default: all of them, of all hosts).
 
-        Raises UserError where the sizes don't fit the number of devices; the message has sizes that do.
+        Raises UserError where the sizes don't fit the number of devices, or of slices; the message has sizes that do.
         """
         devices = jax.devices() if devices is None else list(devices)
-        return jax.make_mesh(
-            self.sizes(len(devices)), AXES, axis_types=(AxisType.Auto,) * len(AXES), devices=devices
-        )  # Auto: with Explicit axes a patchify reshape of a sharded batch is refused
+        sizes = self.sizes(len(devices))
+        types = (AxisType.Auto,) * len(AXES)  # with Explicit axes a patchify reshape of a sharded batch is refused
+        slices = len({getattr(device, "slice_index", 0) for device in devices})
+        if slices == 1:
+            return jax.make_mesh(sizes, AXES, axis_types=types, devices=devices)
+        data, fsdp, tensor = sizes
+        if data % slices:
+            raise UserError(
+                f"Mesh: data={data} on {slices} slices of {len(devices) // slices} devices. fsdp and tensor stay "
+                f"within a slice, so that data must be a multiple of {slices}: fsdp*tensor={fsdp * tensor} can be "
+                f"{_listed(_divisors(len(devices) // slices))}."
+            )
+        within, across = (data // slices, fsdp, tensor), (slices, 1, 1)
+        laid_out = mesh_utils.create_hybrid_device_mesh(within, across, devices, allow_split_physical_axes=True)
+        return jax.sharding.Mesh(laid_out, AXES, axis_types=types)
 
     def sizes(self, devices: int) -> tuple[int, int, int]:
         """The sizes of `data`, `fsdp`, `tensor` on so many devices, with the -1 filled in."""

@@ -14,7 +14,7 @@ from flax import struct
 from jaxtyping import Array, Float, Int, Key, PyTree
 
 from mmjax.errors import UserError
-from mmjax.mesh import batch_sharding, replicated, state_shardings
+from mmjax.mesh import ACTIVATION_RULES, batch_sharding, replicated, state_shardings
 from mmjax.optim import AdamW, Params, merge
 
 Batch = Mapping[str, Any]
@@ -153,7 +153,8 @@ def make_train_step(
             )
             return loss, (metrics, dict(model_state))
 
-        (loss, (metrics, model_state)), gradient = jax.value_and_grad(loss_of, has_aux=True)(trainable)
+        with nn.logical_axis_rules(ACTIVATION_RULES):
+            (loss, (metrics, model_state)), gradient = jax.value_and_grad(loss_of, has_aux=True)(trainable)
         grad_norms = _norms("grad_norm", gradient)
         good = jnp.isfinite(loss) & jnp.isfinite(grad_norms["grad_norm"])
 

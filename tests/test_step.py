@@ -3,16 +3,19 @@ import re
 from collections.abc import Callable
 from typing import Any, Literal
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax.sharding import PartitionSpec
 
 from mmjax.errors import UserError
-from mmjax.mesh import Mesh, put
+from mmjax.mesh import ACTIVATION_RULES, BATCH_AXES, Mesh, put
 from mmjax.models.audio import AudioTransformer
 from mmjax.models.decoder import Decoder
 from mmjax.models.image import ViT
+from mmjax.models.layers import constrain
 from mmjax.models.spectrogram import LogMel
 from mmjax.models.text import TextTransformer
 from mmjax.objectives.contrastive import Contrastive
@@ -309,9 +312,10 @@ def drawn_state(pretrainer: Pretrainer, mesh: jax.sharding.Mesh) -> TrainState:
 
 def test_towers_and_objectives_give_the_losses_of_one_device_on_every_mesh():
     pretrainer = real_pretrainer()
+    sizes = Mesh(data=8), Mesh(data=2, fsdp=2, tensor=2), Mesh(data=1, fsdp=4, tensor=2)
     runs = [
         train(TOTAL, pretrainer=pretrainer, mesh=mesh, state=drawn_state(pretrainer, mesh), batch=real_batch)[1]
-        for mesh in (one_device(), Mesh(data=8).build(), Mesh(data=2, fsdp=2, tensor=2).build())
+        for mesh in (one_device(), *(size.build() for size in sizes))
     ]
     parts = [name for name in runs[0][0] if name == "loss" or name.endswith("/loss")]
     assert len(parts) == 6
@@ -319,6 +323,32 @@ def test_towers_and_objectives_give_the_losses_of_one_device_on_every_mesh():
     assert (reference > 0).all()
     for losses in others:
         np.testing.assert_allclose(losses, reference, rtol=1e-5)
+
+
+def test_the_parameters_of_towers_are_cut_by_the_rules():
+    """Over `fsdp` and `tensor` both where a parameter has a width and hidden units, heads or a vocabulary."""
+    pretrainer, mesh = real_pretrainer(), Mesh(data=1, fsdp=4, tensor=2).build()
+    params = drawn_state(pretrainer, mesh).params
+    block = params["towers_image"]["transformer"]["blocks"]
+    in_eight = [block["mlp"]["in"]["kernel"], block["attention"]["out"]["kernel"]]
+    in_eight.append(params["towers_text"]["token"]["embedding"])
+    for leaf in in_eight:
+        assert {shard.data.size * 8 for shard in leaf.addressable_shards} == {leaf.size}
+    for leaf, parts in ((block["mlp"]["in"]["bias"], 2), (block["mlp"]["out"]["bias"], 4)):
+        assert {shard.data.size * parts for shard in leaf.addressable_shards} == {leaf.size}
+
+
+def test_activations_are_cut_by_the_rules():
+    mesh = Mesh(data=2, fsdp=2, tensor=2).build()
+    with jax.set_mesh(mesh), nn.logical_axis_rules(ACTIVATION_RULES):
+
+        def hidden(x):
+            return constrain(x, "batch", "length", "mlp")
+
+        x = jax.ShapeDtypeStruct((8, 3, 10), jnp.float32)
+        assert jax.jit(hidden).lower(x).compile().output_shardings.spec == PartitionSpec(BATCH_AXES, None, "tensor")
+        odd = jax.ShapeDtypeStruct((8, 3, 5), jnp.float32)  # 5 units can't be cut in two: they stay whole
+        assert jax.jit(hidden).lower(odd).compile().output_shardings.spec == PartitionSpec(BATCH_AXES)
 
 
 def test_the_compiled_step_passes_columns_round_and_holds_no_matrix_of_all_pairs():

@@ -3,6 +3,7 @@
 Parameters are fp32 and carry logical axis names; compute is in `dtype`; attention logits and their softmax are fp32.
 """
 
+import math
 from collections.abc import Callable, Iterable
 from functools import partial
 from typing import Any, Literal, cast
@@ -10,7 +11,6 @@ from typing import Any, Literal, cast
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
-from flax.linen.spmd import with_logical_constraint
 from jax.typing import DTypeLike
 from jaxtyping import Array, Bool, Float, Int, Key
 
@@ -42,8 +42,15 @@ def unknown(field: str, value: object, allowed: Iterable[str]) -> ValueError:
 
 
 def constrain(x: Array, *names: str | None) -> Array:
-    """Asks for a sharding by logical axis names; does nothing where no rules are set."""
-    return with_logical_constraint(x, names)
+    """Asks for a sharding by logical axis names; does nothing where no rules (`nn.logical_axis_rules`) or no mesh are
+    set. A dimension that the mesh's axes don't divide stays whole, as it does in parameters."""
+    mesh, rules = jax.sharding.get_abstract_mesh(), dict(nn.get_logical_axis_rules())
+    if mesh.empty or not rules:
+        return x
+    axes = [rules.get(name) if name else None for name in names]
+    sizes = [math.prod(mesh.shape[part] for part in jax.tree.leaves(axis)) for axis in axes]
+    fitting = [axis if n % size == 0 else None for axis, size, n in zip(axes, sizes, x.shape, strict=True)]
+    return jax.lax.with_sharding_constraint(x, jax.sharding.PartitionSpec(*fitting))
 
 
 def parameter(
