@@ -44,6 +44,7 @@ setup(
     ],
     extras_require={
         "demo": DEMO,
+        "plan": ["libtpu>=0.0.40", "matplotlib>=3.8"],  # compiles for TPUs, on any Linux machine
         "tpu": ["jax[tpu]"],
         "cuda": ["jax[cuda13]"],
         "parquet": ["pyarrow>=15"],
@@ -52,6 +53,7 @@ setup(
             *DEMO,
             "beartype>=0.18",
             "hypothesis>=6.100",
+            "libtpu>=0.0.40; sys_platform == 'linux' and platform_machine == 'x86_64'",
             "pyarrow>=15",
             "pyright>=1.1.400",
             "pytest>=8",

@@ -1,4 +1,4 @@
-"""The command line: `mmjax train`, `evaluate`, `show`, `prepare`."""
+"""The command line: `mmjax train`, `evaluate`, `plan`, `show`, `prepare`."""
 
 import argparse
 import dis
@@ -55,6 +55,17 @@ examples:
   mmjax show experiments/clip.py:tiny towers.image.depth=6          # with overrides
   mmjax show experiments/clip.py:tiny runs/clip_tiny                # where the two differ
   mmjax show runs/clip_tiny experiments/clip.py:tiny batch_size=64  # overrides are of the last one named
+"""
+PLAN = """\
+examples:
+  mmjax plan experiments/siglip.py --topology v5e:16x16
+  mmjax plan experiments/siglip.py --topology v5e:16x16 --slices 2 batch_size=65536
+  mmjax plan experiments/clip.py:vit_l14 --topology v5e:8x8,v5e:8x16,v5e:16x16 --picture scaling.png --json plan.json
+  mmjax plan experiments/clip.py:tiny --topology cpu:8                       # this machine; needs no TPU compiler
+
+The train step is compiled for a pod that need not be there (pip install libtpu), about a minute for each topology.
+Bytes and collectives are the compiler's. The time of a step is a roofline's: products at the chip's peak, after them
+all else at the speed of its memory, the network beside both. It is a guide to compare by, not a promise.
 """
 PREPARE = """\
 examples:
@@ -136,6 +147,15 @@ def parsers() -> tuple[argparse.ArgumentParser, dict[str, Command]]:
     show = add("show", help="print an experiment, or where two differ", epilog=SHOW, formatter_class=layout)
     show.add_argument("experiments", metavar="EXPERIMENT", nargs="+", help="FILE[:NAME], WORKDIR, or PATH=VALUE")
 
+    plan = add("plan", help="whether it fits on a pod, and how fast it is", epilog=PLAN, formatter_class=layout)
+    plan.add_argument("experiment", metavar="FILE[:NAME]", help="an experiment, or a workdir's")
+    plan.add_argument("overrides", metavar="PATH=VALUE", nargs="*", help="a value to set, microbatches=4")
+    plan.add_argument("--topology", metavar="NAME", required=True, help="v5e:16x16, or several: v5e:8x8,v5e:16x16")
+    plan.add_argument("--slices", metavar="N", type=int, default=1, help="of that topology each (default: 1)")
+    plan.add_argument("--json", metavar="FILE", help="write the numbers to a file")
+    plan.add_argument("--picture", metavar="FILE", help="draw memory and speed as a PNG")
+    plan.add_argument("--no-remedies", action="store_true", help="where it doesn't fit, don't try what would")
+
     prepare = add("prepare", help="build a dataset", epilog=PREPARE, formatter_class=layout)
     prepare.add_argument("dataset", metavar="DATASET", help="a TFDS name, name or name/config")
     prepare.add_argument("--data-dir", metavar="DIR", help="default: $TFDS_DATA_DIR, or ~/tensorflow_datasets")
@@ -143,6 +163,7 @@ def parsers() -> tuple[argparse.ArgumentParser, dict[str, Command]]:
     return main_parser, {
         "train": (train, run_train),
         "evaluate": (evaluate, run_evaluate),
+        "plan": (plan, run_plan),
         "show": (show, run_show),
         "prepare": (prepare, run_prepare),
     }
@@ -177,6 +198,28 @@ def run_evaluate(arguments: argparse.Namespace) -> None:
         step=arguments.step,
         evaluators=arguments.evaluators,
         json_path=arguments.json,
+    )
+
+
+def run_plan(arguments: argparse.Namespace) -> None:
+    import jax
+
+    names = arguments.topology.split(",")
+    devices = max((int(name[4:]) for name in names if name.startswith("cpu:") and name[4:].isdecimal()), default=1)
+    jax.config.update("jax_platforms", "cpu")  # a TPU or GPU that is there stays free for others
+    jax.config.update("jax_num_cpu_devices", max(1, devices))
+
+    from mmjax.experiment import experiment_name, load_experiment
+    from mmjax.plan import plan_topologies
+
+    plan_topologies(
+        load_experiment(arguments.experiment, arguments.overrides),
+        names,
+        slices=arguments.slices,
+        name=experiment_name(arguments.experiment),
+        remedies=not arguments.no_remedies,
+        json_path=arguments.json,
+        picture=arguments.picture,
     )
 
 

@@ -63,8 +63,6 @@ class Mesh:
         sizes = self.sizes(len(devices))
         types = (AxisType.Auto,) * len(AXES)  # with Explicit axes a patchify reshape of a sharded batch is refused
         slices = len({getattr(device, "slice_index", 0) for device in devices})
-        if slices == 1:
-            return jax.make_mesh(sizes, AXES, axis_types=types, devices=devices)
         data, fsdp, tensor = sizes
         if data % slices:
             raise UserError(
@@ -72,8 +70,14 @@ class Mesh:
                 f"within a slice, so that data must be a multiple of {slices}: fsdp*tensor={fsdp * tensor} can be "
                 f"{_listed(_divisors(len(devices) // slices))}."
             )
-        within, across = (data // slices, fsdp, tensor), (slices, 1, 1)
-        laid_out = mesh_utils.create_hybrid_device_mesh(within, across, devices, allow_split_physical_axes=True)
+        # An axis may be a part of a side of the pod (fsdp=8 of 16x16), which jax.make_mesh refuses on some pods.
+        split = {"allow_split_physical_axes": True}
+        if slices == 1:
+            laid_out = mesh_utils.create_device_mesh(sizes, devices, **split)
+        else:
+            laid_out = mesh_utils.create_hybrid_device_mesh(
+                (data // slices, fsdp, tensor), (slices, 1, 1), devices, **split
+            )
         return jax.sharding.Mesh(laid_out, AXES, axis_types=types)
 
     def sizes(self, devices: int) -> tuple[int, int, int]:
@@ -115,6 +119,11 @@ def _listed(numbers: list[int]) -> str:
 def host() -> tuple[int, int]:
     """This process's index, and the number of processes."""
     return jax.process_index(), jax.process_count()
+
+
+def hosts_of(devices: Sequence[Any]) -> int:
+    """The number of hosts that devices (of a pod that need not be there) belong to."""
+    return len({device.process_index for device in devices})
 
 
 def check_batch(batch_size: int, mesh: jax.sharding.Mesh, microbatches: int = 1) -> None:

@@ -35,6 +35,8 @@ ARROWS = {
     "serialization": {"configs", "__init__"} | BOTTOM,
     "fit": {"data"} | OBJECTIVES,
     "experiment": {"fit"} | MIDDLE | GRAPH | OBJECTIVES,
+    "planning": {"planning", "data", "mesh"} | BOTTOM,
+    "plan": {"planning", "experiment", "workdir"} | MIDDLE | GRAPH | OBJECTIVES,
     "show": {"experiment"} | MIDDLE | GRAPH | OBJECTIVES,
     "interruption": BOTTOM,  # these five are the loop's own
     "log": {"metrics", "progress"} | BOTTOM,
@@ -46,7 +48,7 @@ ARROWS = {
     | MIDDLE
     | GRAPH
     | OBJECTIVES,
-    "__main__": {"train", "evaluate", "show", "experiment", "data", "__init__"} | BOTTOM,
+    "__main__": {"train", "evaluate", "plan", "show", "experiment", "data", "__init__"} | BOTTOM,
 }
 
 

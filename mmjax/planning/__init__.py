@@ -1,0 +1,1 @@
+"""What `mmjax plan` is made of: pods that aren't there, and how a compiled step is counted."""
