@@ -44,7 +44,7 @@ setup(
     ],
     extras_require={
         "demo": DEMO,
-        "plan": ["libtpu>=0.0.40", "matplotlib>=3.8"],  # compiles for TPUs, on any Linux machine
+        "plan": ["jax[tpu]", "matplotlib>=3.8"],  # the TPU's compiler, which runs on any Linux machine
         "tpu": ["jax[tpu]"],
         "cuda": ["jax[cuda13]"],
         "parquet": ["pyarrow>=15"],
@@ -53,7 +53,7 @@ setup(
             *DEMO,
             "beartype>=0.18",
             "hypothesis>=6.100",
-            "libtpu>=0.0.40; sys_platform == 'linux' and platform_machine == 'x86_64'",
+            "jax[tpu]; sys_platform == 'linux' and platform_machine == 'x86_64'",  # to plan for one
             "pyarrow>=15",
             "pyright>=1.1.400",
             "pytest>=8",

@@ -63,7 +63,7 @@ examples:
   mmjax plan experiments/clip.py:vit_l14 --topology v5e:8x8,v5e:8x16,v5e:16x16 --picture scaling.png --json plan.json
   mmjax plan experiments/clip.py:tiny --topology cpu:8                       # this machine; needs no TPU compiler
 
-The train step is compiled for a pod that need not be there (pip install libtpu), about a minute for each topology.
+The train step is compiled for a pod that need not be there (pip install "jax[tpu]"), about a minute for each topology.
 Bytes and collectives are the compiler's. The time of a step is a roofline's: products at the chip's peak, after them
 all else at the speed of its memory, the network beside both. It is a guide to compare by, not a promise.
 """

@@ -57,7 +57,7 @@ def plan(
     where = pod(topology, slices)
     experiment: Experiment = build(config)
     say(f"compiling for {topology}" + (f" x {slices} slices" if slices > 1 else ""))
-    found = _compiled(experiment, where)
+    found = _compiled(experiment, where, say)
     result = Plan(
         experiment=name,
         topology=topology,
@@ -142,7 +142,7 @@ class _Compiled:
     text: str | None
 
 
-def _compiled(experiment: Experiment, where: Pod) -> _Compiled:
+def _compiled(experiment: Experiment, where: Pod, say: Callable[[str], None]) -> _Compiled:
     mesh, state, batch, traced = _traced(experiment, where)
     held = {
         "parameters": _held(state.params),
@@ -166,7 +166,14 @@ def _compiled(experiment: Experiment, where: Pod) -> _Compiled:
     memory = Memory(**held, temporaries=sizes.temp_size_in_bytes, code=sizes.generated_code_size_in_bytes)
     # What a TPU's compiler gives, fits: it fails otherwise. A CPU's doesn't look.
     fits = not where.local or memory.needed <= memory.limit
-    return _Compiled(mesh, memory, flops, fits, compiled.as_text())
+    try:
+        text = compiled.as_text()
+    except Exception as error:  # as above
+        reason = str(error).splitlines()[0]
+        say(f'no times and collectives: jax can\'t read this compiler\'s programs ({reason}); pip install "jax[tpu]" '
+            "has the one that fits")  # fmt: skip
+        text = None
+    return _Compiled(mesh, memory, flops, fits, text)
 
 
 def _traced(experiment: Experiment, where: Pod) -> tuple[jax.sharding.Mesh, Any, Any, Any]:
@@ -252,7 +259,7 @@ def _remedies(config: fdl.Config, where: Pod, memory: Memory, say: Callable[[str
                 override(changed, assignment)
             say(f"does it fit with {' '.join(overrides)}?")
             try:
-                found = _compiled(build(changed), where)
+                found = _compiled(build(changed), where, say)
             except UserError:  # a batch that the mesh doesn't divide any more
                 continue
             yield Remedy(overrides, found.fits, found.memory.needed)

@@ -109,11 +109,12 @@ def _described(topology: str, kind: str, slices: int) -> Sequence[Any]:
     if kind == "v4":
         options["chip_config_name"] = "megacore"  # one device a chip, as it is run
     os.environ.setdefault("TPU_SKIP_MDS_QUERY", "1")  # or it waits for a server that only a TPU's host has
+    os.environ.setdefault("ALLOW_MULTIPLE_LIBTPU_LOAD", "1")  # or one process of a machine at a time could plan
     try:
         import libtpu  # noqa: F401  # pyright: ignore[reportMissingImports]
     except ImportError as error:
         raise UserError(
-            f"--topology {topology} needs the TPU compiler, which runs without a TPU: pip install libtpu\n"
+            f'--topology {topology} needs the TPU compiler, which runs without a TPU: pip install "jax[tpu]"\n'
             "(--topology cpu:8 works without it)"
         ) from error
     try:
@@ -121,6 +122,8 @@ def _described(topology: str, kind: str, slices: int) -> Sequence[Any]:
             return topologies.get_topology_desc(platform="tpu", topology_name=topology, **options).devices
     except Exception as error:  # the compiler's own, of several classes
         reason = str(error).strip().splitlines()[0]
+        if "INVALID_ARGUMENT" not in reason:
+            raise UserError(f"the TPU compiler can't describe {topology}: {reason}") from error
         raise UserError(
             f"unknown topology {topology!r} ({reason}){nearest(topology, _names())}; there are\n{known()}"
         ) from error

@@ -15,8 +15,10 @@ BITS = {"pred": 8, "bf16": 16, "c64": 64, "c128": 128}  # the others say it: f32
 COLLECTIVES = ("all-gather", "all-reduce", "reduce-scatter", "collective-permute", "all-to-all")
 # What moves nothing: names, views, and what holds other instructions, which are counted themselves.
 FREE = {"parameter", "get-tuple-element", "tuple", "bitcast", "constant", "while", "conditional", "call", "iota"}
+FREE |= {"send", "send-done", "recv", "recv-done"}  # to a host and back
 FREE |= {"after-all", "partition-id", "replica-id", "opt-barrier", "copy-done", "async-done", "async-update"}
 PRODUCTS = {"dot", "convolution"}
+BETWEEN_SLICES = {"ALL_REDUCE": "all-reduce", "ONE_TO_ONE": "collective-permute"}
 
 _HEAD = re.compile(r"^(ENTRY )?%?([\w.\-]+) \(.*\{$")
 _LINE = re.compile(r"^\s+(ROOT )?%?([\w.\-]+) = (.*)$")
@@ -244,6 +246,9 @@ def _written(result: Instruction, inside: Computation) -> int:
 
 def _collective(instruction: Instruction, computation: str) -> str | None:
     """The kind of collective that an instruction is (its start, where it has a start and an end), or None."""
+    if instruction.opcode == "send":  # between slices a TPU's hosts do it
+        kind = re.search(r'_xla_megascale_transfer_type="(\w+)"', instruction.rest)
+        return BETWEEN_SLICES.get(kind[1], "send") if kind else None
     kind = instruction.opcode.removesuffix("-start")
     if kind not in COLLECTIVES or instruction.opcode.endswith("-done"):
         return None
@@ -255,12 +260,16 @@ def _summed(found: dict[Any, tuple[Instruction, int]], axes: dict[str, int], sli
     """The collectives by kind and axes, with the bytes that a chip sends."""
     sums: dict[tuple[str, tuple[str, ...], bool], tuple[int, float]] = {}
     for (kind, *_), (instruction, times) in found.items():
-        groups = _groups(instruction.rest, math.prod(axes.values()))
-        over, size, slow = _over(groups, axes, slices)
+        if instruction.opcode == "send":
+            over, size, slow = tuple(axes)[:1], slices, True
+        else:
+            over, size, slow = _over(_groups(instruction.rest, math.prod(axes.values())), axes, slices)
         if size < 2:
             continue
         sizes = _sizes(instruction.type, fast=True)
-        if instruction.opcode.endswith("-start"):  # operand and result: the larger is what is gathered
+        if instruction.opcode == "send" or instruction.opcode.endswith(
+            "-start"
+        ):  # operand and result: the larger is what is gathered
             sizes = [max(sizes, default=0)]
         payload = sum(sizes)
         if kind == "reduce-scatter" and instruction.opcode.startswith("reduce-scatter"):
