@@ -247,8 +247,8 @@ def _written(result: Instruction, inside: Computation) -> int:
 def _collective(instruction: Instruction, computation: str) -> str | None:
     """The kind of collective that an instruction is (its start, where it has a start and an end), or None."""
     if instruction.opcode == "send":  # between slices a TPU's hosts do it
-        kind = re.search(r'_xla_megascale_transfer_type="(\w+)"', instruction.rest)
-        return BETWEEN_SLICES.get(kind[1], "send") if kind else None
+        transfer = re.search(r'_xla_megascale_transfer_type="(\w+)"', instruction.rest)
+        return BETWEEN_SLICES.get(transfer[1], "send") if transfer else None
     kind = instruction.opcode.removesuffix("-start")
     if kind not in COLLECTIVES or instruction.opcode.endswith("-done"):
         return None
@@ -267,9 +267,7 @@ def _summed(found: dict[Any, tuple[Instruction, int]], axes: dict[str, int], sli
         if size < 2:
             continue
         sizes = _sizes(instruction.type, fast=True)
-        if instruction.opcode == "send" or instruction.opcode.endswith(
-            "-start"
-        ):  # operand and result: the larger is what is gathered
+        if instruction.opcode.endswith(("send", "-start")):  # operand and result: the larger is what is gathered
             sizes = [max(sizes, default=0)]
         payload = sum(sizes)
         if kind == "reduce-scatter" and instruction.opcode.startswith("reduce-scatter"):

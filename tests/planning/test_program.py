@@ -17,11 +17,11 @@ def mesh():
     return Mesh(**AXES).build()
 
 
-def compiled(mesh, function, spec):
+def compiled(mesh, function, spec) -> str:
     """The text of `function`, run on each device's part of an fp32 [8 N] vector cut by `spec`."""
     mapped = jax.shard_map(function, mesh=mesh, in_specs=spec, out_specs=spec, check_vma=False)
     x = jax.ShapeDtypeStruct((8 * N,), jnp.float32, sharding=NamedSharding(mesh, spec))
-    return jax.jit(mapped).lower(x).compile().as_text()
+    return str(jax.jit(mapped).lower(x).compile().as_text())
 
 
 def one(text, slices=1) -> Collective:
@@ -120,7 +120,7 @@ ENTRY %main (p: f32[100]) -> f32[100] {
 
 
 def traffic(function, *arguments):
-    return read(jax.jit(function).lower(*arguments).compile().as_text(), {"data": 1})
+    return read(str(jax.jit(function).lower(*arguments).compile().as_text()), {"data": 1})
 
 
 def test_what_passes_through_memory():
