@@ -13,6 +13,7 @@ import orbax.checkpoint as ocp
 from etils import epath
 from flax.traverse_util import flatten_dict, unflatten_dict
 
+from mmjax import hosts
 from mmjax.errors import UserError
 
 T = TypeVar("T")
@@ -62,7 +63,7 @@ class Checkpointer:
         """
         if step in self.steps():
             return False
-        self._check_space(state)
+        hosts.first(lambda: self._check_space(state))
         with self._writing("save"):
             return self._manager.save(step, args=ocp.args.PyTreeSave(_nested(state)))
 

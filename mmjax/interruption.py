@@ -3,6 +3,7 @@
 import os
 import signal
 import threading
+from collections.abc import Callable
 from types import FrameType
 from typing import Any, Self
 
@@ -15,9 +16,12 @@ class Interruption:
     In a thread other than the main one, signals are left as they are.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, agree: Callable[[int], int] = int) -> None:
+        """agree: of several hosts, takes the signal heard here (0: none) and gives the one that all go by."""
         self._before: dict[signal.Signals, Any] = {}
-        self.signal: signal.Signals | None = None
+        self._agree = agree
+        self._agreed = 0
+        self.signal: signal.Signals | None = None  # heard here
 
     def _heard(self, number: int, frame: FrameType | None) -> None:
         if self.signal is not None:
@@ -35,8 +39,13 @@ class Interruption:
         for number, handler in self._before.items():
             signal.signal(number, handler)
 
+    def asked(self) -> bool:
+        """Whether to stop now; the same on all hosts, which must all ask, and equally often."""
+        self._agreed = self._agreed or self._agree(self.signal or 0)
+        return bool(self._agreed)
+
     def end(self) -> BaseException:
         """What to raise once the state is saved, so that the program ends as the signal would have ended it."""
-        if self.signal is signal.SIGTERM:
+        if self._agreed == signal.SIGTERM:
             return SystemExit(128 + signal.SIGTERM)
         return KeyboardInterrupt()

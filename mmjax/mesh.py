@@ -1,7 +1,4 @@
-"""Where arrays live: the device mesh, the rules that lay parameters and batches out on it, and the way there.
-
-The only file that knows how many hosts (processes) there are.
-"""
+"""Where arrays live: the device mesh, the rules that lay parameters and batches out on it, and the way there."""
 
 import math
 import queue
@@ -114,16 +111,6 @@ def _divisors(n: int) -> list[int]:
 
 def _listed(numbers: list[int]) -> str:
     return " or ".join(filter(None, [", ".join(map(str, numbers[:-1])), str(numbers[-1])]))
-
-
-def host() -> tuple[int, int]:
-    """This process's index, and the number of processes."""
-    return jax.process_index(), jax.process_count()
-
-
-def hosts_of(devices: Sequence[Any]) -> int:
-    """The number of hosts that devices (of a pod that need not be there) belong to."""
-    return len({device.process_index for device in devices})
 
 
 def check_batch(batch_size: int, mesh: jax.sharding.Mesh, microbatches: int = 1) -> None:

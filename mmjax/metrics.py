@@ -25,30 +25,37 @@ class Metrics:
     finite is null. `tensorboard/train` and `tensorboard/<split>` have the same under the same names.
     """
 
-    def __init__(self, workdir: Path, *, step: int = 0, wandb: str | None = None, config: Any = None):
+    def __init__(
+        self, workdir: Path, *, step: int = 0, wandb: str | None = None, config: Any = None, writes: bool = True
+    ):
         """Goes on after `step`: lines of later steps, left by a run that was cut off, are dropped.
 
         wandb: the project to mirror everything to; needs the extra `wandb` (UserError without it). config: shown there.
+        writes: False (of several hosts one writes) only remembers evaluations, and leaves the workdir as it is.
         """
-        workdir.mkdir(parents=True, exist_ok=True)
-        self._path, self._step = workdir / FILE, step
+        self._step, self._writes = step, writes
         kept = [line for line in read(workdir) if line["step"] <= step] if step else []
-        _rewrite(self._path, kept)
         self.seconds: float = max((line.get("seconds") or 0.0 for line in kept), default=0.0)  # of training, before
-        self._file = self._path.open("a", encoding="utf-8")
         self._evaluations = {(line["step"], line["split"]): line for line in kept if "split" in line}
         self._tensorboard = workdir / TENSORBOARD
         self._writers: dict[str, FileWriter] = {}
-        self._wandb = _wandb_run(wandb, workdir, config) if wandb else None
+        self._wandb = None
+        if writes:
+            workdir.mkdir(parents=True, exist_ok=True)
+            _rewrite(workdir / FILE, kept)
+            self._file = (workdir / FILE).open("a", encoding="utf-8")
+            self._wandb = _wandb_run(wandb, workdir, config) if wandb else None
 
     def write(self, step: int, values: Mapping[str, float], split: str | None = None) -> None:
         """One line of `values`; `split` marks those of an evaluation."""
         line: dict[str, Any] = {"step": step} | ({"split": split} if split else {})
         line |= {name: value if math.isfinite(value) else None for name, value in values.items()}
-        self._file.write(json.dumps(line, ensure_ascii=False, allow_nan=False) + "\n")
-        self._file.flush()
         if split:
             self._evaluations[step, split] = line
+        if not self._writes:
+            return
+        self._file.write(json.dumps(line, ensure_ascii=False, allow_nan=False) + "\n")
+        self._file.flush()
         # Not add_scalar: it would write `image->text/R@1` as `image-_text/R_1`, which TensorBoard doesn't ask for.
         summary = Summary(value=[Summary.Value(tag=name, simple_value=value) for name, value in values.items()])
         writer = self._writer(split or "train")
@@ -75,7 +82,8 @@ class Metrics:
         return self._writers[run]
 
     def close(self) -> None:
-        self._file.close()
+        if self._writes:
+            self._file.close()
         for writer in self._writers.values():
             writer.close()
         if self._wandb is not None:

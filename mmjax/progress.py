@@ -19,14 +19,15 @@ class Progress:
     the pace since the second step (the first one compiles), evaluations and saves included.
     """
 
-    def __init__(self, steps: int, start: int, console: Console | None = None):
-        self.console = console or Console(highlight=False)
+    def __init__(self, steps: int, start: int, console: Console | None = None, quiet: bool = False):
+        """quiet: says nothing at all (of several hosts one speaks)."""
+        self.console = console or Console(highlight=False, quiet=quiet)
         self._steps, self._start = steps, start
         self._began: float | None = None
         self._live: progress.Progress | None = None
 
     def __enter__(self) -> Self:
-        if self.console.is_terminal:
+        if self.console.is_terminal and not self.console.quiet:
             self._live = progress.Progress(
                 progress.TextColumn("step {task.completed:,.0f}/{task.total:,.0f}"),
                 progress.BarColumn(),

@@ -2,12 +2,13 @@
 
 import json
 import time
+from functools import partial
 from pathlib import Path
 
 import fiddle as fdl
 import jax
 
-from mmjax import serialization
+from mmjax import hosts, serialization
 from mmjax.checkpoint import Checkpointer, latest_step
 from mmjax.data.pipeline import batch_spec, batches
 from mmjax.evaluate import Embedder, evaluate
@@ -15,7 +16,7 @@ from mmjax.experiment import Experiment, build
 from mmjax.initial import initialised
 from mmjax.interruption import Interruption
 from mmjax.log import Log
-from mmjax.mesh import check_batch, device_prefetch, host
+from mmjax.mesh import check_batch, device_prefetch
 from mmjax.metrics import Metrics
 from mmjax.progress import Progress, duration, tables
 from mmjax.step import TrainState, abstract_state, compile_train_step, init_state, make_train_step, with_params
@@ -34,6 +35,8 @@ def train(
 ) -> TrainState:
     """Trains an experiment, or goes on with it where its workdir stopped; gives the last state.
 
+    Every host of a run on several calls it alike (`hosts`): all compute and save, host 0 writes and speaks.
+
     name: what the experiment is called, kept beside it for people. fork: go on from the checkpoint of a different
     experiment. profile: a trace of these steps, the first and the last, goes to `<workdir>/profile`. wandb: the project
     to mirror metrics to.
@@ -44,22 +47,26 @@ def train(
     """
     began, workdir = time.perf_counter(), Path(workdir)
     use_compilation_cache()
+    hosts.join()
     experiment: Experiment = build(config)
     steps, size, seed, ema = experiment.steps, experiment.batch_size, experiment.seed, experiment.ema
     mesh = experiment.mesh.build()
     check_batch(size, mesh, experiment.microbatches)
+    mine = hosts.reader(mesh, size)
     record(config, workdir, name, fork)
-    data = prepared(experiment.data, workdir)
-    start = latest_step(workdir) or 0
+    data = prepared(experiment.data, workdir, ("train",))
+    start = hosts.first(lambda: latest_step(workdir)) or 0
+    lead = hosts.leads()
+    written = partial(Metrics, workdir, step=start, wandb=wandb, config=json.loads(serialization.dumps(config, name)))
     pretrainer, optimizer, spec = experiment.pretrainer(), experiment.optimizer, batch_spec(experiment.data, size)
 
     with (
         jax.set_mesh(mesh),
         Checkpointer(workdir, keep=experiment.keep) as checkpoints,
-        Metrics(workdir, step=start, wandb=wandb, config=json.loads(serialization.dumps(config, name))) as metrics,
-        Progress(steps, start) as progress,
+        hosts.together(partial(written, writes=lead)) as metrics,
+        Progress(steps, start, quiet=not lead) as progress,
         Trace(profile, workdir, start, steps) as trace,
-        Interruption() as interruption,
+        Interruption(hosts.Largest(mesh)) as interruption,
     ):
         if start:
             progress.say(f"{workdir} goes on after step {start}")
@@ -67,7 +74,7 @@ def train(
         else:
             state = init_state(pretrainer, optimizer, spec, seed=seed, mesh=mesh, ema=ema)
             if experiment.init:
-                state = with_params(state, initialised(jax.device_get(state.params), experiment, progress.say))
+                state = with_params(state, initialised(hosts.whole(state.params), experiment, progress.say))
         train_step = make_train_step(pretrainer, optimizer, seed=seed, total_steps=steps, ema=ema)
         train_step = compile_train_step(train_step, state, mesh)
         embedder = Embedder(pretrainer, data, mesh, size)
@@ -77,7 +84,8 @@ def train(
             due = [e for e in experiment.evaluators if last or e.when == "always"]
             if not due or not (last or (experiment.evaluate_every and step % experiment.evaluate_every == 0)):
                 return False
-            if not {e.split for e in due} <= metrics.evaluations(step).keys():  # else done before the run was cut off
+            known = hosts.first(lambda: list(metrics.evaluations(step)))
+            if not {e.split for e in due} <= set(known):  # else done before the run was cut off
                 params = state.params if state.ema is None else state.ema
                 found = lambda split, values: metrics.write(step, values, split)  # noqa: E731
                 evaluate(embedder, params, due, step=step, workdir=workdir, found=found)
@@ -86,7 +94,7 @@ def train(
         done = start
         if start:
             evaluate_if_due(start)
-        source = batches(data, batch_size=size, seed=seed, step=start, host=host())
+        source = batches(data, batch_size=size, seed=seed, step=start, host=mine)
         with (
             device_prefetch(source, mesh) as stream,
             Log(metrics, progress, stream, experiment.log_every, size, last=steps) as log,
@@ -104,16 +112,19 @@ def train(
                     progress.say(f"first step after {time.perf_counter() - began:.1f} s")
                 if step == steps:
                     log.flush()
-                if step % experiment.save_every == 0 or step == steps or interruption.signal:
+                stop = interruption.asked()
+                if step % experiment.save_every == 0 or step == steps or stop:
                     checkpoints.save(step, state)
-                if interruption.signal:
+                if stop:
                     break
                 if evaluate_if_due(step):
                     log.restart(step)
         checkpoints.wait()
         results = metrics.evaluations(done)
+        stopped = interruption.asked()
 
-    if interruption.signal:
+    hosts.wait()
+    if stopped:
         progress.say(f"stopped after step {done} of {steps}, which is saved. To go on:\n  {going_on(workdir)}")
         raise interruption.end()
     for table in tables(results, done):

@@ -4,30 +4,40 @@ import os
 import shlex
 import shutil
 import sys
+import time
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 import fiddle as fdl
 import jax
 
-from mmjax import serialization
+from mmjax import hosts, serialization
 from mmjax.checkpoint import latest_step
 from mmjax.configs import Difference, short
 from mmjax.data.pipeline import Mixture, Prepared, prepare
-from mmjax.data.tokenizers import load_tokenizers, save_tokenizers
+from mmjax.data.tokenizers import Tokenizer, load_tokenizers, save_tokenizers
 from mmjax.errors import UserError
 from mmjax.experiment import RECORD, diff, unresumable
 
 TOKENIZERS = "tokenizers"
+PATIENCE = 30  # seconds until what host 0 writes is seen on the others: a network disk may take some
 
 
 def record(config: fdl.Config, workdir: Path, name: str = "", fork: bool = False) -> None:
     """Writes `experiment.json`, if nothing was trained yet or the experiment may go on here (`experiment.MAY_CHANGE`).
 
     fork: go on with `config` from the checkpoint of another experiment; the old record stays as `experiment.json.old`.
+    Of several hosts the first one writes, and the others wait until they see it.
 
     Raises:
-        UserError: the workdir belongs to another experiment (the message shows where they differ), or can't be written.
+        UserError: the workdir belongs to another experiment (the message shows where they differ), or can't be written,
+            or not all hosts see the same one.
     """
+    hosts.first(lambda: _record(config, workdir, name, fork))
+    _check_seen(workdir)
+
+
+def _record(config: fdl.Config, workdir: Path, name: str, fork: bool) -> None:
     path, trained = workdir / RECORD, latest_step(workdir) is not None
     if trained and not path.exists():
         raise UserError(f"{workdir} has checkpoints but no {RECORD} that says whose: give another --workdir")
@@ -49,6 +59,25 @@ def record(config: fdl.Config, workdir: Path, name: str = "", fork: bool = False
         raise UserError(f"{workdir} can't be written to ({error.strerror}): give another --workdir") from error
 
 
+def _check_seen(workdir: Path) -> None:
+    written = hosts.first(lambda: _contents(workdir / RECORD))
+
+    def look() -> None:
+        deadline = time.monotonic() + PATIENCE
+        while _contents(workdir / RECORD) != written:
+            if time.monotonic() > deadline:
+                raise UserError(
+                    f"{workdir} isn't the one that host 0 writes to: give a --workdir on a disk that all hosts share"
+                )
+            time.sleep(0.1)
+
+    hosts.together(look)
+
+
+def _contents(path: Path) -> str | None:
+    return path.read_text(encoding="utf-8") if path.exists() else None
+
+
 def _refusal(workdir: Path, differences: list[Difference]) -> str:
     lines = [f"  {d.path}: {short(d.left)} there, {short(d.right)} here" for d in differences]
     return (
@@ -58,13 +87,31 @@ def _refusal(workdir: Path, differences: list[Difference]) -> str:
     )
 
 
-def prepared(data: Mixture, workdir: Path) -> Prepared:
-    """The mixture made ready, with the tokenizers that the workdir keeps; else found or trained now, and kept there."""
-    kept = load_tokenizers(workdir / TOKENIZERS)
-    ready = prepare(data, tokenizers=kept, progress=sys.stdout.isatty())
-    if ready.chains.tokenizers.keys() - kept.keys():
-        save_tokenizers(ready.chains.tokenizers, workdir / TOKENIZERS)
-    return ready
+def prepared(data: Mixture, workdir: Path, splits: Iterable[str] = ()) -> Prepared:
+    """The mixture made ready, with the tokenizers that the workdir keeps; else found or trained now, and kept there.
+
+    splits: are opened, which builds the dataset that isn't there yet. Host 0 does all that first; the others get its
+    tokenizers and find its data, or build their own where they have disks of their own.
+    """
+
+    def make(models: Mapping[str, Tokenizer]) -> Prepared:
+        ready = prepare(data, tokenizers=models, progress=hosts.leads() and sys.stdout.isatty())
+        for split in dict.fromkeys(splits):
+            ready.open(split)
+        return ready
+
+    def lead() -> Prepared | None:
+        if not hosts.leads():
+            return None
+        kept = load_tokenizers(workdir / TOKENIZERS)
+        ready = make(kept)
+        if ready.chains.tokenizers.keys() - kept.keys():
+            save_tokenizers(ready.chains.tokenizers, workdir / TOKENIZERS)
+        return ready
+
+    made = hosts.together(lead)
+    models = hosts.first(lambda: {name: t.model for name, t in made.chains.tokenizers.items()} if made else {})
+    return hosts.together(lambda: made or make({name: Tokenizer(model) for name, model in models.items()}))
 
 
 def going_on(workdir: Path) -> str:

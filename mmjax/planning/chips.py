@@ -11,7 +11,7 @@ from typing import Any
 import jax
 
 from mmjax.errors import UserError, nearest
-from mmjax.mesh import hosts_of
+from mmjax.hosts import hosts_of
 
 TFLOP, GB, GIB, GBIT = 1e12, 1e9, 2**30, 1e9 / 8
 
