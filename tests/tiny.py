@@ -136,3 +136,33 @@ def pair() -> Experiment:
         batch_size=16,
         steps=2,
     )
+
+
+@experiment
+def couple() -> Experiment:
+    """Pictures and captions, with random masks and evaluators, for what takes several processes."""
+    size: dict[str, Any] = dict(width=16, depth=1, heads=2, embed_dim=8)
+    return Experiment(
+        towers={
+            "image": ViT(patch=8, size=SIDE, pooling="mean", **size),
+            "text": TextTransformer(vocab=64, length=8, **size),
+        },
+        objectives={
+            "image_text": Contrastive(("image", "text")),
+            "masked_image": MaskedImage(decoder=Decoder(width=16, depth=1, heads=2)),
+        },
+        data=Mixture(
+            {"shapes": 1.0},
+            sources={"shapes": Folder("shapes.csv")},
+            transforms={
+                "image": (Decode(), Resize(SIDE)),
+                "text": (Tokenize(SentencePiece(vocab_size=64), length=8),),
+            },
+        ),
+        optimizer=AdamW(peak_lr=3e-3, warmup_steps=4, weight_decay=0.01),
+        batch_size=16,
+        steps=20,
+        log_every=1,
+        save_every=10,
+        evaluators=[Retrieval(split="test"), ZeroShot("shape", split="test"), Gallery(rows=2)],
+    )

@@ -1,0 +1,121 @@
+"""Starts a program in several processes that find each other, as a cluster's launcher would."""
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from mmjax.launch import ADDRESS, COUNT, INDEX
+
+ROOT = Path(__file__).parent.parent.parent
+PATIENCE = 150  # seconds for one run, which takes some ten: a hang fails, instead of stopping the suite
+
+
+@dataclass(frozen=True)
+class Ended:
+    """How the processes ended, by index: exit codes, what they said and what they complained of; seconds in all."""
+
+    codes: list[int]
+    said: list[str]
+    errors: list[str]
+    seconds: float
+
+    def __str__(self) -> str:
+        sides = zip(self.codes, self.said, self.errors, strict=True)
+        return "\n".join(f"--- process {i}, code {c}:\n{s}\n{e}" for i, (c, s, e) in enumerate(sides))
+
+
+class Group:
+    """Running processes."""
+
+    def __init__(self, processes: list[subprocess.Popen], folder: Path):
+        self._processes, self._folder = processes, folder
+
+    def said(self, index: int) -> str:
+        return (self._folder / f"{index}.out").read_text(errors="replace")
+
+    def errors(self, index: int) -> str:
+        return (self._folder / f"{index}.err").read_text(errors="replace")
+
+    def wait_for(self, text: str, index: int = 0) -> None:
+        """Returns when that process has said `text`."""
+        deadline = time.monotonic() + PATIENCE
+        while text not in self.said(index):
+            assert time.monotonic() < deadline, f"no {text!r} in:\n{self.said(index)}\n{self.errors(index)}"
+            assert self._processes[index].poll() is None, f"ended:\n{self.said(index)}\n{self.errors(index)}"
+            time.sleep(0.02)
+
+    def send(self, number: signal.Signals, indices: Sequence[int]) -> None:
+        for index in indices:
+            self._processes[index].send_signal(number)
+
+
+def launch(
+    *words: str,
+    processes: int = 2,
+    devices: int = 4,
+    meanwhile: Callable[[Group], None] = lambda group: None,
+    timeout: float = PATIENCE,
+) -> Ended:
+    """Runs `python WORDS` in so many processes, of so many fake devices each, to their ends.
+
+    None is left behind, however it ends: a hang fails after `timeout` seconds, with what was said.
+    """
+    with tempfile.TemporaryDirectory() as name:
+        folder, began, running = Path(name), time.monotonic(), []
+        try:
+            port = _free_port()
+            for index in range(processes):
+                environment = _environment(devices) | (_address(port, processes, index) if processes > 1 else {})
+                with (folder / f"{index}.out").open("w") as out, (folder / f"{index}.err").open("w") as err:
+                    running.append(
+                        subprocess.Popen([sys.executable, *words], cwd=ROOT, env=environment, stdout=out, stderr=err)
+                    )
+            group = Group(running, folder)
+            meanwhile(group)
+            late = False
+            for process in running:
+                try:
+                    process.wait(max(0.1, began + timeout - time.monotonic()))
+                except subprocess.TimeoutExpired:
+                    late = True
+        finally:
+            for process in running:
+                process.kill()
+                process.wait()
+        everyone = range(processes)
+        said, errors = [group.said(i) for i in everyone], [group.errors(i) for i in everyone]
+        ended = Ended([process.returncode for process in running], said, errors, time.monotonic() - began)
+        assert not late, f"not over after {timeout} s\n{ended}"
+        return ended
+
+
+def mmjax(*words: str, **options) -> Ended:
+    """`launch` of the command line."""
+    return launch("-m", "mmjax", *words, **options)
+
+
+def _environment(devices: int) -> dict[str, str]:
+    """The suite's (platform, cache of compiled code), with other devices; of a terminal of one width."""
+    variables = {name: value for name, value in os.environ.items() if name not in (ADDRESS, COUNT, INDEX)}
+    return variables | {
+        "XLA_FLAGS": f"--xla_force_host_platform_device_count={devices}",
+        "COLUMNS": "200",
+        "PYTHONUNBUFFERED": "1",
+    }
+
+
+def _address(port: int, count: int, index: int) -> dict[str, str]:
+    return {ADDRESS: f"localhost:{port}", COUNT: str(count), INDEX: str(index)}
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("localhost", 0))
+        return probe.getsockname()[1]
