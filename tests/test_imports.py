@@ -37,7 +37,7 @@ ARROWS = {
     "serialization": {"configs", "__init__"} | BOTTOM,
     "fit": {"data"} | OBJECTIVES,
     "experiment": {"fit"} | MIDDLE | GRAPH | OBJECTIVES,
-    "planning": {"planning", "data", "mesh"} | BOTTOM,
+    "planning": {"planning", "data", "hosts"} | BOTTOM,
     "plan": {"planning", "experiment", "workdir"} | MIDDLE | GRAPH | OBJECTIVES,
     "show": {"experiment"} | MIDDLE | GRAPH | OBJECTIVES,
     "interruption": BOTTOM,  # these five are the loop's own

@@ -1,0 +1,168 @@
+"""Time and memory of contrastive losses with their gradients: tiles, the dense matrix, and open_clip's losses.
+
+python -m tests.benchmarks.contrastive --json experiments/records/contrastive.json
+python -m tests.benchmarks.contrastive --sizes 4096 8192
+
+N x 512 embeddings in fp32 on the CPU. All implementations of a size run in turn, several times over; figures are
+medians. Memory: of ours the compiler's (temporaries, beyond inputs and gradients); of open_clip's the growth of the
+process's largest memory, in a process of its own. open_clip's losses need `pip install torch==2.13.0` and then
+`pip install -e ".[bench]"`. What would take more than 12 GB is left out, by the N^2 matrices that it makes.
+"""
+
+import argparse
+import datetime
+import importlib.metadata
+import json
+import resource
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from mmjax.objectives.contrastive import sigmoid_loss, softmax_loss
+from mmjax.objectives.ring import ring_loss
+from mmjax.objectives.tile import Rows
+from tests.benchmarks.quickstart import machine
+
+SIZES = (4_096, 8_192, 16_384, 32_768, 65_536, 131_072)
+WIDTH, SCALE, BIAS = 512, 10.0, -10.0
+MOST = 12e9  # bytes
+MATRICES = {"dense softmax": 5, "dense sigmoid": 5, "open_clip softmax": 4.1, "open_clip sigmoid": 5}  # N^2 of fp32
+LONG = 60.0  # seconds: what takes longer runs once
+REPEATS = 3
+
+
+def vectors(n: int) -> tuple[np.ndarray, np.ndarray]:
+    """Unit vectors of two sides, a row of one near the same row of the other."""
+    rng = np.random.default_rng(0)
+    a = rng.standard_normal((n, WIDTH), np.float32)
+    b = a + rng.standard_normal((n, WIDTH), np.float32)
+    return tuple(x / np.linalg.norm(x, axis=1, keepdims=True) for x in (a, b))
+
+
+def ours(n: int, loss: str, method: str) -> tuple[Callable[[], float], int]:
+    """A function that computes loss and gradient once and gives the loss; and the temporaries that it takes."""
+    valid, group = jnp.ones(n, bool), jnp.arange(n, dtype=jnp.int32)
+
+    def value(a: jax.Array, b: jax.Array, scale: jax.Array, bias: jax.Array) -> jax.Array:
+        if method == "tiles":
+            sides = Rows(a, valid, group), Rows(b, valid, group)
+            return ring_loss(*sides, scale, None if loss == "softmax" else bias)[0]
+        if loss == "softmax":
+            return softmax_loss(a, b, scale, valid, valid)[0]
+        return sigmoid_loss(a, b, scale, bias, valid, valid)[0]
+
+    arguments = *map(jnp.asarray, vectors(n)), jnp.float32(SCALE), jnp.float32(BIAS)
+    compiled = jax.jit(jax.value_and_grad(value, (0, 1, 2, 3))).lower(*arguments).compile()
+    temporaries = compiled.memory_analysis().temp_size_in_bytes
+    return lambda: float(jax.block_until_ready(compiled(*arguments))[0]), temporaries
+
+
+def open_clips(n: int, loss: str) -> Callable[[], float]:
+    import open_clip.loss  # pyright: ignore[reportMissingImports]
+    import torch  # pyright: ignore[reportMissingImports]
+
+    made = open_clip.loss.ClipLoss() if loss == "softmax" else open_clip.loss.SigLipLoss()
+    sides = [torch.tensor(x, requires_grad=True) for x in vectors(n)]
+    scale, bias = (torch.tensor(x, requires_grad=True) for x in (SCALE, BIAS))
+
+    def once() -> float:
+        for leaf in (*sides, scale, bias):
+            leaf.grad = None
+        value = made(*sides, scale) if loss == "softmax" else made(*sides, scale, bias)
+        value.backward()
+        return float(value)
+
+    return once
+
+
+def grown(n: int, loss: str) -> int:
+    """Bytes by which a fresh process's largest memory grows with one loss and gradient of open_clip."""
+    program = f"""
+import resource
+from tests.benchmarks.contrastive import open_clips
+open_clips(64, {loss!r})()
+once = open_clips({n}, {loss!r})
+before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+once()
+print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) * 1024)
+"""
+    return int(subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True).stdout)
+
+
+def fits(name: str, n: int) -> bool:
+    """Whether an implementation's matrices stay below `MOST`."""
+    return MATRICES.get(name, 0) * 4 * n * n <= MOST
+
+
+def seconds(function: Callable[[], float]) -> tuple[float, float, float]:
+    """Wall and CPU seconds of one call, and its result."""
+    began, used = time.perf_counter(), resource.getrusage(resource.RUSAGE_SELF)
+    result = function()
+    after = resource.getrusage(resource.RUSAGE_SELF)
+    return time.perf_counter() - began, after.ru_utime + after.ru_stime - used.ru_utime - used.ru_stime, result
+
+
+def measure(n: int, loss: str, peers: bool) -> list[dict[str, Any]]:
+    """All implementations that fit, in turn."""
+    functions: dict[str, Callable[[], float]] = {}
+    memory: dict[str, int] = {}
+    for method in ("tiles", "dense"):
+        if fits(f"{method} {loss}", n):
+            functions[method], memory[method] = ours(n, loss, method)
+    if peers and fits(f"open_clip {loss}", n):
+        functions["open_clip"], memory["open_clip"] = open_clips(n, loss), grown(n, loss)
+    taken: dict[str, list[tuple[float, float, float]]] = {name: [seconds(f)] for name, f in functions.items()}
+    for _ in range(REPEATS):
+        for name, function in functions.items():
+            if taken[name][0][0] < LONG:
+                taken[name].append(seconds(function))
+    rows = []
+    for name, runs in taken.items():
+        timed = runs[1:] or runs  # the first one of several warms up
+        wall, cpu = (statistics.median(run[i] for run in timed) for i in (0, 1))
+        assert np.isclose(runs[0][2], taken["tiles"][0][2], rtol=1e-4), (name, runs[0][2], taken["tiles"][0][2])
+        row = {"size": n, "loss": loss, "by": name, "seconds": round(wall, 3), "cpu_seconds": round(cpu, 3)}
+        rows.append(row | {"runs": len(timed), "bytes": memory[name], "value": runs[0][2]})
+    for row in rows:
+        row["by_dense"] = next((round(row["seconds"] / r["seconds"], 2) for r in rows if r["by"] == "dense"), None)
+    return rows
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--sizes", type=int, nargs="+", default=SIZES)
+    parser.add_argument("--json", type=Path)
+    arguments = parser.parse_args()
+    versions = {"jax": jax.__version__}
+    for package in ("torch", "open_clip_torch"):
+        try:
+            versions[package] = importlib.metadata.version(package)
+        except importlib.metadata.PackageNotFoundError:
+            print(f"{package} is not installed: no figures of open_clip (see --help)")
+    record = {
+        "command": "python -m tests.benchmarks.contrastive",
+        "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
+        "machine": machine(),
+        "versions": versions,
+        "left_out": f"what takes more than {MOST / 1e9:.0f} GB",
+        "runs": [],
+    }
+    for n in arguments.sizes:
+        for loss in ("softmax", "sigmoid"):
+            record["runs"] += (rows := measure(n, loss, peers=len(versions) == 3))
+            for row in rows:
+                print(json.dumps(row), flush=True)
+            if arguments.json:  # as far as it has come: the last sizes take minutes
+                arguments.json.write_text(json.dumps(record, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()
