@@ -46,7 +46,7 @@ setup(
         "demo": DEMO,
         "plan": ["jax[tpu]", "matplotlib>=3.8"],  # the TPU's compiler, which runs on any Linux machine
         "tpu": ["jax[tpu]"],
-        "bench": ["open_clip_torch>=2.24"],  # what tests/benchmarks compares with; torch==2.13.0 first
+        "bench": ["open_clip_torch>=2.24", "torch==2.13.0"],  # what tests/benchmarks compares with; torch first, alone
         "cuda": ["jax[cuda13]"],
         "parquet": ["pyarrow>=15"],
         "wandb": ["wandb"],

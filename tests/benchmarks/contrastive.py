@@ -12,6 +12,7 @@ process's largest memory, in a process of its own. open_clip's losses need `pip 
 import argparse
 import datetime
 import importlib.metadata
+import importlib.util
 import json
 import resource
 import statistics
@@ -61,15 +62,21 @@ def ours(n: int, loss: str, method: str) -> tuple[Callable[[], float], int]:
 
     arguments = *map(jnp.asarray, vectors(n)), jnp.float32(SCALE), jnp.float32(BIAS)
     compiled = jax.jit(jax.value_and_grad(value, (0, 1, 2, 3))).lower(*arguments).compile()
-    temporaries = compiled.memory_analysis().temp_size_in_bytes
-    return lambda: float(jax.block_until_ready(compiled(*arguments))[0]), temporaries
+    analysis: Any = compiled.memory_analysis()
+    return lambda: float(jax.block_until_ready(compiled(*arguments))[0]), analysis.temp_size_in_bytes
 
 
 def open_clips(n: int, loss: str) -> Callable[[], float]:
-    import open_clip.loss  # pyright: ignore[reportMissingImports]
     import torch  # pyright: ignore[reportMissingImports]
 
-    made = open_clip.loss.ClipLoss() if loss == "softmax" else open_clip.loss.SigLipLoss()
+    # The file alone: the package imports torchvision, of which there is no build that fits every torch.
+    package = importlib.util.find_spec("open_clip")
+    assert package is not None
+    assert package.submodule_search_locations is not None
+    file = Path(package.submodule_search_locations[0]) / "loss.py"
+    losses: Any = importlib.util.module_from_spec(spec := importlib.util.spec_from_file_location("losses", file))  # type: ignore[arg-type]
+    spec.loader.exec_module(losses)  # type: ignore[union-attr]
+    made = losses.ClipLoss() if loss == "softmax" else losses.SigLipLoss()
     sides = [torch.tensor(x, requires_grad=True) for x in vectors(n)]
     scale, bias = (torch.tensor(x, requires_grad=True) for x in (SCALE, BIAS))
 
