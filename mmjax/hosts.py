@@ -8,6 +8,7 @@ another (is the folder there? has somebody pressed Ctrl-C?) is taken together, o
 import base64
 import json
 import signal
+import sys
 import threading
 from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
@@ -25,6 +26,7 @@ from mmjax.mesh import batch_sharding, replicated
 T = TypeVar("T")
 
 CONNECTING = 300  # seconds that a host waits for the others to start: the machines of a cluster don't start together
+PATIENCE = 15  # seconds of waiting for the others, after which a host says so
 HEARTBEAT = 30  # seconds without a sign of life, after which a host counts as dead and the others end
 LEAVING = 30  # seconds that a host which ends waits for the others to end, too
 PIECE = 2**24  # bytes that hosts exchange at once: every device holds that many of each host
@@ -49,11 +51,19 @@ def join() -> None:
     """Makes this process one of the run's, where several are announced (`launch.announced`); else does nothing.
 
     To be called before anything touches a device. A host that dies later takes the others with it, within a minute.
+    Where others don't come, jax ends the process after CONNECTING seconds (SIGABRT, no exception): said beforehand.
 
     Raises:
-        UserError: a setting that can't be, other hosts that don't come, or a pod of which nothing announced the hosts.
+        UserError: a setting that can't be, or a pod of which nothing announced the hosts.
     """
     if not jax.distributed.is_initialized() and (found := launch.announced()) is not None:
+        told = (
+            f"still waiting for the others as {found}: do all of them run, and can they reach that address? "
+            f"This process ends after {CONNECTING} s."
+        )
+        waiting = threading.Timer(PATIENCE, lambda: print(told, file=sys.stderr, flush=True))
+        waiting.daemon = True
+        waiting.start()
         try:
             jax.distributed.initialize(
                 coordinator_address=found.address,
@@ -66,6 +76,8 @@ def join() -> None:
             )
         except (RuntimeError, ValueError) as error:
             raise UserError(f"{found} could not be joined: {error}") from error
+        finally:
+            waiting.cancel()
         _leave_sigterm_as_it_was()
     if jax.process_count() > 1 and not jax.distributed.is_initialized():
         raise UserError(

@@ -108,3 +108,16 @@ def test_wandb_is_not_touched_unasked_and_missing_says_what_to_install(tmp_path,
     Metrics(tmp_path).close()
     with pytest.raises(UserError, match=r'wandb=\'emoji\'.*pip install "mmjax\[wandb\]"'):
         Metrics(tmp_path, wandb="emoji")
+
+
+def test_of_several_hosts_the_others_remember_and_write_nothing(tmp_path):
+    with Metrics(tmp_path) as first:
+        first.write(5, {"loss": 1.0})
+        first.write(5, {"R@1": 0.5}, "test")
+    before = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")}
+    with Metrics(tmp_path, step=5, writes=False) as other:
+        other.write(6, {"loss": 0.5})
+        other.write(6, {"R@1": 0.75}, "test")
+        assert other.evaluations(5) == {"test": {"R@1": 0.5}}
+        assert other.evaluations(6) == {"test": {"R@1": 0.75}}
+    assert {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")} == before

@@ -82,6 +82,7 @@ def test_arrays_go_out_and_come_back_whole(heard: Heard):
     for worker in heard.workers:
         assert worker["whole"] == {"a": list(range(8)), "b": 3}
         assert worker["sharded"] == list(range(8))
+        assert worker["replaced"] == [0, 0]
 
 
 def test_waiting_is_for_the_slowest(heard: Heard):

@@ -12,10 +12,11 @@ import jax
 import numpy as np
 
 from mmjax import hosts
-from mmjax.data.pipeline import batches
+from mmjax.data.pipeline import batch_spec, batches
 from mmjax.errors import UserError
 from mmjax.experiment import build
 from mmjax.mesh import Mesh, put, replicated
+from mmjax.step import init_state, with_params
 from mmjax.workdir import prepared
 from tests.trained import tiny_config
 
@@ -36,10 +37,24 @@ def read(mesh: jax.sharding.Mesh, data, seen: list[str]) -> dict:
     return {"part": part, "batches": found}
 
 
+def replaced(experiment, mesh: jax.sharding.Mesh) -> list[float]:
+    """How far parameters are from twice what they were, after they were given as numpy; and whether they moved."""
+    spec = batch_spec(experiment.data, 16)
+    state = init_state(experiment.pretrainer(), experiment.optimizer, spec, seed=0, mesh=mesh)
+    before = hosts.whole(state.params)
+    doubled = with_params(state, jax.tree.map(lambda leaf: 2 * leaf, before))
+    pairs = zip(jax.tree.leaves(hosts.whole(doubled.params)), jax.tree.leaves(before), strict=True)
+    moved = [
+        a.sharding != b.sharding for a, b in zip(*map(jax.tree.leaves, (state.params, doubled.params)), strict=True)
+    ]
+    return [max(float(np.abs(now - 2 * then).max()) for now, then in pairs), float(sum(moved))]
+
+
 def main(folder: str, table: str) -> None:
     hosts.join()
     index, count = hosts.host()
-    data = prepared(build(tiny_config(table, name="couple")).data, Path(folder) / "workdir")
+    experiment = build(tiny_config(table, name="couple"))
+    data = prepared(experiment.data, Path(folder) / "workdir")
     local = jax.local_device_count()
     woven = [jax.devices()[host * local + i] for i in range(local) for host in range(count)]
     meshes = {name: mesh.build() for name, mesh in MESHES.items()} | {"woven": Mesh().build(woven)}
@@ -72,6 +87,7 @@ def main(folder: str, table: str) -> None:
     found["whole"] = {name: np.asarray(leaf).tolist() for name, leaf in back.items()}
     sharded = jax.jit(lambda x: x, out_shardings=jax.sharding.NamedSharding(meshes["tensor"], jax.P("tensor")))
     found["sharded"] = hosts.whole(sharded(np.arange(8))).tolist()
+    found["replaced"] = replaced(experiment, meshes["fsdp"])
     began = time.monotonic()
     if index == 0:
         time.sleep(1)
