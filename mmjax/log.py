@@ -33,6 +33,7 @@ class Log:
         self._began = time.perf_counter() - metrics.seconds
         self._read: tuple[int, float, float] | None = None  # step, time, waited at the last reading
         self.loss: float | None = None  # the last one written
+        self._nonfinite: dict[str, int] = {}  # of the step before
 
     def step(self, step: int, values: dict[str, jax.Array]) -> None:
         """Takes the metrics of a step that was just dispatched; waits for the one before it."""
@@ -46,6 +47,7 @@ class Log:
             return
         (step, values), self._pending = self._pending, None
         jax.block_until_ready(values)
+        self._complain(step, values)
         if step in (1, self._last) or step % self._every == 0:
             numbers = {name: float(value) for name, value in jax.device_get(values).items()}
             numbers |= self._pace(step) | {"seconds": time.perf_counter() - self._began}
@@ -54,6 +56,18 @@ class Log:
             self._progress.log(step, self.loss, numbers.get("examples_per_second"))
         elif self._read is None:
             self.restart(step)
+
+    def _complain(self, step: int, values: dict[str, jax.Array]) -> None:
+        """Says where numbers that aren't finite come from, when they come: of which tower, in which objective."""
+        counts = jax.device_get({name: value for name, value in values.items() if "/nonfinite/" in name})
+        for name, count in counts.items():
+            if count and not self._nonfinite.get(name):
+                objective, _, modality = name.split("/")
+                self._progress.say(
+                    f"step {step}: {int(count)} of {self._batch_size} embeddings of {modality!r} in objective "
+                    f"{objective!r} are not finite; such a step changes no parameters (metrics {name}, guard/skipped)"
+                )
+        self._nonfinite = counts
 
     def restart(self, step: int) -> None:
         """Reckons the pace from here: what came before (compiling, an evaluation) was no training."""

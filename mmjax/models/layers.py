@@ -21,6 +21,7 @@ ActivationName = Literal["gelu", "gelu_tanh", "quick_gelu"]
 RematName = Literal["full", "dots"]
 InitName = Literal["xavier", "clip"]
 DtypeName = Literal["float32", "bfloat16", "float16"]
+AttentionName = Literal["plain", "cudnn"]
 
 ACTIVATIONS: dict[str, Callable[[Array], Array]] = {
     "gelu": partial(jax.nn.gelu, approximate=False),
@@ -190,17 +191,49 @@ class HeadsOut(nn.Module):
         return joined @ kernel.reshape(width, width).astype(x.dtype) + bias.astype(x.dtype)
 
 
+def attend_fused(
+    query: Float[Array, "b h n k"],
+    key: Float[Array, "b h m k"],
+    value: Float[Array, "b h m k"],
+    mask: Bool[Array, "b m"] | None = None,
+    causal: bool = False,
+) -> Float[Array, "b h n k"]:
+    """`attend` by cuDNN's fused kernel (Dao et al. 2022, arXiv:2205.14135), which never holds the logits: for 16-bit
+    towers on an NVIDIA GPU.
+
+    Raises:
+        ValueError: there is no such GPU, or numbers of 32 bits.
+    """
+    if jax.default_backend() != "gpu":
+        raise ValueError(
+            f"attention='cudnn' runs on an NVIDIA GPU, not on {jax.default_backend()!r}: set it to 'plain'"
+        )
+    if query.dtype.itemsize != 2:
+        raise ValueError(f"attention='cudnn' computes in 16 bits, not in dtype={query.dtype.name!r}: set either")
+    allowed = None if mask is None else mask[:, None, None, :]
+    query, key, value = (jnp.moveaxis(x, 1, 2) for x in (query, key, value))
+    fused = jax.nn.dot_product_attention(query, key, value, mask=allowed, is_causal=causal, implementation="cudnn")
+    return jnp.moveaxis(fused, 1, 2)
+
+
+ATTENTIONS = {"plain": attend, "cudnn": attend_fused}
+
+
 class Attention(nn.Module):
     """Multi-head self-attention `[b n d]` -> `[b n d]`."""
 
     heads: int
     inits: dict[str, Initializer]
     causal: bool = False
+    attention: AttentionName = "plain"
 
     @nn.compact
     def __call__(self, x: Float[Array, "b n d"], mask: Bool[Array, "b n"] | None = None) -> Float[Array, "b n d"]:
+        if self.attention not in ATTENTIONS:
+            raise unknown("attention", self.attention, ATTENTIONS)
         query, key, value = HeadsIn(self.heads, 3, self.inits["qkv"], name="qkv")(x)
-        return HeadsOut(self.inits["out"], name="out")(attend(query, key, value, mask, self.causal))
+        attended = ATTENTIONS[self.attention](query, key, value, mask, self.causal)
+        return HeadsOut(self.inits["out"], name="out")(attended)
 
 
 class CrossAttention(nn.Module):
@@ -273,6 +306,7 @@ class Block(nn.Module):
     norm_eps: float = 1e-6
     dropout: float = 0.0
     dtype: DtypeName = "float32"
+    attention: AttentionName = "plain"
 
     @nn.compact
     def __call__(
@@ -285,7 +319,7 @@ class Block(nn.Module):
         norm = partial(layer_norm, eps=self.norm_eps, dtype=self.dtype)
         if keys is not None:
             keys = jax.vmap(lambda key: jax.random.fold_in(key, layer))(keys)
-        attention = Attention(self.heads, self.inits, self.causal, name="attention")
+        attention = Attention(self.heads, self.inits, self.causal, self.attention, name="attention")
         mlp = Mlp(self.mlp_dim, self.inits, self.activation, self.dtype, name="mlp")
         x = constrain(x + drop(attention(norm("norm_attention")(x), mask), self.dropout, keys, 0), *HIDDEN)
         x = constrain(x + drop(mlp(norm("norm_mlp")(x)), self.dropout, keys, 1), *HIDDEN)
@@ -303,6 +337,7 @@ class Transformer(nn.Module):
             results of the projections.
         dropout: rate on both branches of a block, with train=True only; needs the examples' `keys`, or else a `dropout`
             key.
+        attention: `plain` (`attend`), or `cudnn`: its fused kernel, for 16-bit `dtype` on an NVIDIA GPU.
     """
 
     width: int
@@ -317,6 +352,7 @@ class Transformer(nn.Module):
     dropout: float = 0.0
     remat: RematName | None = None
     dtype: DtypeName = "float32"
+    attention: AttentionName = "plain"
 
     @nn.compact
     def __call__(
@@ -350,6 +386,7 @@ class Transformer(nn.Module):
             self.norm_eps,
             self.dropout,
             self.dtype,
+            self.attention,
             name="blocks",
         )(x, mask, dropout_keys(self, self.dropout, train, keys, len(x)), jnp.arange(self.depth))
         return layer_norm("norm", eps=self.norm_eps, dtype=self.dtype)(x) if self.final_norm else x

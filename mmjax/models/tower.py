@@ -12,6 +12,7 @@ from mmjax.models.layers import (
     BEFORE_BLOCKS,
     HIDDEN,
     ActivationName,
+    AttentionName,
     DtypeName,
     InitName,
     RematName,
@@ -37,7 +38,7 @@ class Tower(nn.Module, kw_only=True):
         embed_dim: size E of the embedding; None leaves the pooled token as it is (E = width).
         projection_bias: whether the projection to E has a bias.
         pooling: `cls` (first token), `last` (last one allowed), `mean`, or `map` (attention pooling with an MLP).
-        activation, norm_eps, inits, remat: see `Transformer`.
+        activation, norm_eps, inits, remat, attention: see `Transformer`.
         dropout: rate, with train=True only.
         dtype: of the computation; parameters are float32.
     """
@@ -55,6 +56,7 @@ class Tower(nn.Module, kw_only=True):
     dropout: float = 0.0
     remat: RematName | None = None
     dtype: DtypeName = "float32"
+    attention: AttentionName = "plain"
 
     def _make_trunk(self, causal: bool = False) -> None:
         """The parts of every tower, for `setup`."""
@@ -71,6 +73,7 @@ class Tower(nn.Module, kw_only=True):
             dropout=self.dropout,
             remat=self.remat,
             dtype=self.dtype,
+            attention=self.attention,
         )
         if self.pooling == "map":
             self.attention_pool = AttentionPool(

@@ -1,43 +1,69 @@
 """FLOPs of a traced function: its products of matrices, with the trip counts of its loops."""
 
 import math
-from typing import Any
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+
+class Product(NamedTuple):
+    """A matrix product or convolution: its equation in the jaxpr, and how often it runs on all devices together."""
+
+    equation: Any
+    times: int
+
+    @property
+    def flops(self) -> int:
+        """Of all its runs; a product of [m, k] and [k, n] has 2 m n k."""
+        params, (lhs, rhs) = self.equation.params, (variable.aval.shape for variable in self.equation.invars[:2])
+        outputs = math.prod(self.equation.outvars[0].aval.shape)
+        if self.equation.primitive.name == "dot_general":
+            (contracted, _), _ = params["dimension_numbers"]
+            summed = math.prod(lhs[d] for d in contracted)
+        else:
+            summed = math.prod(rhs) // rhs[params["dimension_numbers"].rhs_spec[0]]
+        return 2 * outputs * summed * self.times
 
 
 def count(jaxpr: Any) -> int:
-    """FLOPs of all matrix products and convolutions in a jaxpr: a product of [m, k] and [k, n] has 2 m n k.
+    """FLOPs of all matrix products and convolutions in a jaxpr.
+
+    All else (norms, activations, the optimiser) is left out, as papers do.
+
+    Raises:
+        ValueError: as `products`.
+    """
+    return sum(product.flops for product in products(jaxpr))
+
+
+def products(jaxpr: Any, times: int = 1) -> Iterator[Product]:
+    """All matrix products and convolutions in a jaxpr, which itself runs so often.
 
     A scan's body counts as often as it runs, what stands in a `shard_map` on every device that runs it, the dearest of
-    a `cond`'s branches once. All else (norms, activations, the optimiser) is left out, as papers do.
+    a `cond`'s branches once.
 
     Raises:
         ValueError: a `while` with products in it, whose number of rounds isn't known before it runs.
     """
-    jaxpr = getattr(jaxpr, "jaxpr", jaxpr)
-    return sum(_of(equation) for equation in jaxpr.eqns)
-
-
-def _of(equation: Any) -> int:
-    name, params = equation.primitive.name, equation.params
-    if name == "dot_general":
-        (contracted, _), _ = params["dimension_numbers"]
-        lhs = equation.invars[0].aval.shape
-        return 2 * math.prod(equation.outvars[0].aval.shape) * math.prod(lhs[d] for d in contracted)
-    if name == "conv_general_dilated":
-        kernel = equation.invars[1].aval.shape
-        outputs = kernel[params["dimension_numbers"].rhs_spec[0]]
-        return 2 * math.prod(equation.outvars[0].aval.shape) * math.prod(kernel) // outputs
-    if name == "scan":
-        return params["length"] * count(params["jaxpr"])
-    if name == "cond":
-        return max(count(branch) for branch in params["branches"])
-    inner = sum(count(jaxpr) for jaxpr in _jaxprs(params))
-    if name == "while" and inner:
-        raise ValueError("a while loop with matrix products in it: how often it runs isn't known before it does")
-    if name == "shard_map":
-        mesh = params["mesh"]
-        return inner * math.prod(mesh.shape[axis] for axis in params.get("manual_axes", mesh.axis_names))
-    return inner
+    for equation in getattr(jaxpr, "jaxpr", jaxpr).eqns:
+        name, params = equation.primitive.name, equation.params
+        if name in ("dot_general", "conv_general_dilated"):
+            yield Product(equation, times)
+        elif name == "cond":
+            yield from products(max(params["branches"], key=count), times)
+        else:
+            rounds = 1
+            if name == "scan":
+                rounds = params["length"]
+            elif name == "shard_map":
+                mesh = params["mesh"]
+                rounds = math.prod(mesh.shape[axis] for axis in params.get("manual_axes", mesh.axis_names))
+            for inner in _jaxprs(params):
+                for product in products(inner, times * rounds):
+                    if name == "while":
+                        raise ValueError(
+                            "a while loop with matrix products in it: how often it runs isn't known before it does"
+                        )
+                    yield product
 
 
 def _jaxprs(params: dict[str, Any]) -> list[Any]:

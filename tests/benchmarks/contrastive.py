@@ -4,16 +4,20 @@ python -m tests.benchmarks.contrastive --json experiments/records/contrastive.js
 python -m tests.benchmarks.contrastive --sizes 4096 8192
 
 N x 512 embeddings in fp32 on the CPU. All implementations of a size run in turn, several times over; figures are
-medians. Memory: of ours the compiler's (temporaries, beyond inputs and gradients); of open_clip's the growth of the
-process's largest memory, in a process of its own. open_clip's losses need `pip install torch==2.13.0` and then
-`pip install -e ".[bench]"`. What would take more than 12 GB is left out, by the N^2 matrices that it makes.
+medians, with the machine's load when they were done: beside other work only the CPU seconds mean something. Memory: of
+ours the compiler's (temporaries, beyond inputs and gradients); of open_clip's the growth of the process's largest
+memory, in a process of its own. open_clip's losses need `pip install torch==2.13.0` and then
+`pip install -e ".[bench]"`. What would take more than 12 GB is left out, by the N^2 matrices that it makes. A size that
+stands in the JSON is not repeated.
 """
 
 import argparse
 import datetime
 import importlib.metadata
 import importlib.util
+import itertools
 import json
+import os
 import resource
 import statistics
 import subprocess
@@ -30,7 +34,7 @@ import numpy as np
 from mmjax.objectives.contrastive import sigmoid_loss, softmax_loss
 from mmjax.objectives.ring import ring_loss
 from mmjax.objectives.tile import Rows
-from tests.benchmarks.quickstart import machine
+from tests.benchmarks.machine import machine
 
 SIZES = (4_096, 8_192, 16_384, 32_768, 65_536, 131_072)
 WIDTH, SCALE, BIAS = 512, 10.0, -10.0
@@ -93,13 +97,13 @@ def open_clips(n: int, loss: str) -> Callable[[], float]:
 def grown(n: int, loss: str) -> int:
     """Bytes by which a fresh process's largest memory grows with one loss and gradient of open_clip."""
     program = f"""
-import resource
 from tests.benchmarks.contrastive import open_clips
+from tests.benchmarks.machine import most_memory
 open_clips(64, {loss!r})()
 once = open_clips({n}, {loss!r})
-before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+before = most_memory()
 once()
-print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) * 1024)
+print(most_memory() - before)
 """
     return int(subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True).stdout)
 
@@ -137,7 +141,8 @@ def measure(n: int, loss: str, peers: bool) -> list[dict[str, Any]]:
         wall, cpu = (statistics.median(run[i] for run in timed) for i in (0, 1))
         assert np.isclose(runs[0][2], taken["tiles"][0][2], rtol=1e-4), (name, runs[0][2], taken["tiles"][0][2])
         row = {"size": n, "loss": loss, "by": name, "seconds": round(wall, 3), "cpu_seconds": round(cpu, 3)}
-        rows.append(row | {"runs": len(timed), "bytes": memory[name], "value": runs[0][2]})
+        row |= {"runs": len(timed), "load": round(os.getloadavg()[0], 1)}
+        rows.append(row | {"bytes": memory[name], "value": runs[0][2]})
     for row in rows:
         row["by_dense"] = next((round(row["seconds"] / r["seconds"], 2) for r in rows if r["by"] == "dense"), None)
     return rows
@@ -154,16 +159,18 @@ def main() -> None:
             versions[package] = importlib.metadata.version(package)
         except importlib.metadata.PackageNotFoundError:
             print(f"{package} is not installed: no figures of open_clip (see --help)")
+    old = json.loads(arguments.json.read_text()) if arguments.json and arguments.json.exists() else {}
     record = {
         "command": "python -m tests.benchmarks.contrastive",
         "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
         "machine": machine(),
         "versions": versions,
         "left_out": f"what takes more than {MOST / 1e9:.0f} GB",
-        "runs": [],
+        "runs": old.get("runs", []),
     }
-    for n in arguments.sizes:
-        for loss in ("softmax", "sigmoid"):
+    done = {(row["size"], row["loss"]) for row in record["runs"]}
+    for n, loss in itertools.product(arguments.sizes, ("softmax", "sigmoid")):
+        if (n, loss) not in done:
             record["runs"] += (rows := measure(n, loss, peers=len(versions) == 3))
             for row in rows:
                 print(json.dumps(row), flush=True)

@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 
 from mmjax.models.image import ViT
-from tests.benchmarks.quickstart import machine
+from tests.benchmarks.machine import machine
 
 DEPTHS = (4, 24)
 

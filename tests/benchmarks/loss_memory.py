@@ -25,7 +25,7 @@ from mmjax.objectives.contrastive import softmax_loss
 from mmjax.objectives.ring import ring_loss
 from mmjax.objectives.tile import Rows
 from mmjax.planning.chips import pod
-from tests.benchmarks.quickstart import machine
+from tests.benchmarks.machine import machine
 
 WIDTH = 512
 PODS = {  # topology -> global batches

@@ -22,7 +22,7 @@ from mmjax.mesh import put
 from mmjax.plan import plan
 from mmjax.planning.local import rates
 from mmjax.step import compile_train_step, init_state, make_train_step
-from tests.benchmarks.quickstart import machine
+from tests.benchmarks.machine import machine
 
 EXPERIMENTS = (
     ("experiments/quickstart.py:quickstart",),

@@ -9,8 +9,6 @@ versions and machine, each run's seconds, and its test and validation metrics; a
 import argparse
 import datetime
 import json
-import os
-import platform
 import subprocess
 import sys
 import time
@@ -18,18 +16,10 @@ from importlib import metadata
 from pathlib import Path
 
 from mmjax.metrics import read
+from tests.benchmarks.machine import machine
 
 NAMES = ("quickstart", "contrastive_only")
 PACKAGES = ("jax", "jaxlib", "flax", "optax", "grain", "numpy", "sentencepiece")
-
-
-def machine() -> dict[str, str | int]:
-    """What it ran on, with no name of the machine itself."""
-    info = Path("/proc/cpuinfo")
-    lines = info.read_text().splitlines() if info.exists() else []
-    model = next((line.split(":")[1].strip() for line in lines if line.startswith("model name")), platform.processor())
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 0
-    return {"processor": model, "cores": cores, "system": platform.system(), "python": platform.python_version()}
 
 
 def run(name: str, seed: int, workdir: Path) -> dict:

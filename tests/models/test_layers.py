@@ -11,7 +11,7 @@ from flax.core import meta
 from flax.linen.spmd import logical_to_mesh_sharding
 from jax.sharding import PartitionSpec
 
-from mmjax.models.layers import Block, Transformer, attend, block_inits
+from mmjax.models.layers import Block, Transformer, attend, attend_fused, block_inits
 from tests.models import oracle
 
 SMALL: dict[str, Any] = {"width": 16, "depth": 2, "heads": 2, "mlp_dim": 24}
@@ -206,3 +206,40 @@ def test_dropout_acts_in_training_alone(x, params):
 def test_errors_say_what_would_do(x, fields, message):
     with pytest.raises(ValueError, match=message):
         jax.eval_shape(lambda: Transformer(**{**SMALL, **fields}).init(jax.random.key(0), x))
+
+
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        ({"attention": "cudn"}, "attention='cudn' is not one of plain, cudnn; did you mean cudnn?"),
+        ({"attention": "cudnn", "dtype": "bfloat16"}, "runs on an NVIDIA GPU, not on 'cpu': set it to 'plain'"),
+    ],
+)
+def test_attention_that_cannot_be_had_says_what_can(x, changed, message):
+    with pytest.raises(ValueError, match=re.escape(message)):
+        jax.eval_shape(Transformer(**SMALL, **changed).init, jax.random.key(0), x)
+
+
+@pytest.mark.parametrize("causal", [False, True])
+@pytest.mark.parametrize(
+    "mask", [None, jnp.array([[True, True, False, False, False], [True, False, True, True, True]])]
+)
+def test_fused_attention_asks_for_what_the_plain_one_computes(monkeypatch, causal, mask):
+    """On a CPU there is no such kernel: jax's other implementation takes its place."""
+    rng = np.random.default_rng(0)
+    mask = jnp.array([[True, True, False, False, False], [True, False, True, True, True]]) if masked else None
+    query, key, value = (jnp.asarray(rng.standard_normal((2, 3, 5, 8)), jnp.bfloat16) for _ in range(3))
+    fused = jax.nn.dot_product_attention
+    asked = []
+
+    def stand_in(*arrays, implementation, **options):
+        asked.append(implementation)
+        return fused(*arrays, implementation="xla", **options)
+
+    monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
+    monkeypatch.setattr(jax.nn, "dot_product_attention", stand_in)
+    got, want = (of(query, key, value, mask, causal) for of in (attend_fused, attend))
+    assert asked == ["cudnn"]
+    np.testing.assert_allclose(got.astype(jnp.float32), want.astype(jnp.float32), atol=0.02)
+    with pytest.raises(ValueError, match="not in dtype='float32'"):
+        attend_fused(query.astype(jnp.float32), key, value)

@@ -1,0 +1,37 @@
+"""The benchmark of a step measures what it says: the model's FLOPs, and a step that trains."""
+
+import pytest
+
+from tests.benchmarks.step import judged, measure
+from tests.benchmarks.step_sides import SIZES, model_flops
+
+
+@pytest.mark.parametrize(("how", "patches"), [("", 4), ("remat", 4), ("half", 2)])
+def test_flops_are_those_of_the_formula(how, patches):
+    """Of a block: 12 d^2 a token, 2 n^2 d for attention; each product twice more backward, but for the pixels' own."""
+    size = SIZES["toy"]
+    d, tokens, words = size.width, patches + 1, size.length
+    blocks = sum(size.depth * (12 * n * d * d + 2 * n * n * d) for n in (tokens, words))
+    stem = patches * size.patch**2 * 3 * d
+    heads = 2 * d * size.embed_dim
+    pairs = size.batch**2 * size.embed_dim
+    assert model_flops(size, how) == 2 * (size.batch * (3 * blocks + 2 * stem + 3 * heads) + 3 * pairs)
+
+
+def test_sides_take_steps_in_turn_and_are_compared():
+    rows = judged(measure("toy", ("mmjax", "mmjax remat", "bare products"), rounds=2, apart=False), "toy")
+    ours, again, bare = rows
+    assert [row["by"] for row in rows] == ["mmjax", "mmjax remat", "bare products"]
+    assert len(ours["losses"]) == 3  # one to warm up
+    assert ours["losses"][-1] < ours["losses"][0]
+    assert again["losses"] == pytest.approx(ours["losses"], abs=1e-3)
+    assert ours["parameters"] == 262_657
+    assert ours["by_mmjax"] == bare["by_bare"] == 1.0
+    assert ours["examples_per_second"] == pytest.approx(8 / ours["seconds"], rel=0.01)
+    assert again["model_tflop"] == ours["model_tflop"]
+
+
+def test_a_side_that_fails_is_said_to():
+    (row,) = judged(measure("toy", ("nobody",), rounds=1, apart=True), "toy")
+    assert "nobody" in row["error"]
+    assert "seconds" not in row

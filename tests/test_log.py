@@ -1,0 +1,31 @@
+"""The log's own lines: what is not finite is said once, with its place."""
+
+import io
+from pathlib import Path
+
+import jax.numpy as jnp
+from rich.console import Console
+
+from mmjax import metrics
+from mmjax.log import Log
+from mmjax.metrics import Metrics
+from mmjax.progress import Progress
+
+
+class Stream:
+    waited = 0.0
+
+
+def test_embeddings_that_are_not_finite_are_said_when_they_begin_with_their_tower(tmp_path: Path):
+    screen = io.StringIO()
+    shown = Progress(6, 0, Console(file=screen, width=100))
+    with Metrics(tmp_path) as written, shown, Log(written, shown, Stream(), 100, 16, last=6) as log:
+        for step, bad in enumerate((0, 3, 3, 0, 1, 0), start=1):
+            values = {"loss": 1.0, "pair/nonfinite/image": 0, "pair/nonfinite/text": bad}
+            log.step(step, {name: jnp.float32(value) for name, value in values.items()})
+    said = [line for line in screen.getvalue().splitlines() if "not finite" in line]
+    assert [line.partition(" are")[0] for line in said] == [
+        "step 2: 3 of 16 embeddings of 'text' in objective 'pair'",
+        "step 5: 1 of 16 embeddings of 'text' in objective 'pair'",
+    ]
+    assert [line["step"] for line in metrics.read(tmp_path)] == [1, 6]
