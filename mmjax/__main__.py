@@ -1,4 +1,4 @@
-"""The command line: `mmjax train`, `evaluate`, `plan`, `show`, `prepare`."""
+"""The command line: `mmjax train`, `evaluate`, `checkpoints`, `plan`, `show`, `prepare`."""
 
 import argparse
 import dis
@@ -41,7 +41,8 @@ examples:
   mmjax train experiments/clip.py:tiny --workdir runs/profile --profile 10:15     # open the trace with XProf
 
 The same command on the same workdir goes on where the run stopped (Ctrl-C saves first). A workdir that belongs to
-another experiment is refused, with the differences, unless --fork says that the run goes on as the new one.
+another experiment is refused, with the differences, unless --fork says that the run goes on as the new one. A
+checkpoint that was damaged since it was saved is set aside, and the one before is used (--strict stops instead).
 """
 EVALUATE = """\
 examples:
@@ -66,6 +67,13 @@ examples:
 The train step is compiled for a pod that need not be there (pip install "jax[tpu]"), about a minute for each topology.
 Bytes and collectives are the compiler's. The time of a step is a roofline's: products at the chip's peak, after them
 all else at the speed of its memory, the network beside both. It is a guide to compare by, not a promise.
+"""
+CHECKPOINTS = """\
+examples:
+  mmjax checkpoints runs/quickstart
+
+Of each checkpoint its step, when it was saved, its size, the loss of that step, the first metric of each evaluation,
+and whether it is whole: every byte is read, and compared with what was written.
 """
 PREPARE = """\
 examples:
@@ -133,6 +141,8 @@ def parsers() -> tuple[argparse.ArgumentParser, dict[str, Command]]:
     train.add_argument("overrides", metavar="PATH=VALUE", nargs="*", help="a value to set, towers.image.depth=6")
     train.add_argument("--workdir", metavar="DIR", required=True, help="where checkpoints, metrics and logs go")
     train.add_argument("--fork", action="store_true", help="go on in the workdir of a different experiment")
+    train.add_argument("--strict", action="store_true", help="stop where the latest checkpoint is damaged")
+    train.add_argument("--replay", metavar="STEP", type=int, help="take one step again, and say all about it")
     train.add_argument("--profile", metavar="FROM:TO", type=steps, help="write a trace of these steps for XProf")
 
     train.add_argument("--wandb", metavar="PROJECT", help="mirror the metrics there (pip install mmjax[wandb])")
@@ -146,6 +156,9 @@ def parsers() -> tuple[argparse.ArgumentParser, dict[str, Command]]:
 
     show = add("show", help="print an experiment, or where two differ", epilog=SHOW, formatter_class=layout)
     show.add_argument("experiments", metavar="EXPERIMENT", nargs="+", help="FILE[:NAME], WORKDIR, or PATH=VALUE")
+
+    checkpoints = add("checkpoints", help="list a run's checkpoints", epilog=CHECKPOINTS, formatter_class=layout)
+    checkpoints.add_argument("workdir", metavar="WORKDIR", help="the workdir of a run")
 
     plan = add("plan", help="whether it fits on a pod, and how fast it is", epilog=PLAN, formatter_class=layout)
     plan.add_argument("experiment", metavar="FILE[:NAME]", help="an experiment, or a workdir's")
@@ -163,6 +176,7 @@ def parsers() -> tuple[argparse.ArgumentParser, dict[str, Command]]:
     return main_parser, {
         "train": (train, run_train),
         "evaluate": (evaluate, run_evaluate),
+        "checkpoints": (checkpoints, run_checkpoints),
         "plan": (plan, run_plan),
         "show": (show, run_show),
         "prepare": (prepare, run_prepare),
@@ -182,11 +196,23 @@ def steps(text: str) -> tuple[int, int]:
 
 def run_train(arguments: argparse.Namespace) -> None:
     from mmjax.experiment import experiment_name, load_experiment
+    from mmjax.replay import replay
     from mmjax.train import train
 
     config = load_experiment(arguments.experiment, arguments.overrides)
     name = experiment_name(arguments.experiment)
-    train(config, arguments.workdir, name=name, fork=arguments.fork, profile=arguments.profile, wandb=arguments.wandb)
+    if arguments.replay is not None:
+        replay(config, arguments.workdir, arguments.replay)
+        return
+    train(
+        config,
+        arguments.workdir,
+        name=name,
+        fork=arguments.fork,
+        strict=arguments.strict,
+        profile=arguments.profile,
+        wandb=arguments.wandb,
+    )
 
 
 def run_evaluate(arguments: argparse.Namespace) -> None:
@@ -199,6 +225,14 @@ def run_evaluate(arguments: argparse.Namespace) -> None:
         evaluators=arguments.evaluators,
         json_path=arguments.json,
     )
+
+
+def run_checkpoints(arguments: argparse.Namespace) -> None:
+    from rich.console import Console
+
+    from mmjax.listing import listing
+
+    Console(highlight=False).print(listing(Path(arguments.workdir)))
 
 
 def run_plan(arguments: argparse.Namespace) -> None:

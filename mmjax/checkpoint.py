@@ -1,11 +1,16 @@
-"""Checkpoints: saved in the background, restored whole and checked. The only file that imports Orbax."""
+"""Checkpoints: saved in the background, whole or not there, restored and checked. The only file that imports Orbax.
 
+A checkpoint holds digests of its own files, written before Orbax gives it its name: what is named is whole, and what
+has been damaged since is seen.
+"""
+
+import itertools
 import logging
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Self, TypeVar
+from typing import Any, NamedTuple, Self, TypeVar
 
 import jax
 import numpy as np
@@ -13,12 +18,16 @@ import orbax.checkpoint as ocp
 from etils import epath
 from flax.traverse_util import flatten_dict, unflatten_dict
 
-from mmjax import hosts
+from mmjax import digests, hosts
 from mmjax.errors import UserError
+from mmjax.keeping import Keeping
 
 T = TypeVar("T")
 DIRECTORY = "checkpoints"
 ITEM = "default"  # the folder inside a step that Orbax gives to a checkpoint of one item
+ASIDE = "damaged"  # where checkpoints go that are not whole
+UNFINISHED = ".orbax-checkpoint-tmp"  # in the name of a step that isn't saved to its end
+CHANGING = "_CHECKPOINT_METADATA"  # times and versions: Orbax writes it once more after the rest; nothing is read of it
 LISTED = 8  # lines of a mismatch that an error shows
 
 
@@ -37,23 +46,29 @@ logging.getLogger("absl").addFilter(_Quiet())
 
 
 class Checkpointer:
-    """Checkpoints of a run in `workdir/checkpoints/<step>`, the latest `keep` of them.
+    """Checkpoints of a run in `workdir/checkpoints/<step>`: those that `keep` says, or the latest so many.
 
     A state is stored as nested dicts by the names of its fields and parameters, with no trace of its Python classes.
 
     Raises CheckpointError where the folder can't be made.
     """
 
-    def __init__(self, workdir: str | Path, keep: int = 3):
-        if keep < 1:
-            raise UserError(f"Checkpointer: keep={keep} must be at least 1.")
+    def __init__(self, workdir: str | Path, keep: int | Keeping = 3, reads_only: bool = False):
+        """reads_only: restores, and leaves alone what a run may be saving there at the time."""
+        keeping = Keeping(keep) if isinstance(keep, int) else keep
+        if keeping.latest < 1:
+            raise UserError(f"Checkpointer: keep={keeping.latest} must be at least 1.")
         self.directory = _directory(workdir)
         with self._writing("make"):
-            self.directory.mkdir(parents=True, exist_ok=True)
+            if not reads_only:
+                self.directory.mkdir(parents=True, exist_ok=True)
             self._manager = _manager(
                 self.directory,
-                preservation_policy=ocp.checkpoint_managers.LatestN(keep),
+                preservation_policy=keeping,
                 enable_async_checkpointing=True,
+                async_options=ocp.AsyncOptions(post_finalization_callback=self._seal),
+                cleanup_tmp_directories=not reads_only,  # of saves that a kill cut off
+                read_only=reads_only,
             )
 
     def save(self, step: int, state: Any) -> bool:
@@ -66,6 +81,12 @@ class Checkpointer:
         hosts.first(lambda: self._check_space(state))
         with self._writing("save"):
             return self._manager.save(step, args=ocp.args.PyTreeSave(_nested(state)))
+
+    def _seal(self) -> None:
+        """Orbax calls it when all files of a step are written, before it gives the folder its name."""
+        if hosts.leads():
+            (folder,) = (path for path in self.directory.iterdir() if UNFINISHED in path.name)
+            digests.write(folder, leave_out=(CHANGING,))
 
     def restore(self, abstract_state: T, step: int | None = None) -> T:
         """The state as saved, laid out as `abstract_state` (arrays or `ShapeDtypeStruct`s with shardings) says.
@@ -137,14 +158,84 @@ def latest_step(workdir: str | Path) -> int | None:
     return max(_steps(_directory(workdir)), default=None)
 
 
+class Saved(NamedTuple):
+    """A checkpoint on the disk. saved_at: seconds since 1970. problems: what of it isn't as it was written."""
+
+    step: int
+    path: str
+    saved_at: float
+    bytes: int
+    problems: list[str]
+
+
+def saved(workdir: str | Path) -> list[Saved]:
+    """Every checkpoint of a workdir, by step, each read whole. Changes nothing."""
+    directory, found = _directory(workdir), []
+    for step in _steps(directory):
+        path = directory / str(step)
+        size, time = sum((path / name).stat().length for name in digests.files(path)), path.stat().mtime
+        found.append(Saved(step, str(path), time, size, digests.problems(path)))
+    return found
+
+
+def whole_steps(workdir: str | Path) -> Iterator[int]:
+    """The steps whose checkpoints are whole, the latest first. Every byte of each is read as it comes."""
+    directory = _directory(workdir)
+    return (step for step in reversed(_steps(directory)) if not digests.problems(directory / str(step)))
+
+
+def whole_step(
+    workdir: str | Path, *, strict: bool = False, say: Callable[[str], None] = lambda text: None
+) -> int | None:
+    """The latest step whose checkpoint is whole, None where nothing was ever saved. Every byte of it is read.
+
+    A damaged one that is newer is set aside, into `workdir/damaged`, and `say` is told. Of several hosts only host 0
+    may call.
+
+    Raises:
+        CheckpointError: the latest is damaged and `strict` is set, or none is whole; nothing is moved then.
+    """
+    directory = _directory(workdir)
+    damaged: dict[int, str] = {}
+    found = None
+    for step in reversed(_steps(directory)):
+        problems = digests.problems(directory / str(step))
+        if not problems:
+            found = step
+            break
+        more = f", and {len(problems) - 1} files more" if len(problems) > 1 else ""
+        damaged[step] = f"the checkpoint of step {step} in {directory} is damaged: {problems[0]}{more}"
+        if strict:
+            break
+    if damaged and (found is None or strict):
+        raise CheckpointError(
+            ". ".join(text[0].upper() + text[1:] for text in damaged.values())
+            + (". Without --strict, the run goes on from the one before, if that is whole." if strict else
+               ". No checkpoint is whole: give another --workdir to begin anew, or bring back the files.")
+        )  # fmt: skip
+    for step, text in damaged.items():
+        say(f"{text}; it is set aside as {_set_aside(directory / str(step))}")
+    return found
+
+
+def _set_aside(path: epath.Path) -> epath.Path:
+    """Moves a checkpoint to where it isn't taken for one; the name that it has there."""
+    folder = path.parent.parent / ASIDE
+    folder.mkdir(parents=True, exist_ok=True)
+    names = (folder / f"{path.name}{'' if n == 0 else f'-{n}'}" for n in itertools.count())
+    return path.rename(next(name for name in names if not name.exists()))
+
+
 def restore_params(workdir: str | Path, step: int | None = None, *, ema: bool = False) -> dict[str, Any]:
     """The parameters alone, a nested dict of numpy arrays; nothing of the optimiser is read or needs to be known.
 
     `ema`: their moving average, where the checkpoint has one. `step` None: the latest.
-    Raises FileNotFoundError where there is no such checkpoint.
+    Raises FileNotFoundError where there is no such checkpoint, CheckpointError where it is damaged.
     """
     directory = _directory(workdir)
     path = directory / str(_chosen(directory, _steps(directory), step))
+    if problems := digests.problems(path):
+        raise CheckpointError(f"The checkpoint {path} is damaged: {'; '.join(problems[:LISTED])}. Take another --step.")
     tops = unflatten_dict(_saved(path), sep="/")
     top = "ema" if ema and "ema" in tops else "params"
     as_numpy = jax.tree.map(lambda _: ocp.RestoreArgs(restore_type=np.ndarray), tops[top])

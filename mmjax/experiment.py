@@ -28,6 +28,8 @@ from mmjax.configs import Difference, complete, diff, override, target
 from mmjax.data.pipeline import Mixture
 from mmjax.errors import UserError, closest, nearest, unknown
 from mmjax.fit import check_fit
+from mmjax.guard import Spike
+from mmjax.keeping import Best, Keeping
 from mmjax.mesh import Mesh
 from mmjax.objectives.pretrainer import Pretrainer, Weight
 from mmjax.optim import AdamW
@@ -60,9 +62,13 @@ class Experiment:
     batch_size: examples in a step, over all hosts and microbatches. steps: how many; the schedule ends there.
     microbatches: parts that a step's batch is encoded in, one after the other (the result stays exact, memory shrinks).
     evaluators: run after every `evaluate_every` steps and at the end; 0: at the end only.
-    save_every, keep: a checkpoint after so many steps, and how many of the latest stay.
+    save_every, save_minutes: a checkpoint after so many steps, and, besides, after so many minutes (0: never).
+    keep, keep_best, keep_every: of the checkpoints, the latest so many stay; the best by a metric (`Best`); and those
+    of every so many steps (0: none).
     log_every: metrics are written after so many steps.
     init: where towers start from, {"towers.image": Load(workdir)}; a workdir alone, as a string, does too.
+    spike: when a step's loss is so high that its update is skipped (`Spike`); None: only what isn't finite is.
+    most_bad_steps: of so many skipped steps in a row the run goes on; one more stops it.
     ema: decay per step of an exponential moving average of the parameters, None for none.
 
     Raises:
@@ -82,15 +88,26 @@ class Experiment:
     evaluate_every: int = 0
     save_every: int = 1_000
     log_every: int = 10
+    save_minutes: float = 0.0
     keep: int = 3
+    keep_best: Best | None = None
+    keep_every: int = 0
     init: Mapping[str, Load | str] = field(default_factory=dict)
     seed: int = 0
     ema: float | None = None
+    spike: Spike | None = None
+    most_bad_steps: int = 10
 
     def __post_init__(self) -> None:
         for name in ("towers", "objectives"):
             if not getattr(self, name):
                 raise UserError(f"an experiment needs {name}, but {name}={{}}")
+        if not isinstance(self.save_minutes, int | float) or self.save_minutes < 0:
+            raise UserError(f"save_minutes={self.save_minutes!r} must be a number of at least 0 (0: by steps alone)")
+        if self.spike is not None and not isinstance(self.spike, Spike):
+            raise UserError(f"spike={self.spike!r} must be a Spike(deviations, window), or None")
+        if self.keep_best is not None and not isinstance(self.keep_best, Best):
+            raise UserError(f"keep_best={self.keep_best!r} must be a Best(split, metric, count), or None")
         for name, least in {
             "batch_size": 1,
             "steps": 1,
@@ -99,6 +116,8 @@ class Experiment:
             "save_every": 1,
             "log_every": 1,
             "keep": 1,
+            "keep_every": 0,
+            "most_bad_steps": 0,
             "seed": 0,
         }.items():
             value = getattr(self, name)
@@ -133,6 +152,10 @@ class Experiment:
                 raise UserError(f'init={{"{path}": {load!r}}} must be a workdir, or Load(workdir, skip=...)')
         check_fit(self.towers, self.objectives, self.data)
 
+    def keeping(self, evaluations: Callable[[int], Mapping[str, Mapping[str, float]]]) -> Keeping:
+        """Which checkpoints stay, given what is known of a step's evaluations."""
+        return Keeping(self.keep, self.keep_every, self.keep_best, evaluations)
+
     def pretrainer(self) -> Pretrainer:
         """The towers and objectives as the one module that trains."""
         return Pretrainer(
@@ -147,6 +170,7 @@ MAY_CHANGE: dict[str, str] = {
     "microbatches": "accumulation is exact; a smaller machine needs more of them",
     "towers.*.remat": "recomputes instead of storing, the same numbers",
     "objectives.*.decoder.remat": "as above",
+    "towers.*.attention": "another kernel, the same numbers to their precision",
     "data.workers": "the stream is the same for any number of them",
     "data.prefetch": "as above",
     "data.cache": "as above",
@@ -156,7 +180,11 @@ MAY_CHANGE: dict[str, str] = {
     "evaluate_every": "as above",
     "log_every": "only what is written",
     "save_every": "only what is written",
+    "most_bad_steps": "only when it stops",
+    "save_minutes": "only what is written",
     "keep": "only what is written",
+    "keep_best": "only what is written",
+    "keep_every": "only what is written",
 }
 
 

@@ -8,6 +8,7 @@ from types import FrameType
 from typing import Any, Self
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
+SAVE = 1  # what a host says when its clock wants a checkpoint: below every signal, so that a signal is heard first
 
 
 class Interruption:
@@ -22,6 +23,7 @@ class Interruption:
         self._agree = agree
         self._agreed = 0
         self.signal: signal.Signals | None = None  # heard here
+        self.save = False  # whether some host's clock wants a checkpoint now; the same on all
 
     def _heard(self, number: int, frame: FrameType | None) -> None:
         if self.signal is not None:
@@ -39,9 +41,12 @@ class Interruption:
         for number, handler in self._before.items():
             signal.signal(number, handler)
 
-    def asked(self) -> bool:
-        """Whether to stop now; the same on all hosts, which must all ask, and equally often."""
-        self._agreed = self._agreed or self._agree(self.signal or 0)
+    def asked(self, save: bool = False) -> bool:
+        """Whether to stop now; the same on all hosts, which must all ask, and equally often. `save`: see there."""
+        if not self._agreed:
+            word = self._agree(self.signal or (SAVE if save else 0))
+            self.save = word == SAVE
+            self._agreed = word if word > SAVE else 0
         return bool(self._agreed)
 
     def end(self) -> BaseException:

@@ -34,6 +34,8 @@ class Log:
         self._read: tuple[int, float, float] | None = None  # step, time, waited at the last reading
         self.loss: float | None = None  # the last one written
         self._nonfinite: dict[str, int] = {}  # of the step before
+        self.read = 0  # the last step whose metrics were looked at
+        self.bad_in_a_row = 0  # steps up to that one whose update was skipped
 
     def step(self, step: int, values: dict[str, jax.Array]) -> None:
         """Takes the metrics of a step that was just dispatched; waits for the one before it."""
@@ -58,14 +60,23 @@ class Log:
             self.restart(step)
 
     def _complain(self, step: int, values: dict[str, jax.Array]) -> None:
-        """Says where numbers that aren't finite come from, when they come: of which tower, in which objective."""
+        """Says that an update was skipped, and of which tower, in which objective, embeddings aren't finite; once, when
+        it begins."""
         counts = jax.device_get({name: value for name, value in values.items() if "/nonfinite/" in name})
+        self.read = step
+        before, self.bad_in_a_row = self.bad_in_a_row, int(values.get("guard/in_a_row", 0))
+        if self.bad_in_a_row and not before:
+            loss, norm = float(values["loss"]), float(values["grad_norm"])
+            self._progress.say(
+                f"step {step}: loss {loss:.4g}, norm of the gradient {norm:.4g}: its update is skipped, and so are the "
+                "next ones while that lasts (metrics guard/skipped, guard/in_a_row)"
+            )
         for name, count in counts.items():
             if count and not self._nonfinite.get(name):
                 objective, _, modality = name.split("/")
                 self._progress.say(
                     f"step {step}: {int(count)} of {self._batch_size} embeddings of {modality!r} in objective "
-                    f"{objective!r} are not finite; such a step changes no parameters (metrics {name}, guard/skipped)"
+                    f"{objective!r} are not finite (metric {name})"
                 )
         self._nonfinite = counts
 

@@ -183,9 +183,14 @@ def _traced(experiment: Experiment, where: Pod) -> tuple[jax.sharding.Mesh, Any,
     pretrainer, optimizer = experiment.pretrainer(), experiment.optimizer
     spec = batch_spec(experiment.data, experiment.batch_size)
     with jax.set_mesh(mesh):
-        state = abstract_state(pretrainer, optimizer, spec, mesh=mesh, ema=experiment.ema)
+        state = abstract_state(pretrainer, optimizer, spec, mesh=mesh, ema=experiment.ema, spike=experiment.spike)
         step = make_train_step(
-            pretrainer, optimizer, seed=experiment.seed, total_steps=experiment.steps, ema=experiment.ema
+            pretrainer,
+            optimizer,
+            seed=experiment.seed,
+            total_steps=experiment.steps,
+            ema=experiment.ema,
+            spike=experiment.spike,
         )
         batch = {
             name: jax.ShapeDtypeStruct(x.shape, jax.dtypes.canonicalize_dtype(x.dtype), sharding=batch_sharding(mesh))

@@ -31,6 +31,8 @@ from mmjax.errors import UserError, nearest
 # belongs here if constructing it with any arguments whatever reads, writes and runs nothing.
 _ALLOWED_BY_MODULE = {
     "mmjax.experiment": ("Experiment", "Load"),
+    "mmjax.guard": ("Spike",),
+    "mmjax.keeping": ("Best",),
     "mmjax.mesh": ("Mesh",),
     "mmjax.optim": ("AdamW",),
     "mmjax.models.image": ("ViT",),

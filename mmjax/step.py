@@ -11,8 +11,9 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 from flax import struct
-from jaxtyping import Array, Float, Int, Key, PyTree
+from jaxtyping import Array, Float, Int, Key, PyTree, UInt
 
+from mmjax import guard
 from mmjax.errors import UserError
 from mmjax.mesh import ACTIVATION_RULES, batch_sharding, replicated, state_shardings
 from mmjax.optim import AdamW, Params, merge
@@ -30,7 +31,7 @@ class TrainState(struct.PyTreeNode):
         opt_state: optax's state, of the parameters that train.
         model_state: Linen's other collections (`batch_stats`, ...); an empty dict where there are none.
         ema: moving average of `params`, or None.
-        guard: counters of what was skipped.
+        guard: counts of what was skipped, see `guard`.
     """
 
     step: Int[Array, ""]
@@ -38,7 +39,7 @@ class TrainState(struct.PyTreeNode):
     opt_state: PyTree
     model_state: dict[str, Any]
     ema: Params | None
-    guard: dict[str, Int[Array, ""]]
+    guard: guard.Counts
 
 
 def step_key(seed: Int[Array, ""] | int, step: Int[Array, ""] | int, name: str) -> Key[Array, ""]:
@@ -54,23 +55,32 @@ def init_state(
     seed: int,
     mesh: jax.sharding.Mesh,
     ema: float | None = None,
+    spike: guard.Spike | None = None,
 ) -> TrainState:
     """The state of step 0, made where it will live: no device ever holds more than its shards.
 
     The values depend on `seed` alone, not on the mesh. Of `batch` only names, shapes and
-    dtypes are read. `ema`: as in `make_train_step`.
+    dtypes are read. `ema`, `spike`: as in `make_train_step`.
     """
-    create = jax.jit(_creation(pretrainer, optimizer, batch, ema))  # jitted: traced once for both lines that follow
+    create = jax.jit(
+        _creation(pretrainer, optimizer, batch, ema, spike)
+    )  # jitted: traced once for both lines that follow
     # The seed is an argument: with a constant, XLA would spend its time computing the parameters as it compiles.
     shardings = state_shardings(jax.eval_shape(create, np.uint32(seed)), mesh)
     return jax.jit(lambda seed: nn.unbox(create(seed)), out_shardings=shardings)(np.uint32(seed))
 
 
 def abstract_state(
-    pretrainer: nn.Module, optimizer: AdamW, batch: Batch, *, mesh: jax.sharding.Mesh, ema: float | None = None
+    pretrainer: nn.Module,
+    optimizer: AdamW,
+    batch: Batch,
+    *,
+    mesh: jax.sharding.Mesh,
+    ema: float | None = None,
+    spike: guard.Spike | None = None,
 ) -> TrainState:
     """The state's shapes, dtypes and shardings (`jax.ShapeDtypeStruct`): what a checkpoint is restored into."""
-    boxed = jax.eval_shape(_creation(pretrainer, optimizer, batch, ema), 0)
+    boxed = jax.eval_shape(_creation(pretrainer, optimizer, batch, ema, spike), 0)
     return jax.tree.map(
         lambda leaf, sharding: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding),
         nn.unbox(boxed),
@@ -79,7 +89,7 @@ def abstract_state(
 
 
 def _creation(
-    pretrainer: nn.Module, optimizer: AdamW, batch: Batch, ema: float | None
+    pretrainer: nn.Module, optimizer: AdamW, batch: Batch, ema: float | None, spike: guard.Spike | None
 ) -> Callable[[Int[Array, ""] | int], TrainState]:
     """A function from the seed to the state, its parameters boxed with the names of their logical axes."""
     rows = {name: (array.shape, jax.dtypes.canonicalize_dtype(array.dtype)) for name, array in batch.items()}
@@ -96,7 +106,7 @@ def _creation(
             opt_state=optimizer.transform(nn.unbox(trainable)).init(trainable),
             model_state=variables,
             ema=None if ema is None else jax.tree.map(jnp.copy, params),
-            guard={"skipped": jnp.zeros((), jnp.int32)},
+            guard=guard.fresh(spike),
         )
 
     return create
@@ -119,18 +129,26 @@ def with_params(state: TrainState, params: Params) -> TrainState:
 
 
 def make_train_step(
-    pretrainer: nn.Module, optimizer: AdamW, *, seed: int, total_steps: int, ema: float | None = None
+    pretrainer: nn.Module,
+    optimizer: AdamW,
+    *,
+    seed: int,
+    total_steps: int,
+    ema: float | None = None,
+    spike: guard.Spike | None = None,
 ) -> Callable[[TrainState, Batch], tuple[TrainState, Metrics]]:
     """`train_step(state, batch) -> (state, metrics)`, pure.
 
-    Where the loss or the gradient's norm is not finite, parameters, optimiser state, model state and EMA keep their
-    values, and `guard` counts it; `step`, and so the learning rate, goes on.
+    Where the loss or the gradient's norm is not finite, or the loss is a `spike`, parameters, optimiser state, model
+    state and EMA keep their values, and `guard` counts it; `step`, and so the learning rate, goes on.
 
-    `ema`: share of the moving average that stays at each step (0.999), None for no average.
+    `ema`: share of the moving average that stays at each step (0.999), None for no average. `spike`: None for no such
+    rule.
 
     Metrics (fp32 scalars, on the device): `loss`, `lr`; `grad_norm` (before clipping), `update_norm` (of the change
     that was made) and `param_norm` (after it), each of all and, behind a slash, by tower and objective
-    (`grad_norm/towers_image`); `guard/skipped` (so far); the pretrainer's own.
+    (`grad_norm/towers_image`); `guard/skipped` (so far), `guard/in_a_row` and, with a rule, `guard/spikes`; where the
+    batch has `id`, `batch_hash` (see there); the pretrainer's own.
     """
 
     fresh = None if ema is None else 1 - ema
@@ -156,7 +174,7 @@ def make_train_step(
         with nn.logical_axis_rules(ACTIVATION_RULES):
             (loss, (metrics, model_state)), gradient = jax.value_and_grad(loss_of, has_aux=True)(trainable)
         grad_norms = _norms("grad_norm", gradient)
-        good = jnp.isfinite(loss) & jnp.isfinite(grad_norms["grad_norm"])
+        good, counts = guard.judge(state.guard, loss, grad_norms["grad_norm"], spike)
 
         def keep(new: PyTree, old: PyTree) -> PyTree:
             return jax.tree.map(lambda n, o: jnp.where(good, n, o), new, old)
@@ -168,8 +186,10 @@ def make_train_step(
         average = state.ema
         if fresh is not None:  # in this form what is frozen stays as it is, to the bit
             average = jax.tree.map(lambda a, p: a + fresh * (p - a), state.ema, params)
-        guard = {"skipped": state.guard["skipped"] + jnp.where(good, 0, 1)}
-        metrics |= {"loss": loss, "lr": lr, "guard/skipped": guard["skipped"]}
+        metrics |= {"loss": loss, "lr": lr}
+        metrics |= {f"guard/{name}": counts[name] for name in ("skipped", "in_a_row", "spikes") if name in counts}
+        if "id" in batch:
+            metrics["batch_hash"] = batch_hash(batch["id"], batch["index"])
         metrics |= grad_norms | _norms("update_norm", update) | _norms("param_norm", params)
         state = TrainState(
             step=state.step + 1,
@@ -177,11 +197,25 @@ def make_train_step(
             opt_state=keep(opt_state, state.opt_state),
             model_state=keep(model_state, state.model_state),
             ema=keep(average, state.ema),
-            guard=guard,
+            guard=counts,
         )
         return state, {name: jnp.asarray(value, jnp.float32) for name, value in metrics.items()}
 
     return train_step
+
+
+def batch_hash(id: UInt[Array, "b 2"], index: UInt[Array, " b"]) -> UInt[Array, ""]:
+    """24 bits of which examples stand in which rows: the same however the batch is cut up, exact in fp32.
+
+    A batch of other examples, or of the same ones in another order, has another hash but for one time in 2^24. The
+    words are mixed as in MurmurHash3 (Appleby 2011), and summed over the rows.
+    """
+    word = index * np.uint32(0x9E3779B1) + np.uint32(1)
+    for part in (id[:, 0], id[:, 1]):
+        word = (word ^ part) * np.uint32(0x85EBCA6B)
+        word = (word ^ (word >> 13)) * np.uint32(0xC2B2AE35)
+        word ^= word >> 16
+    return jnp.sum(word, dtype=jnp.uint32) & np.uint32(0xFFFFFF)
 
 
 def compile_train_step(

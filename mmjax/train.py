@@ -9,16 +9,18 @@ import fiddle as fdl
 import jax
 
 from mmjax import hosts, serialization
-from mmjax.checkpoint import Checkpointer, latest_step
+from mmjax.checkpoint import Checkpointer, whole_step
 from mmjax.data.pipeline import batch_spec, batches
 from mmjax.evaluate import Embedder, evaluate
 from mmjax.experiment import Experiment, build
 from mmjax.initial import initialised
 from mmjax.interruption import Interruption
+from mmjax.lock import Lock
 from mmjax.log import Log
 from mmjax.mesh import check_batch, device_prefetch
 from mmjax.metrics import Metrics
 from mmjax.progress import Progress, duration, tables
+from mmjax.replay import bad_steps
 from mmjax.step import TrainState, abstract_state, compile_train_step, init_state, make_train_step, with_params
 from mmjax.trace import Trace
 from mmjax.workdir import going_on, judging, prepared, record, use_compilation_cache
@@ -30,6 +32,7 @@ def train(
     *,
     name: str = "",
     fork: bool = False,
+    strict: bool = False,
     profile: tuple[int, int] | None = None,
     wandb: str | None = None,
 ) -> TrainState:
@@ -38,101 +41,119 @@ def train(
     Every host of a run on several calls it alike (`hosts`): all compute and save, host 0 writes and speaks.
 
     name: what the experiment is called, kept beside it for people. fork: go on from the checkpoint of a different
-    experiment. profile: a trace of these steps, the first and the last, goes to `<workdir>/profile`. wandb: the project
+    experiment. strict: stop where the latest checkpoint is damaged, instead of setting it aside and going on from the
+    one before. profile: a trace of these steps, the first and the last, goes to `<workdir>/profile`. wandb: the project
     to mirror metrics to.
 
     Raises:
         UserError, ValueError: what was asked for can't be had. CheckpointError: a checkpoint can't be written or read.
+        BadStepsError: more updates in a row were skipped than the experiment allows.
         KeyboardInterrupt, SystemExit(143): Ctrl-C or SIGTERM came; the step was finished and saved.
     """
     began, workdir = time.perf_counter(), Path(workdir)
     use_compilation_cache()
     hosts.join()
     experiment: Experiment = build(config)
-    steps, size, seed, ema = experiment.steps, experiment.batch_size, experiment.seed, experiment.ema
+    steps, size, seed = experiment.steps, experiment.batch_size, experiment.seed
+    ema, spike = experiment.ema, experiment.spike
     mesh = experiment.mesh.build()
     check_batch(size, mesh, experiment.microbatches)
     mine = hosts.reader(mesh, size)
-    record(config, workdir, name, fork)
-    data = prepared(experiment.data, workdir, ("train",))
-    start = hosts.first(lambda: latest_step(workdir)) or 0
     lead = hosts.leads()
-    written = partial(Metrics, workdir, step=start, wandb=wandb, config=json.loads(serialization.dumps(config, name)))
-    pretrainer, optimizer, spec = experiment.pretrainer(), experiment.optimizer, batch_spec(experiment.data, size)
+    with hosts.together(partial(Lock, workdir, say=print, holds=lead)):
+        record(config, workdir, name, fork)
+        data = prepared(experiment.data, workdir, ("train",))
+        start = hosts.first(lambda: whole_step(workdir, strict=strict, say=print)) or 0
+        written = partial(
+            Metrics, workdir, step=start, wandb=wandb, config=json.loads(serialization.dumps(config, name))
+        )
+        pretrainer, optimizer, spec = experiment.pretrainer(), experiment.optimizer, batch_spec(experiment.data, size)
 
-    with (
-        jax.set_mesh(mesh),
-        Checkpointer(workdir, keep=experiment.keep) as checkpoints,
-        hosts.together(partial(written, writes=lead)) as metrics,
-        Progress(steps, start, quiet=not lead) as progress,
-        Trace(profile, workdir, start, steps) as trace,
-        Interruption(hosts.Largest(mesh)) as interruption,
-    ):
-        if start:
-            progress.say(f"{workdir} goes on after step {start}")
-            state = checkpoints.restore(abstract_state(pretrainer, optimizer, spec, mesh=mesh, ema=ema))
-        else:
-            state = init_state(pretrainer, optimizer, spec, seed=seed, mesh=mesh, ema=ema)
-            if experiment.init:
-                state = with_params(state, initialised(hosts.whole(state.params), experiment, progress.say))
-        train_step = make_train_step(pretrainer, optimizer, seed=seed, total_steps=steps, ema=ema)
-        train_step = compile_train_step(train_step, state, mesh)
-        embedder = Embedder(pretrainer, data, mesh, size)
-
-        def evaluate_if_due(step: int) -> bool:
-            last = step == steps
-            due = [e for e in experiment.evaluators if last or e.when == "always"]
-            if not due or not (last or (experiment.evaluate_every and step % experiment.evaluate_every == 0)):
-                return False
-            known = hosts.first(lambda: list(metrics.evaluations(step)))
-            if not {e.split for e in due} <= set(known):  # else done before the run was cut off
-                params = state.params if state.ema is None else state.ema
-                found = lambda split, values: metrics.write(step, values, split)  # noqa: E731
-                evaluate(embedder, params, due, step=step, workdir=workdir, found=found)
-            return True
-
-        done = start
-        if start:
-            evaluate_if_due(start)
-        source = batches(data, batch_size=size, seed=seed, step=start, host=mine)
         with (
-            device_prefetch(source, mesh) as stream,
-            Log(metrics, progress, stream, experiment.log_every, size, last=steps) as log,
+            jax.set_mesh(mesh),
+            hosts.together(partial(written, writes=lead)) as metrics,
+            Checkpointer(workdir, keep=experiment.keeping(metrics.evaluations)) as checkpoints,
+            Progress(steps, start, quiet=not lead) as progress,
+            Trace(profile, workdir, start, steps) as trace,
+            Interruption(hosts.Largest(mesh)) as interruption,
         ):
-            for step in range(start + 1, steps + 1):
-                trace.before(step, state)
-                batch = next(stream)
-                with jax.transfer_guard("disallow"):
-                    state, values = train_step(state, batch)
-                trace.after(step, state)
-                log.step(step, values)
-                done = step
-                if step == start + 1:
-                    log.flush()
-                    progress.say(f"first step after {time.perf_counter() - began:.1f} s")
-                if step == steps:
-                    log.flush()
-                stop = interruption.asked()
-                if step % experiment.save_every == 0 or step == steps or stop:
-                    checkpoints.save(step, state)
-                if stop:
-                    break
-                if evaluate_if_due(step):
-                    log.restart(step)
-        checkpoints.wait()
-        results = metrics.evaluations(done)
-        stopped = interruption.asked()
+            if start:
+                progress.say(f"{workdir} goes on after step {start}")
+                state = checkpoints.restore(
+                    abstract_state(pretrainer, optimizer, spec, mesh=mesh, ema=ema, spike=spike)
+                )
+            else:
+                state = init_state(pretrainer, optimizer, spec, seed=seed, mesh=mesh, ema=ema, spike=spike)
+                if experiment.init:
+                    state = with_params(state, initialised(hosts.whole(state.params), experiment, progress.say))
+            train_step = make_train_step(pretrainer, optimizer, seed=seed, total_steps=steps, ema=ema, spike=spike)
+            train_step = compile_train_step(train_step, state, mesh)
+            embedder = Embedder(pretrainer, data, mesh, size)
 
-    hosts.wait()
-    if stopped:
-        progress.say(f"stopped after step {done} of {steps}, which is saved. To go on:\n  {going_on(workdir)}")
-        raise interruption.end()
-    for table in tables(results, done):
-        progress.console.print(table)
-    loss = f", loss {log.loss:.3f}" if log.loss is not None else ""
-    seconds = time.perf_counter() - began
-    progress.say(f"{done:,} steps, {done * size:,} examples{loss}, {duration(seconds)} in all; written to {workdir}:")
-    for path in sorted(workdir.iterdir()):
-        progress.say(f"  {path.name}")
-    progress.say(f"to judge it again:\n  {judging(workdir)}")
-    return state
+            def evaluate_if_due(step: int) -> bool:
+                last = step == steps
+                due = [e for e in experiment.evaluators if last or e.when == "always"]
+                if not due or not (last or (experiment.evaluate_every and step % experiment.evaluate_every == 0)):
+                    return False
+                known = hosts.first(lambda: list(metrics.evaluations(step)))
+                if not {e.split for e in due} <= set(known):  # else done before the run was cut off
+                    params = state.params if state.ema is None else state.ema
+                    found = lambda split, values: metrics.write(step, values, split)  # noqa: E731
+                    evaluate(embedder, params, due, step=step, workdir=workdir, found=found)
+                return True
+
+            done, saved = start, time.monotonic()
+            if start:
+                evaluate_if_due(start)
+            source = batches(data, batch_size=size, seed=seed, step=start, host=mine)
+            with (
+                device_prefetch(source, mesh) as stream,
+                Log(metrics, progress, stream, experiment.log_every, size, last=steps) as log,
+            ):
+                for step in range(start + 1, steps + 1):
+                    trace.before(step, state)
+                    batch = next(stream)
+                    with jax.transfer_guard("disallow"):
+                        state, values = train_step(state, batch)
+                    trace.after(step, state)
+                    log.step(step, values)
+                    done = step
+                    if step == start + 1:
+                        log.flush()
+                        progress.say(f"first step after {time.perf_counter() - began:.1f} s")
+                    if step == steps:
+                        log.flush()
+                    if log.bad_in_a_row > experiment.most_bad_steps:
+                        saved = checkpoints.latest_step()
+                        raise bad_steps(workdir, data, experiment, log.read, log.bad_in_a_row, saved)
+                    overdue = 0 < 60 * experiment.save_minutes < time.monotonic() - saved
+                    stop = interruption.asked(save=overdue)
+                    due = step % experiment.save_every == 0 or step == steps or interruption.save
+                    if due or stop:
+                        checkpoints.save(step, state)
+                    if due or overdue:
+                        saved = time.monotonic()
+                    if stop:
+                        break
+                    if evaluate_if_due(step):
+                        log.restart(step)
+            checkpoints.wait()
+            results = metrics.evaluations(done)
+            stopped = interruption.asked()
+
+        hosts.wait()
+        if stopped:
+            progress.say(f"stopped after step {done} of {steps}, which is saved. To go on:\n  {going_on(workdir)}")
+            raise interruption.end()
+        for table in tables(results, done):
+            progress.console.print(table)
+        loss = f", loss {log.loss:.3f}" if log.loss is not None else ""
+        seconds = time.perf_counter() - began
+        progress.say(
+            f"{done:,} steps, {done * size:,} examples{loss}, {duration(seconds)} in all; written to {workdir}:"
+        )
+        for path in sorted(workdir.iterdir()):
+            if not path.name.startswith("."):
+                progress.say(f"  {path.name}")
+        progress.say(f"to judge it again:\n  {judging(workdir)}")
+        return state

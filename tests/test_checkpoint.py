@@ -1,7 +1,9 @@
 import dataclasses
 import logging
 import os
+import re
 import resource
+import shutil
 import signal
 import subprocess
 import sys
@@ -11,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from mmjax.checkpoint import Checkpointer, CheckpointError, latest_step, restore_params
+from mmjax.checkpoint import Checkpointer, CheckpointError, latest_step, restore_params, whole_step
 from mmjax.mesh import Mesh
 from mmjax.optim import AdamW
 from mmjax.step import abstract_state
@@ -198,3 +200,85 @@ def test_other_users_of_absl_are_still_heard(caplog):
     with caplog.at_level(logging.WARNING, logger="absl"):
         logging.getLogger("absl").warning("something else")
     assert "something else" in caplog.text
+
+
+@pytest.fixture(scope="module")
+def two_saved(tmp_path_factory):
+    """A workdir with checkpoints of steps 1 and 2, not to be changed."""
+    workdir = tmp_path_factory.mktemp("two")
+    with Checkpointer(workdir) as checkpoints:
+        for step in (1, 2):
+            checkpoints.save(step, state_of())
+            checkpoints.wait()
+    return workdir
+
+
+@pytest.fixture
+def two(two_saved, tmp_path):
+    return shutil.copytree(two_saved, tmp_path / "run")
+
+
+def files_of(workdir, step):
+    folder = workdir / "checkpoints" / str(step)
+    marks = (folder / "_CHECKPOINT_METADATA", folder / "commit_success.txt")  # of which nothing is ever read
+    return sorted(path for path in folder.rglob("*") if path.is_file() and path not in marks)
+
+
+def flip(path):
+    contents = bytearray(path.read_bytes())
+    contents[len(contents) // 2] ^= 16
+    path.write_bytes(bytes(contents))
+
+
+DAMAGES = {"flipped": flip, "truncated": lambda path: os.truncate(path, path.stat().st_size // 2), "deleted": os.remove}
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_damage_to_any_file_is_seen_named_and_set_aside(two, damage):
+    for number, path in enumerate(files_of(two, 2)):
+        workdir = two.parent / f"{damage}-{number}"
+        shutil.copytree(two, workdir)
+        DAMAGES[damage](workdir / path.relative_to(two))
+        with pytest.raises(CheckpointError, match=f"of step 2 in .* is damaged: .*{re.escape(path.name)}"):
+            whole_step(workdir, strict=True)
+        with pytest.raises(CheckpointError, match="is damaged"):
+            restore_params(workdir)
+        assert latest_step(workdir) == 2  # so far nothing was moved
+        said = []
+        assert whole_step(workdir, say=said.append) == 1
+        assert re.search(
+            rf"step 2 .*{re.escape(path.name)}.*set aside as {re.escape(str(workdir))}/damaged/2$", said[0]
+        )
+        assert len(said) == 1
+        assert latest_step(workdir) == 1
+        assert (workdir / "damaged/2").is_dir()
+        restore_params(workdir)
+
+
+def test_what_orbax_adds_after_the_digests_may_be_lost(two):
+    for path in (two / "checkpoints/2").iterdir():
+        if path.name in ("_CHECKPOINT_METADATA", "commit_success.txt"):
+            path.unlink()
+    with Checkpointer(two) as checkpoints:
+        assert whole_step(two) == checkpoints.latest_step() == 2
+        assert_same(checkpoints.restore(abstract_of()), state_of())
+
+
+def test_where_no_checkpoint_is_whole_nothing_is_moved(two):
+    for step in (1, 2):
+        flip(files_of(two, step)[0])
+    with pytest.raises(CheckpointError, match=r"step 2 .*\. The checkpoint of step 1 .* No checkpoint is whole"):
+        whole_step(two)
+    assert latest_step(two) == 2
+
+
+def test_what_was_set_aside_is_never_overwritten(two):
+    (two / "damaged/2").mkdir(parents=True)
+    flip(files_of(two, 2)[0])
+    said = []
+    whole_step(two, say=said.append)
+    assert said[0].endswith("/damaged/2-1")
+
+
+def test_a_workdir_without_checkpoints_has_no_whole_step(tmp_path):
+    assert whole_step(tmp_path) is None

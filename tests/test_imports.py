@@ -15,7 +15,19 @@ FILES = sorted(PACKAGE.rglob("*.py"))
 BOTTOM = {"errors"}
 MODELS = {"models"} | BOTTOM
 OBJECTIVES = {"objectives"} | MODELS
-MIDDLE = {"step", "checkpoint", "metrics", "progress", "optim", "mesh", "hosts", "data", "evaluators"}
+MIDDLE = {
+    "step",
+    "guard",
+    "checkpoint",
+    "metrics",
+    "progress",
+    "optim",
+    "mesh",
+    "hosts",
+    "keeping",
+    "data",
+    "evaluators",
+}
 GRAPH = {"configs", "hints", "serialization"}  # of experiments: what reads, changes and writes them
 ARROWS = {
     "__init__": set(),  # lazy: it imports when asked
@@ -28,10 +40,14 @@ ARROWS = {
     "mesh": BOTTOM,
     "launch": BOTTOM,
     "hosts": {"launch", "mesh"} | BOTTOM,
-    "checkpoint": {"hosts"} | BOTTOM,
+    "digests": set(),
+    "lock": BOTTOM,
+    "keeping": BOTTOM,
+    "checkpoint": {"digests", "hosts", "keeping"} | BOTTOM,
     "progress": BOTTOM,
     "metrics": {"progress"} | BOTTOM,
-    "step": {"mesh", "optim"} | OBJECTIVES,
+    "guard": BOTTOM,
+    "step": {"guard", "mesh", "optim"} | OBJECTIVES,
     "hints": BOTTOM,
     "configs": {"hints"} | BOTTOM,
     "serialization": {"configs", "__init__"} | BOTTOM,
@@ -39,18 +55,20 @@ ARROWS = {
     "experiment": {"fit"} | MIDDLE | GRAPH | OBJECTIVES,
     "planning": {"planning", "data", "hosts"} | BOTTOM,
     "plan": {"planning", "experiment", "workdir"} | MIDDLE | GRAPH | OBJECTIVES,
+    "listing": {"checkpoint", "metrics", "progress"} | BOTTOM,
     "show": {"experiment"} | MIDDLE | GRAPH | OBJECTIVES,
     "interruption": BOTTOM,  # these five are the loop's own
     "log": {"metrics", "progress"} | BOTTOM,
     "trace": BOTTOM,
     "initial": {"experiment"} | MIDDLE | GRAPH | OBJECTIVES,
     "workdir": {"experiment"} | MIDDLE | GRAPH | OBJECTIVES,
+    "replay": {"experiment", "workdir"} | MIDDLE | GRAPH | OBJECTIVES,
     "evaluate": {"experiment", "workdir"} | MIDDLE | GRAPH | OBJECTIVES,
-    "train": {"experiment", "evaluate", "interruption", "log", "trace", "initial", "workdir"}
+    "train": {"experiment", "evaluate", "interruption", "lock", "log", "replay", "trace", "initial", "workdir"}
     | MIDDLE
     | GRAPH
     | OBJECTIVES,
-    "__main__": {"train", "evaluate", "plan", "show", "experiment", "data", "__init__"} | BOTTOM,
+    "__main__": {"train", "replay", "evaluate", "plan", "show", "listing", "experiment", "data", "__init__"} | BOTTOM,
 }
 
 

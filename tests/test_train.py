@@ -12,7 +12,9 @@ import pytest
 from mmjax import metrics, serialization
 from mmjax.checkpoint import CheckpointError, latest_step, restore_params
 from mmjax.errors import UserError
+from mmjax.evaluators.retrieval import Retrieval
 from mmjax.experiment import Load
+from mmjax.keeping import Best
 from mmjax.models.positions import resize
 from mmjax.train import train
 from tests.trained import Trained, tiny_config
@@ -165,3 +167,42 @@ def test_a_batch_that_the_mesh_cannot_cut_names_one_that_it_can(trained: Trained
     with pytest.raises(ValueError, match=r"batch_size=20 .*16 or 24"):
         train(pair(trained, "batch_size=20"), tmp_path)
     assert not list(tmp_path.iterdir())
+
+
+# --- checkpoints ---
+
+
+def test_a_damaged_checkpoint_is_set_aside_and_the_run_ends_as_it_did(trained_copy: Trained, capsys):
+    whole = restore_params(trained_copy.workdir)
+    file = max((trained_copy.workdir / "checkpoints/24").rglob("*"), key=lambda path: path.stat().st_size)
+    file.write_bytes(file.read_bytes()[:-1])
+    config = tiny_config(trained_copy.table)
+    with pytest.raises(CheckpointError, match=r"of step 24 .* is damaged"):
+        train(config, trained_copy.workdir, strict=True)
+    capsys.readouterr()
+    train(config, trained_copy.workdir)
+    said = capsys.readouterr().out
+    assert re.search(r"the checkpoint of step 24 .* is damaged: .*; it is set aside as .*damaged/24\n", said)
+    assert "goes on after step 16" in said
+    jax.tree.map(np.testing.assert_array_equal, restore_params(trained_copy.workdir), whole)
+    assert [line["step"] for line in training(trained_copy.workdir)] == [1, 5, 10, 15, 20, 24]
+
+
+def test_checkpoints_by_the_clock_and_those_that_stay(trained: Trained, tmp_path):
+    config = pair(trained, "steps=7", "save_every=100", "keep=1", "keep_every=3", "save_minutes=1e-9")
+    train(config, tmp_path)  # a save at every step, as it were
+    assert sorted(int(path.name) for path in (tmp_path / "checkpoints").iterdir()) == [3, 6, 7]
+    config.save_minutes = 0
+    train(config, tmp_path / "by steps alone")
+    assert [path.name for path in (tmp_path / "by steps alone/checkpoints").iterdir()] == ["7"]
+
+
+def test_the_best_checkpoint_stays(trained: Trained, tmp_path):
+    config = tiny_config(trained.table, "steps=8", "save_every=1", "evaluate_every=1", "keep=1")
+    config.evaluators = [fdl.Config(Retrieval)]
+    metric = "retrieval/image->text/median_rank"
+    config.keep_best = fdl.Config(Best, split="validation", metric=metric, lowest=True)
+    train(config, tmp_path)
+    ranks = {line["step"]: line[metric] for line in metrics.read(tmp_path) if "split" in line and line["step"] < 8}
+    best = min(ranks, key=lambda step: (ranks[step], -step))
+    assert sorted(int(path.name) for path in (tmp_path / "checkpoints").iterdir()) == sorted({best, 8})

@@ -114,20 +114,21 @@ def batches(
     if missing := [name for name in prepared.mixture.weights if name not in opened]:
         raise SplitNotFoundError(f"{', '.join(missing)} has no split {split!r}, so it can't be trained on")
     make = _TrainingRow(prepared, opened, seed, batch_size)
-    # Indices alone go through shuffle, repeat and mix: the place in the stream decides the example and its randomness.
-    parts = [
-        grain.MapDataset.range(len(records))
-        .shuffle(seed=int(np.random.SeedSequence((seed, zlib.crc32(name.encode()))).generate_state(1)[0]))
-        .repeat(None)
-        .map(_Tag(name))
-        for name, records in opened.items()
-    ]
-    weights = [prepared.mixture.weights[name] for name in opened]
-    stream = grain.MapDataset.mix(parts, weights) if len(parts) > 1 else parts[0]
+    stream = _places(prepared.mixture, opened, seed)
     # Batched first and sliced after: the global batch is the same for any number of hosts (and so is resuming a slice).
     index, count = host
     mine = stream.map_with_index(make).batch(rows)[step * count + index :: count]
     return iter(_iterated(mine, prepared.mixture))
+
+
+def examples(
+    prepared: Prepared, *, batch_size: int, seed: int, step: int, split: str = "train"
+) -> list[tuple[str, str]]:
+    """Of which record each row of a training batch is made: (source, id), in the global batch's order."""
+    opened = prepared.open(split)
+    places = _places(prepared.mixture, opened, seed)
+    rows: list[Any] = [places[place] for place in range(step * batch_size, (step + 1) * batch_size)]
+    return [(name, str(opened[name][index]["id"])) for name, index in rows]
 
 
 def evaluation_batches(
@@ -159,6 +160,21 @@ def evaluation_batches(
     index, count = host
     options = grain.ReadOptions(num_threads=1, prefetch_buffer_size=prepared.mixture.prefetch)
     yield from stream[index::count].to_iter_dataset(options)
+
+
+def _places(mixture: Mixture, opened: Mapping[str, Records], seed: int) -> grain.MapDataset:
+    """The stream of training, place by place: (source, index of the record).
+
+    Indices alone go through shuffle, repeat and mix: the place in the stream decides the example and its randomness.
+    """
+    parts = [
+        grain.MapDataset.range(len(records))
+        .shuffle(seed=int(np.random.SeedSequence((seed, zlib.crc32(name.encode()))).generate_state(1)[0]))
+        .repeat(None)
+        .map(_Tag(name))
+        for name, records in opened.items()
+    ]
+    return grain.MapDataset.mix(parts, [mixture.weights[name] for name in opened]) if len(parts) > 1 else parts[0]
 
 
 class _Tag:

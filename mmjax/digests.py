@@ -1,0 +1,77 @@
+"""What the files of a folder hold, written beside them: whether they still hold it can be told later."""
+
+import hashlib
+import json
+from concurrent.futures import ThreadPoolExecutor
+
+from etils import epath
+
+NAME = "digests.json"
+THREADS = 8
+PIECE = 2**24  # bytes that are read at a time
+
+
+def write(folder: epath.Path, leave_out: tuple[str, ...] = ()) -> None:
+    """Writes `digests.json` into `folder`: size and BLAKE2b of every file in it, but those named in `leave_out`.
+
+    Raises:
+        OSError: a file can't be read, or the list not be written.
+    """
+    names = [name for name in files(folder) if name not in leave_out]
+    with ThreadPoolExecutor(THREADS) as threads:
+        found = dict(zip(names, threads.map(lambda name: _digest(folder / name), names), strict=True))
+    (folder / NAME).write_text(json.dumps({"blake2b": found, "of this list": _of_list(found)}, indent=1))
+
+
+def problems(folder: epath.Path) -> list[str]:
+    """What is not as it was written, a line a file; empty where everything is. Reads everything.
+
+    Files that came later are no problem: nothing that was written is lost by them.
+    """
+    try:
+        read = json.loads((folder / NAME).read_text())
+        pairs = {str(name): (int(size), str(digest)) for name, (size, digest) in read["blake2b"].items()}
+        if read["of this list"] != _of_list(pairs):
+            return [f"{NAME} has other contents than were written"]
+    except FileNotFoundError:
+        return [f"{NAME}, which says what its files held, is missing"]
+    except (ValueError, KeyError, TypeError, AttributeError):  # no JSON, or not this one; UnicodeDecodeError too
+        return [f"{NAME} can't be read"]
+
+    def problem(name: str) -> str | None:
+        path = folder / name
+        if not path.exists():
+            return f"{name} is missing"
+        try:
+            size, digest = _digest(path)
+        except OSError as error:
+            return f"{name} can't be read: {error.strerror or error}"
+        if size != pairs[name][0]:
+            return f"{name} has {size:,} bytes instead of {pairs[name][0]:,}"
+        return None if digest == pairs[name][1] else f"{name} has other contents than were written"
+
+    with ThreadPoolExecutor(THREADS) as threads:
+        return [line for line in threads.map(problem, pairs) if line is not None]
+
+
+def _of_list(found: dict[str, tuple[int, str]]) -> str:
+    """A digest of the digests: damage to the list itself is not to be taken for damage to the files."""
+    return hashlib.blake2b(json.dumps(found, sort_keys=True).encode(), digest_size=16).hexdigest()
+
+
+def files(folder: epath.Path) -> list[str]:
+    """The files that can have digests, by their paths within the folder, in order."""
+    found = []
+    for path in sorted(folder.iterdir()):
+        inside = [f"{path.name}/{name}" for name in files(path)] if path.is_dir() else [path.name]
+        found += [name for name in inside if name != NAME]
+    return found
+
+
+def _digest(path: epath.Path) -> tuple[int, str]:
+    digest, size = hashlib.blake2b(digest_size=16), 0
+    with path.open("rb") as file:
+        while piece := file.read(PIECE):
+            digest.update(piece)
+            size += len(piece)
+    return size, digest.hexdigest()

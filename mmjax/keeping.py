@@ -1,0 +1,59 @@
+"""Which checkpoints stay: the latest few, the best few by a metric, and every k-th for ever."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from mmjax.errors import UserError
+
+
+@dataclass(frozen=True)
+class Best:
+    """The best checkpoints by an evaluation's metric: `Best("validation", "retrieval/image->text/R@1", 2)`.
+
+    split, metric: as they stand in the metrics. count: how many stay. lowest: whether less is better (a rank, a loss).
+
+    Raises UserError where count is less than 1.
+    """
+
+    split: str
+    metric: str
+    count: int = 1
+    lowest: bool = False
+
+    def __post_init__(self) -> None:
+        if self.count < 1:
+            raise UserError(f"Best(count={self.count}): the number of checkpoints that stay is at least 1")
+
+    def of(self, scores: Mapping[int, float]) -> set[int]:
+        """The steps of the best scores; of equal ones the later."""
+        sign = 1 if self.lowest else -1
+        return set(sorted(scores, key=lambda step: (sign * scores[step], -step))[: self.count])
+
+
+@dataclass(frozen=True)
+class Keeping:
+    """An Orbax preservation policy: a checkpoint stays for any of three reasons.
+
+    latest: how many of the newest. every: those of steps that it divides, for ever; 0: none. best: see `Best`.
+    evaluations: gives the evaluations of a step that are known so far, by split. One that is not evaluated yet isn't
+    among the best; the latest ones are still there when it is.
+    """
+
+    latest: int
+    every: int = 0
+    best: Best | None = None
+    evaluations: Callable[[int], Mapping[str, Mapping[str, float | None]]] = lambda step: {}
+
+    def should_preserve(self, checkpoints: Sequence[Any], *, context: Any = None) -> Sequence[bool]:
+        """For each checkpoint (it has a `step`), whether it stays."""
+        del context
+        steps = sorted(checkpoint.step for checkpoint in checkpoints)
+        stay = set(steps[-self.latest :]) | {step for step in steps if self.every and step % self.every == 0}
+        if self.best is not None:
+            stay |= self.best.of(self._scores(self.best, steps))
+        return [checkpoint.step in stay for checkpoint in checkpoints]
+
+    def _scores(self, best: Best, steps: Sequence[int]) -> dict[int, float]:
+        found = {step: self.evaluations(step).get(best.split, {}).get(best.metric) for step in steps}
+        return {step: score for step, score in found.items() if score is not None}

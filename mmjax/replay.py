@@ -1,0 +1,105 @@
+"""Steps that went wrong: told, with their examples, when they stop a run; and taken again, to be looked at."""
+
+import json
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import fiddle as fdl
+import jax
+
+from mmjax import hosts
+from mmjax.checkpoint import Checkpointer, whole_steps
+from mmjax.data.pipeline import Prepared, batch_spec, batches, examples
+from mmjax.errors import UserError
+from mmjax.experiment import Experiment, build
+from mmjax.mesh import check_batch, put
+from mmjax.step import abstract_state, compile_train_step, init_state, make_train_step
+from mmjax.workdir import prepared, use_compilation_cache
+
+FILE = "bad_steps.json"
+Say = Callable[[str], None]
+
+
+class BadStepsError(UserError):
+    """So many updates in a row were skipped that the run stops."""
+
+
+def bad_steps(
+    workdir: Path, data: Prepared, experiment: Experiment, last: int, in_a_row: int, saved: int | None
+) -> BadStepsError:
+    """What to raise when the `in_a_row` steps up to `last` were bad; their examples are written into the workdir.
+
+    saved: the last step with a checkpoint. Of several hosts the first one writes.
+    """
+    first = last - in_a_row + 1
+    if hosts.leads():
+        size, seed = experiment.batch_size, experiment.seed
+        told = [
+            {"step": step, "examples": examples(data, batch_size=size, seed=seed, step=step - 1)}
+            for step in range(first, last + 1)
+        ]
+        fresh = workdir / f"{FILE}.tmp"
+        fresh.write_text(json.dumps(told, ensure_ascii=False, indent=1) + "\n", encoding="utf-8")
+        os.replace(fresh, workdir / FILE)
+    good = f"the last checkpoint is that of step {saved}" if saved is not None else "nothing was saved so far"
+    return BadStepsError(
+        f"the updates of {in_a_row} steps in a row, {first} to {last}, were skipped, since their loss or gradient was "
+        f"not finite, or a spike; most_bad_steps={experiment.most_bad_steps} allows no more. The parameters are still "
+        f"those of step {first - 1}, and {good}. {workdir / FILE} has the steps' examples. To look at the first:\n"
+        f"  mmjax train {workdir} --workdir {workdir} --replay {first}"
+    )
+
+
+def replay(config: fdl.Config, workdir: str | Path, step: int, say: Say = print) -> dict[str, float]:
+    """Takes a step again, from the last whole checkpoint before it, and gives its metrics; nothing is written.
+
+    Also says which examples were in its batch, and which of them were bad.
+
+    Raises:
+        UserError: a step that the run doesn't have. CheckpointError: no checkpoint is whole.
+    """
+    workdir = Path(workdir)
+    use_compilation_cache()
+    hosts.join()
+    experiment: Experiment = build(config)
+    if not 1 <= step <= experiment.steps:
+        raise UserError(f"--replay {step}: the run's steps are 1 to {experiment.steps}")
+    size, seed, spike = experiment.batch_size, experiment.seed, experiment.spike
+    mesh = experiment.mesh.build()
+    check_batch(size, mesh, experiment.microbatches)
+    mine = hosts.reader(mesh, size)
+    data = prepared(experiment.data, workdir, ("train",))
+    start = hosts.first(lambda: next((s for s in whole_steps(workdir) if s < step), 0))
+    pretrainer, optimizer, spec = experiment.pretrainer(), experiment.optimizer, batch_spec(experiment.data, size)
+    if not start and experiment.init:
+        raise UserError(
+            f"--replay {step}: no checkpoint is older, and this run didn't start from its seed alone (init)"
+        )
+    with jax.set_mesh(mesh):
+        if start:
+            with Checkpointer(workdir, reads_only=True) as checkpoints:
+                target = abstract_state(pretrainer, optimizer, spec, mesh=mesh, ema=experiment.ema, spike=spike)
+                state = checkpoints.restore(target, start)
+        else:
+            state = init_state(pretrainer, optimizer, spec, seed=seed, mesh=mesh, ema=experiment.ema, spike=spike)
+        say(f"from step {start}, {step - start - 1} steps to the one before {step}")
+        train_step = make_train_step(
+            pretrainer, optimizer, seed=seed, total_steps=experiment.steps, ema=experiment.ema, spike=spike
+        )
+        train_step = compile_train_step(train_step, state, mesh)
+        stream = batches(data, batch_size=size, seed=seed, step=start, host=mine)
+        values = {}
+        for _ in range(start, step):
+            batch = put(next(stream), mesh)
+            state, values = train_step(state, batch)
+        metrics = {name: float(value) for name, value in jax.device_get(values).items()}
+        valid = hosts.whole({name: row for name, row in batch.items() if name.endswith("_valid")})
+    say(f"step {step}:")
+    for name, value in sorted(metrics.items()):
+        say(f"  {name} {value:.6g}")
+    say("its examples, and what of them was missing or bad:")
+    for row, (source, identity) in enumerate(examples(data, batch_size=size, seed=seed, step=step - 1)):
+        without = [name.removesuffix("_valid") for name, rows in valid.items() if not rows[row]]
+        say(f"  {row} {source} {identity}" + (f" (no {', '.join(without)})" if without else ""))
+    return metrics
