@@ -21,8 +21,8 @@ def test_each_checkpoint_has_a_line_and_a_damaged_one_says_so(trained_copy: Trai
     head, *lines = shown(trained_copy.workdir).splitlines()
     assert re.match(r"step +saved +size +loss +validation retrieval/audio->image/R@1 +test ret", head)
     assert [line.split()[0] for line in lines] == ["8", "16", "24"]
-    assert all(re.search(r" 20\d\d-\d\d-\d\d \d\d:\d\d:\d\d +[\d.]+ kB .* yes *$", line) for line in lines)
-    assert re.search(r"kB +\d+\.\d{3} +\d\.\d{3} +\d\.\d{3} +yes", lines[2])  # its loss, and of its evaluations
+    assert all(re.search(r" 20\d\d-\d\d-\d\d \d\d:\d\d:\d\d +[\d.]+ [kM]B .* yes *$", line) for line in lines)
+    assert re.search(r"[kM]B +\d+\.\d{3} +\d\.\d{3} +\d\.\d{3} +yes", lines[2])  # its loss, and of its evaluations
     (trained_copy.workdir / "checkpoints/16/default/_METADATA").unlink()
     assert "no: default/_METADATA is missing" in shown(trained_copy.workdir).splitlines()[2]
 

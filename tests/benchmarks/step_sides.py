@@ -78,6 +78,7 @@ def mmjax(size: Size, how: str) -> Made:
     from mmjax.step import init_state
 
     pretrainer, optimizer, mesh, rows = parts(size, how)
+    jax.set_mesh(mesh)  # for as long as the process lives
     state, batch = init_state(pretrainer, optimizer, rows, seed=0, mesh=mesh), put(rows, mesh)
     compiled = traced(size, how).lower().compile()
     current = [state]
@@ -94,7 +95,7 @@ def mmjax(size: Size, how: str) -> Made:
 
 
 def parts(size: Size, how: str) -> tuple[Any, Any, Any, dict[str, np.ndarray]]:
-    """Pretrainer, optimiser, mesh (of one device; set), and a batch."""
+    """Pretrainer, optimiser, mesh (of one device), and a batch."""
     import jax
 
     from mmjax.mesh import Mesh
@@ -129,7 +130,6 @@ def parts(size: Size, how: str) -> tuple[Any, Any, Any, dict[str, np.ndarray]]:
     rows |= {f"{name}_valid": np.ones(size.batch, bool) for name in ("image", "text")}
     rows["index"] = np.arange(size.batch, dtype=np.uint32)
     mesh = Mesh().build(jax.devices()[:1])
-    jax.set_mesh(mesh)
     return Pretrainer({"image": image, "text": text}, {"contrastive": contrastive}), optimizer, mesh, rows
 
 
@@ -141,10 +141,12 @@ def traced(size: Size, how: str) -> Any:
     from mmjax.step import abstract_state, compile_train_step, make_train_step
 
     pretrainer, optimizer, mesh, rows = parts(size, how)
-    state = abstract_state(pretrainer, optimizer, rows, mesh=mesh)
-    step = compile_train_step(make_train_step(pretrainer, optimizer, seed=0, total_steps=1_000), state, mesh)
-    batch = {name: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=batch_sharding(mesh)) for name, x in rows.items()}
-    return step.trace(state, batch)
+    with jax.set_mesh(mesh):
+        state = abstract_state(pretrainer, optimizer, rows, mesh=mesh)
+        step = compile_train_step(make_train_step(pretrainer, optimizer, seed=0, total_steps=1_000), state, mesh)
+        sharding = batch_sharding(mesh)
+        batch = {name: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding) for name, x in rows.items()}
+        return step.trace(state, batch)
 
 
 def model_flops(size: Size, how: str) -> int:
