@@ -59,6 +59,7 @@ class Checkpointer:
         if keeping.latest < 1:
             raise UserError(f"Checkpointer: keep={keeping.latest} must be at least 1.")
         self.directory = _directory(workdir)
+        self._step: int | None = None  # what is being saved
         with self._writing("make"):
             if not reads_only:
                 self.directory.mkdir(parents=True, exist_ok=True)
@@ -80,13 +81,16 @@ class Checkpointer:
             return False
         hosts.first(lambda: self._check_space(state))
         with self._writing("save"):
+            self._manager.wait_until_finished()  # `_seal` goes by the step
+            self._step = step
             return self._manager.save(step, args=ocp.args.PyTreeSave(_nested(state)))
 
     def _seal(self) -> None:
         """Orbax calls it when all files of a step are written, before it gives the folder its name."""
         if hosts.leads():
-            (folder,) = (path for path in self.directory.iterdir() if UNFINISHED in path.name)
-            digests.write(folder, leave_out=(CHANGING,))
+            begun = (path for path in self.directory.iterdir() if path.name.startswith(f"{self._step}{UNFINISHED}"))
+            for folder in begun:
+                digests.write(folder, leave_out=(CHANGING,))
 
     def restore(self, abstract_state: T, step: int | None = None) -> T:
         """The state as saved, laid out as `abstract_state` (arrays or `ShapeDtypeStruct`s with shardings) says.
