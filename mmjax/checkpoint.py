@@ -88,9 +88,9 @@ class Checkpointer:
     def _seal(self) -> None:
         """Orbax calls it when all files of a step are written, before it gives the folder its name."""
         if hosts.leads():
-            begun = (path for path in self.directory.iterdir() if path.name.startswith(f"{self._step}{UNFINISHED}"))
-            for folder in begun:
-                digests.write(folder, leave_out=(CHANGING,))
+            for path in self.directory.iterdir():  # in a bucket it has its name from the start, and a mark at the end
+                if path.name == str(self._step) or path.name.startswith(f"{self._step}{UNFINISHED}"):
+                    digests.write(path, leave_out=(CHANGING,))
 
     def restore(self, abstract_state: T, step: int | None = None) -> T:
         """The state as saved, laid out as `abstract_state` (arrays or `ShapeDtypeStruct`s with shardings) says.

@@ -124,8 +124,8 @@ def train(
                     if step == steps:
                         log.flush()
                     if log.bad_in_a_row > experiment.most_bad_steps:
-                        saved = checkpoints.latest_step()
-                        raise bad_steps(workdir, data, experiment, log.read, log.bad_in_a_row, saved)
+                        last = checkpoints.latest_step()
+                        raise bad_steps(workdir, data, experiment, log.read, log.bad_in_a_row, last)
                     overdue = 0 < 60 * experiment.save_minutes < time.monotonic() - saved
                     stop = interruption.asked(save=overdue)
                     due = step % experiment.save_every == 0 or step == steps or interruption.save
