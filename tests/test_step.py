@@ -11,6 +11,7 @@ import pytest
 from jax.sharding import PartitionSpec
 
 from mmjax.errors import UserError
+from mmjax.guard import Spike
 from mmjax.mesh import ACTIVATION_RULES, BATCH_AXES, Mesh, put
 from mmjax.models.audio import AudioTransformer
 from mmjax.models.decoder import Decoder
@@ -26,6 +27,7 @@ from mmjax.optim import AdamW
 from mmjax.step import (
     TrainState,
     abstract_state,
+    batch_hash,
     compile_train_step,
     init_state,
     make_train_step,
@@ -371,3 +373,31 @@ def test_the_compiled_step_passes_columns_round_and_holds_no_matrix_of_all_pairs
     assert "collective-permute" in by_ring
     assert not every_pair.search(by_ring)
     assert every_pair.search(text("dense"))
+
+
+def test_a_spike_changes_nothing_but_the_clock_and_without_the_rule_it_does():
+    pretrainer, mesh = ToyPretrainer(), one_device()
+    for spike in (Spike(deviations=4, window=4), None):
+        step = jax.jit(make_train_step(pretrainer, OPTIMIZER, seed=0, total_steps=TOTAL, spike=spike))
+        state = init_state(pretrainer, OPTIMIZER, toy_batch(0), seed=0, mesh=mesh, spike=spike)
+        for number in range(4):
+            state, metrics = step(state, toy_batch(number))
+        before, wild = numpy_of(state.params), toy_batch(4)
+        state, metrics = step(state, {**wild, "image": 1e3 * wild["image"]})
+        assert np.isfinite(metrics["loss"])
+        assert metrics["guard/skipped"] == (spike is not None)
+        assert metrics.get("guard/spikes", 0) == (spike is not None)
+        same = [
+            np.array_equal(a, b) for a, b in zip(*map(jax.tree.leaves, (before, numpy_of(state.params))), strict=True)
+        ]
+        assert all(same) == (spike is not None)
+
+
+def test_the_hash_of_a_batch_goes_by_its_examples_and_their_rows():
+    rng = np.random.default_rng(0)
+    ids, index = rng.integers(0, 2**32, (16, 2), np.uint32), np.arange(16, dtype=np.uint32)
+    whole, order = int(batch_hash(jnp.asarray(ids), jnp.asarray(index))), rng.permutation(16)
+    assert 0 < whole < 2**24
+    assert int(batch_hash(jnp.asarray(ids[order]), jnp.asarray(index[order]))) == whole  # as a woven mesh holds it
+    others = [ids[::-1], ids ^ np.array([[1, 0], *[[0, 0]] * 15], np.uint32), ids[:, ::-1]]
+    assert whole not in [int(batch_hash(jnp.asarray(other), jnp.asarray(index))) for other in others]
