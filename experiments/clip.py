@@ -7,10 +7,11 @@ The paper's 400 million pairs are private: LAION-400M stands in for them, as in 
 the published size, trained on its captions, for CLIP's own.
 """
 
+from mmjax.data.captions import Lowercase, PickCaption, Tokenize
 from mmjax.data.pipeline import Mixture
 from mmjax.data.sources import Tfds
 from mmjax.data.tokenizers import SentencePiece
-from mmjax.data.transforms import Decode, Lowercase, PickCaption, RandomResizedCrop, Tokenize
+from mmjax.data.transforms import Decode, RandomResizedCrop
 from mmjax.evaluators.retrieval import Retrieval
 from mmjax.experiment import Experiment, experiment
 from mmjax.mesh import Mesh

@@ -8,9 +8,10 @@ three pairs are contrasted (CLIP's loss, Radford et al. 2021), while each modali
 itself (MAE, BERT, AudioMAE). The test is retrieval among emoji that training never shows, in voices it never hears.
 """
 
+from mmjax.data.captions import PickCaption, RandomTokenize
 from mmjax.data.pipeline import Mixture
 from mmjax.data.tokenizers import SentencePiece
-from mmjax.data.transforms import Decode, PickCaption, RandomAffine, RandomTokenize, Resize
+from mmjax.data.transforms import Decode, RandomAffine, Resize
 from mmjax.data.waveforms import CropOrPad, DecodeAudio, PickUtterance
 from mmjax.evaluators.gallery import Gallery
 from mmjax.evaluators.retrieval import Retrieval

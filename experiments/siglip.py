@@ -7,10 +7,11 @@ WebLI is private: LAION-400M stands in for it. Texts are padded to their full le
 the last position is the text's embedding, as published; there the padding repeats the end token, here it is its own.
 """
 
+from mmjax.data.captions import Lowercase, PickCaption, Tokenize
 from mmjax.data.pipeline import Mixture
 from mmjax.data.sources import Tfds
 from mmjax.data.tokenizers import SentencePiece
-from mmjax.data.transforms import Decode, Lowercase, PickCaption, RandomResizedCrop, Resize, Tokenize
+from mmjax.data.transforms import Decode, RandomResizedCrop, Resize
 from mmjax.evaluators.retrieval import Retrieval
 from mmjax.experiment import Experiment, experiment
 from mmjax.mesh import Mesh

@@ -3,13 +3,14 @@
 import argparse
 import dis
 import errno
+import multiprocessing
 import sys
 from collections.abc import Callable
 from pathlib import Path
 from types import TracebackType
 
 from mmjax import __version__
-from mmjax.errors import UserError, nearest
+from mmjax.errors import PassingError, UserError, nearest
 
 PACKAGE = str(Path(__file__).parent)
 # Disks: full, over quota, read-only, not permitted, a file where a folder is needed or the other way round.
@@ -43,6 +44,7 @@ examples:
 The same command on the same workdir goes on where the run stopped (Ctrl-C saves first). A workdir that belongs to
 another experiment is refused, with the differences, unless --fork says that the run goes on as the new one. A
 checkpoint that was damaged since it was saved is set aside, and the one before is used (--strict stops instead).
+With --supervise 5 a small parent process starts it again when it dies, or hangs for want of data, five times at most.
 """
 EVALUATE = """\
 examples:
@@ -83,7 +85,8 @@ examples:
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Runs one command line; returns the exit code: 0, or 2 where what was asked for can't be had."""
+    """Runs one command line; returns the exit code: 0; 2 where what was asked for can't be had; 1 after a fault that
+    need not come again."""
     argv = sys.argv[1:] if argv is None else argv
     parser, commands = parsers()
     if not argv:
@@ -97,9 +100,16 @@ def main(argv: list[str] | None = None) -> int:
     command, run = commands[argv[0]]
     arguments = command.parse_intermixed_args(argv[1:])  # overrides may stand before, between and after options
     try:
+        if getattr(arguments, "supervise", None) is not None:
+            return run_supervised(argv, arguments.supervise)
         run(arguments)
     except KeyboardInterrupt:
         return 130  # as the shell says it of a program that ended by SIGINT
+    except PassingError as error:
+        print(f"error: {error}", file=sys.stderr)
+        for reader in multiprocessing.active_children():
+            reader.kill()  # one that hangs would be waited for
+        return 1
     except Exception as error:
         if not meant_for_user(error):
             raise
@@ -142,9 +152,9 @@ def parsers() -> tuple[argparse.ArgumentParser, dict[str, Command]]:
     train.add_argument("--workdir", metavar="DIR", required=True, help="where checkpoints, metrics and logs go")
     train.add_argument("--fork", action="store_true", help="go on in the workdir of a different experiment")
     train.add_argument("--strict", action="store_true", help="stop where the latest checkpoint is damaged")
+    train.add_argument("--supervise", metavar="N", type=int, help="start it again when it dies, at most N times")
     train.add_argument("--replay", metavar="STEP", type=int, help="take one step again, and say all about it")
     train.add_argument("--profile", metavar="FROM:TO", type=steps, help="write a trace of these steps for XProf")
-
     train.add_argument("--wandb", metavar="PROJECT", help="mirror the metrics there (pip install mmjax[wandb])")
 
     evaluate = add("evaluate", help="judge a checkpoint", epilog=EVALUATE, formatter_class=layout)
@@ -213,6 +223,15 @@ def run_train(arguments: argparse.Namespace) -> None:
         profile=arguments.profile,
         wandb=arguments.wandb,
     )
+
+
+def run_supervised(argv: list[str], restarts: int) -> int:
+    """The same command line without --supervise, in a process of its own."""
+    from mmjax.supervise import supervise
+
+    own = argparse.ArgumentParser(add_help=False)
+    own.add_argument("--supervise")
+    return supervise([sys.executable, "-m", "mmjax", *own.parse_known_args(argv)[1]], restarts)
 
 
 def run_evaluate(arguments: argparse.Namespace) -> None:

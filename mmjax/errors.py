@@ -8,6 +8,10 @@ class UserError(ValueError):
     """Something that was asked for can't be had; the message names the thing, its value, and what would do."""
 
 
+class PassingError(RuntimeError):
+    """A fault of the machine's, told in one message too, that need not come again: the same command may go on."""
+
+
 def closest(name: str, known: Iterable[str], count: int = 3) -> list[str]:
     """The names among `known` that `name` may have been meant to be, best first."""
     return difflib.get_close_matches(name, list(dict.fromkeys(known)), n=count, cutoff=0.6)

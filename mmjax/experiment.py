@@ -69,6 +69,9 @@ class Experiment:
     init: where towers start from, {"towers.image": Load(workdir)}; a workdir alone, as a string, does too.
     spike: when a step's loss is so high that its update is skipped (`Spike`); None: only what isn't finite is.
     most_bad_steps: of so many skipped steps in a row the run goes on; one more stops it.
+    most_bad_examples: the share of bad examples (broken, empty, ...), among the last ten thousand, that a run bears.
+    patience: seconds without a batch after which the data counts as hung, and the run ends so that it can be started
+    again (0: never).
     ema: decay per step of an exponential moving average of the parameters, None for none.
 
     Raises:
@@ -97,6 +100,8 @@ class Experiment:
     ema: float | None = None
     spike: Spike | None = None
     most_bad_steps: int = 10
+    most_bad_examples: float = 0.1
+    patience: float = 600.0
 
     def __post_init__(self) -> None:
         for name in ("towers", "objectives"):
@@ -104,6 +109,12 @@ class Experiment:
                 raise UserError(f"an experiment needs {name}, but {name}={{}}")
         if not isinstance(self.save_minutes, int | float) or self.save_minutes < 0:
             raise UserError(f"save_minutes={self.save_minutes!r} must be a number of at least 0 (0: by steps alone)")
+        if not isinstance(self.most_bad_examples, int | float) or not 0 <= self.most_bad_examples <= 1:
+            raise UserError(
+                f"most_bad_examples={self.most_bad_examples!r} must be a share, from 0 to 1 (1: any number)"
+            )
+        if not isinstance(self.patience, int | float) or self.patience < 0:
+            raise UserError(f"patience={self.patience!r} must be a number of seconds, at least 0 (0: without end)")
         if self.spike is not None and not isinstance(self.spike, Spike):
             raise UserError(f"spike={self.spike!r} must be a Spike(deviations, window), or None")
         if self.keep_best is not None and not isinstance(self.keep_best, Best):
@@ -181,6 +192,8 @@ MAY_CHANGE: dict[str, str] = {
     "log_every": "only what is written",
     "save_every": "only what is written",
     "most_bad_steps": "only when it stops",
+    "most_bad_examples": "as above",
+    "patience": "as above",
     "save_minutes": "only what is written",
     "keep": "only what is written",
     "keep_best": "only what is written",

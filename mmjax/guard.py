@@ -1,13 +1,18 @@
-"""What keeps a bad step from poisoning a run: judges a step's loss and gradient, and counts what was skipped."""
+"""What keeps bad steps and bad examples from poisoning a run: judges a step's loss and gradient, and counts both."""
 
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float, Shaped
+from jaxtyping import Array, Bool, Float, Int, Shaped
 
 from mmjax.errors import UserError
+from mmjax.kinds import KINDS
 
-Counts = dict[str, Shaped[Array, ""]]
+Counts = dict[str, Shaped[Array, "..."]]
+
+WINDOW = 10_000  # examples that the share of bad ones is taken over, exponentially
 
 
 @dataclass(frozen=True)
@@ -30,13 +35,51 @@ class Spike:
             raise UserError(f"Spike(window={self.window}): a deviation takes at least 2 steps")
 
 
-def fresh(spike: Spike | None = None) -> Counts:
-    """The counts before the first step: `skipped` in all, `in_a_row`; for spikes also what is known of the loss."""
+def marked(batch: Iterable[str]) -> list[str]:
+    """The modalities whose bad examples a batch with these entries marks."""
+    return sorted(name.removesuffix("_bad") for name in batch if name.endswith("_bad"))
+
+
+def fresh(spike: Spike | None = None, modalities: int = 0) -> Counts:
+    """The counts before the first step: `skipped` in all, `in_a_row`; for spikes also what is known of the loss.
+
+    modalities: how many there are with marked examples; of those `bad`, by modality and kind, and `bad_share`.
+    """
     counts: Counts = {"skipped": jnp.zeros((), jnp.int32), "in_a_row": jnp.zeros((), jnp.int32)}
     if spike is not None:
         counts |= {"spikes": jnp.zeros((), jnp.int32), "seen": jnp.zeros((), jnp.int32)}
         counts |= {"mean": jnp.zeros((), jnp.float32), "variance": jnp.zeros((), jnp.float32)}
+    if modalities:
+        counts |= {"bad": jnp.zeros((modalities, len(KINDS)), jnp.int32), "bad_share": jnp.zeros((), jnp.float32)}
     return counts
+
+
+def examples(counts: Counts, batch: Mapping[str, Any], step: Int[Array, ""]) -> tuple[Counts, dict[str, Array]]:
+    """The counts with the bad examples of the batch that comes after `step` steps; and the metrics that say them.
+
+    `bad/<modality>/<kind>`: so far; `bad_share`: of examples with anything bad among about the last WINDOW. The counts
+    are the global batch's, and part of the state: the same on all hosts, and after a resume.
+    """
+    modalities = marked(batch)
+    if not modalities:
+        return counts, {}
+    codes = jnp.stack([batch[f"{modality}_bad"] for modality in modalities])  # [modalities, B]
+    kinds = jnp.arange(1, len(KINDS) + 1, dtype=codes.dtype)
+    now = jnp.sum(codes[:, None] == kinds[:, None], axis=-1, dtype=jnp.int32)
+    size = codes.shape[1]
+    share = jnp.sum(jnp.any(codes > 0, axis=0), dtype=jnp.int32) / size
+    window = max(1, WINDOW // size)  # steps
+    before = counts["bad_share"]
+    after = counts | {
+        "bad": counts["bad"] + now,
+        "bad_share": before + (share - before) / jnp.minimum(step + 1, window),  # at first the plain mean
+    }
+    told = {
+        f"bad/{modality}/{kind}": after["bad"][row, column]
+        for row, modality in enumerate(modalities)
+        for column, kind in enumerate(KINDS)
+    }
+    return after, told | {"bad_share": after["bad_share"]}
 
 
 def judge(

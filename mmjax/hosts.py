@@ -7,6 +7,7 @@ another (is the folder there? has somebody pressed Ctrl-C?) is taken together, o
 
 import base64
 import json
+import os
 import signal
 import sys
 import threading
@@ -27,7 +28,8 @@ T = TypeVar("T")
 
 CONNECTING = 300  # seconds that a host waits for the others to start: the machines of a cluster don't start together
 PATIENCE = 15  # seconds of waiting for the others, after which a host says so
-HEARTBEAT = 30  # seconds without a sign of life, after which a host counts as dead and the others end
+HEARTBEAT = 30  # seconds without a sign of life, after which a host counts as dead and the others end ...
+HEARTBEAT_VARIABLE = "MMJAX_HEARTBEAT"  # ... unless this variable says how many
 LEAVING = 30  # seconds that a host which ends waits for the others to end, too
 PIECE = 2**24  # bytes that hosts exchange at once: every device holds that many of each host
 
@@ -56,6 +58,7 @@ def join() -> None:
     Raises:
         UserError: a setting that can't be, or a pod of which nothing announced the hosts.
     """
+    heartbeat = _heartbeat()
     if not jax.distributed.is_initialized() and (found := launch.announced()) is not None:
         told = (
             f"still waiting for the others as {found}: do all of them run, and can they reach that address? "
@@ -71,7 +74,7 @@ def join() -> None:
                 process_id=found.index,
                 cluster_detection_method=None if found.detect else "deactivate",
                 initialization_timeout=CONNECTING,
-                heartbeat_timeout_seconds=HEARTBEAT,
+                heartbeat_timeout_seconds=heartbeat,
                 shutdown_timeout_seconds=LEAVING,
             )
         except (RuntimeError, ValueError) as error:
@@ -84,6 +87,13 @@ def join() -> None:
             f"jax sees {jax.process_count()} processes, but nothing announced them: set {launch.ADDRESS}=HOST:PORT (of "
             f"process 0), {launch.COUNT}={jax.process_count()} and {launch.INDEX} on each of them"
         )
+
+
+def _heartbeat() -> int:
+    text = os.environ.get(HEARTBEAT_VARIABLE, str(HEARTBEAT))
+    if not text.isdecimal() or int(text) < 2:
+        raise UserError(f"{HEARTBEAT_VARIABLE}={text!r} must be a whole number of seconds, at least 2")
+    return int(text)
 
 
 def _leave_sigterm_as_it_was() -> None:

@@ -14,6 +14,9 @@ SAVE = 1  # what a host says when its clock wants a checkpoint: below every sign
 class Interruption:
     """While entered, the first SIGINT or SIGTERM only sets `signal`; a second Ctrl-C interrupts at once.
 
+    SIGTERM comes to a process more than once where a whole machine goes down (its system sends it to all, and so does
+    whoever started them): only the first counts.
+
     In a thread other than the main one, signals are left as they are.
     """
 
@@ -27,7 +30,9 @@ class Interruption:
 
     def _heard(self, number: int, frame: FrameType | None) -> None:
         if self.signal is not None:
-            raise KeyboardInterrupt
+            if number == signal.SIGINT:
+                raise KeyboardInterrupt
+            return
         self.signal = signal.Signals(number)
         heard = f"\n{self.signal.name}: finishing this step and saving; Ctrl-C again stops at once, without\n"
         os.write(2, heard.encode())  # a handler may stand in the middle of a print, which isn't made for a second one
@@ -50,7 +55,6 @@ class Interruption:
         return bool(self._agreed)
 
     def end(self) -> BaseException:
-        """What to raise once the state is saved, so that the program ends as the signal would have ended it."""
-        if self._agreed == signal.SIGTERM:
-            return SystemExit(128 + signal.SIGTERM)
-        return KeyboardInterrupt()
+        """What to raise once the state is saved: after SIGTERM, which was obeyed to the letter, an end without fault
+        (exit code 0), after Ctrl-C its own."""
+        return SystemExit(0) if self._agreed == signal.SIGTERM else KeyboardInterrupt()

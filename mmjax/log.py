@@ -5,6 +5,7 @@ from typing import Any, Protocol, Self
 
 import jax
 
+from mmjax.goodput import Goodput
 from mmjax.metrics import Metrics
 from mmjax.progress import Progress
 
@@ -22,19 +23,29 @@ class Log:
     that one step is ahead, so that the numbers are fresh and Ctrl-C is quick.
 
     Adds `examples_per_second`, `data_wait` (the share of the time spent waiting for data) since the last line, and
-    `seconds` of training so far, earlier runs in the workdir included.
+    `seconds` and `goodput` of all runs in the workdir so far (see there). Kinds of bad examples of which there was none
+    are not written.
     """
 
-    def __init__(self, metrics: Metrics, progress: Progress, stream: Waits, log_every: int, batch_size: int, last: int):
+    def __init__(
+        self,
+        metrics: Metrics,
+        progress: Progress,
+        stream: Waits,
+        clock: Goodput,
+        log_every: int,
+        batch_size: int,
+        last: int,
+    ):
         """last: the step that is always written, as the first is."""
-        self._metrics, self._progress, self._stream = metrics, progress, stream
+        self._metrics, self._progress, self._stream, self._clock = metrics, progress, stream, clock
         self._every, self._batch_size, self._last = log_every, batch_size, last
         self._pending: tuple[int, dict[str, jax.Array]] | None = None
-        self._began = time.perf_counter() - metrics.seconds
         self._read: tuple[int, float, float] | None = None  # step, time, waited at the last reading
         self.loss: float | None = None  # the last one written
         self._nonfinite: dict[str, int] = {}  # of the step before
         self.read = 0  # the last step whose metrics were looked at
+        self.values: dict[str, jax.Array] = {}  # they
         self.bad_in_a_row = 0  # steps up to that one whose update was skipped
 
     def step(self, step: int, values: dict[str, jax.Array]) -> None:
@@ -49,10 +60,12 @@ class Log:
             return
         (step, values), self._pending = self._pending, None
         jax.block_until_ready(values)
+        self._clock.started(self._stream.waited)
         self._complain(step, values)
         if step in (1, self._last) or step % self._every == 0:
             numbers = {name: float(value) for name, value in jax.device_get(values).items()}
-            numbers |= self._pace(step) | {"seconds": time.perf_counter() - self._began}
+            numbers = {name: value for name, value in numbers.items() if value or not name.startswith("bad/")}
+            numbers |= self._pace(step) | self._clock.numbers(self._stream.waited)
             self.loss = numbers["loss"]
             self._metrics.write(step, numbers)
             self._progress.log(step, self.loss, numbers.get("examples_per_second"))
@@ -63,7 +76,7 @@ class Log:
         """Says that an update was skipped, and of which tower, in which objective, embeddings aren't finite; once, when
         it begins."""
         counts = jax.device_get({name: value for name, value in values.items() if "/nonfinite/" in name})
-        self.read = step
+        self.read, self.values = step, values
         before, self.bad_in_a_row = self.bad_in_a_row, int(values.get("guard/in_a_row", 0))
         if self.bad_in_a_row and not before:
             loss, norm = float(values["loss"]), float(values["grad_norm"])

@@ -14,7 +14,7 @@ from flax.core import meta
 from jax.experimental import mesh_utils
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
-from mmjax.errors import UserError
+from mmjax.errors import PassingError, UserError
 
 AXES = ("data", "fsdp", "tensor")
 BATCH_AXES = ("data", "fsdp")  # `fsdp` cuts the batch too: it shards what `data` would replicate, not the work
@@ -173,18 +173,25 @@ def put(batch: dict[str, np.ndarray], mesh: jax.sharding.Mesh) -> dict[str, jax.
     return {name: jax.make_array_from_process_local_data(sharding, array) for name, array in batch.items()}
 
 
+class StalledError(PassingError):
+    """Data was waited for in vain."""
+
+
 class DevicePrefetch(Iterator[dict[str, jax.Array]]):
     """Global device batches, the next `size` of them already there; a thread reads and copies them.
 
     `waited` is the time in seconds that the consumer has spent in `next` waiting for data. What the source raises
-    comes out of `next`. `close` (or leaving the `with`) stops the thread; a source that blocks for ever can't keep the
+    comes out of `next`, and StalledError where it gives nothing for `patience` seconds (0: it may take for ever).
+    `close` (or leaving the `with`) stops the thread; a source that blocks for ever can't keep the
     process alive, since the thread is a daemon.
     """
 
-    def __init__(self, source: Iterator[dict[str, np.ndarray]], mesh: jax.sharding.Mesh, size: int = 2):
+    def __init__(
+        self, source: Iterator[dict[str, np.ndarray]], mesh: jax.sharding.Mesh, size: int = 2, patience: float = 0.0
+    ):
         if size < 1:
             raise UserError(f"device_prefetch: size={size} must be at least 1.")
-        self.waited = 0.0
+        self.waited, self._patience = 0.0, patience or None
         self._source, self._mesh = source, mesh
         self._slots = threading.Semaphore(size)
         self._ready: queue.SimpleQueue[tuple[dict[str, jax.Array] | None, BaseException | None]] = queue.SimpleQueue()
@@ -209,7 +216,14 @@ class DevicePrefetch(Iterator[dict[str, jax.Array]]):
         if self._closed.is_set():
             raise StopIteration
         start = time.perf_counter()
-        batch, error = self._ready.get()
+        try:
+            batch, error = self._ready.get(timeout=self._patience)
+        except queue.Empty:
+            self._closed.set()
+            raise StalledError(
+                f"no batch has come for {self._patience:g} s (patience={self._patience:g}): the disk, the network or a "
+                "process that reads hangs. Start the same command again to go on"
+            ) from None
         self.waited += time.perf_counter() - start
         if batch is None:
             self._closed.set()
@@ -230,6 +244,8 @@ class DevicePrefetch(Iterator[dict[str, jax.Array]]):
         self.close()
 
 
-def device_prefetch(source: Iterator[dict[str, np.ndarray]], mesh: jax.sharding.Mesh, size: int = 2) -> DevicePrefetch:
+def device_prefetch(
+    source: Iterator[dict[str, np.ndarray]], mesh: jax.sharding.Mesh, size: int = 2, patience: float = 0.0
+) -> DevicePrefetch:
     """`put`s the batches of `source` ahead of their use: see `DevicePrefetch`."""
-    return DevicePrefetch(source, mesh, size)
+    return DevicePrefetch(source, mesh, size, patience)

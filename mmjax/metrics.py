@@ -34,8 +34,13 @@ class Metrics:
         writes: False (of several hosts one writes) only remembers evaluations, and leaves the workdir as it is.
         """
         self._step, self._writes = step, writes
-        kept = [line for line in read(workdir) if line["step"] <= step] if step else []
-        self.seconds: float = max((line.get("seconds") or 0.0 for line in kept), default=0.0)  # of training, before
+        lines = read(workdir)
+        kept = [line for line in lines if line["step"] <= step] if step else []
+        # Of the runs before (`goodput`): their time, that of dropped lines too, and how much of it was not in vain.
+        self.seconds: float = max((line.get("seconds") or 0.0 for line in lines), default=0.0)
+        self.stepped: float = max(
+            ((line.get("goodput") or 0.0) * (line.get("seconds") or 0.0) for line in kept), default=0.0
+        )
         self._evaluations = {(line["step"], line["split"]): line for line in kept if "split" in line}
         self._tensorboard = workdir / TENSORBOARD
         self._writers: dict[str, FileWriter] = {}

@@ -13,6 +13,7 @@ from mmjax.checkpoint import Checkpointer, whole_steps
 from mmjax.data.pipeline import Prepared, batch_spec, batches, examples
 from mmjax.errors import UserError
 from mmjax.experiment import Experiment, build
+from mmjax.kinds import KINDS
 from mmjax.mesh import check_batch, put
 from mmjax.step import abstract_state, compile_train_step, init_state, make_train_step
 from mmjax.workdir import prepared, use_compilation_cache
@@ -94,12 +95,14 @@ def replay(config: fdl.Config, workdir: str | Path, step: int, say: Say = print)
             batch = put(next(stream), mesh)
             state, values = train_step(state, batch)
         metrics = {name: float(value) for name, value in jax.device_get(values).items()}
-        valid = hosts.whole({name: row for name, row in batch.items() if name.endswith("_valid")})
+        marks = hosts.whole({name: row for name, row in batch.items() if name.endswith(("_valid", "_bad"))})
     say(f"step {step}:")
     for name, value in sorted(metrics.items()):
         say(f"  {name} {value:.6g}")
     say("its examples, and what of them was missing or bad:")
     for row, (source, identity) in enumerate(examples(data, batch_size=size, seed=seed, step=step - 1)):
-        without = [name.removesuffix("_valid") for name, rows in valid.items() if not rows[row]]
-        say(f"  {row} {source} {identity}" + (f" (no {', '.join(without)})" if without else ""))
+        without = [m for m in data.chains.specs if not marks[f"{m}_valid"][row]]
+        codes = {m: int(marks[f"{m}_bad"][row]) for m in without}
+        told = [f"{m} {KINDS[codes[m] - 1]}" if codes[m] else f"no {m}" for m in without]
+        say(f"  {row} {source} {identity}" + (f" ({', '.join(told)})" if told else ""))
     return metrics

@@ -106,7 +106,7 @@ def _creation(
             opt_state=optimizer.transform(nn.unbox(trainable)).init(trainable),
             model_state=variables,
             ema=None if ema is None else jax.tree.map(jnp.copy, params),
-            guard=guard.fresh(spike),
+            guard=guard.fresh(spike, len(guard.marked(batch))),
         )
 
     return create
@@ -148,7 +148,8 @@ def make_train_step(
     Metrics (fp32 scalars, on the device): `loss`, `lr`; `grad_norm` (before clipping), `update_norm` (of the change
     that was made) and `param_norm` (after it), each of all and, behind a slash, by tower and objective
     (`grad_norm/towers_image`); `guard/skipped` (so far), `guard/in_a_row` and, with a rule, `guard/spikes`; where the
-    batch has `id`, `batch_hash` (see there); the pretrainer's own.
+    batch has `id`, `batch_hash` (see there), and where it marks bad examples, their counts (`guard.examples`); the
+    pretrainer's own.
     """
 
     fresh = None if ema is None else 1 - ema
@@ -175,6 +176,7 @@ def make_train_step(
             (loss, (metrics, model_state)), gradient = jax.value_and_grad(loss_of, has_aux=True)(trainable)
         grad_norms = _norms("grad_norm", gradient)
         good, counts = guard.judge(state.guard, loss, grad_norms["grad_norm"], spike)
+        counts, bad = guard.examples(counts, batch, state.step)
 
         def keep(new: PyTree, old: PyTree) -> PyTree:
             return jax.tree.map(lambda n, o: jnp.where(good, n, o), new, old)
@@ -186,7 +188,7 @@ def make_train_step(
         average = state.ema
         if fresh is not None:  # in this form what is frozen stays as it is, to the bit
             average = jax.tree.map(lambda a, p: a + fresh * (p - a), state.ema, params)
-        metrics |= {"loss": loss, "lr": lr}
+        metrics |= bad | {"loss": loss, "lr": lr}
         metrics |= {f"guard/{name}": counts[name] for name in ("skipped", "in_a_row", "spikes") if name in counts}
         if "id" in batch:
             metrics["batch_hash"] = batch_hash(batch["id"], batch["index"])

@@ -9,10 +9,12 @@ import fiddle as fdl
 import jax
 
 from mmjax import hosts, serialization
+from mmjax.bad_examples import BadExamples, summary
 from mmjax.checkpoint import Checkpointer, whole_step
 from mmjax.data.pipeline import batch_spec, batches
 from mmjax.evaluate import Embedder, evaluate
 from mmjax.experiment import Experiment, build
+from mmjax.goodput import Goodput
 from mmjax.initial import initialised
 from mmjax.interruption import Interruption
 from mmjax.lock import Lock
@@ -47,8 +49,8 @@ def train(
 
     Raises:
         UserError, ValueError: what was asked for can't be had. CheckpointError: a checkpoint can't be written or read.
-        BadStepsError: more updates in a row were skipped than the experiment allows.
-        KeyboardInterrupt, SystemExit(143): Ctrl-C or SIGTERM came; the step was finished and saved.
+        BadStepsError, BadExamplesError: more were bad than the experiment allows. StalledError: no data came.
+        KeyboardInterrupt, SystemExit(0): Ctrl-C or SIGTERM came; the step was finished and saved.
     """
     began, workdir = time.perf_counter(), Path(workdir)
     use_compilation_cache()
@@ -102,13 +104,15 @@ def train(
                     evaluate(embedder, params, due, step=step, workdir=workdir, found=found)
                 return True
 
-            done, saved = start, time.monotonic()
+            done, saved, too_many = start, time.monotonic(), None
+            clock = Goodput(began, metrics.seconds, metrics.stepped)
             if start:
                 evaluate_if_due(start)
-            source = batches(data, batch_size=size, seed=seed, step=start, host=mine)
+            bad = BadExamples(workdir, data, experiment, start)
+            source = bad.watched(batches(data, batch_size=size, seed=seed, step=start, host=mine))
             with (
-                device_prefetch(source, mesh) as stream,
-                Log(metrics, progress, stream, experiment.log_every, size, last=steps) as log,
+                device_prefetch(source, mesh, patience=experiment.patience) as stream,
+                Log(metrics, progress, stream, clock, experiment.log_every, size, last=steps) as log,
             ):
                 for step in range(start + 1, steps + 1):
                     trace.before(step, state)
@@ -127,17 +131,24 @@ def train(
                         last = checkpoints.latest_step()
                         raise bad_steps(workdir, data, experiment, log.read, log.bad_in_a_row, last)
                     overdue = 0 < 60 * experiment.save_minutes < time.monotonic() - saved
-                    stop = interruption.asked(save=overdue)
+                    too_many = bad.too_many(log.read, log.values)
+                    stop = interruption.asked(save=overdue) or too_many is not None
                     due = step % experiment.save_every == 0 or step == steps or interruption.save
                     if due or stop:
-                        checkpoints.save(step, state)
+                        with clock.apart("saves"):
+                            checkpoints.save(step, state)
                     if due or overdue:
                         saved = time.monotonic()
                     if stop:
                         break
-                    if evaluate_if_due(step):
+                    with clock.apart("evaluation"):
+                        evaluated = evaluate_if_due(step)
+                    if evaluated:
                         log.restart(step)
-            checkpoints.wait()
+            with clock.apart("saves"):
+                checkpoints.wait()
+            if too_many is not None:
+                raise too_many
             results = metrics.evaluations(done)
             stopped = interruption.asked()
 
@@ -149,6 +160,9 @@ def train(
             progress.console.print(table)
         loss = f", loss {log.loss:.3f}" if log.loss is not None else ""
         seconds = time.perf_counter() - began
+        if told := summary(log.values):
+            progress.say(f"bad examples: {told}; {bad.path} names them")
+        progress.say(clock.summary(stream.waited))
         progress.say(
             f"{done:,} steps, {done * size:,} examples{loss}, {duration(seconds)} in all; written to {workdir}:"
         )

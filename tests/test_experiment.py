@@ -28,7 +28,8 @@ FILE = '''
 
 from mmjax.data.pipeline import Mixture
 from mmjax.data.tokenizers import SentencePiece
-from mmjax.data.transforms import Decode, PickCaption, Resize, Tokenize
+from mmjax.data.captions import PickCaption, Tokenize
+from mmjax.data.transforms import Decode, Resize
 from mmjax.experiment import Experiment, Load, experiment
 from mmjax.mesh import Mesh
 from mmjax.models.image import ViT

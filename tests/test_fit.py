@@ -2,9 +2,10 @@ from dataclasses import replace
 
 import pytest
 
+from mmjax.data.captions import Tokenize
 from mmjax.data.pipeline import Mixture
 from mmjax.data.tokenizers import SentencePiece
-from mmjax.data.transforms import Decode, Resize, Tokenize
+from mmjax.data.transforms import Decode, Resize
 from mmjax.data.waveforms import CropOrPad, DecodeAudio
 from mmjax.errors import UserError
 from mmjax.fit import check_fit

@@ -12,7 +12,7 @@ PACKAGE = ROOT / "mmjax"
 FILES = sorted(PACKAGE.rglob("*.py"))
 
 # What a part may import besides its own package. A part is a file of mmjax/, or a folder.
-BOTTOM = {"errors"}
+BOTTOM = {"errors", "kinds"}
 MODELS = {"models"} | BOTTOM
 OBJECTIVES = {"objectives"} | MODELS
 MIDDLE = {
@@ -32,6 +32,7 @@ GRAPH = {"configs", "hints", "serialization"}  # of experiments: what reads, cha
 ARROWS = {
     "__init__": set(),  # lazy: it imports when asked
     "errors": set(),
+    "kinds": set(),
     "models": MODELS,
     "objectives": OBJECTIVES,
     "data": {"data"} | BOTTOM,
@@ -57,18 +58,36 @@ ARROWS = {
     "plan": {"planning", "experiment", "workdir"} | MIDDLE | GRAPH | OBJECTIVES,
     "listing": {"checkpoint", "metrics", "progress"} | BOTTOM,
     "show": {"experiment"} | MIDDLE | GRAPH | OBJECTIVES,
-    "interruption": BOTTOM,  # these five are the loop's own
-    "log": {"metrics", "progress"} | BOTTOM,
+    "interruption": BOTTOM,  # these seven are the loop's own
+    "goodput": {"progress"} | BOTTOM,
+    "log": {"goodput", "metrics", "progress"} | BOTTOM,
+    "bad_examples": {"experiment"} | MIDDLE | GRAPH | OBJECTIVES,
     "trace": BOTTOM,
+    "supervise": BOTTOM,
     "initial": {"experiment"} | MIDDLE | GRAPH | OBJECTIVES,
     "workdir": {"experiment"} | MIDDLE | GRAPH | OBJECTIVES,
     "replay": {"experiment", "workdir"} | MIDDLE | GRAPH | OBJECTIVES,
     "evaluate": {"experiment", "workdir"} | MIDDLE | GRAPH | OBJECTIVES,
-    "train": {"experiment", "evaluate", "interruption", "lock", "log", "replay", "trace", "initial", "workdir"}
+    "train": {
+        *("bad_examples", "evaluate", "experiment", "goodput", "initial", "interruption", "lock", "log", "replay"),
+        *("trace", "workdir"),
+    }
     | MIDDLE
     | GRAPH
     | OBJECTIVES,
-    "__main__": {"train", "replay", "evaluate", "plan", "show", "listing", "experiment", "data", "__init__"} | BOTTOM,
+    "__main__": {
+        "train",
+        "replay",
+        "evaluate",
+        "plan",
+        "show",
+        "listing",
+        "supervise",
+        "experiment",
+        "data",
+        "__init__",
+    }
+    | BOTTOM,
 }
 
 

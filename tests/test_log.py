@@ -1,12 +1,14 @@
 """The log's own lines: what is not finite is said once, with its place."""
 
 import io
+import time
 from pathlib import Path
 
 import jax.numpy as jnp
 from rich.console import Console
 
 from mmjax import metrics
+from mmjax.goodput import Goodput
 from mmjax.log import Log
 from mmjax.metrics import Metrics
 from mmjax.progress import Progress
@@ -19,7 +21,8 @@ class Stream:
 def test_embeddings_that_are_not_finite_are_said_when_they_begin_with_their_tower(tmp_path: Path):
     screen = io.StringIO()
     shown = Progress(6, 0, Console(file=screen, width=100))
-    with Metrics(tmp_path) as written, shown, Log(written, shown, Stream(), 100, 16, last=6) as log:
+    clock = Goodput(time.perf_counter())
+    with Metrics(tmp_path) as written, shown, Log(written, shown, Stream(), clock, 100, 16, last=6) as log:
         for step, bad in enumerate((0, 3, 3, 0, 1, 0), start=1):
             values = {"loss": 1.0, "pair/nonfinite/image": 0, "pair/nonfinite/text": bad}
             log.step(step, {name: jnp.float32(value) for name, value in values.items()})

@@ -57,12 +57,13 @@ def test_lines_are_there_as_soon_as_they_are_written(tmp_path):
 def test_going_on_drops_what_came_after_the_checkpoint(tmp_path):
     with Metrics(tmp_path) as written:
         for step in (10, 20, 30):
-            written.write(step, {"loss": float(step), "seconds": step / 10})
+            written.write(step, {"loss": float(step), "seconds": step / 10, "goodput": 0.5})
             written.write(step, {"top1": step / 100}, split="validation")
     with (tmp_path / "metrics.jsonl").open("a") as file:
         file.write('{"step": 31, "lo')  # killed in the middle of a line
     with Metrics(tmp_path, step=20) as written:
-        assert written.seconds == 2.0
+        assert written.seconds == 3.0  # the time of what is dropped was spent
+        assert written.stepped == 1.0  # and in vain
         assert written.evaluations(20) == {"validation": {"top1": 0.2}}
         assert written.evaluations(30) == {}
         written.write(30, {"loss": -1.0})

@@ -12,10 +12,11 @@ import numpy as np
 import soundfile
 from PIL import Image, ImageDraw
 
+from mmjax.data.captions import Tokenize
 from mmjax.data.pipeline import Mixture
 from mmjax.data.sources import Folder
 from mmjax.data.tokenizers import SentencePiece
-from mmjax.data.transforms import Decode, Resize, Tokenize
+from mmjax.data.transforms import Decode, Resize
 from mmjax.data.waveforms import CropOrPad, DecodeAudio
 from mmjax.evaluators.gallery import Gallery
 from mmjax.evaluators.retrieval import Retrieval

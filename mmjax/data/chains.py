@@ -8,9 +8,10 @@ from typing import Any
 
 import numpy as np
 
+from mmjax.data.captions import PickCaption, Tokenize
 from mmjax.data.sources import File
 from mmjax.data.tokenizers import SentencePiece, Tokenizer
-from mmjax.data.transforms import BadExample, Masked, PickCaption, Rng, Spec, Tokenize, Transform
+from mmjax.data.transforms import BadExample, Masked, Rng, Spec, Transform
 from mmjax.data.waveforms import PickUtterance
 
 Row = dict[str, np.ndarray]
@@ -60,19 +61,23 @@ class Chains:
         """The arrays of an example by the batch's names, `<modality>_valid` among them, `index` and `id` not.
 
         `rng(modality)` is the random generator of a modality; `begun` says that `record` comes from `begin`.
-        What is missing or bad is zeros with valid False.
+        What is missing or bad is zeros with valid False; what is bad has its kind's code in `<modality>_bad`.
         """
         row = dict(self._zeros)
         for modality, chain in self.transforms.items():
             rest = chain[self._fixed[modality] :] if begun else chain
             value = self._run(record, modality, rest, rng(modality))
-            if value is not None:
+            if isinstance(value, BadExample):
+                row[f"{modality}_bad"] = np.uint8(value.code)  # type: ignore[assignment]
+            elif value is not None:
                 row |= self._arrays(modality, value)
         return row
 
     def _run(self, record: Mapping[str, Any], modality: str, chain: Sequence[Transform], rng: Rng) -> Any:
-        """The value after these transforms, None where it is missing or bad."""
+        """The value after these transforms; None where it is missing, a `BadExample` where it is bad."""
         value = record.get(modality)
+        if isinstance(value, BadExample):  # since `begin`
+            return value
         try:
             value = value.read() if isinstance(value, File) else value
             for transform in chain if value is not None else ():
@@ -82,7 +87,7 @@ class Chains:
                 self._complaints += 1
                 more = "; further ones are not named" if self._complaints == _COMPLAINTS else ""
                 log.warning("the %s of %r is left out: %s%s", modality, record.get("id"), reason, more)
-            return None
+            return reason.with_traceback(None)  # which holds on to the picture
         return value
 
     def _arrays(self, modality: str, value: Any) -> Row:
@@ -126,16 +131,19 @@ class Chains:
 
 
 def captions(record: Mapping[str, Any], modality: str, chain: Sequence[Transform]) -> list[str]:
-    """All captions of a record as they reach the chain's tokenizer."""
+    """All captions of a record as they reach the chain's tokenizer; none of a bad one."""
     values = [record[modality]] if record.get(modality) is not None else []
-    for transform in chain:
-        if isinstance(transform, Tokenize):
-            break
-        if isinstance(transform, PickCaption):
-            values = [caption for value in values for caption in transform.every(value)]
-        else:
-            values = [transform(value, None) for value in values]
-    return values
+    try:
+        for transform in chain:
+            if isinstance(transform, Tokenize):
+                break
+            if isinstance(transform, PickCaption):
+                values = [caption for value in values for caption in transform.every(value)]
+            else:
+                values = [transform(value, None) for value in values]
+    except BadExample:
+        return []
+    return [value for value in values if isinstance(value, str)]
 
 
 def untrained(transforms: Transforms) -> dict[str, SentencePiece]:
@@ -174,6 +182,7 @@ def row_spec(specs: Mapping[str, Spec]) -> dict[str, tuple[tuple[int, ...], str]
         if spec.masked:
             arrays[f"{modality}_mask"] = spec.shape[:1], "bool"
         arrays[f"{modality}_valid"] = (), "bool"
+        arrays[f"{modality}_bad"] = (), "uint8"
     return arrays
 
 

@@ -2,7 +2,8 @@
 
 A batch is a flat dict of arrays, batch first: `image` uint8 [B, H, W, 3]; `text` int32 [B, L] with `text_mask` bool;
 `audio` int16 [B, T] with `audio_mask` bool, real samples first; `<modality>_valid` bool [B]; `index` uint32 [B], the
-row in the global batch; `id` uint32 [B, 2], the example. A bad or missing example is zeros with valid False.
+row in the global batch; `id` uint32 [B, 2], the example. A bad or missing example is zeros with valid False, and a bad
+one has in `<modality>_bad`, uint8 [B], what is wrong with it (`transforms.BadExample.code`; else 0).
 """
 
 import itertools
@@ -122,13 +123,22 @@ def batches(
 
 
 def examples(
-    prepared: Prepared, *, batch_size: int, seed: int, step: int, split: str = "train"
+    prepared: Prepared,
+    *,
+    batch_size: int,
+    seed: int,
+    step: int,
+    rows: Iterable[int] | None = None,
+    split: str = "train",
 ) -> list[tuple[str, str]]:
-    """Of which record each row of a training batch is made: (source, id), in the global batch's order."""
+    """Of which record each row of a training batch is made: (source, id), in the global batch's order.
+
+    rows: only of these rows, in their order.
+    """
     opened = prepared.open(split)
     places = _places(prepared.mixture, opened, seed)
-    rows: list[Any] = [places[place] for place in range(step * batch_size, (step + 1) * batch_size)]
-    return [(name, str(opened[name][index]["id"])) for name, index in rows]
+    found: list[Any] = [places[step * batch_size + row] for row in (range(batch_size) if rows is None else rows)]
+    return [(name, str(opened[name][index]["id"])) for name, index in found]
 
 
 def evaluation_batches(

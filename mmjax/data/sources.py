@@ -55,7 +55,7 @@ class File:
         try:
             return Path(self.path).read_bytes()
         except OSError as error:
-            raise BadExample(f"{self.path} can't be read: {error.strerror}") from error
+            raise BadExample(f"{self.path} can't be read: {error.strerror}", "undecodable") from error
 
 
 @dataclass(frozen=True)
@@ -234,6 +234,8 @@ class Folder:
         taken = ("id", "split", *paths.values())
         labels = {name: [values[row] for row in rows] for name, values in table.items() if name not in taken}
         columns = {modality: [table[name][row] for row in rows] for modality, name in paths.items()}
+        if "text" in columns:  # a cell without a character is a caption that is lacking, not one that is empty
+            columns["text"] = [value if value != "" else None for value in columns["text"]]
         for modality in ("image", "audio"):
             if modality in columns:
                 columns[modality] = [_file(root, value) for value in columns[modality]]

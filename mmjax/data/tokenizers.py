@@ -88,7 +88,7 @@ class SentencePiece:
             if not Path(self.path).is_file():
                 raise FileNotFoundError(f"SentencePiece(path={self.path!r}): there is no such file")
             return self.check(Tokenizer(Path(self.path).read_bytes()))
-        lines = [caption for caption in captions or () if caption.strip()]
+        lines = [caption for caption in captions or () if caption.strip() and _is_text(caption)]
         file = folder / f"{self.name}-{self._key(lines)}.model"
         if not file.is_file():
             _write(file, self.train(lines))
@@ -138,6 +138,15 @@ class SentencePiece:
         for caption in captions:
             digest.update(caption.encode() + b"\0")
         return digest.hexdigest()[:16]
+
+
+def _is_text(caption: str) -> bool:
+    """Whether it can be written as UTF-8: half a surrogate pair, as a broken JSON gives it, can't."""
+    try:
+        caption.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def save_tokenizers(tokenizers: Mapping[str, Tokenizer], folder: str | os.PathLike[str]) -> None:

@@ -1,4 +1,4 @@
-"""Transforms of one example: what a transform is, and those of pictures and captions (sounds: `waveforms.py`).
+"""Transforms of one example: what a transform is, and those of pictures (`captions.py`, `waveforms.py`: the others).
 
 A modality has a chain of transforms, `transform(value, rng) -> value`, each a frozen dataclass of plain fields. `rng`
 is the example's own `numpy.random.Generator` in training and None in evaluation, where every transform is deterministic
@@ -8,15 +8,14 @@ run.
 
 import io
 import math
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal, NamedTuple
 
 import numpy as np
-from jaxtyping import Bool, Int32, Shaped, UInt8
+from jaxtyping import Bool, Shaped, UInt8
 from PIL import Image
 
-from mmjax.data.tokenizers import SentencePiece, Tokenizer
+from mmjax.kinds import KINDS, Kind
 
 Rng = np.random.Generator | None
 Picture = UInt8[np.ndarray, "height width 3"]
@@ -34,7 +33,24 @@ Method = Literal["nearest", "bilinear", "bicubic", "lanczos"]
 
 
 class BadExample(Exception):  # noqa: N818 (it is no error of the program's)
-    """What an example holds can't be used: its rows become zeros with valid=False, and the run goes on."""
+    """What an example holds can't be used: its rows become zeros with valid=False, and the run goes on.
+
+    kind: what it is counted as. "undecodable": no picture or sound, or one that is broken or gone; "too_large": more
+    than a machine should be made to unpack; "empty"; "not_finite": NaN or infinity; "unfit": sound, but not for this
+    chain, such as a picture smaller than its crop.
+    """
+
+    def __init__(self, reason: str, kind: Kind):
+        super().__init__(reason, kind)  # both, so that it can be sent to another process
+        self.reason, self.kind = reason, kind
+
+    def __str__(self) -> str:
+        return self.reason
+
+    @property
+    def code(self) -> int:
+        """What stands for the kind in a batch's `<modality>_bad`: its place in `KINDS`, from 1 on; 0 is not bad."""
+        return KINDS.index(self.kind) + 1
 
 
 class Spec(NamedTuple):
@@ -66,22 +82,28 @@ class Transform:
         return before
 
 
-# ---- pictures
-
-
 @dataclass(frozen=True)
 class Decode(Transform):
     """Encoded bytes (anything PIL reads), a PIL image or a uint8 array -> RGB uint8 `[H, W, 3]`.
 
-    What is transparent becomes `background`, 0 to 255 a channel.
+    What is transparent becomes `background`, 0 to 255 a channel. A picture whose header says that it has more than
+    `most_pixels` isn't unpacked (a file of some kilobytes can hold gigabytes); the default is PIL's own bound, a
+    quarter of a gigabyte.
     """
 
     background: tuple[int, int, int] = WHITE
+    most_pixels: int = 89_478_485
 
     def __call__(self, value: Any, rng: Rng) -> Picture:
         del rng
         try:
             picture = Image.open(io.BytesIO(value)) if isinstance(value, bytes) else value
+            if isinstance(picture, Image.Image) and picture.width * picture.height > self.most_pixels:
+                raise BadExample(
+                    f"the picture has {picture.width}×{picture.height} pixels, more than most_pixels="
+                    f"{self.most_pixels:,}",
+                    "too_large",
+                )
             if not isinstance(picture, Image.Image):
                 picture = Image.fromarray(np.asarray(picture))
             if picture.mode in ("RGBA", "LA", "PA", "La", "RGBa") or "transparency" in picture.info:
@@ -89,9 +111,13 @@ class Decode(Transform):
                 opaque = Image.new("RGBA", picture.size, (*self.background, 255))
                 picture = Image.alpha_composite(opaque, picture)
             return np.asarray(picture.convert("RGB"))
-        # PIL raises all of these on broken files, SyntaxError from a PNG's chunks for one.
-        except (OSError, SyntaxError, ValueError, TypeError, Image.DecompressionBombError) as error:
-            raise BadExample(f"the picture can't be decoded: {error}") from error
+        except BadExample:
+            raise
+        except Image.DecompressionBombError as error:
+            raise BadExample(f"the picture is too large: {error}", "too_large") from error
+        # A broken file makes PIL raise nearly anything: SyntaxError from a PNG's chunks, struct.error, EOFError, ...
+        except Exception as error:
+            raise BadExample(f"the picture can't be decoded: {type(error).__name__}: {error}", "undecodable") from error
 
     def spec(self, before: Spec | None) -> None:
         return None
@@ -140,7 +166,8 @@ class CenterCrop(Transform):
         height, width = value.shape[:2]
         if min(height, width) < self.size:
             raise BadExample(
-                f"a picture of {height}×{width} is smaller than CenterCrop({self.size}): put ResizeShorter before it"
+                f"a picture of {height}×{width} is smaller than CenterCrop({self.size}): put ResizeShorter before it",
+                "unfit",
             )
         top, left = (height - self.size) // 2, (width - self.size) // 2
         return value[top : top + self.size, left : left + self.size]
@@ -270,94 +297,3 @@ def _resized(value: Picture, height: int, width: int, method: str) -> Picture:
     if value.shape[:2] == (height, width):
         return value
     return np.asarray(Image.fromarray(value).resize((width, height), _RESAMPLING[method]))
-
-
-# ---- captions
-
-
-@dataclass(frozen=True)
-class PickCaption(Transform):
-    """One caption of several: a string is itself; of a list or a dict by language, a random one in training.
-
-    In evaluation it is `language`'s, or the first where there is none such. Empty captions are never picked.
-    """
-
-    random = True
-
-    language: str = "en"
-
-    def __call__(self, value: Any, rng: Rng) -> str:
-        captions = self.every(value)
-        if not captions:
-            raise BadExample("the caption is empty")
-        if rng is not None:
-            return captions[int(rng.integers(len(captions)))] if len(captions) > 1 else captions[0]
-        preferred = value.get(self.language) if isinstance(value, Mapping) else None
-        return preferred if preferred and preferred.strip() else captions[0]
-
-    def every(self, value: str | Sequence[str] | Mapping[str, str]) -> list[str]:
-        """All captions of an example that aren't empty."""
-        captions = [value] if isinstance(value, str) else list(value.values() if isinstance(value, Mapping) else value)
-        return [caption for caption in captions if caption and caption.strip()]
-
-    def spec(self, before: Spec | None) -> None:
-        return None
-
-
-@dataclass(frozen=True)
-class Lowercase(Transform):
-    """Lower case, with runs of white space made one space."""
-
-    def __call__(self, value: str, rng: Rng) -> str:
-        del rng
-        return " ".join(value.lower().split())
-
-
-@dataclass(frozen=True)
-class Tokenize(Transform):
-    """A caption -> int32 ids `[length]` and their mask: `bos`, pieces, `eos`, then padding.
-
-    A caption that is too long loses its last pieces, never `eos`: a pooling that reads the last token finds it.
-    """
-
-    tokenizer: SentencePiece | Tokenizer
-    length: int
-    bos: bool = False
-    eos: bool = True
-
-    def __call__(self, value: str, rng: Rng) -> Masked:
-        if not isinstance(self.tokenizer, Tokenizer):
-            raise TypeError(f"{self.tokenizer} has no model yet: mmjax.data.pipeline.prepare() trains or loads it")
-        if not value.strip():
-            raise BadExample("the caption is empty")
-        room = self.length - self.bos - self.eos
-        pieces = self._pieces(self.tokenizer, value, rng)[:room]
-        row = [self.tokenizer.bos] * self.bos + pieces + [self.tokenizer.eos] * self.eos
-        ids: Int32[np.ndarray, " length"] = np.full(self.length, self.tokenizer.pad, np.int32)
-        ids[: len(row)] = row
-        return Masked(ids, prefix_mask(self.length, len(row)))
-
-    def _pieces(self, tokenizer: Tokenizer, text: str, rng: Rng) -> list[int]:
-        del rng
-        return tokenizer.encode(text)
-
-    def spec(self, before: Spec | None) -> Spec:
-        return Spec((self.length,), "int32", masked=True)
-
-
-@dataclass(frozen=True)
-class RandomTokenize(Tokenize):
-    """`Tokenize`, with a random one of the `best` likeliest segmentations in training (Kudo 2018, arXiv:1804.10959).
-
-    A name is then seen cut in many ways, so that the parts of a word that training lacks mean something too.
-    """
-
-    random = True
-
-    best: int = 8
-
-    def _pieces(self, tokenizer: Tokenizer, text: str, rng: Rng) -> list[int]:
-        if rng is None:
-            return tokenizer.encode(text)
-        segmentations = tokenizer.segmentations(text, self.best)
-        return segmentations[int(rng.integers(len(segmentations)))]

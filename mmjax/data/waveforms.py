@@ -33,7 +33,7 @@ class PickUtterance(Transform):
         if isinstance(value, bytes | np.ndarray) or not isinstance(value, Sequence):
             return value
         if not len(value):
-            raise BadExample("there is no recording")
+            raise BadExample("there is no recording", "empty")
         return value[int(rng.integers(len(value))) if rng is not None else 0]
 
     def spec(self, before: Spec | None) -> None:
@@ -44,31 +44,56 @@ class PickUtterance(Transform):
 class DecodeAudio(Transform):
     """Encoded bytes (WAV, FLAC, Ogg, MP3, ...) -> int16 `[T]`, the channels' mean, resampled to `rate` Hz.
 
-    An array is taken as a mono waveform at `rate`: int16, or floats in [-1, 1].
+    An array is taken as a mono waveform at `rate`: int16, or floats in [-1, 1]. A file that holds more than
+    `most_samples` (all channels together), or would once it is resampled, isn't unpacked: silence compresses well.
     """
 
     rate: int = 16_000
+    most_samples: int = 100_000_000
 
     def __call__(self, value: bytes | np.ndarray, rng: Rng) -> Waveform:
         del rng
         if isinstance(value, np.ndarray):
             if value.ndim != 1:
-                raise BadExample(f"a waveform is one row of samples [T], not an array of shape {value.shape}")
+                raise BadExample(
+                    f"a waveform is one row of samples [T], not an array of shape {value.shape}", "undecodable"
+                )
             return value if value.dtype == np.int16 else _int16(value)
         try:
-            with soundfile.SoundFile(io.BytesIO(value)) as sound:
-                samples = sound.read(dtype="int16" if sound.subtype in _INT16_SUBTYPES else "float32")
-                rate = sound.samplerate
-        except (soundfile.LibsndfileError, RuntimeError, TypeError) as error:
-            raise BadExample(f"the sound can't be decoded: {error}") from error
+            with soundfile.SoundFile(_Stream(value)) as sound:
+                samples = self._samples(sound)
+            return samples if samples.dtype == np.int16 else _int16(samples)
+        except BadExample:
+            raise
+        except Exception as error:  # libsndfile's, soundfile's and soxr's, and what broken headers do to numpy
+            raise BadExample(f"the sound can't be decoded: {type(error).__name__}: {error}", "undecodable") from error
+
+    def _samples(self, sound: soundfile.SoundFile) -> np.ndarray:
+        rate = sound.samplerate
+        most = self.most_samples // max(sound.channels, -(-self.rate // rate))  # frames
+        if sound.frames > most:
+            raise BadExample(
+                f"the sound has {sound.frames:,} frames of {sound.channels} channels at {rate} Hz, more than "
+                f"most_samples={self.most_samples:,} unpacked and at {self.rate} Hz",
+                "too_large",
+            )
+        samples = sound.read(dtype="int16" if sound.subtype in _INT16_SUBTYPES else "float32")
         if samples.ndim == 2:
             samples = samples.mean(axis=1, dtype=np.float32).astype(samples.dtype)
-        if rate != self.rate:
-            samples = soxr.resample(samples, rate, self.rate)
-        return samples if samples.dtype == np.int16 else _int16(samples)
+        return soxr.resample(samples, rate, self.rate) if rate != self.rate else samples
 
     def spec(self, before: Spec | None) -> None:
         return None
+
+
+class _Stream(io.BytesIO):
+    """Of a broken file libsndfile seeks before the start; what its callback raises would only be printed."""
+
+    def seek(self, offset: int, whence: int = 0) -> int:
+        try:
+            return super().seek(offset, whence)
+        except ValueError:
+            return self.tell()
 
 
 @dataclass(frozen=True)
@@ -158,7 +183,7 @@ class CropOrPad(Transform):
     def __call__(self, value: Waveform, rng: Rng) -> Masked:
         spare = len(value) - self.samples
         if not len(value):
-            raise BadExample("the sound is empty")
+            raise BadExample("the sound is empty", "empty")
         start = int(rng.integers(spare + 1)) if rng is not None and spare > 0 else 0
         part = value[start : start + self.samples]
         wave = np.zeros(self.samples, np.int16)
@@ -171,7 +196,7 @@ class CropOrPad(Transform):
 
 def _int16(samples: np.ndarray) -> Waveform:
     if not np.issubdtype(samples.dtype, np.floating):
-        raise BadExample(f"a waveform holds int16 or floats in [-1, 1], not {samples.dtype}")
+        raise BadExample(f"a waveform holds int16 or floats in [-1, 1], not {samples.dtype}", "undecodable")
     if not np.isfinite(samples).all():
-        raise BadExample("the sound holds samples that aren't finite")
+        raise BadExample("the sound holds samples that aren't finite", "not_finite")
     return np.rint(np.clip(samples, -1, 1) * _LARGEST).astype(np.int16)

@@ -2,12 +2,17 @@
 
 import csv
 import io
+import pickle
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import soundfile
 from PIL import Image
+
+from mmjax.data.transforms import BadExample, Transform
+from mmjax.kinds import KINDS
 
 RATE = 16_000
 
@@ -28,6 +33,15 @@ def sound_bytes(wave: np.ndarray, rate: int = RATE, format: str = "FLAC", subtyp
     stream = io.BytesIO()
     soundfile.write(stream, wave, rate, format=format, subtype=subtype)
     return stream.getvalue()
+
+
+def kind_of(transform: Transform, value: Any) -> str | None:
+    """What is wrong with a value, None where it can be used."""
+    try:
+        transform(value, None)
+    except BadExample as bad:
+        return KINDS[pickle.loads(pickle.dumps(bad)).code - 1]  # as it comes from another process
+    return None
 
 
 def write_folder(root: Path, count: int = 40) -> Path:

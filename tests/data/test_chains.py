@@ -3,22 +3,13 @@ import logging
 import numpy as np
 import pytest
 
+from mmjax.data.captions import Lowercase, PickCaption, Tokenize
 from mmjax.data.chains import Chains, captions, chain_specs, evaluation, identity, row_spec
 from mmjax.data.sources import File
 from mmjax.data.tokenizers import SentencePiece, Tokenizer
-from mmjax.data.transforms import (
-    Decode,
-    Lowercase,
-    PickCaption,
-    RandomAffine,
-    RandomFlip,
-    Resize,
-    ResizeShorter,
-    Spec,
-    Tokenize,
-    Transform,
-)
+from mmjax.data.transforms import Decode, RandomAffine, RandomFlip, Resize, ResizeShorter, Spec, Transform
 from mmjax.data.waveforms import CropOrPad, DecodeAudio, PickUtterance
+from mmjax.kinds import KINDS
 from tests.data.conftest import picture_bytes, sound_bytes, tone
 
 WORDS = SentencePiece(100, model_type="word")
@@ -61,6 +52,7 @@ def test_a_row_holds_every_array_and_missing_ones_are_zeros(chains):
     assert {name: (value.shape, value.dtype.name) for name, value in nothing.items()} == row_spec(chains.specs)
     assert not nothing["image"].any()
     assert not nothing["image_valid"]
+    assert not nothing["image_bad"]  # it is only missing
     assert nothing["text_valid"]
 
 
@@ -69,6 +61,12 @@ def test_what_is_bad_is_zeros_and_named_in_the_log_a_few_times(chains, caplog):
     with caplog.at_level(logging.WARNING):
         for _ in range(10):
             row = chains.row(broken, evaluation)
+    codes = {modality: int(row.pop(f"{modality}_bad")) for modality in TRANSFORMS}
+    assert {modality: KINDS[code - 1] for modality, code in codes.items()} == {
+        "image": "undecodable",
+        "text": "empty",
+        "audio": "undecodable",
+    }
     assert not any(value.any() for value in row.values())
     assert len(caplog.records) == 5
     assert "the image of 'r' is left out: /nowhere/a.png can't be read" in caplog.text
@@ -87,6 +85,14 @@ def test_beginning_a_record_changes_nothing_but_the_time(chains):
         np.testing.assert_array_equal(value, chains.row(begun, rng, begun=True)[name])
 
 
+def test_what_is_bad_stays_so_when_a_record_was_begun(chains):
+    begun = chains.begin({**RECORD, "image": b"broken"})
+    assert (
+        chains.row(begun, lambda modality: np.random.default_rng(0), begun=True)["image_bad"]
+        == KINDS.index("undecodable") + 1
+    )
+
+
 def test_a_transform_that_lies_about_its_shape_is_a_programming_error():
     class Liar(Transform):
         def __call__(self, value, rng):
@@ -98,7 +104,8 @@ def test_a_transform_that_lies_about_its_shape_is_a_programming_error():
 
 def test_encode_makes_a_batch_of_what_is_at_hand(chains):
     batch = chains.encode(image=[picture_bytes((5, 5, 5)), None], text=["red cat", "blue"])
-    assert set(batch) == {"image", "image_valid", "text", "text_mask", "text_valid", "index", "id"}
+    names = {"image", "image_valid", "image_bad", "text", "text_mask", "text_valid", "text_bad", "index", "id"}
+    assert set(batch) == names
     assert batch["image_valid"].tolist() == [True, False]
     assert batch["image"][0, 0, 0].tolist() == [5, 5, 5]
     assert batch["index"].tolist() == [0, 1]

@@ -11,10 +11,11 @@ import fiddle
 import numpy as np
 import pytest
 
+from mmjax.data.captions import Lowercase, PickCaption, Tokenize
 from mmjax.data.pipeline import Mixture, batch_spec, batches, evaluation_batches, prepare
 from mmjax.data.sources import Folder, SplitNotFoundError, Tfds
 from mmjax.data.tokenizers import SentencePiece
-from mmjax.data.transforms import ColorJitter, Decode, Lowercase, PickCaption, RandomAffine, Resize, Tokenize
+from mmjax.data.transforms import ColorJitter, Decode, RandomAffine, Resize
 from mmjax.data.waveforms import CropOrPad, DecodeAudio, PickUtterance, RandomGain
 from tests.data.conftest import picture_bytes, write_folder
 

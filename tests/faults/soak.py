@@ -32,7 +32,7 @@ from tests.tiny import write_shapes
 
 ROOT = Path(__file__).parent.parent.parent
 EXPERIMENT = "tests/tiny.py:couple"
-CLOCKS = ("seconds", "examples_per_second", "data_wait")  # of a metrics line
+CLOCKS = ("seconds", "goodput", "examples_per_second", "data_wait")  # of a metrics line
 ENDS = {signal.SIGKILL: -9, signal.SIGTERM: 143, signal.SIGINT: 130}
 DAMAGES = ("none", "none", "flipped", "cut", "deleted")
 PATIENCE = 120.0  # seconds without a new step, after which the run is said to hang

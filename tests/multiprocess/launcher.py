@@ -7,7 +7,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -55,6 +55,15 @@ class Group:
         for index in indices:
             self._processes[index].send_signal(number)
 
+    def wait(self, index: int) -> None:
+        """Returns when that process has ended."""
+        self._processes[index].wait(PATIENCE)
+
+    def children(self, index: int) -> list[int]:
+        """The processes that it has started itself."""
+        tasks = Path(f"/proc/{self._processes[index].pid}/task").iterdir()
+        return [int(pid) for task in tasks for pid in (task / "children").read_text().split()]
+
 
 def launch(
     *words: str,
@@ -62,10 +71,12 @@ def launch(
     devices: int = 4,
     meanwhile: Callable[[Group], None] = lambda group: None,
     timeout: float = PATIENCE,
+    variables: Mapping[str, str] | None = None,
 ) -> Ended:
     """Runs `python WORDS` in so many processes, of so many fake devices each, to their ends.
 
-    None is left behind, however it ends: a hang fails after `timeout` seconds, with what was said.
+    None is left behind, however it ends: a hang fails after `timeout` seconds, with what was said. variables: of the
+    environment, besides.
     """
     with tempfile.TemporaryDirectory() as name:
         folder, began, running = Path(name), time.monotonic(), []
@@ -73,6 +84,7 @@ def launch(
             port = _free_port()
             for index in range(processes):
                 environment = _environment(devices) | (_address(port, processes, index) if processes > 1 else {})
+                environment |= variables or {}
                 with (folder / f"{index}.out").open("w") as out, (folder / f"{index}.err").open("w") as err:
                     running.append(
                         subprocess.Popen([sys.executable, *words], cwd=ROOT, env=environment, stdout=out, stderr=err)

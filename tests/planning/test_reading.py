@@ -1,5 +1,6 @@
+from mmjax.data.captions import Tokenize
 from mmjax.data.tokenizers import SentencePiece
-from mmjax.data.transforms import Decode, Resize, Tokenize
+from mmjax.data.transforms import Decode, Resize
 from mmjax.data.waveforms import CropOrPad, DecodeAudio, PickUtterance
 from mmjax.planning.reading import CAPTION, reading
 

@@ -1,0 +1,116 @@
+"""Bad examples by name: which records they were, in a file, and when there are so many that a run stops."""
+
+import json
+import os
+from collections.abc import Generator, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from mmjax import hosts
+from mmjax.data.pipeline import Prepared, examples
+from mmjax.errors import UserError
+from mmjax.experiment import Experiment
+from mmjax.guard import WINDOW, marked
+from mmjax.kinds import KINDS
+
+FILE = "bad_examples{host}.jsonl"
+LEAST = 1_000  # examples that were seen before a share of bad ones says anything
+NAMED = 5  # so many are named in an error
+
+Row = dict[str, np.ndarray]
+
+
+class BadExamplesError(UserError):
+    """So many examples are bad that the run stops."""
+
+
+class BadExamples:
+    """Watches this host's batches, and writes down every bad record once: a JSON object a line, in the workdir.
+
+    `{"step": 12, "source": "own", "id": "a.png", "modality": "image", "kind": "undecodable"}`; host 0 writes
+    `bad_examples.jsonl`, host 3 `bad_examples-3.jsonl`. How many there were, over all hosts, is in the metrics.
+    """
+
+    def __init__(self, workdir: Path, data: Prepared, experiment: Experiment, start: int):
+        """Goes on after step `start`: lines of later steps, left by a run that was cut off, are dropped."""
+        index = hosts.host()[0]
+        self.path = workdir / FILE.format(host=f"-{index}" if index else "")
+        self._data, self._experiment, self._start = data, experiment, start
+        lines = [line for line in _read(self.path) if line["step"] <= start]
+        self._known = {(line["source"], line["id"], line["modality"]) for line in lines}
+        if self.path.exists():
+            fresh = self.path.with_suffix(".tmp")
+            fresh.write_text("".join(_line(line) for line in lines), encoding="utf-8")
+            os.replace(fresh, self.path)
+
+    def watched(self, batches: Iterator[Row]) -> Generator[Row]:
+        """The batches, which begin after `start`, as they are."""
+        try:
+            for step, batch in enumerate(batches, self._start + 1):
+                if step <= self._experiment.steps:  # batches are made ahead, beyond the last step too
+                    self._note(step, batch)
+                yield batch
+        finally:
+            if close := getattr(batches, "close", None):
+                close()
+
+    def _note(self, step: int, batch: Row) -> None:
+        codes = {modality: batch[f"{modality}_bad"] for modality in marked(batch)}
+        rows = np.flatnonzero(np.any(list(codes.values()), axis=0)) if codes else np.empty(0, int)
+        if not len(rows):
+            return
+        size, seed = self._experiment.batch_size, self._experiment.seed
+        places = batch["index"][rows].tolist()
+        names = examples(self._data, batch_size=size, seed=seed, step=step - 1, rows=places)
+        text = ""
+        for row, (source, identity) in zip(rows, names, strict=True):
+            for modality in codes:
+                code = int(codes[modality][row])
+                if code and (source, identity, modality) not in self._known:
+                    self._known.add((source, identity, modality))
+                    line = {"step": step, "source": source, "id": identity, "modality": modality}
+                    text += _line(line | {"kind": KINDS[code - 1]})
+        if text:
+            with self.path.open("a", encoding="utf-8") as file:
+                file.write(text)
+
+    def too_many(self, step: int, values: Mapping[str, Any]) -> BadExamplesError | None:
+        """What to raise when, by the metrics of that step, too large a share is bad; the same on all hosts."""
+        share, most = float(values.get("bad_share", 0.0)), self._experiment.most_bad_examples
+        seen = step * self._experiment.batch_size
+        if share <= most or seen < LEAST:
+            return None
+        named = [f"  {line['modality']} of {line['id']} in {line['source']}: {line['kind']}" for line in self.last()]
+        return BadExamplesError(
+            f"{share:.1%} of the last {min(seen, WINDOW):,} examples are bad, and most_bad_examples={most} allows no "
+            f"more. So far, to step {step}: {summary(values)}. {self.path} names them; the last ones:\n"
+            + "\n".join(named)
+            + f"\nmend the data, or set most_bad_examples={min(1.0, np.ceil(share * 20) / 20):g} to go on as it is"
+        )
+
+    def last(self) -> list[dict[str, str]]:
+        """The last ones that this host wrote down."""
+        return _read(self.path)[-NAMED:]
+
+
+def summary(values: Mapping[str, Any]) -> str:
+    """`12 image undecodable, 1 text empty`, by a step's metrics; empty where nothing was bad."""
+    found = [(int(count), *name.split("/")[1:]) for name, count in values.items() if name.startswith("bad/")]
+    found = [entry for entry in found if entry[0]]
+    return ", ".join(f"{count:,} {modality} {kind}" for count, modality, kind in sorted(found, reverse=True))
+
+
+def _read(path: Path) -> list[dict]:
+    lines = []
+    for text in path.read_text(encoding="utf-8").splitlines() if path.exists() else ():
+        try:
+            lines.append(json.loads(text))
+        except ValueError:  # cut off by a kill; its step is done again
+            continue
+    return lines
+
+
+def _line(line: Mapping[str, object]) -> str:
+    return json.dumps(line, ensure_ascii=False) + "\n"

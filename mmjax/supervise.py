@@ -1,0 +1,94 @@
+"""A small parent that starts a run again when it dies: a machine's fault is no reason to lose the night."""
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Sequence
+from types import FrameType
+
+from mmjax.errors import UserError
+
+FIRST, LONGEST = 5.0, 300.0  # seconds of pause before the first new start, doubled each time, and at most
+USER = 2  # the exit code of an error that would come again: a wrong setting, missing data, a full disk
+CTRL_C = 130
+
+
+def supervise(
+    command: Sequence[str], restarts: int, *, pause: float = FIRST, say: Callable[[str], None] | None = None
+) -> int:
+    """Runs a command, and again while it dies, at most `restarts` times more; gives its last exit code.
+
+    It is not started again after an end (0; also of a run that was asked to stop and has saved), after Ctrl-C, nor
+    after an error that would come again (2). SIGTERM and Ctrl-C go on to the command, which then ends in its own way.
+    A command that a signal killed counts as 128 + its number, as in a shell.
+
+    say: is told what happens, on stderr by default. pause: seconds before the second start.
+
+    Raises UserError where restarts is less than 1.
+    """
+    if restarts < 1:
+        raise UserError(f"--supervise {restarts}: how often the run may be started again, at least 1")
+    say = say or (lambda text: print(text, file=sys.stderr, flush=True))
+    with _Relay() as relay:
+        for restart in range(restarts + 1):
+            code = relay.run(command)
+            if code in (0, USER, CTRL_C) or relay.heard:
+                return code
+            ended = f"by {signal.Signals(code - 128).name}" if code > 128 else f"with exit code {code}"
+            if restart == restarts:
+                say(f"the run ended {ended}, after {restarts} new starts: it is not started again")
+                return code
+            wait = min(pause * 2**restart, LONGEST)
+            say(f"the run ended {ended}: starting it again in {wait:g} s ({restart + 1} of {restarts} times)")
+            if relay.stopped.wait(wait):
+                say("stopped before it was started again; the last checkpoint stands")
+                return code
+    raise AssertionError("not reached")
+
+
+class _Relay:
+    """While entered, signals to this process reach the command, once each."""
+
+    def __init__(self) -> None:
+        self.heard: signal.Signals | None = None
+        self.stopped = threading.Event()
+        self._process: subprocess.Popen[bytes] | None = None
+        self._before: dict[int, Callable[[int, FrameType | None], object] | int | None] = {}
+
+    def __enter__(self) -> "_Relay":
+        for number in (signal.SIGTERM, signal.SIGINT):
+            self._before[number] = signal.signal(number, self._pass_on)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+
+    def _pass_on(self, number: int, frame: FrameType | None) -> None:
+        self.heard = signal.Signals(number)
+        self.stopped.set()
+        # A terminal's Ctrl-C reaches the command too, and a second one would interrupt its saving.
+        if self._process is not None and not (number == signal.SIGINT and _foreground()):
+            self._process.send_signal(number)
+
+    def run(self, command: Sequence[str]) -> int:
+        self._process = subprocess.Popen(command)
+        if self.heard is not None:  # between two starts
+            self._process.send_signal(self.heard)
+        code = self._process.wait()  # goes on waiting after a signal
+        self._process = None
+        return 128 - code if code < 0 else code
+
+
+def _foreground() -> bool:
+    """Whether this process is one of those that the terminal's keys reach."""
+    try:
+        terminal = os.open("/dev/tty", os.O_RDONLY)
+    except OSError:  # there is none
+        return False
+    try:
+        return os.tcgetpgrp(terminal) == os.getpgrp()
+    finally:
+        os.close(terminal)

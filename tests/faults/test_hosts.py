@@ -1,0 +1,102 @@
+"""A host that dies or hangs ends the others soon, and what supervises them brings all back."""
+
+import json
+import os
+import signal
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from mmjax import hosts, metrics
+from mmjax.errors import UserError
+from tests.multiprocess.launcher import ROOT, Group, mmjax
+from tests.tiny import write_shapes
+
+STEPS = 20
+HEARTBEAT = 5  # seconds, instead of the default's 30
+WORDS = ("train", f"{ROOT / 'tests' / 'tiny.py'}:couple", "save_every=2")
+
+
+@pytest.fixture(scope="module")
+def table(tmp_path_factory) -> str:
+    return write_shapes(tmp_path_factory.mktemp("shapes"))
+
+
+def start(table: str, workdir: Path, meanwhile, *more: str, **options):
+    words = (*WORDS, "--workdir", str(workdir), f"data.sources.shapes.table={table}", *more)
+    return mmjax(*words, meanwhile=meanwhile, variables={hosts.HEARTBEAT_VARIABLE: str(HEARTBEAT)}, **options)
+
+
+def test_a_host_that_hangs_ends_the_other_within_a_minute(table, tmp_path):
+    waited = []
+
+    def meanwhile(group: Group) -> None:
+        group.wait_for(f"step 2/{STEPS} ")
+        group.send(signal.SIGSTOP, [1])
+        since = time.monotonic()
+        group.wait(0)
+        waited.append(time.monotonic() - since)
+        group.send(signal.SIGKILL, [1])
+
+    ended = start(table, tmp_path, meanwhile, devices=1)
+    assert ended.codes[0] not in (0, 2), str(ended)
+    assert waited[0] < 30  # and with the default heartbeat, 25 s more, within the minute
+    assert hosts.HEARTBEAT - HEARTBEAT + waited[0] < 60
+
+
+def test_a_host_that_dies_ends_the_other_and_the_supervisors_bring_both_back(table, tmp_path):
+    def meanwhile(group: Group) -> None:
+        group.wait_for(f"step 6/{STEPS} ")
+        (run,) = group.children(1)
+        os.kill(run, signal.SIGKILL)
+
+    ended = start(table, tmp_path / "run", meanwhile, "--supervise", "3", devices=1)
+    assert ended.codes == [0, 0], str(ended)
+    assert "the run ended by SIGKILL: starting it again in 5 s (1 of 3 times)" in ended.errors[1]
+    assert "starting it again in 5 s (1 of 3 times)" in ended.errors[0]
+    assert "goes on after step" in ended.said[0]
+    lines = [line for line in metrics.read(tmp_path / "run") if "split" not in line]
+    assert [line["step"] for line in lines] == list(range(1, STEPS + 1))
+    undisturbed = start(table, tmp_path / "whole", lambda group: None, processes=1, devices=1)
+    assert undisturbed.codes == [0], str(undisturbed)
+    whole = [line for line in metrics.read(tmp_path / "whole") if "split" not in line]
+    assert [line["batch_hash"] for line in lines] == [line["batch_hash"] for line in whole]
+    np.testing.assert_allclose([line["loss"] for line in lines], [line["loss"] for line in whole], rtol=1e-5)
+
+
+def test_a_reader_that_hangs_ends_the_run_and_the_supervisor_brings_it_back(table, tmp_path):
+    """Of one host, with a process that reads: SIGSTOP makes it stand still for ever."""
+
+    def meanwhile(group: Group) -> None:
+        group.wait_for("step 8/100 ")
+        (run,) = group.children(0)
+        (reader,) = readers(run)
+        os.kill(reader, signal.SIGSTOP)
+
+    words = ("data.workers=1", "patience=3.0", "steps=100", "save_every=10", "--supervise", "1")
+    ended = start(table, tmp_path / "run", meanwhile, *words, processes=1, devices=1)
+    assert ended.codes == [0], str(ended)
+    assert "no batch has come for 3 s (patience=3)" in ended.errors[0]
+    assert "the run ended with exit code 1: starting it again" in ended.errors[0]
+    lines = [line for line in metrics.read(tmp_path / "run") if "split" not in line]
+    assert [line["step"] for line in lines] == list(range(1, 101))
+    assert json.loads((tmp_path / "run" / "experiment.json").read_text())
+
+
+def readers(pid: int) -> list[int]:
+    """The processes that read data for a run."""
+    found = []
+    for task in Path(f"/proc/{pid}/task").iterdir():
+        for child in (task / "children").read_text().split():
+            if b"spawn_main" in Path(f"/proc/{child}/cmdline").read_bytes():
+                found.append(int(child))
+    return found
+
+
+@pytest.mark.parametrize("value", ["1", "soon", "2.5"])
+def test_a_heartbeat_that_cannot_be_is_refused(value, monkeypatch):
+    monkeypatch.setenv(hosts.HEARTBEAT_VARIABLE, value)
+    with pytest.raises(UserError, match=f"MMJAX_HEARTBEAT='{value}' must be a whole number of seconds, at least 2"):
+        hosts.join()
