@@ -55,6 +55,10 @@ class Group:
         for index in indices:
             self._processes[index].send_signal(number)
 
+    def running(self) -> bool:
+        """Whether none has ended."""
+        return all(process.poll() is None for process in self._processes)
+
     def wait(self, index: int) -> None:
         """Returns when that process has ended."""
         self._processes[index].wait(PATIENCE)
