@@ -161,6 +161,18 @@ def test_only_one_file_counts_hosts(file):
 
 
 @pytest.mark.parametrize("file", FILES, ids=name_of)
+def test_nothing_that_is_read_can_bring_code(file):
+    """What unpickles or evaluates runs what it reads: neither stands anywhere in the package."""
+    runs_code = {"pickle", "cloudpickle", "dill", "marshal", "shelve", "joblib", "yaml"}
+    assert not {module.split(".")[0] for module in imported(file)} & runs_code
+    for node in ast.walk(ast.parse(file.read_text())):
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name):
+            assert node.func.id not in ("eval", "exec", "compile", "__import__"), f"{file}:{node.lineno}"
+        if isinstance(node, ast.keyword):
+            assert node.arg != "allow_pickle", f"{file}:{node.lineno}"
+
+
+@pytest.mark.parametrize("file", FILES, ids=name_of)
 def test_a_file_holds_one_idea(file):
     lines = len(file.read_text().splitlines())
     assert lines <= 400, f"{file} has {lines} lines: a sign that it holds two ideas"

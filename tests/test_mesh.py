@@ -9,7 +9,7 @@ import pytest
 from jax.sharding import PartitionSpec as P
 
 from mmjax.errors import UserError
-from mmjax.mesh import Mesh, check_batch, device_prefetch, put, state_shardings
+from mmjax.mesh import Mesh, StalledError, check_batch, device_prefetch, put, state_shardings
 
 
 def test_the_rest_of_the_devices_goes_to_the_free_axis():
@@ -98,6 +98,20 @@ def test_prefetch_gives_every_batch_in_order_and_never_reads_further_ahead_than_
         assert [int(batch["x"][0, 0]) for batch in stream] == list(range(10))
     with pytest.raises(StopIteration):
         next(stream)
+
+
+def test_a_source_that_hangs_is_told_after_its_time():
+    hangs = threading.Event()
+
+    def source():
+        yield {"index": np.zeros(8, np.uint32)}
+        hangs.wait(60)
+
+    with device_prefetch(source(), Mesh().build(), patience=0.3) as stream:
+        next(stream)
+        with pytest.raises(StalledError, match=r"no batch has come for 0.3 s \(patience=0.3\)"):
+            next(stream)
+        hangs.set()
 
 
 def test_prefetch_measures_the_time_its_consumer_waits():

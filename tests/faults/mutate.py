@@ -1,0 +1,271 @@
+"""Takes each mechanism that protects a run away, in a copy, and shows that its test then fails.
+
+python -m tests.faults.mutate --json experiments/records/mutate.json
+python -m tests.faults.mutate --only lock spike
+
+Every test is first seen to pass on the copy as it is. A mutation whose text is no longer in its file is an error.
+"""
+
+import argparse
+import datetime
+import importlib.metadata
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from tests.benchmarks.machine import machine
+
+ROOT = Path(__file__).parent.parent.parent
+PATIENCE = 600  # seconds for one test
+
+
+@dataclass(frozen=True)
+class Mutation:
+    """A mechanism: of which promise (README, "What a run survives"), the text that does it and what takes its place,
+    and the test that must notice."""
+
+    promise: int
+    file: str
+    text: str
+    instead: str
+    test: str
+
+
+MUTATIONS = {
+    # 1: resumed bit for bit
+    "the data goes on at the restored step": Mutation(
+        *(1, "data/pipeline.py", "[step * count + index :: count]", "[index::count]"),
+        "tests/data/test_pipeline.py::test_resuming_at_a_step_goes_on_bit_for_bit",
+    ),
+    "later lines of the metrics are dropped": Mutation(
+        *(1, "metrics.py", 'if line["step"] <= step]', "]"),
+        "tests/test_metrics.py::test_going_on_drops_what_came_after_the_checkpoint",
+    ),
+    "the whole state is restored, the average too": Mutation(
+        *(1, "step.py", "ema=keep(average, state.ema),", "ema=keep(params, state.ema),"),
+        "tests/test_step.py::test_ema_starts_from_the_parameters_and_follows_them",
+    ),
+    "the hash of a batch is that of its examples": Mutation(
+        *(1, "step.py", "for part in (id[:, 0], id[:, 1]):", "for part in (id[:, 0],):"),
+        "tests/test_step.py::test_the_hash_of_a_batch_goes_by_its_examples_and_their_rows",
+    ),
+    # 2: other machines
+    "batched first and sliced after": Mutation(
+        *(2, "data/pipeline.py", ".batch(rows)[step * count + index :: count]", "[index::count].batch(rows)[step:]"),
+        "tests/data/test_pipeline.py::test_the_global_batch_is_the_same_for_any_number_of_hosts",
+    ),
+    "keys go by the row of the global batch": Mutation(
+        *(2, "data/chains.py", '{"index": np.uint32(place)', '{"index": np.uint32(0)'),
+        "tests/multiprocess/test_agreement.py::test_a_mesh_of_woven_hosts_permutes_the_batch_and_index_tells_how",
+    ),
+    # 3: SIGTERM
+    "SIGTERM is heard": Mutation(
+        *(3, "interruption.py", "SIGNALS = (signal.SIGINT, signal.SIGTERM)", "SIGNALS = (signal.SIGINT,)"),
+        "tests/multiprocess/test_training.py::test_sigterm_stops_all_and_one_process_goes_on",
+    ),
+    "the hosts agree on the step": Mutation(
+        *(3, "train.py", "Interruption(hosts.Largest(mesh))", "Interruption()"),
+        "tests/multiprocess/test_training.py"
+        "::test_what_one_process_began_two_go_on_with_tensor_over_both_until_ctrl_c_in_one",
+    ),
+    # 4: a checkpoint is whole or it isn't there
+    "digests are compared": Mutation(
+        *(4, "digests.py", 'if read["of this list"] != _of_list(pairs):', 'return []\n        if read["blake2b"]:'),
+        "tests/test_checkpoint.py::test_damage_to_any_file_is_seen_named_and_set_aside",
+    ),
+    "a damaged checkpoint is set aside, not overwritten": Mutation(
+        *(4, "checkpoint.py", "next(name for name in names if not name.exists())", "next(names)"),
+        "tests/test_checkpoint.py::test_what_was_set_aside_is_never_overwritten",
+    ),
+    "--strict": Mutation(
+        *(4, "checkpoint.py", "if damaged and (found is None or strict):", "if damaged and found is None:"),
+        "tests/test_train.py::test_a_damaged_checkpoint_is_set_aside_and_the_run_ends_as_it_did",
+    ),
+    "names, shapes and dtypes are compared": Mutation(
+        *(4, "checkpoint.py", "if here != there]", "if False]"),
+        "tests/test_checkpoint.py::test_a_mismatch_lists_both_sides",
+    ),
+    "parameters alone are checked too": Mutation(
+        *(4, "checkpoint.py", "if problems := digests.problems(path):", "if problems := []:"),
+        "tests/test_checkpoint.py",
+    ),
+    "a full disk is told, and what is there stays": Mutation(
+        *(4, "checkpoint.py", "except Exception as error:  # OSError", "except ZeroDivisionError as error:  # OSError"),
+        "tests/faults/test_full_disk.py",
+    ),
+    # 5: bad examples
+    "what PIL raises is a bad example": Mutation(
+        *(5, "data/transforms.py", "except Exception as error:", "except OSError as error:"),
+        "tests/data/test_transforms.py::test_whatever_is_done_to_a_file_it_decodes_or_is_bad",
+    ),
+    "a picture's size is looked at first": Mutation(
+        *(5, "data/transforms.py", "picture.width * picture.height > self.most_pixels", "False"),
+        "tests/data/test_transforms.py::test_a_picture_that_is_too_large_to_unpack_is_told_by_its_header",
+    ),
+    "a sound's length is looked at first": Mutation(
+        *(5, "data/waveforms.py", "if sound.frames > most:", "if False:"),
+        "tests/data/test_waveforms.py::test_a_sound_that_is_too_long_to_unpack_is_told_by_its_header",
+    ),
+    "NaN in a waveform": Mutation(
+        *(5, "data/waveforms.py", "if not np.isfinite(samples).all():", "if False:"),
+        "tests/data/test_waveforms.py::test_samples_that_are_not_finite_are_bad",
+    ),
+    "what is bad is marked": Mutation(
+        *(5, "data/chains.py", "np.uint8(value.code)", "np.uint8(0)"),
+        "tests/data/test_chains.py::test_what_is_bad_is_zeros_and_named_in_the_log_a_few_times",
+    ),
+    "bad examples are counted": Mutation(
+        *(5, "guard.py", '"bad": counts["bad"] + now,', '"bad": counts["bad"],'),
+        "tests/test_bad_examples.py::test_they_are_counted_by_kind_in_the_metrics",
+    ),
+    "they are named, once": Mutation(
+        *(5, "bad_examples.py", "self._known.add((source, identity, modality))", "pass"),
+        "tests/test_bad_examples.py::test_each_record_is_written_down_once_with_its_step",
+    ),
+    "too many stop the run": Mutation(
+        *(5, "bad_examples.py", "if share <= most or seen < LEAST:", "if True:"),
+        "tests/test_bad_examples.py::test_too_many_stop_the_run_saved_with_a_summary_and_a_higher_bound_lets_it_go_on",
+    ),
+    # 6: bad steps
+    "a loss that isn't finite is skipped": Mutation(
+        *(6, "guard.py", "jnp.isfinite(loss) & jnp.isfinite(gradient_norm)", "jnp.isfinite(gradient_norm)"),
+        "tests/test_guard.py::test_what_is_not_finite_is_skipped_and_counted",
+    ),
+    "a skipped step leaves the optimiser alone": Mutation(
+        *(6, "step.py", "opt_state=keep(opt_state, state.opt_state),", "opt_state=opt_state,"),
+        "tests/test_step.py::test_a_step_that_is_not_finite_changes_nothing_but_the_clock",
+    ),
+    "a skipped step leaves the parameters alone": Mutation(
+        *(6, "step.py", "jnp.where(good, -lr * u, 0)", "-lr * u"),
+        "tests/test_step.py::test_a_step_that_is_not_finite_changes_nothing_but_the_clock",
+    ),
+    "a spike is skipped": Mutation(
+        *(6, "guard.py", "good &= ~spikes", "pass"),
+        "tests/test_step.py::test_a_spike_changes_nothing_but_the_clock_and_without_the_rule_it_does",
+    ),
+    "too many in a row stop the run": Mutation(
+        *(6, "train.py", "if log.bad_in_a_row > experiment.most_bad_steps:", "if False:"),
+        "tests/test_replay.py::test_a_run_of_bad_steps_stops_and_says_which",
+    ),
+    # 7: a host that dies or hangs
+    "heartbeats": Mutation(
+        *(7, "hosts.py", "heartbeat_timeout_seconds=heartbeat,", "heartbeat_timeout_seconds=3600,"),
+        "tests/faults/test_hosts.py::test_a_host_that_hangs_ends_the_other_within_a_minute",
+    ),
+    "a run that dies is started again": Mutation(
+        *(7, "supervise.py", "if code in (0, USER, CTRL_C) or relay.heard:", "if True:"),
+        "tests/test_supervise.py::test_what_dies_is_started_again_until_it_ends",
+    ),
+    "an error that would come again is the last word": Mutation(
+        *(7, "supervise.py", "if code in (0, USER, CTRL_C) or", "if code in (0, CTRL_C) or"),
+        "tests/test_supervise.py::test_an_end_an_error_that_would_come_again_and_ctrl_c_are_the_last_word",
+    ),
+    "a reader that hangs is noticed": Mutation(
+        *(7, "mesh.py", "self._ready.get(timeout=self._patience)", "self._ready.get()"),
+        "tests/test_mesh.py::test_a_source_that_hangs_is_told_after_its_time",
+    ),
+    # 8: two runs on one workdir
+    "lock": Mutation(
+        *(8, "lock.py", "fcntl.lockf(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)", "pass"),
+        "tests/test_lock.py::test_a_second_run_is_refused_and_told_who_has_it",
+    ),
+    # 9: no code from data
+    "experiment.json names nothing off the list": Mutation(
+        *(9, "serialization.py", "or called not in pairs:", "or False:"),
+        "tests/test_serialization.py::test_nothing_off_the_list_is_imported",
+    ),
+    "arrays between hosts hold no objects": Mutation(
+        *(9, "hosts.py", "isinstance(value, np.ndarray) and value.dtype != object", "isinstance(value, np.ndarray)"),
+        "tests/test_hosts.py::test_nothing_else_can_be_said",
+    ),
+}
+
+
+def copied(folder: Path) -> Path:
+    """A copy of what git knows of, and of what it would add."""
+    words = ["git", "ls-files", "--cached", "--others", "--exclude-standard"]
+    for name in subprocess.run(words, cwd=ROOT, check=True, capture_output=True, text=True).stdout.splitlines():
+        if (ROOT / name).is_file():
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(ROOT / name, folder / name)
+    return folder
+
+
+def passes(copy: Path, test: str) -> tuple[bool, str]:
+    """Whether a test passes on the copy, and the end of what pytest said; errors of pytest itself are raised."""
+    words = [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", test]
+    environment = os.environ | {"PYTHONPATH": str(copy), "PYTHONDONTWRITEBYTECODE": "1"}
+    try:
+        done = subprocess.run(words, cwd=copy, env=environment, capture_output=True, text=True, timeout=PATIENCE)
+    except subprocess.TimeoutExpired:
+        return False, f"not over after {PATIENCE} s"
+    last = [line for line in done.stdout.splitlines() if line.startswith(("FAILED", "ERROR")) or " in " in line][-2:]
+    if done.returncode not in (0, 1):
+        raise RuntimeError(f"{test}: pytest ended with {done.returncode}\n{done.stdout[-2000:]}\n{done.stderr[-2000:]}")
+    return done.returncode == 0, " ".join(" ".join(last).split())[:200]
+
+
+def mutated(copy: Path, mutation: Mutation) -> tuple[bool, str]:
+    """Whether the test passes without the mechanism (it must not), and what pytest said."""
+    file = copy / "mmjax" / mutation.file
+    before = file.read_text(encoding="utf-8")
+    if before.count(mutation.text) != 1:
+        raise RuntimeError(f"{mutation.file} has {mutation.text!r} {before.count(mutation.text)} times, not once")
+    file.write_text(before.replace(mutation.text, mutation.instead), encoding="utf-8")
+    try:
+        return passes(copy, mutation.test)
+    finally:
+        file.write_text(before, encoding="utf-8")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--only", nargs="+", metavar="WORD", default=[""], help="mechanisms whose name has such a word")
+    parser.add_argument("--json", type=Path)
+    arguments = parser.parse_args()
+    chosen = {name: m for name, m in MUTATIONS.items() if any(word in name for word in arguments.only)}
+    results: list[dict[str, Any]] = []
+    known: dict[str, bool] = {}
+    with tempfile.TemporaryDirectory() as name:
+        copy = copied(Path(name))
+        for mechanism, mutation in chosen.items():
+            began = time.monotonic()
+            if mutation.test not in known:
+                known[mutation.test] = passes(copy, mutation.test)[0]
+            passed, said = mutated(copy, mutation)
+            result = {"promise": mutation.promise, "mechanism": mechanism, "file": f"mmjax/{mutation.file}"}
+            result |= {"test": mutation.test, "with_it": "passes" if known[mutation.test] else "FAILS"}
+            result |= {"without_it": "PASSES" if passed else "fails", "said": said}
+            results.append(result)
+            print(json.dumps(result | {"seconds": round(time.monotonic() - began)}), flush=True)
+    table = Table("promise", "mechanism", "with it", "without it")
+    for result in results:
+        table.add_row(str(result["promise"]), result["mechanism"], result["with_it"], result["without_it"])
+    Console().print(table)
+    wrong = [r["mechanism"] for r in results if r["with_it"] != "passes" or r["without_it"] != "fails"]
+    record = {
+        "command": "python -m tests.faults.mutate " + " ".join(sys.argv[1:]),
+        "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
+        "machine": machine(),
+        "versions": {name: importlib.metadata.version(name) for name in ("jax", "orbax-checkpoint", "grain", "pytest")},
+        "mutations": results,
+        "unnoticed": wrong,
+    }
+    if arguments.json:
+        arguments.json.write_text(json.dumps(record, indent=1) + "\n")
+    print(f"{len(results) - len(wrong)} of {len(results)} mechanisms are held by a test")
+    sys.exit(bool(wrong))
+
+
+if __name__ == "__main__":
+    main()
