@@ -22,8 +22,9 @@ options:
   --project PROJECT    default: gcloud's own
   --runtime VERSION    of the TPU's machine image (default: by type)
   --env NAME=VALUE     set for the command; may be repeated
-  --retries N          start a run that failed by itself again, so many times (default: 3); never one that ended with 2,
-                       which says that the command can't be
+  --retries N          start a run that failed by itself again, so many times (default: 3): train on its host (that is
+                       its --supervise N), then all on all hosts; never one that ended with 2, which says that the
+                       command can't be
   --delete-after       give the slice back when the run has ended well
   --poll SECONDS       between two looks at the state (default: 20)
   --dry-run            print what would be run, and run nothing
@@ -182,9 +183,18 @@ install() { # this checkout, as it is here, on every host
         echo '#!/usr/bin/env bash'
         echo "cd ~/$folder"
         for pair in "${env[@]+"${env[@]}"}"; do printf 'export %q\n' "$pair"; done
-        printf '.venv/bin/mmjax'
-        printf ' %q' "${command[@]}"
-        printf ' >run.log 2>&1\necho $? >exit\n'
+        echo "told=; trap 'told=1' TERM"
+        printf '.venv/bin/mmjax %q' "${command[0]}"
+        # What dies on its host is started again there, at once; the loop below is for what that can't mend.
+        [[ ${command[0]} != train || $retries -eq 0 || " ${command[*]} " == *" --supervise"* ]] || printf ' --supervise %q' "$retries"
+        for word in "${command[@]:1}"; do printf ' %q' "$word"; done
+        # A machine that goes down tells all its processes: the run then saves and ends well, but is not done.
+        cat <<'TEXT'
+ >run.log 2>&1
+code=$?
+[ -z "$told" ] || [ "$code" -ne 0 ] || code=143
+echo "$code" >exit
+TEXT
     } >"$scratch/run.sh"
     local node
     for node in "${nodes[@]}"; do

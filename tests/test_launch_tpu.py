@@ -12,6 +12,7 @@ SCRIPT = ROOT / "launch_tpu.sh"
 WHERE = ["--zone", "z", "--poll", "0.05"]
 RUN = ["tpu", *WHERE, "--type", "v5litepod-16"]
 TRAIN = ["train", "experiments/siglip.py", "--workdir", "/mnt/shared/run"]
+SUPERVISED = ["train", "--supervise", "3", *TRAIN[1:]]  # as it comes to the hosts
 
 PYTHON = """#!/bin/bash
 # Stands in for a host's Python: makes a virtual environment of stubs.
@@ -27,6 +28,7 @@ echo "host $NODE, GREETING=$GREETING"
 next=$(head -1 "$STAND_IN/does.$NODE" 2>/dev/null); sed -i 1d "$STAND_IN/does.$NODE" 2>/dev/null
 case $next in
     preempted) printf SUSPENDED >"$STAND_IN/tpu.state"; sleep 30 ;;
+    told) kill -TERM "$PPID" ;; # as a machine that goes down tells all; the run saves, and ends well
     [0-9]*) exit "$next" ;;
 esac
 """
@@ -83,7 +85,7 @@ def test_it_creates_installs_runs_everywhere_and_shows_the_first_hosts_log(cloud
     assert create[create.index("--accelerator-type") + 1] == "v5litepod-16"
     assert create[create.index("--runtime-version") + 1] == "v2-alpha-tpuv5-lite"
     for worker in range(2):
-        assert [run[: len(odd)] for run in ran(cloud, f"tpu.{worker}")] == [odd]
+        assert ran(cloud, f"tpu.{worker}") == [["train", "--supervise", "3", *odd[1:]]]
         home = cloud / "hosts" / f"tpu.{worker}" / "mmjax-tpu"
         assert (home / "mmjax" / "train.py").read_text() == (ROOT / "mmjax" / "train.py").read_text()
         assert (cloud / "hosts" / f"tpu.{worker}" / "pip.log").read_text() == "install -q -e .[tpu]\n"
@@ -107,7 +109,7 @@ def test_after_a_preemption_the_same_command_runs_again(cloud):
     assert done.returncode == 0, done.stderr
     assert verbs(cloud).count("create") == 3
     assert verbs(cloud).count("delete") == 2
-    assert ran(cloud, "tpu.0") == [TRAIN] * 3
+    assert ran(cloud, "tpu.0") == [SUPERVISED] * 3
     assert "taken away" in done.stderr
 
 
@@ -137,7 +139,7 @@ def test_a_connection_that_fails_once_is_tried_again(cloud, verb):
     (cloud / "says" / verb).write_text("ok\nfail\n" if verb == "ssh" else "fail\n")
     done = launch(cloud, *RUN, "--", *TRAIN)
     assert done.returncode == 0, done.stderr
-    assert ran(cloud, "tpu.1")[-1:] == [TRAIN]
+    assert ran(cloud, "tpu.1")[-1:] == [SUPERVISED]
 
 
 def test_a_connection_that_never_comes(cloud):
@@ -170,6 +172,31 @@ def test_a_request_that_fails_while_it_waits(cloud):
     assert done.returncode == 1
     assert "no capacity" in done.stderr
     assert verbs(cloud) == ["create", "delete"]
+
+
+def test_a_run_that_its_machine_told_to_stop_is_not_done(cloud):
+    does(cloud, "tpu.0", "told", "0")
+    done = launch(cloud, *RUN, "--", *TRAIN)
+    assert done.returncode == 0, done.stderr
+    assert "the run ended with: 0 143" in done.stderr
+    assert ran(cloud, "tpu.0") == [SUPERVISED] * 2
+
+
+@pytest.mark.parametrize(
+    ("command", "comes"),
+    [
+        ([*TRAIN, "--supervise=9"], [*TRAIN, "--supervise=9"]),
+        (["evaluate", "/mnt/shared/run"], ["evaluate", "/mnt/shared/run"]),
+    ],
+)
+def test_only_a_training_run_is_supervised_and_by_the_number_that_was_given(cloud, command, comes):
+    assert launch(cloud, *RUN, "--", *command).returncode == 0
+    assert ran(cloud, "tpu.0") == [comes]
+
+
+def test_without_retries_nothing_is_supervised(cloud):
+    assert launch(cloud, *RUN, "--retries", "0", "--", *TRAIN).returncode == 0
+    assert ran(cloud, "tpu.0") == [TRAIN]
 
 
 def test_the_same_line_again_follows_the_run_that_is_there(cloud):
