@@ -399,5 +399,6 @@ def test_the_hash_of_a_batch_goes_by_its_examples_and_their_rows():
     whole, order = int(batch_hash(jnp.asarray(ids), jnp.asarray(index))), rng.permutation(16)
     assert 0 < whole < 2**24
     assert int(batch_hash(jnp.asarray(ids[order]), jnp.asarray(index[order]))) == whole  # as a woven mesh holds it
-    others = [ids[::-1], ids ^ np.array([[1, 0], *[[0, 0]] * 15], np.uint32), ids[:, ::-1]]
+    flips = [np.array([flip, *[[0, 0]] * 15], np.uint32) for flip in ([1, 0], [0, 1])]
+    others = [ids[::-1], *(ids ^ flip for flip in flips), ids[:, ::-1]]
     assert whole not in [int(batch_hash(jnp.asarray(other), jnp.asarray(index))) for other in others]

@@ -95,6 +95,11 @@ def test_a_picture_that_is_too_large_to_unpack_is_told_by_its_header():
     assert kind_of(Decode(most_pixels=110), picture_bytes((1, 2, 3), (11, 10))) is None
 
 
+@pytest.mark.parametrize("value", [np.zeros((4, 4, 7), np.uint8), np.zeros(3, complex), "a file's name", 3])
+def test_what_is_no_picture_at_all_is_undecodable_too(value):
+    assert kind_of(Decode(), value) == "undecodable"
+
+
 FORMATS = ("PNG", "JPEG", "GIF", "WEBP", "BMP", "TIFF", "PPM", "ICO", "TGA")
 
 

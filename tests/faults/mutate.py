@@ -88,7 +88,7 @@ MUTATIONS = {
         "tests/test_checkpoint.py::test_what_was_set_aside_is_never_overwritten",
     ),
     "--strict": Mutation(
-        *(4, "checkpoint.py", "if damaged and (found is None or strict):", "if damaged and found is None:"),
+        *(4, "train.py", "whole_step(workdir, strict=strict, say=print)", "whole_step(workdir, say=print)"),
         "tests/test_train.py::test_a_damaged_checkpoint_is_set_aside_and_the_run_ends_as_it_did",
     ),
     "names, shapes and dtypes are compared": Mutation(
@@ -101,7 +101,7 @@ MUTATIONS = {
     ),
     "a full disk is told, and what is there stays": Mutation(
         *(4, "checkpoint.py", "except Exception as error:  # OSError", "except ZeroDivisionError as error:  # OSError"),
-        "tests/faults/test_full_disk.py",
+        "tests/test_checkpoint.py::test_a_disk_that_fills_while_saving_is_an_error_and_leaves_the_step_before",
     ),
     # 5: bad examples
     "what PIL raises is a bad example": Mutation(
