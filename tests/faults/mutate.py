@@ -106,7 +106,7 @@ MUTATIONS = {
     # 5: bad examples
     "what PIL raises is a bad example": Mutation(
         *(5, "data/transforms.py", "except Exception as error:", "except OSError as error:"),
-        "tests/data/test_transforms.py::test_whatever_is_done_to_a_file_it_decodes_or_is_bad",
+        "tests/data/test_transforms.py::test_what_is_no_picture_at_all_is_undecodable_too",
     ),
     "a picture's size is looked at first": Mutation(
         *(5, "data/transforms.py", "picture.width * picture.height > self.most_pixels", "False"),
