@@ -1,14 +1,12 @@
 """Bad examples by name: which records they were, in a file, and when there are so many that a run stops."""
 
-import json
-import os
 from collections.abc import Generator, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from mmjax import hosts
+from mmjax import hosts, lines
 from mmjax.data.pipeline import Prepared, examples
 from mmjax.errors import UserError
 from mmjax.experiment import Experiment
@@ -38,12 +36,10 @@ class BadExamples:
         index = hosts.host()[0]
         self.path = workdir / FILE.format(host=f"-{index}" if index else "")
         self._data, self._experiment, self._start = data, experiment, start
-        lines = [line for line in _read(self.path) if line["step"] <= start]
-        self._known = {(line["source"], line["id"], line["modality"]) for line in lines}
+        kept = [line for line in lines.read(self.path) if line["step"] <= start]
+        self._known = {(line["source"], line["id"], line["modality"]) for line in kept}
         if self.path.exists():
-            fresh = self.path.with_suffix(".tmp")
-            fresh.write_text("".join(_line(line) for line in lines), encoding="utf-8")
-            os.replace(fresh, self.path)
+            lines.rewrite(self.path, kept)
 
     def watched(self, batches: Iterator[Row]) -> Generator[Row]:
         """The batches, which begin after `start`, as they are."""
@@ -71,7 +67,7 @@ class BadExamples:
                 if code and (source, identity, modality) not in self._known:
                     self._known.add((source, identity, modality))
                     line = {"step": step, "source": source, "id": identity, "modality": modality}
-                    text += _line(line | {"kind": KINDS[code - 1]})
+                    text += lines.text_of(line | {"kind": KINDS[code - 1]})
         if text:
             with self.path.open("a", encoding="utf-8") as file:
                 file.write(text)
@@ -92,7 +88,7 @@ class BadExamples:
 
     def last(self) -> list[dict[str, str]]:
         """The last ones that this host wrote down."""
-        return _read(self.path)[-NAMED:]
+        return lines.read(self.path)[-NAMED:]
 
 
 def summary(values: Mapping[str, Any]) -> str:
@@ -100,17 +96,3 @@ def summary(values: Mapping[str, Any]) -> str:
     found = [(int(count), *name.split("/")[1:]) for name, count in values.items() if name.startswith("bad/")]
     found = [entry for entry in found if entry[0]]
     return ", ".join(f"{count:,} {modality} {kind}" for count, modality, kind in sorted(found, reverse=True))
-
-
-def _read(path: Path) -> list[dict]:
-    lines = []
-    for text in path.read_text(encoding="utf-8").splitlines() if path.exists() else ():
-        try:
-            lines.append(json.loads(text))
-        except ValueError:  # cut off by a kill; its step is done again
-            continue
-    return lines
-
-
-def _line(line: Mapping[str, object]) -> str:
-    return json.dumps(line, ensure_ascii=False) + "\n"

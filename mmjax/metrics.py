@@ -1,6 +1,5 @@
 """Numbers of a run, written down: JSON lines, TensorBoard and, where asked for, Weights & Biases."""
 
-import json
 import math
 import os
 from collections.abc import Mapping
@@ -11,6 +10,7 @@ from tensorboardX.proto.event_pb2 import Event, SessionLog  # pyright: ignore[re
 from tensorboardX.proto.summary_pb2 import Summary  # pyright: ignore[reportAttributeAccessIssue]
 from tensorboardX.writer import FileWriter
 
+from mmjax import lines
 from mmjax.errors import UserError
 
 FILE = "metrics.jsonl"
@@ -34,10 +34,10 @@ class Metrics:
         writes: False (of several hosts one writes) only remembers evaluations, and leaves the workdir as it is.
         """
         self._step, self._writes = step, writes
-        lines = read(workdir)
-        kept = [line for line in lines if line["step"] <= step] if step else []
+        found = read(workdir)
+        kept = [line for line in found if line["step"] <= step] if step else []
         # Of the runs before (`goodput`): their time, that of dropped lines too, and how much of it was not in vain.
-        self.seconds: float = max((line.get("seconds") or 0.0 for line in lines), default=0.0)
+        self.seconds: float = max((line.get("seconds") or 0.0 for line in found), default=0.0)
         self.stepped: float = max(
             ((line.get("goodput") or 0.0) * (line.get("seconds") or 0.0) for line in kept), default=0.0
         )
@@ -47,7 +47,7 @@ class Metrics:
         self._wandb = None
         if writes:
             workdir.mkdir(parents=True, exist_ok=True)
-            _rewrite(workdir / FILE, kept)
+            lines.rewrite(workdir / FILE, kept)
             self._file = (workdir / FILE).open("a", encoding="utf-8")
             self._wandb = _wandb_run(wandb, workdir, config) if wandb else None
 
@@ -59,7 +59,7 @@ class Metrics:
             self._evaluations[step, split] = line
         if not self._writes:
             return
-        self._file.write(json.dumps(line, ensure_ascii=False, allow_nan=False) + "\n")
+        self._file.write(lines.text_of(line))
         self._file.flush()
         # Not add_scalar: it would write `image->text/R@1` as `image-_text/R_1`, which TensorBoard doesn't ask for.
         summary = Summary(value=[Summary.Value(tag=name, simple_value=value) for name, value in values.items()])
@@ -103,23 +103,7 @@ class Metrics:
 
 def read(workdir: Path) -> list[dict[str, Any]]:
     """The lines of a workdir's metrics; one that was cut off in the middle (a killed run) is left out."""
-    lines = []
-    path = workdir / FILE
-    for text in path.read_text(encoding="utf-8").splitlines() if path.exists() else ():
-        try:
-            line = json.loads(text)
-        except ValueError:
-            continue
-        if isinstance(line, dict) and "step" in line:
-            lines.append(line)
-    return lines
-
-
-def _rewrite(path: Path, lines: list[dict[str, Any]]) -> None:
-    """Puts `lines` in the file's place at once, so that a kill leaves the old file or the new one."""
-    fresh = path.with_suffix(".tmp")
-    fresh.write_text("".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines), encoding="utf-8")
-    os.replace(fresh, path)
+    return lines.read(workdir / FILE)
 
 
 def _wandb_run(project: str, workdir: Path, config: Any) -> Any:

@@ -32,11 +32,13 @@ def supervise(
         raise UserError(f"--supervise {restarts}: how often the run may be started again, at least 1")
     say = say or (lambda text: print(text, file=sys.stderr, flush=True))
     with _Relay() as relay:
-        for restart in range(restarts + 1):
+        restart = 0
+        while True:
             code = relay.run(command)
+            ended = f"by {signal.Signals(-code).name}" if code < 0 else f"with exit code {code}"
+            code = 128 - code if code < 0 else code
             if code in (0, USER, CTRL_C) or relay.heard:
                 return code
-            ended = f"by {signal.Signals(code - 128).name}" if code > 128 else f"with exit code {code}"
             if restart == restarts:
                 say(f"the run ended {ended}, after {restarts} new starts: it is not started again")
                 return code
@@ -45,7 +47,7 @@ def supervise(
             if relay.stopped.wait(wait):
                 say("stopped before it was started again; the last checkpoint stands")
                 return code
-    raise AssertionError("not reached")
+            restart += 1
 
 
 class _Relay:
@@ -54,6 +56,7 @@ class _Relay:
     def __init__(self) -> None:
         self.heard: signal.Signals | None = None
         self.stopped = threading.Event()
+        self._missed: int | None = None  # came when there was no process, or not quite yet
         self._process: subprocess.Popen[bytes] | None = None
         self._before: dict[int, Callable[[int, FrameType | None], object] | int | None] = {}
 
@@ -70,16 +73,21 @@ class _Relay:
         self.heard = signal.Signals(number)
         self.stopped.set()
         # A terminal's Ctrl-C reaches the command too, and a second one would interrupt its saving.
-        if self._process is not None and not (number == signal.SIGINT and _foreground()):
+        if number == signal.SIGINT and _foreground():
+            return
+        if self._process is None:
+            self._missed = number
+        else:
             self._process.send_signal(number)
 
     def run(self, command: Sequence[str]) -> int:
         self._process = subprocess.Popen(command)
-        if self.heard is not None:  # between two starts
-            self._process.send_signal(self.heard)
+        if (number := self._missed) is not None:
+            self._missed = None
+            self._process.send_signal(number)
         code = self._process.wait()  # goes on waiting after a signal
         self._process = None
-        return 128 - code if code < 0 else code
+        return code
 
 
 def _foreground() -> bool:

@@ -4,13 +4,7 @@ import pytest
 
 from mmjax import goodput
 from mmjax.goodput import Goodput
-
-
-class Clock:
-    now = 100.0
-
-    def perf_counter(self) -> float:
-        return self.now
+from tests.clock import Clock
 
 
 @pytest.fixture

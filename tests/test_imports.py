@@ -12,7 +12,7 @@ PACKAGE = ROOT / "mmjax"
 FILES = sorted(PACKAGE.rglob("*.py"))
 
 # What a part may import besides its own package. A part is a file of mmjax/, or a folder.
-BOTTOM = {"errors", "kinds"}
+BOTTOM = {"errors", "kinds", "lines"}
 MODELS = {"models"} | BOTTOM
 OBJECTIVES = {"objectives"} | MODELS
 MIDDLE = {
@@ -33,6 +33,7 @@ ARROWS = {
     "__init__": set(),  # lazy: it imports when asked
     "errors": set(),
     "kinds": set(),
+    "lines": set(),
     "models": MODELS,
     "objectives": OBJECTIVES,
     "data": {"data"} | BOTTOM,

@@ -8,13 +8,7 @@ from rich.console import Console
 
 from mmjax import progress
 from mmjax.progress import Progress, duration, tables
-
-
-class Clock:
-    now = 100.0
-
-    def perf_counter(self) -> float:
-        return self.now
+from tests.clock import Clock
 
 
 @pytest.fixture

@@ -73,6 +73,15 @@ def test_no_more_often_than_was_said(tmp_path):
     assert said[-1] == "the run ended by SIGKILL, after 2 new starts: it is not started again"
 
 
+def test_an_exit_code_is_not_taken_for_a_signal(tmp_path):
+    code, starts, said = lived(tmp_path, 1, "255", "200")
+    assert (code, starts) == (200, 2)
+    assert [line.partition(": ")[0] for line in said] == [
+        "the run ended with exit code 255",
+        "the run ended with exit code 200, after 1 new starts",
+    ]
+
+
 @pytest.mark.parametrize("end", ["0", "2", "130"])
 def test_an_end_an_error_that_would_come_again_and_ctrl_c_are_the_last_word(tmp_path, end):
     assert lived(tmp_path, 3, end, "0") == (int(end), 1, [])

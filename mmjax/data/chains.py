@@ -68,7 +68,7 @@ class Chains:
             rest = chain[self._fixed[modality] :] if begun else chain
             value = self._run(record, modality, rest, rng(modality))
             if isinstance(value, BadExample):
-                row[f"{modality}_bad"] = np.uint8(value.code)  # type: ignore[assignment]
+                row[f"{modality}_bad"] = np.asarray(value.code, np.uint8)
             elif value is not None:
                 row |= self._arrays(modality, value)
         return row

@@ -73,6 +73,10 @@ MUTATIONS = {
         *(3, "interruption.py", "SIGNALS = (signal.SIGINT, signal.SIGTERM)", "SIGNALS = (signal.SIGINT,)"),
         "tests/multiprocess/test_training.py::test_sigterm_stops_all_and_one_process_goes_on",
     ),
+    "SIGTERM that comes twice changes nothing": Mutation(
+        *(3, "interruption.py", "if number == signal.SIGINT:", "if True:"),
+        "tests/test_interruption.py::test_sigterm_again_changes_nothing",
+    ),
     "the hosts agree on the step": Mutation(
         *(3, "train.py", "Interruption(hosts.Largest(mesh))", "Interruption()"),
         "tests/multiprocess/test_training.py"
@@ -121,7 +125,7 @@ MUTATIONS = {
         "tests/data/test_waveforms.py::test_samples_that_are_not_finite_are_bad",
     ),
     "what is bad is marked": Mutation(
-        *(5, "data/chains.py", "np.uint8(value.code)", "np.uint8(0)"),
+        *(5, "data/chains.py", "np.asarray(value.code, np.uint8)", "np.asarray(0, np.uint8)"),
         "tests/data/test_chains.py::test_what_is_bad_is_zeros_and_named_in_the_log_a_few_times",
     ),
     "bad examples are counted": Mutation(
@@ -173,6 +177,14 @@ MUTATIONS = {
     "a reader that hangs is noticed": Mutation(
         *(7, "mesh.py", "self._ready.get(timeout=self._patience)", "self._ready.get()"),
         "tests/test_mesh.py::test_a_source_that_hangs_is_told_after_its_time",
+    ),
+    "a signal reaches the supervised run": Mutation(
+        *(7, "supervise.py", "            self._process.send_signal(number)\n\n    def", "            pass\n\n    def"),
+        "tests/test_supervise.py::test_a_signal_reaches_the_run_once_and_its_end_counts",
+    ),
+    "a terminal's Ctrl-C is not passed on a second time": Mutation(
+        *(7, "supervise.py", "if number == signal.SIGINT and _foreground():", "if False:"),
+        "tests/test_supervise.py::test_ctrl_c_on_a_terminal_which_reaches_both_is_heard_once",
     ),
     # 8: two runs on one workdir
     "lock": Mutation(

@@ -201,7 +201,7 @@ def soak(folder: Path, minutes: float, steps: int, save_every: int, seed: int, s
     run.to_the_end()
     wrong = differences(run.workdir, whole.workdir)
     assert not wrong, "\n".join(wrong[:20])
-    return told(faults) | {"checkpoints_set_aside": aside(run)}
+    return told(faults) | {"checkpoints_set_aside": aside(run), "differences": len(wrong)}
 
 
 def soak_resized(folder: Path, minutes: float, steps: int, seed: int, say: Any = print) -> dict[str, Any]:
@@ -273,7 +273,6 @@ def main() -> None:
         "machine": machine(),
         "versions": {name: importlib.metadata.version(name) for name in ("jax", "orbax-checkpoint", "grain")},
         **found,
-        "lost": 0,
     }
     print(json.dumps(record, indent=1))
     if arguments.json:

@@ -1,0 +1,42 @@
+"""What a run hears of signals: the first one asks it to stop, and only a second Ctrl-C makes it leave at once."""
+
+import os
+import signal
+
+import pytest
+
+from mmjax.interruption import Interruption
+
+
+def hear(*numbers: signal.Signals) -> None:
+    for number in numbers:
+        os.kill(os.getpid(), number)  # to this very thread: the handler has run when it returns
+
+
+@pytest.mark.parametrize("first", [signal.SIGTERM, signal.SIGINT])
+def test_sigterm_again_changes_nothing(first):
+    with Interruption() as interruption:
+        try:
+            hear(first, signal.SIGTERM, signal.SIGTERM)
+        except KeyboardInterrupt:
+            pytest.fail("it was interrupted at once")  # what goes through would end pytest itself
+        assert interruption.signal == first
+        assert interruption.asked()
+
+
+def test_ctrl_c_after_a_signal_interrupts_at_once():
+    with Interruption(), pytest.raises(KeyboardInterrupt):
+        hear(signal.SIGTERM, signal.SIGINT)
+
+
+def test_the_end_after_sigterm_is_without_fault_and_after_ctrl_c_its_own():
+    with Interruption() as interruption:
+        hear(signal.SIGTERM)
+        assert interruption.asked()
+    end = interruption.end()
+    assert isinstance(end, SystemExit)
+    assert end.code == 0
+    with Interruption() as interruption:
+        hear(signal.SIGINT)
+        assert interruption.asked()
+    assert isinstance(interruption.end(), KeyboardInterrupt)
