@@ -42,10 +42,13 @@ print(*heard, flush=True)
 sys.exit(0)
 """
 
-# The supervisor as a process: python -c SUPERVISES RESTARTS PAUSE WORDS...
+# The supervisor as a process: python -c SUPERVISES RESTARTS PAUSE WORDS... It passes signals on a little late: two of a
+# kind that come at once are one.
 SUPERVISES = """
-import sys
+import subprocess, sys, time
 from mmjax.supervise import supervise
+send = subprocess.Popen.send_signal
+subprocess.Popen.send_signal = lambda self, number: (time.sleep(0.1), send(self, number))
 sys.exit(supervise(sys.argv[3:], int(sys.argv[1]), pause=float(sys.argv[2])))
 """
 
