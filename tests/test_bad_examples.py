@@ -134,8 +134,14 @@ def test_too_many_stop_the_run_saved_with_a_summary_and_a_higher_bound_lets_it_g
 
 
 def test_nothing_is_said_before_a_thousand_examples(run: Path, table: str, tmp_path: Path):
-    train(config(table, "most_bad_examples=0.0"), tmp_path)
-    assert latest_step(tmp_path) == STEPS
+    experiment = build(config(table, "most_bad_examples=0.1"))
+    watch = bad_examples.BadExamples(tmp_path, prepared(experiment.data, run), experiment, 0)
+    assert watch.too_many(62, {"bad_share": 0.5}) is None  # 992 examples
+    assert watch.too_many(63, {"bad_share": 0.1}) is None
+    found = watch.too_many(63, {"bad_share": 0.11, "bad/image/empty": 7.0, "bad/text/empty": 0.0})
+    assert "11.0% of the last 1,008 examples are bad" in str(found)
+    assert "to step 63: 7 image empty. " in str(found)
+    assert "set most_bad_examples=0.15 to go on" in str(found)
 
 
 def test_a_replay_says_what_is_wrong_with_which(run: Path, table: str):

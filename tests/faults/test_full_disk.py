@@ -29,11 +29,11 @@ def disk(tmp_path: Path):
 def test_a_run_on_a_full_disk_stops_with_its_checkpoints_whole_and_goes_on_with_space(disk: Path, tmp_path: Path):
     table = write_shapes(tmp_path)
     spoil(table)
-    overrides = ("steps=60", "save_every=2")
+    overrides = ("steps=24", "save_every=2")
     run, ballast = Run(table, disk / "run", *overrides), disk / "ballast"
 
     def fill(group: Group) -> None:
-        group.wait_for("step 8/60 ")
+        group.wait_for("step 8/24 ")
         with contextlib.suppress(OSError), ballast.open("wb", buffering=0) as file:
             while True:  # until not a byte is left
                 file.write(bytes(2**12))
@@ -45,7 +45,7 @@ def test_a_run_on_a_full_disk_stops_with_its_checkpoints_whole_and_goes_on_with_
     checkpoints = saved(run.workdir)
     assert checkpoints
     assert not [each for each in checkpoints if each.problems]
-    assert max(line["step"] for line in metrics.read(run.workdir)) < 60
+    assert max(line["step"] for line in metrics.read(run.workdir)) < 24
     ballast.unlink()
     run.to_the_end()
     whole = Run(table, tmp_path / "whole", *overrides)
