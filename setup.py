@@ -36,6 +36,7 @@ setup(
         "orbax-checkpoint>=0.12.8",
         "pillow>=10",
         "rich>=13",
+        "safetensors>=0.5",
         "sentencepiece>=0.2",
         "soundfile>=0.12",
         "soxr>=0.5",

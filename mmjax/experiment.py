@@ -57,7 +57,8 @@ class Load:
 class Experiment:
     """Everything that decides a run's result, and how it is watched.
 
-    towers: an encoder for each modality; objectives: by a name of one's own, which the logs use.
+    towers: an encoder for each modality; objectives: by a name of one's own, which the logs use (none: it can be
+    loaded and judged, not trained).
     weights: of the objectives in the loss, a number or a function of the step; 1 where none is given.
     batch_size: examples in a step, over all hosts and microbatches. steps: how many; the schedule ends there.
     microbatches: parts that a step's batch is encoded in, one after the other (the result stays exact, memory shrinks).
@@ -104,9 +105,8 @@ class Experiment:
     patience: float = 600.0
 
     def __post_init__(self) -> None:
-        for name in ("towers", "objectives"):
-            if not getattr(self, name):
-                raise UserError(f"an experiment needs {name}, but {name}={{}}")
+        if not self.towers:
+            raise UserError("an experiment needs towers, but towers={}")
         if not isinstance(self.save_minutes, int | float) or self.save_minutes < 0:
             raise UserError(f"save_minutes={self.save_minutes!r} must be a number of at least 0 (0: by steps alone)")
         if not isinstance(self.most_bad_examples, int | float) or not 0 <= self.most_bad_examples <= 1:

@@ -48,7 +48,7 @@ def _check_modalities(towers: Modules, objectives: Modules, specs: Mapping[str, 
                 raise UserError(unknown(f"objectives.{name} reads", view.modality, towers, "towers"))
             read.add(view.modality)
     for modality in towers:
-        if modality not in read:
+        if objectives and modality not in read:
             raise UserError(f"no objective reads towers.{modality}: leave it out, or add an objective that trains it")
         if modality not in specs:
             raise UserError(unknown("data.transforms lacks", modality, specs, "chains of data.transforms"))

@@ -227,7 +227,6 @@ def test_a_damaged_record_is_named(tmp_path):
         ({"weights": {"pair": "a"}}, "weights.pair='a' must be a number"),
         ({"towers": {"image": Encoder()}}, "objectives.pair reads 'text', but the towers are image"),
         ({"towers": {}}, "an experiment needs towers"),
-        ({"objectives": {}}, "an experiment needs objectives"),
         ({"evaluators": ["retrieval"]}, "'retrieval' is no evaluator"),
         ({"ema": 1.0}, "ema=1.0 must lie between 0 and 1"),
         ({"init": {"image": Load("x")}}, r"init 'image', but the towers are towers.image, towers.text"),

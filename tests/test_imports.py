@@ -67,6 +67,7 @@ ARROWS = {
     "supervise": BOTTOM,
     "initial": {"experiment"} | MIDDLE | GRAPH | OBJECTIVES,
     "workdir": {"experiment"} | MIDDLE | GRAPH | OBJECTIVES,
+    "interop": {"interop", "experiment", "__init__"} | MIDDLE | GRAPH | OBJECTIVES,
     "replay": {"experiment", "workdir"} | MIDDLE | GRAPH | OBJECTIVES,
     "evaluate": {"experiment", "workdir"} | MIDDLE | GRAPH | OBJECTIVES,
     "train": {

@@ -157,6 +157,8 @@ class Pretrainer(nn.Module):
                     f"weights has {name!r}, which is no objective; the objectives are {_names(self.objectives)}"
                     f"{nearest(name, self.objectives)}"
                 )
+        if not self.objectives:
+            raise UserError("objectives={}: there is nothing to train; give an objective, Contrastive say")
         views: dict[View, None] = {}
         for name, objective in self.objectives.items():
             for view in objective.views():

@@ -298,3 +298,9 @@ def test_the_gradient_is_that_of_the_dropout_that_was_drawn(dropping_variables: 
             slope = (8 * (at(h) - at(-h)) - (at(2 * h) - at(-2 * h))) / (12 * h)
             along = sum(jax.tree.leaves(jax.tree.map(jnp.vdot, gradient, way)))
             np.testing.assert_allclose(along, slope, rtol=1e-3)
+
+
+def test_without_objectives_there_is_nothing_to_train():
+    pretrainer = Pretrainer({"image": nn.Dense(3)}, {})
+    with pytest.raises(UserError, match=r"objectives=\{\}: there is nothing to train"):
+        pretrainer.init(jax.random.key(0), {"image": np.zeros((2, 4), np.float32)})

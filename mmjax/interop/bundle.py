@@ -1,0 +1,145 @@
+"""A model as it travels: what it is, its numbers, its tokenizers; and the folder that holds one.
+
+experiment.json       the experiment, as in a workdir: towers, objectives, and how inputs become arrays
+params.safetensors    every variable by its path, `params/towers_image/stem/kernel`
+tokenizers/           each modality's
+"""
+
+import json
+import os
+import shutil
+import tempfile
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import fiddle as fdl
+import jax
+import numpy as np
+from flax.core import meta
+from flax.traverse_util import flatten_dict, unflatten_dict
+
+from mmjax import __version__, serialization
+from mmjax.data.pipeline import batch_spec
+from mmjax.data.tokenizers import Tokenizer, load_tokenizers, save_tokenizers
+from mmjax.errors import UserError, nearest
+from mmjax.experiment import RECORD, Experiment, build
+
+PARAMS = "params.safetensors"
+TOKENIZERS = "tokenizers"
+LISTED = 8  # paths in a message, before it only counts
+
+
+@dataclass(frozen=True)
+class Bundle:
+    """
+    config: of an `Experiment`. One that another project trained has no sources of data (`Mixture({}, ...)`).
+    variables: Linen's collections, nested dicts of numpy arrays, `params` among them.
+    tokenizers: by modality.
+    source: where it comes from, for messages.
+    """
+
+    config: fdl.Config
+    variables: dict[str, Any]
+    tokenizers: dict[str, Tokenizer] = field(default_factory=dict)
+    source: str = ""
+
+
+def save(bundle: Bundle, folder: str | Path) -> Path:
+    """Writes the folder, whole or not at all, and gives its path.
+
+    Raises:
+        UserError: there is something else in its place, or it can't be written.
+    """
+    from safetensors.numpy import save_file
+
+    folder = Path(folder)
+    if folder.exists() and not is_bundle(folder) and (not folder.is_dir() or any(folder.iterdir())):
+        raise UserError(f"{folder} is there already and is no exported model: give another folder")
+    flat: dict[str, Any] = flatten_dict(bundle.variables, sep="/")
+    try:
+        folder.absolute().parent.mkdir(parents=True, exist_ok=True)
+        part = Path(tempfile.mkdtemp(dir=folder.absolute().parent, prefix=f".{folder.name}-"))
+    except OSError as error:
+        raise UserError(f"{folder} can't be written ({error.strerror}): give another folder") from error
+    try:
+        part.chmod(0o755)
+        (part / RECORD).write_text(serialization.dumps(bundle.config, bundle.source), encoding="utf-8")
+        save_tokenizers(bundle.tokenizers, part / TOKENIZERS)
+        arrays = {path: np.asarray(leaf, order="C") for path, leaf in flat.items()}
+        save_file(arrays, part / PARAMS, metadata={"mmjax": __version__})
+        if folder.exists():
+            shutil.rmtree(folder)
+        os.replace(part, folder)
+    except BaseException:
+        shutil.rmtree(part, ignore_errors=True)
+        raise
+    return folder
+
+
+def is_bundle(folder: Path) -> bool:
+    """Whether it is a folder that `save` wrote."""
+    return (folder / PARAMS).is_file() and (folder / RECORD).is_file()
+
+
+def read(folder: str | Path) -> Bundle:
+    """What `save` wrote.
+
+    Raises:
+        UserError: a file is missing or broken, or the numbers aren't those of the experiment's model.
+    """
+    from safetensors import SafetensorError
+    from safetensors.numpy import load_file
+
+    folder = Path(folder)
+    for name in (RECORD, PARAMS):
+        if not (folder / name).is_file():
+            raise UserError(f"{folder} is no exported model: it has no {name}")
+    text = (folder / RECORD).read_text(encoding="utf-8")
+    try:
+        config = serialization.loads(text)
+        arrays = load_file(folder / PARAMS)
+    except (UserError, json.JSONDecodeError, SafetensorError) as error:
+        raise UserError(f"{folder} can't be read: {error}") from error
+    bundle = Bundle(config, unflatten_dict(arrays, sep="/"), load_tokenizers(folder / TOKENIZERS), str(folder))
+    check(bundle)
+    return bundle
+
+
+def check(bundle: Bundle) -> None:
+    """Compares the variables with those that the experiment's model has.
+
+    Raises:
+        UserError: lists what is missing, what has another shape, and what has no place.
+    """
+    expected: dict[str, Any] = flatten_dict(variables_of(build(bundle.config)), sep="/")
+    found: dict[str, Any] = flatten_dict(bundle.variables, sep="/")
+    wanted = {path: leaf.shape for path, leaf in expected.items()}
+    given = {path: np.shape(leaf) for path, leaf in found.items()}
+    problems = [
+        f"{path} {shape} is missing{nearest(path, given)}" for path, shape in wanted.items() if path not in given
+    ]
+    problems += [
+        f"{path} is {given[path]}, and the model's is {shape}"
+        for path, shape in wanted.items()
+        if path in given and given[path] != shape
+    ]
+    problems += [f"{path} {shape} has no place in the model" for path, shape in given.items() if path not in wanted]
+    if problems:
+        more = f"\n  and {len(problems) - LISTED} more" if len(problems) > LISTED else ""
+        lines = "\n".join(f"  {problem}" for problem in problems[:LISTED])
+        raise UserError(f"{bundle.source or 'the model'} doesn't hold the experiment's parameters:\n{lines}{more}")
+
+
+def variables_of(experiment: Experiment) -> dict[str, Any]:
+    """The shapes and dtypes of all that the experiment's model holds, `params` and other collections; nothing is
+    computed."""
+    pretrainer, batch = experiment.pretrainer(), batch_spec(experiment.data, batch_size=1)
+
+    def init() -> Any:
+        if not experiment.objectives:  # an encoder alone
+            return pretrainer.init(jax.random.key(0), batch, method="embed")
+        keys = {name: jax.random.key(0) for name in ("params", "mask", "dropout")}
+        return pretrainer.init(keys, batch, train=False)
+
+    return meta.unbox(jax.eval_shape(init))

@@ -1,0 +1,173 @@
+"""Tables of parameters that two projects name and lay out differently, read in either direction.
+
+A table is a list of `Rule`s, one for each of our parameters. What both directions do is to move numbers about, never to
+compute with them, so that there and back gives the same bits.
+"""
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+from flax.traverse_util import flatten_dict, unflatten_dict
+
+from mmjax.errors import UserError, nearest
+
+LISTED = 8  # names in a message, before it only counts
+LAYER = "{layer}"  # in their names, where ours is stacked over the layers
+
+Take = Callable[..., np.ndarray]
+Give = Callable[[np.ndarray], Sequence[np.ndarray]]
+
+
+def _same(array: np.ndarray) -> np.ndarray:
+    return array
+
+
+def _alone(array: np.ndarray) -> Sequence[np.ndarray]:
+    return (array,)
+
+
+class Rule(NamedTuple):
+    """One of our parameters.
+
+    ours: its path in the variables, `params/towers_text/position`.
+    theirs: the arrays that it is made of; with `{layer}` in the names there is such a set for each of `layers` layers,
+        and ours has the layers as its first axis.
+    take: their arrays (of one layer) -> ours.  give: the inverse.
+    """
+
+    ours: str
+    theirs: tuple[str, ...]
+    take: Take = _same
+    give: Give = _alone
+    layers: int = 0
+
+
+def take(
+    rules: Iterable[Rule], tensors: Mapping[str, np.ndarray], where: str, ignored: Callable[[str], bool] | None = None
+) -> dict[str, Any]:
+    """Our variables, a nested dict, of their arrays.
+
+    where: whose they are, for messages.  ignored: says which of their names hold nothing that we need.
+
+    Raises:
+        UserError: an array is missing, or there is one that no rule reads.
+    """
+    flat, read, missing = {}, set(), []
+    for rule in rules:
+        parts = []
+        for layer in range(max(1, rule.layers)):
+            names = [name.replace(LAYER, str(layer)) for name in rule.theirs]
+            read.update(names)
+            missing += [name for name in names if name not in tensors]
+            if not missing:
+                parts.append(rule.take(*(np.asarray(tensors[name]) for name in names)))
+        if not missing:
+            flat[rule.ours] = np.stack(parts) if rule.layers else parts[0]
+    if missing:
+        near = nearest(missing[0], tensors)
+        raise UserError(f"{where} lacks {len(missing)} arrays that this model needs: {_listed(missing)}{near}")
+    unread = [name for name in tensors if name not in read and not (ignored and ignored(name))]
+    if unread:
+        raise UserError(f"{where} has {len(unread)} arrays that have no place in this model: {_listed(unread)}")
+    return unflatten_dict(flat, sep="/")
+
+
+def give(rules: Iterable[Rule], variables: Mapping[str, Any], where: str) -> dict[str, np.ndarray]:
+    """Their arrays by name, of our variables (a nested dict).
+
+    Raises:
+        UserError: one of our parameters is missing, or one has no rule.
+    """
+    flat: dict[str, Any] = flatten_dict(variables, sep="/")
+    tensors: dict[str, np.ndarray] = {}
+    rules = list(rules)
+    if missing := [rule.ours for rule in rules if rule.ours not in flat]:
+        raise UserError(f"{where} lacks {_listed(missing)}{nearest(missing[0], flat)}")
+    if left := [path for path in flat if path not in {rule.ours for rule in rules}]:
+        raise UserError(f"{where}: {len(left)} parameters have no place there: {_listed(left)}")
+    for rule in rules:
+        ours = np.asarray(flat[rule.ours])
+        for layer, array in enumerate(ours if rule.layers else [ours]):
+            names = [name.replace(LAYER, str(layer)) for name in rule.theirs]
+            tensors |= dict(zip(names, (np.asarray(part, order="C") for part in rule.give(array)), strict=True))
+    return tensors
+
+
+# --- the layouts of PyTorch: what a block of a transformer is made of ---
+
+
+def linear(ours: str, theirs: str, layers: int = 0, bias: bool = True) -> list[Rule]:
+    """A Dense layer from `<theirs>.weight` [out, in] and `.bias`."""
+    kernel = Rule(f"{ours}/kernel", (f"{theirs}.weight",), np.transpose, lambda w: (w.T,), layers)
+    return [kernel, Rule(f"{ours}/bias", (f"{theirs}.bias",), layers=layers)] if bias else [kernel]
+
+
+def norm(ours: str, theirs: str, layers: int = 0) -> list[Rule]:
+    """A LayerNorm from `.weight` and `.bias`."""
+    return [
+        Rule(f"{ours}/scale", (f"{theirs}.weight",), layers=layers),
+        Rule(f"{ours}/bias", (f"{theirs}.bias",), layers=layers),
+    ]
+
+
+def heads_in(ours: str, theirs: Sequence[str], heads: int, layers: int = 0) -> list[Rule]:
+    """`HeadsIn`, kernel [D, heads, parts, head_dim], from one Linear for each part (query, key, value)."""
+    count = len(theirs)
+
+    def kernel(*weights: np.ndarray) -> np.ndarray:
+        return np.stack([w.T.reshape(w.shape[1], heads, -1) for w in weights], axis=2)
+
+    def weights(kernel: np.ndarray) -> Sequence[np.ndarray]:
+        return [kernel[:, :, i].reshape(len(kernel), -1).T for i in range(count)]
+
+    return [
+        Rule(f"{ours}/kernel", tuple(f"{name}.weight" for name in theirs), kernel, weights, layers),
+        Rule(
+            f"{ours}/bias",
+            tuple(f"{name}.bias" for name in theirs),
+            lambda *biases: np.stack([b.reshape(heads, -1) for b in biases], axis=1),
+            lambda bias: [bias[:, i].reshape(-1) for i in range(count)],
+            layers,
+        ),
+    ]
+
+
+def heads_in_joined(ours: str, theirs: str, heads: int, layers: int = 0, dot: str = ".") -> list[Rule]:
+    """`HeadsIn` of query, key and value from one matrix [3 D, D], `<theirs>.weight` (or `_weight`: dot="_")."""
+
+    def kernel(weight: np.ndarray) -> np.ndarray:  # [3 D, D] -> [D, heads, 3, head_dim]
+        return np.moveaxis(weight.reshape(3, heads, -1, weight.shape[1]), -1, 0).swapaxes(1, 2)
+
+    def weight(kernel: np.ndarray) -> Sequence[np.ndarray]:
+        return (np.moveaxis(kernel.swapaxes(1, 2), 0, -1).reshape(-1, len(kernel)),)
+
+    return [
+        Rule(f"{ours}/kernel", (f"{theirs}{dot}weight",), kernel, weight, layers),
+        Rule(
+            f"{ours}/bias",
+            (f"{theirs}{dot}bias",),
+            lambda bias: bias.reshape(3, heads, -1).swapaxes(0, 1),
+            lambda bias: (bias.swapaxes(0, 1).reshape(-1),),
+            layers,
+        ),
+    ]
+
+
+def heads_out(ours: str, theirs: str, heads: int, layers: int = 0) -> list[Rule]:
+    """`HeadsOut`, kernel [heads, head_dim, D], from a Linear."""
+    return [
+        Rule(
+            f"{ours}/kernel",
+            (f"{theirs}.weight",),
+            lambda w: w.T.reshape(heads, -1, w.shape[0]),
+            lambda kernel: (kernel.reshape(-1, kernel.shape[-1]).T,),
+            layers,
+        ),
+        Rule(f"{ours}/bias", (f"{theirs}.bias",), layers=layers),
+    ]
+
+
+def _listed(names: Sequence[str]) -> str:
+    more = f", and {len(names) - LISTED} more" if len(names) > LISTED else ""
+    return ", ".join(names[:LISTED]) + more

@@ -1,0 +1,105 @@
+"""A model in a folder: what was saved comes back, and what isn't whole or doesn't fit is named."""
+
+import fiddle as fdl
+import jax
+import numpy as np
+import pytest
+from flax.traverse_util import flatten_dict
+
+from mmjax.data.captions import Tokenize
+from mmjax.data.pipeline import Mixture
+from mmjax.data.tokenizers import SentencePiece, Tokenizer
+from mmjax.data.transforms import Decode, Resize
+from mmjax.errors import UserError
+from mmjax.experiment import Experiment, build, diff
+from mmjax.interop import bundle as bundles
+from mmjax.interop.bundle import Bundle
+from mmjax.models.image import ViT
+from mmjax.models.text import TextTransformer
+from mmjax.objectives.contrastive import Contrastive
+from mmjax.optim import AdamW
+
+
+def config(**changes):
+    towers = {
+        "image": fdl.Config(ViT, patch=4, size=8, width=8, depth=2, heads=2, embed_dim=6, pooling="mean"),
+        "text": fdl.Config(TextTransformer, vocab=64, length=5, width=8, depth=1, heads=2, embed_dim=6),
+    }
+    transforms = {
+        "image": (fdl.Config(Decode), fdl.Config(Resize, 8)),
+        "text": (fdl.Config(Tokenize, fdl.Config(SentencePiece, 64), 5),),
+    }
+    objectives = {"pair": fdl.Config(Contrastive, ("image", "text"))}
+    fields = {
+        "towers": towers,
+        "objectives": objectives,
+        "data": fdl.Config(Mixture, {}, transforms),
+        "optimizer": fdl.Config(AdamW, peak_lr=1e-3),
+        "batch_size": 4,
+        "steps": 1,
+    }
+    return fdl.Config(Experiment, **fields | changes)
+
+
+@pytest.fixture(scope="module")
+def model():
+    rng = np.random.default_rng(0)
+    shapes = bundles.variables_of(build(config()))
+    variables = jax.tree.map(lambda leaf: rng.standard_normal(leaf.shape).astype(np.float32), shapes)
+    tokenizer = Tokenizer(SentencePiece(64).train(["a red disc", "a blue bar", "the green cross"]))
+    return Bundle(config(), variables, {"text": tokenizer}, "test")
+
+
+def test_it_comes_back(model, tmp_path):
+    bundles.save(model, tmp_path / "out" / "model")
+    assert sorted(p.name for p in (tmp_path / "out").iterdir()) == ["model"]  # nothing half-written beside it
+    again = bundles.read(tmp_path / "out" / "model")
+    assert not diff(model.config, again.config)
+    assert again.tokenizers == model.tokenizers
+    ours, theirs = flatten_dict(model.variables), flatten_dict(again.variables)
+    assert ours.keys() == theirs.keys()
+    for path, leaf in ours.items():
+        np.testing.assert_array_equal(theirs[path], leaf)
+
+
+def test_a_model_is_written_over_an_older_one_and_over_nothing_else(model, tmp_path):
+    bundles.save(model, tmp_path / "model")
+    (tmp_path / "model" / "old").touch()
+    bundles.save(model, tmp_path / "model")
+    assert not (tmp_path / "model" / "old").exists()
+    (tmp_path / "pictures").mkdir()
+    (tmp_path / "pictures" / "cat.png").touch()
+    for taken in ("pictures", "pictures/cat.png"):
+        with pytest.raises(UserError, match="is there already and is no exported model"):
+            bundles.save(model, tmp_path / taken)
+    assert (tmp_path / "pictures" / "cat.png").exists()
+
+
+def test_an_encoder_alone_needs_no_objective():
+    alone = config(objectives={})
+    shapes = bundles.variables_of(build(alone))
+    assert set(shapes["params"]) == {"towers_image", "towers_text"}
+    assert (
+        shapes["params"]["towers_image"].keys()
+        == bundles.variables_of(build(config()))["params"]["towers_image"].keys()
+    )
+
+
+def test_what_is_missing_broken_or_of_another_model_is_named(model, tmp_path):
+    folder = bundles.save(model, tmp_path / "model")
+    other = config()
+    other.towers["image"].width = 16
+    with pytest.raises(UserError, match=r"stem/kernel is \(48, 8\), and the model's is \(48, 16\)"):
+        bundles.check(Bundle(other, model.variables))
+    fewer = {"params": {k: v for k, v in model.variables["params"].items() if k != "towers_text"}}
+    with pytest.raises(UserError, match=r"params/towers_text/\S+ \(.*\) is missing"):
+        bundles.check(Bundle(model.config, fewer))
+    more = {"params": {**model.variables["params"], "towers_audio": {"scale": np.zeros(3)}}}
+    with pytest.raises(UserError, match=r"params/towers_audio/scale \(3,\) has no place"):
+        bundles.check(Bundle(model.config, more))
+    (folder / "params.safetensors").write_bytes((folder / "params.safetensors").read_bytes()[:-5])
+    with pytest.raises(UserError, match="can't be read"):
+        bundles.read(folder)
+    (folder / "params.safetensors").unlink()
+    with pytest.raises(UserError, match=r"is no exported model: it has no params\.safetensors"):
+        bundles.read(folder)
