@@ -77,19 +77,11 @@ ARROWS = {
     | MIDDLE
     | GRAPH
     | OBJECTIVES,
-    "__main__": {
-        "train",
-        "replay",
-        "evaluate",
-        "plan",
-        "show",
-        "listing",
-        "supervise",
-        "experiment",
-        "data",
-        "__init__",
+    "cli": {
+        *("cli", "data", "evaluate", "experiment", "listing", "plan", "replay", "show", "supervise", "train"),
     }
     | BOTTOM,
+    "__main__": {"cli", "__init__"} | BOTTOM,
 }
 
 

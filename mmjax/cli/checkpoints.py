@@ -1,0 +1,25 @@
+"""`mmjax checkpoints`: list a run's checkpoints."""
+
+import argparse
+from pathlib import Path
+
+HELP = "list a run's checkpoints"
+EPILOG = """\
+examples:
+  mmjax checkpoints runs/quickstart
+
+Of each checkpoint its step, when it was saved, its size, the loss of that step, the first metric of each evaluation,
+and whether it is whole: every byte is read, and compared with what was written.
+"""
+
+
+def add(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("workdir", metavar="WORKDIR", help="the workdir of a run")
+
+
+def run(arguments: argparse.Namespace) -> None:
+    from rich.console import Console
+
+    from mmjax.listing import listing
+
+    Console(highlight=False).print(listing(Path(arguments.workdir)))

@@ -1,0 +1,48 @@
+"""`mmjax plan`: whether it fits on a pod, and how fast it is."""
+
+import argparse
+
+HELP = "whether it fits on a pod, and how fast it is"
+EPILOG = """\
+examples:
+  mmjax plan experiments/siglip.py --topology v5e:16x16
+  mmjax plan experiments/siglip.py --topology v5e:16x16 --slices 2 batch_size=65536
+  mmjax plan experiments/clip.py:vit_l14 --topology v5e:8x8,v5e:8x16,v5e:16x16 --picture scaling.png --json plan.json
+  mmjax plan experiments/clip.py:tiny --topology cpu:8                       # this machine; needs no TPU compiler
+
+The train step is compiled for a pod that need not be there (pip install "jax[tpu]"), about a minute for each topology.
+Bytes and collectives are the compiler's. The time of a step is a roofline's: products at the chip's peak, after them
+all else at the speed of its memory, the network beside both. It is a guide to compare by, not a promise.
+"""
+
+
+def add(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("experiment", metavar="FILE[:NAME]", help="an experiment, or a workdir's")
+    parser.add_argument("overrides", metavar="PATH=VALUE", nargs="*", help="a value to set, microbatches=4")
+    parser.add_argument("--topology", metavar="NAME", required=True, help="v5e:16x16, or several: v5e:8x8,v5e:16x16")
+    parser.add_argument("--slices", metavar="N", type=int, default=1, help="of that topology each (default: 1)")
+    parser.add_argument("--json", metavar="FILE", help="write the numbers to a file")
+    parser.add_argument("--picture", metavar="FILE", help="draw memory and speed as a PNG")
+    parser.add_argument("--no-remedies", action="store_true", help="where it doesn't fit, don't try what would")
+
+
+def run(arguments: argparse.Namespace) -> None:
+    import jax
+
+    names = arguments.topology.split(",")
+    devices = max((int(name[4:]) for name in names if name.startswith("cpu:") and name[4:].isdecimal()), default=1)
+    jax.config.update("jax_platforms", "cpu")  # a TPU or GPU that is there stays free for others
+    jax.config.update("jax_num_cpu_devices", max(1, devices))
+
+    from mmjax.experiment import experiment_name, load_experiment
+    from mmjax.plan import plan_topologies
+
+    plan_topologies(
+        load_experiment(arguments.experiment, arguments.overrides),
+        names,
+        slices=arguments.slices,
+        name=experiment_name(arguments.experiment),
+        remedies=not arguments.no_remedies,
+        json_path=arguments.json,
+        picture=arguments.picture,
+    )

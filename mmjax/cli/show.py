@@ -1,0 +1,38 @@
+"""`mmjax show`: print an experiment, or where two differ."""
+
+import argparse
+
+from mmjax.errors import UserError
+
+HELP = "print an experiment, or where two differ"
+EPILOG = """\
+examples:
+  mmjax show experiments/clip.py                                    # as a tree, every default included
+  mmjax show experiments/clip.py:tiny towers.image.depth=6          # with overrides
+  mmjax show experiments/clip.py:tiny runs/clip_tiny                # where the two differ
+  mmjax show runs/clip_tiny experiments/clip.py:tiny batch_size=64  # overrides are of the last one named
+"""
+
+
+def add(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("experiments", metavar="EXPERIMENT", nargs="+", help="FILE[:NAME], WORKDIR, or PATH=VALUE")
+
+
+def run(arguments: argparse.Namespace) -> None:
+    from rich.console import Console
+
+    from mmjax import show
+    from mmjax.experiment import build, diff, experiment_name, load_experiment
+
+    sources = [argument for argument in arguments.experiments if "=" not in argument]
+    overrides = [argument for argument in arguments.experiments if "=" in argument]
+    if not 1 <= len(sources) <= 2:
+        raise UserError(f"mmjax show takes one experiment, or two to compare, not {len(sources)}: {', '.join(sources)}")
+    names = [experiment_name(source) for source in sources]
+    configs = [load_experiment(source) for source in sources[:-1]] + [load_experiment(sources[-1], overrides)]
+    console = Console(highlight=False)
+    if len(sources) == 1:
+        console.print(show.tree(configs[0], names[0]))
+        console.print(show.parameters(build(configs[0])))
+    else:
+        console.print(show.differences(diff(*configs), *sources))

@@ -1,0 +1,71 @@
+"""`mmjax train`: train an experiment, or go on with it."""
+
+import argparse
+import sys
+
+HELP = "train an experiment, or go on with it"
+EPILOG = """\
+examples:
+  mmjax train experiments/quickstart.py --workdir runs/quickstart
+  mmjax train experiments/clip.py:tiny --workdir runs/wide towers.image.width=96 batch_size=128 seed=1
+  mmjax train experiments/clip.py --workdir runs/clip mesh.fsdp=8
+  mmjax train experiments/clip.py:tiny --workdir runs/profile --profile 10:15     # open the trace with XProf
+
+The same command on the same workdir goes on where the run stopped (Ctrl-C saves first). A workdir that belongs to
+another experiment is refused, with the differences, unless --fork says that the run goes on as the new one. A
+checkpoint that was damaged since it was saved is set aside, and the one before is used (--strict stops instead).
+With --supervise 5 a small parent process starts it again when it dies, or hangs for want of data, five times at most.
+"""
+
+
+def add(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("experiment", metavar="FILE[:NAME]", help="an experiment, or a workdir's to go on with it")
+    parser.add_argument("overrides", metavar="PATH=VALUE", nargs="*", help="a value to set, towers.image.depth=6")
+    parser.add_argument("--workdir", metavar="DIR", required=True, help="where checkpoints, metrics and logs go")
+    parser.add_argument("--fork", action="store_true", help="go on in the workdir of a different experiment")
+    parser.add_argument("--strict", action="store_true", help="stop where the latest checkpoint is damaged")
+    parser.add_argument("--supervise", metavar="N", type=int, help="start it again when it dies, at most N times")
+    parser.add_argument("--replay", metavar="STEP", type=int, help="take one step again, and say all about it")
+    parser.add_argument("--profile", metavar="FROM:TO", type=steps, help="write a trace of these steps for XProf")
+    parser.add_argument("--wandb", metavar="PROJECT", help="mirror the metrics there (pip install mmjax[wandb])")
+
+
+def run(arguments: argparse.Namespace) -> int | None:
+    if arguments.supervise is not None:
+        return supervised(arguments.argv, arguments.supervise)
+    from mmjax.experiment import experiment_name, load_experiment
+    from mmjax.replay import replay
+    from mmjax.train import train
+
+    config = load_experiment(arguments.experiment, arguments.overrides)
+    name = experiment_name(arguments.experiment)
+    if arguments.replay is not None:
+        replay(config, arguments.workdir, arguments.replay)
+        return None
+    train(
+        config,
+        arguments.workdir,
+        name=name,
+        fork=arguments.fork,
+        strict=arguments.strict,
+        profile=arguments.profile,
+        wandb=arguments.wandb,
+    )
+    return None
+
+
+def supervised(argv: list[str], restarts: int) -> int:
+    """The same command line without --supervise, in a process of its own."""
+    from mmjax.supervise import supervise
+
+    own = argparse.ArgumentParser(add_help=False)
+    own.add_argument("--supervise")
+    return supervise([sys.executable, "-m", "mmjax", *own.parse_known_args(argv)[1]], restarts)
+
+
+def steps(text: str) -> tuple[int, int]:
+    """`10:15` as (10, 15)."""
+    first, _, last = text.partition(":")
+    if not (first.isdecimal() and last.isdecimal() and int(first) < int(last)):
+        raise argparse.ArgumentTypeError(f"{text!r} isn't FROM:TO, two step numbers such as 10:15")
+    return int(first), int(last)
