@@ -32,7 +32,7 @@ from mmjax.guard import Spike
 from mmjax.keeping import Best, Keeping
 from mmjax.mesh import Mesh
 from mmjax.objectives.pretrainer import Pretrainer, Weight
-from mmjax.optim import AdamW
+from mmjax.optimizer import Optimizer
 
 __all__ = ["MAY_CHANGE", "Experiment", "Load", "build", "diff", "experiment", "load_experiment", "unresumable"]
 
@@ -82,7 +82,7 @@ class Experiment:
     towers: Mapping[str, nn.Module]
     objectives: Mapping[str, nn.Module]
     data: Mixture
-    optimizer: AdamW
+    optimizer: Optimizer
     batch_size: int
     steps: int
     weights: Mapping[str, Weight] = field(default_factory=dict)

@@ -147,9 +147,11 @@ def state_shardings(abstract_state: Any, mesh: jax.sharding.Mesh) -> Any:
     moments lie where their parameter lies. Gives the tree without the boxes, of `NamedSharding`.
     """
 
-    def sharding(leaf: Any) -> NamedSharding:
+    def sharding(leaf: Any) -> Any:
         if not isinstance(leaf, meta.Partitioned):
             return replicated(mesh)
+        if not hasattr(leaf.value, "shape"):  # optax's mask: another of its transforms has this parameter
+            return leaf.value
         return NamedSharding(mesh, _spec(leaf.names, leaf.value.shape, mesh))
 
     return jax.tree.map(sharding, abstract_state, is_leaf=lambda x: isinstance(x, meta.Partitioned))

@@ -1,150 +1,160 @@
-"""The optimiser: AdamW, its schedule, and what is decayed, frozen or scaled, by the path of a parameter."""
+"""The optimisers, made of optax's parts: AdamW, LAMB, Adafactor, Muon."""
 
-import math
-import re
-from collections.abc import Iterable
-from dataclasses import dataclass, field
-from typing import Any, Literal
+from dataclasses import dataclass
+from typing import Any
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import optax
+import optax.contrib
 from flax.traverse_util import flatten_dict, unflatten_dict
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array
 
-from mmjax.errors import UserError, nearest
-
-Params = dict[str, Any]  # nested, as Linen gives them; the leaves are arrays
-
-# What usual practice leaves undecayed: gains and offsets, and the tokens and positions that are added to others
-# (open_clip and big_vision; a decayed logit scale would be pulled to a temperature of 1).
-NO_DECAY = (
-    r"(^|/)(bias|scale|log_scale)$",
-    r"(^|/)(cls|mask|position|probe)$",
-)
+from mmjax.errors import UserError
+from mmjax.optimizer import STACKED, Optimizer, Params
 
 
 @dataclass(frozen=True)
-class AdamW:
-    """AdamW (Loshchilov & Hutter 2019, arXiv:1711.05101) with warm-up and a schedule.
+class AdamW(Optimizer):
+    """AdamW (Loshchilov & Hutter 2019, arXiv:1711.05101).
 
-    Regular expressions are searched for (`re.search`) in paths like `towers_image/blocks/attention/query/kernel`.
-
-    Attributes:
-        peak_lr: learning rate at the end of the warm-up.
-        warmup_steps: steps of linear warm-up; step s has (s+1)/warmup_steps of the peak, so that no step is lost.
-        weight_decay: decoupled; a step shrinks a decayed parameter by lr * weight_decay, as in optax and torch.
-        b1, b2, eps: of Adam.
-        schedule: after the warm-up, "cosine" down to `end_lr` at the last step, or "constant".
-        end_lr: where the cosine ends.
-        clip_norm: the gradient is scaled down to this global norm (over what trains); None: never.
-        no_decay: expressions of what is not decayed, besides everything with fewer than two dimensions (a scanned
-            stack has one more in front: there only the name tells a bias from a kernel).
-        frozen: expressions of what doesn't train at all; the gradient isn't taken by it and it has no moments.
-        scale: expression -> factor of the learning rate (the decay's too); where several match, they multiply.
-
-    Raises UserError where a number can't be.
+    b1, b2, eps: of Adam.  The other fields: `Optimizer`.
     """
 
-    peak_lr: float
-    warmup_steps: int = 0
-    weight_decay: float = 0.0
     b1: float = 0.9
     b2: float = 0.98
     eps: float = 1e-8
-    schedule: Literal["cosine", "constant"] = "cosine"
-    end_lr: float = 0.0
-    clip_norm: float | None = 1.0
-    no_decay: tuple[str, ...] = NO_DECAY
-    frozen: tuple[str, ...] = ()
-    scale: dict[str, float] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        for name in ("peak_lr", "clip_norm"):
-            if (value := getattr(self, name)) is not None and value <= 0:
-                raise UserError(f"AdamW: {name}={value} must be above 0.")
-        for name in ("warmup_steps", "weight_decay", "eps", "end_lr"):
-            if getattr(self, name) < 0:
-                raise UserError(f"AdamW: {name}={getattr(self, name)} must be at least 0.")
-        for name in ("b1", "b2"):
-            if not 0 <= getattr(self, name) < 1:
-                raise UserError(f"AdamW: {name}={getattr(self, name)} must be at least 0 and below 1.")
-        if self.schedule not in ("cosine", "constant"):
-            raise UserError(f"AdamW: schedule={self.schedule!r} must be 'cosine' or 'constant'.")
+        super().__post_init__()
+        self._check_shares("b1", "b2")
+        if self.eps < 0:
+            raise UserError(f"{self._name}: eps={self.eps} must be at least 0.")
 
-    def learning_rate(self, step: Int[Array, ""] | int, total_steps: int) -> Float[Array, ""]:
-        """The learning rate of a step (from 0) in a run of `total_steps`, fp32.
+    def direction(self, params: Params) -> list[optax.GradientTransformation]:
+        return [optax.scale_by_adam(self.b1, self.b2, self.eps)]
 
-        Raises UserError where the warm-up is not shorter than the run.
-        """
-        if self.warmup_steps >= total_steps:
-            raise UserError(f"AdamW: warmup_steps={self.warmup_steps} must be less than the run's {total_steps} steps.")
-        if self.schedule == "cosine":
-            decay = optax.cosine_decay_schedule(1.0, total_steps - self.warmup_steps, self.end_lr / self.peak_lr)
-        else:
-            decay = optax.constant_schedule(1.0)
-        warmup = (step + 1) / max(self.warmup_steps, 1)
-        share = jnp.where(step < self.warmup_steps, warmup, decay(jnp.maximum(step - self.warmup_steps, 0)))
-        return jnp.asarray(self.peak_lr * share, jnp.float32)
 
-    def transform(self, params: Params) -> optax.GradientTransformation:
-        """Gradients -> what a learning rate of 1 would subtract, for the parameters that train.
+@dataclass(frozen=True)
+class Lamb(AdamW):
+    """LAMB (You et al. 2019, arXiv:1904.00962): Adam's direction with the decay in it, as long as the parameter itself.
 
-        The learning rate is left to the caller, who knows the run's step: an optimiser's own count falls behind
-        when an update is skipped. `params` gives paths and numbers of dimensions only.
-        """
+    "Layer" is meant as there: each block of a scanned stack has a ratio of its own. A parameter that is zero, or whose
+    direction is, has the ratio 1.
+    """
+
+    def after_decay(self, params: Params) -> list[optax.GradientTransformation]:
+        return [_trust(params)]
+
+
+@dataclass(frozen=True)
+class Adafactor(Optimizer):
+    """Adafactor (Shazeer & Stern 2018, arXiv:1804.04235), as vision transformers are trained with it (Zhai et al. 2021,
+    arXiv:2106.04560): second moments by rows and columns, momentum in 16 bits, a learning rate of one's own.
+
+    b1: of the momentum, bfloat16; 0: none.
+    decay: the second moment's rate at step t is 1 - t^-decay, and `b2_cap` at most.
+    clip_rms: a parameter's direction is scaled down to this root mean square; None: never.
+    least_dim: smaller matrices than this have their second moments whole.
+    """
+
+    b1: float = 0.9
+    decay: float = 0.8
+    b2_cap: float = 0.999
+    clip_rms: float | None = 1.0
+    least_dim: int = 32
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self._check_shares("b1", "b2_cap")
+        if self.decay <= 0 or (self.clip_rms is not None and self.clip_rms <= 0) or self.least_dim < 1:
+            raise UserError(
+                f"Adafactor: decay={self.decay} and clip_rms={self.clip_rms} must be above 0, and "
+                f"least_dim={self.least_dim} at least 1."
+            )
+
+    def direction(self, params: Params) -> list[optax.GradientTransformation]:
+        def rate(step: Any, decay: Any) -> Array:
+            return jnp.minimum(1.0 - (jnp.asarray(step, jnp.float32) + 1.0) ** -decay, self.b2_cap)
+
+        factored = optax.scale_by_factored_rms(
+            decay_rate=self.decay, min_dim_size_to_factor=self.least_dim, decay_rate_fn=rate
+        )
+        parts = [_unboxed(factored)]
+        if self.clip_rms is not None:
+            parts.append(optax.clip_by_block_rms(self.clip_rms))
+        if self.b1:
+            parts.append(optax.ema(self.b1, debias=False, accumulator_dtype=jnp.bfloat16))
+        return parts
+
+
+@dataclass(frozen=True)
+class Muon(Optimizer):
+    """Muon (Jordan et al. 2024): the momentum of a block's matrices, orthogonalised; AdamW for everything else.
+
+    Each layer's query, key, value, output and MLP matrix is one. Directions have a root mean square of 0.2, Adam's
+    usual one, so that learning rate and decay carry over from AdamW (Liu et al. 2025, arXiv:2502.16982).
+
+    momentum: Nesterov's.  b1, b2, eps: of Adam, whose momentum is Nesterov's here too.
+    """
+
+    momentum: float = 0.95
+    b1: float = 0.9
+    b2: float = 0.98
+    eps: float = 1e-8
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self._check_shares("momentum", "b1", "b2")
+        if self.eps < 0:
+            raise UserError(f"{self._name}: eps={self.eps} must be at least 0.")
+
+    def direction(self, params: Params) -> list[optax.GradientTransformation]:
         flat: dict[str, Any] = flatten_dict(params, sep="/")
-        decayed = {path: jnp.ndim(leaf) >= 2 and not _matches(self.no_decay, path) for path, leaf in flat.items()}
-        clip = optax.identity() if self.clip_norm is None else optax.clip_by_global_norm(self.clip_norm)
-        parts = [clip, optax.scale_by_adam(self.b1, self.b2, self.eps)]
-        if self.weight_decay:
-            parts.append(optax.add_decayed_weights(self.weight_decay, unflatten_dict(decayed, sep="/")))
-        if self.scale:
-            parts.append(_scale_by(unflatten_dict({path: self._factor(path) for path in flat}, sep="/")))
-        return optax.chain(*parts)
-
-    def split(self, params: Params) -> tuple[Params, Params]:
-        """What trains, and what is frozen: two nested dicts that `merge` puts together again.
-
-        Raises UserError where an expression of this optimiser matches no parameter, or nothing is left to train.
-        """
-        flat: dict[str, Any] = flatten_dict(params, sep="/")
-        for name, expressions in (("frozen", self.frozen), ("scale", self.scale), ("no_decay", self.no_decay)):
-            for expression in expressions:
-                if expression not in NO_DECAY:  # those are for every model; not every model has positions
-                    _check_matches(name, expression, flat)
-        frozen = {path: leaf for path, leaf in flat.items() if _matches(self.frozen, path)}
-        if len(frozen) == len(flat):
-            raise UserError(f"AdamW: frozen={self.frozen} leaves no parameter to train.")
-        trainable = {path: leaf for path, leaf in flat.items() if path not in frozen}
-        return unflatten_dict(trainable, sep="/"), unflatten_dict(frozen, sep="/")
-
-    def _factor(self, path: str) -> float:
-        return math.prod(factor for expression, factor in self.scale.items() if re.search(expression, path))
+        matrices = unflatten_dict({path: _matrix(path, jnp.ndim(leaf)) for path, leaf in flat.items()}, sep="/")
+        muon = optax.contrib.muon(
+            -1.0,  # it subtracts; what this optimiser gives is subtracted by the caller
+            beta=self.momentum,
+            adam_b1=self.b1,
+            adam_b2=self.b2,
+            eps=self.eps,
+            muon_weight_dimension_numbers=matrices,
+            consistent_rms=0.2,
+        )
+        return [muon]
 
 
-def merge(trainable: Params, frozen: Params) -> Params:
-    """The inverse of `AdamW.split`."""
-    return unflatten_dict(flatten_dict(trainable) | flatten_dict(frozen))
+def _matrix(path: str, dimensions: int) -> optax.contrib.MuonDimensionNumbers | None:
+    """Which axes of a block's kernel are the rows and columns of its matrices; None where it is none."""
+    if STACKED not in path or not path.endswith("/kernel"):
+        return None
+    if dimensions == 5:  # [layers, D, heads, parts, head_dim]: a matrix for each part
+        return optax.contrib.MuonDimensionNumbers((1,), (2, 4))
+    if dimensions == 4:  # [layers, heads, head_dim, D]
+        return optax.contrib.MuonDimensionNumbers((1, 2), (3,))
+    return optax.contrib.MuonDimensionNumbers((1,), (2,)) if dimensions == 3 else None
 
 
-def _matches(expressions: Iterable[str], path: str) -> bool:
-    return any(re.search(expression, path) for expression in expressions)
+def _trust(params: Params) -> optax.GradientTransformation:
+    """Optax's trust ratio, with the layers of a stack apart."""
+    whole = optax.scale_by_trust_ratio()
+    flat: dict[str, Any] = flatten_dict(params, sep="/")
+    stacked = unflatten_dict({path: STACKED in path for path in flat}, sep="/")
+
+    def scaled(stack: bool, update: Array, param: Array) -> Any:
+        def ratio(update: Array, param: Array) -> Any:
+            return whole.update(update, optax.EmptyState(), param)[0]
+
+        return (jax.vmap(ratio) if stack else ratio)(update, param)
+
+    def update(updates: Any, state: Any, params: Any = None) -> tuple[Any, Any]:
+        return jax.tree.map(scaled, stacked, updates, params), state
+
+    return optax.GradientTransformation(whole.init, update)
 
 
-def _check_matches(name: str, expression: str, paths: Iterable[str]) -> None:
-    try:
-        if any(re.search(expression, path) for path in paths):
-            return
-    except re.error as error:
-        raise UserError(f"AdamW: {name} has {expression!r}, which is not a regular expression: {error}.") from None
-    parts = [path.split("/") for path in paths]
-    prefixes = ["/".join(part[:n]) for part in parts for n in range(1, len(part) + 1)]
-    words = re.sub(r"[\^$()?*+.|\[\]{}\\]+", "", expression).strip("/")
-    known = nearest(words, [*prefixes, *(word for part in parts for word in part)])
-    known = known or f"; the parameters are under {', '.join(sorted({part[0] for part in parts}))}."
-    raise UserError(f"AdamW: {name} has {expression!r}, which matches no parameter{known}")
-
-
-def _scale_by(factors: Params) -> optax.GradientTransformation:
-    return optax.stateless(lambda updates, _: jax.tree.map(lambda update, factor: update * factor, updates, factors))
+def _unboxed(transform: optax.GradientTransformation) -> optax.GradientTransformation:
+    """One whose state has other dimensions than its parameters, whose logical names can't go with it: it lies whole on
+    every device, which costs little where it is made of rows and columns."""
+    return optax.GradientTransformation(lambda params: transform.init(nn.unbox(params)), transform.update)

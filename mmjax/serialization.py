@@ -34,7 +34,7 @@ _ALLOWED_BY_MODULE = {
     "mmjax.guard": ("Spike",),
     "mmjax.keeping": ("Best",),
     "mmjax.mesh": ("Mesh",),
-    "mmjax.optim": ("AdamW",),
+    "mmjax.optim": ("Adafactor", "AdamW", "Lamb", "Muon"),
     "mmjax.models.image": ("ViT",),
     "mmjax.models.text": ("TextTransformer",),
     "mmjax.models.audio": ("AudioTransformer",),

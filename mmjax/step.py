@@ -16,7 +16,7 @@ from jaxtyping import Array, Float, Int, Key, PyTree, UInt
 from mmjax import guard
 from mmjax.errors import UserError
 from mmjax.mesh import ACTIVATION_RULES, batch_sharding, replicated, state_shardings
-from mmjax.optim import AdamW, Params, merge
+from mmjax.optimizer import Optimizer, Params, merge
 
 Batch = Mapping[str, Any]
 Metrics = dict[str, Float[Array, ""]]
@@ -49,7 +49,7 @@ def step_key(seed: Int[Array, ""] | int, step: Int[Array, ""] | int, name: str) 
 
 def init_state(
     pretrainer: nn.Module,
-    optimizer: AdamW,
+    optimizer: Optimizer,
     batch: Batch,
     *,
     seed: int,
@@ -72,7 +72,7 @@ def init_state(
 
 def abstract_state(
     pretrainer: nn.Module,
-    optimizer: AdamW,
+    optimizer: Optimizer,
     batch: Batch,
     *,
     mesh: jax.sharding.Mesh,
@@ -89,7 +89,7 @@ def abstract_state(
 
 
 def _creation(
-    pretrainer: nn.Module, optimizer: AdamW, batch: Batch, ema: float | None, spike: guard.Spike | None
+    pretrainer: nn.Module, optimizer: Optimizer, batch: Batch, ema: float | None, spike: guard.Spike | None
 ) -> Callable[[Int[Array, ""] | int], TrainState]:
     """A function from the seed to the state, its parameters boxed with the names of their logical axes."""
     rows = {name: (array.shape, jax.dtypes.canonicalize_dtype(array.dtype)) for name, array in batch.items()}
@@ -130,7 +130,7 @@ def with_params(state: TrainState, params: Params) -> TrainState:
 
 def make_train_step(
     pretrainer: nn.Module,
-    optimizer: AdamW,
+    optimizer: Optimizer,
     *,
     seed: int,
     total_steps: int,

@@ -26,7 +26,7 @@ import jax.numpy as jnp
 from mmjax.checkpoint import Checkpointer
 from mmjax.experiment import Experiment, build, load_experiment
 from mmjax.mesh import put
-from mmjax.optim import merge
+from mmjax.optimizer import merge
 from mmjax.step import TrainState, compile_train_step, init_state, make_train_step, step_key
 from tests.benchmarks.machine import machine
 from tests.benchmarks.plan import made_up
