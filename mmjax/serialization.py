@@ -46,7 +46,8 @@ _ALLOWED_BY_MODULE = {
     "mmjax.data.pipeline": ("Mixture",),
     "mmjax.data.sources": ("Tfds", "Folder"),
     "mmjax.data.tokenizers": ("SentencePiece",),
-    "mmjax.data.captions": ("Lowercase", "PickCaption", "RandomTokenize", "Tokenize"),
+    "mmjax.data.subwords": ("Subwords",),
+    "mmjax.data.captions": ("Canonicalize", "CleanText", "Lowercase", "PickCaption", "RandomTokenize", "Tokenize"),
     "mmjax.data.transforms": (
         "CenterCrop",
         "ColorJitter",

@@ -15,7 +15,7 @@ from mmjax import hosts, serialization
 from mmjax.checkpoint import latest_step
 from mmjax.configs import Difference, short
 from mmjax.data.pipeline import Mixture, Prepared, prepare
-from mmjax.data.tokenizers import Tokenizer, load_tokenizers, save_tokenizers
+from mmjax.data.tokenizers import Tokenizer, from_files, load_tokenizers, save_tokenizers, to_files
 from mmjax.errors import UserError
 from mmjax.experiment import RECORD, diff, unresumable
 
@@ -110,8 +110,8 @@ def prepared(data: Mixture, workdir: Path, splits: Iterable[str] = ()) -> Prepar
         return ready
 
     made = hosts.together(lead)
-    models = hosts.first(lambda: {name: t.model for name, t in made.chains.tokenizers.items()} if made else {})
-    return hosts.together(lambda: made or make({name: Tokenizer(model) for name, model in models.items()}))
+    files = hosts.first(lambda: to_files(made.chains.tokenizers) if made else {})
+    return hosts.together(lambda: made or make(from_files(files)))
 
 
 def going_on(workdir: Path) -> str:

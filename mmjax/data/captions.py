@@ -1,29 +1,40 @@
 """Transforms of captions: from one or several strings to token ids of one length."""
 
+import html
+import string
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, replace
+from typing import Any, Literal
 
 import numpy as np
 from jaxtyping import Int32
 
-from mmjax.data.tokenizers import SentencePiece, Tokenizer
+from mmjax.data.subwords import Subwords
+from mmjax.data.tokenizers import SentencePiece
+from mmjax.data.tokens import Tokenizer
 from mmjax.data.transforms import BadExample, Masked, Rng, Spec, Transform, prefix_mask
+from mmjax.errors import UserError
+
+Empty = Literal["bad", "keep"]  # an empty caption is a bad example, as in training, or goes on as the empty text
 
 
 @dataclass(frozen=True)
 class PickCaption(Transform):
     """One caption of several: a string is itself; of a list or a dict by language, a random one in training.
 
-    In evaluation it is `language`'s, or the first where there is none such. Empty captions are never picked.
+    In evaluation it is `language`'s, or the first where there is none such. Empty captions are never picked, unless
+    `empty` is "keep" and there are no others.
     """
 
     random = True
 
     language: str = "en"
+    empty: Empty = "bad"
 
     def __call__(self, value: Any, rng: Rng) -> str:
         captions = self.every(value)
+        if not captions and self.empty == "keep":
+            captions = [caption for caption in _several(value) if isinstance(caption, str)]
         if not captions:
             raise _no_caption(value)
         if rng is not None:
@@ -33,9 +44,7 @@ class PickCaption(Transform):
 
     def every(self, value: str | Sequence[str] | Mapping[str, str]) -> list[str]:
         """All captions of an example that aren't empty."""
-        several = value.values() if isinstance(value, Mapping) else value if isinstance(value, Sequence) else ()
-        captions = [value] if isinstance(value, str) else several
-        return [caption for caption in captions if isinstance(caption, str) and caption.strip()]
+        return [caption for caption in _several(value) if isinstance(caption, str) and caption.strip()]
 
     def spec(self, before: Spec | None) -> None:
         return None
@@ -43,13 +52,51 @@ class PickCaption(Transform):
 
 @dataclass(frozen=True)
 class Lowercase(Transform):
-    """Lower case, with runs of white space made one space."""
+    """Lower case; `join` says whether runs of white space are made one space, and cut off at the ends."""
+
+    join: bool = True
 
     def __call__(self, value: str, rng: Rng) -> str:
         del rng
         if not isinstance(value, str):
             raise _no_caption(value)
-        return " ".join(value.lower().split())
+        return " ".join(value.lower().split()) if self.join else value.lower()
+
+
+@dataclass(frozen=True)
+class Canonicalize(Transform):
+    """Lower case without ASCII punctuation, white space joined: what SigLIP's prompts and texts go through.
+
+    `spaced` are characters written as spaces first. big_vision's `canonicalize_text`, and open_clip's, has "_" there;
+    Hugging Face's SiglipTokenizer has none, so that `a_b` becomes `ab`.
+    """
+
+    spaced: str = "_"
+
+    def __call__(self, value: str, rng: Rng) -> str:
+        del rng
+        if not isinstance(value, str):
+            raise _no_caption(value)
+        table = dict.fromkeys(map(ord, string.punctuation)) | dict.fromkeys(map(ord, self.spaced), " ")
+        return " ".join(value.translate(table).lower().split())
+
+
+@dataclass(frozen=True)
+class CleanText(Transform):
+    """A text from the web as OpenAI's CLIP and open_clip clean it: repaired, HTML entities read, white space joined.
+
+    `repair` is ftfy's work (wrongly decoded characters, curly quotes, control characters; NFC), which needs
+    `pip install "mmjax[interop]"`. Both projects need ftfy too; Hugging Face's CLIPTokenizer cleans nothing of this.
+    """
+
+    repair: bool = True
+
+    def __call__(self, value: str, rng: Rng) -> str:
+        del rng
+        if not isinstance(value, str):
+            raise _no_caption(value)
+        text = _repaired(value) if self.repair else value
+        return " ".join(html.unescape(html.unescape(text)).split())  # twice: "&amp;lt;" is seen in captions
 
 
 @dataclass(frozen=True)
@@ -57,17 +104,32 @@ class Tokenize(Transform):
     """A caption -> int32 ids `[length]` and their mask: `bos`, pieces, `eos`, then padding.
 
     A caption that is too long loses its last pieces, never `eos`: a pooling that reads the last token finds it.
+    `pad` is the id that fills up; None means the tokenizer's own. Raises ValueError for a piece that it lacks.
     """
 
-    tokenizer: SentencePiece | Tokenizer
+    tokenizer: SentencePiece | Subwords | Tokenizer
     length: int
     bos: bool = False
     eos: bool = True
+    pad: int | None = None
+    empty: Empty = "bad"
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.tokenizer, Tokenizer):
+            return
+        for name in ("bos", "eos"):
+            if getattr(self, name) and getattr(self.tokenizer, name) is None:
+                raise ValueError(f"Tokenize({name}=True), but the tokenizer has no such piece: set {name}=False")
+        pad = self.tokenizer.pad if self.pad is None else self.pad
+        if pad is None:
+            raise ValueError("the tokenizer has no piece for padding: say which id fills up, Tokenize(pad=...)")
+        if not 0 <= pad < self.tokenizer.vocab_size:
+            raise ValueError(f"Tokenize(pad={pad}) is none of the tokenizer's {self.tokenizer.vocab_size} ids")
 
     def __call__(self, value: str, rng: Rng) -> Masked:
         if not isinstance(self.tokenizer, Tokenizer):
             raise TypeError(f"{self.tokenizer} has no model yet: mmjax.data.pipeline.prepare() trains or loads it")
-        if not isinstance(value, str) or not value.strip():
+        if not isinstance(value, str) or not (value.strip() or self.empty == "keep"):
             raise _no_caption(value)
         room = self.length - self.bos - self.eos
         try:
@@ -75,7 +137,9 @@ class Tokenize(Transform):
         except (UnicodeError, RuntimeError) as error:  # half a surrogate pair, as a broken JSON gives it
             raise BadExample(f"the caption is no text: {error}", "undecodable") from error
         row = [self.tokenizer.bos] * self.bos + pieces + [self.tokenizer.eos] * self.eos
-        ids: Int32[np.ndarray, " length"] = np.full(self.length, self.tokenizer.pad, np.int32)
+        ids: Int32[np.ndarray, " length"] = np.full(
+            self.length, self.tokenizer.pad if self.pad is None else self.pad, np.int32
+        )
         ids[: len(row)] = row
         return Masked(ids, prefix_mask(self.length, len(row)))
 
@@ -103,6 +167,28 @@ class RandomTokenize(Tokenize):
             return tokenizer.encode(text)
         segmentations = tokenizer.segmentations(text, self.best)
         return segmentations[int(rng.integers(len(segmentations)))]
+
+
+def keep_empty(chain: Sequence[Transform]) -> tuple[Transform, ...]:
+    """The chain for texts at hand: the empty text is encoded like others (to bos and eos), instead of left out."""
+    return tuple(replace(t, empty="keep") if isinstance(t, PickCaption | Tokenize) else t for t in chain)
+
+
+def _several(value: Any) -> Sequence[Any]:
+    """The captions of an example that may have one, or several, or several by language."""
+    if isinstance(value, str):
+        return [value]
+    return list(value.values()) if isinstance(value, Mapping) else value if isinstance(value, Sequence) else ()
+
+
+def _repaired(text: str) -> str:
+    try:
+        import ftfy
+    except ImportError as error:
+        raise UserError(
+            'CleanText(repair=True) needs ftfy: pip install "mmjax[interop]"; repair=False does without'
+        ) from error
+    return ftfy.fix_text(text)
 
 
 def _no_caption(value: Any) -> BadExample:

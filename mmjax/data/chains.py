@@ -10,7 +10,7 @@ import numpy as np
 
 from mmjax.data.captions import PickCaption, Tokenize
 from mmjax.data.sources import File
-from mmjax.data.tokenizers import SentencePiece, Tokenizer
+from mmjax.data.tokens import Tokenizer, TokenizerSpec
 from mmjax.data.transforms import BadExample, Masked, Rng, Spec, Transform
 from mmjax.data.waveforms import PickUtterance
 
@@ -43,7 +43,7 @@ class Chains:
     def _bound(self, modality: str, chain: Sequence[Transform]) -> tuple[Transform, ...]:
         bound = []
         for transform in chain:
-            if isinstance(transform, Tokenize) and isinstance(transform.tokenizer, SentencePiece):
+            if isinstance(transform, Tokenize) and isinstance(transform.tokenizer, TokenizerSpec):
                 if modality not in self.tokenizers:
                     raise ValueError(f"the chain of {modality!r} has no model for {transform.tokenizer}")
                 transform = replace(transform, tokenizer=transform.tokenizer.check(self.tokenizers[modality]))
@@ -146,13 +146,13 @@ def captions(record: Mapping[str, Any], modality: str, chain: Sequence[Transform
     return [value for value in values if isinstance(value, str)]
 
 
-def untrained(transforms: Transforms) -> dict[str, SentencePiece]:
+def untrained(transforms: Transforms) -> dict[str, TokenizerSpec]:
     """The tokenizers that need a model, by modality."""
     return {
         modality: transform.tokenizer
         for modality, chain in transforms.items()
         for transform in chain
-        if isinstance(transform, Tokenize) and isinstance(transform.tokenizer, SentencePiece)
+        if isinstance(transform, Tokenize) and isinstance(transform.tokenizer, TokenizerSpec)
     }
 
 

@@ -22,7 +22,7 @@ from rich.progress import track
 
 from mmjax.data.chains import Chains, Row, captions, chain_specs, evaluation, identity, row_spec, stack, untrained
 from mmjax.data.sources import Records, Source, SplitNotFoundError, Tfds, nearest
-from mmjax.data.tokenizers import Tokenizer
+from mmjax.data.tokens import Tokenizer
 from mmjax.data.transforms import Transform
 
 Columns = dict[str, list[Any]]
@@ -83,7 +83,7 @@ def prepare(
     models = dict(tokenizers or {})
     for modality, wanted in untrained(mixture.transforms).items():
         if modality not in models:
-            lines = None if wanted.path else _captions(mixture, modality, wanted.max_captions, data_dir, progress)
+            lines = _captions(mixture, modality, most, data_dir, progress) if (most := wanted.captions) else None
             models[modality] = wanted.load(lines, _data_dir(data_dir) / "tokenizers")
     return Prepared(mixture, Chains(mixture.transforms, models), data_dir)
 

@@ -1,4 +1,5 @@
-"""SentencePiece tokenizers (Kudo and Richardson 2018, arXiv:1808.06226), trained from the captions on first use.
+"""SentencePiece tokenizers (Kudo and Richardson 2018, arXiv:1808.06226), trained from the captions on first use, or
+others' models; and the files that keep tokenizers of any kind.
 
 The ids of the special pieces are the same for every model trained here: pad 0, bos 1, eos 2, unk 3, [MASK] 4.
 """
@@ -7,7 +8,6 @@ import hashlib
 import io
 import json
 import os
-import tempfile
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -15,57 +15,51 @@ from typing import Literal
 
 import sentencepiece
 
+from mmjax.data.subwords import SubwordTokenizer
+from mmjax.data.tokens import Tokenizer, TokenizerSpec, write
+
+__all__ = [
+    *("BOS", "EOS", "MASK", "PAD", "SPECIAL", "UNKNOWN", "PieceTokenizer", "SentencePiece", "Tokenizer"),
+    *("from_files", "load_tokenizers", "save_tokenizers", "to_files"),
+]
+
 PAD, BOS, EOS, UNKNOWN, MASK = range(5)
 SPECIAL = 5  # ids below this stand for no text
 
 
-class Tokenizer:
-    """A trained model: `encode` gives ids. It travels to worker processes as its bytes."""
+class PieceTokenizer(Tokenizer):
+    """A SentencePiece model, trained here or by others; one of theirs may lack a padding, a begin or an end piece."""
+
+    SUFFIX = ".model"
 
     def __init__(self, model: bytes):
-        """Raises ValueError where `model` isn't a SentencePiece model with a padding piece."""
         self.model = model
         try:
             self._processor = sentencepiece.SentencePieceProcessor(model_proto=model)
         except RuntimeError as error:
             raise ValueError(f"these {len(model)} bytes are not a SentencePiece model: {error}") from error
-        self.vocab_size: int = self._processor.vocab_size()
-        self.pad, self.bos, self.eos = self._processor.pad_id(), self._processor.bos_id(), self._processor.eos_id()
-        if self.pad < 0 or self.eos < 0:
-            raise ValueError("the SentencePiece model lacks a padding or an end piece: train it with pad_id and eos_id")
+        self.vocab_size = self._processor.vocab_size()
+        ids = self._processor.pad_id(), self._processor.bos_id(), self._processor.eos_id()
+        self.pad, self.bos, self.eos = (None if i < 0 else i for i in ids)
 
     def encode(self, text: str) -> list[int]:
-        """The ids of the text's pieces, without bos and eos."""
         return self._processor.encode(text)
 
     def segmentations(self, text: str, best: int) -> list[list[int]]:
-        """The `best` likeliest ways to cut the text into pieces, or as many as there are.
-
-        Raises ValueError where the model isn't a unigram model: others know one way only.
-        """
         try:
             return self._processor.nbest_encode(text, nbest_size=best)
-        except RuntimeError as error:
-            raise ValueError(
-                "this tokenizer knows one way to cut a text: several take a SentencePiece with model_type='unigram'"
-            ) from error
+        except RuntimeError:
+            return super().segmentations(text, best)
 
     def decode(self, ids: Iterable[int]) -> str:
-        """The text of the ids; special ones stand for nothing."""
-        return self._processor.decode([int(i) for i in ids if i >= SPECIAL])
+        return self._processor.decode([int(i) for i in ids if not self._is_special(int(i))])
 
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, Tokenizer) and self.model == other.model
-
-    def __hash__(self) -> int:
-        return hash(self.model)
-
-    def __reduce__(self) -> tuple[type["Tokenizer"], tuple[bytes]]:
-        return Tokenizer, (self.model,)
+    def _is_special(self, i: int) -> bool:
+        return self._processor.is_control(i) or self._processor.is_unknown(i)
 
 
 @dataclass(frozen=True)
-class SentencePiece:
+class SentencePiece(TokenizerSpec):
     """What tokenizer to have: trained from the training captions on first use, or the one in the file `path`.
 
     `vocab_size` is what the text tower's table has room for. Where the captions don't hold as many pieces, the model is
@@ -79,6 +73,10 @@ class SentencePiece:
     max_captions: int = 1_000_000  # of more than this, evenly spaced ones are read
     path: str | None = None
 
+    @property
+    def captions(self) -> int:
+        return 0 if self.path is not None else self.max_captions
+
     def load(self, captions: Iterable[str] | None, folder: Path) -> Tokenizer:
         """The tokenizer: from `path`; else from `folder`, if it was trained before on these captions; else trained now.
 
@@ -87,12 +85,12 @@ class SentencePiece:
         if self.path is not None:
             if not Path(self.path).is_file():
                 raise FileNotFoundError(f"SentencePiece(path={self.path!r}): there is no such file")
-            return self.check(Tokenizer(Path(self.path).read_bytes()))
+            return self.check(PieceTokenizer(Path(self.path).read_bytes()))
         lines = [caption for caption in captions or () if caption.strip() and _is_text(caption)]
         file = folder / f"{self.name}-{self._key(lines)}.model"
         if not file.is_file():
-            _write(file, self.train(lines))
-        return self.check(Tokenizer(file.read_bytes()))
+            write(file, self.train(lines))
+        return self.check(PieceTokenizer(file.read_bytes()))
 
     def train(self, captions: list[str]) -> bytes:
         """Trains a model, a pure function of the captions and the fields. Raises ValueError where that can't be."""
@@ -122,15 +120,6 @@ class SentencePiece:
             ) from error
         return model.getvalue()
 
-    def check(self, tokenizer: Tokenizer) -> Tokenizer:
-        """Gives `tokenizer` back. Raises ValueError where it has more pieces than `vocab_size`."""
-        if tokenizer.vocab_size > self.vocab_size:
-            raise ValueError(
-                f"the tokenizer has {tokenizer.vocab_size} pieces, and SentencePiece(vocab_size={self.vocab_size}) has "
-                f"room for fewer: set vocab_size, and the text tower's, to {tokenizer.vocab_size} or more"
-            )
-        return tokenizer
-
     def _key(self, captions: list[str]) -> str:
         # The path of a file says nothing about what is in it: the name is the hash of all that decides the model.
         settings = {name: value for name, value in asdict(self).items() if name not in ("name", "path")}
@@ -149,25 +138,37 @@ def _is_text(caption: str) -> bool:
     return True
 
 
+_KINDS: tuple[type[Tokenizer], ...] = (PieceTokenizer, SubwordTokenizer)
+
+
+def to_files(tokenizers: Mapping[str, Tokenizer]) -> dict[str, bytes]:
+    """Each modality's model by the name of the file that keeps it: `text.model` is SentencePiece's, `text.json` not."""
+    return {f"{modality}{tokenizer.SUFFIX}": tokenizer.model for modality, tokenizer in tokenizers.items()}
+
+
+def from_files(files: Mapping[str, bytes]) -> dict[str, Tokenizer]:
+    """The tokenizers of `to_files`, by modality.
+
+    Raises ValueError where a file isn't what its name says, or a modality has two.
+    """
+    tokenizers: dict[str, Tokenizer] = {}
+    for name, model in sorted(files.items()):
+        modality, suffix = os.path.splitext(name)
+        if modality in tokenizers:
+            raise ValueError(f"{modality!r} has two tokenizers, {name} and another one: take one of the files away")
+        for kind in _KINDS:
+            if kind.SUFFIX == suffix:
+                tokenizers[modality] = kind(model)
+    return tokenizers
+
+
 def save_tokenizers(tokenizers: Mapping[str, Tokenizer], folder: str | os.PathLike[str]) -> None:
-    """Writes each modality's model as `<folder>/<modality>.model`."""
-    for modality, tokenizer in tokenizers.items():
-        _write(Path(folder) / f"{modality}.model", tokenizer.model)
+    """Writes each modality's model as `<folder>/<modality>.model`, or `.json`."""
+    for name, model in to_files(tokenizers).items():
+        write(Path(folder) / name, model)
 
 
 def load_tokenizers(folder: str | os.PathLike[str]) -> dict[str, Tokenizer]:
     """What `save_tokenizers` wrote into the folder, by modality; empty where there is nothing."""
-    return {file.stem: Tokenizer(file.read_bytes()) for file in sorted(Path(folder).glob("*.model"))}
-
-
-def _write(file: Path, content: bytes) -> None:
-    """All or nothing, also with two processes at once: each writes a file of its own, the last rename stays."""
-    file.parent.mkdir(parents=True, exist_ok=True)
-    handle, part = tempfile.mkstemp(dir=file.parent, prefix=file.name)
-    try:
-        with os.fdopen(handle, "wb") as stream:
-            stream.write(content)
-        os.replace(part, file)
-    except BaseException:
-        Path(part).unlink(missing_ok=True)
-        raise
+    files = [file for kind in _KINDS for file in Path(folder).glob(f"*{kind.SUFFIX}")]
+    return from_files({file.name: file.read_bytes() for file in files})

@@ -1,0 +1,97 @@
+"""What a tokenizer is, and what an experiment says of one; `tokenizers.py` and `subwords.py` hold the kinds."""
+
+import os
+import tempfile
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any, ClassVar
+
+
+class Tokenizer:
+    """A model that cuts texts into pieces, ready to use. It travels to worker processes as its bytes.
+
+    model: the file that it comes from, and is kept as: `<modality><SUFFIX>`.
+    vocab_size: one more than the largest id.
+    pad, bos, eos: the ids that fill up, begin and end a text; None where the model has none.
+    """
+
+    SUFFIX: ClassVar[str]
+
+    model: bytes
+    vocab_size: int
+    pad: int | None
+    bos: int | None
+    eos: int | None
+
+    def __init__(self, model: bytes):
+        """Raises ValueError where `model` isn't one of this kind."""
+        raise NotImplementedError(f"{type(self).__name__} is what tokenizers have in common, none by itself")
+
+    def encode(self, text: str) -> list[int]:
+        """The ids of the text's pieces, without bos and eos. Raises UnicodeError where the text isn't Unicode."""
+        raise NotImplementedError
+
+    def decode(self, ids: Iterable[int]) -> str:
+        """The text of the ids; special ones stand for nothing."""
+        raise NotImplementedError
+
+    def segmentations(self, text: str, best: int) -> list[list[int]]:
+        """The `best` likeliest ways to cut the text into pieces, or as many as there are.
+
+        Raises ValueError where the model isn't a unigram model: others know one way only.
+        """
+        del text, best
+        raise ValueError(
+            "this tokenizer knows one way to cut a text: several take a SentencePiece with model_type='unigram'"
+        )
+
+    def __eq__(self, other: object) -> bool:
+        return type(self) is type(other) and isinstance(other, Tokenizer) and self.model == other.model
+
+    def __hash__(self) -> int:
+        return hash(self.model)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), (self.model,)
+
+
+class TokenizerSpec:
+    """What an experiment says of a tokenizer: which one, and for how many pieces the text tower has room."""
+
+    vocab_size: int
+
+    @property
+    def captions(self) -> int:
+        """How many of the training captions `load` wants to read; 0 where it needs none."""
+        return 0
+
+    def load(self, captions: Iterable[str] | None, folder: Path) -> Tokenizer:
+        """The tokenizer, where neither a checkpoint nor an exported folder keeps it already.
+
+        captions: of the training split; None where `captions` is 0.
+        folder: where tokenizers are kept that were made from captions.
+        """
+        raise NotImplementedError
+
+    def check(self, tokenizer: Tokenizer) -> Tokenizer:
+        """Gives `tokenizer` back. Raises ValueError where it has more pieces than `vocab_size`."""
+        if tokenizer.vocab_size > self.vocab_size:
+            kind = type(self).__name__
+            raise ValueError(
+                f"the tokenizer has {tokenizer.vocab_size} pieces, and {kind}(vocab_size={self.vocab_size}) has "
+                f"room for fewer: set vocab_size, and the text tower's, to {tokenizer.vocab_size} or more"
+            )
+        return tokenizer
+
+
+def write(file: Path, content: bytes) -> None:
+    """All or nothing, also with two processes at once: each writes a file of its own, the last rename stays."""
+    file.parent.mkdir(parents=True, exist_ok=True)
+    handle, part = tempfile.mkstemp(dir=file.parent, prefix=file.name)
+    try:
+        with os.fdopen(handle, "wb") as stream:
+            stream.write(content)
+        os.replace(part, file)
+    except BaseException:
+        Path(part).unlink(missing_ok=True)
+        raise
