@@ -56,6 +56,7 @@ _ALLOWED_BY_MODULE = {
         "RandomFlip",
         "RandomResizedCrop",
         "Resize",
+        "ResizeLonger",
         "ResizeShorter",
     ),
     "mmjax.data.waveforms": (

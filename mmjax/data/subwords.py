@@ -1,4 +1,4 @@
-"""Tokenizers in the `tokenizer.json` format of the `tokenizers` library: CLIP's byte-level BPE, BERT's WordPiece, others.
+"""Tokenizers in the `tokenizer.json` format of the `tokenizers` library: CLIP's byte-level BPE, BERT's WordPiece, ...
 
 They are other projects': none is trained here. `tokenizer_json.py` makes the file where a project ships its vocabulary
 in another form. Reading one runs no code: it is JSON that the library's parser reads.

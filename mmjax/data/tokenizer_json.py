@@ -36,7 +36,7 @@ def tokenizer_json(path: Path) -> bytes:
             if (path / name).is_file():
                 return tokenizer_json(path / name)
         raise UserError(f"{path} has no tokenizer.json, vocab.json or vocab.txt, of which one holds the vocabulary")
-    options = _options(path.parent)
+    options = options_of(path.parent)
     if path.name.endswith(".gz"):
         return written(open_clip_bpe(path))
     if path.suffix == ".txt":
@@ -58,11 +58,11 @@ def clip_bpe(vocab: Mapping[str, int], merges: Sequence[str], options: Mapping[s
     version. options: of `tokenizer_config.json`.
     """
     options = options or {}
-    begin, end = (_name(options.get(key)) or of for key, of in (("bos_token", CLIP_BEGIN), ("eos_token", CLIP_END)))
+    begin, end = (name_of(options.get(key)) or of for key, of in (("bos_token", CLIP_BEGIN), ("eos_token", CLIP_END)))
     merges = [merge for i, merge in enumerate(merges) if merge and not (i == 0 and merge.startswith("#version"))]
     spaces = {"type": "Replace", "pattern": {"Regex": r"\s+"}, "content": " "}
     normalizer = {"type": "Sequence", "normalizers": [{"type": "NFC"}, spaces, {"type": "Lowercase"}]}
-    pad = _name(options.get("pad_token")) or end
+    pad = name_of(options.get("pad_token")) or end
     return _bpe(vocab, merges, (begin, end, pad), CLIP_WORDS, normalizer)
 
 
@@ -86,7 +86,7 @@ def word_piece(vocab: Sequence[str], options: Mapping[str, Any] | None = None) -
     options = options or {}
     ids = {piece: i for i, piece in enumerate(vocab) if piece or i < len(vocab) - 1}  # a last empty line is none
     defaults = {"pad": "[PAD]", "unk": "[UNK]", "cls": "[CLS]", "sep": "[SEP]", "mask": "[MASK]"}
-    names = {kind: _name(options.get(f"{kind}_token")) or name for kind, name in defaults.items()}
+    names = {kind: name_of(options.get(f"{kind}_token")) or name for kind, name in defaults.items()}
     model = {
         "type": "WordPiece",
         "unk_token": names["unk"],
@@ -172,13 +172,19 @@ def _with_options(model: bytes, options: Mapping[str, Any]) -> bytes:
     except (ValueError, KeyError, TypeError) as error:
         raise UserError(f"this is no tokenizer.json: {type(error).__name__} {error}") from error
     changed = dict(settings)
-    pad = _name(options.get("pad_token"))
+    pad = name_of(options.get("pad_token"))
     if settings.get("padding") is None and pad is not None:
         known = {added["content"]: added["id"] for added in settings.get("added_tokens") or ()}
         pieces = vocab if isinstance(vocab, dict) else {piece: i for i, (piece, *_) in enumerate(vocab)}
         changed["padding"] = _padding(pad, _id({**pieces, **known}, pad))
-    if (settings.get("normalizer") or {}).get("type") == "BertNormalizer" and options:
-        changed["normalizer"] = _bert_normalizer(options, settings["normalizer"])
+    normalizer = settings.get("normalizer")
+    if (normalizer or {}).get("type") == "BertNormalizer" and options:
+        changed["normalizer"] = _bert_normalizer(options, normalizer)
+    if lowers(options) and "Lowercase" not in json.dumps(normalizer):  # SigLIP 2's file is Gemma's, which doesn't
+        changed["normalizer"] = {
+            "type": "Sequence",
+            "normalizers": [{"type": "Lowercase"}, *([normalizer] * bool(normalizer))],
+        }
     return model if changed == settings else written(changed)
 
 
@@ -194,7 +200,13 @@ def _bert_normalizer(options: Mapping[str, Any], stands: Mapping[str, Any] | Non
     }
 
 
-def _options(folder: Path) -> dict[str, Any]:
+def lowers(options: Mapping[str, Any]) -> bool:
+    """Whether a `tokenizer_config.json` is of SigLIP 2: Gemma's tokenizer, but lower-cased."""
+    kind = str(options.get("tokenizer_class") or "").removesuffix("Fast")
+    return kind == "Siglip2Tokenizer" or (kind == "GemmaTokenizer" and bool(options.get("do_lower_case")))
+
+
+def options_of(folder: Path) -> dict[str, Any]:
     """What `tokenizer_config.json` says, and `special_tokens_map.json` where it says nothing."""
     found: dict[str, Any] = {}
     for name in ("tokenizer_config.json", "special_tokens_map.json"):
@@ -203,7 +215,7 @@ def _options(folder: Path) -> dict[str, Any]:
     return found
 
 
-def _name(token: Any) -> str | None:
+def name_of(token: Any) -> str | None:
     """A special piece's name: written as a string, or as a dict with its `content`."""
     return token.get("content") if isinstance(token, dict) else token
 

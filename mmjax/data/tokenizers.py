@@ -54,6 +54,11 @@ class PieceTokenizer(Tokenizer):
     def decode(self, ids: Iterable[int]) -> str:
         return self._processor.decode([int(i) for i in ids if not self._is_special(int(i))])
 
+    def id_of(self, piece: str) -> int | None:
+        """The id of a piece, such as `</s>`; None where there is none."""
+        id = self._processor.piece_to_id(piece)
+        return id if self._processor.id_to_piece(id) == piece else None
+
     def _is_special(self, i: int) -> bool:
         return self._processor.is_control(i) or self._processor.is_unknown(i)
 
@@ -63,7 +68,8 @@ class SentencePiece(TokenizerSpec):
     """What tokenizer to have: trained from the training captions on first use, or the one in the file `path`.
 
     `vocab_size` is what the text tower's table has room for. Where the captions don't hold as many pieces, the model is
-    smaller, which does no harm. `name` only names the file under `<data_dir>/tokenizers`.
+    smaller, which does no harm. `name` only names the file under `<data_dir>/tokenizers`. A workdir and an exported
+    folder keep the model, and take it from there: an empty `path` says that they always do.
     """
 
     vocab_size: int = 2048
@@ -83,6 +89,11 @@ class SentencePiece(TokenizerSpec):
         Raises FileNotFoundError for a missing `path`, ValueError where the model doesn't fit `vocab_size`.
         """
         if self.path is not None:
+            if not self.path:
+                raise ValueError(
+                    f"{self} takes its model from the tokenizers of a workdir or an exported folder, and there is "
+                    "none: give the path of a SentencePiece model"
+                )
             if not Path(self.path).is_file():
                 raise FileNotFoundError(f"SentencePiece(path={self.path!r}): there is no such file")
             return self.check(PieceTokenizer(Path(self.path).read_bytes()))
@@ -157,7 +168,7 @@ def from_files(files: Mapping[str, bytes]) -> dict[str, Tokenizer]:
         if modality in tokenizers:
             raise ValueError(f"{modality!r} has two tokenizers, {name} and another one: take one of the files away")
         for kind in _KINDS:
-            if kind.SUFFIX == suffix:
+            if suffix == kind.SUFFIX:
                 tokenizers[modality] = kind(model)
     return tokenizers
 

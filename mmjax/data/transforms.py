@@ -84,14 +84,15 @@ class Transform:
 
 @dataclass(frozen=True)
 class Decode(Transform):
-    """Encoded bytes (anything PIL reads), a PIL image or a uint8 array -> RGB uint8 `[H, W, 3]`.
+    """Encoded bytes (anything PIL reads), a PIL image or a uint8 or uint16 array -> RGB uint8 `[H, W, 3]`.
 
-    What is transparent becomes `background`, 0 to 255 a channel. A picture whose header says that it has more than
-    `most_pixels` isn't unpacked (a file of some kilobytes can hold gigabytes); the default is PIL's own bound, a
-    quarter of a gigabyte.
+    What is transparent becomes `background`, 0 to 255 a channel; None leaves the colour that stands under the
+    transparency, as OpenAI's CLIP, open_clip and torchvision do. Grey levels of 16 bits are scaled to 8. A picture
+    whose header says that it has more than `most_pixels` isn't unpacked (a file of some kilobytes can hold gigabytes);
+    the default is PIL's own bound, a quarter of a gigabyte.
     """
 
-    background: tuple[int, int, int] = WHITE
+    background: tuple[int, int, int] | None = WHITE
     most_pixels: int = 89_478_485
 
     def __call__(self, value: Any, rng: Rng) -> Picture:
@@ -105,7 +106,14 @@ class Decode(Transform):
                     "too_large",
                 )
             if not isinstance(picture, Image.Image):
-                picture = Image.fromarray(np.asarray(picture))
+                picture = np.asarray(picture)
+                if picture.dtype not in (np.uint8, np.uint16, bool):  # 1.0 or 255 may be white: nothing says which
+                    raise BadExample(f"a picture is an array of uint8 or uint16, not {picture.dtype}", "undecodable")
+                picture = Image.fromarray(picture)
+            if picture.mode == "I" or picture.mode.startswith("I;16"):
+                picture = _in_8_bits(picture)
+            if self.background is None:
+                return np.asarray(picture.convert("RGB"))
             if picture.mode in ("RGBA", "LA", "PA", "La", "RGBa") or "transparency" in picture.info:
                 picture = picture.convert("RGBA")
                 opaque = Image.new("RGBA", picture.size, (*self.background, 255))
@@ -140,7 +148,10 @@ class Resize(Transform):
 
 @dataclass(frozen=True)
 class ResizeShorter(Transform):
-    """Scales so that the shorter side has `size` pixels (as CLIP does; `CenterCrop` or a random crop follows)."""
+    """Scales so that the shorter side has `size` pixels (as CLIP does; `CenterCrop` or a random crop follows).
+
+    The longer side is rounded down, as torchvision and Hugging Face do.
+    """
 
     size: int
     method: Method = "bicubic"
@@ -148,8 +159,28 @@ class ResizeShorter(Transform):
     def __call__(self, value: Picture, rng: Rng) -> Picture:
         del rng
         height, width = value.shape[:2]
-        scale = self.size / min(height, width)
-        return _resized(value, max(self.size, round(height * scale)), max(self.size, round(width * scale)), self.method)
+        short = min(height, width)
+        return _resized(value, self.size * height // short, self.size * width // short, self.method)
+
+    def spec(self, before: Spec | None) -> None:
+        return None
+
+
+@dataclass(frozen=True)
+class ResizeLonger(Transform):
+    """Scales so that the longer side has `size` pixels; the shorter one is rounded (open_clip's resize_mode "longest").
+
+    `CenterCrop(size, fill=...)` follows, which fills what is missing.
+    """
+
+    size: int
+    method: Method = "bicubic"
+
+    def __call__(self, value: Picture, rng: Rng) -> Picture:
+        del rng
+        height, width = value.shape[:2]
+        ratio = max(height, width) / self.size  # in open_clip's order, for the same roundings
+        return _resized(value, max(1, round(height / ratio)), max(1, round(width / ratio)), self.method)
 
     def spec(self, before: Spec | None) -> None:
         return None
@@ -157,20 +188,40 @@ class ResizeShorter(Transform):
 
 @dataclass(frozen=True)
 class CenterCrop(Transform):
-    """The middle `size` × `size` pixels."""
+    """The middle `size` × `size` pixels.
+
+    Where the middle falls between two pixels the projects differ: `middle` "down" starts at the pixel before, as
+    Hugging Face does (its image processors without torch), "even" at the one with an even number, as torchvision and
+    open_clip do. What a smaller picture lacks is `fill`; None means that it can't be used.
+    """
 
     size: int
+    middle: Literal["down", "even"] = "down"
+    fill: tuple[int, int, int] | None = None
 
     def __call__(self, value: Picture, rng: Rng) -> Picture:
         del rng
         height, width = value.shape[:2]
-        if min(height, width) < self.size:
+        lacks = min(height, width) < self.size
+        if lacks and self.fill is None:
             raise BadExample(
                 f"a picture of {height}×{width} is smaller than CenterCrop({self.size}): put ResizeShorter before it",
                 "unfit",
             )
-        top, left = (height - self.size) // 2, (width - self.size) // 2
-        return value[top : top + self.size, left : left + self.size]
+        top, left = self._start(height), self._start(width)
+        if not lacks:
+            return value[top : top + self.size, left : left + self.size]
+        result = np.full((self.size, self.size, 3), self.fill, np.uint8)
+        rows, columns = (slice(max(0, -start), max(0, -start) + side) for start, side in ((top, height), (left, width)))
+        result[rows, columns] = value[max(0, top) : max(0, top) + self.size, max(0, left) : max(0, left) + self.size]
+        return result
+
+    def _start(self, side: int) -> int:
+        """Where the crop starts on a side; below 0 it is so far before the picture."""
+        if self.middle == "down":
+            return (side - self.size) // 2
+        # torchvision rounds the place of a crop, half to even, but pads the smaller half first.
+        return round((side - self.size) / 2) if side >= self.size else -((self.size - side) // 2)
 
     def spec(self, before: Spec | None) -> Spec:
         return _picture(self.size)
@@ -291,6 +342,16 @@ def prefix_mask(length: int, real: int) -> Bool[np.ndarray, " length"]:
 
 def _picture(size: int) -> Spec:
     return Spec((size, size, 3), "uint8")
+
+
+def _in_8_bits(picture: Image.Image) -> Image.Image:
+    """A grey picture of 16 bits as one of 8: PIL's own conversion makes all levels above 255 white."""
+    levels = np.asarray(picture).clip(0, 65_535)
+    grey = Image.fromarray(np.round(levels / 257).astype(np.uint8))
+    transparent = picture.info.get("transparency")  # a grey level, of 16 bits
+    if transparent is not None:
+        grey.putalpha(Image.fromarray(np.where(levels == transparent, 0, 255).astype(np.uint8)))
+    return grey
 
 
 def _resized(value: Picture, height: int, width: int, method: str) -> Picture:

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from mmjax.data.captions import Lowercase, PickCaption, RandomTokenize, Tokenize
-from mmjax.data.tokenizers import BOS, EOS, PAD, SentencePiece, Tokenizer
+from mmjax.data.tokenizers import BOS, EOS, PAD, PieceTokenizer, SentencePiece
 from mmjax.data.transforms import BadExample
 from tests.data.conftest import kind_of
 
@@ -31,9 +31,9 @@ def test_lowercase_also_joins_white_space():
 
 
 @pytest.fixture(scope="module")
-def tokenizer() -> Tokenizer:
+def tokenizer() -> PieceTokenizer:
     words = [f"{a} {b}" for a in ("red", "green", "blue") for b in ("cat", "dog", "house")]
-    return Tokenizer(SentencePiece(vocab_size=100, model_type="word").train(words))
+    return PieceTokenizer(SentencePiece(vocab_size=100, model_type="word").train(words))
 
 
 def test_tokenize_pads_and_a_long_caption_keeps_its_end(tokenizer):
@@ -54,7 +54,7 @@ def test_tokenize_pads_and_a_long_caption_keeps_its_end(tokenizer):
 def test_random_tokenize_cuts_a_caption_in_many_ways_and_in_evaluation_in_the_likeliest(tokenizer):
     with pytest.raises(ValueError, match="model_type='unigram'"):
         RandomTokenize(tokenizer, 12)("green fox", np.random.default_rng(0))
-    tokenizer = Tokenizer(SentencePiece(30).train(["green fox", "green ox", "red fox", "grey greed", "reed box"]))
+    tokenizer = PieceTokenizer(SentencePiece(30).train(["green fox", "green ox", "red fox", "grey greed", "reed box"]))
     sampled, plain = RandomTokenize(tokenizer, 12, best=4), Tokenize(tokenizer, 12)
     assert sampled.random
     seen = set()

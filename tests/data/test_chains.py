@@ -6,7 +6,7 @@ import pytest
 from mmjax.data.captions import Lowercase, PickCaption, Tokenize
 from mmjax.data.chains import Chains, captions, chain_specs, evaluation, identity, row_spec
 from mmjax.data.sources import File
-from mmjax.data.tokenizers import SentencePiece, Tokenizer
+from mmjax.data.tokenizers import PieceTokenizer, SentencePiece
 from mmjax.data.transforms import Decode, RandomAffine, RandomFlip, Resize, ResizeShorter, Spec, Transform
 from mmjax.data.waveforms import CropOrPad, DecodeAudio, PickUtterance
 from mmjax.kinds import KINDS
@@ -28,7 +28,7 @@ RECORD = {
 
 @pytest.fixture(scope="module")
 def chains() -> Chains:
-    return Chains(TRANSFORMS, {"text": Tokenizer(WORDS.train(["red cat", "blue dog"]))})
+    return Chains(TRANSFORMS, {"text": PieceTokenizer(WORDS.train(["red cat", "blue dog"]))})
 
 
 def test_a_chain_says_what_it_ends_in():
@@ -126,7 +126,7 @@ def test_a_tokenizer_must_have_its_model_and_fit():
         Chains(TRANSFORMS)
     small = Tokenize(SentencePiece(6), 4)
     with pytest.raises(ValueError, match="vocab_size=6"):
-        Chains({"text": (small,)}, {"text": Tokenizer(WORDS.train(["red cat", "blue dog"]))})
+        Chains({"text": (small,)}, {"text": PieceTokenizer(WORDS.train(["red cat", "blue dog"]))})
 
 
 def test_ids_depend_on_source_and_record_alone():

@@ -10,8 +10,8 @@ from mmjax.data.tokenizers import (
     MASK,
     PAD,
     UNKNOWN,
+    PieceTokenizer,
     SentencePiece,
-    Tokenizer,
     load_tokenizers,
     save_tokenizers,
 )
@@ -23,7 +23,7 @@ CAPTIONS = [
 
 @pytest.mark.parametrize("model_type", ["unigram", "bpe", "word"])
 def test_special_ids_are_the_same_for_every_model(model_type):
-    tokenizer = Tokenizer(SentencePiece(60, model_type=model_type).train(CAPTIONS))
+    tokenizer = PieceTokenizer(SentencePiece(60, model_type=model_type).train(CAPTIONS))
     assert (PAD, BOS, EOS, UNKNOWN, MASK) == (0, 1, 2, 3, 4)
     assert (tokenizer.pad, tokenizer.bos, tokenizer.eos) == (PAD, BOS, EOS)
     ids = tokenizer.encode("red cat [MASK] six")
@@ -57,7 +57,7 @@ def test_two_processes_at_once_leave_one_good_file(tmp_path):
 
 
 def test_a_vocabulary_larger_than_the_captions_is_no_error_a_smaller_one_is():
-    assert Tokenizer(SentencePiece(5000).train(CAPTIONS)).vocab_size < 100
+    assert PieceTokenizer(SentencePiece(5000).train(CAPTIONS)).vocab_size < 100
     with pytest.raises(ValueError, match=r"vocab_size=8, .* can't be trained on the 18 captions"):
         SentencePiece(8).train(CAPTIONS)
     with pytest.raises(ValueError, match="no captions to train the tokenizer 'toy' on"):
@@ -79,7 +79,7 @@ def test_a_model_from_a_file(tmp_path):
 
 
 def test_tokenizers_travel_to_other_processes_and_workdirs(tmp_path):
-    tokenizer = Tokenizer(SentencePiece(40).train(CAPTIONS))
+    tokenizer = PieceTokenizer(SentencePiece(40).train(CAPTIONS))
     assert pickle.loads(pickle.dumps(tokenizer)).encode("red cat") == tokenizer.encode("red cat")
     save_tokenizers({"text": tokenizer}, tmp_path / "tokenizers")
     assert load_tokenizers(tmp_path / "tokenizers") == {"text": tokenizer}

@@ -8,7 +8,7 @@ from flax.traverse_util import flatten_dict
 
 from mmjax.data.captions import Tokenize
 from mmjax.data.pipeline import Mixture
-from mmjax.data.tokenizers import SentencePiece, Tokenizer
+from mmjax.data.tokenizers import PieceTokenizer, SentencePiece
 from mmjax.data.transforms import Decode, Resize
 from mmjax.errors import UserError
 from mmjax.experiment import Experiment, build, diff
@@ -46,7 +46,7 @@ def model():
     rng = np.random.default_rng(0)
     shapes = bundles.variables_of(build(config()))
     variables = jax.tree.map(lambda leaf: rng.standard_normal(leaf.shape).astype(np.float32), shapes)
-    tokenizer = Tokenizer(SentencePiece(64).train(["a red disc", "a blue bar", "the green cross"]))
+    tokenizer = PieceTokenizer(SentencePiece(64).train(["a red disc", "a blue bar", "the green cross"]))
     return Bundle(config(), variables, {"text": tokenizer}, "test")
 
 

@@ -1,0 +1,152 @@
+"""Small vocabularies in the forms that other projects ship theirs in, and texts that are hard to cut."""
+
+import gzip
+import io
+import json
+from pathlib import Path
+
+import sentencepiece
+
+from mmjax.data.tokenizer_json import open_clip_bpe
+
+WORDS = "a photo of the cat don't we've it's café naïve 日本 2024 😀 snake_case wide hello world".split()
+
+TEXTS = [
+    "",
+    " ",
+    "a photo of the cat",
+    "A  PHOTO\tof\nthe Cat ",
+    "don't I'LL we've it's ''s 'S 'ſ",
+    "naïve café e\u0301clair Å\u030a",
+    "ΟΔΟΣ Σ İstanbul ŸÉ ß ẞ Kω",
+    "1234567890 12.5% $3,000 ½ ² Ⅷ",
+    "東京タワー 日本語 中文字符 한국어 텍스트",
+    "مرحبا بالعالم हिन्दी में",
+    "😀👍🏽 👨‍👩‍👧‍👦 🇩🇪",
+    "&lt;b&gt;bold&lt;/b&gt; &amp;amp; &eacute; e&#769;",
+    "<html> &amp; e&#769; <br>",
+    "\x00\x01ctrl\x07\x1b[0m",
+    "a\u200bb\ufeffc\u00ad",
+    "“curly” ‘quotes’ – dash — …",
+    "Ã©tÃ© mojibake Â£",
+    "snake_case_name and-kebab !!!???...###",
+    "http://ex.com/a?b=c&d=e",
+    "\u2028line\u2029par\x85nel\x1cfs \u00a0nbsp\u3000wide ",
+    "▁under▁ ▁",
+    "ａｂｃ１２３ ﬁ ǅ Ⓐ ⓐ",
+    "\ue000private \U000e0041tag",
+    "x" * 300,
+    "a" * 101,
+    "photo cat " * 100,
+]
+NAMED = ["<|endoftext|> x <|startoftext|>", "[CLS] a [MASK] b [SEP]", "<end_of_text> y <start_of_text>"]
+
+
+def write_open_clip(folder: Path) -> Path:
+    """A file like open_clip's `bpe_simple_vocab_16e6.txt.gz`: a line that isn't read, then a merge a line."""
+    letters = _letters()
+    merges: dict[tuple[str, str], None] = {}
+    for word in WORDS:
+        left, *others = (letters[byte] for byte in word.encode())
+        for i, letter in enumerate(others):
+            right = letter + "</w>" * (i == len(others) - 1)
+            merges[left, right] = None
+            left += right
+    file = folder / "bpe_small.txt.gz"
+    lines = ["#version: small", *(" ".join(merge) for merge in merges)]
+    file.write_bytes(gzip.compress("\n".join(lines).encode(), mtime=0))
+    return file
+
+
+def write_clip(folder: Path) -> Path:
+    """The same as Hugging Face has it: `vocab.json` and `merges.txt`."""
+    model = open_clip_bpe(write_open_clip(folder))["model"]
+    names = {"<start_of_text>": "<|startoftext|>", "<end_of_text>": "<|endoftext|>"}
+    vocab = {names.get(piece, piece): i for piece, i in model["vocab"].items()}
+    (folder / "vocab.json").write_text(json.dumps(vocab))
+    merges = ["#version: 0.2", *(" ".join(merge) for merge in model["merges"])]
+    (folder / "merges.txt").write_text("\n".join(merges) + "\n", encoding="utf-8")
+    return folder
+
+
+def write_bert(folder: Path, **options: bool) -> Path:
+    """`vocab.txt` and `tokenizer_config.json`, with some of the accented and capital letters."""
+    letters = "abcdefghijklmnopqrstuvwxyzABCé0123456789'.,!?_-&;日本語中"
+    pieces = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *letters, *(f"##{letter}" for letter in letters)]
+    pieces += ["photo", "cat", "the", "##oto", "cafe", "café", "naive", "Cat"]
+    (folder / "vocab.txt").write_text("\n".join(pieces) + "\n", encoding="utf-8")
+    config = {"tokenizer_class": "BertTokenizer", "model_max_length": 40, **options}
+    (folder / "tokenizer_config.json").write_text(json.dumps(config))
+    return folder
+
+
+def write_siglip(folder: Path) -> Path:
+    """`spiece.model` with T5's ids: pad 0, eos 1, unk 2, and no bos."""
+    model = io.BytesIO()
+    texts = [text for text in TEXTS if text.strip() and "\x00" not in text] + WORDS
+    sentencepiece.SentencePieceTrainer.train(
+        sentence_iterator=iter(texts * 3),
+        model_writer=model,
+        vocab_size=220,
+        pad_id=0,
+        eos_id=1,
+        unk_id=2,
+        bos_id=-1,
+        character_coverage=0.99,
+        hard_vocab_limit=False,
+        minloglevel=2,
+    )
+    (folder / "spiece.model").write_bytes(model.getvalue())
+    (folder / "tokenizer_config.json").write_text(json.dumps({"tokenizer_class": "SiglipTokenizer"}))
+    return folder
+
+
+def write_gemma(folder: Path) -> Path:
+    """`tokenizer.json` as SigLIP 2's: a BPE of characters with bytes to fall back on, ended by <eos>, padded with 0."""
+    special = ["<pad>", "<eos>", "<bos>", "<unk>", "<mask>"]
+    pieces = [*special, *(f"<0x{byte:02X}>" for byte in range(256)), *"▁abcdefghijklmnopqrstuvwxyzéσς日", "ph", "pho", "ca", "cat"]
+    flags = {"single_word": False, "lstrip": False, "rstrip": False, "normalized": False, "special": True}
+    settings = {
+        "version": "1.0",
+        "truncation": None,
+        "padding": None,
+        "added_tokens": [{"id": i, "content": name, **flags} for i, name in enumerate(special)],
+        "normalizer": {"type": "Replace", "pattern": {"String": " "}, "content": "▁"},
+        "pre_tokenizer": {"type": "Split", "pattern": {"String": " "}, "behavior": "MergedWithPrevious", "invert": False},
+        "post_processor": {
+            "type": "TemplateProcessing",
+            "single": [{"Sequence": {"id": "A", "type_id": 0}}, {"SpecialToken": {"id": "<eos>", "type_id": 0}}],
+            "pair": [{"Sequence": {"id": "A", "type_id": 0}}, {"Sequence": {"id": "B", "type_id": 0}}],
+            "special_tokens": {"<eos>": {"id": "<eos>", "ids": [1], "tokens": ["<eos>"]}},
+        },
+        "decoder": {
+            "type": "Sequence",
+            "decoders": [
+                {"type": "Replace", "pattern": {"String": "▁"}, "content": " "},
+                {"type": "ByteFallback"},
+                {"type": "Fuse"},
+            ],
+        },
+        "model": {
+            "type": "BPE",
+            "dropout": None,
+            "unk_token": "<unk>",
+            "continuing_subword_prefix": None,
+            "end_of_word_suffix": None,
+            "fuse_unk": True,
+            "byte_fallback": True,
+            "vocab": {piece: i for i, piece in enumerate(pieces)},
+            "merges": [["p", "h"], ["ph", "o"], ["c", "a"], ["ca", "t"]],
+        },
+    }
+    (folder / "tokenizer.json").write_text(json.dumps(settings))
+    config = {"tokenizer_class": "Siglip2Tokenizer", "model_max_length": 64, "padding_side": "right", "pad_token": "<pad>"}
+    (folder / "tokenizer_config.json").write_text(json.dumps(config))
+    return folder
+
+
+def _letters() -> dict[int, str]:
+    """The letter that stands for each byte in a byte-level BPE."""
+    plain = [byte for byte in range(256) if chr(byte).isprintable() and byte not in (32, 160, 173)]
+    others = [byte for byte in range(256) if byte not in plain]
+    return {**{byte: chr(byte) for byte in plain}, **{byte: chr(256 + i) for i, byte in enumerate(others)}}
