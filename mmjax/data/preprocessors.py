@@ -130,8 +130,9 @@ def from_open_clip(config: Mapping[str, Any], size: int = 224) -> Preprocessing:
 
     size: the model's `image_size`, which a config without a size means.
 
-    Equal byte for byte to its evaluation transform of an RGB or grey picture. A palette it resizes before it looks up
-    the colours, with nearest neighbours, and a transparent picture with its alpha: here the picture becomes RGB first.
+    Equal byte for byte to its evaluation transform of an RGB or grey picture. Others become RGB first here, as in its
+    training; its evaluation resizes a palette before it looks up the colours (with nearest neighbours), and CMYK and
+    transparent pictures as they are.
 
     Raises:
         UserError: it asks for what our transforms don't do.

@@ -5,6 +5,7 @@ python -m tests.benchmarks.step_sides SIDE SIZE. Answers are lines that begin wi
 """
 
 import contextlib
+import functools
 import json
 import resource
 import sys
@@ -269,6 +270,7 @@ def in_torch(size: Size, model: Any, loss_of: Callable[[Any, Any, Any], Any], co
     return Made(step, parameters, torch.cuda.max_memory_allocated if gpu else most_memory)
 
 
+@functools.cache  # a second library would take the place of the first, whose definitions end with it
 def allow_any_torchvision() -> None:
     """Lets torchvision be imported beside a torch that it wasn't built for; its compiled operators aren't used here."""
     import torch  # pyright: ignore[reportMissingImports]

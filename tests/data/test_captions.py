@@ -1,9 +1,22 @@
+import io
+import sys
+
 import numpy as np
 import pytest
+import sentencepiece
 
-from mmjax.data.captions import Lowercase, PickCaption, RandomTokenize, Tokenize
+from mmjax.data.captions import (
+    Canonicalize,
+    CleanText,
+    Lowercase,
+    PickCaption,
+    RandomTokenize,
+    Tokenize,
+    keep_empty,
+)
 from mmjax.data.tokenizers import BOS, EOS, PAD, PieceTokenizer, SentencePiece
-from mmjax.data.transforms import BadExample
+from mmjax.data.transforms import BadExample, Masked
+from mmjax.errors import UserError
 from tests.data.conftest import kind_of
 
 
@@ -21,13 +34,33 @@ def test_pick_caption_takes_strings_lists_and_languages():
 
 @pytest.mark.parametrize("value", [b"\xff\xfe", 3.0, float("nan")])
 def test_what_is_no_text_is_a_bad_caption(value, tokenizer):
-    for transform in (PickCaption(), Lowercase(), Tokenize(tokenizer, 4)):
+    texts = (PickCaption(), Lowercase(), Canonicalize(), CleanText(repair=False), Tokenize(tokenizer, 4))
+    for transform in (*texts, *keep_empty(texts)):
         assert kind_of(transform, value) == "undecodable"
     assert kind_of(Tokenize(tokenizer, 4), "half a pair: \ud800") == "undecodable"
 
 
 def test_lowercase_also_joins_white_space():
     assert Lowercase()("  A\tBIG \n Cat ", None) == "a big cat"
+    assert Lowercase(join=False)(" A\tBIG ", None) == " a\tbig "
+
+
+def test_canonicalize_leaves_letters_digits_and_single_spaces():
+    assert Canonicalize()("  A_b-C, d'E!  5%\n", None) == "a bc de 5"
+    assert Canonicalize(spaced="")("A_b-C", None) == "abc"
+    assert Canonicalize(spaced="-_")("A_b-C.", None) == "a b c"
+    assert Canonicalize()("“é”…", None) == "“é”…"  # only ASCII's punctuation, as in the original
+
+
+def test_clean_text_reads_entities_twice_and_repairs_what_was_decoded_wrongly(monkeypatch):
+    assert CleanText(repair=False)(" &amp;lt;b&gt; \t caf&eacute; ", None) == "<b> café"
+    assert CleanText(repair=False)("cafÃ©", None) == "cafÃ©"
+    monkeypatch.setitem(sys.modules, "ftfy", None)
+    with pytest.raises(UserError, match=r'pip install "mmjax\[interop\]"'):
+        CleanText()("cafÃ©", None)
+    monkeypatch.undo()
+    pytest.importorskip("ftfy")
+    assert CleanText()("cafÃ© “x”", None) == 'café "x"'
 
 
 @pytest.fixture(scope="module")
@@ -49,6 +82,48 @@ def test_tokenize_pads_and_a_long_caption_keeps_its_end(tokenizer):
         Tokenize(tokenizer, 4)("  ", None)
     with pytest.raises(TypeError, match="no model yet"):
         Tokenize(SentencePiece(), 4)("red", None)
+
+
+def test_the_empty_text_is_kept_where_a_chain_says_so(tokenizer):
+    chain = (PickCaption(), Lowercase(), Tokenize(tokenizer, 4, bos=True))
+    for empty in ("", "  ", ["", " "], {"en": ""}):
+        value: object = empty
+        with pytest.raises(BadExample, match="empty"):
+            chain[0](value, None)
+        for transform in keep_empty(chain):
+            value = transform(value, None)
+        assert isinstance(value, Masked)
+        assert value.values.tolist() == [BOS, EOS, PAD, PAD]
+        assert value.mask.tolist() == [True, True, False, False]
+    assert keep_empty(chain)[0](["", "a cat"], None) == "a cat"
+    for nothing in ([], {}, None):
+        with pytest.raises(BadExample, match="empty"):
+            keep_empty(chain)[0](nothing, None)
+
+
+def test_a_chain_says_the_padding_and_a_piece_that_is_lacking_is_told():
+    model = io.BytesIO()
+    sentencepiece.SentencePieceTrainer.train(
+        sentence_iterator=iter(["red cat", "blue dog"] * 4),
+        model_writer=model,
+        model_type="char",
+        bos_id=-1,
+        eos_id=1,
+        unk_id=2,
+        minloglevel=2,
+        **{"pad_id": -1},
+    )
+    tokenizer = PieceTokenizer(model.getvalue())
+    assert (tokenizer.pad, tokenizer.bos, tokenizer.eos) == (None, None, 1)
+    with pytest.raises(ValueError, match=r"no piece for padding: .*Tokenize\(pad=\.\.\.\)"):
+        Tokenize(tokenizer, 8)
+    with pytest.raises(ValueError, match="bos=True"):
+        Tokenize(tokenizer, 8, bos=True, pad=1)
+    with pytest.raises(ValueError, match="none of the tokenizer's"):
+        Tokenize(tokenizer, 8, pad=tokenizer.vocab_size)
+    ids, mask = Tokenize(tokenizer, 8, pad=1)("cat", None)
+    assert ids.tolist() == [*tokenizer.encode("cat"), 1, 1, 1, 1][:8]
+    assert mask.sum() == len(tokenizer.encode("cat")) + 1
 
 
 def test_random_tokenize_cuts_a_caption_in_many_ways_and_in_evaluation_in_the_likeliest(tokenizer):

@@ -21,6 +21,7 @@ from mmjax.data.transforms import (
     RandomFlip,
     RandomResizedCrop,
     Resize,
+    ResizeLonger,
     ResizeShorter,
     Transform,
 )
@@ -79,6 +80,42 @@ def test_decode_takes_a_16_bit_picture_an_array_and_a_pil_image():
     np.testing.assert_array_equal(Decode()(Image.fromarray(array), None), array)
 
 
+@pytest.mark.parametrize("format", ["PNG", "TIFF", "array", "32-bit"])
+def test_sixteen_bits_of_grey_become_eight(format):
+    levels = np.array([[0, 128, 129, 256, 257], [30_000, 32_768, 65_279, 65_407, 65_535]], np.uint16)
+    expected = [[0, 0, 1, 1, 1], [117, 128, 254, 255, 255]]  # levels / 257, rounded
+    value: object = levels
+    if format == "32-bit":  # what older versions of PIL make of such a PNG
+        value = Image.fromarray(levels.astype(np.int32))
+        assert value.mode == "I"
+    elif format != "array":
+        stream = io.BytesIO()
+        Image.fromarray(levels).save(stream, format)
+        value = stream.getvalue()
+    for background in ((255, 255, 255), None):
+        decoded = Decode(background)(value, None)
+        np.testing.assert_array_equal(decoded, np.stack([expected] * 3, axis=-1))
+
+
+def test_a_transparent_level_of_sixteen_bits_becomes_the_background():
+    stream = io.BytesIO()
+    Image.fromarray(np.array([[257, 258, 65_535]], np.uint16)).save(stream, "PNG", transparency=258)
+    assert Decode((9, 8, 7))(stream.getvalue(), None)[0].tolist() == [[1, 1, 1], [9, 8, 7], [255, 255, 255]]
+    assert Decode(None)(stream.getvalue(), None)[0].tolist() == [[1, 1, 1], [1, 1, 1], [255, 255, 255]]
+
+
+@pytest.mark.parametrize("mode", ["RGBA", "LA", "P"])
+def test_without_a_background_the_colour_under_what_is_transparent_stays(mode):
+    stream = io.BytesIO()
+    if mode == "P":
+        palette = Image.new("P", (4, 4), 1)
+        palette.putpalette([0, 0, 0, 60, 60, 60])
+        palette.save(stream, "PNG", transparency=1)
+    else:
+        Image.new(mode, (4, 4), (60, 60, 60, 10) if mode == "RGBA" else (60, 10)).save(stream, "PNG")
+    assert Decode(background=None)(stream.getvalue(), None)[0, 0].tolist() == [60, 60, 60]
+
+
 @pytest.mark.parametrize("broken", [b"", b"not a picture", picture_bytes((1, 2, 3), (50, 50))[:-40]])
 def test_a_broken_picture_is_a_bad_example(broken):
     with pytest.raises(BadExample, match="can't be decoded"):
@@ -95,7 +132,10 @@ def test_a_picture_that_is_too_large_to_unpack_is_told_by_its_header():
     assert kind_of(Decode(most_pixels=110), picture_bytes((1, 2, 3), (11, 10))) is None
 
 
-@pytest.mark.parametrize("value", [np.zeros((4, 4, 7), np.uint8), np.zeros(3, complex), "a file's name", 3])
+@pytest.mark.parametrize(
+    "value",
+    [np.zeros((4, 4, 7), np.uint8), np.zeros(3, complex), np.ones((4, 4, 3)), np.ones((4, 4), int), "a file's name", 3],
+)
 def test_what_is_no_picture_at_all_is_undecodable_too(value):
     assert kind_of(Decode(), value) == "undecodable"
 
@@ -122,6 +162,8 @@ def test_resize_squashes_and_resize_shorter_keeps_the_aspect():
     picture = coordinates(20, 40)
     assert Resize(16)(picture, None).shape == (16, 16, 3)
     assert ResizeShorter(10)(picture, None).shape == (10, 20, 3)
+    assert ResizeLonger(10)(picture, None).shape == (5, 10, 3)
+    assert ResizeLonger(10)(coordinates(200, 4), None).shape == (10, 1, 3)
     same = coordinates(16, 16)
     assert Resize(16)(same, None) is same
     stripes = np.zeros((64, 64, 3), np.uint8)
@@ -135,6 +177,46 @@ def test_center_crop_takes_the_middle_and_says_when_it_cannot():
     np.testing.assert_array_equal(cropped[-1, -1], (11, 6, 0))
     with pytest.raises(BadExample, match="10×3 is smaller"):
         CenterCrop(4)(coordinates(10, 3), None)
+
+
+@pytest.mark.parametrize("shape", [(21, 32), (32, 21), (47, 20), (33, 100)])
+def test_the_longer_side_is_rounded_down(shape):
+    for size in (10, 16, 31):
+        high, wide, _ = ResizeShorter(size)(coordinates(*shape), None).shape
+        assert min(high, wide) == size
+        assert max(high, wide) == math.floor(size * max(shape) / min(shape))
+
+
+@pytest.mark.parametrize(
+    ("side", "size", "down", "even"),
+    # Odd differences: Hugging Face's integer division, and torchvision's round(), half to even. Below the size it is
+    # how much is filled before the picture: Hugging Face (PIL) fills more there, torchvision less.
+    [
+        (10, 4, 3, 3),
+        (9, 4, 2, 2),
+        (7, 4, 1, 2),
+        (5, 4, 0, 0),
+        (4, 4, 0, 0),
+        (3, 4, -1, 0),
+        (3, 6, -2, -1),
+        (2, 6, -2, -2),
+    ],
+)
+def test_where_a_crop_starts(side, size, down, even):
+    picture = coordinates(side, side) + 1
+    for middle, start in (("down", down), ("even", even)):
+        cropped = CenterCrop(size, middle, fill=(0, 0, 0))(picture, None)
+        assert cropped.shape == (size, size, 3)
+        columns = [start + i + 1 if 0 <= start + i < side else 0 for i in range(size)]
+        shown = cropped[size // 2, :, 0].tolist()
+        assert shown == columns
+        assert cropped[:, size // 2, 1].tolist() == columns
+
+
+def test_a_crop_larger_on_one_side_only_fills_there():
+    cropped = CenterCrop(6, fill=(7, 8, 9))(coordinates(3, 10), None)
+    assert cropped[0].tolist() == [[7, 8, 9]] * 6
+    np.testing.assert_array_equal(cropped[2:5], coordinates(3, 10)[:, 2:8])
 
 
 @settings(max_examples=50, deadline=None)

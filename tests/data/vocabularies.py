@@ -9,7 +9,10 @@ import sentencepiece
 
 from mmjax.data.tokenizer_json import open_clip_bpe
 
-WORDS = "a photo of the cat don't we've it's café naïve 日本 2024 😀 snake_case wide hello world".split()
+WORDS = [
+    *("a", "photo", "of", "the", "cat", "don't", "we've", "it's", "café", "naïve", "日本", "2024", "😀", "snake_case"),
+    *("wide", "hello", "world"),
+]
 
 TEXTS = [
     "",
@@ -83,7 +86,8 @@ def write_bert(folder: Path, **options: bool) -> Path:
 def write_siglip(folder: Path) -> Path:
     """`spiece.model` with T5's ids: pad 0, eos 1, unk 2, and no bos."""
     model = io.BytesIO()
-    texts = [text for text in TEXTS if text.strip() and "\x00" not in text] + WORDS
+    # A run of one letter would become pieces that cut it in many ways, all equally likely: then roundings decide.
+    texts = [text for text in TEXTS if text.strip() and len(text) < 100 and "\x00" not in text] + WORDS
     sentencepiece.SentencePieceTrainer.train(
         sentence_iterator=iter(texts * 3),
         model_writer=model,
@@ -104,7 +108,15 @@ def write_siglip(folder: Path) -> Path:
 def write_gemma(folder: Path) -> Path:
     """`tokenizer.json` as SigLIP 2's: a BPE of characters with bytes to fall back on, ended by <eos>, padded with 0."""
     special = ["<pad>", "<eos>", "<bos>", "<unk>", "<mask>"]
-    pieces = [*special, *(f"<0x{byte:02X}>" for byte in range(256)), *"▁abcdefghijklmnopqrstuvwxyzéσς日", "ph", "pho", "ca", "cat"]
+    pieces = [
+        *special,
+        *(f"<0x{byte:02X}>" for byte in range(256)),
+        *"▁abcdefghijklmnopqrstuvwxyzéσς日",
+        "ph",
+        "pho",
+        "ca",
+        "cat",
+    ]
     flags = {"single_word": False, "lstrip": False, "rstrip": False, "normalized": False, "special": True}
     settings = {
         "version": "1.0",
@@ -112,7 +124,12 @@ def write_gemma(folder: Path) -> Path:
         "padding": None,
         "added_tokens": [{"id": i, "content": name, **flags} for i, name in enumerate(special)],
         "normalizer": {"type": "Replace", "pattern": {"String": " "}, "content": "▁"},
-        "pre_tokenizer": {"type": "Split", "pattern": {"String": " "}, "behavior": "MergedWithPrevious", "invert": False},
+        "pre_tokenizer": {
+            "type": "Split",
+            "pattern": {"String": " "},
+            "behavior": "MergedWithPrevious",
+            "invert": False,
+        },
         "post_processor": {
             "type": "TemplateProcessing",
             "single": [{"Sequence": {"id": "A", "type_id": 0}}, {"SpecialToken": {"id": "<eos>", "type_id": 0}}],
@@ -140,7 +157,12 @@ def write_gemma(folder: Path) -> Path:
         },
     }
     (folder / "tokenizer.json").write_text(json.dumps(settings))
-    config = {"tokenizer_class": "Siglip2Tokenizer", "model_max_length": 64, "padding_side": "right", "pad_token": "<pad>"}
+    config = {
+        "tokenizer_class": "Siglip2Tokenizer",
+        "model_max_length": 64,
+        "padding_side": "right",
+        "pad_token": "<pad>",
+    }
     (folder / "tokenizer_config.json").write_text(json.dumps(config))
     return folder
 

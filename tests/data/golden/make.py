@@ -81,7 +81,7 @@ def by_open_clip(name: str, picture: Image.Image) -> np.ndarray:
     from open_clip.transform import image_transform  # pyright: ignore[reportMissingImports]
 
     config = dict(OPEN_CLIP[name])
-    if picture.mode in ("P", "1", "RGBA"):  # which it would resize as they are, see `from_open_clip`
+    if picture.mode not in ("RGB", "L"):  # which it would resize and fill up as they are, see `from_open_clip`
         picture = picture.convert("RGB")
     transform = image_transform(config.pop("size"), is_train=False, mean=(0, 0, 0), std=(1, 1, 1), **config)
     return np.round(transform(picture).numpy().transpose(1, 2, 0) * 255).astype(np.uint8)
