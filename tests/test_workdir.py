@@ -1,11 +1,16 @@
 """What a run keeps beside its checkpoints, where several hosts should see it."""
 
+from dataclasses import replace
+
 import pytest
 
 from mmjax import hosts, workdir
+from mmjax.data.captions import PickCaption, Tokenize
 from mmjax.data.sources import SplitNotFoundError
+from mmjax.data.subwords import Subwords
 from mmjax.errors import UserError
 from mmjax.experiment import build
+from tests.data.vocabularies import write_clip
 from tests.trained import Trained, tiny_config
 
 
@@ -22,3 +27,25 @@ def test_a_split_that_is_not_there_is_noticed_before_anything_is_read(trained: T
     workdir.prepared(data, tmp_path, ["train", "test"])
     with pytest.raises(SplitNotFoundError, match="tset"):
         workdir.prepared(data, tmp_path, ["train", "tset"])
+
+
+def test_a_workdir_keeps_another_projects_tokenizer_and_takes_it_from_there(trained: Trained, tmp_path, monkeypatch):
+    pytest.importorskip("tokenizers")
+    (folder := tmp_path / "clip").mkdir()
+    spec = Subwords(1_000, path=str(write_clip(folder)))
+    data = build(tiny_config(trained.table)).data
+    data = replace(data, transforms={**data.transforms, "text": (PickCaption(), Tokenize(spec, 8, bos=True))})
+    first = workdir.prepared(data, tmp_path / "run").chains
+    assert (tmp_path / "run/tokenizers/text.json").read_bytes() == first.tokenizers["text"].model
+    folder.rename(tmp_path / "gone")
+    again = workdir.prepared(data, tmp_path / "run").chains
+    assert again.tokenizers == first.tokenizers
+    # Another host gets it as bytes, and makes the same of it.
+    sent = hosts.decode(hosts.encode(workdir.to_files(first.tokenizers)))
+    monkeypatch.setattr(hosts, "leads", lambda: False)
+    monkeypatch.setattr(hosts, "first", lambda function: sent)
+    other = workdir.prepared(data, tmp_path / "another disk").chains
+    assert other.tokenizers == first.tokenizers
+    assert (
+        other.encode(text=["a grey square"])["text"].tolist() == first.encode(text=["a grey square"])["text"].tolist()
+    )

@@ -18,9 +18,20 @@ import sentencepiece
 from mmjax.data.subwords import SubwordTokenizer
 from mmjax.data.tokens import Tokenizer, TokenizerSpec, write
 
-__all__ = [
-    *("BOS", "EOS", "MASK", "PAD", "SPECIAL", "UNKNOWN", "PieceTokenizer", "SentencePiece", "Tokenizer"),
-    *("from_files", "load_tokenizers", "save_tokenizers", "to_files"),
+__all__ = [  # `Tokenizer` among them: here is where others look for it
+    "BOS",
+    "EOS",
+    "MASK",
+    "PAD",
+    "SPECIAL",
+    "UNKNOWN",
+    "PieceTokenizer",
+    "SentencePiece",
+    "Tokenizer",
+    "from_files",
+    "load_tokenizers",
+    "save_tokenizers",
+    "to_files",
 ]
 
 PAD, BOS, EOS, UNKNOWN, MASK = range(5)

@@ -111,7 +111,7 @@ def test_a_chain_says_the_padding_and_a_piece_that_is_lacking_is_told():
         eos_id=1,
         unk_id=2,
         minloglevel=2,
-        **{"pad_id": -1},
+        pad_id=-1,
     )
     tokenizer = PieceTokenizer(model.getvalue())
     assert (tokenizer.pad, tokenizer.bos, tokenizer.eos) == (None, None, 1)

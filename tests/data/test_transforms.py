@@ -204,8 +204,9 @@ def test_the_longer_side_is_rounded_down(shape):
 )
 def test_where_a_crop_starts(side, size, down, even):
     picture = coordinates(side, side) + 1
-    for middle, start in (("down", down), ("even", even)):
-        cropped = CenterCrop(size, middle, fill=(0, 0, 0))(picture, None)
+    black = (0, 0, 0)
+    for crop, start in ((CenterCrop(size, fill=black), down), (CenterCrop(size, "even", fill=black), even)):
+        cropped = crop(picture, None)
         assert cropped.shape == (size, size, 3)
         columns = [start + i + 1 if 0 <= start + i < side else 0 for i in range(size)]
         shown = cropped[size // 2, :, 0].tolist()

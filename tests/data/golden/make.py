@@ -68,7 +68,7 @@ def let_torchvision_load() -> None:
 def by_hugging_face(name: str, picture: Image.Image) -> np.ndarray:
     """The picture before it is scaled and normalised, uint8."""
     let_torchvision_load()
-    import transformers
+    import transformers  # pyright: ignore[reportMissingImports]
 
     config = dict(HUGGING_FACE[name])
     kind = getattr(transformers, config.pop("image_processor_type") + "Pil")
@@ -83,7 +83,7 @@ def by_open_clip(name: str, picture: Image.Image) -> np.ndarray:
     config = dict(OPEN_CLIP[name])
     if picture.mode not in ("RGB", "L"):  # which it would resize and fill up as they are, see `from_open_clip`
         picture = picture.convert("RGB")
-    transform = image_transform(config.pop("size"), is_train=False, mean=(0, 0, 0), std=(1, 1, 1), **config)
+    transform: Any = image_transform(config.pop("size"), is_train=False, mean=(0, 0, 0), std=(1, 1, 1), **config)
     return np.round(transform(picture).numpy().transpose(1, 2, 0) * 255).astype(np.uint8)
 
 
