@@ -9,6 +9,7 @@ import json
 import os
 import shutil
 import tempfile
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -20,10 +21,11 @@ from flax.core import meta
 from flax.traverse_util import flatten_dict, unflatten_dict
 
 from mmjax import __version__, serialization
-from mmjax.data.pipeline import batch_spec
+from mmjax.data.pipeline import Mixture, batch_spec
 from mmjax.data.tokenizers import Tokenizer, load_tokenizers, save_tokenizers
 from mmjax.errors import UserError, nearest
 from mmjax.experiment import RECORD, Experiment, build
+from mmjax.optim import AdamW
 
 PARAMS = "params.safetensors"
 TOKENIZERS = "tokenizers"
@@ -43,6 +45,21 @@ class Bundle:
     variables: dict[str, Any]
     tokenizers: dict[str, Tokenizer] = field(default_factory=dict)
     source: str = ""
+
+
+def stand_in(
+    towers: Mapping[str, fdl.Config], objectives: Mapping[str, fdl.Config], transforms: Mapping[str, Any]
+) -> fdl.Config:
+    """The experiment of a model that another project trained: no data, and an optimiser that nobody has chosen yet."""
+    return fdl.Config(
+        Experiment,
+        towers=dict(towers),
+        objectives=dict(objectives),
+        data=fdl.Config(Mixture, {}, dict(transforms)),
+        optimizer=fdl.Config(AdamW, peak_lr=1e-5),
+        batch_size=1,
+        steps=1,
+    )
 
 
 def save(bundle: Bundle, folder: str | Path) -> Path:

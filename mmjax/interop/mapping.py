@@ -168,6 +168,50 @@ def heads_out(ours: str, theirs: str, heads: int, layers: int = 0) -> list[Rule]
     ]
 
 
+def patches(ours: str, theirs: str, shape: tuple[int, int, int]) -> Rule:
+    """A stem's kernel [rows * columns * channels, D] from a convolution's `.weight` [D, channels, rows, columns].
+
+    shape: rows, columns and channels of a patch.
+    """
+    return Rule(
+        f"{ours}/kernel",
+        (f"{theirs}.weight",),
+        lambda weight: weight.transpose(2, 3, 1, 0).reshape(-1, len(weight)),
+        lambda kernel: (kernel.reshape(*shape, -1).transpose(3, 2, 0, 1),),
+    )
+
+
+def leading(ours: str, theirs: str, axes: int) -> Rule:
+    """An array that theirs hold with so many axes of size 1 before ours."""
+    return Rule(ours, (theirs,), lambda array: array.reshape(array.shape[axes:]), lambda a: (a[(None,) * axes],))
+
+
+class BlockNames(NamedTuple):
+    """What the parts of a block are called, after the name of its layer."""
+
+    query: str
+    key: str
+    value: str
+    out: str
+    norm_attention: str
+    norm_mlp: str
+    mlp_in: str
+    mlp_out: str
+
+
+def blocks(ours: str, theirs: str, names: BlockNames, heads: int, layers: int) -> list[Rule]:
+    """All blocks of a `Transformer` at the path `ours`. theirs: the name of a layer, with `{layer}` in it."""
+    at = {part: f"{theirs}.{name}" for part, name in names._asdict().items()}
+    return [
+        *heads_in(f"{ours}/blocks/attention/qkv", (at["query"], at["key"], at["value"]), heads, layers),
+        *heads_out(f"{ours}/blocks/attention/out", at["out"], heads, layers),
+        *norm(f"{ours}/blocks/norm_attention", at["norm_attention"], layers),
+        *norm(f"{ours}/blocks/norm_mlp", at["norm_mlp"], layers),
+        *linear(f"{ours}/blocks/mlp/in", at["mlp_in"], layers),
+        *linear(f"{ours}/blocks/mlp/out", at["mlp_out"], layers),
+    ]
+
+
 def _listed(names: Sequence[str]) -> str:
     more = f", and {len(names) - LISTED} more" if len(names) > LISTED else ""
     return ", ".join(names[:LISTED]) + more

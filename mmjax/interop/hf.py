@@ -1,0 +1,194 @@
+"""Folders in the layout of the Hugging Face hub, read and written: config.json, parameters, preprocessing, tokenizer.
+
+What can be read is what our towers compute exactly; any other class, or a key of config.json with a value that would
+change the result, is an error.
+"""
+
+import json
+import math
+import shutil
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import fiddle as fdl
+import numpy as np
+
+from mmjax.configs import Difference, complete, diff, fields, target
+from mmjax.errors import UserError, nearest
+from mmjax.experiment import build
+from mmjax.interop import bundle as bundles
+from mmjax.interop import hf_clip, hf_inputs, mapping, tensors
+from mmjax.interop.bundle import Bundle
+from mmjax.interop.hf_config import Family, Parts
+from mmjax.objectives.contrastive import PUBLISHED, Contrastive
+
+CONFIG = "config.json"
+FAMILIES: tuple[Family, ...] = (*hf_clip.FAMILIES,)
+
+# Fields that change nothing of what a trained model computes: how it started, how it is or was trained, on what.
+SILENT = {
+    *("remat", "dtype", "attention", "inits", "dropout", "token_std", "position_std", "mean", "std"),
+    *("scale_init", "scale_max", "bias_init", "label_smoothing", "masking", "pair", "partners", "method", "tile"),
+}
+
+
+def read(folder: str | Path) -> Bundle:
+    """The model of a folder.
+
+    Raises:
+        UserError: a file is missing or broken; a class, or a value in config.json, that can't be expressed here.
+    """
+    folder = Path(folder)
+    config = _json(folder / CONFIG)
+    family = family_of(config, str(folder))
+    parts = family.parts(config)
+    arrays = family.renamed(tensors.read(folder))
+    variables = mapping.take(family.rules(built(parts)), arrays, str(folder), family.ignored)
+    _unclip(parts, variables)
+    transforms, tokenizers = hf_inputs.read(folder, family, config, parts.towers)
+    bundle = Bundle(bundles.stand_in(parts.towers, parts.objectives, transforms), variables, tokenizers, str(folder))
+    bundles.check(bundle)
+    return bundle
+
+
+def family_of(config: dict[str, Any], where: str) -> Family:
+    """Whose config.json it is."""
+    model_type, architectures = config.get("model_type"), config.get("architectures") or []
+    fitting = [family for family in FAMILIES if family.model_type == model_type]
+    if not fitting:
+        known = list(dict.fromkeys(family.model_type for family in FAMILIES))
+        raise UserError(
+            f"{where}: model_type={model_type!r} can't be read; {', '.join(known)} can{nearest(str(model_type), known)}"
+        )
+    for family in fitting:
+        if not architectures or family.architecture in architectures:
+            return family
+    raise UserError(
+        f"{where}: architectures={architectures!r} can't be read; of model_type={model_type!r} "
+        f"{', '.join(family.architecture for family in fitting)} can"
+    )
+
+
+def built(parts: Parts) -> Parts:
+    """The parts, constructed."""
+    return Parts(*({name: build(config) for name, config in group.items()} for group in parts))
+
+
+def write(bundle: Bundle, folder: str | Path) -> Path:
+    """Writes a folder that `transformers` opens as the class that computes the same, and gives its path.
+
+    A logit scale above our objective's clip is written as what it is clipped to.
+
+    Raises:
+        UserError: none of their classes computes the same (says what differs from the nearest); the folder is taken.
+    """
+    folder = Path(folder)
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise UserError(f"{folder} is there already: give another folder")
+    parts = Parts(dict(bundle.config.towers), dict(bundle.config.objectives))
+    family, described = choose(parts, bundle.source or "the model")
+    modules = built(parts)
+    arrays = mapping.give(family.rules(modules), _clip(modules, bundle.variables), bundle.source or "the model")
+    try:
+        folder.absolute().parent.mkdir(parents=True, exist_ok=True)
+        part = Path(tempfile.mkdtemp(dir=folder.absolute().parent, prefix=f".{folder.name}-"))
+    except OSError as error:
+        raise UserError(f"{folder} can't be written ({error.strerror}): give another folder") from error
+    try:
+        part.chmod(0o755)
+        tensors.write(family.restored(arrays), part)
+        hf_inputs.write(bundle, family, described, part)
+        (part / CONFIG).write_text(json.dumps(described, indent=2, sort_keys=True) + "\n", encoding="utf-8")
+        if folder.exists():
+            folder.rmdir()
+        part.rename(folder)
+    except BaseException:
+        shutil.rmtree(part, ignore_errors=True)
+        raise
+    return folder
+
+
+def choose(parts: Parts, where: str) -> tuple[Family, dict[str, Any]]:
+    """The class that computes what the parts do, and its config.json.
+
+    Each candidate's config.json is read again: what comes back must be the parts, but for what is `SILENT`.
+    """
+    nearby: list[tuple[str, list[Difference]]] = []
+    modules = built(parts)
+    for family in FAMILIES:
+        described = {"model_type": family.model_type, "architectures": [family.architecture]}
+        try:
+            described |= family.describe(modules)
+            again = family.parts(described)
+        except (AttributeError, KeyError, ValueError):  # other modalities, or another kind of objective
+            continue
+        differences = _differences(again, parts)
+        if not differences:
+            return family, described
+        nearby.append((family.architecture, differences))
+    if not nearby:
+        kinds = [type(module).__name__ for group in modules for module in group.values()]
+        raise UserError(f"{where}: no class of transformers that is known here is made of {', '.join(kinds)}")
+    architecture, differences = min(nearby, key=lambda pair: len(pair[1]))
+    lines = "\n".join(f"  {d.path}: {d.left!r} there, {d.right!r} here" for d in differences)
+    raise UserError(f"{where}: no class of transformers computes the same; {architecture} is nearest, but has\n{lines}")
+
+
+def _differences(theirs: Parts, ours: Parts) -> list[Difference]:
+    if [sorted(group) for group in theirs[:1]] != [sorted(group) for group in ours[:1]]:
+        return [Difference("towers", sorted(theirs.towers), sorted(ours.towers))]
+    if len(theirs.objectives) != len(ours.objectives):
+        return [Difference("objectives", sorted(theirs.objectives), sorted(ours.objectives))]
+    renamed = dict(zip(ours.objectives, theirs.objectives.values(), strict=True))  # names are one's own
+    pairs = (bundles.stand_in(_spelled(group[0]), _spelled(group[1]), {}) for group in ((theirs.towers, renamed), ours))
+    return [difference for difference in diff(*pairs) if difference.path.split(".")[-1] not in SILENT]
+
+
+def _spelled(group: Mapping[str, fdl.Config]) -> dict[str, fdl.Config]:
+    """With what may be left out written out, so that it compares."""
+    group = {name: complete(config) for name, config in group.items()}
+    for config in group.values():
+        for part in (config, getattr(config, "decoder", None)):
+            if part is not None and "mlp_dim" in fields(target(part)):
+                part.mlp_dim = part.mlp_dim or 4 * part.width
+        size = getattr(config, "size", None)
+        if isinstance(size, tuple) and size[0] == size[1]:
+            config.size = size[0]
+    return group
+
+
+def _unclip(parts: Parts, variables: dict[str, Any]) -> None:
+    """Theirs don't clip the logit scale: where one lies above our clip, there is none."""
+    for name, objective in parts.objectives.items():
+        if target(objective) is Contrastive:
+            most = math.log(PUBLISHED[objective.loss].scale_max)
+            if variables["params"][f"objectives_{name}"]["log_scale"] > np.float32(most):
+                objective.scale_max = math.inf
+
+
+def _clip(modules: Parts, variables: dict[str, Any]) -> dict[str, Any]:
+    params = dict(variables["params"])
+    for name, objective in modules.objectives.items():
+        if isinstance(objective, Contrastive):
+            most = PUBLISHED[objective.loss].scale_max if objective.scale_max is None else objective.scale_max
+            own = params[f"objectives_{name}"]
+            scale = np.asarray(own["log_scale"])
+            params[f"objectives_{name}"] = {
+                **own,
+                "log_scale": np.minimum(scale, np.asarray(math.log(most), scale.dtype)),
+            }
+    return {**variables, "params": params}
+
+
+def _json(file: Path) -> dict[str, Any]:
+    if not file.is_file():
+        raise UserError(f"{file.parent} is no folder of a Hugging Face model: it has no {file.name}")
+    try:
+        values = json.loads(file.read_text(encoding="utf-8"))
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise UserError(f"{file} is no JSON: {error}") from error
+    if not isinstance(values, dict):
+        raise UserError(f"{file} holds no object but {values!r:.80}")
+    return values

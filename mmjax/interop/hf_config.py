@@ -1,0 +1,140 @@
+"""A config.json of the Hugging Face hub, read so that no key passes unseen: what we can't express is an error."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+from mmjax.errors import UserError, nearest
+from mmjax.interop.mapping import Rule
+from mmjax.interop.tensors import Arrays
+from mmjax.models.layers import ActivationName
+
+Values = Mapping[str, Any]
+
+ACTIVATIONS: dict[str, ActivationName] = {  # theirs: ours; the first of several is written
+    "gelu": "gelu",
+    "gelu_pytorch_tanh": "gelu_tanh",
+    "gelu_new": "gelu_tanh",
+    "quick_gelu": "quick_gelu",
+}
+# What says nothing about a model's arithmetic: where it came from, how it started, how text would be generated.
+HARMLESS = {
+    *("_name_or_path", "_attn_implementation_autoset", "architectures", "model_type", "transformers_version"),
+    *("torch_dtype", "dtype", "torchscript", "use_cache", "return_dict", "gradient_checkpointing", "tokenizer_class"),
+    *("id2label", "label2id", "num_labels", "problem_type", "finetuning_task", "task_specific_params"),
+    *("initializer_range", "initializer_factor", "logit_scale_init_value", "tie_word_embeddings"),
+    *("bos_token_id", "eos_token_id", "pad_token_id", "sep_token_id", "decoder_start_token_id"),
+    *("max_length", "min_length", "num_beams", "num_beam_groups", "num_return_sequences", "temperature", "top_k"),
+    *("top_p", "typical_p", "length_penalty", "repetition_penalty", "diversity_penalty", "no_repeat_ngram_size"),
+}
+
+
+class Parts(NamedTuple):
+    """What of an experiment one of their models is: towers and objectives, as configs, or as what these build."""
+
+    towers: dict[str, Any]
+    objectives: dict[str, Any]
+
+
+def _as_they_are(tensors: Arrays) -> Arrays:
+    return tensors
+
+
+def _nothing(name: str) -> bool:
+    return False
+
+
+@dataclass(frozen=True)
+class Family:
+    """One of their classes of models.
+
+    model_type, architecture: as in config.json.
+    parts: what config.json describes.  describe: the inverse, of built parts, with all that `parts` reads.
+    rules: of built parts, the table of parameters.
+    renamed: brings older names to those of the table.  restored: the last thing before arrays are written.
+    ignored: names of arrays that hold nothing to be kept.
+    text_config: where config.json describes the text tower: under this key, or "" for itself; None: there is none.
+    finds_end: whether the text tower looks for the end token among the ids.
+    """
+
+    model_type: str
+    architecture: str
+    parts: Callable[[Values], Parts]
+    describe: Callable[[Parts], dict[str, Any]]
+    rules: Callable[[Parts], list[Rule]]
+    renamed: Callable[[Arrays], Arrays] = _as_they_are
+    restored: Callable[[Arrays], Arrays] = _as_they_are
+    ignored: Callable[[str], bool] = _nothing
+    text_config: str | None = None
+    finds_end: bool = False
+
+
+def settings(values: Values, where: str, defaults: Values, fixed: Values) -> dict[str, Any]:
+    """What the keys of `defaults` say.
+
+    defaults: their value where it is left out.  fixed: keys that may have one value only, here and in what is read.
+    Any other key must be harmless, or switched off: no number, no text, not true.
+
+    Raises:
+        UserError: names the key and its value.
+    """
+    for key, value in fixed.items():
+        if key in values and values[key] != value:
+            raise UserError(f"{where}: {key}={values[key]!r} can't be expressed here, where it is {value!r}")
+    for key, value in values.items():
+        if key not in defaults and key not in fixed and key not in HARMLESS and value:
+            near = nearest(key, [*defaults, *fixed])
+            raise UserError(f"{where}: {key}={value!r} isn't known here, and may change what the model computes{near}")
+    return {key: values.get(key, default) for key, default in defaults.items()}
+
+
+def within(values: Values, key: str, where: str) -> Values:
+    """The config inside the config, `text_config`. Old files hold a `text_config_dict` too, which then counts."""
+    inner = values.get(f"{key}_dict") or values.get(key) or {}
+    if not isinstance(inner, Mapping):
+        raise UserError(f"{where}: {key} is no dict but {inner!r}")
+    return inner
+
+
+def activation(name: Any, where: str, key: str = "hidden_act") -> ActivationName:
+    """Ours of theirs."""
+    if name not in ACTIVATIONS:
+        raise UserError(f"{where}: {key}={name!r} is none of {', '.join(ACTIVATIONS)}{nearest(str(name), ACTIVATIONS)}")
+    return ACTIVATIONS[name]
+
+
+def activation_of(ours: str) -> str:
+    """Theirs of ours."""
+    return next(theirs for theirs, name in ACTIVATIONS.items() if name == ours)
+
+
+def whole(value: Any, where: str, key: str) -> int:
+    """A side of a square: a number, or two equal ones."""
+    sides = value if isinstance(value, list | tuple) else [value]
+    if any(type(side) is not int or side != sides[0] for side in sides):
+        raise UserError(f"{where}: {key}={value!r} must be one number: only squares can be expressed here")
+    return sides[0]
+
+
+def sizes(given: Values, where: str) -> dict[str, Any]:
+    """Our fields of a transformer from the keys that all of their models use."""
+    return {
+        "width": given["hidden_size"],
+        "depth": given["num_hidden_layers"],
+        "heads": given["num_attention_heads"],
+        "mlp_dim": given["intermediate_size"],
+        "activation": activation(given["hidden_act"], where),
+        "norm_eps": given["layer_norm_eps"],
+    }
+
+
+def sizes_of(tower: Any) -> dict[str, Any]:
+    """The inverse of `sizes`."""
+    return {
+        "hidden_size": tower.width,
+        "num_hidden_layers": tower.depth,
+        "num_attention_heads": tower.heads,
+        "intermediate_size": tower.mlp_dim or 4 * tower.width,
+        "hidden_act": activation_of(tower.activation),
+        "layer_norm_eps": tower.norm_eps,
+    }

@@ -1,0 +1,152 @@
+"""Models of Hugging Face with random parameters, and how they are compared with ours."""
+
+import json
+
+import jax
+import numpy as np
+import torch
+import transformers
+from flax.traverse_util import flatten_dict
+
+from mmjax.experiment import build
+from mmjax.interop import bundle as bundles
+from mmjax.interop import hf, mapping, tensors
+
+TOLERANCE = 1e-5  # of the largest value
+
+
+def random_model(cls, config, seed=0):
+    """A model whose every parameter is random: norms and biases too, which their initialisation leaves at 1 and 0."""
+    torch.manual_seed(seed)
+    model = cls(config).eval()
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if parameter.requires_grad:
+                around = 1.0 if parameter.ndim == 1 and name.endswith("weight") else 0.0
+                parameter.copy_(around + 0.3 * torch.randn(parameter.shape))
+    return model
+
+
+def close(ours, theirs, scale=None):
+    ours = np.asarray(ours)
+    theirs = theirs.detach().numpy() if isinstance(theirs, torch.Tensor) else np.asarray(theirs)
+    assert ours.shape == theirs.shape
+    assert np.isfinite(theirs).all()
+    np.testing.assert_allclose(ours, theirs, rtol=0, atol=TOLERANCE * (scale or np.abs(theirs).max()))
+
+
+def family(folder):
+    """What a folder is read as."""
+    return hf.family_of(json.loads((folder / "config.json").read_text()), str(folder))
+
+
+def embed(bundle, modality, x, mask=None):
+    """A tower's embedding, not normalised."""
+    tower, params = build(bundle.config.towers[modality]), bundle.variables["params"][f"towers_{modality}"]
+    with jax.default_matmul_precision("highest"):
+        return jax.jit(tower.apply)({"params": params}, x, mask)
+
+
+def cosines(bundle, image, ids, mask):
+    """Of each picture with each text."""
+    units = [np.asarray(embed(bundle, "image", image)), np.asarray(embed(bundle, "text", ids, mask))]
+    image, text = (x / np.linalg.norm(x, axis=1, keepdims=True) for x in units)
+    return image @ text.T
+
+
+def pixels(bundle, size, batch=3, seed=0):
+    """Bytes as ours take them, and the normalised pixels that theirs take, channels first."""
+    tower = bundle.config.towers["image"]
+    image = np.random.default_rng(seed).integers(0, 256, (batch, size, size, 3), dtype=np.uint8)
+    normalised = (image / np.float32(255) - np.float32(tower.mean)) / np.float32(tower.std)
+    return image, torch.from_numpy(normalised.astype(np.float32).transpose(0, 3, 1, 2).copy())
+
+
+def there_and_back(model, folder, exact=lambda name: True):
+    """Saves theirs, reads it as ours, writes that, and opens it as theirs: the same arrays, bit by bit."""
+    model.save_pretrained(folder / "theirs")
+    bundle = hf.read(folder / "theirs")
+    hf.write(bundle, folder / "ours")
+    renamed = family(folder / "theirs").renamed  # some versions of theirs save other names than others
+    first, second = (renamed(tensors.read(folder / whose)) for whose in ("theirs", "ours"))
+    assert first.keys() == second.keys()
+    for name, array in first.items():
+        if exact(name):
+            np.testing.assert_array_equal(second[name], array, err_msg=name)
+        else:
+            np.testing.assert_allclose(second[name], array, atol=1e-6, err_msg=name)
+    again, report = type(model).from_pretrained(folder / "ours", output_loading_info=True)
+    assert not any(report[kind] for kind in ("missing_keys", "unexpected_keys", "mismatched_keys")), report
+    return bundle, again.eval()
+
+
+def loss_and_gradients(bundle, batch, rngs=None):
+    """Our loss, and its gradient for each parameter by its path."""
+    module = build(bundle.config).pretrainer()
+
+    def loss(params):
+        return module.apply({"params": params}, batch, train=False, rngs=rngs)[0]
+
+    with jax.default_matmul_precision("highest"):
+        value, gradient = jax.jit(jax.value_and_grad(loss))(bundle.variables["params"])
+    return value, flatten_dict(gradient, sep="/")
+
+
+def same_gradients(bundle, ours, model, folder):
+    """Every parameter's gradient, theirs brought to our layout by the table itself."""
+    kind = family(folder / "theirs")
+    theirs = {
+        name: np.zeros(parameter.shape, np.float32) if parameter.grad is None else parameter.grad.numpy()
+        for name, parameter in model.named_parameters()
+    }
+    rules = kind.rules(hf.built(hf.Parts(bundle.config.towers, bundle.config.objectives)))
+    theirs = mapping.take(rules, kind.renamed(theirs), "theirs", lambda name: True)
+    theirs = flatten_dict(theirs["params"], sep="/")
+    assert theirs.keys() == ours.keys()
+    largest = max(np.abs(gradient).max() for gradient in theirs.values())
+    for path, gradient in theirs.items():  # a key's bias has a true gradient of 0
+        close(ours[path], gradient, max(np.abs(gradient).max(), 1e-2 * largest))
+
+
+def fits_by_shape(model_class, config):
+    """A published size, by names and shapes alone: theirs on no device, against the table and the model of ours."""
+    with torch.device("meta"):
+        model = model_class(config)
+    described = json.loads(config.to_json_string()) | {"architectures": [model_class.__name__]}
+    kind = hf.family_of(described, "theirs")
+    parts = kind.parts(described)
+    theirs = {
+        name: np.broadcast_to(np.int8(0), tensor.shape) for name, tensor in model.state_dict(keep_vars=True).items()
+    }
+    theirs = kind.renamed(theirs)
+    made = bundles.variables_of(build(bundles.stand_in(*parts, hf.hf_inputs.chains(parts.towers))))
+    wanted = {path: leaf.shape for path, leaf in flatten_dict(made, sep="/").items()}
+    found, used = {}, set()
+    for rule in kind.rules(hf.built(parts)):
+        sets = [[name.replace("{layer}", str(i)) for name in rule.theirs] for i in range(max(1, rule.layers))]
+        used |= {name for names in sets for name in names}
+        shapes = [[theirs[name].shape for name in names] for names in sets]
+        assert all(shape == shapes[0] for shape in shapes)
+        one = rule.take(*(theirs[name] for name in sets[0]))
+        found[rule.ours] = (rule.layers, *one.shape) if rule.layers else one.shape
+    assert found == wanted
+    assert {name for name in theirs if not kind.ignored(name)} == used
+    return sum(int(np.prod(shape)) for shape in found.values())
+
+
+def edited(folder, changes):
+    """Another value in the folder's config.json; `text_config.hidden_act` is inside."""
+    file = folder / "config.json"
+    config = json.loads(file.read_text())
+    for path, value in changes.items():
+        *outer, key = path.split(".")
+        inner = config
+        for name in outer:
+            inner = inner[name]
+        inner[key] = value
+    file.write_text(json.dumps(config))
+
+
+torch.set_num_threads(1)
+transformers.logging.set_verbosity_error()
+transformers.logging.disable_progress_bar()
