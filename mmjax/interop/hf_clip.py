@@ -5,15 +5,13 @@ A text ends at its end token, whose state is the embedding. Theirs looks for it 
 takes the last word of the mask, and that is the tokenizer's end token.
 """
 
-from collections.abc import Callable
 from typing import Any
 
 import fiddle as fdl
 
 from mmjax.interop import hf_config
-from mmjax.interop.hf_config import Family, Parts, Values
+from mmjax.interop.hf_config import Family, Parts, Values, ids_alone, prefixed
 from mmjax.interop.mapping import BlockNames, Rule, blocks, linear, norm, patches
-from mmjax.interop.tensors import Arrays
 from mmjax.models.image import ViT
 from mmjax.models.text import TextTransformer
 from mmjax.objectives.contrastive import Contrastive
@@ -164,20 +162,6 @@ def rules(built: Parts) -> list[Rule]:
     ]
 
 
-def ids_alone(name: str) -> bool:
-    """0, 1, 2, ...: a buffer of older files."""
-    return name.endswith("position_ids")
-
-
-def _prefixed(prefix: str) -> Callable[[Arrays], Arrays]:
-    """Some versions of theirs save a tower that is alone without the prefix that the others give it."""
-
-    def renamed(tensors: Arrays) -> Arrays:
-        return {name if name.startswith(prefix) else prefix + name: array for name, array in tensors.items()}
-
-    return renamed
-
-
 FAMILIES = (
     Family("clip", "CLIPModel", parts, describe, rules, ignored=ids_alone, text_config="text_config", finds_end=True),
     Family(
@@ -194,7 +178,7 @@ FAMILIES = (
         lambda config: Parts({"image": image(config, None, "config.json")}, {}),
         lambda built: image_of(built.towers["image"]),
         lambda built: image_rules(built.towers["image"]),
-        renamed=_prefixed("vision_model."),
+        renamed=prefixed("vision_model."),
         ignored=ids_alone,
     ),
     Family(
@@ -213,7 +197,7 @@ FAMILIES = (
         lambda config: Parts({"text": text(config, None, "config.json")}, {}),
         lambda built: text_of(built.towers["text"]),
         lambda built: text_rules(built.towers["text"]),
-        renamed=_prefixed("text_model."),
+        renamed=prefixed("text_model."),
         ignored=ids_alone,
         text_config="",
         finds_end=True,

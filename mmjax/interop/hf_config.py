@@ -138,3 +138,17 @@ def sizes_of(tower: Any) -> dict[str, Any]:
         "hidden_act": activation_of(tower.activation),
         "layer_norm_eps": tower.norm_eps,
     }
+
+
+def prefixed(prefix: str) -> Callable[[Arrays], Arrays]:
+    """Some versions of theirs save a tower that is alone without the prefix that the others give it."""
+
+    def renamed(tensors: Arrays) -> Arrays:
+        return {name if name.startswith(prefix) else prefix + name: array for name, array in tensors.items()}
+
+    return renamed
+
+
+def ids_alone(name: str) -> bool:
+    """0, 1, 2, ...: a buffer of older files."""
+    return name.endswith("position_ids")

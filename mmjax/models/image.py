@@ -12,11 +12,14 @@ class ViT(PatchTower, kw_only=True):
     Attributes:
         patch: side of a patch in pixels.
         size: (height, width) of the pictures in pixels, or one number for both; learned positions hold for it alone.
+        drop_rest: whether pixels at the right and lower edge that fill no patch are left out, as a convolution does
+            (SigLIP's So400m/14 sees 378 of 384); else they are an error.
         mean, std: of the channels, for values in [0, 1]; the defaults bring pixels to [-1, 1].
     """
 
     patch: int
     size: int | tuple[int, int]
+    drop_rest: bool = False
     mean: tuple[float, float, float] = (0.5, 0.5, 0.5)
     std: tuple[float, float, float] = (0.5, 0.5, 0.5)
 
@@ -25,7 +28,7 @@ class ViT(PatchTower, kw_only=True):
         return self._grid(height, width)
 
     def _grid(self, height: int, width: int) -> tuple[int, int]:
-        if height % self.patch or width % self.patch:
+        if not self.drop_rest and (height % self.patch or width % self.patch):
             raise ValueError(
                 f"pictures of {height}x{width} pixels don't divide into patches of {self.patch}x{self.patch}"
             )
@@ -51,6 +54,6 @@ class ViT(PatchTower, kw_only=True):
         """The normalised pixels of each patch, float32 `[B, N, patch * patch * 3]`, row by row; all are real."""
         batch, (rows, columns), p = len(x), self.grid(x), self.patch
         # Cut up as bytes: a quarter of the memory to move.
-        cut = x.reshape(batch, rows, p, columns, p, 3).transpose(0, 1, 3, 2, 4, 5)
+        cut = x[:, : rows * p, : columns * p].reshape(batch, rows, p, columns, p, 3).transpose(0, 1, 3, 2, 4, 5)
         pixels = (cut / jnp.float32(255) - jnp.array(self.mean, jnp.float32)) / jnp.array(self.std, jnp.float32)
         return pixels.reshape(batch, rows * columns, -1), jnp.ones((batch, rows * columns), bool)

@@ -179,3 +179,14 @@ def test_mae_parameters(patch, width, depth, encoder, both):
 def test_errors_say_what_would_do(fields, side, message):
     with pytest.raises(ValueError, match=message):
         abstract(ViT(**{**SMALL, "pooling": "mean", **fields}), jnp.zeros((1, *side, 3), jnp.uint8))
+
+
+def test_pixels_that_fill_no_patch_are_left_out_where_that_is_asked_for():
+    fields = {"patch": 4, "width": 8, "depth": 1, "heads": 2, "pooling": "mean"}
+    x = np.random.default_rng(0).integers(0, 256, (2, 11, 10, 3), dtype=np.uint8)
+    wide, narrow = ViT(size=(11, 10), drop_rest=True, **fields), ViT(size=8, **fields)
+    assert wide.grid(x) == wide.capacity() == (2, 2)
+    variables = narrow.init(jax.random.key(0), x[:, :8, :8])
+    np.testing.assert_array_equal(wide.apply(variables, x), narrow.apply(variables, x[:, :8, :8]))
+    with pytest.raises(ValueError, match="don't divide into patches"):
+        ViT(size=(11, 10), **fields).capacity()
