@@ -2,6 +2,7 @@
 
 experiment.json       the experiment, as in a workdir: towers, objectives, and how inputs become arrays
 params.safetensors    every variable by its path, `params/towers_image/stem/kernel`
+extras.safetensors    of another project's model what has no place in ours, if there is any
 tokenizers/           each modality's
 """
 
@@ -27,7 +28,7 @@ from mmjax.errors import UserError, nearest
 from mmjax.experiment import RECORD, Experiment, build
 from mmjax.optim import AdamW
 
-PARAMS = "params.safetensors"
+PARAMS, EXTRAS = "params.safetensors", "extras.safetensors"
 TOKENIZERS = "tokenizers"
 LISTED = 8  # paths in a message, before it only counts
 
@@ -39,12 +40,15 @@ class Bundle:
     variables: Linen's collections, nested dicts of numpy arrays, `params` among them.
     tokenizers: by modality.
     source: where it comes from, for messages.
+    extras: arrays of another project's model that have no place in ours, by its names: BERT's next-sentence head, say.
+        Ours don't train them; written for that project again, they are part of it.
     """
 
     config: fdl.Config
     variables: dict[str, Any]
     tokenizers: dict[str, Tokenizer] = field(default_factory=dict)
     source: str = ""
+    extras: dict[str, np.ndarray] = field(default_factory=dict)
 
 
 def stand_in(
@@ -85,6 +89,8 @@ def save(bundle: Bundle, folder: str | Path) -> Path:
         save_tokenizers(bundle.tokenizers, part / TOKENIZERS)
         arrays = {path: np.asarray(leaf, order="C") for path, leaf in flat.items()}
         save_file(arrays, part / PARAMS, metadata={"mmjax": __version__})
+        if bundle.extras:
+            save_file(bundle.extras, part / EXTRAS, metadata={"mmjax": __version__})
         if folder.exists():
             shutil.rmtree(folder)
         os.replace(part, folder)
@@ -116,9 +122,10 @@ def read(folder: str | Path) -> Bundle:
     try:
         config = serialization.loads(text)
         arrays = load_file(folder / PARAMS)
+        extras = load_file(folder / EXTRAS) if (folder / EXTRAS).is_file() else {}
     except (UserError, json.JSONDecodeError, SafetensorError) as error:
         raise UserError(f"{folder} can't be read: {error}") from error
-    bundle = Bundle(config, unflatten_dict(arrays, sep="/"), load_tokenizers(folder / TOKENIZERS), str(folder))
+    bundle = Bundle(config, unflatten_dict(arrays, sep="/"), load_tokenizers(folder / TOKENIZERS), str(folder), extras)
     check(bundle)
     return bundle
 

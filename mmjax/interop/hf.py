@@ -19,13 +19,13 @@ from mmjax.configs import Difference, complete, diff, fields, target
 from mmjax.errors import UserError, nearest
 from mmjax.experiment import build
 from mmjax.interop import bundle as bundles
-from mmjax.interop import hf_clip, hf_inputs, hf_siglip, mapping, tensors
+from mmjax.interop import hf_bert, hf_clip, hf_inputs, hf_siglip, mapping, tensors
 from mmjax.interop.bundle import Bundle
 from mmjax.interop.hf_config import Family, Parts
 from mmjax.objectives.contrastive import PUBLISHED, Contrastive
 
 CONFIG = "config.json"
-FAMILIES: tuple[Family, ...] = (*hf_clip.FAMILIES, *hf_siglip.FAMILIES)
+FAMILIES: tuple[Family, ...] = (*hf_clip.FAMILIES, *hf_siglip.FAMILIES, *hf_bert.FAMILIES)
 
 # Fields that change nothing of what a trained model computes: how it started, how it is or was trained, on what.
 SILENT = {
@@ -45,10 +45,12 @@ def read(folder: str | Path) -> Bundle:
     family = family_of(config, str(folder))
     parts = family.parts(config)
     arrays = family.renamed(tensors.read(folder))
+    extras = {name: arrays.pop(name) for name in family.extras if name in arrays}
     variables = mapping.take(family.rules(built(parts)), arrays, str(folder), family.ignored)
     _unclip(parts, variables)
     transforms, tokenizers = hf_inputs.read(folder, family, config, parts.towers)
-    bundle = Bundle(bundles.stand_in(parts.towers, parts.objectives, transforms), variables, tokenizers, str(folder))
+    config = bundles.stand_in(parts.towers, parts.objectives, transforms)
+    bundle = Bundle(config, variables, tokenizers, str(folder), extras)
     bundles.check(bundle)
     return bundle
 
@@ -84,13 +86,14 @@ def write(bundle: Bundle, folder: str | Path) -> Path:
     Raises:
         UserError: none of their classes computes the same (says what differs from the nearest); the folder is taken.
     """
-    folder = Path(folder)
+    folder, where = Path(folder), bundle.source or "the model"
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise UserError(f"{folder} is there already: give another folder")
     parts = Parts(dict(bundle.config.towers), dict(bundle.config.objectives))
-    family, described = choose(parts, bundle.source or "the model")
+    family, described = choose(parts, where)
     modules = built(parts)
-    arrays = mapping.give(family.rules(modules), _clip(modules, bundle.variables), bundle.source or "the model")
+    arrays = mapping.give(family.rules(modules), _clip(modules, bundle.variables), where)
+    arrays |= _extras(family, bundle, where)
     try:
         folder.absolute().parent.mkdir(parents=True, exist_ok=True)
         part = Path(tempfile.mkdtemp(dir=folder.absolute().parent, prefix=f".{folder.name}-"))
@@ -98,7 +101,7 @@ def write(bundle: Bundle, folder: str | Path) -> Path:
         raise UserError(f"{folder} can't be written ({error.strerror}): give another folder") from error
     try:
         part.chmod(0o755)
-        tensors.write(family.restored(arrays), part)
+        tensors.write(family.restored(arrays, described), part)
         hf_inputs.write(bundle, family, described, part)
         (part / CONFIG).write_text(json.dumps(described, indent=2, sort_keys=True) + "\n", encoding="utf-8")
         if folder.exists():
@@ -108,6 +111,15 @@ def write(bundle: Bundle, folder: str | Path) -> Path:
         shutil.rmtree(part, ignore_errors=True)
         raise
     return folder
+
+
+def _extras(family: Family, bundle: Bundle, where: str) -> dict[str, np.ndarray]:
+    if missing := [name for name in family.extras if name not in bundle.extras]:
+        raise UserError(
+            f"{where} would be a {family.architecture}, which holds {', '.join(missing)} too, and there is no such "
+            "thing here: only a model that was read from one has it"
+        )
+    return {name: bundle.extras[name] for name in family.extras}
 
 
 def choose(parts: Parts, where: str) -> tuple[Family, dict[str, Any]]:

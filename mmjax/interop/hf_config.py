@@ -51,8 +51,10 @@ class Family:
     model_type, architecture: as in config.json.
     parts: what config.json describes.  describe: the inverse, of built parts, with all that `parts` reads.
     rules: of built parts, the table of parameters.
-    renamed: brings older names to those of the table.  restored: the last thing before arrays are written.
+    renamed: brings older names to those of the table.
+    restored: the last thing before arrays are written; may change config.json's values too.
     ignored: names of arrays that hold nothing to be kept.
+    extras: names of arrays that are kept beside our model (`Bundle.extras`), for it has no place for them.
     text_config: where config.json describes the text tower: under this key, or "" for itself; None: there is none.
     finds_end: whether the text tower looks for the end token among the ids.
     """
@@ -63,8 +65,9 @@ class Family:
     describe: Callable[[Parts], dict[str, Any]]
     rules: Callable[[Parts], list[Rule]]
     renamed: Callable[[Arrays], Arrays] = _as_they_are
-    restored: Callable[[Arrays], Arrays] = _as_they_are
+    restored: Callable[[Arrays, dict[str, Any]], Arrays] = lambda tensors, config: tensors
     ignored: Callable[[str], bool] = _nothing
+    extras: tuple[str, ...] = ()
     text_config: str | None = None
     finds_end: bool = False
 

@@ -146,8 +146,9 @@ def cut(tensors: Arrays) -> Arrays:
     return made
 
 
-def joined(tensors: Arrays) -> Arrays:
+def joined(tensors: Arrays, config: dict[str, Any]) -> Arrays:
     """The inverse of `cut`."""
+    del config
     cut_names = {f"{POOL}.{part}.{kind}" for part in PARTS for kind in ("weight", "bias")}
     made = {name: array for name, array in tensors.items() if name not in cut_names}
     if len(made) < len(tensors):

@@ -1,4 +1,5 @@
-"""Pre-LN transformer blocks (Vaswani et al. 2017, arXiv:1706.03762; Xiong et al. 2020, arXiv:2002.04745), scanned.
+"""Transformer blocks (Vaswani et al. 2017, arXiv:1706.03762), pre-LN (Xiong et al. 2020, arXiv:2002.04745) or post-LN
+(BERT: Devlin et al. 2018, arXiv:1810.04805), scanned.
 
 Parameters are fp32 and carry logical axis names; compute is in `dtype`; attention logits and their softmax are fp32.
 """
@@ -22,6 +23,7 @@ RematName = Literal["full", "dots"]
 InitName = Literal["xavier", "clip"]
 DtypeName = Literal["float32", "bfloat16", "float16"]
 AttentionName = Literal["plain", "cudnn"]
+NormName = Literal["pre", "post"]
 
 ACTIVATIONS: dict[str, Callable[[Array], Array]] = {
     "gelu": partial(jax.nn.gelu, approximate=False),
@@ -296,7 +298,8 @@ def dropout_keys(
 
 
 class Block(nn.Module):
-    """One pre-LN block: `x += attention(norm(x)); x += mlp(norm(x))`. Returns a pair, as a scan's body does."""
+    """One block, pre-LN: `x += attention(norm(x)); x += mlp(norm(x))`, or post-LN: `x = norm(x + attention(x));
+    x = norm(x + mlp(x))`. Returns a pair, as a scan's body does."""
 
     heads: int
     mlp_dim: int
@@ -307,6 +310,7 @@ class Block(nn.Module):
     dropout: float = 0.0
     dtype: DtypeName = "float32"
     attention: AttentionName = "plain"
+    norm: NormName = "pre"
 
     @nn.compact
     def __call__(
@@ -321,13 +325,18 @@ class Block(nn.Module):
             keys = jax.vmap(lambda key: jax.random.fold_in(key, layer))(keys)
         attention = Attention(self.heads, self.inits, self.causal, self.attention, name="attention")
         mlp = Mlp(self.mlp_dim, self.inits, self.activation, self.dtype, name="mlp")
-        x = constrain(x + drop(attention(norm("norm_attention")(x), mask), self.dropout, keys, 0), *HIDDEN)
-        x = constrain(x + drop(mlp(norm("norm_mlp")(x)), self.dropout, keys, 1), *HIDDEN)
+        norm_attention, norm_mlp = norm("norm_attention"), norm("norm_mlp")
+        if self.norm == "post":
+            x = constrain(norm_attention(x + drop(attention(x, mask), self.dropout, keys, 0)), *HIDDEN)
+            x = constrain(norm_mlp(x + drop(mlp(x), self.dropout, keys, 1)), *HIDDEN)
+        else:
+            x = constrain(x + drop(attention(norm_attention(x), mask), self.dropout, keys, 0), *HIDDEN)
+            x = constrain(x + drop(mlp(norm_mlp(x)), self.dropout, keys, 1), *HIDDEN)
         return x, None
 
 
 class Transformer(nn.Module):
-    """`depth` blocks, scanned (the compiled program holds the block once), and a last LayerNorm.
+    """`depth` blocks, scanned (the compiled program holds the block once), and a last LayerNorm where they are pre-LN.
 
     Attributes:
         width, depth, heads, mlp_dim: sizes; `mlp_dim` None means 4 x width.
@@ -338,6 +347,7 @@ class Transformer(nn.Module):
         dropout: rate on both branches of a block, with train=True only; needs the examples' `keys`, or else a `dropout`
             key.
         attention: `plain` (`attend`), or `cudnn`: its fused kernel, for 16-bit `dtype` on an NVIDIA GPU.
+        norm: where a block's LayerNorms stand: `pre`, before each branch, or `post`, after each sum.
     """
 
     width: int
@@ -353,6 +363,7 @@ class Transformer(nn.Module):
     remat: RematName | None = None
     dtype: DtypeName = "float32"
     attention: AttentionName = "plain"
+    norm: NormName = "pre"
 
     @nn.compact
     def __call__(
@@ -362,6 +373,8 @@ class Transformer(nn.Module):
         train: bool = False,
         keys: Key[Array, " b"] | None = None,
     ) -> Float[Array, "b n d"]:
+        if self.norm not in ("pre", "post"):
+            raise unknown("norm", self.norm, ("pre", "post"))
         block: type[nn.Module] = Block
         if self.remat is not None:
             if self.remat not in REMAT_POLICIES:
@@ -387,6 +400,8 @@ class Transformer(nn.Module):
             self.dropout,
             self.dtype,
             self.attention,
+            self.norm,
             name="blocks",
         )(x, mask, dropout_keys(self, self.dropout, train, keys, len(x)), jnp.arange(self.depth))
-        return layer_norm("norm", eps=self.norm_eps, dtype=self.dtype)(x) if self.final_norm else x
+        last = self.final_norm and self.norm == "pre"  # a post-LN block ends in one
+        return layer_norm("norm", eps=self.norm_eps, dtype=self.dtype)(x) if last else x

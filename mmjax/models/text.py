@@ -1,22 +1,26 @@
-"""The text tower: a transformer over token ids, causal (CLIP) or not (SigLIP)."""
+"""The text tower: a transformer over token ids, causal (CLIP) or not (SigLIP), or with segments (BERT)."""
 
 import flax.linen as nn
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, Key
 
 from mmjax.models.heads import PoolingName
-from mmjax.models.layers import BEFORE_BLOCKS, HIDDEN, constrain, drop, dropout_keys, parameter
+from mmjax.models.layers import BEFORE_BLOCKS, HIDDEN, constrain, drop, dropout_keys, layer_norm, parameter
 from mmjax.models.tower import Tower, take_kept
 
 
 class TextTransformer(Tower, kw_only=True):
-    """Token ids int32 `[B, L]` -> embeddings and learned positions -> transformer. There is no prefix.
+    """Token ids int32 `[B, L]` -> embeddings, learned positions, perhaps types -> transformer. There is no prefix.
 
     Attributes:
         vocab: number of token ids.
         length: the longest text, in tokens; shorter ones use its first positions.
         causal: whether a token sees only itself and those before it.
         attend_padding: whether padding counts as text (SigLIP: padded with its end token, pooled at the last position).
+        pre_norm: whether a LayerNorm stands before the first block (BERT).
+        types: number of types of tokens, each with a vector that is added to theirs; 0: there are none. A token's type
+            is the number of `separator`s before it, the last one's at most: BERT's segments, `A [SEP] B [SEP]`.
+        separator: the id that ends a segment; None: all tokens are of the first type.
         token_std, position_std: of the initial tables (the defaults are CLIP's).
     """
 
@@ -25,6 +29,9 @@ class TextTransformer(Tower, kw_only=True):
     causal: bool = False
     attend_padding: bool = False
     pooling: PoolingName = "last"
+    pre_norm: bool = False
+    types: int = 0
+    separator: int | None = None
     token_std: float = 0.02
     position_std: float = 0.01
 
@@ -39,6 +46,18 @@ class TextTransformer(Tower, kw_only=True):
         self.token = nn.Embed(self.vocab, self.width, dtype=jnp.dtype(self.dtype), embedding_init=token_init)
         init = nn.initializers.normal(self.position_std)
         self.position = parameter(self, "position", init, ("position", "embed"), (self.length, self.width))
+        if self.types:
+            init = nn.initializers.normal(self.token_std)
+            self.type = parameter(self, "type", init, (None, "embed"), (self.types, self.width))
+        elif self.separator is not None:
+            raise ValueError(f"separator={self.separator} tells types of tokens apart, and types=0: set types=2")
+        if self.pre_norm:
+            self.norm_pre = layer_norm(eps=self.norm_eps, dtype=self.dtype)
+
+    def segments(self, x: Int[Array, "b l"]) -> Int[Array, "b l"]:
+        """The type of each token."""
+        ends = x == (-1 if self.separator is None else self.separator)
+        return jnp.minimum(jnp.cumsum(ends, axis=1) - ends, self.types - 1)
 
     def grid(self, x: Int[Array, "b l"]) -> tuple[int, ...]:
         """The number of positions, `(L,)`."""
@@ -65,10 +84,16 @@ class TextTransformer(Tower, kw_only=True):
         ids, real = self.patches(x, None if self.attend_padding else mask)
         all_real = keep is None and (mask is None or self.attend_padding)  # then attention needs no mask
         positions = self.position[: x.shape[1]]
+        segments = self.segments(x) if self.types else None
         if keep is not None:
             ids, real = take_kept(ids, keep), (keep >= 0) & take_kept(real, keep)
             positions = positions[jnp.maximum(keep, 0)]
+            segments = None if segments is None else take_kept(segments, keep)
         tokens = self.token(ids) + positions.astype(self.dtype)
+        if segments is not None:
+            tokens = tokens + self.type.astype(self.dtype)[segments]
+        if self.pre_norm:
+            tokens = self.norm_pre(tokens)
         keys = dropout_keys(self, self.dropout, train, keys, len(tokens))
         tokens = drop(constrain(tokens, *HIDDEN), self.dropout, keys, BEFORE_BLOCKS)
         # With a causal mask and a kept subset, "before" is the order of the slots.

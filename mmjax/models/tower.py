@@ -15,6 +15,7 @@ from mmjax.models.layers import (
     AttentionName,
     DtypeName,
     InitName,
+    NormName,
     RematName,
     Transformer,
     constrain,
@@ -37,8 +38,9 @@ class Tower(nn.Module, kw_only=True):
         width, depth, heads, mlp_dim: of the transformer; `mlp_dim` None means 4 x width.
         embed_dim: size E of the embedding; None leaves the pooled token as it is (E = width).
         projection_bias: whether the projection to E has a bias.
+        projection_tanh: whether the embedding is the projection's tanh (BERT's pooler).
         pooling: `cls` (first token), `last` (last one allowed), `mean`, or `map` (attention pooling with an MLP).
-        activation, norm_eps, inits, remat, attention: see `Transformer`.
+        activation, norm, norm_eps, inits, remat, attention: see `Transformer`.
         dropout: rate, with train=True only.
         dtype: of the computation; parameters are float32.
     """
@@ -49,6 +51,7 @@ class Tower(nn.Module, kw_only=True):
     mlp_dim: int | None = None
     embed_dim: int | None = None
     projection_bias: bool = False
+    projection_tanh: bool = False
     pooling: PoolingName
     activation: ActivationName = "gelu"
     norm_eps: float = 1e-6
@@ -57,6 +60,7 @@ class Tower(nn.Module, kw_only=True):
     remat: RematName | None = None
     dtype: DtypeName = "float32"
     attention: AttentionName = "plain"
+    norm: NormName = "pre"
 
     def _make_trunk(self, causal: bool = False) -> None:
         """The parts of every tower, for `setup`."""
@@ -74,6 +78,7 @@ class Tower(nn.Module, kw_only=True):
             remat=self.remat,
             dtype=self.dtype,
             attention=self.attention,
+            norm=self.norm,
         )
         if self.pooling == "map":
             self.attention_pool = AttentionPool(
@@ -84,6 +89,8 @@ class Tower(nn.Module, kw_only=True):
                 inits=self.inits,
                 dtype=self.dtype,
             )
+        if self.projection_tanh and self.embed_dim is None:
+            raise ValueError("projection_tanh=True needs a projection: set embed_dim, to the width say")
         if self.embed_dim is not None:
             init = nn.initializers.normal(self.width**-0.5)
             axes = ("embed", "joint")
@@ -95,6 +102,7 @@ class Tower(nn.Module, kw_only=True):
         pooled = pooling(tokens, token_mask)
         if self.embed_dim is not None:
             pooled = self.projection(pooled)
+            pooled = jnp.tanh(pooled) if self.projection_tanh else pooled
         return pooled.astype(jnp.float32)
 
     def tokens(

@@ -107,6 +107,7 @@ class MaskedText(nn.Module):
 
     Attributes:
         vocab, rate, mask_id, first_id, masked, random: see `mmjax.objectives.views.Corrupt`.
+        norm_eps: of the head's layer norm.
     """
 
     vocab: int
@@ -115,6 +116,7 @@ class MaskedText(nn.Module):
     first_id: int = 5
     masked: float = 0.8
     random: float = 0.1
+    norm_eps: float = 1e-6
 
     @property
     def corrupt(self) -> Corrupt:
@@ -148,6 +150,7 @@ class MaskedText(nn.Module):
             name="dense",
         )(at_least_fp32(x))
         x = nn.LayerNorm(
+            epsilon=self.norm_eps,
             scale_init=nn.with_logical_partitioning(nn.initializers.ones_init(), ("embed",)),
             bias_init=nn.with_logical_partitioning(nn.initializers.zeros_init(), ("embed",)),
             name="norm",

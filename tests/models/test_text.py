@@ -101,3 +101,53 @@ def test_siglip_parameters():
 def test_a_text_that_is_too_long_is_refused():
     with pytest.raises(ValueError, match="texts of 9 tokens are longer than the 8 positions of length=8"):
         jax.eval_shape(lambda: TextTransformer(**SMALL).init(jax.random.key(0), jnp.zeros((1, 9), jnp.int32)))
+
+
+def test_post_norm_blocks_types_and_a_tanh_equal_float64_numpy():
+    """BERT (arXiv:1810.04805), eq. by eq."""
+    tower = TextTransformer(
+        **SMALL, norm="post", pre_norm=True, types=2, separator=2, pooling="cls", embed_dim=16, projection_tanh=True
+    )
+    ids = jnp.array([[1, 7, 2, 9, 3, 2], [1, 3, 2, 8, 2, 2]])
+    params = oracle.params_of(tower, ids)
+    assert "norm" not in params["params"]["transformer"]  # each block ends in one
+    p = oracle.as64(params)["params"]
+    segments = np.array([[0, 0, 0, 1, 1, 1], [0, 0, 0, 1, 1, 1]])
+    np.testing.assert_array_equal(oracle.apply(tower, params, ids, method="segments"), segments)
+    got = oracle.apply(tower, params, ids)
+    for row in range(2):
+        x = p["token"]["embedding"][np.asarray(ids[row])] + p["position"][:6] + p["type"][segments[row]]
+        x = oracle.layer_norm(p["norm_pre"], x)
+        for layer in range(2):
+            block = jax.tree.map(lambda leaf, layer=layer: leaf[layer], p["transformer"]["blocks"])
+            qkv = [oracle.heads_in(block["attention"]["qkv"], x, part) for part in range(3)]
+            x = oracle.layer_norm(block["norm_attention"], x + oracle.attend(*qkv, block["attention"]["out"], True))
+            x = oracle.layer_norm(block["norm_mlp"], x + oracle.mlp(block["mlp"], x, "gelu"))
+        np.testing.assert_allclose(got[row], np.tanh(oracle.dense(p["projection"], x[0])), atol=5e-5)
+
+
+def test_a_kept_word_keeps_its_type():
+    tower = TextTransformer(**SMALL, types=2, separator=2)
+    ids, keep = jnp.array([[1, 7, 2, 9, 3, 2]]), jnp.array([[0, 4]])
+    params = oracle.params_of(tower, ids)
+    kept, _ = oracle.apply(tower, params, ids, keep=keep, method="tokens")
+    unseparated = TextTransformer(**SMALL, types=2)  # the same words, of the first type
+    first, _ = oracle.apply(unseparated, params, ids, keep=keep, method="tokens")
+    assert np.abs(kept - first).max() > 1e-3
+    params["params"]["type"] = params["params"]["type"].at[1].set(params["params"]["type"][0])
+    np.testing.assert_array_equal(
+        *(oracle.apply(t, params, ids, keep=keep, method="tokens")[0] for t in (tower, unseparated))
+    )
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"separator": 2}, r"separator=2 tells types of tokens apart, and types=0"),
+        ({"projection_tanh": True}, r"projection_tanh=True needs a projection"),
+        ({"norm": "sandwich"}, r"norm='sandwich' is not one of pre, post"),
+    ],
+)
+def test_fields_that_cannot_be_say_why(fields, message):
+    with pytest.raises(ValueError, match=message):
+        TextTransformer(**SMALL, **fields).init(jax.random.key(0), IDS)
