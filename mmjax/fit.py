@@ -16,6 +16,7 @@ from mmjax.data.waveforms import DecodeAudio
 from mmjax.errors import UserError, unknown
 from mmjax.models.audio import AudioTransformer
 from mmjax.models.image import ViT
+from mmjax.models.resnet import ResNet
 from mmjax.models.text import TextTransformer
 from mmjax.objectives.contrastive import Contrastive
 from mmjax.objectives.views import Corrupt
@@ -29,7 +30,7 @@ def check_fit(towers: Modules, objectives: Modules, data: Mixture) -> None:
     _check_modalities(towers, objectives, specs)
     for modality, tower in towers.items():
         path = f"towers.{modality}"
-        if isinstance(tower, ViT):
+        if isinstance(tower, ViT | ResNet):
             _check_pictures(path, tower, specs[modality])
         elif isinstance(tower, TextTransformer):
             _check_texts(path, tower, specs[modality], objectives, data)
@@ -54,13 +55,14 @@ def _check_modalities(towers: Modules, objectives: Modules, specs: Mapping[str, 
             raise UserError(unknown("data.transforms lacks", modality, specs, "chains of data.transforms"))
 
 
-def _check_pictures(path: str, tower: ViT, spec: Spec) -> None:
+def _check_pictures(path: str, tower: ViT | ResNet, spec: Spec) -> None:
     try:
         tower.grid(cast(Any, np.broadcast_to(np.uint8(0), (1, *spec.shape))))  # of which it reads the shape
     except ValueError as error:
         size = f"{spec.shape[0]}x{spec.shape[1]}"
+        patch = f" and patch={tower.patch}" if isinstance(tower, ViT) else ""
         raise UserError(
-            f"data.transforms gives pictures of {size}, {path} has size={tower.size} and patch={tower.patch}: {error}"
+            f"data.transforms gives pictures of {size}, {path} has size={tower.size}{patch}: {error}"
         ) from error
 
 

@@ -36,6 +36,7 @@ _ALLOWED_BY_MODULE = {
     "mmjax.mesh": ("Mesh",),
     "mmjax.optim": ("Adafactor", "AdamW", "Lamb", "Muon"),
     "mmjax.models.image": ("ViT",),
+    "mmjax.models.resnet": ("ResNet",),
     "mmjax.models.text": ("TextTransformer",),
     "mmjax.models.audio": ("AudioTransformer",),
     "mmjax.models.decoder": ("Decoder",),

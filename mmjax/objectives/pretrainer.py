@@ -81,7 +81,7 @@ class Pretrainer(nn.Module):
                     lambda self, _, part, keys: (None, self._encode(views, part, keys, training)),
                     prevent_cse=False,  # the scan itself keeps the recomputation apart
                 ),
-                variable_broadcast="params",
+                variable_broadcast=["params", "batch_stats"],  # the statistics of a tower that is frozen: it reads them
                 split_rngs={"params": False},
                 in_axes=(0, nn.broadcast),  # pyright: ignore[reportArgumentType] (flax says int, and means a tree)
             )

@@ -28,7 +28,7 @@ def params_of(module, *args, seed=0):
     return jax.tree_util.tree_map_with_path(draw, shapes)
 
 
-@partial(jax.jit, static_argnames=("module", "method"))
+@partial(jax.jit, static_argnames=("module", "method", "train", "mutable"))
 def apply(module, params, *args, method="__call__", **kwargs):
     """`module.apply`, compiled."""
     return module.apply(params, *args, method=method, **kwargs)
