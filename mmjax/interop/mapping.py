@@ -34,6 +34,7 @@ class Rule(NamedTuple):
     theirs: the arrays that it is made of; with `{layer}` in the names there is such a set for each of `layers` layers,
         and ours has the layers as its first axis.
     take: their arrays (of one layer) -> ours.  give: the inverse.
+    first: the number of the first of the layers in the names.
     """
 
     ours: str
@@ -41,6 +42,7 @@ class Rule(NamedTuple):
     take: Take = _same
     give: Give = _alone
     layers: int = 0
+    first: int = 0
 
 
 def take(
@@ -57,7 +59,7 @@ def take(
     for rule in rules:
         parts = []
         for layer in range(max(1, rule.layers)):
-            names = [name.replace(LAYER, str(layer)) for name in rule.theirs]
+            names = [name.replace(LAYER, str(rule.first + layer)) for name in rule.theirs]
             read.update(names)
             missing += [name for name in names if name not in tensors]
             if not missing:
@@ -89,7 +91,7 @@ def give(rules: Iterable[Rule], variables: Mapping[str, Any], where: str) -> dic
     for rule in rules:
         ours = np.asarray(flat[rule.ours])
         for layer, array in enumerate(ours if rule.layers else [ours]):
-            names = [name.replace(LAYER, str(layer)) for name in rule.theirs]
+            names = [name.replace(LAYER, str(rule.first + layer)) for name in rule.theirs]
             tensors |= dict(zip(names, (np.asarray(part, order="C") for part in rule.give(array)), strict=True))
     return tensors
 
@@ -133,11 +135,14 @@ def heads_in(ours: str, theirs: Sequence[str], heads: int, layers: int = 0) -> l
     ]
 
 
-def heads_in_joined(ours: str, theirs: str, heads: int, layers: int = 0, dot: str = ".") -> list[Rule]:
-    """`HeadsIn` of query, key and value from one matrix [3 D, D], `<theirs>.weight` (or `_weight`: dot="_")."""
+def heads_in_joined(
+    ours: str, theirs: str, heads: int, layers: int = 0, dot: str = ".", parts: int = 3
+) -> list[Rule]:
+    """`HeadsIn` of query, key and value (or of so many `parts`) from one matrix [3 D, D], `<theirs>.weight` (or
+    `_weight`: dot="_")."""
 
     def kernel(weight: np.ndarray) -> np.ndarray:  # [3 D, D] -> [D, heads, 3, head_dim]
-        return np.moveaxis(weight.reshape(3, heads, -1, weight.shape[1]), -1, 0).swapaxes(1, 2)
+        return np.moveaxis(weight.reshape(parts, heads, -1, weight.shape[1]), -1, 0).swapaxes(1, 2)
 
     def weight(kernel: np.ndarray) -> Sequence[np.ndarray]:
         return (np.moveaxis(kernel.swapaxes(1, 2), 0, -1).reshape(-1, len(kernel)),)
@@ -147,7 +152,7 @@ def heads_in_joined(ours: str, theirs: str, heads: int, layers: int = 0, dot: st
         Rule(
             f"{ours}/bias",
             (f"{theirs}{dot}bias",),
-            lambda bias: bias.reshape(3, heads, -1).swapaxes(0, 1),
+            lambda bias: bias.reshape(parts, heads, -1).swapaxes(0, 1),
             lambda bias: (bias.swapaxes(0, 1).reshape(-1),),
             layers,
         ),
@@ -179,6 +184,28 @@ def patches(ours: str, theirs: str, shape: tuple[int, int, int]) -> Rule:
         lambda weight: weight.transpose(2, 3, 1, 0).reshape(-1, len(weight)),
         lambda kernel: (kernel.reshape(*shape, -1).transpose(3, 2, 0, 1),),
     )
+
+
+def convolution(ours: str, theirs: str, layers: int = 0, first: int = 0) -> Rule:
+    """A kernel [rows, columns, in, out] from `<theirs>.weight` [out, in, rows, columns]; there is no bias."""
+    return Rule(
+        f"{ours}/kernel",
+        (f"{theirs}.weight",),
+        lambda weight: weight.transpose(2, 3, 1, 0),
+        lambda kernel: (kernel.transpose(3, 2, 0, 1),),
+        layers,
+        first,
+    )
+
+
+def batch_norm(ours: str, theirs: str, layers: int = 0, first: int = 0) -> list[Rule]:
+    """A BatchNorm, its running statistics too. ours: the path below the collection, `towers_image/trunk/norm0`."""
+    names = {"params": {"scale": "weight", "bias": "bias"}, "batch_stats": {"mean": "running_mean", "var": "running_var"}}
+    return [
+        Rule(f"{collection}/{ours}/{part}", (f"{theirs}.{name}",), layers=layers, first=first)
+        for collection, parts in names.items()
+        for part, name in parts.items()
+    ]
 
 
 def leading(ours: str, theirs: str, axes: int) -> Rule:
