@@ -135,9 +135,7 @@ def heads_in(ours: str, theirs: Sequence[str], heads: int, layers: int = 0) -> l
     ]
 
 
-def heads_in_joined(
-    ours: str, theirs: str, heads: int, layers: int = 0, dot: str = ".", parts: int = 3
-) -> list[Rule]:
+def heads_in_joined(ours: str, theirs: str, heads: int, layers: int = 0, dot: str = ".", parts: int = 3) -> list[Rule]:
     """`HeadsIn` of query, key and value (or of so many `parts`) from one matrix [3 D, D], `<theirs>.weight` (or
     `_weight`: dot="_")."""
 
@@ -200,7 +198,10 @@ def convolution(ours: str, theirs: str, layers: int = 0, first: int = 0) -> Rule
 
 def batch_norm(ours: str, theirs: str, layers: int = 0, first: int = 0) -> list[Rule]:
     """A BatchNorm, its running statistics too. ours: the path below the collection, `towers_image/trunk/norm0`."""
-    names = {"params": {"scale": "weight", "bias": "bias"}, "batch_stats": {"mean": "running_mean", "var": "running_var"}}
+    names = {
+        "params": {"scale": "weight", "bias": "bias"},
+        "batch_stats": {"mean": "running_mean", "var": "running_var"},
+    }
     return [
         Rule(f"{collection}/{ours}/{part}", (f"{theirs}.{name}",), layers=layers, first=first)
         for collection, parts in names.items()

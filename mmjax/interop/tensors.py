@@ -24,13 +24,22 @@ def read(folder: Path) -> Arrays:
     Raises:
         UserError: there is no such file, it is broken, or PyTorch's file has no PyTorch to open it.
     """
-    for name, reader in ((WHOLE, _safetensors), (TORCH, _torch)):
+    for name in (WHOLE, TORCH):
         if (folder / name).is_file():
-            return _fp32(reader(folder / name))
+            return read_file(folder / name)
     for name, reader in ((SHARDS, _safetensors), (TORCH_SHARDS, _torch)):
         if (folder / name).is_file():
             return _fp32(_sharded(folder, name, reader))
     raise UserError(f"{folder} holds no parameters: it has neither {WHOLE} nor {SHARDS} nor {TORCH}")
+
+
+def read_file(file: Path) -> Arrays:
+    """Every array of one file, safetensors by its name's end or else PyTorch's, float32 where it is any float.
+
+    Raises:
+        UserError: it is broken, or it is PyTorch's, and there is no PyTorch to open it.
+    """
+    return _fp32((_safetensors if file.suffix == ".safetensors" else _torch)(file))
 
 
 def write(arrays: Mapping[str, np.ndarray], folder: Path) -> None:
@@ -76,6 +85,7 @@ def _torch(file: Path) -> Arrays:
         tensors = torch.load(file, map_location="cpu", weights_only=True)
     except Exception as error:  # a zip, a pickle that holds more than tensors, ...: whatever it raises
         raise UserError(f"{file} can't be read as tensors alone: {error}") from error
+    tensors = tensors.get("state_dict", tensors)  # with the optimiser's state beside it
     tensors = {name: tensor for name, tensor in tensors.items() if isinstance(tensor, torch.Tensor)}
     return {name: (t.float() if t.is_floating_point() else t).numpy() for name, t in tensors.items()}
 

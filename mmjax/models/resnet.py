@@ -189,6 +189,11 @@ class ResNet(nn.Module, kw_only=True):
         """No token stands before those of the grid."""
         return 0
 
+    @property
+    def pool_heads(self) -> int:
+        """The heads of the attention pooling."""
+        return self.heads or self.width * STRIDE // HEAD_DIM
+
     def setup(self) -> None:
         if len(self.layers) != 4 or min(self.layers) < 1:
             raise ValueError(f"layers={self.layers}: it is four numbers of blocks, each at least 1")
@@ -197,9 +202,8 @@ class ResNet(nn.Module, kw_only=True):
         if self.width % 2:
             raise ValueError(f"width={self.width} is odd, and the stem's first convolution has half of it")
         rows, columns = self.capacity()
-        heads = self.heads or self.width * STRIDE // HEAD_DIM
         self.trunk = Trunk(tuple(self.layers), self.width, self.remat, self.dtype)
-        self.attention_pool = MeanAttention(rows * columns, heads, self.embed_dim, self.dtype)
+        self.attention_pool = MeanAttention(rows * columns, self.pool_heads, self.embed_dim, self.dtype)
 
     def capacity(self) -> tuple[int, int]:
         """The grid for which positions are kept."""

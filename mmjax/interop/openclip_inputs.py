@@ -1,0 +1,186 @@
+"""What stands between pictures and texts and an open_clip model: its preprocessing and tokenizer, in its folder."""
+
+import dataclasses
+import importlib.util
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import fiddle as fdl
+
+from mmjax.data import preprocessors, text_preprocessors
+from mmjax.data.captions import PickCaption, Tokenize
+from mmjax.data.preprocessors import Preprocessing
+from mmjax.data.subwords import Subwords, SubwordTokenizer
+from mmjax.data.tokenizer_json import tokenizer_json
+from mmjax.data.tokenizers import PieceTokenizer
+from mmjax.data.tokens import Tokenizer
+from mmjax.data.transforms import Transform
+from mmjax.errors import UserError
+from mmjax.experiment import build
+from mmjax.interop.bundle import Bundle
+
+MERGES = "bpe_simple_vocab_16e6.txt.gz"  # of OpenAI's tokenizer; open_clip's package holds it
+VOCABULARIES = ("tokenizer.json", "vocab.json", "vocab.txt", "spiece.model", "tokenizer.model")
+CLIP_IDS = (49_408, 49_406, 49_407)  # size, begin and end of OpenAI's vocabulary
+
+
+def pictures(config: Mapping[str, Any], model: Mapping[str, Any]) -> Preprocessing:
+    """The image's transforms, and the tower's mean and std, of a `preprocess_cfg` and its `model_cfg`."""
+    size = (model.get("vision_cfg") or {}).get("image_size", 224)
+    if isinstance(size, list | tuple) and len(set(size)) == 1:
+        size = size[0]
+    if not isinstance(size, int):
+        raise UserError(f"vision_cfg: image_size={size!r}: only squares can be preprocessed here")
+    return preprocessors.from_open_clip(config, size)
+
+
+def texts(folder: Path, model: Mapping[str, Any], tower: Any) -> tuple[tuple[Any, ...], dict[str, Tokenizer]]:
+    """The text's chain, and its tokenizer by modality: none where the folder holds none, and it isn't OpenAI's.
+
+    Raises:
+        UserError: a key of the `text_cfg` that can't be expressed here; a tokenizer that ends texts elsewhere than
+            where the model finds their end.
+    """
+    config = model["text_cfg"]
+    named, options = bool(config.get("hf_tokenizer_name")), dict(config.get("tokenizer_kwargs") or {})
+    clean = options.pop("clean", "whitespace" if named else "lower")
+    if options or config.get("tokenizer_mode"):
+        key = "tokenizer_mode" if config.get("tokenizer_mode") else "tokenizer_kwargs"
+        raise UserError(f"text_cfg: {key}={config[key]!r}: of these only clean can be expressed here")
+    if clean not in text_preprocessors.OPEN_CLIP_CLEANING:
+        text_preprocessors.from_open_clip(_Never(b""), tower.length, clean)  # which says what there is
+    chain: tuple[Transform, ...] = text_preprocessors.OPEN_CLIP_CLEANING[clean]
+    found = _tokenizer(folder, named, tower)
+    if found is None:
+        cut = Tokenize(Subwords(tower.vocab), tower.length, bos=not named, empty="keep")
+        return graph((PickCaption(empty="keep"), *chain, cut)), {}
+    transforms, tokenizer = found
+    if not tower.attend_padding and tower.pooling == "last":
+        _check_end(config, tokenizer, tower.vocab)
+    return graph((PickCaption(empty="keep"), *chain, *transforms)), {"text": tokenizer}
+
+
+def _tokenizer(folder: Path, named: bool, tower: Any) -> tuple[tuple[Transform, ...], Tokenizer] | None:
+    """What follows the cleaning, and the tokenizer: of the folder, or OpenAI's where none is named."""
+    if any((folder / name).is_file() for name in VOCABULARIES):
+        transforms, tokenizer = text_preprocessors.from_hugging_face(folder, tower.length)
+        if not named:  # then open_clip takes OpenAI's, whatever the folder holds, and fills up with 0
+            *cleaning, cut = transforms
+            assert isinstance(cut, Tokenize)
+            transforms = (*cleaning, dataclasses.replace(cut, pad=0))
+    elif not named and (merges := _merges()) is not None:
+        tokenizer = SubwordTokenizer(tokenizer_json(merges))
+        (*_, cut), _ = text_preprocessors.from_open_clip(tokenizer, tower.length)
+        transforms = (cut,)
+    else:
+        return None
+    if not named and not is_clip(tokenizer):
+        raise UserError(
+            f"{folder}: its tokenizer has {tokenizer.vocab_size} pieces and isn't OpenAI's, which open_clip takes "
+            "where text_cfg has no hf_tokenizer_name"
+        )
+    if tokenizer.vocab_size > tower.vocab:
+        raise UserError(f"{folder}: vocab_size={tower.vocab}, but the tokenizer has {tokenizer.vocab_size} pieces")
+    return transforms, tokenizer
+
+
+def is_clip(tokenizer: Tokenizer) -> bool:
+    """Whether it is OpenAI's: open_clip's own, where its config names none."""
+    ids = (tokenizer.vocab_size, tokenizer.bos, tokenizer.eos)
+    return isinstance(tokenizer, SubwordTokenizer) and ids == CLIP_IDS
+
+
+def _merges() -> Path | None:
+    """OpenAI's file of merges, where open_clip is installed; nothing of it is imported."""
+    spec = importlib.util.find_spec("open_clip")
+    file = Path(spec.origin).parent / MERGES if spec is not None and spec.origin else None
+    return file if file is not None and file.is_file() else None
+
+
+def _check_end(config: Mapping[str, Any], tokenizer: Tokenizer, vocab: int) -> None:
+    pool = config.get("pool_type", "argmax")
+    end = config.get("eos_id", 2) if pool == "eos" else vocab - 1
+    if tokenizer.eos != end:
+        raise UserError(
+            f"text_cfg: pool_type={pool!r} finds the end of a text at the id {end}, but the tokenizer ends it by "
+            f"{tokenizer.eos}"
+        )
+
+
+class _Never(Tokenizer):
+    """Stands for a tokenizer where none is looked at."""
+
+    def __init__(self, model: bytes):
+        self.model, self.vocab_size, self.pad, self.bos, self.eos = model, 0, None, None, None
+
+
+def graph(chain: Sequence[Transform]) -> tuple[fdl.Config, ...]:
+    """The transforms, whose fields are plain or dataclasses, as configs of an experiment."""
+    return tuple(_config(transform) for transform in chain)
+
+
+def _config(value: Any) -> Any:
+    if not dataclasses.is_dataclass(value):
+        return value
+    held = {field.name: _config(getattr(value, field.name)) for field in dataclasses.fields(value)}
+    unset = {field.name for field in dataclasses.fields(value) if held[field.name] == field.default}
+    return fdl.Config(type(value), **{name: item for name, item in held.items() if name not in unset})
+
+
+# --- out ---
+
+
+def picture_config(bundle: Bundle, mean: Sequence[float], std: Sequence[float], exact: bool) -> dict[str, Any]:
+    """The `preprocess_cfg` of the image's chain.
+
+    Raises:
+        UserError: it can't be said there.
+    """
+    chain = [build(transform) for transform in bundle.config.data.transforms["image"]]
+    return preprocessors.to_open_clip(chain, mean, std, exact)
+
+
+def write_tokenizer(bundle: Bundle, folder: Path) -> dict[str, Any]:
+    """Writes the text's tokenizer, and gives what the `text_cfg` says of it.
+
+    Raises:
+        UserError: it is one that open_clip, which takes OpenAI's or one of transformers', can't open.
+    """
+    tokenizer = bundle.tokenizers.get("text")
+    if tokenizer is None:
+        return {}
+    if isinstance(tokenizer, PieceTokenizer):
+        raise UserError(
+            "open_clip opens OpenAI's tokenizer, or a tokenizer.json, and this model's is SentencePiece's: leave it "
+            "out (--without tokenizer)"
+        )
+    (folder / "tokenizer.json").write_bytes(tokenizer.model)
+    names = {int(id): name for name, id in _pieces(tokenizer).items()}
+    special = {"pad_token": tokenizer.pad, "bos_token": tokenizer.bos, "eos_token": tokenizer.eos}
+    options = {key: names[id] for key, id in special.items() if id is not None}
+    text = json.dumps({"tokenizer_class": "PreTrainedTokenizerFast", **options}, indent=2)
+    (folder / "tokenizer_config.json").write_text(text + "\n", encoding="utf-8")
+    cleaning = _cleaning(bundle)
+    if is_clip(tokenizer):
+        return {} if cleaning == "lower" else {"tokenizer_kwargs": {"clean": cleaning}}
+    return {"hf_tokenizer_name": folder.name, "tokenizer_kwargs": {"clean": cleaning}}
+
+
+def _pieces(tokenizer: Tokenizer) -> dict[str, int]:
+    settings = json.loads(tokenizer.model)
+    pieces = settings["model"]["vocab"]
+    added = {piece["content"]: piece["id"] for piece in settings.get("added_tokens", ())}
+    return (dict(pieces) if isinstance(pieces, dict) else {}) | added
+
+
+def _cleaning(bundle: Bundle) -> str:
+    """open_clip's name of what stands before the tokenizer."""
+    chain = [build(t) for t in bundle.config.data.transforms["text"]]
+    mine = tuple(t for t in chain if not isinstance(t, PickCaption | Tokenize))
+    for name, cleaning in text_preprocessors.OPEN_CLIP_CLEANING.items():
+        if cleaning == mine:
+            return name
+    known = ", ".join(f"{name} {cleaning}" for name, cleaning in text_preprocessors.OPEN_CLIP_CLEANING.items())
+    raise UserError(f"open_clip cleans texts by one of {known}, not by {mine}")
