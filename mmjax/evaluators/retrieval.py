@@ -1,13 +1,13 @@
 """Retrieval from every modality to every other."""
 
 from dataclasses import dataclass
-from itertools import permutations
+from itertools import combinations
 
 import numpy as np
 from jaxtyping import Int
 
 from mmjax.evaluators.embedded import Embedded, EmbedText, When
-from mmjax.evaluators.ranking import groups, ranks
+from mmjax.evaluators.ranking import both_ranks, groups
 
 
 @dataclass(frozen=True)
@@ -31,18 +31,27 @@ class Retrieval:
 
     def __call__(self, embedded: Embedded, embed_text: EmbedText) -> dict[str, float]:
         metrics = {}
-        for source, target in permutations(embedded.embeddings, 2):
-            found = direction(embedded, source, target, self.same)
-            if len(found):  # else no example has both
-                prefix = f"{self.name}/{source}->{target}"
-                metrics |= {f"{prefix}/R@{k}": float(np.mean(found <= k)) for k in self.at}
-                metrics[f"{prefix}/median_rank"] = float(np.median(found))
+        for source, target in combinations(embedded.embeddings, 2):
+            there, back = _both(embedded, source, target, self.same)
+            metrics |= self._of(f"{source}->{target}", there) | self._of(f"{target}->{source}", back)
         return metrics
+
+    def _of(self, direction: str, found: Int[np.ndarray, " q"]) -> dict[str, float]:
+        if not len(found):  # no example has both
+            return {}
+        prefix = f"{self.name}/{direction}"
+        shares = {f"{prefix}/R@{k}": float(np.mean(found <= k)) for k in self.at}
+        return shares | {f"{prefix}/median_rank": float(np.median(found))}
 
 
 def direction(embedded: Embedded, source: str, target: str, same: str | None = None) -> Int[np.ndarray, " q"]:
     """Ranks (from 1) of the right `target` for every `source` that has one; see `Retrieval`."""
-    rows, columns = np.flatnonzero(embedded.valid[source]), np.flatnonzero(embedded.valid[target])
+    return _both(embedded, source, target, same)[0]
+
+
+def _both(embedded: Embedded, a: str, b: str, same: str | None) -> tuple[Int[np.ndarray, " q"], Int[np.ndarray, " r"]]:
+    """Ranks from a to b and from b to a, of those that have a right one."""
+    rows, columns = np.flatnonzero(embedded.valid[a]), np.flatnonzero(embedded.valid[b])
     kind = np.arange(len(embedded)) if same is None else groups(embedded.column(same, "Retrieval(same=...)"))
-    found = ranks(embedded.embeddings[source][rows], embedded.embeddings[target][columns], kind[rows], kind[columns])
-    return found[found > 0]
+    there, back = both_ranks(embedded.embeddings[a][rows], embedded.embeddings[b][columns], kind[rows], kind[columns])
+    return there[there > 0], back[back > 0]

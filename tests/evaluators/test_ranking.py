@@ -1,9 +1,12 @@
 """Ranks against a brute-force reference, and ties and NaN against the model."""
 
+import math
+import tracemalloc
+
 import numpy as np
 import pytest
 
-from mmjax.evaluators.ranking import groups, ranks
+from mmjax.evaluators.ranking import both_ranks, groups, ranks
 
 
 def unit(rng: np.random.Generator, *shape: int) -> np.ndarray:
@@ -21,15 +24,51 @@ def brute_force(queries, candidates, query_groups, candidate_groups) -> list[int
     return found
 
 
-@pytest.mark.parametrize("chunk", [1, 97, 2**24])
-@pytest.mark.parametrize("kinds", [5, 40, 1000])
-def test_ranks_equal_brute_force_however_they_are_cut(chunk, kinds):
+@pytest.mark.parametrize("tile", [(1, 1), (7, 10), (240, 8192)])
+@pytest.mark.parametrize("kinds", [1, 5, 40, 1000])
+def test_ranks_equal_brute_force_however_they_are_cut(tile, kinds):
     rng = np.random.default_rng(kinds)
     queries, candidates = unit(rng, 37, 8), unit(rng, 53, 8)
     query_groups, candidate_groups = rng.integers(0, kinds, 37), rng.integers(0, kinds, 53)
-    found = ranks(queries, candidates, query_groups, candidate_groups, chunk)
-    assert found.tolist() == brute_force(queries, candidates, query_groups, candidate_groups)
-    assert kinds < 1000 or 0 in found  # some query has no right candidate
+    there, back = both_ranks(queries, candidates, query_groups, candidate_groups, tile)
+    assert there.tolist() == brute_force(queries, candidates, query_groups, candidate_groups)
+    assert back.tolist() == brute_force(candidates, queries, candidate_groups, query_groups)
+    assert ranks(queries, candidates, query_groups, candidate_groups, tile).tolist() == there.tolist()
+    assert kinds < 1000 or 0 in there  # some query has no right candidate
+
+
+@pytest.mark.parametrize("sizes", [(300, 40), (9, 2)])
+def test_ties_duplicates_and_nan_equal_brute_force(sizes):
+    """Vectors of few values, so that scores are equal exactly or far apart; some rows are NaN, some appear often."""
+    rng = np.random.default_rng(sizes[0])
+    a, b = (rng.integers(-1, 2, (count, 4)).astype(np.float32) / 2 for count in sizes)
+    a[::7, 0], b[::5, 1] = np.nan, np.nan
+    groups_a, groups_b = (rng.choice([1, 2, 3, 50, 51, 52], count) for count in sizes)
+    groups_a[::3] = np.arange(len(groups_a[::3])) + 100  # of which only some are on the other side
+    groups_b[::4] = np.arange(len(groups_b[::4])) + 105
+    there, back = both_ranks(a, b, groups_a, groups_b)
+    assert there.tolist() == pessimist(a, b, groups_a, groups_b)
+    assert back.tolist() == pessimist(b, a, groups_b, groups_a)
+
+
+def pessimist(queries, candidates, query_groups, candidate_groups) -> list[int]:
+    """The definition with ties and NaN, one pair at a time, in float64."""
+    found = []
+    for query, group in zip(queries.astype(np.float64), query_groups, strict=True):
+        scores = [float(query @ candidate.astype(np.float64)) for candidate in candidates]
+        right = [score for score, other in zip(scores, candidate_groups, strict=True) if other == group]
+        wrong = [score for score, other in zip(scores, candidate_groups, strict=True) if other != group]
+        best = math.nan if any(map(math.isnan, right)) else max(right, default=0.0)
+        found.append(1 + sum(not score < best - 1e-6 for score in wrong) if right else 0)
+    return found
+
+
+def test_nothing_to_rank():
+    none = np.zeros((0, 4), np.float32)
+    some = np.eye(4, dtype=np.float32)
+    there, back = both_ranks(none, some, np.zeros(0, int), np.arange(4))
+    assert there.tolist() == []
+    assert back.tolist() == [0] * 4
 
 
 def test_constant_embeddings_come_last():
@@ -54,21 +93,16 @@ def test_nan_counts_against_the_model(where):
     assert ranks(queries, candidates, np.zeros(1, int), np.arange(4)).tolist() == [2 if where == "wrong" else 4]
 
 
-def test_big_splits_are_never_scored_all_at_once(monkeypatch):
-    rng = np.random.default_rng(0)
-    vectors = unit(rng, 3000, 4)
-    largest = 0
-    real = np.where
-
-    def spy(condition, *rest):
-        nonlocal largest
-        largest = max(largest, np.size(condition))
-        return real(condition, *rest)
-
-    monkeypatch.setattr(np, "where", spy)
-    found = ranks(vectors, vectors, np.arange(3000), np.arange(3000), chunk=2**16)
-    assert largest <= 2**16
-    assert (found == 1).all()
+@pytest.mark.parametrize("kinds", [3000, 3])
+def test_big_splits_are_never_scored_all_at_once(kinds):
+    vectors = unit(np.random.default_rng(0), 3000, 4)
+    tracemalloc.start()
+    there, back = both_ranks(vectors, vectors, np.arange(3000) % kinds, np.arange(3000) % kinds, tile=(50, 300))
+    _, most = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert most < 3000 * 3000 * 4 / 8  # an eighth of the matrix
+    assert (there == 1).all()
+    assert (back == 1).all()
 
 
 def test_groups_number_equal_values_alike():
