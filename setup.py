@@ -21,7 +21,10 @@ setup(
     license="Apache-2.0",
     python_requires=">=3.11",
     packages=find_packages(include=["mmjax", "mmjax.*"]),
-    package_data={"mmjax.data.datasets": ["*.tsv", "*.txt"]},
+    package_data={
+        "mmjax.data.datasets": ["*.tsv", "*.txt"],
+        "mmjax.evaluators": ["names/*.txt", "templates/*.txt"],
+    },
     entry_points={"console_scripts": ["mmjax=mmjax.__main__:main"]},
     install_requires=[
         "array_record>=0.8",
@@ -37,6 +40,7 @@ setup(
         "pillow>=10",
         "rich>=13",
         "safetensors>=0.5",
+        "scipy>=1.12",
         "sentencepiece>=0.2",
         "soundfile>=0.12",
         "soxr>=0.5",

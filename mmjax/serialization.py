@@ -70,6 +70,8 @@ _ALLOWED_BY_MODULE = {
         "RandomSpeed",
     ),
     "mmjax.evaluators.gallery": ("Gallery",),
+    "mmjax.evaluators.neighbours": ("KNN",),
+    "mmjax.evaluators.probe": ("Probe",),
     "mmjax.evaluators.retrieval": ("Retrieval",),
     "mmjax.evaluators.zeroshot": ("ZeroShot",),
     "optax": ("constant_schedule", "cosine_decay_schedule", "linear_schedule", "polynomial_schedule"),

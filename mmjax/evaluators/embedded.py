@@ -1,12 +1,14 @@
 """What an evaluator is given, and what it is."""
 
+from __future__ import annotations
+
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
 import numpy as np
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 
 EmbedText = Callable[[Sequence[str]], Float[np.ndarray, "n e"]]  # strings -> unit vectors
 When = Literal["always", "end"]
@@ -22,6 +24,8 @@ class Embedded:
     inputs: the batch entries that an evaluator asked for in `inputs` (say pictures, u8 `[N, H, W, 3]`).
     history: the run's metrics so far, as in metrics.jsonl, with what the evaluators before this one have found.
     workdir: where an evaluator that draws may write.
+    class_names: by column of numbers, what its classes are called, in order.
+    fit: the split that the evaluator asked for as `fit_split`.
     """
 
     embeddings: dict[str, Float[np.ndarray, "n e"]]
@@ -31,6 +35,8 @@ class Embedded:
     split: str = "validation"
     history: list[dict[str, Any]] = field(default_factory=list)
     workdir: Path | None = None
+    class_names: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    fit: Embedded | None = None
 
     def __len__(self) -> int:
         return len(next(iter(self.embeddings.values()), ()))
@@ -42,6 +48,21 @@ class Embedded:
             raise ValueError(f"{who} reads column {name!r}, which the {self.split} split lacks; it has: {known}")
         return self.columns[name]
 
+    def take(self, rows: Int[np.ndarray, " k"]) -> Embedded:
+        """These rows alone."""
+        return replace(
+            self,
+            embeddings={name: array[rows] for name, array in self.embeddings.items()},
+            valid={name: array[rows] for name, array in self.valid.items()},
+            columns={name: [values[row] for row in rows] for name, values in self.columns.items()},
+            inputs={name: array[rows] for name, array in self.inputs.items()},
+        )
+
+
+def fit_split(evaluator: Any) -> str | None:
+    """The split that an evaluator learns from, embedded for it too; None for those that don't learn."""
+    return getattr(evaluator, "fit_split", None)
+
 
 class Evaluator(Protocol):
     """Embeddings to numbers.
@@ -49,6 +70,7 @@ class Evaluator(Protocol):
     name: starts the names of its metrics, and picks it on the command line.
     split: what it reads.  when: at every evaluation of a training run, or only at its end.
     inputs: entries of the batch that it wants kept besides embeddings.
+    One that learns from another split names that as `fit_split`, and finds it in `Embedded.fit`.
     """
 
     @property

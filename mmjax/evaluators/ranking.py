@@ -5,7 +5,8 @@ from collections.abc import Hashable, Iterable, Iterator
 import numpy as np
 from jaxtyping import Float, Int
 
-TILE = (240, 8192)  # queries × candidates scored at once: 8 MB in fp32, which stay in the cache until they are counted
+TILE = (1024, 8192)  # queries × candidates scored at once: 32 MB in fp32; a smaller product is a slower one
+STRIP = 128  # rows compared at once, which stay in the cache until they are counted; at most 255, counts are bytes
 FEW = 64  # a group of so many pairs is scored pair by pair, a bigger one as a product of its own
 TIE = 1e-6  # scores of unit vectors closer than this are equal: fp32 products differ by 1e-7 with the order of the sums
 
@@ -58,23 +59,25 @@ class _Scored:
             best_a, best_b = self._best(tile)
         least_a, least_b = best_a - np.float32(TIE), best_b - np.float32(TIE)
         behind_a, behind_b = np.zeros(len(self._a), np.int64), np.zeros(len(self._b), np.int64)
-        height, width = min(tile[0], 255), tile[1]  # columns are counted in bytes
-        scores = np.empty((height, min(width, len(self._b))), np.float32)
-        less = np.empty(scores.shape, bool)
+        height, width = tile
+        scores = np.empty((min(height, len(self._a)), min(width, len(self._b))), np.float32)
+        less = np.empty((STRIP, scores.shape[1]), bool)
         for top in range(0, len(self._a), height):
             for left in range(0, len(self._b), width):
-                rows, columns = slice(top, top + height), slice(left, left + width)
-                a, b = self._a[rows], self._b[columns]
-                part, mask = scores[: len(a), : len(b)], less[: len(a), : len(b)]
-                np.matmul(a, b.T, out=part)
+                columns = slice(left, left + width)
+                a, b = self._a[top : top + height], self._b[columns]
+                part = np.matmul(a, b.T, out=scores[: len(a), : len(b)])
                 for block in self._right(top, left, part.shape):
                     part[block] = np.inf  # never less than the best: it isn't counted
-                # What is less is counted, rather than what is more or equal: NaN, of either side, counts against.
-                np.less(part, least_a[rows, None], out=mask)
-                behind_a[rows] += [np.count_nonzero(row) for row in mask]  # three times as fast as with an axis
-                if back:
-                    np.less(part, least_b[columns], out=mask)
-                    behind_b[columns] += np.add.reduce(mask.view(np.uint8), axis=0, dtype=np.uint8)
+                for start in range(0, len(a), STRIP):
+                    strip = part[start : start + STRIP]
+                    rows, mask = slice(top + start, top + start + len(strip)), less[: len(strip), : len(b)]
+                    # What is less is counted, rather than what is more or equal: NaN, of either side, counts against.
+                    np.less(strip, least_a[rows, None], out=mask)
+                    behind_a[rows] += [np.count_nonzero(row) for row in mask]  # thrice as fast as with an axis
+                    if back:
+                        np.less(strip, least_b[columns], out=mask)
+                        behind_b[columns] += np.add.reduce(mask.view(np.uint8), axis=0, dtype=np.uint8)
         found = []
         for order, behind, right, count in (
             (self._orders[0], behind_a, _spread(self._rows, self._columns, len(self._a)), len(self._b)),

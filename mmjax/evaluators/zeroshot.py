@@ -1,11 +1,23 @@
 """Zero-shot classification by prompts (Radford et al. 2021, arXiv:2103.00020, section 3.1)."""
 
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Float, Int
 
+from mmjax.evaluators.classification import (
+    Labels,
+    Metrics,
+    found_metrics,
+    labelled,
+    mean_average_precision,
+    modality_of,
+    over_folds,
+    values_of,
+)
 from mmjax.evaluators.embedded import Embedded, EmbedText, When
+from mmjax.evaluators.lists import class_list, template_list
 from mmjax.evaluators.ranking import ranks
 
 
@@ -13,55 +25,85 @@ from mmjax.evaluators.ranking import ranks
 class ZeroShot:
     """Finds the class of each example among all classes, knowing only their names.
 
-    label: the column that holds the class. Classes are its values in the split, or `classes` where given.
-    templates: prompts, with `{}` for the class's name; a class is the normalised mean of its prompts' embeddings.
-    separators: characters of a label that a prompt writes as spaces ("face-smiling" is asked for as "face smiling").
-    modality: what is classified.
+    label: the column that holds the class, by name or as its number; or a list of them (multi-label).
+    templates: prompts, with `{}` for the class's name, or the name of a list ("clip80": `lists.py`); a class is the
+    normalised mean of its prompts' embeddings.
+    classes: their names in the order of the numbers, or the name of a list ("imagenet"). Where none are given: what the
+    dataset says they are called, else the values in the split. present: only those that the split has examples of.
+    separators: characters of a class that a prompt writes as spaces ("face-smiling" is asked for as "face smiling"); a
+    list by name is asked for as it stands.
+    modality: what is classified.  folds: a column; the numbers are then means over its values, each one's besides.
 
-    Examples without the modality, or whose label is None or not among `classes`, don't count. Ties count against the
-    model. Metrics: `<name>/<label>/top1`, `top5`, and `recall`, the mean over classes of the share found (top 1), which
-    big classes can't dominate.
+    Examples without the modality, or whose label is None or not among the classes, don't count. Ties count against the
+    model; but of two classes of the very same name (ImageNet has two such pairs) the first comes first, as in published
+    numbers. Metrics: `<name>/<label>/top1`, `top5`, and `recall`, the mean over classes of the share found (top 1),
+    which big classes can't dominate; for a multi-label column `mAP` (`classification.mean_average_precision`).
     """
 
     label: str
     split: str = "validation"
-    templates: tuple[str, ...] = ("{}",)
-    classes: tuple[str, ...] | None = None
+    templates: tuple[str, ...] | str = ("{}",)
+    classes: tuple[str, ...] | str | None = None
     separators: str = "-_"
     modality: str = "image"
+    present: bool = False
+    folds: str | None = None
     when: When = "always"
     name: str = "zeroshot"
     inputs: tuple[str, ...] = ()
 
-    def __call__(self, embedded: Embedded, embed_text: EmbedText) -> dict[str, float]:
-        if self.modality not in embedded.embeddings:
-            known = ", ".join(embedded.embeddings)
-            raise ValueError(f"ZeroShot(modality={self.modality!r}): the experiment embeds {known}")
-        labels = embedded.column(self.label, "ZeroShot(label=...)")
-        classes = self.classes or tuple(sorted({label for label in labels if label is not None}))
-        number = {label: i for i, label in enumerate(classes)}
-        known = np.array([number.get(label, -1) for label in labels], np.int64)
-        rows = np.flatnonzero(embedded.valid[self.modality] & (known >= 0))
-        if not len(rows):
+    def __call__(self, embedded: Embedded, embed_text: EmbedText) -> Metrics:
+        modality_of(embedded, self.modality, "ZeroShot")
+        column = embedded.column(self.label, "ZeroShot(label=...)")
+        labels = self._labels(embedded, column)
+        if not (embedded.valid[self.modality] & labels.known).any():
             return {}
-        names = class_embeddings([self.spoken(label) for label in classes], self.templates, embed_text)
-        found = ranks(embedded.embeddings[self.modality][rows], names, known[rows], np.arange(len(classes)))
-        first = found == 1
-        recalls = [first[known[rows] == i].mean() for i in np.unique(known[rows])]
-        prefix = f"{self.name}/{self.label}"
-        return {
-            f"{prefix}/top1": float(first.mean()),
-            f"{prefix}/top5": float((found <= 5).mean()),
-            f"{prefix}/recall": float(np.mean(recalls)),
-        }
+        templates = template_list(self.templates) if isinstance(self.templates, str) else self.templates
+        spoken = [self.spoken(label) for label in labels.classes]
+        there = np.unique(labels.number[labels.known]) if labels.several is None else labels.several.any(0).nonzero()[0]
+        among = there if self.present else np.arange(len(spoken))
+        vectors = class_embeddings([spoken[i] for i in among], templates, embed_text)
+        twins = np.zeros(len(spoken), np.int64)
+        twins[among] = _twins([spoken[i] for i in among])
 
-    def spoken(self, label: str) -> str:
-        """The label as a prompt writes it."""
+        def judge(fit: Embedded | None, test: Embedded) -> Metrics:
+            del fit
+            part = labelled(test.columns[self.label], labels.classes, ordered=True)
+            rows = np.flatnonzero(test.valid[self.modality] & part.known)
+            if not len(rows):
+                return {}
+            tested, prefix = test.embeddings[self.modality][rows], f"{self.name}/{self.label}"
+            if part.several is not None:
+                found = mean_average_precision(tested.astype(np.float32) @ vectors.T, part.several[rows][:, among])
+                return {} if found is None else {f"{prefix}/mAP": found}
+            number = part.number[rows]
+            return found_metrics(ranks(tested, vectors, number, among) - twins[number], number, prefix)
+
+        if self.folds is None:
+            return judge(None, embedded)
+        return over_folds(embedded, self.folds, "ZeroShot", judge)
+
+    def _labels(self, embedded: Embedded, column: Sequence[object]) -> Labels:
+        if isinstance(self.classes, str):
+            known: tuple[Hashable, ...] | None = class_list(self.classes)
+        else:
+            known = self.classes or embedded.class_names.get(self.label)
+        return labelled(column, known, ordered=True) if known else labelled(column, values_of(column))
+
+    def spoken(self, label: object) -> str:
+        """The class as a prompt writes it."""
+        if isinstance(self.classes, str):
+            return str(label)
         return str(label).translate(str.maketrans(dict.fromkeys(self.separators, " ")))
 
 
+def _twins(names: Sequence[str]) -> Int[np.ndarray, " classes"]:
+    """How many later classes have the same name as each: a tie with them that isn't counted."""
+    return np.array([names[i + 1 :].count(name) for i, name in enumerate(names)], np.int64)
+
+
 def class_embeddings(
-    names: list[str], templates: tuple[str, ...], embed_text: EmbedText
+    names: Sequence[str], templates: Sequence[str], embed_text: EmbedText
 ) -> Float[np.ndarray, "classes e"]:
     """The normalised mean, over templates, of each name's unit embeddings; fp32."""
     prompts = [template.format(name) for name in names for template in templates]

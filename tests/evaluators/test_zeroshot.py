@@ -1,12 +1,15 @@
 """Zero-shot classification against its definition."""
 
 import zlib
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
+from mmjax.errors import UserError
 from mmjax.evaluators.embedded import Embedded
 from mmjax.evaluators.zeroshot import ZeroShot
+from tests.evaluators.test_classification import precision_by_hand
 from tests.evaluators.test_ranking import unit
 
 LABELS = ("flags", "food-drink", "people_body", "places", "objects", "symbols", "animals")
@@ -73,3 +76,76 @@ def test_errors_name_what_there_is():
         ZeroShot("group", modality="audio")(split(), embed_text)
     with pytest.raises(ValueError, match=r"'subgroup'.*it has: group"):
         ZeroShot("subgroup")(split(), embed_text)
+
+
+def test_numbers_are_places_among_the_classes():
+    data = split()
+    number = replace(data, columns={"group": [sorted(LABELS).index(label) for label in data.columns["group"]]})
+    expected = ZeroShot("group")(data, embed_text)
+    assert ZeroShot("group", classes=tuple(sorted(LABELS)))(number, embed_text) == expected
+    assert ZeroShot("group")(replace(number, class_names={"group": tuple(sorted(LABELS))}), embed_text) == expected
+
+
+def test_lists_by_name_are_asked_for_as_they_stand():
+    asked = []
+    data = Embedded(
+        {"image": unit(np.random.default_rng(0), 3, 6)}, {"image": np.ones(3, bool)}, {"label": [0, 1, 608]}
+    )
+
+    def heard(strings):
+        asked.extend(strings)
+        return embed_text(strings)
+
+    ZeroShot("label", classes="imagenet", templates="clip7")(data, heard)
+    assert len(asked) == 7000
+    assert asked[0] == "itap of a tench."
+    assert "itap of a T-shirt." in asked
+    with pytest.raises(UserError, match="did you mean imagenet"):
+        ZeroShot("label", classes="imagenett")(data, embed_text)
+
+
+def test_of_two_classes_of_one_name_the_first_comes_first():
+    """As an argmax has it, which published numbers are made with."""
+    vectors = np.stack([embed_text(["missile"])[0]] * 2)
+    data = Embedded({"image": vectors}, {"image": np.ones(2, bool)}, {"label": [1, 2]})
+    found = ZeroShot("label", classes=("tench", "missile", "missile"))(data, embed_text)
+    assert found["zeroshot/label/top1"] == 0.5
+    assert found["zeroshot/label/top5"] == 1
+
+
+def test_only_classes_that_are_present():
+    data = split()
+    data.columns["group"] = ["flags", "places"] * 25
+    every, present = (ZeroShot("group", classes=LABELS, present=p)(data, embed_text) for p in (False, True))
+    assert present == ZeroShot("group", classes=("flags", "places"))(data, embed_text)
+    assert present["zeroshot/group/top1"] > every["zeroshot/group/top1"]
+
+
+def test_lists_of_labels_give_average_precision():
+    data = split(40, valid=0.8)
+    lists = [
+        None if i == 3 else [label, "flags"] if i % 3 else [label] for i, label in enumerate(data.columns["group"])
+    ]
+    found = ZeroShot("group")(replace(data, columns={"group": lists}), embed_text)
+    rows = [i for i in range(40) if data.valid["image"][i] and lists[i] is not None]
+    precisions = []
+    for label in sorted({label for row in lists if row for label in row}):
+        prompt = embed_text([label.replace("-", " ").replace("_", " ")])[0]
+        scores = [float(data.embeddings["image"][i].astype(np.float64) @ prompt) for i in rows]
+        right = [label in (lists[i] or ()) for i in rows]
+        if any(right):
+            precisions.append(precision_by_hand(scores, right))
+    assert found == {"zeroshot/group/mAP": pytest.approx(np.mean(precisions))}
+
+
+def test_each_fold_is_judged_among_all_classes():
+    data = split(60)
+    data.columns["fold"] = [i % 3 for i in range(60)]
+    found = ZeroShot("group", folds="fold")(data, embed_text)
+    alone = ZeroShot("group", classes=tuple(sorted(set(data.columns["group"]))))(
+        data.take(np.arange(1, 60, 3)), embed_text
+    )
+    assert found["zeroshot/group/top1/fold=1"] == alone["zeroshot/group/top1"]
+    assert found["zeroshot/group/top1"] == pytest.approx(
+        np.mean([found[f"zeroshot/group/top1/fold={f}"] for f in range(3)])
+    )

@@ -1,0 +1,132 @@
+"""Linear probes: what a linear classifier on frozen embeddings learns."""
+
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Int
+
+from mmjax.errors import UserError
+from mmjax.evaluators.classification import Metrics, found_metrics, mean_average_precision, over_folds, places
+from mmjax.evaluators.embedded import Embedded, EmbedText, When
+from mmjax.evaluators.fitting import Part, learning, parts
+from mmjax.evaluators.linear import Linear, logistic, ridge
+
+STRENGTHS = (1e0, 1e-1, 1e-2, 1e-3, 1e-4, 1e-5, 1e-6)
+
+
+@dataclass(frozen=True)
+class Probe:
+    """A linear classifier, learnt on the embeddings of `fit_split` and judged on those of `split`.
+
+    On all of them it is a multinomial logistic regression, found by L-BFGS (for a column of lists, one of each class
+    against the rest); its L2 strength is the one of `strengths` that does best (top 1, or mAP; the stronger of equal
+    ones) on a `validation` share of `fit_split`, drawn by `seed` class by class; it then learns from all of it.
+    shots: besides, from so many examples a class, drawn `draws` times by `seed`: a ridge regression to +1 and -1 in
+    closed form, with the strength `ridge` times the mean square of the centred embeddings. A class that has fewer
+    gives all that it has. shots=(1, 5) with whole=False does nothing else.
+    label: the column that holds the class.  modality: what is classified.
+    folds: a column; each of its values is judged after learning from all others, and `fit_split` isn't read.
+
+    What has no label or isn't there doesn't count; a class that `fit_split` lacks is never found; ties, and NaN, count
+    against the model. Metrics: `<name>/<label>/top1`, `top5`, `recall` as in `ZeroShot` (`mAP` for lists) and
+    `log10_strength`, what was chosen; `<name>/<label>/<n>shot/top1`, the mean over draws, and `top1_std`.
+    """
+
+    label: str
+    split: str = "validation"
+    fit_split: str | None = "train"
+    whole: bool = True
+    strengths: tuple[float, ...] = STRENGTHS
+    validation: float = 0.1
+    shots: tuple[int, ...] = ()
+    draws: int = 5
+    ridge: float = 0.1
+    seed: int = 0
+    modality: str = "image"
+    folds: str | None = None
+    when: When = "always"
+    name: str = "probe"
+    inputs: tuple[str, ...] = ()
+
+    def __call__(self, embedded: Embedded, embed_text: EmbedText) -> Metrics:
+        def judge(fit: Embedded, test: Embedded) -> Metrics:
+            known, asked = parts(fit, test, self.label, self.modality, "Probe")
+            if not len(asked.vectors):
+                return {}
+            found = self._on_all(known, asked) if self.whole else {}
+            for count in self.shots:
+                found |= self._on_few(known, asked, count)
+            return found
+
+        if self.folds is not None:
+            return over_folds(embedded, self.folds, "Probe", judge)
+        return judge(learning(embedded, self.fit_split, "Probe"), embedded)
+
+    def _on_all(self, known: Part, asked: Part) -> Metrics:
+        strength = self.strengths[0] if len(self.strengths) == 1 else self._chosen(known)
+        model = logistic(known.vectors, _targets(known), known.classes, strength)
+        found = self._judged(model, asked, f"{self.name}/{self.label}")
+        return found | {f"{self.name}/{self.label}/log10_strength": float(np.log10(strength))} if found else {}
+
+    def _chosen(self, known: Part) -> float:
+        held = held_out(known, self.validation, self.seed)
+        if not held.any():
+            raise UserError(
+                f"Probe(strengths=...): no class of {self.label!r} has two examples, so none can be held out to choose "
+                f"by: give one strength"
+            )
+        learns, judges = _taken(known, ~held), _taken(known, held)
+        scores, model = {}, None
+        for strength in sorted(self.strengths, reverse=True):  # the next weaker one starts where this one ended
+            model = logistic(learns.vectors, _targets(learns), learns.classes, strength, start=model)
+            found = self._judged(model, judges, "")
+            scores[strength] = found.get("/top1", found.get("/mAP", 0.0))
+        return max(scores, key=lambda strength: (scores[strength], strength))
+
+    def _on_few(self, known: Part, asked: Part, count: int) -> Metrics:
+        if known.several is not None:
+            raise UserError(f"Probe(shots={self.shots}) takes a column of one class each, and {self.label!r} has lists")
+        shares = []
+        for draw in range(self.draws):
+            rows = drawn(known.number, count, np.random.default_rng((self.seed, draw)))
+            few = _taken(known, rows)
+            model = ridge(few.vectors, few.number, few.classes, self.ridge)
+            shares.append(self._judged(model, asked, "")["/top1"])
+        prefix = f"{self.name}/{self.label}/{count}shot"
+        return {f"{prefix}/top1": float(np.mean(shares)), f"{prefix}/top1_std": float(np.std(shares))}
+
+    def _judged(self, model: Linear, asked: Part, prefix: str) -> Metrics:
+        scores = model(asked.vectors)
+        if asked.several is not None:
+            found = mean_average_precision(scores, asked.several, tie=0.0)
+            return {} if found is None else {f"{prefix}/mAP": found}
+        return found_metrics(places(scores, asked.number), asked.number, prefix)
+
+
+def _targets(part: Part) -> np.ndarray:
+    """Class numbers, or for lists who is in which."""
+    return part.number if part.several is None else part.several
+
+
+def held_out(part: Part, share: float, seed: int) -> np.ndarray:
+    """Which examples choose the strength: of each class with two or more its share, one at least; bool `[n]`.
+
+    Of a multi-label part a share of all.
+    """
+    rng = np.random.default_rng((seed, 2**32 - 1))
+    held = np.zeros(len(part.vectors), bool)
+    kinds = part.number if part.several is None else np.zeros(len(held), np.int64)
+    for kind in np.unique(kinds):
+        rows = rng.permutation(np.flatnonzero(kinds == kind))
+        held[rows[: max(1, round(share * len(rows))) if len(rows) > 1 else 0]] = True
+    return held
+
+
+def drawn(number: Int[np.ndarray, " n"], count: int, rng: np.random.Generator) -> Int[np.ndarray, " k"]:
+    """Rows of `count` examples of each class, or of as many as it has."""
+    return np.concatenate([rng.permutation(np.flatnonzero(number == kind))[:count] for kind in np.unique(number)])
+
+
+def _taken(part: Part, rows: np.ndarray) -> Part:
+    several = None if part.several is None else part.several[rows]
+    return Part(part.vectors[rows], part.number[rows], part.classes, several)

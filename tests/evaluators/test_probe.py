@@ -1,0 +1,133 @@
+"""Probes: what they choose, what they learn from, and what their numbers are."""
+
+import math
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from mmjax.errors import UserError
+from mmjax.evaluators.classification import mean_average_precision
+from mmjax.evaluators.embedded import Embedded
+from mmjax.evaluators.linear import logistic, ridge
+from mmjax.evaluators.probe import Probe, drawn, held_out
+from tests.evaluators.test_neighbours import no_text, split
+
+
+def usable(part: Embedded) -> tuple[np.ndarray, list[str]]:
+    vectors = part.embeddings["image"]
+    rows = [
+        i
+        for i, label in enumerate(part.columns["kind"])
+        if label is not None and part.valid["image"][i] and np.isfinite(vectors[i]).all()
+    ]
+    return vectors[rows], [part.columns["kind"][i] for i in rows]
+
+
+def share_found(model, test: Embedded) -> float:
+    """Top 1, an example at a time; NaN is wrong."""
+    hits = []
+    for i, label in enumerate(test.columns["kind"]):
+        if label is not None and test.valid["image"][i]:
+            scores = test.embeddings["image"][i].astype(np.float64) @ model.weights + model.bias
+            right = scores["abcd".index(label)]
+            hits.append(all(right > score for j, score in enumerate(scores) if j != "abcd".index(label)))
+    return sum(hits) / len(hits)
+
+
+def test_a_probe_is_a_regression_on_what_can_be_used():
+    fit, test = split(80, 0), split(60, 1)
+    fit.embeddings["image"][::9], test.embeddings["image"][::13] = np.nan, np.nan
+    found = Probe("kind", strengths=(1e-2,))(replace(test, fit=fit), no_text)
+    vectors, labels = usable(fit)
+    model = logistic(vectors, np.array(["abcd".index(label) for label in labels]), 4, 1e-2)
+    assert found["probe/kind/top1"] == pytest.approx(share_found(model, test))
+    assert found["probe/kind/log10_strength"] == pytest.approx(-2)
+    assert 0.4 < found["probe/kind/top1"] < 1
+    assert found["probe/kind/recall"] != found["probe/kind/top1"]
+
+
+def test_the_strength_is_the_best_on_held_out_examples():
+    fit, test = split(300, 0, valid=1.0), split(100, 1)
+    probe = Probe("kind", strengths=(1e-6, 1e-2, 100.0), validation=0.3)
+    found = probe(replace(test, fit=fit), no_text)
+    from mmjax.evaluators.fitting import parts
+
+    known, _ = parts(fit, test, "kind", "image", "Probe")
+    held = held_out(known, 0.3, 0)
+    shares = {}
+    for strength in probe.strengths:
+        model = logistic(known.vectors[~held], known.number[~held], 4, strength)
+        shares[strength] = float(np.mean(model(known.vectors[held]).argmax(axis=1) == known.number[held]))
+    best = max(shares, key=lambda strength: (shares[strength], strength))
+    assert found["probe/kind/log10_strength"] == pytest.approx(math.log10(best))
+    assert min(shares.values()) < max(shares.values())
+
+
+def test_of_each_class_a_share_is_held_out_and_one_stays():
+    fit = split(200, 0)
+    from mmjax.evaluators.fitting import parts
+
+    known, _ = parts(fit, fit, "kind", "image", "Probe")
+    held = held_out(known, 0.25, 0)
+    for kind in range(4):
+        mine = known.number == kind
+        assert held[mine].sum() == round(0.25 * mine.sum())
+    assert not np.array_equal(held, held_out(known, 0.25, 1))
+    few = replace(known, vectors=known.vectors[:3], number=np.array([0, 1, 1]))
+    assert held_out(few, 0.5, 0).sum() == 1
+    with pytest.raises(UserError, match="give one strength"):
+        one = fit.take(np.array([fit.columns["kind"].index(kind) for kind in "abcd"]))
+        one.valid["image"][:] = True
+        Probe("kind")(replace(split(20, 1), fit=one), no_text)
+
+
+def test_few_shots_are_drawn_anew_and_averaged():
+    fit, test = split(120, 0, valid=1.0), split(60, 1)
+    found = Probe("kind", whole=False, shots=(2, 1000), draws=3, seed=5)(replace(test, fit=fit), no_text)
+    vectors, labels = usable(fit)
+    number = np.array(["abcd".index(label) for label in labels])
+    shares = []
+    for draw in range(3):
+        rows = drawn(number, 2, np.random.default_rng((5, draw)))
+        assert np.bincount(number[rows]).tolist() == [2] * 4
+        shares.append(share_found(ridge(vectors[rows], number[rows], 4, 0.1), test))
+    assert found["probe/kind/2shot/top1"] == pytest.approx(np.mean(shares))
+    assert found["probe/kind/2shot/top1_std"] == pytest.approx(np.std(shares))
+    assert found["probe/kind/2shot/top1_std"] > 0
+    assert found["probe/kind/1000shot/top1_std"] == 0  # all there are, each time
+    assert found["probe/kind/1000shot/top1"] > found["probe/kind/2shot/top1"]
+    assert "probe/kind/top1" not in found
+
+
+def test_lists_of_classes_give_average_precision():
+    def lists(part: Embedded) -> Embedded:
+        column = [None if k is None else [k, "e"] if i % 2 else [k] for i, k in enumerate(part.columns["kind"])]
+        return replace(part, columns={"kind": column})
+
+    fit, test = lists(split(90, 0)), lists(split(60, 1))
+    found = Probe("kind", strengths=(1e-2,))(replace(test, fit=fit), no_text)
+    rows = {n: [i for i, k in enumerate(p.columns["kind"]) if k is not None and p.valid["image"][i]]
+            for n, p in (("fit", fit), ("test", test))}  # fmt: skip
+    right = {n: np.array([[c in p.columns["kind"][i] for c in "abcde"] for i in rows[n]])
+             for n, p in (("fit", fit), ("test", test))}  # fmt: skip
+    model = logistic(fit.embeddings["image"][rows["fit"]], right["fit"], 5, 1e-2)
+    scores = model(test.embeddings["image"][rows["test"]])
+    assert found["probe/kind/mAP"] == pytest.approx(mean_average_precision(scores, right["test"], tie=0))
+    assert set(found) == {"probe/kind/mAP", "probe/kind/log10_strength"}
+    with pytest.raises(UserError, match="has lists"):
+        Probe("kind", whole=False, shots=(1,))(replace(test, fit=fit), no_text)
+
+
+def test_folds_need_no_other_split():
+    every = split(90, 2)
+    every.columns["fold"] = [i % 3 for i in range(90)]
+    found = Probe("kind", fit_split=None, folds="fold", strengths=(1e-2,))(every, no_text)
+    numbers = np.arange(90) % 3
+    first = Probe("kind", strengths=(1e-2,))(
+        replace(every.take(np.flatnonzero(numbers == 0)), fit=every.take(np.flatnonzero(numbers != 0))), no_text
+    )
+    assert found["probe/kind/top1/fold=0"] == first["probe/kind/top1"]
+    assert found["probe/kind/top1"] == pytest.approx(
+        np.mean([found[f"probe/kind/top1/fold={fold}"] for fold in range(3)])
+    )
