@@ -50,6 +50,6 @@ def parts(fit: Embedded, test: Embedded, label: str, modality: str, who: str) ->
         raise UserError(f"{who} learns from the {fit.split} split, which has no {modality} with a {label!r}")
     if several != is_several(columns[1]) and len(found[1].vectors):
         raise UserError(
-            f"{who}(label={label!r}): the column holds lists in one of the splits {fit.split}, {test.split}"
+            f"{who}(label={label!r}): the column holds lists in the {(fit if several else test).split} split alone"
         )
     return found[0], found[1]

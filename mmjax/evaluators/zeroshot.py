@@ -60,7 +60,8 @@ class ZeroShot:
             return {}
         templates = template_list(self.templates) if isinstance(self.templates, str) else self.templates
         spoken = [self.spoken(label) for label in labels.classes]
-        there = np.unique(labels.number[labels.known]) if labels.several is None else labels.several.any(0).nonzero()[0]
+        several = labels.several
+        there = np.unique(labels.number[labels.known]) if several is None else np.flatnonzero(several.any(axis=0))
         among = there if self.present else np.arange(len(spoken))
         vectors = class_embeddings([spoken[i] for i in among], templates, embed_text)
         twins = np.zeros(len(spoken), np.int64)

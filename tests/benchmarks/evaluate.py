@@ -4,7 +4,8 @@ python -m tests.benchmarks.evaluate --json experiments/records/evaluate.json
 
 Retrieval both ways over cached embeddings, the whole evaluator with its metrics, takes turns in one process with the
 bare product of the same embeddings in one direction; ratios are of neighbours, and the middle one counts. Both use
-numpy's BLAS and as many threads. CPU seconds tell more than the clock where the machine is shared. `same`: captions that five examples share.
+numpy's BLAS and as many threads. CPU seconds tell more than the clock where the machine is shared. `same`: captions
+that five examples share.
 """
 
 import argparse

@@ -76,9 +76,9 @@ def test_of_each_class_a_share_is_held_out_and_one_stays():
     assert not np.array_equal(held, held_out(known, 0.25, 1))
     few = replace(known, vectors=known.vectors[:3], number=np.array([0, 1, 1]))
     assert held_out(few, 0.5, 0).sum() == 1
+    one = fit.take(np.array([fit.columns["kind"].index(kind) for kind in "abcd"]))
+    one.valid["image"][:] = True
     with pytest.raises(UserError, match="give one strength"):
-        one = fit.take(np.array([fit.columns["kind"].index(kind) for kind in "abcd"]))
-        one.valid["image"][:] = True
         Probe("kind")(replace(split(20, 1), fit=one), no_text)
 
 
