@@ -230,10 +230,11 @@ def _set_aside(path: epath.Path) -> epath.Path:
     return path.rename(next(name for name in names if not name.exists()))
 
 
-def restore_params(workdir: str | Path, step: int | None = None, *, ema: bool = False) -> dict[str, Any]:
-    """The parameters alone, a nested dict of numpy arrays; nothing of the optimiser is read or needs to be known.
+def restore_variables(workdir: str | Path, step: int | None = None, *, ema: bool = False) -> dict[str, Any]:
+    """Linen's collections, `params` among them, nested dicts of numpy arrays; nothing of the optimiser is read or needs
+    to be known.
 
-    `ema`: their moving average, where the checkpoint has one. `step` None: the latest.
+    `ema`: for the parameters, their moving average where the checkpoint has one. `step` None: the latest.
     Raises FileNotFoundError where there is no such checkpoint, CheckpointError where it is damaged.
     """
     directory = _directory(workdir)
@@ -242,10 +243,17 @@ def restore_params(workdir: str | Path, step: int | None = None, *, ema: bool = 
         raise CheckpointError(f"The checkpoint {path} is damaged: {'; '.join(problems[:LISTED])}. Take another --step.")
     tops = unflatten_dict(_saved(path), sep="/")
     top = "ema" if ema and "ema" in tops else "params"
-    as_numpy = jax.tree.map(lambda _: ocp.RestoreArgs(restore_type=np.ndarray), tops[top])
-    args = ocp.args.PyTreeRestore({top: tops[top]}, restore_args={top: as_numpy}, partial_restore=True)
+    wanted = {name: tops[name] for name in (top, "model_state") if name in tops}
+    as_numpy = jax.tree.map(lambda _: ocp.RestoreArgs(restore_type=np.ndarray), wanted)
+    args = ocp.args.PyTreeRestore(wanted, restore_args=as_numpy, partial_restore=True)
     with ocp.Checkpointer(ocp.PyTreeCheckpointHandler()) as checkpointer:
-        return checkpointer.restore(path / ITEM, args=args)[top]
+        restored = checkpointer.restore(path / ITEM, args=args)
+    return {"params": restored[top], **restored.get("model_state", {})}
+
+
+def restore_params(workdir: str | Path, step: int | None = None, *, ema: bool = False) -> dict[str, Any]:
+    """The parameters alone, as `restore_variables` gives them."""
+    return restore_variables(workdir, step, ema=ema)["params"]
 
 
 def _directory(workdir: str | Path) -> epath.Path:

@@ -176,6 +176,11 @@ def name_of(text: str) -> str:
     return str(_record(text).get("name", ""))
 
 
+def version_of(text: str) -> str:
+    """The version of mmjax that wrote it; empty where it doesn't say."""
+    return str(_record(text).get("mmjax", ""))
+
+
 def _record(text: str) -> dict[str, Any]:
     try:
         record = json.loads(text, parse_constant=_refuse_constant)

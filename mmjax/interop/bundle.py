@@ -42,6 +42,7 @@ class Bundle:
     source: where it comes from, for messages.
     extras: arrays of another project's model that have no place in ours, by its names: BERT's next-sentence head, say.
         Ours don't train them; written for that project again, they are part of it.
+    step: of the run, where it comes from a workdir.
     """
 
     config: fdl.Config
@@ -49,6 +50,7 @@ class Bundle:
     tokenizers: dict[str, Tokenizer] = field(default_factory=dict)
     source: str = ""
     extras: dict[str, np.ndarray] = field(default_factory=dict)
+    step: int | None = None
 
 
 def stand_in(
@@ -124,10 +126,24 @@ def read(folder: str | Path) -> Bundle:
         arrays = load_file(folder / PARAMS)
         extras = load_file(folder / EXTRAS) if (folder / EXTRAS).is_file() else {}
     except (UserError, json.JSONDecodeError, SafetensorError) as error:
-        raise UserError(f"{folder} can't be read: {error}") from error
+        raise UserError(f"{folder} can't be read: {error}{written_by(text)}") from error
     bundle = Bundle(config, unflatten_dict(arrays, sep="/"), load_tokenizers(folder / TOKENIZERS), str(folder), extras)
-    check(bundle)
+    try:
+        check(bundle)
+    except UserError as error:
+        raise UserError(f"{error}{written_by(text)}") from error
     return bundle
+
+
+def written_by(record: str) -> str:
+    """The end of a message about a model that can't be read, where another version of mmjax wrote it; else empty."""
+    try:
+        version = serialization.version_of(record)
+    except UserError:  # it is no record at all
+        return ""
+    if version == __version__:
+        return ""
+    return f"\nmmjax {version or '(of an unknown version)'} wrote it, and this is {__version__}: install that version"
 
 
 def check(bundle: Bundle) -> None:

@@ -5,9 +5,18 @@ from jaxtyping import Array, Bool, Float, UInt8
 
 from mmjax.models.tower import PatchTower
 
+Pictures = UInt8[Array, "b h w 3"] | Float[Array, "b h w 3"]
+
+
+def normalised(pixels: Array, mean: tuple[float, float, float], std: tuple[float, float, float]) -> Float[Array, "..."]:
+    """Of pixels 0 to 255 `[..., 3]`, float32; floats are taken as normalised already, and pass."""
+    if jnp.issubdtype(pixels.dtype, jnp.floating):
+        return pixels.astype(jnp.float32)
+    return (pixels / jnp.float32(255) - jnp.array(mean, jnp.float32)) / jnp.array(std, jnp.float32)
+
 
 class ViT(PatchTower, kw_only=True):
-    """Pictures uint8 `[B, H, W, 3]` -> square patches -> transformer.
+    """Pictures uint8 `[B, H, W, 3]` -> square patches -> transformer. Float pictures are taken as normalised already.
 
     Attributes:
         patch: side of a patch in pixels.
@@ -34,7 +43,7 @@ class ViT(PatchTower, kw_only=True):
             )
         return height // self.patch, width // self.patch
 
-    def grid(self, x: UInt8[Array, "b h w 3"]) -> tuple[int, int]:
+    def grid(self, x: Pictures) -> tuple[int, int]:
         """Rows and columns of patches.
 
         Raises:
@@ -48,12 +57,10 @@ class ViT(PatchTower, kw_only=True):
             )
         return grid
 
-    def patches(
-        self, x: UInt8[Array, "b h w 3"], mask: None = None
-    ) -> tuple[Float[Array, "b n p"], Bool[Array, "b n"]]:
+    def patches(self, x: Pictures, mask: None = None) -> tuple[Float[Array, "b n p"], Bool[Array, "b n"]]:
         """The normalised pixels of each patch, float32 `[B, N, patch * patch * 3]`, row by row; all are real."""
         batch, (rows, columns), p = len(x), self.grid(x), self.patch
         # Cut up as bytes: a quarter of the memory to move.
         cut = x[:, : rows * p, : columns * p].reshape(batch, rows, p, columns, p, 3).transpose(0, 1, 3, 2, 4, 5)
-        pixels = (cut / jnp.float32(255) - jnp.array(self.mean, jnp.float32)) / jnp.array(self.std, jnp.float32)
+        pixels = normalised(cut, self.mean, self.std)
         return pixels.reshape(batch, rows * columns, -1), jnp.ones((batch, rows * columns), bool)

@@ -1,0 +1,41 @@
+"""The projects whose models can be read and written: how their files look, and who reads and writes them."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from importlib import import_module
+from pathlib import Path
+
+from mmjax.interop.bundle import Bundle
+
+
+@dataclass(frozen=True)
+class Project:
+    """
+    module: of this folder, with `read(path) -> Bundle` and `write(bundle, path)`; imported when it is needed.
+    owns: whether a file or folder is in the project's layout.
+    title: how it is called.
+    """
+
+    module: str
+    owns: Callable[[Path], bool]
+    title: str
+
+    def read(self, path: Path) -> Bundle:
+        """The model there."""
+        return import_module(f"mmjax.interop.{self.module}").read(path)
+
+    def write(self, bundle: Bundle, path: Path) -> None:
+        """Writes a model to where nothing is."""
+        import_module(f"mmjax.interop.{self.module}").write(bundle, path)
+
+
+def _holds(name: str) -> Callable[[Path], bool]:
+    return lambda path: (path / name).is_file()
+
+
+# In this order: a folder of open_clip's on the hub may have a config.json besides, for another library.
+PROJECTS: dict[str, Project] = {
+    "open_clip": Project("openclip", _holds("open_clip_config.json"), "open_clip"),
+    "hf": Project("hf", _holds("config.json"), "Hugging Face"),
+    "bv": Project("bigvision", lambda path: path.suffix == ".npz" and path.is_file(), "big_vision"),
+}

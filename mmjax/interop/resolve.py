@@ -1,0 +1,141 @@
+"""A model by whatever names it: a workdir, a folder or file of any project, a name of a hub -> a `Bundle`.
+
+Everything that takes a model takes it from here: load, evaluate, export, import, and towers that start from another's.
+"""
+
+import os
+import re
+import shutil
+import tempfile
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+from etils import epath
+
+from mmjax import serialization
+from mmjax.checkpoint import latest_step, restore_variables
+from mmjax.data.tokenizers import load_tokenizers
+from mmjax.errors import UserError, nearest
+from mmjax.experiment import RECORD
+from mmjax.interop import bundle as bundles
+from mmjax.interop import hub, projects
+from mmjax.interop.bundle import PARAMS, TOKENIZERS, Bundle
+
+FORMS = (
+    f"a workdir of a run ({RECORD}, checkpoints/), a folder that mmjax export wrote ({RECORD}, {PARAMS}), a folder of "
+    "Hugging Face's (config.json) or open_clip's (open_clip_config.json), big_vision's .npz, or a name: hf:ORG/NAME, "
+    "open_clip:MODEL/WEIGHTS, bv:gs://....npz"
+)
+
+
+def resolve(
+    source: str | os.PathLike[str],
+    *,
+    step: int | None = None,
+    ema: bool = True,
+    say: Callable[[str], None] = print,
+) -> Bundle:
+    """The model at `source`, its numbers in numpy arrays.
+
+    source: see `FORMS`; a path may lie in a bucket (gs://...).
+    step: which checkpoint of a workdir; None: the latest.
+    ema: whether the moving average of the parameters is taken, where a checkpoint has one.
+    say: is told what was fetched.
+
+    Raises:
+        UserError: there is nothing, or nothing that can be read; says what is near, and what there may be.
+    """
+    name = os.fspath(source)
+    if hub.is_name(name):
+        _no_step(step, name)
+        return hub.fetched(name, say)
+    path = epath.Path(name).expanduser() if "://" not in name else _bucket(name)
+    if not path.exists():
+        raise UserError(_nothing(name, path))
+    if path.name == RECORD:
+        path = path.parent
+    if path.is_dir() and (path / RECORD).exists() and not (path / PARAMS).exists():
+        return _of_workdir(path, step, ema)
+    _no_step(step, name)
+    if "://" not in name:
+        return replace(_of_files(Path(path)), source=name)
+    with tempfile.TemporaryDirectory() as folder:  # what reads it reads files of this machine
+        return replace(_of_files(_copied(path, Path(folder) / path.name)), source=name)
+
+
+def _of_files(path: Path) -> Bundle:
+    if path.is_dir() and bundles.is_bundle(path):
+        return bundles.read(path)
+    for project in projects.PROJECTS.values():
+        if project.owns(path):
+            return project.read(path)
+    if path.is_dir():
+        inner = sorted(p.name for p in path.iterdir() if p.is_dir() and (p / RECORD).exists())
+        within = f"; in it there is {', '.join(inner[:5])}" if inner else ""
+        raise UserError(f"{path} holds no model{within}. A model is {FORMS}")
+    raise UserError(f"{path} is no model: a file must be .npz. A model is {FORMS}")
+
+
+def _of_workdir(path: epath.Path, step: int | None, ema: bool) -> Bundle:
+    text = (path / RECORD).read_text()
+    try:
+        config = serialization.loads(text)
+    except UserError as error:
+        raise UserError(f"{path / RECORD}: {error}{bundles.written_by(text)}") from error
+    latest = latest_step(str(path))
+    if latest is None:
+        raise UserError(f"{path} has no checkpoint yet: mmjax train {path} --workdir {path} goes on with it")
+    step = latest if step is None else step
+    try:
+        variables = restore_variables(str(path), step, ema=ema)
+    except FileNotFoundError as error:
+        raise UserError(str(error)) from error
+    with tempfile.TemporaryDirectory() as folder:
+        tokenizers = Path(path / TOKENIZERS)
+        if "://" in str(path) and (path / TOKENIZERS).is_dir():
+            tokenizers = _copied(path / TOKENIZERS, Path(folder) / TOKENIZERS)
+        bundle = Bundle(config, variables, load_tokenizers(tokenizers), str(path), step)
+    try:
+        bundles.check(bundle)
+    except UserError as error:
+        raise UserError(f"{error}{bundles.written_by(text)}") from error
+    return bundle
+
+
+def _no_step(step: int | None, name: str) -> None:
+    if step is not None:
+        raise UserError(f"step={step}: {name} has no steps; a workdir of a run has")
+
+
+def _bucket(name: str) -> epath.Path:
+    try:
+        return epath.Path(name)
+    except KeyError:
+        raise UserError(f"{name}: buckets are gs://, s3:// and az://") from None
+
+
+def _copied(path: epath.Path, to: Path) -> Path:
+    """A file or folder of a bucket, on this machine."""
+    if not path.is_dir():
+        with path.open("rb") as source, to.open("wb") as target:
+            shutil.copyfileobj(source, target)
+        return to
+    to.mkdir()
+    for inner in path.iterdir():
+        _copied(inner, to / inner.name)
+    return to
+
+
+def _nothing(name: str, path: epath.Path) -> str:
+    """What to say of a name where nothing is."""
+    scheme, colon, _ = name.partition(":")
+    if colon and "://" not in name and re.fullmatch(r"\w{2,}", scheme):
+        kinds = [f"{kind}:" for kind in hub.KINDS]
+        return f"there is no {name!r}{nearest(scheme + ':', kinds)}. A model is {FORMS}"
+    near = ""
+    if path.parent.is_dir():
+        near = nearest(path.name, [other.name for other in path.parent.iterdir()])
+    if not near:
+        near = hub.near(name)
+    return f"there is no {name!r}{near}. A model is {FORMS}"

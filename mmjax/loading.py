@@ -1,0 +1,314 @@
+"""`mmjax.load`: a checkpoint, whoever's, as a model that takes pictures, strings and sounds."""
+
+import os
+import sys
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, nullcontext
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+from flax.traverse_util import flatten_dict
+from jaxtyping import Float
+
+from mmjax.calibration import Calibration, calibration
+from mmjax.classification import Classification, prompts
+from mmjax.data.chains import Chains
+from mmjax.embedding import Embedder, chunks
+from mmjax.errors import UserError, nearest
+from mmjax.evaluators.zeroshot import class_embeddings
+from mmjax.experiment import Experiment, build
+from mmjax.inputs import Inputs, Row
+from mmjax.interop.bundle import Bundle
+from mmjax.interop.resolve import resolve
+
+Vectors = Float[np.ndarray, "*n e"]
+Scores = Float[np.ndarray, "..."]  # [N, M], without the axis of a side that is one input alone
+
+LONG = 4  # of more batches there is a bar
+READERS = 8  # threads that read and decode files, at most
+
+
+def load(
+    source: str | os.PathLike[str],
+    *,
+    step: int | None = None,
+    ema: bool = True,
+    dtype: str | None = None,
+    batch_size: int = 64,
+) -> "Model":
+    """A model from whatever holds one.
+
+    source: a workdir of a run; a folder that `mmjax export` wrote; a folder of Hugging Face's (config.json) or
+        open_clip's (open_clip_config.json); big_vision's .npz; each also in a bucket (gs://...); or a name,
+        `hf:google/siglip-base-patch16-224`, `open_clip:ViT-B-32/laion2b_s34b_b79k`, `bv:gs://....npz`, with
+        `@revision` behind it or not. What a name stands for is fetched and converted once.
+    step: which checkpoint of a workdir; None: the latest.
+    ema: whether the moving average of the parameters is taken, where a checkpoint has one.
+    dtype: what the towers compute in, "bfloat16" say; None: as the experiment has it.
+    batch_size: the most inputs that go through a tower at a time.
+
+    Raises:
+        UserError: there is nothing of that name, or nothing that can be read; says what is near.
+    """
+    bundle = resolve(source, step=step, ema=ema)
+    if dtype is not None:
+        for tower in bundle.config.towers.values():
+            tower.dtype = dtype
+    return Model(bundle, batch_size=batch_size)
+
+
+class Model:
+    """A pretrained model, ready to use.
+
+    Inputs are given by modality, alone or several (a list, or anything that can be iterated over):
+
+    - image: a PIL image, a file name, bytes of a file, a uint8 array `[H, W, 3]` (or `[H, W]`, `[H, W, 4]`); or a float
+      array of the model's own size, `[size, size, 3]`, which is taken as it is: as normalised pixels.
+    - text: a string; or an int array `[L]` of token ids, taken as they are.
+    - audio: `(waveform, sample_rate)`, a waveform `[T]` at the model's rate, a file name, bytes of a file. Floats lie
+      in [-1, 1]; of several channels the mean is taken.
+
+    Pictures, strings and sounds go through the checkpoint's own preprocessing.
+    """
+
+    def __init__(self, bundle: Bundle, *, batch_size: int = 64):
+        if batch_size < 1:
+            raise UserError(f"batch_size={batch_size} must be at least 1")
+        self.batch_size = batch_size
+        self._bundle = bundle
+        self.experiment: Experiment = build(bundle.config)
+        self.source = bundle.source
+        self._chains = Chains(self.experiment.data.transforms, bundle.tokenizers)
+        self._inputs = Inputs(self._chains)
+        self._embedder = Embedder(self.experiment.pretrainer(), bundle.variables)
+
+    @property
+    def modalities(self) -> tuple[str, ...]:
+        """What it embeds."""
+        return tuple(self.experiment.towers)
+
+    @property
+    def towers(self) -> Mapping[str, Any]:
+        """The encoder of each modality, a Linen module."""
+        return self.experiment.towers
+
+    @property
+    def variables(self) -> dict[str, Any]:
+        """Linen's collections, nested dicts of numpy arrays: what `experiment.pretrainer().apply` takes."""
+        return self._bundle.variables
+
+    @property
+    def params(self) -> dict[str, Any]:
+        """The parameters, under `towers_<modality>` and `objectives_<name>`."""
+        return self.variables["params"]
+
+    def embed(
+        self,
+        *,
+        image: Any = None,
+        text: Any = None,
+        audio: Any = None,
+        video: Any = None,
+        batch_size: int | None = None,
+        progress: bool | None = None,
+        **others: Any,
+    ) -> Any:
+        """Unit vectors, float32: `[E]` of one input, `[N, E]` of several; of several modalities a dict of such.
+
+        batch_size: the most at a time; None: the model's.
+        progress: whether to draw a bar; None: for long lists, on a terminal.
+
+        Raises:
+            UserError: an input can't be used (says which), or the model has no such modality.
+        """
+        given = {"image": image, "text": text, "audio": audio, "video": video, **others}
+        given = self._given(given, "embed")
+        size = self.batch_size if batch_size is None else batch_size
+        vectors = {modality: self._vectors(modality, value, size, progress) for modality, value in given.items()}
+        return vectors if len(vectors) > 1 else next(iter(vectors.values()))
+
+    def preprocess(self, **inputs: Any) -> Row:
+        """The arrays that the towers get: `image` uint8 `[N, H, W, 3]`, `text` int32 `[N, L]` with `text_mask`, `audio`
+        int16 `[N, T]` with `audio_mask`; without the first axis for one input alone."""
+        arrays: Row = {}
+        for modality, value in self._given(inputs, "preprocess").items():
+            items, alone = self._inputs.listed(modality, value)
+            rows = [self._inputs.row(modality, item, None if alone else i) for i, item in enumerate(items)]
+            for name, empty in self._empty(modality).items():
+                column = [row[name] for row in rows]
+                if len({array.dtype for array in column}) > 1:
+                    raise UserError(f"{modality}: pixels and preprocessed floats can't stand in one array")
+                arrays[name] = column[0] if alone else np.stack(column) if column else empty
+        return arrays
+
+    def similarity(self, *vectors: Any, **inputs: Any) -> Scores:
+        """Cosines `[N, M]` of two sides: `similarity(image=[...], text=[...])`, or vectors from `embed` in place of
+        either, `similarity(gallery, text="a cat")`. A side that is one input alone has no axis."""
+        (a, _), (b, _) = self._sides(vectors, inputs, "similarity")
+        return _cosines(a, b)
+
+    def logits(self, *vectors: Any, objective: str | None = None, **inputs: Any) -> Scores:
+        """`similarity`, scaled and shifted as the contrastive objective has learned it: what its loss sees.
+
+        objective: its name, where several compare these modalities, or vectors are given.
+        """
+        (a, first), (b, second) = self._sides(vectors, inputs, "logits")
+        return self._calibration((first, second), objective).logits(_cosines(a, b))
+
+    def probabilities(self, *vectors: Any, objective: str | None = None, **inputs: Any) -> Scores:
+        """How likely the second side belongs to the first: of a softmax objective they add up to 1 over the second side
+        (its last axis); of a sigmoid objective each pair has its own. Arguments as for `logits`."""
+        (a, first), (b, second) = self._sides(vectors, inputs, "probabilities")
+        calibrated = self._calibration((first, second), objective)
+        return calibrated.probabilities(calibrated.logits(_cosines(a, b)))
+
+    def classify(
+        self,
+        image: Any = None,
+        *,
+        labels: Sequence[str] | Mapping[str, str],
+        templates: str | Sequence[str] = "{}",
+        objective: str | None = None,
+        **inputs: Any,
+    ) -> Classification:
+        """Which of the labels fits: `classify(picture, labels=["cat", "dog"], templates="a photo of a {}.")`.
+
+        image: the inputs; of another modality: `audio=...`.
+        labels: names; or a dict from each name to what a prompt says for it, {"n02012849": "crane bird"}.
+        templates: prompts with {} where the label goes; of several, a label is the normalised mean of their vectors.
+
+        Of a softmax objective the probabilities add up to 1 over the labels; of a sigmoid objective each label has its
+        own, and none may fit.
+        """
+        given = self._given({"image": image, **inputs}, "classify")
+        if len(given) != 1:
+            raise UserError(f"classify() takes one modality, not {len(given)}: {', '.join(given)}")
+        ((modality, value),) = given.items()
+        self._check("text", "labels are texts: ")
+        names, words, sentences = prompts(labels, templates)
+        calibrated = self._calibration((modality, "text"), objective)
+        classes = class_embeddings(words, sentences, lambda texts: self.embed(text=texts))
+        logits = calibrated.logits(_cosines(self.embed(**{modality: value}), classes))
+        return Classification(names, calibrated.probabilities(logits), logits)
+
+    def _sides(self, vectors: tuple[Any, ...], inputs: dict[str, Any], who: str) -> list[tuple[Vectors, str | None]]:
+        given = self._given(inputs, who) if inputs else {}
+        if len(vectors) + len(given) != 2:
+            raise UserError(
+                f"{who}() compares two sides, not {len(vectors) + len(given)}: {who}(image=[...], text=[...]), or "
+                "vectors from embed() in place of either"
+            )
+        sides: list[tuple[Vectors, str | None]] = [(_checked(v, who), None) for v in vectors]
+        sides += [(self.embed(**{modality: value}), modality) for modality, value in given.items()]
+        if len({side.shape[-1] for side, _ in sides}) > 1:
+            sizes = " and ".join(f"{m or 'vectors'} of {v.shape[-1]}" for v, m in sides)
+            raise UserError(f"{who}() compares vectors of one size, not {sizes} dimensions")
+        return sides
+
+    def _calibration(self, pair: tuple[str | None, str | None], objective: str | None) -> Calibration:
+        return calibration(self.experiment.objectives, self.params, pair, objective)
+
+    def _given(self, inputs: Mapping[str, Any], who: str) -> dict[str, Any]:
+        given = {modality: value for modality, value in inputs.items() if value is not None}
+        for modality in given:
+            self._check(modality)
+        if not given:
+            known = ", ".join(f"{modality}=..." for modality in self.modalities)
+            raise UserError(f"{who}() needs something to embed: {known}")
+        return given
+
+    def _check(self, modality: str, why: str = "") -> None:
+        if modality not in self.modalities:
+            known = ", ".join(self.modalities)
+            raise UserError(
+                f"{why}the model has no {modality!r} tower; it embeds {known}{nearest(modality, self.modalities)}"
+            )
+
+    def _vectors(self, modality: str, value: Any, size: int, progress: bool | None) -> Vectors:
+        items, alone = self._inputs.listed(modality, value)
+        if alone:
+            return self._embedder([[self._inputs.row(modality, next(iter(items)))]])[0]
+        rows = iter(self._rows(modality, items, size, progress))
+        first = next(rows, None)
+        if first is None:
+            return np.zeros((0, self._embedder.size(self._one(modality))), np.float32)
+        return self._embedder(_again(first, rows))
+
+    def _rows(self, modality: str, items: Iterable[Any], size: int, progress: bool | None) -> Iterator[list[Row]]:
+        """The rows of the inputs, in lists of `size`; files are read by several threads."""
+        total = len(items) if isinstance(items, Sequence | np.ndarray) else None
+        place = 0
+        files = ThreadPoolExecutor(min(READERS, os.cpu_count() or 1)) if modality != "text" else nullcontext()
+        with files as threads, _bar(modality, total, size, progress) as advance:
+            for chunk in chunks(items, size):
+                read = lambda pair: self._inputs.row(modality, pair[1], pair[0])  # noqa: E731
+                pairs = list(enumerate(chunk, place))
+                by_threads = threads is not None and all(isinstance(i, str | bytes | os.PathLike) for i in chunk)
+                yield list(threads.map(read, pairs) if by_threads and threads else map(read, pairs))
+                place += len(chunk)
+                advance(len(chunk))
+
+    def _empty(self, modality: str) -> Row:
+        return {name: np.zeros((0, *a.shape), a.dtype) for name, a in self._one(modality).items()}
+
+    def _one(self, modality: str) -> Row:
+        """What a row of the modality looks like."""
+        spec = self._inputs.specs[modality]
+        row = {modality: np.zeros(spec.shape, spec.dtype)}
+        return row | ({f"{modality}_mask": np.ones(spec.shape[:1], bool)} if spec.masked else {})
+
+    @cached_property
+    def _sizes(self) -> dict[str, int]:
+        flat: dict[str, Any] = flatten_dict(self.params, sep="/")
+        return {
+            modality: sum(a.size for path, a in flat.items() if path.startswith(f"towers_{modality}/"))
+            for modality in self.modalities
+        }
+
+    def __repr__(self) -> str:
+        lines = [f"mmjax.Model from {self.source}"]
+        for modality, tower in self.towers.items():
+            shape = "×".join(map(str, self._inputs.specs[modality].shape))
+            fields = [name for name in ("width", "depth", "patch") if hasattr(tower, name)]
+            inner = ", ".join(f"{name} {getattr(tower, name)}" for name in fields)
+            size, millions = self._embedder.size(self._one(modality)), self._sizes[modality] / 1e6
+            lines.append(f"  {modality:6} {type(tower).__name__}: {shape} -> {size}; {inner}; {millions:,.2f} M parameters")
+        return "\n".join(lines)
+
+
+def _checked(vectors: Any, who: str) -> Vectors:
+    """Vectors that someone gives, as unit vectors."""
+    array = np.asarray(vectors) if not isinstance(vectors, str | bytes) else np.empty(0, "U1")
+    if array.dtype.kind != "f" or array.ndim not in (1, 2):
+        raise UserError(
+            f"{who}() takes vectors [E] or [N, E] from embed(); inputs are given by name, {who}(image=..., text=...)"
+        )
+    array = array.astype(np.float32)
+    return array / np.maximum(np.linalg.norm(array, axis=-1, keepdims=True), np.float32(1e-12))
+
+
+def _cosines(a: Vectors, b: Vectors) -> Scores:
+    return np.asarray(a @ b.T, np.float32)
+
+
+def _again(first: list[Row], rest: Iterator[list[Row]]) -> Iterator[list[Row]]:
+    yield first
+    yield from rest
+
+
+@contextmanager
+def _bar(modality: str, total: int | None, size: int, wanted: bool | None) -> Iterator[Callable[[int], None]]:
+    """A bar on the screen, and what moves it on."""
+    if wanted is None:
+        wanted = sys.stderr.isatty() and total is not None and total > LONG * size
+    if not wanted:
+        yield lambda count: None
+        return
+    from rich.console import Console
+    from rich.progress import Progress
+
+    with Progress(console=Console(stderr=True), transient=True) as bars:
+        task = bars.add_task(f"embedding {modality}", total=total)
+        yield lambda count: bars.advance(task, count)
