@@ -11,8 +11,10 @@ __version__ = "0.1.0"
 _HOME = {
     "Experiment": "mmjax.experiment",
     "Load": "mmjax.experiment",
+    "Model": "mmjax.loading",
+    "load": "mmjax.loading",
 }
-__all__ = ["Experiment", "Load", "__version__"]
+__all__ = ["Experiment", "Load", "Model", "__version__", "load"]
 
 
 def __getattr__(name: str) -> Any:

@@ -1,4 +1,4 @@
-"""The command line: `mmjax train`, `evaluate`, `checkpoints`, `plan`, `show`, `prepare`."""
+"""The command line: `mmjax train`, `evaluate`, `checkpoints`, `export`, `import`, `plan`, `show`, `prepare`."""
 
 import argparse
 import dis
@@ -9,10 +9,10 @@ from pathlib import Path
 from types import ModuleType, TracebackType
 
 from mmjax import __version__
-from mmjax.cli import checkpoints, evaluate, plan, prepare, show, train
+from mmjax.cli import checkpoints, evaluate, export, import_, plan, prepare, show, train
 from mmjax.errors import PassingError, UserError, nearest
 
-COMMANDS = (train, evaluate, checkpoints, plan, show, prepare)  # as `mmjax --help` lists them
+COMMANDS = (train, evaluate, checkpoints, export, import_, plan, show, prepare)  # as `mmjax --help` lists them
 PACKAGE = str(Path(__file__).parent)
 # Disks: full, over quota, read-only, not permitted, a file where a folder is needed or the other way round.
 NOT_OURS = (
@@ -95,7 +95,7 @@ def parsers() -> tuple[argparse.ArgumentParser, dict[str, tuple[argparse.Argumen
     subparsers = main_parser.add_subparsers(title="commands", metavar="COMMAND")
     commands = {}
     for command in COMMANDS:
-        name = command.__name__.rpartition(".")[2]
+        name = command.__name__.rpartition(".")[2].rstrip("_")  # `import` is a word of Python's
         parser = subparsers.add_parser(name, help=command.HELP, epilog=command.EPILOG, formatter_class=layout)
         command.add(parser)
         commands[name] = parser, command

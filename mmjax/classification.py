@@ -43,9 +43,7 @@ class Classification:
     def __getitem__(self, place: int) -> "Classification":
         """That of one input of several."""
         if self.logits.ndim != 2:
-            raise TypeError(
-                "this classification is of one input alone: .best, .top() and .probabilities are its own"
-            )
+            raise TypeError("this classification is of one input alone: .best, .top() and .probabilities are its own")
         return Classification(self.labels, self.probabilities[place], self.logits[place])
 
     def __repr__(self) -> str:

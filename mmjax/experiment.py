@@ -44,7 +44,8 @@ R = TypeVar("R")
 
 @dataclass(frozen=True)
 class Load:
-    """Where the initial parameters of a tower come from: `path` is a workdir of ours.
+    """Where the initial parameters of a tower come from: `path` is whatever `mmjax.load` takes, a workdir, an exported
+    folder, another project's, or a name such as `hf:google/siglip-base-patch16-224`.
 
     skip: regexes on parameter paths that stay as freshly initialised. A run that resumes never looks at this.
     """
@@ -67,7 +68,7 @@ class Experiment:
     keep, keep_best, keep_every: of the checkpoints, the latest so many stay; the best by a metric (`Best`); and those
     of every so many steps (0: none).
     log_every: metrics are written after so many steps.
-    init: where towers start from, {"towers.image": Load(workdir)}; a workdir alone, as a string, does too.
+    init: where towers start from, {"towers.image": Load(path)}; the path alone, as a string, does too.
     spike: when a step's loss is so high that its update is skipped (`Spike`); None: only what isn't finite is.
     most_bad_steps: of so many skipped steps in a row the run goes on; one more stops it.
     most_bad_examples: the share of bad examples (broken, empty, ...), among the last ten thousand, that a run bears.
@@ -160,7 +161,7 @@ class Experiment:
             if path not in starts:
                 raise UserError(unknown("init", path, starts, "towers"))
             if not isinstance(load, Load | str):
-                raise UserError(f'init={{"{path}": {load!r}}} must be a workdir, or Load(workdir, skip=...)')
+                raise UserError(f'init={{"{path}": {load!r}}} must be a path, or Load(path, skip=...)')
         check_fit(self.towers, self.objectives, self.data)
 
     def keeping(self, evaluations: Callable[[int], Mapping[str, Mapping[str, float]]]) -> Keeping:

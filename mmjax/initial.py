@@ -1,18 +1,21 @@
-"""Towers that start from another run's checkpoint: an experiment's `init={"towers.image": Load(workdir)}`."""
+"""Towers that start from another model: an experiment's `init={"towers.image": Load(path)}`."""
 
 import re
 from collections.abc import Callable, Mapping
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax.numpy as jnp
 import numpy as np
 from flax.traverse_util import flatten_dict, unflatten_dict
 
-from mmjax import serialization
-from mmjax.checkpoint import restore_params
+from mmjax import hosts
+from mmjax.data.chains import untrained
+from mmjax.data.tokenizers import Tokenizer
 from mmjax.errors import UserError, nearest
-from mmjax.experiment import RECORD, Experiment, Load, build
+from mmjax.experiment import Experiment, Load, build
+from mmjax.interop import hub
+from mmjax.interop.bundle import Bundle
+from mmjax.interop.resolve import resolve
 from mmjax.models.positions import resize
 from mmjax.models.tower import PatchTower
 
@@ -29,32 +32,76 @@ class Loaded(NamedTuple):
     unused: list[str]
 
 
-def initialised(params: dict[str, Any], experiment: Experiment, say: Callable[[str], None]) -> dict[str, Any]:
-    """`params` (nested dict, of the experiment's pretrainer) with the towers in its `init` taken from other runs.
+def sources(experiment: Experiment, say: Callable[[str], None]) -> dict[str, Bundle]:
+    """What each tower in the experiment's `init` starts from. Of several hosts the first one fetches what has to be.
 
-    Learned positions of another grid are resized (`models.positions.resize`).
+    Raises:
+        UserError: there is nothing at a path, or no such tower in it.
+    """
+    found: dict[str, Bundle] = {}
+    for path, load in _loads(experiment).items():
+        if hub.is_name(load.path):
+            hosts.first(lambda name=load.path: hub.fetched(name, say).source)
+        found[path] = resolve(load.path, say=lambda text: None)
+        towers, modality = found[path].config.towers, path.partition(".")[2]
+        if modality not in towers:
+            known = [f"towers.{name}" for name in towers]
+            raise UserError(f"init: {load.path} has no {path}; it has {', '.join(known)}{nearest(path, known)}")
+    return found
+
+
+def tokenizers(
+    experiment: Experiment, sources: Mapping[str, Bundle], say: Callable[[str], None]
+) -> dict[str, Tokenizer]:
+    """By modality, the tokenizers of what the towers start from: a table of tokens means nothing without its own.
+
+    One is taken where both experiments describe their tokenizer in the same words; `say` is told where they don't.
+    """
+    wanted, found = untrained(experiment.data.transforms), {}
+    for path, bundle in sources.items():
+        modality = path.partition(".")[2]
+        if modality not in wanted or modality not in bundle.tokenizers:
+            continue
+        theirs = untrained(build(bundle.config).data.transforms).get(modality)
+        if theirs == wanted[modality]:
+            found[modality] = bundle.tokenizers[modality]
+            say(f"init {path} from {bundle.source}: its tokenizer is taken too")
+        else:
+            say(f"init {path} from {bundle.source}: the tokenizer is another one, {wanted[modality]}, not {theirs}")
+    return found
+
+
+def initialised(
+    variables: dict[str, Any], experiment: Experiment, sources: Mapping[str, Bundle], say: Callable[[str], None]
+) -> dict[str, Any]:
+    """`variables` (Linen's collections, of the experiment's pretrainer), the towers in its `init` taken from others.
+
+    Learned positions of another grid are resized (`models.positions.resize`); batch statistics come with the tower.
     say: is told, a line each, what was loaded, what stays fresh and what was not used.
 
     Raises:
-        UserError: the other run has no such tower, or a parameter that isn't in `skip` has no counterpart there.
+        UserError: a parameter that isn't in `skip` has no counterpart there.
     """
-    params = dict(params)
-    for path, load in experiment.init.items():
-        load = Load(load) if isinstance(load, str) else load
-        tower = path.replace(".", "_")  # how Linen names it: towers_image
-        theirs = _experiment(load.path)
-        source = restore_params(load.path, ema=True)
-        if tower not in source:
-            known = [name.replace("_", ".", 1) for name in source if name.startswith("towers_")]
-            raise UserError(f"init: {load.path} has no {path}; it has {', '.join(known)}{nearest(path, known)}")
-        modality = path.partition(".")[2]
-        regrid = _regrid(theirs.towers[modality], experiment.towers[modality])
-        result = match(params[tower], source[tower], load.skip, regrid, where=f"init {path} from {load.path}")
-        params[tower] = result.params
-        for what, paths in (("loaded", result.loaded), ("fresh", result.fresh), ("unused", result.unused)):
-            if paths:
-                say(f"init {path} from {load.path}: {what} {_listed(paths)}")
-    return params
+    variables = {collection: dict(parts) for collection, parts in variables.items()}
+    for path, load in _loads(experiment).items():
+        tower, modality = path.replace(".", "_"), path.partition(".")[2]  # how Linen names it: towers_image
+        theirs = sources[path]
+        regrid = _regrid(build(theirs.config).towers[modality], experiment.towers[modality])
+        results = []
+        for collection in [name for name, parts in variables.items() if tower in parts]:
+            other = theirs.variables.get(collection, {}).get(tower, {})
+            where = f"init {path} from {load.path}"
+            result = match(variables[collection][tower], other, load.skip, regrid, where)
+            variables[collection][tower] = result.params
+            results.append(result)
+        for what in ("loaded", "fresh", "unused"):
+            if paths := [name for result in results for name in getattr(result, what)]:
+                say(f"init {path} from {theirs.source}: {what} {_listed(paths)}")
+    return variables
+
+
+def _loads(experiment: Experiment) -> dict[str, Load]:
+    return {path: Load(load) if isinstance(load, str) else load for path, load in experiment.init.items()}
 
 
 def match(
@@ -86,13 +133,6 @@ def match(
         )
     unused = [path for path in other if path not in taken]
     return Loaded(unflatten_dict({**mine, **taken}, sep="/"), list(taken), fresh, unused)
-
-
-def _experiment(workdir: str) -> Experiment:
-    record = Path(workdir) / RECORD
-    if not record.exists():
-        raise UserError(f"init: {workdir} is not a workdir of a run: it has no {RECORD}")
-    return build(serialization.loads(record.read_text(encoding="utf-8")))
 
 
 def _regrid(theirs: Any, ours: Any) -> Callable[[np.ndarray], np.ndarray] | None:

@@ -65,9 +65,7 @@ class Inputs:
         if modality == "audio" and isinstance(value, tuple) and len(value) == 2 and _is_number(value[0]):
             raise UserError("audio=(sample_rate, waveform) is the wrong way round: give (waveform, sample_rate)")
         if isinstance(value, Mapping) or not isinstance(value, Iterable):
-            raise UserError(
-                f"{modality}={_short(value)}: {self._takes(modality)}, or a list of those"
-            )
+            raise UserError(f"{modality}={_short(value)}: {self._takes(modality)}, or a list of those")
         return value, False
 
     def _arrays(self, modality: str, value: np.ndarray) -> tuple[Iterable[Any], bool]:
@@ -271,9 +269,7 @@ def _read(value: str | os.PathLike[str], where: str) -> bytes:
     """The bytes of a file."""
     name = os.fspath(value)
     if name.startswith(("http://", "https://")):
-        raise UserError(
-            f"{where}: {name} lies on the web, and nothing is fetched: give a file, or its bytes"
-        )
+        raise UserError(f"{where}: {name} lies on the web, and nothing is fetched: give a file, or its bytes")
     path = epath.Path(name)
     try:
         return path.read_bytes()

@@ -274,7 +274,9 @@ class Model:
             fields = [name for name in ("width", "depth", "patch") if hasattr(tower, name)]
             inner = ", ".join(f"{name} {getattr(tower, name)}" for name in fields)
             size, millions = self._embedder.size(self._one(modality)), self._sizes[modality] / 1e6
-            lines.append(f"  {modality:6} {type(tower).__name__}: {shape} -> {size}; {inner}; {millions:,.2f} M parameters")
+            lines.append(
+                f"  {modality:6} {type(tower).__name__}: {shape} -> {size}; {inner}; {millions:,.2f} M parameters"
+            )
         return "\n".join(lines)
 
 

@@ -112,8 +112,10 @@ def _creation(
     return create
 
 
-def with_params(state: TrainState, params: Params) -> TrainState:
+def with_params(state: TrainState, params: Params, model_state: dict[str, Any] | None = None) -> TrainState:
     """The state with other parameters (numpy or jax arrays, the same tree), laid out as its own; the EMA starts there.
+
+    model_state: Linen's other collections, likewise; None: they stay.
 
     Raises UserError where a shape or dtype differs.
     """
@@ -125,7 +127,10 @@ def with_params(state: TrainState, params: Params) -> TrainState:
         return jax.device_put(new, old.sharding, may_alias=False)  # the step donates it: it must be the state's own
 
     placed, again = (jax.tree_util.tree_map_with_path(place, state.params, params) for _ in range(2))
-    return dataclasses.replace(state, params=placed, ema=None if state.ema is None else again)
+    own = state.model_state
+    if model_state is not None:
+        own = jax.tree_util.tree_map_with_path(place, own, model_state)
+    return dataclasses.replace(state, params=placed, model_state=own, ema=None if state.ema is None else again)
 
 
 def make_train_step(

@@ -10,12 +10,12 @@ import jax
 
 from mmjax import hosts, serialization
 from mmjax.bad_examples import BadExamples, summary
-from mmjax.checkpoint import Checkpointer, whole_step
+from mmjax.checkpoint import Checkpointer, latest_step, whole_step
 from mmjax.data.pipeline import batch_spec, batches
 from mmjax.evaluate import Embedder, evaluate
 from mmjax.experiment import Experiment, build
 from mmjax.goodput import Goodput
-from mmjax.initial import initialised
+from mmjax.initial import initialised, sources, tokenizers
 from mmjax.interruption import Interruption
 from mmjax.lock import Lock
 from mmjax.log import Log
@@ -64,7 +64,9 @@ def train(
     lead = hosts.leads()
     with hosts.together(partial(Lock, workdir, say=print, holds=lead)):
         record(config, workdir, name, fork)
-        data = prepared(experiment.data, workdir, ("train",))
+        begins = hosts.first(lambda: latest_step(workdir)) is None
+        starts = sources(experiment, print) if experiment.init and begins else {}
+        data = prepared(experiment.data, workdir, ("train",), tokenizers(experiment, starts, print if lead else str))
         start = hosts.first(lambda: whole_step(workdir, strict=strict, say=print)) or 0
         written = partial(
             Metrics, workdir, step=start, wandb=wandb, config=json.loads(serialization.dumps(config, name))
@@ -86,8 +88,11 @@ def train(
                 )
             else:
                 state = init_state(pretrainer, optimizer, spec, seed=seed, mesh=mesh, ema=ema, spike=spike)
-                if experiment.init:
-                    state = with_params(state, initialised(hosts.whole(state.params), experiment, progress.say))
+                if starts:
+                    fresh = hosts.whole({"params": state.params, **state.model_state})
+                    model_state = initialised(fresh, experiment, starts, progress.say)
+                    state = with_params(state, model_state.pop("params"), model_state)
+                    starts.clear()
             train_step = make_train_step(pretrainer, optimizer, seed=seed, total_steps=steps, ema=ema, spike=spike)
             train_step = compile_train_step(train_step, state, mesh)
             embedder = Embedder(pretrainer, data, mesh, size)

@@ -87,9 +87,12 @@ def _refusal(workdir: Path, differences: list[Difference]) -> str:
     )
 
 
-def prepared(data: Mixture, workdir: Path, splits: Iterable[str] = ()) -> Prepared:
+def prepared(
+    data: Mixture, workdir: Path, splits: Iterable[str] = (), tokenizers: Mapping[str, Tokenizer] | None = None
+) -> Prepared:
     """The mixture made ready, with the tokenizers that the workdir keeps; else found or trained now, and kept there.
 
+    tokenizers: those to begin with, by modality, where the workdir keeps none.
     splits: are opened, which builds the dataset that isn't there yet. Host 0 does all that first; the others get its
     tokenizers and find its data, or build their own where they have disks of their own.
     """
@@ -104,7 +107,7 @@ def prepared(data: Mixture, workdir: Path, splits: Iterable[str] = ()) -> Prepar
         if not hosts.leads():
             return None
         kept = load_tokenizers(workdir / TOKENIZERS)
-        ready = make(kept)
+        ready = make({**(tokenizers or {}), **kept})
         if ready.chains.tokenizers.keys() - kept.keys():
             save_tokenizers(ready.chains.tokenizers, workdir / TOKENIZERS)
         return ready

@@ -68,9 +68,17 @@ ARROWS = {
     "bad_examples": {"experiment"} | MIDDLE | GRAPH | OBJECTIVES,
     "trace": BOTTOM,
     "supervise": BOTTOM,
-    "initial": {"experiment"} | MIDDLE | GRAPH | OBJECTIVES,
+    "initial": {"experiment", "interop"} | MIDDLE | GRAPH | OBJECTIVES,
     "workdir": {"experiment"} | MIDDLE | GRAPH | OBJECTIVES,
     "interop": {"interop", "experiment", "__init__"} | MIDDLE | GRAPH | OBJECTIVES,
+    "inputs": {"data"} | BOTTOM,
+    "embedding": {"inputs", "mesh"} | OBJECTIVES,
+    "calibration": OBJECTIVES,
+    "classification": BOTTOM,
+    "loading": {"calibration", "classification", "embedding", "experiment", "inputs", "interop"}
+    | MIDDLE
+    | GRAPH
+    | OBJECTIVES,
     "replay": {"experiment", "workdir"} | MIDDLE | GRAPH | OBJECTIVES,
     "evaluate": {"experiment", "workdir"} | MIDDLE | GRAPH | OBJECTIVES,
     "train": {
@@ -81,7 +89,19 @@ ARROWS = {
     | GRAPH
     | OBJECTIVES,
     "cli": {
-        *("cli", "data", "evaluate", "experiment", "listing", "plan", "replay", "show", "supervise", "train"),
+        *(
+            "cli",
+            "data",
+            "evaluate",
+            "experiment",
+            "interop",
+            "listing",
+            "plan",
+            "replay",
+            "show",
+            "supervise",
+            "train",
+        ),
     }
     | BOTTOM,
     "__main__": {"cli", "__init__"} | BOTTOM,

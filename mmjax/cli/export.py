@@ -1,0 +1,44 @@
+"""`mmjax export`: write a model in the layout of mmjax or of another project."""
+
+import argparse
+from pathlib import Path
+
+from mmjax.errors import UserError
+
+HELP = "write a model in mmjax's layout, or another project's"
+EPILOG = """\
+examples:
+  mmjax export runs/quickstart quickstart                                 # a folder: experiment, numbers, tokenizer
+  mmjax export runs/clip --to hf clip_hf                                  # transformers opens it
+  mmjax export runs/clip --to open_clip clip_open_clip --step 5000
+  mmjax export runs/quickstart --to hf emoji_clip --towers image text     # leaves the audio tower behind
+  mmjax export hf:google/siglip-base-patch16-224 --to bv siglip.npz       # big_vision opens it
+
+The optimiser's state stays behind, and the moving average of the parameters is taken where there is one. What was
+written is read back, and compared with the model bit by bit, before it is called done.
+"""
+LAYOUTS = ("mmjax", "hf", "open_clip", "bv")
+
+
+def add(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("source", metavar="SOURCE", help="a workdir, or whatever else mmjax.load takes")
+    parser.add_argument("out", metavar="OUT", help="a folder that isn't there yet; of big_vision a file, OUT.npz")
+    parser.add_argument("--to", choices=LAYOUTS, default="mmjax", help="whose layout (default: mmjax)")
+    parser.add_argument("--towers", metavar="NAME", nargs="+", help="only these, with the objectives of theirs alone")
+    parser.add_argument("--step", type=int, help="which checkpoint of a workdir (default: the latest)")
+    parser.add_argument("--no-ema", action="store_true", help="the parameters themselves, not their moving average")
+
+
+def run(arguments: argparse.Namespace) -> None:
+    from mmjax.interop.exporting import export
+
+    if arguments.to == "bv" and not arguments.out.endswith(".npz"):
+        raise UserError(f"big_vision's layout is a file: {arguments.out}.npz, say, not {arguments.out}")
+    export(
+        arguments.source,
+        Path(arguments.out),
+        arguments.to,
+        step=arguments.step,
+        ema=not arguments.no_ema,
+        towers=arguments.towers,
+    )

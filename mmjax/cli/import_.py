@@ -1,0 +1,26 @@
+"""`mmjax import`: bring another project's model into a folder of mmjax's."""
+
+import argparse
+from pathlib import Path
+
+HELP = "bring another project's model into a folder"
+EPILOG = """\
+examples:
+  mmjax import hf:google/siglip-base-patch16-224 siglip
+  mmjax import open_clip:ViT-B-32/laion2b_s34b_b79k vit_b32
+  mmjax import bv:gs://big_vision/siglip/webli_en_b16_224_63724782.npz siglip
+  mmjax import ~/models/clip-vit-base-patch32 vit_b32                     # a folder of Hugging Face's
+
+The folder is what mmjax.load, mmjax evaluate and Load() take. What has no counterpart here is an error.
+"""
+
+
+def add(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("source", metavar="SOURCE", help="a folder, a file, or a name of a hub")
+    parser.add_argument("out", metavar="OUT", help="a folder that isn't there yet")
+
+
+def run(arguments: argparse.Namespace) -> None:
+    from mmjax.interop.exporting import export
+
+    export(arguments.source, Path(arguments.out), "mmjax")

@@ -1,0 +1,142 @@
+"""A model from anywhere, written in a project's layout, and read back before that is called done."""
+
+import copy
+import math
+import os
+import shutil
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from flax.traverse_util import flatten_dict
+
+from mmjax.errors import UserError, nearest
+from mmjax.experiment import build
+from mmjax.interop import bundle as bundles
+from mmjax.interop.bundle import Bundle
+from mmjax.interop.projects import PROJECTS
+from mmjax.interop.resolve import resolve
+from mmjax.objectives.contrastive import PUBLISHED, Contrastive
+
+LISTED = 8  # paths in a message, before it only counts
+
+
+def export(
+    source: str | os.PathLike[str],
+    out: Path,
+    layout: str = "mmjax",
+    *,
+    step: int | None = None,
+    ema: bool = True,
+    towers: Sequence[str] | None = None,
+    say: Callable[[str], None] = print,
+) -> None:
+    """Writes the model at `source` (see `resolve`) to `out`.
+
+    layout: "mmjax", or a key of `projects.PROJECTS`. In another project's, objectives that aren't contrastive stay
+        behind where there are contrastive ones besides: a decoder that only trains has no place there.
+    towers: only these, and the objectives that read no other; None: all.
+
+    Raises:
+        UserError: there is no such model, the layout can't hold it, or something stands at `out` already; or what was
+            written isn't what is read back (it is removed then).
+    """
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise UserError(f"{out} is there already: give another {'folder' if out.is_dir() else 'file'}")
+    bundle = part(resolve(source, step=step, ema=ema, say=say), towers)
+    if layout != "mmjax":
+        bundle = without_decoders(bundle, say)
+    if layout == "mmjax":
+        at = f", step {bundle.step}" if bundle.step is not None and "step" not in bundle.source else ""
+        bundles.save(replace(bundle, source=f"{bundle.source}{at}"), out)
+        again = bundles.read(out)
+    else:
+        PROJECTS[layout].write(bundle, out)
+        again = PROJECTS[layout].read(out)
+    if problems := differences(bundle, again):
+        shutil.rmtree(out) if out.is_dir() else out.unlink()
+        more = f"\n  and {len(problems) - LISTED} more" if len(problems) > LISTED else ""
+        lines = "\n".join(f"  {problem}" for problem in problems[:LISTED])
+        raise UserError(f"{out}: what is read back isn't what was written, so it was removed:\n{lines}{more}")
+    count = sum(np.size(leaf) for leaf in flatten_dict(bundle.variables).values())
+    title = "" if layout == "mmjax" else f" in {PROJECTS[layout].title}'s layout"
+    say(f"{out}: {bundle.source}{title}, {count:,} numbers, read back and the same to the bit")
+
+
+def part(bundle: Bundle, towers: Sequence[str] | None) -> Bundle:
+    """The model with some of its towers, and the objectives that read no other.
+
+    Raises:
+        UserError: it has no such tower.
+    """
+    if towers is None:
+        return bundle
+    known = list(bundle.config.towers)
+    for name in towers:
+        if name not in known:
+            has = ", ".join(known)
+            raise UserError(f"{bundle.source} has no tower {name!r}, it has {has}{nearest(name, known)}")
+    objectives = build(bundle.config).objectives
+    kept = [name for name, o in objectives.items() if all(view.modality in towers for view in o.views())]
+    return _kept(bundle, [name for name in known if name in towers], kept)
+
+
+def without_decoders(bundle: Bundle, say: Callable[[str], None]) -> Bundle:
+    """The model with its contrastive objectives alone, where it has such."""
+    objectives = build(bundle.config).objectives
+    kept = [name for name, objective in objectives.items() if isinstance(objective, Contrastive)]
+    left = [name for name in objectives if name not in kept]
+    if not kept or not left:
+        return bundle
+    say(f"objectives that have no place there stay behind: {', '.join(left)}")
+    return _kept(bundle, list(bundle.config.towers), kept)
+
+
+def _kept(bundle: Bundle, towers: Sequence[str], objectives: Sequence[str]) -> Bundle:
+    """What is left of a model; its evaluators and beginnings, which may ask for the rest, go too."""
+    config = copy.deepcopy(bundle.config)
+    config.towers = {name: config.towers[name] for name in towers}
+    config.objectives = {name: config.objectives[name] for name in objectives}
+    config.data.transforms = {name: config.data.transforms[name] for name in towers}
+    config.weights, config.init, config.evaluators, config.keep_best = {}, {}, [], None
+    names = [f"towers_{name}" for name in towers] + [f"objectives_{name}" for name in objectives]
+    variables = {
+        collection: {name: tree for name, tree in parts.items() if name in names}
+        for collection, parts in bundle.variables.items()
+    }
+    variables = {collection: parts for collection, parts in variables.items() if parts}
+    tokenizers = {name: tokenizer for name, tokenizer in bundle.tokenizers.items() if name in towers}
+    return replace(bundle, config=config, variables=variables, tokenizers=tokenizers)
+
+
+def differences(ours: Bundle, theirs: Bundle) -> list[str]:
+    """Where two models' numbers or tokenizers aren't the same, a line each."""
+    left, right = (_flat(bundle) for bundle in (ours, theirs))
+    found = [f"{path} is missing" for path in left if path not in right]
+    found += [f"{path} came up" for path in right if path not in left]
+    for path in left.keys() & right.keys():
+        a, b = np.asarray(left[path]), np.asarray(right[path])
+        if a.dtype != b.dtype or a.shape != b.shape:
+            found.append(f"{path} was {a.dtype}{list(a.shape)}, and is {b.dtype}{list(b.shape)}")
+        elif a.tobytes() != b.tobytes():
+            found.append(f"{path} has other numbers")
+    for modality, tokenizer in ours.tokenizers.items():
+        if modality in theirs.tokenizers and theirs.tokenizers[modality].vocab_size != tokenizer.vocab_size:
+            found.append(f"the tokenizer of {modality} has another vocabulary")
+    return found
+
+
+def _flat(bundle: Bundle) -> dict[str, Any]:
+    """The variables by their paths; objectives by their place, since their names are each project's own, and a logit
+    scale as it is used, below its clip."""
+    flat: dict[str, Any] = flatten_dict(bundle.variables, sep="/")
+    for place, (name, objective) in enumerate(build(bundle.config).objectives.items()):
+        old, new = f"params/objectives_{name}/", f"objective {place}: "
+        flat = {path.replace(old, new): leaf for path, leaf in flat.items()}
+        if isinstance(objective, Contrastive):
+            most = PUBLISHED[objective.loss].scale_max if objective.scale_max is None else objective.scale_max
+            scale = np.asarray(flat[f"{new}log_scale"])
+            flat[f"{new}log_scale"] = np.minimum(scale, np.asarray(math.log(most), scale.dtype))
+    return flat
