@@ -17,6 +17,18 @@ os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES", "-1")
 pytest_plugins = ["tests.trained"]  # the tiny run that tests share
 
 
+PROCESSES = ("tests/faults/", "tests/multiprocess/", "tests/test_smoke.py", "tests/test_supervise.py")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """With `-n 2 --dist loadgroup`: a file's tests stay together, for its fixtures, and the tests that start processes
+    of their own run one after the other, so that no more of them are there at a time than cores bear."""
+    for item in items:
+        file = item.nodeid.partition("::")[0]
+        group = "processes" if file.startswith(PROCESSES) else file
+        item.add_marker(pytest.mark.xdist_group(group))
+
+
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     """Where the minutes went: fixtures and tests, by folder (collecting, and so importing, is not in them)."""
     seconds: dict[str, float] = defaultdict(float)

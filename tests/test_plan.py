@@ -21,6 +21,7 @@ from mmjax.step import init_state
 from tests.benchmarks.plan import made_up
 
 TINY = "tests/tiny.py:tiny"
+PAIR = "tests/tiny.py:pair"  # for what must be compiled over and over
 
 
 @pytest.fixture(scope="module")
@@ -47,9 +48,10 @@ def test_what_is_held_is_what_a_run_would_hold(on_eight):
 
 
 def test_the_average_is_held_too_and_fsdp_cuts_what_is_held(on_eight):
-    whole = plan(load_experiment(TINY, ["ema=0.9"]), "cpu:8").memory
+    whole, cut = (plan(load_experiment(PAIR, ["ema=0.9", f"mesh.fsdp={n}"]), "cpu:8").memory for n in (1, 4))
     assert whole.average == whole.parameters
-    assert on_eight.memory.parameters < 0.5 * whole.parameters
+    assert cut.average == cut.parameters < 0.5 * whole.parameters
+    assert on_eight.memory.average == 0
 
 
 def test_recomputation_is_work_but_no_work_of_the_model(on_eight):
@@ -88,7 +90,7 @@ def test_slow_readers_are_named(on_eight):
 def cramped(monkeypatch):
     """Devices with so little memory that the experiment doesn't fit, and would in four microbatches."""
     needed = {
-        m: plan(load_experiment(TINY, [f"microbatches={m}", "batch_size=256"]), "cpu:2").memory.needed for m in (1, 4)
+        m: plan(load_experiment(PAIR, [f"microbatches={m}", "batch_size=256"]), "cpu:2").memory.needed for m in (1, 4)
     }
     limit = (needed[1] + 3 * needed[4]) // 4
     real = pod("cpu:2")
@@ -99,17 +101,17 @@ def cramped(monkeypatch):
 
 def test_what_does_not_fit_is_told_what_would_and_it_is_true(cramped):
     said = []
-    found = plan(load_experiment(TINY, ["batch_size=256"]), "cpu:2", say=said.append)
+    found = plan(load_experiment(PAIR, ["batch_size=256"]), "cpu:2", say=said.append)
     assert not found.fits
     assert found.memory.needed > cramped == found.memory.limit
     kinds = {remedy.overrides[0].partition("=")[0]: remedy for remedy in found.remedies if remedy.fits}
     assert {"microbatches", "batch_size"} <= kinds.keys()
     for remedy in kinds.values():
-        again = plan(load_experiment(TINY, ["batch_size=256", *remedy.overrides]), "cpu:2", remedies=False)
+        again = plan(load_experiment(PAIR, ["batch_size=256", *remedy.overrides]), "cpu:2", remedies=False)
         assert again.fits
         assert again.memory.needed == remedy.needed <= cramped
     assert any("microbatches=" in text for text in said)
-    assert plan(load_experiment(TINY, ["batch_size=256"]), "cpu:2", remedies=False).remedies == []
+    assert plan(load_experiment(PAIR, ["batch_size=256"]), "cpu:2", remedies=False).remedies == []
 
 
 def test_the_compilers_complaint_is_read():
@@ -133,10 +135,10 @@ def test_bad_requests():
 def test_several_topologies_on_the_screen_as_json_and_as_a_picture(tmp_path):
     console = Console(record=True, width=100)
     files = {"json_path": tmp_path / "plan.json", "picture": tmp_path / "plan.png"}
-    plans = plan_topologies(load_experiment(TINY), ["cpu:2", "cpu:8"], name=TINY, console=console, **files)
+    plans = plan_topologies(load_experiment(PAIR), ["cpu:2", "cpu:8"], name=PAIR, console=console, **files)
     text = console.export_text()
     for planned in plans:
-        assert f"{TINY} on {planned.topology}: {planned.chips} chips" in text
+        assert f"{PAIR} on {planned.topology}: {planned.chips} chips" in text
         assert f"fits: {size(planned.memory.needed)} of" in text
     assert "scaling" in text
     assert [each["topology"] for each in json.loads(files["json_path"].read_text())] == ["cpu:2", "cpu:8"]

@@ -60,7 +60,7 @@ def export(
         more = f"\n  and {len(problems) - LISTED} more" if len(problems) > LISTED else ""
         lines = "\n".join(f"  {problem}" for problem in problems[:LISTED])
         raise UserError(f"{out}: what is read back isn't what was written, so it was removed:\n{lines}{more}")
-    count = sum(np.size(leaf) for leaf in flatten_dict(bundle.variables).values())
+    count = sum(np.size(leaf) for leaf in jax.tree.leaves(bundle.variables))
     title = "" if layout == "mmjax" else f" in {PROJECTS[layout].title}'s layout"
     say(f"{out}: {bundle.source}{title}, {count:,} numbers, read back and the same to the bit")
 

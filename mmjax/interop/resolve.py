@@ -95,7 +95,7 @@ def _of_workdir(path: epath.Path, step: int | None, ema: bool) -> Bundle:
         tokenizers = Path(path / TOKENIZERS)
         if "://" in str(path) and (path / TOKENIZERS).is_dir():
             tokenizers = _copied(path / TOKENIZERS, Path(folder) / TOKENIZERS)
-        bundle = Bundle(config, variables, load_tokenizers(tokenizers), str(path), step)
+        bundle = Bundle(config, variables, load_tokenizers(tokenizers), str(path), step=step)
     try:
         bundles.check(bundle)
     except UserError as error:
