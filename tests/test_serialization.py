@@ -15,6 +15,12 @@ import pytest
 
 from mmjax import serialization
 from mmjax.configs import complete, diff
+from mmjax.data.captions import Tokenize
+from mmjax.data.pipeline import Mixture
+from mmjax.data.preprocessors import from_open_clip
+from mmjax.data.subwords import Subwords
+from mmjax.data.text_preprocessors import OPEN_CLIP_CLEANING
+from mmjax.data.tokenizers import SentencePiece
 from mmjax.errors import UserError
 from mmjax.serialization import ALLOWED, dumps, loads, name_of
 from tests.parts import Encoder, Share, Study, config, listed  # noqa: F401
@@ -37,6 +43,27 @@ def test_what_is_read_is_what_was_written():
     assert built.chain == (Share(0.1), Share(seeds=(3,)))
     assert isinstance(built.chain, tuple)
     assert name_of(dumps(config(), name="study.py:study")) == "study.py:study"
+
+
+def test_how_other_projects_models_take_their_inputs_can_be_kept():
+    """What `data.preprocessors` and `data.text_preprocessors` give, as configs."""
+
+    def as_config(part):
+        if isinstance(part, tuple):
+            return tuple(map(as_config, part))
+        if not dataclasses.is_dataclass(part) or isinstance(part, type):
+            return part
+        given = {field.name: as_config(getattr(part, field.name)) for field in dataclasses.fields(part)}
+        return fdl.Config(type(part), **given)
+
+    subwords = Tokenize(Subwords(49_408), 77, bos=True, empty="keep")
+    pieces = Tokenize(SentencePiece(32_000, path=""), 64, pad=1, empty="keep")
+    chains = {
+        "clip": (*from_open_clip({"resize_mode": "longest"}).transforms, *OPEN_CLIP_CLEANING["lower"], subwords),
+        "siglip": (*from_open_clip({}).transforms, *OPEN_CLIP_CLEANING["canonicalize"], pieces),
+    }
+    mixture = fdl.Config(Mixture, {}, transforms={name: as_config(chain) for name, chain in chains.items()})
+    assert fdl.build(loads(dumps(mixture))).transforms == chains
 
 
 @pytest.mark.usefixtures("listed")
