@@ -57,6 +57,7 @@ setup(
         "interop": INTEROP,
         "cuda": ["jax[cuda13]"],
         "parquet": ["pyarrow>=15"],
+        "tf": ["pydub>=0.25", "tensorflow>=2.18"],  # to build (not to read) the datasets whose builders need it
         "wandb": ["wandb"],
         "dev": [
             *DEMO,

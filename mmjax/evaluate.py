@@ -14,10 +14,12 @@ from jaxtyping import Float
 from rich.console import Console
 
 from mmjax import hosts, metrics, serialization
+from mmjax.benchmarks import benchmark
 from mmjax.checkpoint import latest_step, restore_params
-from mmjax.data.pipeline import Prepared, evaluation_batches
+from mmjax.data.chains import Chains
+from mmjax.data.pipeline import Prepared, class_names, evaluation_batches
 from mmjax.errors import UserError, nearest
-from mmjax.evaluators.embedded import Embedded, Evaluator
+from mmjax.evaluators.embedded import Embedded, Evaluator, fit_split
 from mmjax.experiment import RECORD, Experiment, build
 from mmjax.mesh import ACTIVATION_RULES, Mesh, put, replicated
 from mmjax.objectives.pretrainer import Pretrainer
@@ -33,9 +35,18 @@ class Embedder:
     Of several hosts each reads its part of every batch, and all get the whole: all must ask for the same.
     """
 
-    def __init__(self, pretrainer: Pretrainer, data: Prepared, mesh: jax.sharding.Mesh, batch_size: int):
-        """batch_size: over all hosts; the mesh must divide it."""
+    def __init__(
+        self,
+        pretrainer: Pretrainer,
+        data: Prepared,
+        mesh: jax.sharding.Mesh,
+        batch_size: int,
+        prompts: Chains | None = None,
+    ):
+        """batch_size: over all hosts; the mesh must divide it.  prompts: whose text chain they go through, if not the
+        data's (which may have no text)."""
         self._data, self._mesh, self._batch_size = data, mesh, batch_size
+        self._prompts = data.chains if prompts is None else prompts
         self._part = hosts.reader(mesh, batch_size)
 
         def embed(params: Params, batch: dict[str, jax.Array], kept: tuple[str, ...]) -> tuple[Any, Any]:
@@ -63,18 +74,19 @@ class Embedder:
             for batches in (embedded, kept)
         )
         valid = {modality: entries[f"{modality}_valid"] for modality in vectors}
-        return Embedded(vectors, valid, columns, {name: entries[name] for name in inputs if name in entries}, split)
+        kept_inputs = {name: entries[name] for name in inputs if name in entries}
+        return Embedded(vectors, valid, columns, kept_inputs, split, class_names=class_names(self._data, split))
 
     def text(self, params: Params, strings: Sequence[str]) -> Float[np.ndarray, "n e"]:
         """Unit vectors of prompts, which go through the experiment's own text transforms."""
-        if "text" not in self._data.chains.specs:
-            raise UserError(f"prompts need a text tower; the data has {', '.join(self._data.chains.specs)}")
+        if "text" not in self._prompts.specs:
+            raise UserError(f"prompts need a text tower; the data has {', '.join(self._prompts.specs)}")
         found = []
         index, count = self._part
         rows = slice(index * self._batch_size // count, (index + 1) * self._batch_size // count)
         for start in range(0, len(strings), self._batch_size):
             part = list(strings[start : start + self._batch_size])
-            batch = self._data.chains.encode(text=part + [None] * (self._batch_size - len(part)))
+            batch = self._prompts.encode(text=part + [None] * (self._batch_size - len(part)))
             vectors, _ = self._whole(params, {name: array[rows] for name, array in batch.items()})
             found.append(vectors["text"][: len(part)])
         return np.concatenate(found)
@@ -111,29 +123,40 @@ def evaluate(
 ) -> Results:
     """Metrics by split and flat name, `{"test": {"retrieval/image->text/R@1": 0.41}}`.
 
+    Each split is embedded once, for all evaluators that are judged on it or learn from it (`fit_split`).
     found: is told each split's metrics as soon as they are there. Of several hosts all judge, and the first one draws.
 
     Raises:
         UserError: two evaluators of a split give a metric of the same name.
     """
     results: dict[str, dict[str, float]] = {}
-    for split in dict.fromkeys(evaluator.split for evaluator in evaluators):
+    judged_on = list(dict.fromkeys(evaluator.split for evaluator in evaluators))
+    splits: dict[str, Embedded] = {}
+
+    def once(split: str) -> Embedded:
+        if split not in splits:
+            wanted = {name for evaluator in evaluators if evaluator.split == split for name in evaluator.inputs}
+            splits[split] = embedder.split(params, split, wanted)
+        return splits[split]
+
+    for number, split in enumerate(judged_on):
         mine = [evaluator for evaluator in evaluators if evaluator.split == split]
-        inputs = {name for evaluator in mine for name in evaluator.inputs}
-        embedded = replace(embedder.split(params, split, inputs), workdir=workdir if hosts.leads() else None)
+        embedded = replace(once(split), workdir=workdir if hosts.leads() else None)
         values: dict[str, float] = {}
         lines = metrics.read(workdir) if hosts.leads() else []
         before = [line for line in lines if line.get("split") != split or line["step"] != step]
         for evaluator in mine:
             history = [*before, {"step": step, "split": split, **values}]
-            judged = hosts.together(
-                partial(evaluator, replace(embedded, history=history), partial(embedder.text, params))
-            )
+            learnt = once(name) if (name := fit_split(evaluator)) is not None else None
+            given = replace(embedded, history=history, fit=learnt)
+            judged = hosts.together(partial(evaluator, given, partial(embedder.text, params)))
             if twice := sorted(values.keys() & judged.keys()):
                 raise UserError(f"two evaluators of the {split} split give {twice[0]!r}: set the field name= of one")
             values |= judged
         results[split] = values
         found(split, values)
+        later = {name for e in evaluators if e.split in judged_on[number + 1 :] for name in (e.split, fit_split(e))}
+        splits = {name: kept for name, kept in splits.items() if name in later}  # the others' memory is free again
     return results
 
 
@@ -142,29 +165,39 @@ def evaluate_workdir(
     *,
     split: str | None = None,
     step: int | None = None,
-    evaluators: Sequence[str] | None = None,
+    evaluators: Sequence[str | Evaluator] | None = None,
+    on: str | None = None,
+    data_dir: str | None = None,
     json_path: str | Path | None = None,
     console: Console | None = None,
 ) -> Results:
     """Judges a checkpoint (default: the latest; its moving average where it has one), by what the workdir holds alone.
 
-    split: what all evaluators read; default: what each of them says. evaluators: names, of the experiment's.
+    split: what all evaluators read; default: what each of them says. evaluators: names, of the experiment's; or
+    evaluators. on: another dataset than the experiment's own, by the name of a benchmark ("cifar100", with the
+    evaluators that it comes with) or as a table of one's own files (with the experiment's); its pictures, captions and
+    sounds go through the experiment's own transforms. data_dir: where its dataset is, or is to be built.
     Prints tables, and writes `{"step": 400, "test": {"retrieval/image->text/R@1": 0.41, ...}}` to `json_path`.
 
     Raises:
-        UserError: no run in the workdir, or no such step, evaluator or split.
+        UserError: no run in the workdir, or no such step, evaluator, split or benchmark.
     """
     workdir = Path(workdir)
     hosts.join()
     record, latest = hosts.first(lambda: _found(workdir, json_path))
     experiment: Experiment = build(serialization.loads(record))
-    chosen = choose(experiment.evaluators, evaluators, split)
+    other = None if on is None else benchmark(on, experiment, data_dir)
+    chosen = choose(experiment.evaluators if other is None else other.evaluators, evaluators, split)
+    if other is not None and evaluators is None:
+        chosen = [evaluator for evaluator in chosen if evaluator.name in other.default] or chosen
     step = latest if step is None else step
     mesh = Mesh().build()  # whatever the run was sharded over, this machine's devices are what there is
     size = -(-experiment.batch_size // mesh.size) * mesh.size
     with jax.set_mesh(mesh):
-        data = prepared(experiment.data, workdir, [evaluator.split for evaluator in chosen])
-        embedder = Embedder(experiment.pretrainer(), data, mesh, size)
+        read = [name for e in chosen for name in (e.split, fit_split(e)) if name is not None]
+        data = prepared(experiment.data if other is None else other.data, workdir, read)
+        prompts = Chains(experiment.data.transforms, data.chains.tokenizers)
+        embedder = Embedder(experiment.pretrainer(), data, mesh, size, prompts)
         params = hosts.placed(restore_params(workdir, step, ema=True), replicated(mesh))
         results = evaluate(embedder, params, chosen, step=step, workdir=workdir)
     if hosts.leads():
@@ -172,7 +205,8 @@ def evaluate_workdir(
         for table in tables(results, step):
             console.print(table)
         if json_path is not None:
-            text = json.dumps({"step": step, **results}, indent=2, ensure_ascii=False)
+            where = {} if on is None else {"on": on}
+            text = json.dumps({"step": step, **where, **results}, indent=2, ensure_ascii=False)
             Path(json_path).write_text(text + "\n", encoding="utf-8")
     hosts.wait()
     return results
@@ -189,23 +223,27 @@ def _found(workdir: Path, json_path: str | Path | None) -> tuple[str, int]:
     return (workdir / RECORD).read_text(encoding="utf-8"), latest
 
 
-def choose(every: Sequence[Any], names: Sequence[str] | None, split: str | None) -> list[Any]:
+def choose(every: Sequence[Any], names: Sequence[str | Evaluator] | None, split: str | None) -> list[Any]:
     """The evaluators of those names (all, if None), reading `split`; two that become the same are one.
+
+    names: evaluators among them are taken as they are.
 
     Raises:
         UserError: an unknown name (the nearest is named), or nothing to run.
     """
+    given = [evaluator for evaluator in names or () if not isinstance(evaluator, str)]
+    asked = None if names is None else [name for name in names if isinstance(name, str)]
     known = list(dict.fromkeys(evaluator.name for evaluator in every))
-    if not known:
+    if not known and not given:
         raise UserError("the experiment has no evaluators: set its field evaluators, [Retrieval()] say")
-    for name in names or ():
+    for name in asked or ():
         if name not in known:
             has = ", ".join(known)
             raise UserError(f"there is no evaluator {name!r}, the experiment has {has}{nearest(name, known)}")
     chosen: list[Any] = []
-    for evaluator in every:
+    for evaluator in [*(e for e in every if asked is None or e.name in asked), *given]:
         if split is not None:
             evaluator = replace(evaluator, split=split, when="always")
-        if (names is None or evaluator.name in names) and evaluator not in chosen:
+        if evaluator not in chosen:
             chosen.append(evaluator)
     return chosen

@@ -46,6 +46,7 @@ _ALLOWED_BY_MODULE = {
     "mmjax.objectives.views": ("Keep", "Corrupt"),
     "mmjax.data.pipeline": ("Mixture",),
     "mmjax.data.sources": ("Tfds", "Folder"),
+    "mmjax.data.every_caption": ("EveryCaption",),
     "mmjax.data.tokenizers": ("SentencePiece",),
     "mmjax.data.subwords": ("Subwords",),
     "mmjax.data.captions": ("Canonicalize", "CleanText", "Lowercase", "PickCaption", "RandomTokenize", "Tokenize"),

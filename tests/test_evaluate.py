@@ -17,6 +17,9 @@ from mmjax.data.sources import SplitNotFoundError
 from mmjax.errors import UserError
 from mmjax.evaluate import Embedder, choose, evaluate, evaluate_workdir
 from mmjax.evaluators.embedded import Embedded
+from mmjax.evaluators.gallery import Gallery
+from mmjax.evaluators.neighbours import KNN
+from mmjax.evaluators.probe import Probe
 from mmjax.evaluators.retrieval import Retrieval
 from mmjax.evaluators.zeroshot import ZeroShot
 from mmjax.experiment import build
@@ -156,3 +159,28 @@ def test_evaluators_that_become_the_same_run_once():
     assert choose(every, ["zeroshot"], None) == [every[2]]
     with pytest.raises(UserError, match="no evaluators"):
         choose([], None, None)
+
+
+def test_a_split_to_learn_from_is_embedded_once_for_all(judge: Judge, tmp_path, monkeypatch):
+    embedded = []
+    split = judge.embedder.split
+
+    def counted(params, name, inputs=()):
+        embedded.append((name, tuple(inputs)))
+        return split(params, name, inputs)
+
+    monkeypatch.setattr(judge.embedder, "split", counted)
+    evaluators = [
+        Probe("shape", "test", strengths=(1e-3,)),
+        KNN("shape", "test", k=5),
+        Gallery("test", rows=2),
+        KNN("shape", "validation", k=5),
+        Retrieval("train"),
+    ]
+    results = evaluate(judge.embedder, judge.params, evaluators, step=3, workdir=tmp_path)
+    assert embedded == [("test", ("image",)), ("train", ()), ("validation", ())]
+    assert {"probe/shape/top1", "knn/shape/top1"} <= results["test"].keys()
+    train, test = (split(judge.params, name) for name in ("train", "test"))
+    alone = KNN("shape", "test", k=5)(replace(test, fit=train), lambda strings: np.zeros((0, 0)))
+    assert {name: results["test"][name] for name in alone} == alone
+    assert results["test"]["probe/shape/top1"] > 0.5  # four shapes

@@ -80,7 +80,8 @@ ARROWS = {
     | GRAPH
     | OBJECTIVES,
     "replay": {"experiment", "workdir"} | MIDDLE | GRAPH | OBJECTIVES,
-    "evaluate": {"experiment", "workdir"} | MIDDLE | GRAPH | OBJECTIVES,
+    "benchmarks": {"experiment"} | MIDDLE | GRAPH | OBJECTIVES,
+    "evaluate": {"benchmarks", "experiment", "workdir"} | MIDDLE | GRAPH | OBJECTIVES,
     "train": {
         *("bad_examples", "evaluate", "experiment", "goodput", "initial", "interruption", "lock", "log", "replay"),
         *("trace", "workdir"),

@@ -172,6 +172,17 @@ def evaluation_batches(
     yield from stream[index::count].to_iter_dataset(options)
 
 
+def class_names(prepared: Prepared, split: str) -> dict[str, tuple[str, ...]]:
+    """What the numbers in a column are called, in order, by column; of columns that all sources call alike."""
+    found: dict[str, tuple[str, ...]] = {}
+    differ = set()
+    for records in prepared.open(split).values():
+        for column, names in getattr(records, "class_names", {}).items():
+            if found.setdefault(column, names) != names:
+                differ.add(column)
+    return {column: names for column, names in found.items() if column not in differ}
+
+
 def _places(mixture: Mixture, opened: Mapping[str, Records], seed: int) -> grain.MapDataset:
     """The stream of training, place by place: (source, index of the record).
 

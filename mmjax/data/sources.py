@@ -8,6 +8,7 @@ str), and every other column, for evaluation.
 import csv
 import difflib
 import hashlib
+import io
 import os
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
@@ -15,7 +16,9 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
+import soundfile
 
+from mmjax.data.datasets.freed import rates
 from mmjax.data.datasets.prepare import is_ours, prepare
 from mmjax.data.transforms import BadExample
 
@@ -114,6 +117,15 @@ class TfdsRecords:
         # Sorted, since TFDS gives the features of a dataset read back in another order in every process.
         self._labels = [key for key in sorted(features) if key not in taken and key not in ("id", *self._paths)]
         self.columns = ("id", *self._paths, *self._labels)
+        # What the numbers in a column are called, in order.
+        self.class_names = {
+            key: tuple(features[key].names)
+            for key in self._labels
+            if isinstance(features[key], tfds.features.ClassLabel) and features[key].names
+        }
+        path = self._paths.get("audio", "")
+        described = dict(features.items()).get(path)
+        self._rate = rates(builder.data_path).get(path) or getattr(described, "sample_rate", None)
 
     def __len__(self) -> int:
         return len(self._data)
@@ -122,6 +134,8 @@ class TfdsRecords:
         record = self._data[index]
         example = {modality: _plain(_reach(record, path), modality) for modality, path in self._paths.items()}
         example |= {label: _plain(record[label], label) for label in self._labels}
+        if self._rate is not None:
+            example["audio"] = _sound(example["audio"], int(self._rate))
         example["id"] = _plain(record["id"], "id") if "id" in record else f"{self._split}/{index}"
         return example
 
@@ -137,7 +151,7 @@ def _builder(name: str, data_dir: str | None) -> Any:
         return read_only_builder.builder_from_directory(prepare(name, data_dir))
     try:  # what is on the disk can be read without the code that built it
         return read_only_builder.builder_from_files(name, data_dir=data_dir)
-    except DatasetNotFoundError:
+    except (DatasetNotFoundError, ImportError):  # not there, or its description needs TensorFlow
         return read_only_builder.builder_from_directory(prepare(name, data_dir))
 
 
@@ -194,6 +208,18 @@ def _plain(value: Any, column: str) -> Any:
     return value.item() if getattr(value, "shape", None) == () else value
 
 
+def _sound(value: Any, rate: int) -> Any:
+    """A waveform of whole 16-bit samples as a WAV file, which knows its rate; anything else as it is."""
+    if not isinstance(value, np.ndarray) or value.ndim != 1 or not np.issubdtype(value.dtype, np.integer):
+        return value
+    samples = value.astype(np.int16)
+    if not np.array_equal(samples, value):
+        return value
+    stream = io.BytesIO()
+    soundfile.write(stream, samples, rate, format="WAV", subtype="PCM_16")
+    return stream.getvalue()
+
+
 def _text(value: bytes) -> str | bytes:
     try:
         return value.decode("utf-8")
@@ -241,6 +267,10 @@ class Folder:
                 columns[modality] = [_file(root, value) for value in columns[modality]]
                 _check_some_exist(self.table, modality, [_file(root, value) for value in table[paths[modality]]])
         return FolderRecords({**labels, **columns, "id": [ids[row] for row in rows]})
+
+    def modalities(self) -> list[str]:
+        """Which of image, text and audio the table has. Raises as `open` does."""
+        return list(self._columns(_read_table(Path(self.table))))
 
     def _columns(self, table: Mapping[str, list[Any]]) -> dict[str, str]:
         for modality, name in self.fields.items():

