@@ -41,7 +41,7 @@ def write(folder, name, features, examples, splits, config=None) -> None:
             return self.dataset_info_from_configs(features=F.FeaturesDict(features))
 
         def _split_generators(self, dl_manager):
-            return {split: enumerate(examples) for split in splits}
+            return {split: enumerate(examples()) for split in splits}
 
         def _generate_examples(self):  # type: ignore[override]
             raise NotImplementedError
@@ -63,7 +63,7 @@ def data_dir(tmp_path_factory) -> str:
         folder,
         "cifar100",
         {"id": F.Text(), "image": image, "label": fine, "coarse_label": F.ClassLabel(num_classes=20)},
-        [{"id": str(i), "image": picture(i), "label": i % 4, "coarse_label": i % 2} for i in range(24)],
+        lambda: [{"id": str(i), "image": picture(i), "label": i % 4, "coarse_label": i % 2} for i in range(24)],
         PICTURES["cifar100"],
     )
     wnids = F.ClassLabel(names=[f"n{i:08}" for i in range(1000)])
@@ -71,7 +71,7 @@ def data_dir(tmp_path_factory) -> str:
         folder,
         "imagenet_a",
         {"image": image, "label": wnids, "file_name": F.Text()},
-        [{"image": picture(i), "label": (6, 11, 999)[i % 3], "file_name": f"{i}.jpg"} for i in range(9)],
+        lambda: [{"image": picture(i), "label": (6, 11, 999)[i % 3], "file_name": f"{i}.jpg"} for i in range(9)],
         PICTURES["imagenet_a"],
     )
     objects = F.Sequence({"bbox": F.BBoxFeature(), "label": F.ClassLabel(num_classes=80)})
@@ -85,13 +85,13 @@ def data_dir(tmp_path_factory) -> str:
             "image/id": np.int64,
             "objects": objects,
         },
-        [
+        lambda: [
             {
                 "captions": [{"id": 10 * i + j, "text": f"a red disc {i} {j}"} for j in range(5 + i % 2)],
                 "image": picture(i),
                 "image/filename": f"{i}.jpg",
                 "image/id": i,
-                "objects": [{"bbox": F.BBox(0, 0, 1, 1), "label": 3}],
+                "objects": [{"bbox": F.BBox(0.0, 0.0, 1.0, 1.0), "label": 3}],
             }
             for i in range(6)
         ],

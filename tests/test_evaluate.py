@@ -181,6 +181,6 @@ def test_a_split_to_learn_from_is_embedded_once_for_all(judge: Judge, tmp_path, 
     assert embedded == [("test", ("image",)), ("train", ()), ("validation", ())]
     assert {"probe/shape/top1", "knn/shape/top1"} <= results["test"].keys()
     train, test = (split(judge.params, name) for name in ("train", "test"))
-    alone = KNN("shape", "test", k=5)(replace(test, fit=train), lambda strings: np.zeros((0, 0)))
-    assert {name: results["test"][name] for name in alone} == alone
-    assert results["test"]["probe/shape/top1"] > 0.5  # four shapes
+    for evaluator in evaluators[:2]:
+        alone = evaluator(replace(test, fit=train), lambda strings: np.zeros((0, 0)))
+        assert {name: results["test"][name] for name in alone} == pytest.approx(alone)

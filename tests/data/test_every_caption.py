@@ -50,7 +50,7 @@ def test_retrieval_ranks_pictures_against_all_captions_and_captions_against_all_
         there.append(min(place for place, c in enumerate(order, start=1) if c // 3 == p))
     for c in np.flatnonzero(valid["text"]):
         order = sorted(range(8), key=lambda p: -float(pictures[p] @ captions[c]))
-        back.append(order.index(c // 3) + 1)
+        back.append(order.index(int(c) // 3) + 1)
     assert found["retrieval/image->text/R@3"] == np.mean(np.array(there) <= 3)
     assert found["retrieval/text->image/R@1"] == np.mean(np.array(back) == 1)
     assert found["retrieval/text->image/median_rank"] == np.median(back)

@@ -100,6 +100,7 @@ def test_a_broken_archive_says_what_is_missing_and_leaves_nothing(tmp_path, offl
 
 def test_the_download_is_pinned_and_checked():
     assert COMMIT in ARCHIVE
+    assert Esc50.url_infos is not None
     ((url, info),) = Esc50.url_infos.items()
     assert url == ARCHIVE
     assert len(bytes.fromhex(info.checksum)) == 32

@@ -4,6 +4,7 @@ import io
 import json
 import shutil
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -72,7 +73,7 @@ def test_waveforms_that_tensorflow_wrote_are_read_without_it(tmp_path):
     folder = write_commands(tmp_path)
     records = Tfds("speech_commands", data_dir=str(tmp_path)).open("test")
     assert "tensorflow" not in sys.modules
-    assert rates(folder) == {"audio": 8000}
+    assert rates(Path(folder)) == {"audio": 8000}
     assert json.loads((folder / ORIGINAL).read_text())["featuresDict"]["features"]["audio"] == AUDIO
     assert records.class_names == {"label": WORDS}
     found = {tuple(DecodeAudio(8000)(records[i]["audio"], None).tolist()) for i in range(12)}
