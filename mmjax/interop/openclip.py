@@ -53,9 +53,9 @@ def read(folder: str | Path) -> Bundle:
     image = openclip_inputs.pictures(config.get("preprocess_cfg") or {}, model)
     described = parts(model, image.mean, image.std)
     built = _built(described)
+    chain, tokenizers = openclip_inputs.texts(folder, model, built.towers["text"])
     variables = mapping.take(rules(built), renamed(_arrays(folder)), str(folder), _nothing)
     alike.unclip(described, variables)
-    chain, tokenizers = openclip_inputs.texts(folder, model, built.towers["text"])
     transforms = {"image": openclip_inputs.graph(image.transforms), "text": chain}
     bundle = Bundle(bundles.stand_in(*described, transforms), variables, tokenizers, str(folder))
     bundles.check(bundle)

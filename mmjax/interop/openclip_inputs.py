@@ -13,7 +13,7 @@ from mmjax.data import preprocessors, text_preprocessors
 from mmjax.data.captions import PickCaption, Tokenize
 from mmjax.data.preprocessors import Preprocessing
 from mmjax.data.subwords import Subwords, SubwordTokenizer
-from mmjax.data.tokenizer_json import tokenizer_json
+from mmjax.data.tokenizer_json import options_of, tokenizer_json
 from mmjax.data.tokenizers import PieceTokenizer
 from mmjax.data.tokens import Tokenizer
 from mmjax.data.transforms import Transform
@@ -23,6 +23,7 @@ from mmjax.interop.bundle import Bundle
 
 MERGES = "bpe_simple_vocab_16e6.txt.gz"  # of OpenAI's tokenizer; open_clip's package holds it
 VOCABULARIES = ("tokenizer.json", "vocab.json", "vocab.txt", "spiece.model", "tokenizer.model")
+GENERAL = "PreTrainedTokenizer"  # transformers' class of a tokenizer.json of any kind, and the fast one's name within
 CLIP_IDS = (49_408, 49_406, 49_407)  # size, begin and end of OpenAI's vocabulary
 
 
@@ -65,12 +66,12 @@ def texts(folder: Path, model: Mapping[str, Any], tower: Any) -> tuple[tuple[Any
 def _tokenizer(folder: Path, named: bool, tower: Any) -> tuple[tuple[Transform, ...], Tokenizer] | None:
     """What follows the cleaning, and the tokenizer: of the folder, or OpenAI's where none is named."""
     if any((folder / name).is_file() for name in VOCABULARIES):
-        transforms, tokenizer = text_preprocessors.from_hugging_face(folder, tower.length)
+        transforms, tokenizer = _of_folder(folder, tower.length)
         if not named:  # then open_clip takes OpenAI's, whatever the folder holds, and fills up with 0
             *cleaning, cut = transforms
             assert isinstance(cut, Tokenize)
             transforms = (*cleaning, dataclasses.replace(cut, pad=0))
-    elif not named and (merges := _merges()) is not None:
+    elif not named and tower.vocab >= CLIP_IDS[0] and (merges := _merges()) is not None:
         tokenizer = SubwordTokenizer(tokenizer_json(merges))
         (*_, cut), _ = text_preprocessors.from_open_clip(tokenizer, tower.length)
         transforms = (cut,)
@@ -84,6 +85,15 @@ def _tokenizer(folder: Path, named: bool, tower: Any) -> tuple[tuple[Transform, 
     if tokenizer.vocab_size > tower.vocab:
         raise UserError(f"{folder}: vocab_size={tower.vocab}, but the tokenizer has {tokenizer.vocab_size} pieces")
     return transforms, tokenizer
+
+
+def _of_folder(folder: Path, length: int) -> tuple[tuple[Transform, ...], Tokenizer]:
+    """By the class that it names; a `tokenizer.json` says it all itself, and so any class will do."""
+    if GENERAL in str(options_of(folder).get("tokenizer_class")) and (folder / "tokenizer.json").is_file():
+        tokenizer = SubwordTokenizer(tokenizer_json(folder / "tokenizer.json"))
+        transforms, _ = text_preprocessors.from_open_clip(tokenizer, length)
+        return transforms[-1:], tokenizer
+    return text_preprocessors.from_hugging_face(folder, length)
 
 
 def is_clip(tokenizer: Tokenizer) -> bool:
@@ -156,16 +166,21 @@ def write_tokenizer(bundle: Bundle, folder: Path) -> dict[str, Any]:
             "open_clip opens OpenAI's tokenizer, or a tokenizer.json, and this model's is SentencePiece's: leave it "
             "out (--without tokenizer)"
         )
-    (folder / "tokenizer.json").write_bytes(tokenizer.model)
-    names = {int(id): name for name, id in _pieces(tokenizer).items()}
-    special = {"pad_token": tokenizer.pad, "bos_token": tokenizer.bos, "eos_token": tokenizer.eos}
-    options = {key: names[id] for key, id in special.items() if id is not None}
-    text = json.dumps({"tokenizer_class": "PreTrainedTokenizerFast", **options}, indent=2)
-    (folder / "tokenizer_config.json").write_text(text + "\n", encoding="utf-8")
+    _write(tokenizer, folder)
     cleaning = _cleaning(bundle)
     if is_clip(tokenizer):
         return {} if cleaning == "lower" else {"tokenizer_kwargs": {"clean": cleaning}}
     return {"hf_tokenizer_name": folder.name, "tokenizer_kwargs": {"clean": cleaning}}
+
+
+def _write(tokenizer: Tokenizer, folder: Path) -> None:
+    """As `tokenizer.json`, and what transformers wants beside it."""
+    (folder / "tokenizer.json").write_bytes(tokenizer.model)
+    names = {id: name for name, id in _pieces(tokenizer).items()}
+    special = {"pad_token": tokenizer.pad, "bos_token": tokenizer.bos, "eos_token": tokenizer.eos}
+    options = {key: names[id] for key, id in special.items() if id is not None}
+    text = json.dumps({"tokenizer_class": "PreTrainedTokenizerFast", **options}, indent=2)
+    (folder / "tokenizer_config.json").write_text(text + "\n", encoding="utf-8")
 
 
 def _pieces(tokenizer: Tokenizer) -> dict[str, int]:

@@ -1,0 +1,157 @@
+"""Models of open_clip with random parameters, and how they are compared with ours."""
+
+import copy
+import json
+from pathlib import Path
+
+import jax
+import numpy as np
+import open_clip
+import torch
+from flax.traverse_util import flatten_dict
+from open_clip.loss import ClipLoss, SigLipLoss
+from safetensors.torch import save_file
+
+from mmjax.experiment import build
+from mmjax.interop import bundle as bundles
+from mmjax.interop import mapping, openclip, openclip_config, openclip_inputs
+from mmjax.interop.hf_config import Parts
+
+TOLERANCE = 1e-5  # of the largest value
+COUNTERS = "num_batches_tracked"
+IDS = np.array([[97, 5, 98, 0, 0, 0, 0], [97, 4, 3, 6, 98, 0, 0], [97, 1, 2, 3, 4, 5, 98]])
+MASK = np.array([[1, 1, 1, 0, 0, 0, 0], [1, 1, 1, 1, 1, 0, 0], [1, 1, 1, 1, 1, 1, 1]], bool)
+
+
+def model_of(config):
+    """A model of a `model_cfg`, as open_clip's factory makes it."""
+    fields = {key: value for key, value in copy.deepcopy(config).items() if key != "custom_text"}
+    return (open_clip.CustomTextCLIP if config.get("custom_text") else open_clip.CLIP)(**fields)
+
+
+def random_model(config, seed=0):
+    """A model whose every number is random: norms, biases and running statistics too."""
+    torch.manual_seed(seed)
+    model = model_of(config).eval()
+    with torch.no_grad():
+        for name, array in [*model.named_parameters(), *model.named_buffers()]:
+            if array.is_floating_point() and "attn_mask" not in name:
+                around = 2.0 if name == "logit_scale" else float(array.ndim == 1 and name.endswith("weight"))
+                spread = 0.3 if array.ndim < 2 else np.prod(array.shape[1:]) ** -0.5  # so that no softmax saturates
+                drawn = around + spread * torch.randn(array.shape)
+                array.copy_(3.0 + drawn.abs() if name.endswith("running_var") else drawn)
+    return model
+
+
+def save(model, config, folder, preprocess=None):
+    """The folder that open_clip pushes to the hub."""
+    folder.mkdir()
+    save_file(state(model), folder / "open_clip_model.safetensors")
+    text = json.dumps({"model_cfg": config, "preprocess_cfg": preprocess or {}})
+    (folder / "open_clip_config.json").write_text(text)
+    return folder
+
+
+def state(model):
+    return {name: array.contiguous() for name, array in model.state_dict().items()}
+
+
+def close(ours, theirs, scale=None):
+    ours = np.asarray(ours)
+    theirs = theirs.detach().numpy() if isinstance(theirs, torch.Tensor) else np.asarray(theirs)
+    assert ours.shape == theirs.shape
+    assert np.isfinite(theirs).all()
+    np.testing.assert_allclose(ours, theirs, rtol=0, atol=TOLERANCE * (scale or np.abs(theirs).max()))
+
+
+def batch_of(bundle, seed=0):
+    """Three pictures and texts as ours take them, and the normalised pixels that theirs take, channels first."""
+    tower = bundle.config.towers["image"]
+    image = np.random.default_rng(seed).integers(0, 256, (3, tower.size, tower.size, 3), dtype=np.uint8)
+    normalised = (image / np.float32(255) - np.float32(tower.mean)) / np.float32(tower.std)
+    pixels = torch.from_numpy(normalised.astype(np.float32).transpose(0, 3, 1, 2).copy())
+    rows = np.ones(3, bool)
+    return {"image": image, "text": IDS, "text_mask": MASK, "image_valid": rows, "text_valid": rows}, pixels
+
+
+def ours_of(bundle, batch):
+    """Embeddings (not normalised) by modality, the loss, and its gradient for each parameter by its path."""
+    module = build(bundle.config).pretrainer()
+    variables = dict(bundle.variables)
+    params = variables.pop("params")
+
+    def loss(params):
+        (value, _), seen = module.apply(
+            {"params": params, **variables},
+            batch,
+            train=False,
+            mutable=["intermediates"],
+            capture_intermediates=lambda _, method: method == "pool",
+        )
+        found = seen["intermediates"]
+        return value, {name: found[f"towers_{name}"]["pool"][0] for name in ("image", "text")}
+
+    with jax.default_matmul_precision("highest"):
+        (value, embeddings), gradient = jax.jit(jax.value_and_grad(loss, has_aux=True))(params)
+    return embeddings, value, flatten_dict(gradient, sep="/")
+
+
+def theirs_of(model, pixels):
+    """The same of theirs; the gradients by their names."""
+    embeddings = {"image": model.encode_image(pixels), "text": model.encode_text(torch.tensor(IDS))}
+    image, text, scale, *bias = model(pixels, torch.tensor(IDS))
+    loss = SigLipLoss()(image, text, scale, *bias) if bias else ClipLoss()(image, text, scale)
+    model.zero_grad()
+    loss.backward()
+    return embeddings, loss, {name: parameter.grad.numpy() for name, parameter in model.named_parameters()}
+
+
+def table(bundle):
+    return openclip.rules(Parts(*(map_built(group) for group in (bundle.config.towers, bundle.config.objectives))))
+
+
+def map_built(group):
+    return {name: build(config) for name, config in group.items()}
+
+
+def same_gradients(bundle, ours, theirs):
+    """Every parameter's gradient, theirs brought to our layout by the table itself."""
+    rules = [rule for rule in table(bundle) if rule.ours.startswith("params/")]
+    theirs = mapping.take(rules, openclip.renamed(theirs), "theirs")
+    theirs = flatten_dict(theirs["params"], sep="/")
+    assert theirs.keys() == ours.keys()
+    norms = {path: np.linalg.norm(gradient) for path, gradient in theirs.items()}
+    whole = np.linalg.norm(list(norms.values()))
+    for path, gradient in theirs.items():  # a key's bias has a true gradient of 0
+        error = np.linalg.norm(ours[path] - gradient)
+        assert error <= TOLERANCE * max(norms[path], 1e-2 * whole), (path, error, norms[path])
+
+
+def fits_by_shape(config):
+    """By names and shapes alone: theirs on no device, against the table and the model of ours. Gives the parameters."""
+    with torch.device("meta"):
+        model = model_of(config)
+    theirs = {name: np.broadcast_to(np.int8(0), array.shape) for name, array in model.state_dict().items()}
+    theirs = openclip.renamed({name: array for name, array in theirs.items() if not name.endswith(COUNTERS)})
+    described = openclip_config.parts(config)
+    built = Parts(*(map_built(group) for group in described))
+    found, used = {}, set()
+    for rule in openclip.rules(built):
+        layers = range(rule.first, rule.first + max(1, rule.layers))
+        sets = [[name.replace("{layer}", str(i)) for name in rule.theirs] for i in layers]
+        used |= {name for names in sets for name in names}
+        shapes = [[theirs[name].shape for name in names] for names in sets]
+        assert all(shape == shapes[0] for shape in shapes)
+        one = rule.take(*(theirs[name] for name in sets[0]))
+        found[rule.ours] = (rule.layers, *one.shape) if rule.layers else one.shape
+    assert used == set(theirs)
+    image = openclip_inputs.pictures({}, config)
+    config["text_cfg"]["hf_tokenizer_name"] = "none"  # for speed: OpenAI's is none of what is compared
+    chain, _ = openclip_inputs.texts(Path("nowhere"), config, built.towers["text"])
+    transforms = {"image": openclip_inputs.graph(image.transforms), "text": chain}
+    made = bundles.variables_of(build(bundles.stand_in(*described, transforms)))
+    assert found == {path: leaf.shape for path, leaf in flatten_dict(made, sep="/").items()}
+    return sum(int(np.prod(shape)) for path, shape in found.items() if path.startswith("params/"))
+
+
+torch.set_num_threads(1)
