@@ -148,10 +148,14 @@ def rules(built: Parts) -> list[Rule]:
     image, text = built.towers["image"], built.towers["text"]
     ((name, objective),) = built.objectives.items()
     scalars = {"log_scale": "logit_scale"} | ({"bias": "logit_bias"} if objective.loss == "sigmoid" else {})
-    table: Any = _resnet if isinstance(image, ResNet) else _timm if image.pooling == "map" else _vit
+    if isinstance(image, ResNet):
+        pictures = _resnet(image)
+    else:
+        table = _timm if image.pooling == "map" else _vit
+        pictures = table(image)
     return [
         *(Rule(f"params/objectives_{name}/{ours}", (theirs,), _scalar) for ours, theirs in scalars.items()),
-        *table(image),
+        *pictures,
         *_text(text),
     ]
 

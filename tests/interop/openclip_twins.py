@@ -2,20 +2,20 @@
 
 import copy
 import json
+import math
 from pathlib import Path
 
 import jax
 import numpy as np
 import open_clip
 import torch
-from flax.traverse_util import flatten_dict
 from open_clip.loss import ClipLoss, SigLipLoss
 from safetensors.torch import save_file
 
 from mmjax.experiment import build
 from mmjax.interop import bundle as bundles
 from mmjax.interop import mapping, openclip, openclip_config, openclip_inputs
-from mmjax.interop.hf_config import Parts
+from tests.interop import tables
 
 TOLERANCE = 1e-5  # of the largest value
 COUNTERS = "num_batches_tracked"
@@ -93,7 +93,7 @@ def ours_of(bundle, batch):
 
     with jax.default_matmul_precision("highest"):
         (value, embeddings), gradient = jax.jit(jax.value_and_grad(loss, has_aux=True))(params)
-    return embeddings, value, flatten_dict(gradient, sep="/")
+    return embeddings, value, tables.flat(gradient)
 
 
 def theirs_of(model, pixels):
@@ -106,52 +106,31 @@ def theirs_of(model, pixels):
     return embeddings, loss, {name: parameter.grad.numpy() for name, parameter in model.named_parameters()}
 
 
-def table(bundle):
-    return openclip.rules(Parts(*(map_built(group) for group in (bundle.config.towers, bundle.config.objectives))))
-
-
-def map_built(group):
-    return {name: build(config) for name, config in group.items()}
-
-
 def same_gradients(bundle, ours, theirs):
     """Every parameter's gradient, theirs brought to our layout by the table itself."""
-    rules = [rule for rule in table(bundle) if rule.ours.startswith("params/")]
+    built = tables.built(bundle.config.towers, bundle.config.objectives)
+    rules = [rule for rule in openclip.rules(built) if rule.ours.startswith("params/")]
     theirs = mapping.take(rules, openclip.renamed(theirs), "theirs")
-    theirs = flatten_dict(theirs["params"], sep="/")
-    assert theirs.keys() == ours.keys()
-    norms = {path: np.linalg.norm(gradient) for path, gradient in theirs.items()}
-    whole = np.linalg.norm(list(norms.values()))
-    for path, gradient in theirs.items():  # a key's bias has a true gradient of 0
-        error = np.linalg.norm(ours[path] - gradient)
-        assert error <= TOLERANCE * max(norms[path], 1e-2 * whole), (path, error, norms[path])
+    tables.same_gradients(ours, tables.flat(theirs["params"]), TOLERANCE)
 
 
 def fits_by_shape(config):
     """By names and shapes alone: theirs on no device, against the table and the model of ours. Gives the parameters."""
     with torch.device("meta"):
         model = model_of(config)
-    theirs = {name: np.broadcast_to(np.int8(0), array.shape) for name, array in model.state_dict().items()}
+    theirs = tables.hollow({name: array.shape for name, array in model.state_dict().items()})
     theirs = openclip.renamed({name: array for name, array in theirs.items() if not name.endswith(COUNTERS)})
     described = openclip_config.parts(config)
-    built = Parts(*(map_built(group) for group in described))
-    found, used = {}, set()
-    for rule in openclip.rules(built):
-        layers = range(rule.first, rule.first + max(1, rule.layers))
-        sets = [[name.replace("{layer}", str(i)) for name in rule.theirs] for i in layers]
-        used |= {name for names in sets for name in names}
-        shapes = [[theirs[name].shape for name in names] for names in sets]
-        assert all(shape == shapes[0] for shape in shapes)
-        one = rule.take(*(theirs[name] for name in sets[0]))
-        found[rule.ours] = (rule.layers, *one.shape) if rule.layers else one.shape
+    built = tables.built(*described)
+    found, used = tables.taken(openclip.rules(built), theirs)
     assert used == set(theirs)
     image = openclip_inputs.pictures({}, config)
     config["text_cfg"]["hf_tokenizer_name"] = "none"  # for speed: OpenAI's is none of what is compared
     chain, _ = openclip_inputs.texts(Path("nowhere"), config, built.towers["text"])
     transforms = {"image": openclip_inputs.graph(image.transforms), "text": chain}
     made = bundles.variables_of(build(bundles.stand_in(*described, transforms)))
-    assert found == {path: leaf.shape for path, leaf in flatten_dict(made, sep="/").items()}
-    return sum(int(np.prod(shape)) for path, shape in found.items() if path.startswith("params/"))
+    assert found == {path: leaf.shape for path, leaf in tables.flat(made).items()}
+    return sum(math.prod(shape) for path, shape in found.items() if path.startswith("params/"))
 
 
 torch.set_num_threads(1)

@@ -35,6 +35,12 @@ def linear_shapes(name, layers=0, out=WIDTH):
         ),
         (mapping.heads_in_joined("p/a", "x.{layer}.qkv", HEADS, LAYERS), linear_shapes("x.{layer}.qkv", LAYERS, 36)),
         (mapping.heads_out("p/a", "x.{layer}.o", HEADS, LAYERS), linear_shapes("x.{layer}.o", LAYERS)),
+        (mapping.heads_in_joined("p/a", "kv", HEADS, parts=2), linear_shapes("kv", out=24)),
+        ([mapping.convolution("p/a", "x.{layer}.c", 2, first=1)], {f"x.{i}.c.weight": (5, 4, 3, 3) for i in (1, 2)}),
+        (
+            mapping.batch_norm("a", "bn"),
+            {f"bn.{part}": (7,) for part in ("weight", "bias", "running_mean", "running_var")},
+        ),
     ],
 )
 def test_there_and_back_gives_the_same_bits(rules, shapes):
@@ -84,6 +90,20 @@ def test_layers_stand_in_their_order():
     theirs = {f"block.{i}.scale": np.full(2, i, np.float32) for i in range(11)}
     ours = take([Rule("p/scale", ("block.{layer}.scale",), layers=11)], theirs, "it")
     np.testing.assert_array_equal(ours["p"]["scale"][:, 0], np.arange(11))
+
+
+def test_layers_may_start_later():
+    theirs = {f"block.{i}.scale": np.full(2, i, np.float32) for i in range(4)}
+    rest = [Rule("p/first", ("block.0.scale",)), Rule("p/rest", ("block.{layer}.scale",), layers=3, first=1)]
+    np.testing.assert_array_equal(take(rest, theirs, "it")["p"]["rest"][:, 0], [1, 2, 3])
+
+
+def test_a_convolution_computes_the_same():
+    weight = randoms({"c.weight": (5, 4, 3, 3)})["c.weight"]
+    kernel = take([mapping.convolution("p", "c")], {"c.weight": weight}, "it")["p"]["kernel"]
+    patch = np.random.default_rng(1).standard_normal((3, 3, 4)).astype(np.float32)  # rows, columns, channels
+    want = (weight * patch.transpose(2, 0, 1)).sum((1, 2, 3))
+    np.testing.assert_allclose(np.einsum("hwi,hwio->o", patch, kernel), want, rtol=1e-4)
 
 
 def test_what_is_missing_or_left_over_is_named():

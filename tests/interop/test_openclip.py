@@ -23,6 +23,7 @@ from mmjax.interop import bundle as bundles  # noqa: E402
 from mmjax.interop import openclip, openclip_config  # noqa: E402
 from mmjax.interop.openclip_names import REPOSITORIES  # noqa: E402
 from tests.interop import openclip_twins as twins  # noqa: E402
+from tests.interop import tables  # noqa: E402
 
 TEXT: dict[str, Any] = {"context_length": 7, "vocab_size": 99, "width": 24, "heads": 3, "layers": 2}
 VIT: dict[str, Any] = {"image_size": 8, "patch_size": 4, "width": 36, "head_width": 12, "layers": 2, "mlp_ratio": 1.7}
@@ -135,7 +136,7 @@ def test_pytorch_files_and_names_of_data_parallel_training(tmp_path):
     saved["module.logit_scale"] = saved["module.logit_scale"].reshape(1)
     torch.save({"epoch": 3, "state_dict": saved}, folder / "open_clip_pytorch_model.bin")
     other = openclip.read(folder).variables
-    flat = [twins.flatten_dict(tree, sep="/") for tree in (one, other)]
+    flat = [tables.flat(tree) for tree in (one, other)]
     assert flat[0].keys() == flat[1].keys()
     for path, array in flat[0].items():
         np.testing.assert_array_equal(flat[1][path], array)
@@ -158,7 +159,7 @@ def test_every_named_model_can_be_read_and_the_others_are_refused_by_a_key():
     for name in (file.stem for file in CONFIGURATIONS.glob("*.json")):
         if name.removesuffix("-quickgelu") in REPOSITORIES:
             described = openclip_config.parts(published(name))
-            again = openclip_config.describe(twins.Parts(*map(twins.map_built, described)))
+            again = openclip_config.describe(tables.built(*described))
             assert openclip.alike.differences(openclip_config.parts(again), described) == []
         elif name in open_clip.pretrained._PRETRAINED:
             with pytest.raises(UserError, match=r"^(model|vision|text)_cfg: \w+="):

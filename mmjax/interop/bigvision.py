@@ -1,0 +1,372 @@
+"""big_vision's `.npz` files, read and written: vision transformers alone, and two towers (SigLIP, Zhai et al. 2023,
+arXiv:2303.15343), whose arrays stand under `img`, `txt`, `t` and `b`.
+
+A file holds arrays alone. Their shapes tell the sizes, heads and pooling; the rest is big_vision's: GELU by tanh, an
+epsilon of 1e-6, pixels in [-1, 1], texts filled up with their end token and pooled at the last position. Two things no
+file tells: its tokenizer, which is taken from a SentencePiece model (`*.model`) that is alone beside the file, and the
+size of pictures whose edges fill no patch (So400m/14 at 384 is read as the 378 that it sees). Pictures are resized by
+an antialiased filter here, where big_vision's configs have one that isn't.
+"""
+
+import math
+import os
+import re
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, cast
+
+import fiddle as fdl
+import jax.numpy as jnp
+import numpy as np
+
+from mmjax.data.captions import Canonicalize, PickCaption, Tokenize
+from mmjax.data.tokenizers import PieceTokenizer, SentencePiece
+from mmjax.data.tokens import Tokenizer
+from mmjax.data.transforms import Decode, Resize
+from mmjax.errors import UserError
+from mmjax.experiment import build
+from mmjax.interop import alike, mapping
+from mmjax.interop import bundle as bundles
+from mmjax.interop.bundle import Bundle
+from mmjax.interop.hf_config import Parts
+from mmjax.interop.mapping import LAYER, Rule
+from mmjax.models.image import ViT
+from mmjax.models.text import TextTransformer
+from mmjax.objectives.contrastive import Contrastive
+
+Arrays = dict[str, np.ndarray]
+
+OBJECTIVE = "contrastive"
+END = 1  # the id of the end token in the vocabularies of big_vision's configs (c4_en, mc4), which also fills up
+TOWERS = {"image": "img/", "text": "txt/"}
+FIXED: dict[str, Any] = {"activation": "gelu_tanh", "norm_eps": 1e-6}
+
+# Names of older files, in which all submodules of a block were counted together, and positions stood elsewhere.
+RENAMED = (
+    (r"^params/", ""),
+    (r"/MultiHeadDotProductAttention_1/", "/MultiHeadDotProductAttention_0/"),
+    (r"(encoderblock\w*)/LayerNorm_2/", r"\1/LayerNorm_1/"),
+    (r"/MlpBlock_3/", "/MlpBlock_0/"),
+    (r"Transformer/(posembed_input/)?pos_embedding$", "pos_embedding"),
+)
+
+
+def read(path: str | Path) -> Bundle:
+    """The model of a file.
+
+    Raises:
+        UserError: it isn't there or broken, or holds what no tower here has.
+    """
+    path = Path(path)
+    arrays = renamed(_load(path))
+    described = parts(arrays, str(path))
+    built = Parts(*({name: build(config) for name, config in group.items()} for group in described))
+    variables = mapping.take(rules(built, arrays), arrays, str(path), _of_training)
+    alike.unclip(described, variables)
+    tokenizers = _tokenizers(path, built)
+    bundle = Bundle(bundles.stand_in(*described, chains(built)), variables, tokenizers, str(path))
+    bundles.check(bundle)
+    return bundle
+
+
+def write(bundle: Bundle, path: str | Path) -> Path:
+    """Writes a file that big_vision loads, a block an `encoderblock_<n>`, and gives its path.
+
+    The position of a CLS is added to it: theirs has none. A logit scale above our objective's clip is written as what
+    it is clipped to.
+
+    Raises:
+        UserError: big_vision has no model that computes the same (says what differs); there is such a file already.
+    """
+    path, where = Path(path), bundle.source or "the model"
+    if path.exists():
+        raise UserError(f"{path} is there already: give another name")
+    ours = Parts(dict(bundle.config.towers), dict(bundle.config.objectives))
+    built = Parts(*({name: build(config) for name, config in group.items()} for group in ours))
+    _check_kinds(built, where)
+    arrays = mapping.give(rules(built, {}), _summed(built, alike.clip(built, bundle.variables)), where)
+    if different := alike.differences(parts(arrays, where), ours):
+        lines = "\n".join(f"  {d.path}: {d.left!r} there, {d.right!r} here" for d in different)
+        raise UserError(f"{where}: big_vision has no model that computes the same; the nearest has\n{lines}")
+    _save({f"params/{name}": array for name, array in arrays.items()}, path)
+    return path
+
+
+# --- what a file is ---
+
+
+def renamed(arrays: Mapping[str, np.ndarray]) -> Arrays:
+    """By the names of today, without `params/`."""
+    found = {}
+    for name, array in arrays.items():
+        for old, new in RENAMED:
+            name = re.sub(old, new, name)
+        found[name] = array
+    return found
+
+
+def parts(arrays: Mapping[str, np.ndarray], where: str) -> Parts:
+    """Towers and objective, as the names and shapes tell.
+
+    Raises:
+        UserError: they tell of something else.
+    """
+    if "embedding/kernel" in arrays:
+        return Parts({"image": _image(arrays, "", where)}, {})
+    for name, array in (("img", "img/embedding/kernel"), ("txt", "txt/Embed_0/embedding")):
+        if array not in arrays:
+            near = ", ".join(sorted(arrays)[: mapping.LISTED])
+            raise UserError(f"{where}: {name} is no transformer of big_vision's: it lacks {array}; there are {near}")
+    loss = "sigmoid" if "b" in arrays else "softmax"
+    towers = {"image": _image(arrays, TOWERS["image"], where), "text": _text(arrays, TOWERS["text"], where)}
+    return Parts(towers, {OBJECTIVE: fdl.Config(Contrastive, ("image", "text"), loss=loss)})
+
+
+def _image(arrays: Mapping[str, np.ndarray], at: str, where: str) -> fdl.Config:
+    kernel, cls = arrays[f"{at}embedding/kernel"], f"{at}cls" in arrays
+    patch, positions = kernel.shape[0], _shape(arrays, f"{at}pos_embedding", where)[1]
+    if f"{at}pre_logits/kernel" in arrays:
+        raise UserError(f"{where}: {at}pre_logits, a layer before the head, is in no tower here")
+    side = math.isqrt(positions)
+    if side**2 != positions and not (cls and side**2 + 1 == positions):
+        raise UserError(f"{where}: {at}pos_embedding has {positions} positions, which are no square grid")
+    pooling = "map" if f"{at}MAPHead_0/probe" in arrays else "cls" if cls else "mean"
+    fields = {"patch": patch, "size": side * patch, "cls": cls, "pooling": pooling}
+    return fdl.Config(ViT, **_sizes(arrays, f"{at}Transformer/", at, where), **fields)
+
+
+def _text(arrays: Mapping[str, np.ndarray], at: str, where: str) -> fdl.Config:
+    vocab, length = arrays[f"{at}Embed_0/embedding"].shape[0], _shape(arrays, f"{at}pos_embedding", where)[1]
+    fields = {"vocab": vocab, "length": length, "attend_padding": True}
+    pooling = "map" if f"{at}MAPHead_0/probe" in arrays else "last"
+    return fdl.Config(TextTransformer, **_sizes(arrays, f"{at}Encoder_0/", at, where), **fields, pooling=pooling)
+
+
+def _sizes(arrays: Mapping[str, np.ndarray], encoder: str, at: str, where: str) -> dict[str, Any]:
+    scanned = f"{encoder}encoderblock/LayerNorm_0/scale" in arrays
+    block = f"{encoder}encoderblock{'' if scanned else '_0'}/"
+    *depth, width, heads, _ = _shape(arrays, f"{block}MultiHeadDotProductAttention_0/query/kernel", where)
+    blocks = {name.removeprefix(encoder).split("/")[0] for name in arrays if name.startswith(f"{encoder}encoderblock_")}
+    head = f"{at}head/kernel"
+    return {
+        **FIXED,
+        "width": width,
+        "depth": depth[0] if scanned else len(blocks),
+        "heads": heads,
+        "mlp_dim": _shape(arrays, f"{block}MlpBlock_0/Dense_0/kernel", where)[-1],
+        "embed_dim": arrays[head].shape[-1] if head in arrays else None,
+        "projection_bias": head in arrays,
+    }
+
+
+def _shape(arrays: Mapping[str, np.ndarray], name: str, where: str) -> tuple[int, ...]:
+    if name not in arrays:
+        raise UserError(f"{where} lacks {name}, which tells the sizes of the tower")
+    return arrays[name].shape
+
+
+# --- parameters: Flax on both sides, so most arrays are the same ---
+
+
+def rules(built: Parts, arrays: Mapping[str, np.ndarray]) -> list[Rule]:
+    """The table of built parts. arrays: theirs, which tell whether blocks are stacked; none: they aren't."""
+    alone = "text" not in built.towers
+    table = _image_rules(built.towers["image"], "" if alone else TOWERS["image"], arrays)
+    if alone:
+        return table
+    ((name, objective),) = built.objectives.items()
+    scalars = {"log_scale": "t"} | ({"bias": "b"} if objective.loss == "sigmoid" else {})
+    for ours, theirs in scalars.items():  # theirs are arrays of one
+        table.append(Rule(f"params/objectives_{name}/{ours}", (theirs,), lambda a: a.reshape(()), lambda a: (a[None],)))
+    return table + _text_rules(built.towers["text"], TOWERS["text"], arrays)
+
+
+def _image_rules(tower: ViT, theirs: str, arrays: Mapping[str, np.ndarray]) -> list[Rule]:
+    ours, patch = "params/towers_image", (tower.patch, tower.patch, 3)
+    table = [
+        Rule(
+            f"{ours}/stem/kernel",
+            (f"{theirs}embedding/kernel",),
+            lambda kernel: kernel.reshape(-1, kernel.shape[-1]),
+            lambda kernel: (kernel.reshape(*patch, -1),),
+        ),
+        Rule(f"{ours}/stem/bias", (f"{theirs}embedding/bias",)),
+        _positions(ours, theirs, tower.prefix, math.prod(tower.capacity())),
+    ]
+    if tower.cls:
+        table.append(mapping.leading(f"{ours}/cls", f"{theirs}cls", 2))
+    return table + _tower(ours, theirs, f"{theirs}Transformer/", tower, arrays)
+
+
+def _positions(ours: str, theirs: str, prefix: int, count: int) -> Rule:
+    """Ours has a position of the CLS first; in older files theirs has one too, else it is zero."""
+
+    def take(table: np.ndarray) -> np.ndarray:
+        return np.pad(table[0], ((prefix + count - table.shape[1], 0), (0, 0)))
+
+    return Rule(f"{ours}/position", (f"{theirs}pos_embedding",), take, lambda table: (table[None, prefix:],))
+
+
+def _text_rules(tower: TextTransformer, theirs: str, arrays: Mapping[str, np.ndarray]) -> list[Rule]:
+    ours = "params/towers_text"
+    return [
+        Rule(f"{ours}/token/embedding", (f"{theirs}Embed_0/embedding",)),
+        mapping.leading(f"{ours}/position", f"{theirs}pos_embedding", 1),
+        *_tower(ours, theirs, f"{theirs}Encoder_0/", tower, arrays),
+    ]
+
+
+def _tower(ours: str, theirs: str, encoder: str, tower: Any, arrays: Mapping[str, np.ndarray]) -> list[Rule]:
+    """Blocks, last norm, pooling and head."""
+    scanned = f"{encoder}encoderblock/LayerNorm_0/scale" in arrays
+    block, layers = (f"{encoder}encoderblock", 0) if scanned else (f"{encoder}encoderblock_{LAYER}", tower.depth)
+    blocks, attention = f"{ours}/transformer/blocks", f"{block}/MultiHeadDotProductAttention_0"
+    table = [
+        *_heads(f"{blocks}/attention/qkv", attention, ("query", "key", "value"), layers),
+        *_same(f"{blocks}/attention/out", f"{attention}/out", "kernel", layers),
+        *_same(f"{blocks}/norm_attention", f"{block}/LayerNorm_0", "scale", layers),
+        *_same(f"{blocks}/norm_mlp", f"{block}/LayerNorm_1", "scale", layers),
+        *_same(f"{blocks}/mlp/in", f"{block}/MlpBlock_0/Dense_0", "kernel", layers),
+        *_same(f"{blocks}/mlp/out", f"{block}/MlpBlock_0/Dense_1", "kernel", layers),
+        *_same(f"{ours}/transformer/norm", f"{encoder}encoder_norm", "scale"),
+    ]
+    if tower.pooling == "map":
+        pool, head = f"{ours}/attention_pool", f"{theirs}MAPHead_0"
+        attention = f"{head}/MultiHeadDotProductAttention_0"
+        table += [
+            mapping.leading(f"{pool}/probe", f"{head}/probe", 2),
+            *_heads(f"{pool}/attention/query", attention, ("query",)),
+            *_heads(f"{pool}/attention/key_value", attention, ("key", "value")),
+            *_same(f"{pool}/attention/out", f"{attention}/out", "kernel"),
+            *_same(f"{pool}/norm", f"{head}/LayerNorm_0", "scale"),
+            *_same(f"{pool}/mlp/in", f"{head}/MlpBlock_0/Dense_0", "kernel"),
+            *_same(f"{pool}/mlp/out", f"{head}/MlpBlock_0/Dense_1", "kernel"),
+        ]
+    if tower.embed_dim is not None:
+        table += _same(f"{ours}/projection", f"{theirs}head", "kernel")
+    return table
+
+
+def _same(ours: str, theirs: str, first: str, layers: int = 0) -> list[Rule]:
+    """A kernel, or a scale, and the bias, as they are."""
+    return [Rule(f"{ours}/{part}", (f"{theirs}/{part}",), layers=layers) for part in (first, "bias")]
+
+
+def _heads(ours: str, theirs: str, names: tuple[str, ...], layers: int = 0) -> list[Rule]:
+    """`HeadsIn`: [..., heads, parts, head_dim] from an array [..., heads, head_dim] for each part."""
+
+    def take(*arrays: np.ndarray) -> np.ndarray:
+        return np.stack(arrays, axis=-2)
+
+    def give(array: np.ndarray) -> list[np.ndarray]:
+        return [array[..., i, :] for i in range(len(names))]
+
+    return [
+        Rule(f"{ours}/{part}", tuple(f"{theirs}/{name}/{part}" for name in names), take, give, layers)
+        for part in ("kernel", "bias")
+    ]
+
+
+def _summed(built: Parts, variables: Mapping[str, Any]) -> dict[str, Any]:
+    """With the position of the CLS in the CLS."""
+    params, image = dict(variables["params"]), built.towers["image"]
+    if image.cls:
+        tower = dict(params["towers_image"])
+        position = np.asarray(tower["position"])
+        tower["cls"] = np.asarray(tower["cls"]) + position[0]
+        params["towers_image"] = tower
+    return {**variables, "params": params}
+
+
+def _check_kinds(built: Parts, where: str) -> None:
+    kinds = {name: type(tower) for name, tower in built.towers.items()}
+    pair = kinds == {"image": ViT, "text": TextTransformer} and [
+        type(objective) for objective in built.objectives.values()
+    ] == [Contrastive]
+    if not pair and not (kinds == {"image": ViT} and not built.objectives):
+        raise UserError(
+            f"{where}: a file of big_vision is a ViT, or that and a TextTransformer with a Contrastive objective; here "
+            f"there are {', '.join([*(kind.__name__ for kind in kinds.values()), *built.objectives])}"
+        )
+    image = built.towers["image"]
+    if image.positions != "learned" or not image.stem_bias or image.pre_norm:
+        raise UserError(
+            f"{where}: big_vision's ViT has learned positions, a bias in its stem and no norm before its blocks; "
+            f"towers.image has positions={image.positions!r}, stem_bias={image.stem_bias}, pre_norm={image.pre_norm}"
+        )
+    if any(value != 0.5 for value in (*image.mean, *image.std)):
+        raise UserError(
+            f"{where}: big_vision's models see pixels in [-1, 1]: mean and std are 0.5. towers.image has "
+            f"mean={image.mean}, std={image.std}, which no file of theirs can say"
+        )
+    for name, tower in built.towers.items():
+        if tower.embed_dim is not None and not tower.projection_bias:
+            raise UserError(f"{where}: big_vision's heads have a bias: towers.{name} has projection_bias=False")
+
+
+# --- inputs and files ---
+
+
+def chains(built: Parts) -> dict[str, Any]:
+    """How pictures and texts become arrays in big_vision's configs for these models."""
+    made: dict[str, Any] = {"image": (fdl.Config(Decode), fdl.Config(Resize, built.towers["image"].size, "bilinear"))}
+    if "text" in built.towers:
+        text = built.towers["text"]
+        spec = fdl.Config(SentencePiece, text.vocab, path="")
+        cut = fdl.Config(Tokenize, spec, text.length, pad=END, empty="keep")
+        made["text"] = (fdl.Config(PickCaption, empty="keep"), fdl.Config(Canonicalize), cut)
+    return made
+
+
+def _tokenizers(path: Path, built: Parts) -> dict[str, Tokenizer]:
+    models = sorted(path.parent.glob("*.model"))
+    if "text" not in built.towers or len(models) != 1:
+        return {}
+    try:
+        tokenizer = PieceTokenizer(models[0].read_bytes())
+    except ValueError as error:
+        raise UserError(f"{models[0]}: {error}") from error
+    if tokenizer.vocab_size > built.towers["text"].vocab:
+        raise UserError(
+            f"{models[0]} has {tokenizer.vocab_size} pieces, and the text tower of {path} {built.towers['text'].vocab}"
+        )
+    return {"text": tokenizer}
+
+
+def _of_training(name: str) -> bool:
+    return name.startswith(("opt/", "extra/", "states/"))
+
+
+def _load(path: Path) -> Arrays:
+    if not path.is_file():
+        raise UserError(f"there is no file {path}")
+    try:
+        with np.load(path) as file:
+            arrays = {name: file[name] for name in file.files if not _of_training(name)}
+    except (ValueError, OSError, EOFError, AttributeError) as error:  # arrays of objects among them: they aren't read
+        raise UserError(f"{path} can't be read as arrays: {error}") from error
+    return {name: _fp32(array) for name, array in arrays.items()}
+
+
+def _fp32(array: np.ndarray) -> np.ndarray:
+    """numpy saves bfloat16 as two bytes of nothing known."""
+    array = array.view(jnp.bfloat16) if array.dtype.kind == "V" and array.dtype.itemsize == 2 else array
+    return array.astype(np.float32) if jnp.issubdtype(array.dtype, jnp.floating) else array
+
+
+def _save(arrays: Arrays, path: Path) -> None:
+    """All or nothing."""
+    try:
+        path.absolute().parent.mkdir(parents=True, exist_ok=True)
+        handle, part = tempfile.mkstemp(dir=path.absolute().parent, prefix=f".{path.name}-")
+    except OSError as error:
+        raise UserError(f"{path} can't be written ({error.strerror}): give another name") from error
+    try:
+        with os.fdopen(handle, "wb") as file:
+            np.savez(file, **cast(Any, arrays))
+        Path(part).chmod(0o644)
+        os.replace(part, path)
+    except BaseException:
+        Path(part).unlink(missing_ok=True)
+        raise
