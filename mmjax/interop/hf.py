@@ -8,7 +8,7 @@ import json
 import math
 import shutil
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -19,13 +19,14 @@ from mmjax.configs import Difference, complete, diff, fields, target
 from mmjax.errors import UserError, nearest
 from mmjax.experiment import build
 from mmjax.interop import bundle as bundles
-from mmjax.interop import hf_bert, hf_clip, hf_inputs, hf_siglip, mapping, tensors
+from mmjax.interop import hf_bert, hf_clip, hf_inputs, hf_siglip, hf_vitmae, mapping, tensors
 from mmjax.interop.bundle import Bundle
 from mmjax.interop.hf_config import Family, Parts
 from mmjax.objectives.contrastive import PUBLISHED, Contrastive
+from mmjax.objectives.views import Keep
 
 CONFIG = "config.json"
-FAMILIES: tuple[Family, ...] = (*hf_clip.FAMILIES, *hf_siglip.FAMILIES, *hf_bert.FAMILIES)
+FAMILIES: tuple[Family, ...] = (*hf_clip.FAMILIES, *hf_siglip.FAMILIES, *hf_bert.FAMILIES, *hf_vitmae.FAMILIES)
 
 # Fields that change nothing of what a trained model computes: how it started, how it is or was trained, on what.
 SILENT = {
@@ -45,6 +46,7 @@ def read(folder: str | Path) -> Bundle:
     family = family_of(config, str(folder))
     parts = family.parts(config)
     arrays = family.renamed(tensors.read(folder))
+    family.check(arrays, str(folder))
     extras = {name: arrays.pop(name) for name in family.extras if name in arrays}
     variables = mapping.take(family.rules(built(parts)), arrays, str(folder), family.ignored)
     _unclip(parts, variables)
@@ -90,7 +92,7 @@ def write(bundle: Bundle, folder: str | Path) -> Path:
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise UserError(f"{folder} is there already: give another folder")
     parts = Parts(dict(bundle.config.towers), dict(bundle.config.objectives))
-    family, described = choose(parts, where)
+    family, described = choose(parts, where, bundle.extras)
     modules = built(parts)
     arrays = mapping.give(family.rules(modules), _clip(modules, bundle.variables), where)
     arrays |= _extras(family, bundle, where)
@@ -122,12 +124,14 @@ def _extras(family: Family, bundle: Bundle, where: str) -> dict[str, np.ndarray]
     return {name: bundle.extras[name] for name in family.extras}
 
 
-def choose(parts: Parts, where: str) -> tuple[Family, dict[str, Any]]:
+def choose(parts: Parts, where: str, extras: Iterable[str] = ()) -> tuple[Family, dict[str, Any]]:
     """The class that computes what the parts do, and its config.json.
 
-    Each candidate's config.json is read again: what comes back must be the parts, but for what is `SILENT`.
+    Each candidate's config.json is read again: what comes back must be the parts, but for what is `SILENT`. Of several,
+    that which takes the most of the `extras`.
     """
     nearby: list[tuple[str, list[Difference]]] = []
+    fitting: list[tuple[Family, dict[str, Any]]] = []
     modules = built(parts)
     for family in FAMILIES:
         described = {"model_type": family.model_type, "architectures": [family.architecture]}
@@ -138,8 +142,12 @@ def choose(parts: Parts, where: str) -> tuple[Family, dict[str, Any]]:
             continue
         differences = _differences(again, parts)
         if not differences:
-            return family, described
+            fitting.append((family, described))
         nearby.append((family.architecture, differences))
+    if fitting:
+        lacking = [len(set(family.extras) - set(extras)) for family, _ in fitting]
+        best = [pair for pair, count in zip(fitting, lacking, strict=True) if count == min(lacking)]
+        return max(best, key=lambda pair: len(pair[0].extras))
     if not nearby:
         kinds = [type(module).__name__ for group in modules for module in group.values()]
         raise UserError(f"{where}: no class of transformers that is known here is made of {', '.join(kinds)}")
@@ -155,7 +163,16 @@ def _differences(theirs: Parts, ours: Parts) -> list[Difference]:
         return [Difference("objectives", sorted(theirs.objectives), sorted(ours.objectives))]
     renamed = dict(zip(ours.objectives, theirs.objectives.values(), strict=True))  # names are one's own
     pairs = (bundles.stand_in(_spelled(group[0]), _spelled(group[1]), {}) for group in ((theirs.towers, renamed), ours))
-    return [difference for difference in diff(*pairs) if difference.path.split(".")[-1] not in SILENT]
+    found = [difference for difference in diff(*pairs) if difference.path.split(".")[-1] not in SILENT]
+    return [difference for difference in found if not _as_many(difference, ours)]
+
+
+def _as_many(difference: Difference, parts: Parts) -> bool:
+    """Whether two shares of patches that stay are the same number of them."""
+    if not difference.path.endswith(".keep") or "image" not in parts.towers:
+        return False
+    count = math.prod(build(parts.towers["image"]).capacity())
+    return Keep(difference.left).count(count) == Keep(difference.right).count(count)
 
 
 def _spelled(group: Mapping[str, fdl.Config]) -> dict[str, fdl.Config]:

@@ -54,6 +54,7 @@ class Family:
     renamed: brings older names to those of the table.
     restored: the last thing before arrays are written; may change config.json's values too.
     ignored: names of arrays that hold nothing to be kept.
+    check: raises UserError where arrays, that have no place here because they are fixed, aren't what they are here.
     extras: names of arrays that are kept beside our model (`Bundle.extras`), for it has no place for them.
     text_config: where config.json describes the text tower: under this key, or "" for itself; None: there is none.
     finds_end: whether the text tower looks for the end token among the ids.
@@ -67,6 +68,7 @@ class Family:
     renamed: Callable[[Arrays], Arrays] = _as_they_are
     restored: Callable[[Arrays, dict[str, Any]], Arrays] = lambda tensors, config: tensors
     ignored: Callable[[str], bool] = _nothing
+    check: Callable[[Arrays, str], None] = lambda tensors, where: None
     extras: tuple[str, ...] = ()
     text_config: str | None = None
     finds_end: bool = False
