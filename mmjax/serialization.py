@@ -40,6 +40,7 @@ _ALLOWED_BY_MODULE = {
     "mmjax.models.text": ("TextTransformer",),
     "mmjax.models.audio": ("AudioTransformer",),
     "mmjax.models.decoder": ("Decoder",),
+    "mmjax.models.fbank": ("KaldiFbank",),
     "mmjax.models.spectrogram": ("LogMel",),
     "mmjax.objectives.contrastive": ("Contrastive",),
     "mmjax.objectives.masked": ("MaskedImage", "MaskedAudio", "MaskedText"),

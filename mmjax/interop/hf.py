@@ -19,14 +19,14 @@ from mmjax.configs import Difference, complete, diff, fields, target
 from mmjax.errors import UserError, nearest
 from mmjax.experiment import build
 from mmjax.interop import bundle as bundles
-from mmjax.interop import hf_bert, hf_clip, hf_inputs, hf_siglip, hf_vitmae, mapping, tensors
+from mmjax.interop import hf_ast, hf_bert, hf_clip, hf_inputs, hf_siglip, hf_vitmae, mapping, tensors
 from mmjax.interop.bundle import Bundle
 from mmjax.interop.hf_config import Family, Parts
 from mmjax.objectives.contrastive import PUBLISHED, Contrastive
 from mmjax.objectives.views import Keep
 
 CONFIG = "config.json"
-FAMILIES: tuple[Family, ...] = (*hf_clip.FAMILIES, *hf_siglip.FAMILIES, *hf_bert.FAMILIES, *hf_vitmae.FAMILIES)
+FAMILIES: tuple[Family, ...] = (*hf_clip.FAMILIES, *hf_siglip.FAMILIES, *hf_bert.FAMILIES, *hf_vitmae.FAMILIES, *hf_ast.FAMILIES)
 
 # Fields that change nothing of what a trained model computes: how it started, how it is or was trained, on what.
 SILENT = {

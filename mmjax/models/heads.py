@@ -18,13 +18,19 @@ from mmjax.models.layers import (
     unknown,
 )
 
-PoolingName = Literal["cls", "last", "mean", "map"]
+PoolingName = Literal["cls", "pair", "last", "mean", "map"]
 
 
 def first(tokens: Float[Array, "b n d"], mask: Bool[Array, "b n"]) -> Float[Array, "b d"]:
     """The first token: a learned CLS, or the first word."""
     del mask
     return tokens[:, 0]
+
+
+def pair(tokens: Float[Array, "b n d"], mask: Bool[Array, "b n"]) -> Float[Array, "b d"]:
+    """The mean of the first two tokens: a CLS and a distillation token (AST)."""
+    del mask
+    return (tokens[:, 0] + tokens[:, 1]) / 2
 
 
 def last(tokens: Float[Array, "b n d"], mask: Bool[Array, "b n"]) -> Float[Array, "b d"]:
@@ -61,7 +67,7 @@ class AttentionPool(nn.Module):
         return (x + mlp(layer_norm("norm", eps=self.norm_eps, dtype=self.dtype)(x)))[:, 0]
 
 
-POOLINGS = {"cls": first, "last": last, "mean": mean}
+POOLINGS = {"cls": first, "pair": pair, "last": last, "mean": mean}
 
 
 def check_pooling(name: str) -> None:

@@ -1,6 +1,7 @@
 """The log-mel front end: int16 waveform to normalised log-mel frames, on the device."""
 
 import dataclasses
+import math
 from typing import Literal
 
 import jax.numpy as jnp
@@ -47,6 +48,11 @@ class LogMel:
     def frame_mask(self, mask: Bool[Array, "b t"]) -> Bool[Array, "b f"]:
         """Which frames start at a real sample."""
         return mask[:, :: self.hop]
+
+    @property
+    def silence(self) -> float:
+        """What a frame without sound holds."""
+        return (math.log(self.floor) - self.mean) / self.std
 
     def __call__(self, audio: Int16[Array, "b t"], frames: int | None = None) -> Float[Array, "b f m"]:
         """Normalised log-mel, float32 `[B, frames, mels]`: frame i starts at sample i * hop, silence follows the end.

@@ -39,7 +39,8 @@ class Tower(nn.Module, kw_only=True):
         embed_dim: size E of the embedding; None leaves the pooled token as it is (E = width).
         projection_bias: whether the projection to E has a bias.
         projection_tanh: whether the embedding is the projection's tanh (BERT's pooler).
-        pooling: `cls` (first token), `last` (last one allowed), `mean`, or `map` (attention pooling with an MLP).
+        pooling: `cls` (first token), `pair` (the mean of the first two), `last` (last one allowed), `mean`, or `map`
+            (attention pooling with an MLP).
         activation, norm, norm_eps, inits, remat, attention: see `Transformer`.
         dropout: rate, with train=True only.
         dtype: of the computation; parameters are float32.
@@ -140,8 +141,9 @@ class PatchTower(Tower, kw_only=True):
     """A tower whose tokens are patches of a grid: linear stem, positions, perhaps a CLS, transformer.
 
     Attributes:
-        positions: `learned` (one more for the CLS) or `sincos` (fixed; none for the CLS).
+        positions: `learned` (one more for the CLS, and for what follows it) or `sincos` (fixed; none for these).
         cls: whether a learned CLS token comes first.
+        distill: whether another one follows it (AST's and DeiT's distillation token).
         pre_norm: whether a LayerNorm stands before the first block (CLIP).
         stem_bias: whether the stem has a bias.
         position_std: deviation of initial learned positions; None means width^-1/2 (CLIP).
@@ -149,14 +151,15 @@ class PatchTower(Tower, kw_only=True):
 
     positions: Literal["learned", "sincos"] = "learned"
     cls: bool = False
+    distill: bool = False
     pre_norm: bool = False
     stem_bias: bool = True
     position_std: float | None = None
 
     @property
     def prefix(self) -> int:
-        """How many tokens stand before the patches: 1 with a CLS, else 0."""
-        return int(self.cls)
+        """How many tokens stand before the patches: a CLS, perhaps another one, or none."""
+        return self.cls + self.distill
 
     def capacity(self) -> tuple[int, ...]:
         """The grid for which learned positions are kept."""
@@ -175,6 +178,8 @@ class PatchTower(Tower, kw_only=True):
             raise unknown("positions", self.positions, ("learned", "sincos"))
         if self.pooling == "cls" and not self.cls:
             raise ValueError("pooling='cls' needs cls=True: without it the first token is the first patch")
+        if (self.distill and not self.cls) or (self.pooling == "pair" and not self.distill):
+            raise ValueError("pooling='pair' needs distill=True, and that a CLS before it: set cls=True too")
         self._make_trunk()
         self.stem = dense(
             self.width, ("patch", "embed"), nn.initializers.xavier_uniform(), dtype=self.dtype, bias=self.stem_bias
@@ -186,6 +191,8 @@ class PatchTower(Tower, kw_only=True):
         if self.cls:
             std = self.width**-0.5 if self.positions == "learned" else CLS_STD
             self.cls_token = parameter(self, "cls", nn.initializers.normal(std), ("embed",), (self.width,))
+            if self.distill:
+                self.distill_token = parameter(self, "distill", nn.initializers.normal(std), ("embed",), (self.width,))
         if self.pre_norm:
             self.norm_pre = layer_norm(eps=self.norm_eps, dtype=self.dtype)
 
@@ -215,10 +222,11 @@ class PatchTower(Tower, kw_only=True):
             positions = positions[jnp.maximum(keep, 0)]
         tokens = self.stem(patches) + positions.astype(self.dtype)
         if self.cls:
-            cls = self.cls_token if self.positions == "sincos" else self.cls_token + self.position[0]
-            cls = jnp.broadcast_to(cls.astype(tokens.dtype), (len(tokens), 1, self.width))
-            tokens = jnp.concatenate([cls, tokens], axis=1)
-            real = jnp.pad(real, ((0, 0), (1, 0)), constant_values=True)
+            first = jnp.stack([self.cls_token, self.distill_token] if self.distill else [self.cls_token])
+            first = first if self.positions == "sincos" else first + self.position[: self.prefix]
+            first = jnp.broadcast_to(first.astype(tokens.dtype), (len(tokens), *first.shape))
+            tokens = jnp.concatenate([first, tokens], axis=1)
+            real = jnp.pad(real, ((0, 0), (self.prefix, 0)), constant_values=True)
         if self.pre_norm:
             tokens = self.norm_pre(tokens)
         keys = dropout_keys(self, self.dropout, train, keys, len(tokens))

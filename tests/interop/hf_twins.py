@@ -138,9 +138,9 @@ def fits_by_shape(model_class, config):
     return sum(int(np.prod(shape)) for shape in found.values())
 
 
-def edited(folder, changes):
-    """Another value in the folder's config.json; `text_config.hidden_act` is inside."""
-    file = folder / "config.json"
+def edited(folder, changes, name="config.json"):
+    """Another value in a file of the folder; `text_config.hidden_act` is inside."""
+    file = folder / name
     config = json.loads(file.read_text())
     for path, value in changes.items():
         *outer, key = path.split(".")

@@ -108,3 +108,60 @@ def test_errors_say_what_would_do(patch, samples, message):
     tower = AudioTransformer(**SMALL, patch=patch, pooling="mean")
     with pytest.raises(ValueError, match=message):
         jax.eval_shape(lambda: tower.init(jax.random.key(0), waveforms(1, samples)))
+
+
+OVERLAPPING: dict[str, Any] = SMALL | {"patch": (4, 4), "stride": (3, 2)}
+
+
+def test_overlapping_patches_cut_the_spectrogram():
+    tower = AudioTransformer(**OVERLAPPING, pooling="mean", positions="sincos")
+    x = waveforms(2, 1150)
+    patches, real = oracle.apply(tower, {}, x, method="patches")
+    mels = np.asarray(FRONT(x))
+    assert tower.grid(x) == (3, 3)  # of 12 frames and 8 bands: the last two frames make no whole patch
+    assert real.all()
+    corners = [(t, f) for t in (0, 3, 6) for f in (0, 2, 4)]
+    want = np.stack([mels[:, t : t + 4, f : f + 4].reshape(2, -1) for t, f in corners], axis=1)
+    np.testing.assert_allclose(patches, want, atol=1e-5)
+
+
+def test_a_padded_waveform_gives_the_unpadded_ones_embedding_with_overlap_too():
+    tower = AudioTransformer(**OVERLAPPING, pooling="pair", cls=True, distill=True)
+    x = waveforms(2, 1150)
+    params = oracle.params_of(tower, x)
+    want = oracle.apply(tower, params, x)
+    for extra in (30, 850):
+        padded = jnp.pad(x, ((0, 0), (0, extra)), constant_values=77)
+        mask = jnp.broadcast_to(jnp.arange(1150 + extra) < 1150, padded.shape)
+        np.testing.assert_allclose(oracle.apply(tower, params, padded, mask), want, atol=3e-6)
+
+
+def test_attended_padding_is_silence_up_to_the_full_length():
+    tower = AudioTransformer(**OVERLAPPING, attend_padding=True, pooling="pair", cls=True, distill=True)
+    x, mask = waveforms(2, 1150), jnp.arange(1150) < jnp.array([[1150], [500]])
+    params = oracle.params_of(tower, x)
+    assert tower.grid(x) == tower.capacity()
+    patches, real = oracle.apply(tower, params, x, mask, method="patches")
+    assert real.all()
+    np.testing.assert_allclose(patches[1, -1], FRONT.silence, rtol=1e-6)
+    full = jnp.pad(x, ((0, 0), (0, 850)), constant_values=77)
+    full_mask = jnp.pad(mask, ((0, 0), (0, 850)))
+    want = oracle.apply(tower, params, full, full_mask)
+    np.testing.assert_allclose(oracle.apply(tower, params, x, mask), want, atol=3e-6)
+
+
+def test_two_tokens_come_first_and_their_mean_is_the_embedding():
+    tower = AudioTransformer(**OVERLAPPING, pooling="pair", cls=True, distill=True)
+    x = waveforms(2, 2000)
+    params = oracle.params_of(tower, x)
+    p = params["params"]
+    assert tower.prefix == 2
+    assert p["position"].shape[0] == 2 + 6 * 3
+    tokens, _ = oracle.apply(tower, params, x, method="tokens")
+    np.testing.assert_allclose(oracle.apply(tower, params, x), (tokens[:, 0] + tokens[:, 1]) / 2, atol=1e-6)
+    swapped = jax.tree.map(lambda leaf: leaf, params)  # the two are told apart by nothing but what they hold
+    swapped["params"]["cls"], swapped["params"]["distill"] = p["distill"], p["cls"]
+    swapped["params"]["position"] = p["position"][np.r_[1, 0, 2:20]]
+    np.testing.assert_allclose(oracle.apply(tower, swapped, x), oracle.apply(tower, params, x), atol=3e-6)
+    with pytest.raises(ValueError, match="pooling='pair' needs distill=True"):
+        oracle.params_of(AudioTransformer(**OVERLAPPING, pooling="pair", cls=True), x)

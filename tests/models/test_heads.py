@@ -39,5 +39,5 @@ def test_attention_pool_equals_float64_numpy(tokens):
 
 
 def test_an_unknown_pooling_is_named():
-    with pytest.raises(ValueError, match="pooling='means' is not one of cls, last, mean, map; did you mean mean"):
+    with pytest.raises(ValueError, match="pooling='means' is not one of cls, pair, last, mean, map; did you mean mean"):
         check_pooling("means")
