@@ -26,7 +26,13 @@ from mmjax.objectives.contrastive import PUBLISHED, Contrastive
 from mmjax.objectives.views import Keep
 
 CONFIG = "config.json"
-FAMILIES: tuple[Family, ...] = (*hf_clip.FAMILIES, *hf_siglip.FAMILIES, *hf_bert.FAMILIES, *hf_vitmae.FAMILIES, *hf_ast.FAMILIES)
+FAMILIES: tuple[Family, ...] = (
+    *hf_clip.FAMILIES,
+    *hf_siglip.FAMILIES,
+    *hf_bert.FAMILIES,
+    *hf_vitmae.FAMILIES,
+    *hf_ast.FAMILIES,
+)
 
 # Fields that change nothing of what a trained model computes: how it started, how it is or was trained, on what.
 SILENT = {

@@ -104,13 +104,17 @@ def extract(tower: fdl.Config, extractor: Mapping[str, Any], where: str) -> None
 def extractor_of(tower: Any) -> dict[str, Any]:
     """The inverse of `extract`."""
     front = tower.spectrogram
-    return EXTRACTOR | FIXED_EXTRACTOR | {
-        "feature_extractor_type": "ASTFeatureExtractor",
-        "num_mel_bins": front.mels,
-        "max_length": front.frames(tower.samples),
-        "mean": front.mean,
-        "std": front.std / 2,
-    }
+    return (
+        EXTRACTOR
+        | FIXED_EXTRACTOR
+        | {
+            "feature_extractor_type": "ASTFeatureExtractor",
+            "num_mel_bins": front.mels,
+            "max_length": front.frames(tower.samples),
+            "mean": front.mean,
+            "std": front.std / 2,
+        }
+    )
 
 
 # --- parameters ---
