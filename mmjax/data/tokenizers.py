@@ -70,6 +70,10 @@ class PieceTokenizer(Tokenizer):
         id = self._processor.piece_to_id(piece)
         return id if self._processor.id_to_piece(id) == piece else None
 
+    def piece(self, id: int) -> str:
+        """The piece of an id."""
+        return self._processor.id_to_piece(id)
+
     def _is_special(self, i: int) -> bool:
         return self._processor.is_control(i) or self._processor.is_unknown(i)
 

@@ -8,21 +8,19 @@ import json
 import math
 import shutil
 import tempfile
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-import fiddle as fdl
 import numpy as np
 
-from mmjax.configs import Difference, complete, diff, fields, target
+from mmjax.configs import Difference
 from mmjax.errors import UserError, nearest
 from mmjax.experiment import build
+from mmjax.interop import alike, hf_ast, hf_bert, hf_clip, hf_inputs, hf_siglip, hf_vitmae, mapping, tensors
 from mmjax.interop import bundle as bundles
-from mmjax.interop import hf_ast, hf_bert, hf_clip, hf_inputs, hf_siglip, hf_vitmae, mapping, tensors
 from mmjax.interop.bundle import Bundle
 from mmjax.interop.hf_config import Family, Parts
-from mmjax.objectives.contrastive import PUBLISHED, Contrastive
 from mmjax.objectives.views import Keep
 
 CONFIG = "config.json"
@@ -33,12 +31,6 @@ FAMILIES: tuple[Family, ...] = (
     *hf_vitmae.FAMILIES,
     *hf_ast.FAMILIES,
 )
-
-# Fields that change nothing of what a trained model computes: how it started, how it is or was trained, on what.
-SILENT = {
-    *("remat", "dtype", "attention", "inits", "dropout", "token_std", "position_std", "mean", "std"),
-    *("scale_init", "scale_max", "bias_init", "label_smoothing", "masking", "pair", "partners", "method", "tile"),
-}
 
 
 def read(folder: str | Path) -> Bundle:
@@ -55,8 +47,8 @@ def read(folder: str | Path) -> Bundle:
     family.check(arrays, str(folder))
     extras = {name: arrays.pop(name) for name in family.extras if name in arrays}
     variables = mapping.take(family.rules(built(parts)), arrays, str(folder), family.ignored)
-    _unclip(parts, variables)
-    transforms, tokenizers = hf_inputs.read(folder, family, config, parts.towers)
+    alike.unclip(parts, variables)
+    transforms, tokenizers = hf_inputs.read(folder, family, config, parts)
     config = bundles.stand_in(parts.towers, parts.objectives, transforms)
     bundle = Bundle(config, variables, tokenizers, str(folder), extras)
     bundles.check(bundle)
@@ -86,8 +78,10 @@ def built(parts: Parts) -> Parts:
     return Parts(*({name: build(config) for name, config in group.items()} for group in parts))
 
 
-def write(bundle: Bundle, folder: str | Path) -> Path:
+def write(bundle: Bundle, folder: str | Path, exact: bool = True) -> Path:
     """Writes a folder that `transformers` opens as the class that computes the same, and gives its path.
+
+    exact: whether the preprocessing must be theirs to the pixel, see `preprocessors.to_hugging_face`.
 
     A logit scale above our objective's clip is written as what it is clipped to.
 
@@ -100,7 +94,7 @@ def write(bundle: Bundle, folder: str | Path) -> Path:
     parts = Parts(dict(bundle.config.towers), dict(bundle.config.objectives))
     family, described = choose(parts, where, bundle.extras)
     modules = built(parts)
-    arrays = mapping.give(family.rules(modules), _clip(modules, bundle.variables), where)
+    arrays = mapping.give(family.rules(modules), alike.clip(modules, bundle.variables), where)
     arrays |= _extras(family, bundle, where)
     try:
         folder.absolute().parent.mkdir(parents=True, exist_ok=True)
@@ -110,7 +104,7 @@ def write(bundle: Bundle, folder: str | Path) -> Path:
     try:
         part.chmod(0o755)
         tensors.write(family.restored(arrays, described), part)
-        hf_inputs.write(bundle, family, described, part)
+        hf_inputs.write(bundle, family, modules, described, part, exact)
         (part / CONFIG).write_text(json.dumps(described, indent=2, sort_keys=True) + "\n", encoding="utf-8")
         if folder.exists():
             folder.rmdir()
@@ -144,9 +138,9 @@ def choose(parts: Parts, where: str, extras: Iterable[str] = ()) -> tuple[Family
         try:
             described |= family.describe(modules)
             again = family.parts(described)
-        except (AttributeError, KeyError, ValueError):  # other modalities, or another kind of objective
+        except (AttributeError, KeyError, TypeError, ValueError):  # other modalities, or another kind of objective
             continue
-        differences = _differences(again, parts)
+        differences = [d for d in alike.differences(again, parts) if not _as_many(d, parts)]
         if not differences:
             fitting.append((family, described))
         nearby.append((family.architecture, differences))
@@ -162,59 +156,12 @@ def choose(parts: Parts, where: str, extras: Iterable[str] = ()) -> tuple[Family
     raise UserError(f"{where}: no class of transformers computes the same; {architecture} is nearest, but has\n{lines}")
 
 
-def _differences(theirs: Parts, ours: Parts) -> list[Difference]:
-    if [sorted(group) for group in theirs[:1]] != [sorted(group) for group in ours[:1]]:
-        return [Difference("towers", sorted(theirs.towers), sorted(ours.towers))]
-    if len(theirs.objectives) != len(ours.objectives):
-        return [Difference("objectives", sorted(theirs.objectives), sorted(ours.objectives))]
-    renamed = dict(zip(ours.objectives, theirs.objectives.values(), strict=True))  # names are one's own
-    pairs = (bundles.stand_in(_spelled(group[0]), _spelled(group[1]), {}) for group in ((theirs.towers, renamed), ours))
-    found = [difference for difference in diff(*pairs) if difference.path.split(".")[-1] not in SILENT]
-    return [difference for difference in found if not _as_many(difference, ours)]
-
-
 def _as_many(difference: Difference, parts: Parts) -> bool:
     """Whether two shares of patches that stay are the same number of them."""
     if not difference.path.endswith(".keep") or "image" not in parts.towers:
         return False
     count = math.prod(build(parts.towers["image"]).capacity())
     return Keep(difference.left).count(count) == Keep(difference.right).count(count)
-
-
-def _spelled(group: Mapping[str, fdl.Config]) -> dict[str, fdl.Config]:
-    """With what may be left out written out, so that it compares."""
-    group = {name: complete(config) for name, config in group.items()}
-    for config in group.values():
-        for part in (config, getattr(config, "decoder", None)):
-            if part is not None and "mlp_dim" in fields(target(part)):
-                part.mlp_dim = part.mlp_dim or 4 * part.width
-        size = getattr(config, "size", None)
-        if isinstance(size, tuple) and size[0] == size[1]:
-            config.size = size[0]
-    return group
-
-
-def _unclip(parts: Parts, variables: dict[str, Any]) -> None:
-    """Theirs don't clip the logit scale: where one lies above our clip, there is none."""
-    for name, objective in parts.objectives.items():
-        if target(objective) is Contrastive:
-            most = math.log(PUBLISHED[objective.loss].scale_max)
-            if variables["params"][f"objectives_{name}"]["log_scale"] > np.float32(most):
-                objective.scale_max = math.inf
-
-
-def _clip(modules: Parts, variables: dict[str, Any]) -> dict[str, Any]:
-    params = dict(variables["params"])
-    for name, objective in modules.objectives.items():
-        if isinstance(objective, Contrastive):
-            most = PUBLISHED[objective.loss].scale_max if objective.scale_max is None else objective.scale_max
-            own = params[f"objectives_{name}"]
-            scale = np.asarray(own["log_scale"])
-            params[f"objectives_{name}"] = {
-                **own,
-                "log_scale": np.minimum(scale, np.asarray(math.log(most), scale.dtype)),
-            }
-    return {**variables, "params": params}
 
 
 def _json(file: Path) -> dict[str, Any]:

@@ -12,9 +12,11 @@ from typing import Any
 import fiddle as fdl
 import numpy as np
 
+from mmjax.data.tokens import Tokenizer
 from mmjax.errors import UserError
 from mmjax.interop import hf_config
 from mmjax.interop.hf_config import Family, Parts, Values
+from mmjax.interop.hf_texts import mask_of
 from mmjax.interop.mapping import BlockNames, Rule, blocks, linear, norm
 from mmjax.interop.tensors import Arrays
 from mmjax.models.text import TextTransformer
@@ -83,6 +85,16 @@ def masked(config: Values) -> fdl.Config:
     return fdl.Config(
         MaskedText, vocab=given["vocab_size"], mask_id=MASK, first_id=MASK + 1, norm_eps=given["layer_norm_eps"]
     )
+
+
+def told(parts: Parts, tokenizer: Tokenizer) -> None:
+    """The separator, and what is hidden and never chosen."""
+    if parts.towers["text"].separator is not None:
+        parts.towers["text"].separator = tokenizer.eos
+    mask = mask_of(tokenizer)
+    for objective in parts.objectives.values():
+        if mask is not None:
+            objective.mask_id, objective.first_id = mask, mask + 1
 
 
 def describe(built: Parts) -> dict[str, Any]:
@@ -164,6 +176,7 @@ def _pretraining(architecture: str, pooler: bool, extras: tuple[str, ...]) -> Fa
         restored=restored,
         ignored=buffers,
         extras=extras,
+        told=told,
         text_config="",
     )
 
@@ -177,6 +190,7 @@ FAMILIES = (
         lambda built: text_rules(built.towers["text"], ""),
         renamed=renamed,
         ignored=buffers,
+        told=told,
         text_config="",
     ),
     _pretraining("BertForPreTraining", True, NEXT_SENTENCE),

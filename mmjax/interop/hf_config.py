@@ -4,6 +4,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
+from mmjax.data.tokens import Tokenizer
 from mmjax.errors import UserError, nearest
 from mmjax.interop.mapping import Rule
 from mmjax.interop.tensors import Arrays
@@ -56,6 +57,7 @@ class Family:
     ignored: names of arrays that hold nothing to be kept.
     check: raises UserError where arrays, that have no place here because they are fixed, aren't what they are here.
     extras: names of arrays that are kept beside our model (`Bundle.extras`), for it has no place for them.
+    told: puts what only the tokenizer says, ids of special pieces, into the parts (configs).
     text_config: where config.json describes the text tower: under this key, or "" for itself; None: there is none.
     finds_end: whether the text tower looks for the end token among the ids.
     """
@@ -70,6 +72,7 @@ class Family:
     ignored: Callable[[str], bool] = _nothing
     check: Callable[[Arrays, str], None] = lambda tensors, where: None
     extras: tuple[str, ...] = ()
+    told: Callable[[Parts, Tokenizer], None] = lambda parts, tokenizer: None
     text_config: str | None = None
     finds_end: bool = False
 

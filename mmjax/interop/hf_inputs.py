@@ -1,74 +1,115 @@
-"""What stands between pictures and texts and a Hugging Face model: its preprocessing and tokenizer, in a folder."""
+"""What stands between pictures, texts and sounds and a Hugging Face model: a folder's preprocessing and tokenizer.
 
+Where a folder doesn't say how its pictures are prepared, that is done as for the published models of its family.
+"""
+
+import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import fiddle as fdl
 
-from mmjax.data.captions import PickCaption, Tokenize
-from mmjax.data.tokenizers import SentencePiece, Tokenizer
-from mmjax.data.transforms import Decode, Resize
+from mmjax.data import preprocessors
+from mmjax.data.preprocessors import CLIP, HALVES
+from mmjax.data.tokens import Tokenizer
+from mmjax.data.waveforms import CropOrPad, DecodeAudio, PickUtterance
 from mmjax.errors import UserError
+from mmjax.experiment import build
+from mmjax.interop import hf_ast, hf_texts
 from mmjax.interop.bundle import Bundle
-from mmjax.interop.hf_config import Family, within
+from mmjax.interop.hf_config import Family, Parts, Values
+from mmjax.interop.openclip_inputs import graph
 
-HIGHEST = 2  # as CLIP's `eos_token_id`: the highest id of a text is meant
-LAST = 49_407  # what it is where the config doesn't say
-
-
-def read(
-    folder: Path, family: Family, config: Mapping[str, Any], towers: Mapping[str, fdl.Config]
-) -> tuple[dict[str, Any], dict[str, Tokenizer]]:
-    """The chains of the experiment, and the tokenizers."""
-    tokenizers: dict[str, Tokenizer] = {}
-    if family.finds_end:
-        inner = within(config, family.text_config, str(folder)) if family.text_config else config
-        check_end(tokenizers.get("text"), inner, LAST, towers["text"].vocab, str(folder))
-    return chains(towers), tokenizers
+FILE, WITHIN = "preprocessor_config.json", "processor_config.json"  # the second holds the first, by kind
+IMAGENET = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+PUBLISHED = {  # by model_type: the processor, its resampling and its colours
+    "clip": ("CLIP", 3, CLIP),
+    "clip_vision_model": ("CLIP", 3, CLIP),
+    "siglip": ("Siglip", 3, HALVES),
+    "siglip_vision_model": ("Siglip", 3, HALVES),
+    "vit_mae": ("ViT", 2, IMAGENET),
+}
 
 
-def chains(towers: Mapping[str, fdl.Config]) -> dict[str, Any]:
-    """The chains of towers whose folder says nothing of its inputs."""
-    made: dict[str, Any] = {}
-    if "image" in towers:
-        made["image"] = (fdl.Config(Decode), fdl.Config(Resize, towers["image"].size))
-    if "text" in towers:
-        text = towers["text"]
-        spec = fdl.Config(SentencePiece, text.vocab)
-        made["text"] = (fdl.Config(PickCaption), fdl.Config(Tokenize, spec, text.length))
-    return made
+def read(folder: Path, family: Family, config: Values, parts: Parts) -> tuple[dict[str, Any], dict[str, Tokenizer]]:
+    """The chains of the experiment, and the tokenizers by modality. The parts (configs) get what the folder says
+    of them: the normalisation, the ids of special pieces.
 
-
-def write(bundle: Bundle, family: Family, config: dict[str, Any], folder: Path) -> None:
-    """Writes preprocessing and tokenizer; completes `config` by the ids of special tokens."""
-    if family.text_config is not None:
-        inner = config[family.text_config] if family.text_config else config
-        inner |= special_ids(bundle.tokenizers.get("text"), inner["vocab_size"], family.finds_end)
-
-
-def special_ids(tokenizer: Tokenizer | None, vocab: int, finds_end: bool) -> dict[str, int]:
-    """The keys of a text's config that hold ids.
-
-    finds_end: whether the model looks for the end token among the ids, as CLIP does: by its id, but that 2 stands for
-    the highest id of a text. Without a tokenizer it is taken to be the highest.
+    Raises:
+        UserError: a file is broken, or asks for what can't be done here.
     """
-    if tokenizer is None:
-        return {"eos_token_id": HIGHEST} if finds_end else {}
-    if finds_end and tokenizer.eos == HIGHEST and vocab > HIGHEST + 1:
-        raise UserError(
-            f"a CLIPModel can't be told that a text ends at the id {HIGHEST}, which stands for the highest id of a "
-            "text there: its tokenizer must end texts by another id"
-        )
-    named = {"pad_token_id": tokenizer.pad, "bos_token_id": tokenizer.bos, "eos_token_id": tokenizer.eos}
-    return {key: value for key, value in named.items() if value is not None}
+    towers, chains = parts.towers, dict[str, Any]()
+    tokenizers: dict[str, Tokenizer] = {}
+    if "image" in towers:
+        chains["image"] = pictures(_said(folder, "image_processor"), family, towers["image"])
+    if "text" in towers:
+        chains["text"], tokenizer = hf_texts.read(folder, family, config, towers["text"])
+        if tokenizer is not None:
+            tokenizers["text"] = tokenizer
+            family.told(parts, tokenizer)
+    if "audio" in towers:
+        if (said := _said(folder, "feature_extractor")) is not None:
+            hf_ast.extract(towers["audio"], said, FILE)
+        chains["audio"] = sounds(towers["audio"])
+    return chains, tokenizers
 
 
-def check_end(tokenizer: Tokenizer | None, config: Mapping[str, Any], default: int, vocab: int, where: str) -> None:
-    """Raises UserError where the model would look for the end of a text elsewhere than the tokenizer puts it."""
-    said = config.get("eos_token_id", default)
-    end = vocab - 1 if said == HIGHEST else said
-    puts = vocab - 1 if tokenizer is None else tokenizer.eos
-    if end != puts:
-        whose = "it has no tokenizer that says so" if tokenizer is None else f"its tokenizer ends texts by {puts}"
-        raise UserError(f"{where}: eos_token_id={said} is where the model finds the end of a text, but {whose}")
+def pictures(said: Mapping[str, Any] | None, family: Family, tower: fdl.Config) -> tuple[fdl.Config, ...]:
+    """The image's chain; said: a preprocessor_config.json."""
+    if said is None:
+        kind, resample, (mean, std) = PUBLISHED[family.model_type]
+        side = {"height": tower.size, "width": tower.size}
+        size = {"shortest_edge": tower.size} if kind == "CLIP" else side
+        said = {"image_processor_type": f"{kind}ImageProcessor", "size": size, "crop_size": side, "resample": resample}
+        said |= {"image_mean": mean, "image_std": std}
+    made = preprocessors.from_hugging_face(said)
+    tower.mean, tower.std = made.mean, made.std
+    return graph(made.transforms)
+
+
+def sounds(tower: fdl.Config) -> tuple[fdl.Config, ...]:
+    """The audio's chain."""
+    return graph((PickUtterance(), DecodeAudio(), CropOrPad(tower.samples)))
+
+
+def write(bundle: Bundle, family: Family, modules: Parts, config: dict[str, Any], folder: Path, exact: bool) -> None:
+    """Writes preprocessing and tokenizer, and the ids of special pieces into `config`.
+
+    Raises:
+        UserError: theirs can't do the same.
+    """
+    towers, transforms = modules.towers, bundle.config.data.transforms
+    built = {modality: tuple(build(step) for step in transforms[modality]) for modality in towers}
+    if "image" in towers:
+        tower = towers["image"]
+        _dump(preprocessors.to_hugging_face(built["image"], tower.mean, tower.std, exact), folder / FILE)
+    if "audio" in towers:
+        _dump(hf_ast.extractor_of(towers["audio"]), folder / FILE)
+    if "text" in towers:
+        tower, tokenizer = towers["text"], bundle.tokenizers.get("text")
+        if tower.types > 1 and tokenizer is not None and tower.separator != tokenizer.eos:
+            raise UserError(
+                f"towers.text.separator={tower.separator} tells types of tokens apart, and the tokenizer ends segments "
+                f"by {tokenizer.eos}: transformers takes types from the tokenizer, so they must be the same"
+            )
+        hf_texts.write(built["text"], tokenizer, family, config, folder)
+
+
+def _said(folder: Path, within: str) -> dict[str, Any] | None:
+    """What a folder says of its inputs; None where it says nothing."""
+    for name in (FILE, WITHIN):
+        if not (folder / name).is_file():
+            continue
+        try:
+            said = json.loads((folder / name).read_text(encoding="utf-8"))
+        except (json.JSONDecodeError, UnicodeDecodeError) as error:
+            raise UserError(f"{folder / name} is no JSON: {error}") from error
+        said = said if name == FILE or not isinstance(said, dict) else said.get(within)
+        if isinstance(said, dict):
+            return said
+    return None
+
+
+def _dump(config: Mapping[str, Any], file: Path) -> None:
+    file.write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")

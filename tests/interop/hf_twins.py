@@ -1,6 +1,7 @@
 """Models of Hugging Face with random parameters, and how they are compared with ours."""
 
 import json
+from pathlib import Path
 
 import jax
 import numpy as np
@@ -123,7 +124,9 @@ def fits_by_shape(model_class, config):
         name: np.broadcast_to(np.int8(0), tensor.shape) for name, tensor in model.state_dict(keep_vars=True).items()
     }
     theirs = kind.renamed(theirs)
-    made = bundles.variables_of(build(bundles.stand_in(*parts, hf.hf_inputs.chains(parts.towers))))
+    described["text_config"] = described.get("text_config", {}) | {"eos_token_id": 2}
+    chains, _ = hf.hf_inputs.read(Path("nowhere"), kind, described, parts)
+    made = bundles.variables_of(build(bundles.stand_in(*parts, chains)))
     wanted = {path: leaf.shape for path, leaf in flatten_dict(made, sep="/").items()}
     found, used = {}, set()
     for rule in kind.rules(hf.built(parts)):
