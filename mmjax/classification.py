@@ -8,6 +8,7 @@ import numpy as np
 from jaxtyping import Float
 
 from mmjax.errors import UserError
+from mmjax.evaluators.lists import template_list
 
 SHOWN = 5  # labels of an input that printing shows
 SHOWN_INPUTS = 10
@@ -76,7 +77,9 @@ def prompts(
             raise UserError(f"labels: {value!r} is no string")
     if twice := [name for name in names if names.count(name) > 1]:
         raise UserError(f"labels: {twice[0]!r} comes {names.count(twice[0])} times")
-    templates = (templates,) if isinstance(templates, str) else tuple(templates)
+    if isinstance(templates, str):
+        templates = (templates,) if "{}" in templates else template_list(templates)
+    templates = tuple(templates)
     if not templates:
         raise UserError("templates=[]: give at least one, '{}' for the label alone")
     for template in templates:

@@ -177,7 +177,8 @@ class Model:
 
         image: the inputs; of another modality: `audio=...`.
         labels: names; or a dict from each name to what a prompt says for it, {"n02012849": "crane bird"}.
-        templates: prompts with {} where the label goes; of several, a label is the normalised mean of their vectors.
+        templates: prompts with {} where the label goes, or the name of a list, "clip80"; of several, a label is the
+            normalised mean of their vectors.
 
         Of a softmax objective the probabilities add up to 1 over the labels; of a sigmoid objective each label has its
         own, and none may fit.
@@ -268,7 +269,8 @@ class Model:
         }
 
     def __repr__(self) -> str:
-        lines = [f"mmjax.Model from {self.source}"]
+        step = self._bundle.step
+        lines = [f"mmjax.Model from {self.source}" + (f", step {step}" if step is not None else "")]
         for modality, tower in self.towers.items():
             shape = "×".join(map(str, self._inputs.specs[modality].shape))
             fields = [name for name in ("width", "depth", "patch") if hasattr(tower, name)]

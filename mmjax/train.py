@@ -64,9 +64,10 @@ def train(
     lead = hosts.leads()
     with hosts.together(partial(Lock, workdir, say=print, holds=lead)):
         record(config, workdir, name, fork)
+        say = print if lead else lambda text: None
         begins = hosts.first(lambda: latest_step(workdir)) is None
-        starts = sources(experiment, print) if experiment.init and begins else {}
-        data = prepared(experiment.data, workdir, ("train",), tokenizers(experiment, starts, print if lead else str))
+        starts = sources(experiment, say) if experiment.init and begins else {}
+        data = prepared(experiment.data, workdir, ("train",), tokenizers(experiment, starts, say))
         start = hosts.first(lambda: whole_step(workdir, strict=strict, say=print)) or 0
         written = partial(
             Metrics, workdir, step=start, wandb=wandb, config=json.loads(serialization.dumps(config, name))

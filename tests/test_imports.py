@@ -74,7 +74,7 @@ ARROWS = {
     "inputs": {"data"} | BOTTOM,
     "embedding": {"inputs", "mesh"} | OBJECTIVES,
     "calibration": OBJECTIVES,
-    "classification": BOTTOM,
+    "classification": {"evaluators"} | BOTTOM,
     "loading": {"calibration", "classification", "embedding", "experiment", "inputs", "interop"}
     | MIDDLE
     | GRAPH

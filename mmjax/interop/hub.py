@@ -17,11 +17,11 @@ import re
 import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from importlib import import_module
 from pathlib import Path
 
 from mmjax.errors import UserError, closest
 from mmjax.interop import bundle as bundles
+from mmjax.interop import openclip_names
 from mmjax.interop.bundle import Bundle
 from mmjax.interop.projects import PROJECTS
 from mmjax.interop.remote import Object, OfflineError, Remote, Repository
@@ -122,7 +122,7 @@ def _remote(name: Name) -> Remote:
         return Object(name.place)
     if name.kind == "hf":
         return Repository(name.place)
-    return Repository(import_module("mmjax.interop.openclip").resolve(name.place), "open_clip")
+    return Repository(openclip_names.resolve(name.place), "open_clip")
 
 
 def _asked(name: Name, remote: Remote, pin: Path, say: Callable[[str], None]) -> str:

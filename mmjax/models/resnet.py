@@ -10,9 +10,10 @@ from typing import Literal
 
 import flax.linen as nn
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float, Key, UInt8
+from jaxtyping import Array, Bool, Float, Key
 
 from mmjax.models import heads as poolings
+from mmjax.models.image import Pictures, normalised
 from mmjax.models.layers import (
     HIDDEN,
     REMAT_POLICIES,
@@ -209,7 +210,7 @@ class ResNet(nn.Module, kw_only=True):
         """The grid for which positions are kept."""
         return _grid(*((self.size, self.size) if isinstance(self.size, int) else self.size))
 
-    def grid(self, x: UInt8[Array, "b h w 3"]) -> tuple[int, int]:
+    def grid(self, x: Pictures) -> tuple[int, int]:
         """Rows and columns of tokens.
 
         Raises:
@@ -229,7 +230,7 @@ class ResNet(nn.Module, kw_only=True):
 
     def tokens(
         self,
-        x: UInt8[Array, "b h w 3"],
+        x: Pictures,
         mask: None = None,
         keep: None = None,
         train: bool = False,
@@ -240,7 +241,7 @@ class ResNet(nn.Module, kw_only=True):
         if keep is not None:
             self.patches(x)
         rows, columns = self.grid(x)
-        pixels = (x / jnp.float32(255) - jnp.array(self.mean, jnp.float32)) / jnp.array(self.std, jnp.float32)
+        pixels = normalised(x, self.mean, self.std)
         tokens = self.trunk(constrain(pixels.astype(self.dtype), "batch", None, None, None), train)
         tokens = constrain(tokens.reshape(len(x), rows * columns, -1), *HIDDEN)
         return tokens, jnp.ones(tokens.shape[:2], bool)
@@ -249,7 +250,7 @@ class ResNet(nn.Module, kw_only=True):
         """The embedding of each example, float32, not normalised."""
         return self.attention_pool(tokens, token_mask).astype(jnp.float32)
 
-    def __call__(self, x: UInt8[Array, "b h w 3"], mask: None = None, train: bool = False) -> Float[Array, "b e"]:
+    def __call__(self, x: Pictures, mask: None = None, train: bool = False) -> Float[Array, "b e"]:
         """The embedding of each example, float32, not normalised."""
         return self.pool(*self.tokens(x, mask, train=train))
 
