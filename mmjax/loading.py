@@ -14,7 +14,7 @@ from jaxtyping import Float
 
 from mmjax.calibration import Calibration, calibration
 from mmjax.classification import Classification, prompts
-from mmjax.data.chains import Chains
+from mmjax.data.chains import Chains, untrained
 from mmjax.embedding import Embedder, chunks
 from mmjax.errors import UserError, nearest
 from mmjax.evaluators.zeroshot import class_embeddings
@@ -80,7 +80,11 @@ class Model:
         self._bundle = bundle
         self.experiment: Experiment = build(bundle.config)
         self.source = bundle.source
-        self._chains = Chains(self.experiment.data.transforms, bundle.tokenizers)
+        transforms = {m: c for m, c in self.experiment.data.transforms.items() if m in self.experiment.towers}
+        # Others' checkpoints come without tokenizers at times; their pictures can be embedded all the same.
+        self._without = [modality for modality in untrained(transforms) if modality not in bundle.tokenizers]
+        chains = {modality: chain for modality, chain in transforms.items() if modality not in self._without}
+        self._chains = Chains(chains, bundle.tokenizers)
         self._inputs = Inputs(self._chains)
         self._embedder = Embedder(self.experiment.pretrainer(), bundle.variables)
 
@@ -226,6 +230,8 @@ class Model:
             raise UserError(
                 f"{why}the model has no {modality!r} tower; it embeds {known}{nearest(modality, self.modalities)}"
             )
+        if modality in self._without:
+            raise UserError(f"{why}{self.source} has no tokenizer, which the {modality} tower needs")
 
     def _vectors(self, modality: str, value: Any, size: int, progress: bool | None) -> Vectors:
         items, alone = self._inputs.listed(modality, value)
@@ -272,13 +278,14 @@ class Model:
         step = self._bundle.step
         lines = [f"mmjax.Model from {self.source}" + (f", step {step}" if step is not None else "")]
         for modality, tower in self.towers.items():
+            if modality in self._without:
+                lines.append(f"  {modality:6} {type(tower).__name__}, without its tokenizer")
+                continue
             shape = "×".join(map(str, self._inputs.specs[modality].shape))
             fields = [name for name in ("width", "depth", "patch") if hasattr(tower, name)]
             inner = ", ".join(f"{name} {getattr(tower, name)}" for name in fields)
-            size, millions = self._embedder.size(self._one(modality)), self._sizes[modality] / 1e6
-            lines.append(
-                f"  {modality:6} {type(tower).__name__}: {shape} -> {size}; {inner}; {millions:,.2f} M parameters"
-            )
+            size, count = self._embedder.size(self._one(modality)), self._sizes[modality]
+            lines.append(f"  {modality:6} {type(tower).__name__}: {shape} -> {size}; {inner}; {count:,} parameters")
         return "\n".join(lines)
 
 

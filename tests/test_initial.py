@@ -2,25 +2,82 @@ import jax
 import numpy as np
 import pytest
 
-from mmjax.checkpoint import restore_params
+from mmjax.data.tokenizers import load_tokenizers
 from mmjax.errors import UserError
 from mmjax.experiment import build
-from mmjax.initial import initialised
+from mmjax.initial import initialised, sources, tokenizers
+from mmjax.interop import bundle as bundles
+from mmjax.interop.exporting import export
+from mmjax.interop.resolve import resolve
+from mmjax.train import train
+from tests.interop.small import clip
 from tests.trained import Trained, tiny_config
+
+
+def zeros(variables):
+    return jax.tree.map(np.zeros_like, variables)
 
 
 def test_a_workdir_given_on_the_command_line_is_where_a_tower_starts(trained: Trained):
     experiment = build(tiny_config(trained.table, f"init.towers.image={trained.workdir}"))
-    theirs = restore_params(trained.workdir)
+    theirs = resolve(trained.workdir).variables
     said = []
-    ours = initialised(jax.tree.map(np.zeros_like, theirs), experiment, said.append)
-    jax.tree.map(np.testing.assert_array_equal, ours["towers_image"], theirs["towers_image"])
+    ours = initialised(zeros(theirs), experiment, sources(experiment, said.append), said.append)["params"]
+    jax.tree.map(np.testing.assert_array_equal, ours["towers_image"], theirs["params"]["towers_image"])
     assert all(not leaf.any() for leaf in jax.tree.leaves(ours["towers_text"]))
     assert len(said) == 1
     assert said[0].startswith(f"init towers.image from {trained.workdir}: loaded ")
 
 
-def test_a_tower_that_the_other_run_lacks_is_named(trained: Trained, tmp_path):
+def test_an_exported_folder_does_too_and_batch_statistics_come_along(trained: Trained, tmp_path):
+    export(trained.workdir, tmp_path / "out", say=str)
+    experiment = build(tiny_config(trained.table, f"init.towers.image={tmp_path / 'out'}"))
+    found = sources(experiment, str)
+    statistics = {"towers_image": {"mean": np.full(3, 2.0)}}
+    found["towers.image"].variables["batch_stats"] = statistics
+    fresh = {**zeros(resolve(trained.workdir).variables), "batch_stats": {"towers_image": {"mean": np.zeros(3)}}}
+    ours = initialised(fresh, experiment, found, str)
+    assert ours["params"]["towers_image"]["stem"]["kernel"].any()
+    np.testing.assert_array_equal(ours["batch_stats"]["towers_image"]["mean"], np.full(3, 2.0))
+    assert not fresh["batch_stats"]["towers_image"]["mean"].any()
+
+
+def test_what_cannot_be_started_from_is_named(trained: Trained, tmp_path):
     experiment = build(tiny_config(trained.table, f"init.towers.image={tmp_path}"))
-    with pytest.raises(UserError, match=r"is not a workdir of a run"):
-        initialised({}, experiment, print)
+    with pytest.raises(UserError, match=r"holds no model"):
+        sources(experiment, str)
+    bundles.save(clip(), tmp_path / "pair")
+    experiment = build(tiny_config(trained.table, f"init.towers.audio={tmp_path / 'pair'}"))
+    with pytest.raises(UserError, match=r"pair has no towers.audio; it has towers.image, towers.text"):
+        sources(experiment, str)
+
+
+def test_the_tokenizer_comes_with_the_text_tower_if_it_is_the_same(trained: Trained):
+    experiment = build(tiny_config(trained.table, f"init.towers.text={trained.workdir}"))
+    said = []
+    found = tokenizers(experiment, sources(experiment, str), said.append)
+    assert found == load_tokenizers(trained.workdir / "tokenizers")
+    assert said == [f"init towers.text from {trained.workdir}: its tokenizer is taken too"]
+    other = "data.transforms.text.0.tokenizer.vocab_size=60"
+    experiment = build(tiny_config(trained.table, f"init.towers.text={trained.workdir}", other))
+    said.clear()
+    assert tokenizers(experiment, sources(experiment, str), said.append) == {}
+    assert "the tokenizer is another one, SentencePiece(vocab_size=60" in said[0]
+
+
+def test_a_run_starts_from_an_export_with_its_tokenizer(trained: Trained, tmp_path):
+    """On captions of its own, from which a tokenizer would have come out otherwise."""
+    export(trained.workdir, tmp_path / "out", towers=["image", "text"], say=str)
+    lines = (trained.workdir.parent, trained.table)
+    with open(lines[1], encoding="utf-8") as file:
+        text = file.read()
+    table = tmp_path / "shapes.csv"
+    folder = trained.table.removesuffix("shapes.csv")
+    rows = [line.split(",") for line in text.splitlines()]
+    moved = [rows[0]] + [[folder + row[0], row[1], f"one {row[2][::-1]}", *row[3:]] for row in rows[1:]]
+    table.write_text("\n".join(",".join(row) for row in moved))
+    overrides = [f"init.towers.{name}={tmp_path / 'out'}" for name in ("image", "text")]
+    smaller = ["steps=1", "optimizer.warmup_steps=0", "towers.image.width=32", "towers.text.width=32"]
+    smaller += [f"towers.{name}.embed_dim=16" for name in ("image", "text")] + ["towers.image.patch=4"]
+    train(tiny_config(str(table), *overrides, *smaller, name="pair"), tmp_path / "run")
+    assert load_tokenizers(tmp_path / "run" / "tokenizers") == load_tokenizers(trained.workdir / "tokenizers")

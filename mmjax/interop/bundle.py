@@ -6,6 +6,7 @@ extras.safetensors    of another project's model what has no place in ours, if t
 tokenizers/           each modality's
 """
 
+import functools
 import json
 import os
 import shutil
@@ -152,9 +153,9 @@ def check(bundle: Bundle) -> None:
     Raises:
         UserError: lists what is missing, what has another shape, and what has no place.
     """
-    expected: dict[str, Any] = flatten_dict(variables_of(build(bundle.config)), sep="/")
+    expected = _expected(serialization.dumps(bundle.config))
     found: dict[str, Any] = flatten_dict(bundle.variables, sep="/")
-    wanted = {path: leaf.shape for path, leaf in expected.items()}
+    wanted = dict(expected)
     given = {path: np.shape(leaf) for path, leaf in found.items()}
     problems = [
         f"{path} {shape} is missing{nearest(path, given)}" for path, shape in wanted.items() if path not in given
@@ -169,6 +170,13 @@ def check(bundle: Bundle) -> None:
         more = f"\n  and {len(problems) - LISTED} more" if len(problems) > LISTED else ""
         lines = "\n".join(f"  {problem}" for problem in problems[:LISTED])
         raise UserError(f"{bundle.source or 'the model'} doesn't hold the experiment's parameters:\n{lines}{more}")
+
+
+@functools.lru_cache(maxsize=8)
+def _expected(record: str) -> tuple[tuple[str, tuple[int, ...]], ...]:
+    """The shape of every variable by its path. Tracing a model takes seconds, and many are read more than once."""
+    flat: dict[str, Any] = flatten_dict(variables_of(build(serialization.loads(record))), sep="/")
+    return tuple((path, leaf.shape) for path, leaf in flat.items())
 
 
 def variables_of(experiment: Experiment) -> dict[str, Any]:

@@ -32,6 +32,7 @@ def export(
     step: int | None = None,
     ema: bool = True,
     towers: Sequence[str] | None = None,
+    exact: bool = True,
     say: Callable[[str], None] = print,
 ) -> None:
     """Writes the model at `source` (see `resolve`) to `out`.
@@ -39,6 +40,7 @@ def export(
     layout: "mmjax", or a key of `projects.PROJECTS`. In another project's, objectives that aren't contrastive stay
         behind where there are contrastive ones besides: a decoder that only trains has no place there.
     towers: only these, and the objectives that read no other; None: all.
+    exact: whether the preprocessing must be the same to the pixel; else it is the layout's nearest.
 
     Raises:
         UserError: there is no such model, the layout can't hold it, or something stands at `out` already; or what was
@@ -54,7 +56,7 @@ def export(
         bundles.save(replace(bundle, source=f"{bundle.source}{at}"), out)
         again = bundles.read(out)
     else:
-        PROJECTS[layout].write(bundle, out)
+        PROJECTS[layout].write(bundle, out, exact)
         again = PROJECTS[layout].read(out)
     if problems := differences(bundle, again):
         shutil.rmtree(out) if out.is_dir() else out.unlink()

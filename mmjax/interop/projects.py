@@ -14,19 +14,22 @@ class Project:
     module: of this folder, with `read(path) -> Bundle` and `write(bundle, path)`; imported when it is needed.
     owns: whether a file or folder is in the project's layout.
     title: how it is called.
+    inexact: whether `write` takes `exact=False`, for preprocessing that is only nearly ours.
     """
 
     module: str
     owns: Callable[[Path], bool]
     title: str
+    inexact: bool = False
 
     def read(self, path: Path) -> Bundle:
         """The model there."""
         return import_module(f"mmjax.interop.{self.module}").read(path)
 
-    def write(self, bundle: Bundle, path: Path) -> None:
+    def write(self, bundle: Bundle, path: Path, exact: bool = True) -> None:
         """Writes a model to where nothing is."""
-        import_module(f"mmjax.interop.{self.module}").write(bundle, path)
+        how = {} if exact or not self.inexact else {"exact": False}
+        import_module(f"mmjax.interop.{self.module}").write(bundle, path, **how)
 
 
 def _holds(name: str) -> Callable[[Path], bool]:
@@ -35,7 +38,7 @@ def _holds(name: str) -> Callable[[Path], bool]:
 
 # In this order: a folder of open_clip's on the hub may have a config.json besides, for another library.
 PROJECTS: dict[str, Project] = {
-    "open_clip": Project("openclip", _holds("open_clip_config.json"), "open_clip"),
+    "open_clip": Project("openclip", _holds("open_clip_config.json"), "open_clip", inexact=True),
     "hf": Project("hf", _holds("config.json"), "Hugging Face"),
     "bv": Project("bigvision", lambda path: path.suffix == ".npz" and path.is_file(), "big_vision"),
 }

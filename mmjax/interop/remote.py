@@ -22,10 +22,14 @@ TIMEOUT = 30  # seconds without an answer
 STORAGE = "https://storage.googleapis.com"
 
 CONFIGS = (".json", ".txt", ".model")  # beside the weights: configuration, tokenizer, preprocessing
-# The weights of a layout, the first that there is: never PyTorch's where safetensors are.
+# The weights of a layout, the first that there is: never PyTorch's where safetensors are. In a repository of
+# open_clip's, `model.safetensors` may be in Hugging Face's layout, and counts only where nothing else is.
 WEIGHTS: dict[str, tuple[str, ...]] = {
     "hf": ("model.safetensors", "model.safetensors.index.json", "pytorch_model.bin", "pytorch_model.bin.index.json"),
-    "open_clip": ("open_clip_model.safetensors", "open_clip_pytorch_model.bin"),
+    "open_clip": (
+        *("open_clip_model.safetensors", "open_clip_pytorch_model.safetensors", "open_clip_pytorch_model.bin"),
+        *("model.safetensors", "pytorch_model.bin"),
+    ),
 }
 MARKS = {"hf": "config.json", "open_clip": "open_clip_config.json"}
 

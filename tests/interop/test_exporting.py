@@ -1,0 +1,109 @@
+"""Export and import: what is written is read back and compared; what can't be written says so, and leaves nothing."""
+
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+
+from mmjax.__main__ import main
+from mmjax.errors import UserError
+from mmjax.interop import bundle as bundles
+from mmjax.interop import exporting, projects
+from mmjax.interop.exporting import export
+from mmjax.interop.projects import Project
+from mmjax.interop.resolve import resolve
+from mmjax.loading import load
+from tests.interop.small import clip, hf_folder
+from tests.tiny import draw
+from tests.trained import Trained
+
+
+def test_a_run_is_exported_and_gives_the_same_vectors(trained: Trained, tmp_path, capsys):
+    out = tmp_path / "out" / "tiny"
+    assert main(["export", str(trained.workdir), str(out), "--step", "8"]) == 0
+    said = capsys.readouterr().out
+    assert said.startswith(f"{out}: {trained.workdir}, ")
+    assert said.endswith("numbers, read back and the same to the bit\n")
+    theirs, ours = load(trained.workdir, step=8), load(out)
+    assert ours.experiment.towers.keys() == {"image", "text", "audio"}
+    picture = draw(1, 2, np.random.default_rng(0))
+    for given in ({"image": picture}, {"text": ["a red disc", "green"]}):
+        np.testing.assert_array_equal(ours.embed(**given), theirs.embed(**given))
+
+
+def test_the_towers_that_are_asked_for(trained: Trained, tmp_path):
+    export(trained.workdir, tmp_path / "pair", towers=["image", "text"], say=str)
+    bundle = resolve(tmp_path / "pair")
+    assert set(bundle.config.towers) == {"image", "text"}
+    assert set(bundle.config.objectives) == {"image_text", "masked_image"}
+    whole = load(trained.workdir)
+    vector = load(tmp_path / "pair").embed(text="a red disc")
+    np.testing.assert_array_equal(vector, whole.embed(text="a red disc"))
+    with pytest.raises(UserError, match=r"has no tower 'sound', it has image, text, audio"):
+        export(trained.workdir, tmp_path / "none", towers=["sound"], say=str)
+    assert not (tmp_path / "none").exists()
+
+
+def test_there_and_back_through_other_layouts(tmp_path):
+    own = bundles.save(clip(), tmp_path / "own")
+    assert main(["export", str(own), str(tmp_path / "hf"), "--to", "hf"]) == 0
+    assert main(["export", str(own), str(tmp_path / "oc"), "--to", "open_clip"]) == 2  # the preprocessing differs
+    assert not (tmp_path / "oc").exists()
+    assert main(["export", str(own), str(tmp_path / "oc"), "--to", "open_clip", "--inexact"]) == 0
+    for layout in ("hf", "oc"):
+        assert main(["import", str(tmp_path / layout), str(tmp_path / f"{layout}-again")]) == 0
+        again = bundles.read(tmp_path / f"{layout}-again")
+        jax.tree.map(np.testing.assert_array_equal, again.variables, clip().variables)
+
+
+def test_a_decoder_stays_behind(trained: Trained, tmp_path):
+    said = []
+    bundle = exporting.part(resolve(trained.workdir), ["image", "text"])
+    left = exporting.without_decoders(bundle, said.append)
+    assert said == ["objectives that have no place there stay behind: masked_image"]
+    assert set(left.config.objectives) == {"image_text"}
+    bundles.check(left)
+    assert exporting.without_decoders(left, said.append) is left
+
+
+class Careless(Project):
+    """A layout that loses a bit."""
+
+    def write(self, bundle, path, exact=True):
+        bundles.save(bundle, path)
+
+    def read(self, path):
+        bundle = bundles.read(path)
+        scale = bundle.variables["params"]["towers_image"]["norm_pre"]["scale"]
+        scale[0] = np.nextafter(scale[0], np.float32(9))
+        return bundle
+
+
+def test_what_is_not_read_back_to_the_bit_is_removed(tmp_path, monkeypatch):
+    own = bundles.save(clip(), tmp_path / "own")
+    monkeypatch.setitem(projects.PROJECTS, "hf", Careless("hf", lambda path: False, "Hugging Face"))
+    with pytest.raises(UserError, match=r"(?s)isn't what was written, so it was removed:\n.*norm_pre/scale has other"):
+        export(own, tmp_path / "out", "hf", say=str)
+    assert not (tmp_path / "out").exists()
+
+
+def test_nothing_is_written_over(tmp_path, capsys):
+    own = bundles.save(clip(), tmp_path / "own")
+    (tmp_path / "taken").mkdir()
+    (tmp_path / "taken" / "cat.png").touch()
+    for out in ("taken", "own"):
+        assert main(["export", str(own), str(tmp_path / out)]) == 2
+        assert "is there already" in capsys.readouterr().err
+    assert main(["export", str(own), str(tmp_path / "model"), "--to", "bv"]) == 2
+    assert "big_vision's layout is a file" in capsys.readouterr().err
+
+
+def test_a_model_of_the_hub_can_be_imported_from_its_folder(tmp_path):
+    folder = hf_folder(tmp_path / "hf")
+    assert main(["import", str(folder), str(tmp_path / "own")]) == 0
+    assert bundles.is_bundle(Path(tmp_path / "own"))
+    picture = draw(1, 2, np.random.default_rng(0))
+    np.testing.assert_array_equal(load(tmp_path / "own").embed(image=picture), load(folder).embed(image=picture))
+    with pytest.raises(UserError, match=r"has no tokenizer"):
+        load(folder).embed(text="a cat")
