@@ -125,6 +125,9 @@ def differences(ours: Bundle, theirs: Bundle) -> list[str]:
             found.append(f"{path} was {a.dtype}{list(a.shape)}, and is {b.dtype}{list(b.shape)}")
         elif a.tobytes() != b.tobytes():
             found.append(f"{path} has other numbers")
+    for name in ours.extras.keys() & theirs.extras.keys():
+        if ours.extras[name].tobytes() != theirs.extras[name].tobytes():
+            found.append(f"{name}, kept for its own project, has other numbers")
     for modality, tokenizer in ours.tokenizers.items():
         if modality in theirs.tokenizers and theirs.tokenizers[modality].vocab_size != tokenizer.vocab_size:
             found.append(f"the tokenizer of {modality} has another vocabulary")
