@@ -330,6 +330,9 @@ LEFT_OUT = {
     "mmjax.data.datasets.": "builders, which TFDS finds by name",
     "mmjax.data.sources:File": "made by Folder",
     "mmjax.evaluators.embedded:Embedded": "what evaluators are given",
+    "mmjax.evaluators.classification:Labels": "what evaluators work with",
+    "mmjax.evaluators.fitting:Part": "what evaluators work with",
+    "mmjax.evaluators.linear:Linear": "what a probe learns",
     "mmjax.keeping:Keeping": "made of an experiment's fields, not one of them",
 }
 
