@@ -168,7 +168,9 @@ def test_who_may_import_what_from_outside(file):
         assert not roots & {"jax", "jaxlib", "flax", "optax", "fiddle", "orbax"}
     if name_of(file) != "mmjax.checkpoint":
         assert "orbax" not in roots
-    assert not roots & {"tensorflow", "torch"}
+    assert "tensorflow" not in roots
+    if name_of(file) != "mmjax.interop.tensors":  # which reads PyTorch's own files, in a function, by weights_only
+        assert "torch" not in roots
 
 
 @pytest.mark.parametrize("file", FILES, ids=name_of)

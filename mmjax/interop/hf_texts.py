@@ -108,8 +108,12 @@ def write(
                 f"spaced='') and ends them; this one's are cleaned by {cleaning}, with bos={cut.bos}, eos={cut.eos}"
             )
         (folder / "spiece.model").write_bytes(tokenizer.model)
-        options = {"tokenizer_class": "SiglipTokenizer", "pad_token": tokenizer.piece(pad), "do_lower_case": True}
-        options |= {f"{kind}_token": tokenizer.piece(id) for kind, id in (("eos", tokenizer.eos),) if id is not None}
+        names = {
+            f"{kind}_token": tokenizer.piece(id)
+            for kind, id in (("pad", pad), ("eos", tokenizer.eos))
+            if id is not None
+        }
+        options = {"tokenizer_class": "SiglipTokenizer", "do_lower_case": True, **names}
     else:
         if cleaning:
             raise UserError(

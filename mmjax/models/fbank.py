@@ -106,11 +106,11 @@ class KaldiFbank:
         if not 0 <= self.fmin < top <= self.rate / 2:
             raise ValueError(f"fmin={self.fmin}, fmax={top} must be ordered within 0 and rate / 2 = {self.rate / 2}")
         bins = mel(np.arange(self.fft // 2 + 1) * (self.rate / self.fft))[:, None]
-        corners = np.linspace(mel(np.float64(self.fmin)), mel(np.float64(top)), self.mels + 2)
+        corners = np.linspace(mel(self.fmin), mel(top), self.mels + 2)
         low, centre, high = corners[:-2], corners[1:-1], corners[2:]
         return np.maximum(0, np.minimum((bins - low) / (centre - low), (high - bins) / (high - centre)))
 
 
-def mel(hertz: np.ndarray) -> np.ndarray:
+def mel(hertz: np.ndarray | float) -> np.ndarray:
     """Hz to Kaldi's mel, HTK's by the natural logarithm."""
     return 1127 * np.log(1 + np.asarray(hertz, np.float64) / 700)

@@ -4,8 +4,9 @@ import flax.linen as nn
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, Key
 
+from mmjax.models.dropout import BEFORE_BLOCKS, drop, dropout_keys
 from mmjax.models.heads import PoolingName
-from mmjax.models.layers import BEFORE_BLOCKS, HIDDEN, constrain, drop, dropout_keys, layer_norm, parameter
+from mmjax.models.layers import HIDDEN, constrain, layer_norm, parameter
 from mmjax.models.tower import Tower, take_kept
 
 

@@ -7,9 +7,9 @@ import flax.linen as nn
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, Key
 
+from mmjax.models.dropout import BEFORE_BLOCKS, drop, dropout_keys
 from mmjax.models.heads import POOLINGS, AttentionPool, PoolingName, check_pooling
 from mmjax.models.layers import (
-    BEFORE_BLOCKS,
     HIDDEN,
     ActivationName,
     AttentionName,
@@ -20,8 +20,6 @@ from mmjax.models.layers import (
     Transformer,
     constrain,
     dense,
-    drop,
-    dropout_keys,
     layer_norm,
     parameter,
     unknown,

@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import jax
 import numpy as np
@@ -39,6 +40,12 @@ def close(ours, theirs, scale=None):
 def family(folder):
     """What a folder is read as."""
     return hf.family_of(json.loads((folder / "config.json").read_text()), str(folder))
+
+
+def tower_of(bundle, modality):
+    """A tower with its parameters."""
+    params = bundle.variables["params"][f"towers_{modality}"]
+    return build(bundle.config.towers[modality]).bind({"params": params})
 
 
 def embed(bundle, modality, x, mask=None):
@@ -106,7 +113,7 @@ def same_gradients(bundle, ours, model, folder):
     }
     rules = kind.rules(hf.built(hf.Parts(bundle.config.towers, bundle.config.objectives)))
     theirs = mapping.take(rules, kind.renamed(theirs), "theirs", lambda name: True)
-    theirs = flatten_dict(theirs["params"], sep="/")
+    theirs: dict[str, Any] = flatten_dict(theirs["params"], sep="/")
     assert theirs.keys() == ours.keys()
     largest = max(np.abs(gradient).max() for gradient in theirs.values())
     for path, gradient in theirs.items():  # a key's bias has a true gradient of 0
@@ -127,7 +134,8 @@ def fits_by_shape(model_class, config):
     described["text_config"] = described.get("text_config", {}) | {"eos_token_id": 2}
     chains, _ = hf.hf_inputs.read(Path("nowhere"), kind, described, parts)
     made = bundles.variables_of(build(bundles.stand_in(*parts, chains)))
-    wanted = {path: leaf.shape for path, leaf in flatten_dict(made, sep="/").items()}
+    leaves: dict[str, Any] = flatten_dict(made, sep="/")
+    wanted = {path: leaf.shape for path, leaf in leaves.items()}
     found, used = {}, set()
     for rule in kind.rules(hf.built(parts)):
         sets = [[name.replace("{layer}", str(i)) for name in rule.theirs] for i in range(max(1, rule.layers))]

@@ -3,6 +3,7 @@
 import jax
 import numpy as np
 import pytest
+from flax.traverse_util import flatten_dict
 
 torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")
@@ -91,7 +92,7 @@ def test_states_and_gradients_from_the_same_features(ast):
     theirs = (model(torch.tensor(np.asarray(features))).pooler_output ** 2).sum()
     twins.close(value, theirs)
     theirs.backward()
-    flat = twins.flatten_dict({"towers_audio": gradients}, sep="/")
+    flat = flatten_dict({"towers_audio": gradients}, sep="/")
     twins.same_gradients(bundle, flat, model, folder)
 
 

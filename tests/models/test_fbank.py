@@ -50,7 +50,7 @@ def test_frames_lie_within_the_sound():
     assert [front.frames(n) for n in (0, 399, 400, 559, 560)] == [0, 0, 1, 1, 2]
     assert front.frames(front.samples(7)) == 7 == front.frames(front.samples(8) - 1)
     for real in (0, 399, 400, 560, 600):
-        mask = np.arange(600)[None] < real
+        mask = jnp.arange(600)[None] < real
         assert front.frame_mask(mask).sum() == front.frames(real)
     beyond = front(jnp.zeros((1, 600), jnp.int16), frames=4)
     np.testing.assert_allclose(beyond, np.log(2.0**-23), rtol=1e-6)

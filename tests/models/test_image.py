@@ -183,7 +183,7 @@ def test_errors_say_what_would_do(fields, side, message):
 
 def test_pixels_that_fill_no_patch_are_left_out_where_that_is_asked_for():
     fields = {"patch": 4, "width": 8, "depth": 1, "heads": 2, "pooling": "mean"}
-    x = np.random.default_rng(0).integers(0, 256, (2, 11, 10, 3), dtype=np.uint8)
+    x = jnp.asarray(np.random.default_rng(0).integers(0, 256, (2, 11, 10, 3)), jnp.uint8)
     wide, narrow = ViT(size=(11, 10), drop_rest=True, **fields), ViT(size=8, **fields)
     assert wide.grid(x) == wide.capacity() == (2, 2)
     variables = narrow.init(jax.random.key(0), x[:, :8, :8])

@@ -1,0 +1,215 @@
+"""Pictures and texts on their way into a Hugging Face model: what a folder says of them is read, and written again."""
+
+import json
+from typing import Any
+
+import fiddle as fdl
+import numpy as np
+import pytest
+from flax.traverse_util import flatten_dict
+from PIL import Image
+
+torch = pytest.importorskip("torch")
+transformers = pytest.importorskip("transformers")
+
+from mmjax.data.captions import Lowercase  # noqa: E402
+from mmjax.data.tokenizers import PieceTokenizer, SentencePiece  # noqa: E402
+from mmjax.errors import UserError  # noqa: E402
+from mmjax.experiment import build  # noqa: E402
+from mmjax.interop import hf  # noqa: E402
+from mmjax.interop.bundle import Bundle  # noqa: E402
+from tests.data import vocabularies  # noqa: E402
+from tests.interop import hf_twins as twins  # noqa: E402
+
+SIZES = {"hidden_size": 24, "intermediate_size": 40, "num_hidden_layers": 1, "num_attention_heads": 3}
+IMAGE = SIZES | {"image_size": 8, "patch_size": 4}
+TEXTS = ["a photo of a cat", "the Cat!", "naive café, a 日"]
+LENGTH = 24
+TOWER = '{"model_type": "clip_vision_model"}'
+
+
+def chained(bundle, modality, value) -> Any:
+    """What the model's own chain makes of a value."""
+    for transform in bundle.config.data.transforms[modality]:
+        step = build(transform)
+        if hasattr(step, "tokenizer"):
+            step = type(step)(**{**vars(step), "tokenizer": bundle.tokenizers[modality]})
+        value = step(value, None)
+    return value
+
+
+def folder_of(model, folder):
+    model.save_pretrained(folder)
+    return folder
+
+
+def clip(vocab, **changes):
+    text = SIZES | {"vocab_size": vocab, "max_position_embeddings": LENGTH} | changes
+    return transformers.CLIPConfig(text_config=text, vision_config=IMAGE, projection_dim=10)
+
+
+@pytest.mark.parametrize("end", ["its id", "2"])
+def test_clip_from_pictures_and_strings(end, tmp_path):
+    (tmp_path / "theirs").mkdir()
+    vocabularies.write_clip(tmp_path / "theirs")
+    pieces = json.loads((tmp_path / "theirs" / "vocab.json").read_text())
+    ids = {"bos_token_id": pieces["<|startoftext|>"], "eos_token_id": pieces["<|endoftext|>"]}
+    assert ids["eos_token_id"] == len(pieces) - 1
+    model = twins.random_model(transformers.CLIPModel, clip(len(pieces), **ids))
+    model.save_pretrained(tmp_path / "theirs")
+    if end == "2":
+        twins.edited(tmp_path / "theirs", {"text_config.eos_token_id": 2})
+    said = {"image_processor_type": "CLIPImageProcessor", "size": {"shortest_edge": 8}, "crop_size": 8}
+    said |= {"image_mean": [0.1, 0.2, 0.3], "image_std": [0.4, 0.5, 0.6]}
+    (tmp_path / "theirs" / "preprocessor_config.json").write_text(json.dumps(said))
+    bundle = hf.read(tmp_path / "theirs")
+    assert bundle.config.towers["image"].std == (0.4, 0.5, 0.6)
+
+    hf.write(bundle, tmp_path / "ours")
+    tokenizer = transformers.AutoTokenizer.from_pretrained(tmp_path / "ours")
+    given = tokenizer(TEXTS, padding="max_length", truncation=True, return_tensors="pt")
+    assert given.keys() == {"input_ids", "attention_mask"}
+    rows = [chained(bundle, "text", text) for text in TEXTS]
+    for row, theirs, mask in zip(rows, given["input_ids"].numpy(), given["attention_mask"].numpy(), strict=True):
+        np.testing.assert_array_equal(row.values[row.mask], theirs[mask == 1])
+    model = transformers.CLIPModel.from_pretrained(tmp_path / "ours").eval()
+    assert model.config.text_config.eos_token_id == ids["eos_token_id"]
+    texts, masks = (np.stack(part) for part in zip(*rows, strict=True))
+    twins.close(twins.embed(bundle, "text", texts, masks), model.get_text_features(**given).pooler_output)
+
+    picture = Image.fromarray(np.random.default_rng(0).integers(0, 256, (17, 12, 3), dtype=np.uint8))
+    processor = transformers.AutoImageProcessor.from_pretrained(tmp_path / "ours", use_fast=False, backend="pil")
+    values = processor(picture, return_tensors="pt")["pixel_values"]
+    ours = twins.embed(bundle, "image", chained(bundle, "image", picture)[None])
+    twins.close(ours, model.get_image_features(values).pooler_output)
+
+    again = hf.read(tmp_path / "ours")
+    assert again.tokenizers == bundle.tokenizers
+    assert build(again.config).data.transforms == build(bundle.config).data.transforms
+
+
+def test_the_end_of_a_text_must_be_where_the_model_looks_for_it(tmp_path):
+    (tmp_path / "it").mkdir()
+    vocabularies.write_clip(tmp_path / "it")
+    vocab = len(json.loads((tmp_path / "it" / "vocab.json").read_text()))
+    model = twins.random_model(transformers.CLIPModel, clip(vocab, eos_token_id=5, bos_token_id=0, pad_token_id=1))
+    model.save_pretrained(tmp_path / "it")
+    with pytest.raises(UserError, match=rf"eos_token_id=5 .* but its tokenizer ends texts by {vocab - 1}"):
+        hf.read(tmp_path / "it")
+    for name in ("vocab.json", "merges.txt"):
+        (tmp_path / "it" / name).unlink()
+    with pytest.raises(UserError, match=r"eos_token_id=5 .* but it has no tokenizer that says so"):
+        hf.read(tmp_path / "it")
+    twins.edited(tmp_path / "it", {"text_config.eos_token_id": 2})
+    bundle = hf.read(tmp_path / "it")
+    own = PieceTokenizer(SentencePiece(64).train(TEXTS))  # ends texts by 2, and has higher ids
+    with pytest.raises(UserError, match="can't be told that texts end by the id 2"):
+        hf.write(Bundle(bundle.config, bundle.variables, {"text": own}), tmp_path / "own")
+
+
+def test_bert_from_strings_and_pairs(tmp_path):
+    (tmp_path / "theirs").mkdir()
+    vocabularies.write_bert(tmp_path / "theirs")
+    vocab = len((tmp_path / "theirs" / "vocab.txt").read_text().splitlines())
+    config = transformers.BertConfig(**SIZES, vocab_size=vocab, max_position_embeddings=LENGTH)
+    twins.random_model(transformers.BertForMaskedLM, config).save_pretrained(tmp_path / "theirs")
+    bundle = hf.read(tmp_path / "theirs")
+    tower, objective = bundle.config.towers["text"], bundle.config.objectives["masked"]
+    assert (tower.separator, objective.mask_id, objective.first_id) == (3, 4, 5)  # of this vocabulary
+    hf.write(bundle, tmp_path / "ours")
+    tokenizer = transformers.AutoTokenizer.from_pretrained(tmp_path / "ours")
+    given = tokenizer(TEXTS, padding="max_length", truncation=True, max_length=LENGTH, return_tensors="pt")
+    rows = [chained(bundle, "text", text) for text in TEXTS]
+    np.testing.assert_array_equal(given["input_ids"], np.stack([row.values for row in rows]))
+    np.testing.assert_array_equal(given["attention_mask"], np.stack([row.mask for row in rows]))
+    pair = tokenizer("the cat", "a photo", return_tensors="np")
+    np.testing.assert_array_equal(pair["token_type_ids"], twins.tower_of(bundle, "text").segments(pair["input_ids"]))
+    assert pair["token_type_ids"].any()
+    assert tokenizer.mask_token_id == 4
+    bundle.config.towers["text"].separator = 7
+    with pytest.raises(UserError, match=r"towers.text.separator=7 .* ends segments by 3"):
+        hf.write(bundle, tmp_path / "other")
+
+
+def test_siglip_from_strings(tmp_path):
+    (tmp_path / "theirs").mkdir()
+    vocabularies.write_siglip(tmp_path / "theirs")
+    vocab = PieceTokenizer((tmp_path / "theirs" / "spiece.model").read_bytes()).vocab_size
+    config = transformers.SiglipTextConfig(**SIZES, vocab_size=vocab, max_position_embeddings=LENGTH)
+    twins.random_model(transformers.SiglipTextModel, config).save_pretrained(tmp_path / "theirs")
+    bundle = hf.read(tmp_path / "theirs")
+    hf.write(bundle, tmp_path / "ours")
+    pytest.importorskip("sentencepiece")
+    tokenizer = transformers.SiglipTokenizer.from_pretrained(tmp_path / "ours")
+    given = tokenizer(TEXTS, padding="max_length", truncation=True, return_tensors="pt")
+    assert list(given) == ["input_ids"]  # padding is text
+    rows = np.stack([chained(bundle, "text", text).values for text in TEXTS])
+    np.testing.assert_array_equal(rows, given["input_ids"])
+    model = transformers.SiglipTextModel.from_pretrained(tmp_path / "ours").eval()
+    twins.close(twins.embed(bundle, "text", rows), model(**given).pooler_output)
+    bundle.config.data.transforms["text"] = (fdl.Config(Lowercase), *bundle.config.data.transforms["text"][-1:])
+    with pytest.raises(UserError, match=r"SiglipTokenizer, which cleans texts by Canonicalize.*Lowercase"):
+        hf.write(bundle, tmp_path / "other")
+
+
+def test_what_a_folder_does_not_say_is_as_published(tmp_path):
+    for config, model, mean in (
+        (transformers.CLIPVisionConfig(**IMAGE), transformers.CLIPVisionModel, 0.48145466),
+        (transformers.SiglipVisionConfig(**IMAGE), transformers.SiglipVisionModel, 0.5),
+    ):
+        folder = folder_of(twins.random_model(model, config), tmp_path / model.__name__)
+        bundle = hf.read(folder)
+        assert bundle.config.towers["image"].mean[0] == mean
+        hf.write(bundle, tmp_path / f"{model.__name__} again")
+        assert build(hf.read(tmp_path / f"{model.__name__} again").config) == build(bundle.config)
+
+
+def test_shards_are_one_model(tmp_path):
+    model = twins.random_model(transformers.CLIPVisionModel, transformers.CLIPVisionConfig(**IMAGE))
+    model.save_pretrained(tmp_path / "one")
+    model.save_pretrained(tmp_path / "many", max_shard_size="8KB")
+    assert len(list((tmp_path / "many").glob("*.safetensors"))) > 1
+    one, many = (flatten_dict(hf.read(tmp_path / name).variables, sep="/") for name in ("one", "many"))
+    for path, array in one.items():
+        np.testing.assert_array_equal(many[path], array)
+    shard = sorted((tmp_path / "many").glob("*.safetensors"))[0]
+    shard.unlink()
+    with pytest.raises(UserError, match=f"names the shard '{shard.name}', which isn't in the folder"):
+        hf.read(tmp_path / "many")
+
+
+def test_halves_become_float32(tmp_path):
+    model = twins.random_model(transformers.CLIPVisionModel, transformers.CLIPVisionConfig(**IMAGE)).to(torch.bfloat16)
+    model.save_pretrained(tmp_path / "it")
+    variables: dict[str, Any] = flatten_dict(hf.read(tmp_path / "it").variables, sep="/")
+    assert {array.dtype.name for array in variables.values()} == {"float32"}
+    kernel = variables["params/towers_image/stem/kernel"]
+    weight = dict(model.named_parameters())["embeddings.patch_embedding.weight"].float().detach().numpy()
+    np.testing.assert_array_equal(kernel, weight.transpose(2, 3, 1, 0).reshape(-1, 24))
+
+
+@pytest.mark.parametrize(
+    ("files", "message"),
+    [
+        ({}, "is no folder of a Hugging Face model: it has no config.json"),
+        ({"config.json": "{"}, "config.json is no JSON"),
+        ({"config.json": "[]"}, r"config.json holds no object but \[\]"),
+        (
+            {"config.json": '{"model_type": "clip_vision_model"}'},
+            "holds no parameters: it has neither model.safetensors",
+        ),
+        (
+            {"config.json": TOWER, "pytorch_model.bin": "cos\nsystem\n(S'true'\ntR."},
+            "pytorch_model.bin can't be read as tensors alone",
+        ),
+        (
+            {"config.json": '{"model_type": "clip_vision_model"}', "model.safetensors": "?"},
+            "model.safetensors can't be",
+        ),
+    ],
+)
+def test_folders_that_cannot_be_read(files, message, tmp_path):
+    for name, text in files.items():
+        (tmp_path / name).write_text(text)
+    with pytest.raises(UserError, match=message):
+        hf.read(tmp_path)
