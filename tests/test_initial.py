@@ -1,3 +1,5 @@
+from pathlib import Path
+
 import jax
 import numpy as np
 import pytest
@@ -68,14 +70,11 @@ def test_the_tokenizer_comes_with_the_text_tower_if_it_is_the_same(trained: Trai
 def test_a_run_starts_from_an_export_with_its_tokenizer(trained: Trained, tmp_path):
     """On captions of its own, from which a tokenizer would have come out otherwise."""
     export(trained.workdir, tmp_path / "out", towers=["image", "text"], say=str)
-    lines = (trained.workdir.parent, trained.table)
-    with open(lines[1], encoding="utf-8") as file:
-        text = file.read()
+    folder = Path(trained.table).parent
+    rows = [line.split(",") for line in Path(trained.table).read_text().splitlines()]
+    moved = [[str(folder / row[0]), "", f"one {row[2][::-1]}", *row[3:]] for row in rows[1:]]
     table = tmp_path / "shapes.csv"
-    folder = trained.table.removesuffix("shapes.csv")
-    rows = [line.split(",") for line in text.splitlines()]
-    moved = [rows[0]] + [[folder + row[0], row[1], f"one {row[2][::-1]}", *row[3:]] for row in rows[1:]]
-    table.write_text("\n".join(",".join(row) for row in moved))
+    table.write_text("\n".join(",".join(row) for row in [rows[0], *moved]))
     overrides = [f"init.towers.{name}={tmp_path / 'out'}" for name in ("image", "text")]
     smaller = ["steps=1", "optimizer.warmup_steps=0", "towers.image.width=32", "towers.text.width=32"]
     smaller += [f"towers.{name}.embed_dim=16" for name in ("image", "text")] + ["towers.image.patch=4"]

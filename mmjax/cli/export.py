@@ -26,6 +26,7 @@ def add(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--to", choices=LAYOUTS, default="mmjax", help="whose layout (default: mmjax)")
     parser.add_argument("--towers", metavar="NAME", nargs="+", help="only these, with the objectives of theirs alone")
     parser.add_argument("--step", type=int, help="which checkpoint of a workdir (default: the latest)")
+    parser.add_argument("--without", choices=("tokenizer",), help="leave out what the layout can't hold")
     parser.add_argument("--inexact", action="store_true", help="let preprocessing be nearly the same, where it must")
     parser.add_argument("--no-ema", action="store_true", help="the parameters themselves, not their moving average")
 
@@ -43,4 +44,5 @@ def run(arguments: argparse.Namespace) -> None:
         ema=not arguments.no_ema,
         towers=arguments.towers,
         exact=not arguments.inexact,
+        tokenizers=arguments.without != "tokenizer",
     )

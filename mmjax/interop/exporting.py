@@ -33,6 +33,7 @@ def export(
     ema: bool = True,
     towers: Sequence[str] | None = None,
     exact: bool = True,
+    tokenizers: bool = True,
     say: Callable[[str], None] = print,
 ) -> None:
     """Writes the model at `source` (see `resolve`) to `out`.
@@ -41,6 +42,7 @@ def export(
         behind where there are contrastive ones besides: a decoder that only trains has no place there.
     towers: only these, and the objectives that read no other; None: all.
     exact: whether the preprocessing must be the same to the pixel; else it is the layout's nearest.
+    tokenizers: whether they are written: one that the layout can't hold may be left out.
 
     Raises:
         UserError: there is no such model, the layout can't hold it, or something stands at `out` already; or what was
@@ -49,6 +51,8 @@ def export(
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise UserError(f"{out} is there already: give another {'folder' if out.is_dir() else 'file'}")
     bundle = part(resolve(source, step=step, ema=ema, say=say), towers)
+    if not tokenizers:
+        bundle = replace(bundle, tokenizers={})
     if layout != "mmjax":
         bundle = without_decoders(bundle, say)
     if layout == "mmjax":

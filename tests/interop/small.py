@@ -15,7 +15,7 @@ CLIP = {
     "architectures": ["CLIPModel"],
     "projection_dim": 6,
     "text_config": {
-        "vocab_size": 40,
+        "vocab_size": 49_408,  # OpenAI's, which open_clip's folders without a tokenizer are read with
         "hidden_size": 8,
         "intermediate_size": 16,
         "num_hidden_layers": 1,
