@@ -63,7 +63,9 @@ def from_hugging_face(folder: Path, length: int | None = None) -> TextPreprocess
         if not cleaning:
             raise UserError(f"{folder}: do_lower_case=False removes punctuation only, which no transform here does")
         tokenizer = _pieces(folder)
-        return _made(cleaning, tokenizer, length, pad=_id(tokenizer, name_of(options.get("pad_token")) or "</s>"))
+        return _made(
+            cleaning, tokenizer, length, bos=False, pad=_id(tokenizer, name_of(options.get("pad_token")) or "</s>")
+        )
     has_json = any((folder / name).is_file() for name in ("tokenizer.json", "vocab.json", "vocab.txt"))
     if has_json:
         return _made((), SubwordTokenizer(tokenizer_json(folder)), length)

@@ -9,12 +9,13 @@ from typing import Any
 
 import fiddle as fdl
 
+from mmjax.configs import target
 from mmjax.data import preprocessors, text_preprocessors
 from mmjax.data.captions import PickCaption, Tokenize
 from mmjax.data.preprocessors import Preprocessing
 from mmjax.data.subwords import Subwords, SubwordTokenizer
-from mmjax.data.tokenizer_json import options_of, tokenizer_json
-from mmjax.data.tokenizers import PieceTokenizer
+from mmjax.data.tokenizer_json import name_of, options_of, tokenizer_json
+from mmjax.data.tokenizers import PieceTokenizer, SentencePiece
 from mmjax.data.tokens import Tokenizer
 from mmjax.data.transforms import Transform
 from mmjax.errors import UserError
@@ -23,7 +24,10 @@ from mmjax.interop.bundle import Bundle
 
 MERGES = "bpe_simple_vocab_16e6.txt.gz"  # of OpenAI's tokenizer; open_clip's package holds it
 VOCABULARIES = ("tokenizer.json", "vocab.json", "vocab.txt", "spiece.model", "tokenizer.model")
-GENERAL = "PreTrainedTokenizer"  # transformers' class of a tokenizer.json of any kind, and the fast one's name within
+PIECES = "spiece.model"
+# Of transformers' classes those with ways of their own, and the one of open_clip's first SigLIPs.
+KNOWN = ("CLIPTokenizer", "BertTokenizer", "SiglipTokenizer", "Siglip2Tokenizer", "GemmaTokenizer")
+T5 = "T5Tokenizer"
 CLIP_IDS = (49_408, 49_406, 49_407)  # size, begin and end of OpenAI's vocabulary
 
 
@@ -89,10 +93,17 @@ def _tokenizer(folder: Path, named: bool, tower: Any) -> tuple[tuple[Transform, 
 
 def _of_folder(folder: Path, length: int) -> tuple[tuple[Transform, ...], Tokenizer]:
     """By the class that it names; a `tokenizer.json` says it all itself, and so any class will do."""
-    if GENERAL in str(options_of(folder).get("tokenizer_class")) and (folder / "tokenizer.json").is_file():
+    options = options_of(folder)
+    kind, pad = str(options.get("tokenizer_class") or "").removesuffix("Fast"), name_of(options.get("pad_token"))
+    if kind and kind not in KNOWN and (folder / "tokenizer.json").is_file():
         tokenizer = SubwordTokenizer(tokenizer_json(folder / "tokenizer.json"))
-        transforms, _ = text_preprocessors.from_open_clip(tokenizer, length)
-        return transforms[-1:], tokenizer
+        ends = tokenizer.bos is not None, tokenizer.eos is not None
+        fill = _pieces(tokenizer).get(pad or "", tokenizer.pad)
+        return (Tokenize(Subwords(tokenizer.vocab_size), length, *ends, pad=fill, empty="keep"),), tokenizer
+    if kind == T5 and (folder / PIECES).is_file():  # ends texts by </s>
+        pieces = PieceTokenizer((folder / PIECES).read_bytes())
+        fill = pieces.id_of(pad or "<pad>")
+        return (Tokenize(SentencePiece(pieces.vocab_size, path=""), length, pad=fill, empty="keep"),), pieces
     return text_preprocessors.from_hugging_face(folder, length)
 
 
@@ -161,16 +172,29 @@ def write_tokenizer(bundle: Bundle, folder: Path) -> dict[str, Any]:
     tokenizer = bundle.tokenizers.get("text")
     if tokenizer is None:
         return {}
+    cut = next(build(t) for t in bundle.config.data.transforms["text"] if target(t) is Tokenize)
     if isinstance(tokenizer, PieceTokenizer):
-        raise UserError(
-            "open_clip opens OpenAI's tokenizer, or a tokenizer.json, and this model's is SentencePiece's: leave it "
-            "out (--without tokenizer)"
-        )
+        _write_pieces(tokenizer, cut, folder)
+        return {"hf_tokenizer_name": folder.name, "tokenizer_kwargs": {"clean": _cleaning(bundle)}}
     _write(tokenizer, folder)
     cleaning = _cleaning(bundle)
     if is_clip(tokenizer):
         return {} if cleaning == "lower" else {"tokenizer_kwargs": {"clean": cleaning}}
     return {"hf_tokenizer_name": folder.name, "tokenizer_kwargs": {"clean": cleaning}}
+
+
+def _write_pieces(tokenizer: PieceTokenizer, cut: Tokenize, folder: Path) -> None:
+    """As `spiece.model`, which transformers reads as SiglipTokenizer: texts end by </s>, and it fills up too."""
+    end = tokenizer.id_of("</s>")
+    if end is None or tokenizer.eos != end or cut.bos or not cut.eos or cut.pad != end:
+        raise UserError(
+            "open_clip reads a SentencePiece model as SigLIP's, whose texts end by </s> and are filled up with it "
+            f"({end}); this one's are cut by {cut}"
+        )
+    (folder / PIECES).write_bytes(tokenizer.model)
+    options = {"tokenizer_class": "SiglipTokenizer", "pad_token": "</s>", "eos_token": "</s>", "do_lower_case": True}
+    text = json.dumps({**options, "model_max_length": cut.length}, indent=2)
+    (folder / "tokenizer_config.json").write_text(text + "\n", encoding="utf-8")
 
 
 def _write(tokenizer: Tokenizer, folder: Path) -> None:
@@ -187,7 +211,7 @@ def _pieces(tokenizer: Tokenizer) -> dict[str, int]:
     settings = json.loads(tokenizer.model)
     pieces = settings["model"]["vocab"]
     added = {piece["content"]: piece["id"] for piece in settings.get("added_tokens", ())}
-    return (dict(pieces) if isinstance(pieces, dict) else {}) | added
+    return (dict(pieces) if isinstance(pieces, dict) else {piece: i for i, (piece, _) in enumerate(pieces)}) | added
 
 
 def _cleaning(bundle: Bundle) -> str:

@@ -17,6 +17,7 @@ allow_any_torchvision()
 open_clip = pytest.importorskip("open_clip")
 timm = pytest.importorskip("timm")
 
+from mmjax.data.tokenizers import SentencePiece  # noqa: E402
 from mmjax.errors import UserError  # noqa: E402
 from mmjax.experiment import build  # noqa: E402
 from mmjax.interop import bundle as bundles  # noqa: E402
@@ -290,3 +291,26 @@ def test_a_tokenizer_that_ends_texts_elsewhere_is_refused(tmp_path, reader):
     config["text_cfg"] |= {"pool_type": "eos", "eos_id": 49_407}
     (folder / "open_clip_config.json").write_text(json.dumps({"model_cfg": config}))
     assert openclip.read(folder).tokenizers["text"] == reader.tokenizers["text"]
+
+
+@pytest.mark.parametrize("kind", ["T5Tokenizer", "SiglipTokenizer"])
+def test_pieces_as_in_open_clips_siglip(kind, tmp_path):
+    pytest.importorskip("ftfy")
+    config = config_of("siglip")
+    config["text_cfg"] |= {"hf_tokenizer_name": "timm/ViT-B-16-SigLIP", "tokenizer_kwargs": {"clean": "canonicalize"}}
+    folder = twins.save(twins.random_model(config), config, tmp_path / "a")
+    captions = ["a red disc", "a blue bar", "the green cross", "photo of a cat"]
+    (folder / "spiece.model").write_bytes(SentencePiece(60).train(captions))
+    options = {"tokenizer_class": kind, "pad_token": "</s>", "eos_token": "</s>", "model_max_length": 7}
+    (folder / "tokenizer_config.json").write_text(json.dumps(options))
+    bundle = openclip.read(folder)
+    strings = ["A red_Disc.", "", "a photo of the green cross and of a cat"]
+    got = [ids for ids, _ in encoded(bundle, "text", strings)]
+    assert (got[0][-1], got[2][-1]) == (2, 2)  # </s> fills up, and ends what is cut
+    if kind == "T5Tokenizer":
+        assert bundle.tokenizers["text"].pad == 0  # which isn't what fills up
+        written = openclip.write(bundle, tmp_path / "out")
+        want = open_clip.get_tokenizer(f"local-dir:{written}")(strings).numpy()
+        np.testing.assert_array_equal(got, want)
+        again = openclip.read(written)
+        np.testing.assert_array_equal([ids for ids, _ in encoded(again, "text", strings)], want)
