@@ -26,6 +26,7 @@ setup(
     package_data={
         "mmjax.data.datasets": ["*.tsv", "*.txt"],
         "mmjax.evaluators": ["names/*.txt", "templates/*.txt"],
+        "mmjax.reporting": ["*.css", "*.js"],
     },
     entry_points={"console_scripts": ["mmjax=mmjax.__main__:main"]},
     install_requires=[

@@ -24,6 +24,7 @@ from mmjax.experiment import RECORD, Experiment, build
 from mmjax.mesh import ACTIVATION_RULES, Mesh, put, replicated
 from mmjax.objectives.pretrainer import Pretrainer
 from mmjax.progress import Results, tables
+from mmjax.report import collectors, write_report
 from mmjax.workdir import going_on, prepared
 
 Params = dict[str, Any]
@@ -169,6 +170,7 @@ def evaluate_workdir(
     on: str | None = None,
     data_dir: str | None = None,
     json_path: str | Path | None = None,
+    report: str | Path | None = None,
     console: Console | None = None,
 ) -> Results:
     """Judges a checkpoint (default: the latest; its moving average where it has one), by what the workdir holds alone.
@@ -178,13 +180,14 @@ def evaluate_workdir(
     evaluators that it comes with) or as a table of one's own files (with the experiment's); its pictures, captions and
     sounds go through the experiment's own transforms. data_dir: where its dataset is, or is to be built.
     Prints tables, and writes `{"step": 400, "test": {"retrieval/image->text/R@1": 0.41, ...}}` to `json_path`.
+    A page of HTML with all of it goes to `report`.
 
     Raises:
         UserError: no run in the workdir, or no such step, evaluator, split or benchmark.
     """
     workdir = Path(workdir)
     hosts.join()
-    record, latest = hosts.first(lambda: _found(workdir, json_path))
+    record, latest = hosts.first(lambda: _found(workdir, (json_path, report)))
     experiment: Experiment = build(serialization.loads(record))
     other = None if on is None else benchmark(on, experiment, data_dir)
     chosen = choose(experiment.evaluators if other is None else other.evaluators, evaluators, split)
@@ -199,8 +202,12 @@ def evaluate_workdir(
         prompts = Chains(experiment.data.transforms, data.chains.tokenizers)
         embedder = Embedder(experiment.pretrainer(), data, mesh, size, prompts)
         params = hosts.placed(restore_params(workdir, step, ema=True), replicated(mesh))
-        results = evaluate(embedder, params, chosen, step=step, workdir=workdir)
+        collected = collectors(chosen, data) if report is not None else []
+        results = evaluate(embedder, params, [*chosen, *collected], step=step, workdir=workdir)
     if hosts.leads():
+        if report is not None:
+            name = serialization.name_of(record)
+            write_report(report, collected, name=name, experiment=experiment, params=params, step=step, workdir=workdir)
         console = console or Console(highlight=False)
         for table in tables(results, step):
             console.print(table)
@@ -212,10 +219,11 @@ def evaluate_workdir(
     return results
 
 
-def _found(workdir: Path, json_path: str | Path | None) -> tuple[str, int]:
-    """The experiment's record and the latest step in a workdir, if it can be evaluated."""
-    if json_path is not None and not (folder := Path(json_path).absolute().parent).is_dir():
-        raise UserError(f"{json_path} can't be written: there is no folder {folder}")
+def _found(workdir: Path, written: Iterable[str | Path | None]) -> tuple[str, int]:
+    """The experiment's record and the latest step in a workdir, if it can be evaluated, and `written` be written."""
+    for path in written:
+        if path is not None and not (folder := Path(path).absolute().parent).is_dir():
+            raise UserError(f"{path} can't be written: there is no folder {folder}")
     if not (workdir / RECORD).exists():
         raise UserError(f"{workdir} is not a workdir of a run: it has no {RECORD}")
     if (latest := latest_step(workdir)) is None:

@@ -81,7 +81,9 @@ ARROWS = {
     | OBJECTIVES,
     "replay": {"experiment", "workdir"} | MIDDLE | GRAPH | OBJECTIVES,
     "benchmarks": {"experiment"} | MIDDLE | GRAPH | OBJECTIVES,
-    "evaluate": {"benchmarks", "experiment", "workdir"} | MIDDLE | GRAPH | OBJECTIVES,
+    "reporting": {"reporting", "data", "evaluators", "progress"} | BOTTOM,
+    "report": {"__init__", "experiment", "reporting"} | MIDDLE | GRAPH | OBJECTIVES,
+    "evaluate": {"benchmarks", "experiment", "report", "workdir"} | MIDDLE | GRAPH | OBJECTIVES,
     "train": {
         *("bad_examples", "evaluate", "experiment", "goodput", "initial", "interruption", "lock", "log", "replay"),
         *("trace", "workdir"),

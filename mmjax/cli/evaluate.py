@@ -17,6 +17,7 @@ def add(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--step", type=int, help="which checkpoint (default: the latest)")
     parser.add_argument("--evaluators", metavar="NAME", nargs="+", help="only these of the experiment's")
     parser.add_argument("--json", metavar="FILE", help="write the numbers to a file")
+    parser.add_argument("--report", metavar="FILE.html", help="write a page with numbers, curves and examples")
 
 
 def run(arguments: argparse.Namespace) -> None:
@@ -28,4 +29,5 @@ def run(arguments: argparse.Namespace) -> None:
         step=arguments.step,
         evaluators=arguments.evaluators,
         json_path=arguments.json,
+        report=arguments.report,
     )

@@ -183,6 +183,16 @@ def class_names(prepared: Prepared, split: str) -> dict[str, tuple[str, ...]]:
     return {column: names for column, names in found.items() if column not in differ}
 
 
+def raw(prepared: Prepared, split: str, place: int, column: str) -> Any:
+    """A column of one example as it lies in the data, by its place in `evaluation_batches`: the bytes of a picture or a
+    sound, the caption that evaluation picks; None where it is missing."""
+    opened = prepared.open(split)
+    ends = list(itertools.accumulate(len(records) for records in opened.values()))
+    source = bisect_right(ends, place)
+    record = list(opened.values())[source][place - (ends[source - 1] if source else 0)]
+    return prepared.chains.raw(record, column)
+
+
 def _places(mixture: Mixture, opened: Mapping[str, Records], seed: int) -> grain.MapDataset:
     """The stream of training, place by place: (source, index of the record).
 

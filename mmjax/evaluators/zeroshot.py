@@ -16,9 +16,10 @@ from mmjax.evaluators.classification import (
     over_folds,
     values_of,
 )
+from mmjax.evaluators.classified import Classified
 from mmjax.evaluators.embedded import Embedded, EmbedText, When
 from mmjax.evaluators.lists import class_list, template_list
-from mmjax.evaluators.ranking import ranks
+from mmjax.evaluators.ranking import TIE, ranks
 
 
 @dataclass(frozen=True)
@@ -58,12 +59,8 @@ class ZeroShot:
         labels = self._labels(embedded, column)
         if not (embedded.valid[self.modality] & labels.known).any():
             return {}
-        templates = template_list(self.templates) if isinstance(self.templates, str) else self.templates
         spoken = [self.spoken(label) for label in labels.classes]
-        several = labels.several
-        there = np.unique(labels.number[labels.known]) if several is None else np.flatnonzero(several.any(axis=0))
-        among = there if self.present else np.arange(len(spoken))
-        vectors = class_embeddings([spoken[i] for i in among], templates, embed_text)
+        among, vectors = self._classes(labels, spoken, embed_text)
         twins = np.zeros(len(spoken), np.int64)
         twins[among] = _twins([spoken[i] for i in among])
 
@@ -83,6 +80,39 @@ class ZeroShot:
         if self.folds is None:
             return judge(None, embedded)
         return over_folds(embedded, self.folds, "ZeroShot", judge)
+
+    def classified(self, embedded: Embedded, embed_text: EmbedText) -> list[Classified]:
+        """Which class each example was taken for, as the metrics count it; where the right one ties, for the other.
+
+        Nothing for a column of lists.
+        """
+        embeddings = modality_of(embedded, self.modality, "ZeroShot")
+        labels = self._labels(embedded, embedded.column(self.label, "ZeroShot(label=...)"))
+        rows = np.flatnonzero(embedded.valid[self.modality] & labels.known)
+        if labels.several is not None or not len(rows):
+            return []
+        spoken = [self.spoken(label) for label in labels.classes]
+        among, vectors = self._classes(labels, spoken, embed_text)
+        truth = np.searchsorted(among, labels.number[rows])
+        scores = np.nan_to_num(embeddings[rows].astype(np.float32) @ vectors.T, nan=np.inf)  # NaN counts against
+        mine = np.arange(len(rows)), truth
+        best = scores[mine]
+        names = np.array([spoken[i] for i in among])
+        later = (names[truth, None] == names) & (np.arange(len(among)) >= truth[:, None])  # itself, and its twins
+        scores[later] = -np.inf
+        found = np.where(scores.max(axis=1) < best - TIE, truth, scores.argmax(axis=1))
+        classes = tuple(labels.classes[i] for i in among)
+        return [Classified(f"{self.name}/{self.label}", self.label, classes, rows, truth, found)]
+
+    def _classes(
+        self, labels: Labels, spoken: Sequence[str], embed_text: EmbedText
+    ) -> tuple[Int[np.ndarray, " among"], Float[np.ndarray, "among e"]]:
+        """Which classes are told apart, and the embedding of each."""
+        templates = template_list(self.templates) if isinstance(self.templates, str) else self.templates
+        several = labels.several
+        there = np.unique(labels.number[labels.known]) if several is None else np.flatnonzero(several.any(axis=0))
+        among = there if self.present else np.arange(len(spoken))
+        return among, class_embeddings([spoken[i] for i in among], templates, embed_text)
 
     def _labels(self, embedded: Embedded, column: Sequence[object]) -> Labels:
         if isinstance(self.classes, str):

@@ -1,0 +1,55 @@
+"""What a page is made of: each split as it was embedded, its numbers, and what its evaluators decided."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from mmjax.evaluators.classified import Classified
+from mmjax.evaluators.embedded import Embedded, EmbedText, When
+from mmjax.evaluators.retrieval import Retrieval
+from mmjax.reporting.media import Raw
+
+
+@dataclass(frozen=True)
+class Findings:
+    """Of one split. same: the column whose equal values are right for one another (`Retrieval.same`). raw: gives the
+    example's picture or sound, as it lies in the data."""
+
+    embedded: Embedded
+    numbers: dict[str, float]
+    classified: list[Classified]
+    same: str | None
+    raw: Raw
+
+    @property
+    def split(self) -> str:
+        return self.embedded.split
+
+
+@dataclass(frozen=True)
+class Collector:
+    """An evaluator that comes last, gives no numbers, and keeps what a page is made of, in `kept`.
+
+    evaluators: those before it, on the same split.
+    """
+
+    split: str
+    evaluators: Sequence[Any]
+    raw: Raw
+    kept: list[Findings] = field(default_factory=list, compare=False)
+    when: When = "always"
+    name: str = "report"
+    inputs: tuple[str, ...] = ()
+
+    def __call__(self, embedded: Embedded, embed_text: EmbedText) -> dict[str, float]:
+        found = embedded.history[-1] if embedded.history else {}  # of those before it
+        numbers = {name: value for name, value in found.items() if name not in ("step", "split")}
+        classified = [
+            each
+            for evaluator in self.evaluators
+            if (classify := getattr(evaluator, "classified", None)) is not None
+            for each in classify(embedded, embed_text)
+        ]
+        same = next((e.same for e in self.evaluators if isinstance(e, Retrieval) and e.same is not None), None)
+        self.kept.append(Findings(replace(embedded, inputs={}, history=[]), numbers, classified, same, self.raw))
+        return {}

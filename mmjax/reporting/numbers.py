@@ -1,0 +1,103 @@
+"""The numbers of an evaluation as tables, and those of the whole run as curves."""
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from mmjax.progress import number
+from mmjax.reporting.drawing import COLOURS, DASHES, Line, lines
+from mmjax.reporting.markup import Markup, tag
+from mmjax.reporting.media import silent
+
+# Of a run's metrics, those that tell how it went, with what they are measured in.
+COURSE = {"lr": ("Learning rate", ""), "examples_per_second": ("Speed", "examples per second")}
+LOWER = ("rank", "loss", "error")  # ends of names of which less is better
+BOUNDED = ("R@", "top", "recall", "mAP", "accuracy")  # starts of the last part of names of shares, from 0 to 1
+
+
+def is_share(name: str) -> bool:
+    """Whether a metric lies between 0 and 1, by its name."""
+    return name.rpartition("/")[2].startswith(BOUNDED)
+
+
+def tables(numbers: Mapping[str, float | None]) -> list[Markup]:
+    """A table for each kind of metric: its row and column make up the flat name. The best of each column is marked."""
+    rows: dict[str, dict[str, float | None]] = {}
+    for name, value in numbers.items():
+        row, _, column = name.rpartition("/")
+        rows.setdefault(row, {})[column] = value
+    made = []
+    for columns in dict.fromkeys(tuple(row) for row in rows.values()):
+        mine = {name: row for name, row in rows.items() if tuple(row) == columns}
+        made.append(_table(columns, mine))
+    return made
+
+
+def _table(columns: Sequence[str], rows: Mapping[str, Mapping[str, float | None]]) -> Markup:
+    best: dict[str, float] = {}
+    for column in columns:
+        finite = [v for row in rows.values() if (v := row[column]) is not None and math.isfinite(v)]
+        if len(set(finite)) > 1:
+            best[column] = min(finite) if column.endswith(LOWER) else max(finite)
+    head = tag(
+        "tr",
+        tag("th", silent("metric"), scope="col"),
+        [tag("th", column.replace("_", " "), scope="col") for column in columns],
+    )
+    body = [
+        tag(
+            "tr",
+            tag("th", row.replace("->", " → ") or "all", scope="row"),
+            [_cell(values[column], column, column in best and values[column] == best[column]) for column in columns],
+        )
+        for row, values in rows.items()
+    ]
+    return tag("div", tag("table", tag("thead", head), tag("tbody", body), class_="numbers"), class_="scroll")
+
+
+def _cell(value: float | None, column: str, best: bool) -> Markup:
+    finite = value is not None and math.isfinite(value)
+    text = number(value if finite else None, column)
+    bar = None
+    if finite and value is not None and is_share(column):
+        bar = tag(
+            "span", tag("i", style=f"width:{100 * min(max(value, 0), 1):.1f}%"), class_="share", aria_hidden="true"
+        )
+    return tag("td", text, silent(" (best)") if best else None, bar, class_="best" if best else None)
+
+
+def curves(history: Sequence[Mapping[str, Any]]) -> list[Markup]:
+    """Charts over steps: the losses, what every split was evaluated to more than once, learning rate and speed."""
+    training = [line for line in history if "split" not in line]
+    names = [n for n in dict.fromkeys(name for line in training for name in line) if f"/{n}".endswith("/loss")]
+    made = [_chart("Training loss", "nats", training, names)]
+    for split in dict.fromkeys(line["split"] for line in history if "split" in line):
+        tested = [line for line in history if line.get("split") == split]
+        shares = sorted({name for line in tested for name in line if name.endswith(("/R@1", "/top1", "/mAP"))})
+        made.append(_chart(f"Evaluation, {split} split", "share, 0 to 1", tested, shares, low=0.0, high=1.0, least=2))
+    for name, (title, unit) in COURSE.items():
+        made.append(_chart(title, unit, training, [name], low=0.0))
+    return [chart for chart in made if chart is not None]
+
+
+def _chart(
+    title: str,
+    unit: str,
+    history: Sequence[Mapping[str, Any]],
+    names: Sequence[str],
+    *,
+    low: float | None = None,
+    high: float | None = None,
+    least: int = 1,
+) -> Markup | None:
+    """None where no name has `least` values."""
+    series = []
+    for name in names[: COLOURS * len(DASHES)]:
+        found = {line["step"]: line[name] for line in history if line.get(name) is not None}
+        if len(found) >= least:
+            steps = sorted(found)
+            values = [found[step] for step in steps]
+            place = len(series)
+            label = name.removesuffix("/R@1").replace("->", " → ") + (" R@1" if name.endswith("R@1") else "")
+            series.append(Line(label, steps, values, place % COLOURS, place // COLOURS))
+    return lines(title, series, unit=unit, low=low, high=high) if series else None

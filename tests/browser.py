@@ -1,0 +1,125 @@
+"""A page in a browser without a screen: QtWebEngine, which is Chromium in a wheel. A program of its own.
+
+python tests/browser.py '{"page": "report.html", "width": 1200, "dark": false, "scripts": ["document.title"],
+                          "picture": "page.png"}'
+
+Prints what happened as JSON: `console` (what the page complained of), `requests` (what it asked for that isn't the
+page itself or a data URI), and `results`, of each script in turn; a script that gives null is asked again until it
+gives something, or 10 s have passed. Chromium sees the pointer of `["move", x, y]` and `["click", x, y]`, which may
+stand among the scripts. picture: where a picture of the whole page goes; `height` cuts it off.
+"""
+
+import json
+import os
+import sys
+import time
+from pathlib import Path
+
+os.environ["QT_QPA_PLATFORM"] = "offscreen"
+os.environ["QTWEBENGINE_DISABLE_SANDBOX"] = "1"  # root has none
+DARK = len(sys.argv) > 1 and bool(json.loads(sys.argv[1]).get("dark"))
+os.environ["QTWEBENGINE_CHROMIUM_FLAGS"] = (
+    f"--disable-gpu --mute-audio --log-level=3 --blink-settings=preferredColorScheme={0 if DARK else 1}"
+)
+
+from PySide6.QtCore import QEventLoop, QPoint, QPointF, Qt, QTimer, QUrl  # noqa: E402
+from PySide6.QtGui import QMouseEvent  # noqa: E402
+from PySide6.QtWebEngineCore import QWebEnginePage, QWebEngineProfile, QWebEngineUrlRequestInterceptor  # noqa: E402
+from PySide6.QtWebEngineWidgets import QWebEngineView  # noqa: E402
+from PySide6.QtWidgets import QApplication  # noqa: E402
+
+PATIENCE = 10  # seconds
+
+
+class Requests(QWebEngineUrlRequestInterceptor):
+    """Remembers what is asked for."""
+
+    def __init__(self, page: str):
+        super().__init__()
+        self.page, self.seen = page, []
+
+    def interceptRequest(self, info) -> None:  # noqa: N802
+        url = info.requestUrl()
+        if url.scheme() not in ("data", "blob") and url.toLocalFile() != self.page:
+            self.seen.append(url.toString()[:200])
+
+
+class Page(QWebEnginePage):
+    """Remembers what is said on its console."""
+
+    def __init__(self, profile: QWebEngineProfile):
+        super().__init__(profile)
+        self.console = []
+
+    def javaScriptConsoleMessage(self, level, message, line, source) -> None:  # noqa: N802
+        self.console.append(f"{message} (line {line})")
+
+
+def wait(seconds: float) -> None:
+    loop = QEventLoop()
+    QTimer.singleShot(int(1000 * seconds), loop.quit)
+    loop.exec()
+
+
+def main(asked: dict) -> None:
+    application = QApplication(sys.argv[:1])
+    path = str(Path(asked["page"]).absolute())
+    profile, requests = QWebEngineProfile(), Requests(path)
+    profile.setUrlRequestInterceptor(requests)
+    page, view = Page(profile), QWebEngineView()
+    view.setPage(page)
+    view.resize(asked.get("width", 1200), 900)
+    view.show()
+    loaded = []
+    page.loadFinished.connect(loaded.append)
+    page.load(QUrl.fromLocalFile(path))
+    began = time.monotonic()
+    while not loaded and time.monotonic() - began < 3 * PATIENCE:
+        wait(0.02)
+
+    def run(script: str):
+        answers = []
+        page.runJavaScript(script, 0, answers.append)
+        while not answers and time.monotonic() - began < 60:
+            wait(0.01)
+        return answers[0] if answers else None
+
+    def pointer(kind: str, x: float, y: float) -> None:
+        target = view.focusProxy()
+        place, none = QPointF(x, y), Qt.MouseButton.NoButton
+        left, keys = Qt.MouseButton.LeftButton, Qt.KeyboardModifier.NoModifier
+        events = [(QMouseEvent.Type.MouseMove, none, none)]
+        if kind == "click":
+            events += [
+                (QMouseEvent.Type.MouseButtonPress, left, left),
+                (QMouseEvent.Type.MouseButtonRelease, left, none),
+            ]
+        for event, button, buttons in events:
+            where = QPointF(target.mapToGlobal(QPoint(int(x), int(y))))
+            application.sendEvent(target, QMouseEvent(event, place, where, button, buttons, keys))
+        wait(0.1)
+
+    results = []
+    for script in asked.get("scripts", []):
+        if not isinstance(script, str):
+            pointer(*script)
+            continue
+        until = time.monotonic() + PATIENCE
+        while (answer := run(script)) in (None, "") and time.monotonic() < until:
+            wait(0.05)
+        results.append(answer)
+    if asked.get("picture"):
+        height = int(run("document.documentElement.scrollHeight"))
+        height = min(height, asked.get("height", 30_000))
+        view.resize(asked.get("width", 1200), height)
+        while run("innerHeight") != height and time.monotonic() - began < 60:
+            wait(0.1)
+        wait(asked.get("wait", 1.0))
+        view.grab().save(asked["picture"])
+    print(json.dumps({"loaded": loaded, "console": page.console, "requests": requests.seen, "results": results}))
+    sys.stdout.flush()
+    os._exit(0)  # Qt takes a second to tidy up
+
+
+if __name__ == "__main__":
+    main(json.loads(sys.argv[1]))
