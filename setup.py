@@ -67,6 +67,7 @@ setup(
             "hypothesis>=6.100",
             "jax[tpu]; sys_platform == 'linux' and platform_machine == 'x86_64'",  # to plan for one
             "pyarrow>=15",
+            "pyside6-webengine>=6.12",  # a browser for the report's tests: 260 MB
             "pyright>=1.1.400",
             "pytest>=8",
             "ruff>=0.6",

@@ -4,6 +4,7 @@ A checkpoint holds digests of its own files, written before Orbax gives it its n
 has been damaged since is seen.
 """
 
+import hashlib
 import itertools
 import logging
 import shutil
@@ -160,6 +161,20 @@ class Checkpointer:
 def latest_step(workdir: str | Path) -> int | None:
     """The latest step saved in a workdir, None where there is none. Creates nothing."""
     return max(_steps(_directory(workdir)), default=None)
+
+
+def saved_steps(workdir: str | Path) -> list[int]:
+    """The steps saved in a workdir, in order. Creates nothing, and reads none of them."""
+    return _steps(_directory(workdir))
+
+
+def identity(workdir: str | Path, step: int) -> str | None:
+    """What tells a step's checkpoint from another one of that step; None where it isn't there. Reads a small file."""
+    path = _directory(workdir) / str(step) / digests.NAME
+    try:
+        return hashlib.blake2b(path.read_bytes(), digest_size=16).hexdigest()
+    except OSError:
+        return None
 
 
 class Saved(NamedTuple):

@@ -2,7 +2,7 @@
 
 import math
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, Self
 
@@ -14,6 +14,7 @@ from mmjax import lines
 from mmjax.errors import UserError
 
 FILE = "metrics.jsonl"
+WATCHED = "evaluations.jsonl"  # what `mmjax evaluate --watch` found: no file has two writers
 TENSORBOARD = "tensorboard"
 
 
@@ -34,7 +35,7 @@ class Metrics:
         writes: False (of several hosts one writes) only remembers evaluations, and leaves the workdir as it is.
         """
         self._step, self._writes = step, writes
-        found = read(workdir)
+        found = lines.read(workdir / FILE)
         kept = [line for line in found if line["step"] <= step] if step else []
         # Of the runs before (`goodput`): their time, that of dropped lines too, and how much of it was not in vain.
         self.seconds: float = max((line.get("seconds") or 0.0 for line in found), default=0.0)
@@ -42,12 +43,15 @@ class Metrics:
             ((line.get("goodput") or 0.0) * (line.get("seconds") or 0.0) for line in kept), default=0.0
         )
         self._evaluations = {(line["step"], line["split"]): line for line in kept if "split" in line}
+        self._watched: dict[tuple[int, str], dict[str, Any]] = {}
         self._tensorboard = workdir / TENSORBOARD
         self._writers: dict[str, FileWriter] = {}
         self._wandb = None
         if writes:
             workdir.mkdir(parents=True, exist_ok=True)
             lines.rewrite(workdir / FILE, kept)
+            if watched := lines.read(workdir / WATCHED):  # a watcher opens it anew for every line
+                lines.rewrite(workdir / WATCHED, [line for line in watched if line["step"] <= step] if step else [])
             self._file = (workdir / FILE).open("a", encoding="utf-8")
             self._wandb = _wandb_run(wandb, workdir, config) if wandb else None
 
@@ -61,10 +65,8 @@ class Metrics:
             return
         self._file.write(lines.text_of(line))
         self._file.flush()
-        # Not add_scalar: it would write `image->text/R@1` as `image-_text/R_1`, which TensorBoard doesn't ask for.
-        summary = Summary(value=[Summary.Value(tag=name, simple_value=value) for name, value in values.items()])
         writer = self._writer(split or "train")
-        writer.add_summary(summary, step)
+        writer.add_summary(_summary(values), step)
         writer.flush()
         if self._wandb is not None:
             self._wandb.log({f"{split}/{name}" if split else name: value for name, value in values.items()}, step=step)
@@ -76,6 +78,18 @@ class Metrics:
             for (at, split), line in self._evaluations.items()
             if at == step
         }
+
+    def take(self, watched: Iterable[Mapping[str, Any]]) -> None:
+        """What a watcher has found so far (`watched`), for `known`."""
+        self._watched = {(line["step"], line["split"]): dict(line) for line in watched if "split" in line}
+
+    def known(self, step: int) -> dict[str, dict[str, float]]:
+        """As `evaluations`, and what a watcher has found besides."""
+        mine = self.evaluations(step)
+        for (at, split), line in self._watched.items():
+            if at == step:
+                mine[split] = {n: v for n, v in line.items() if n not in ("step", "split")} | mine.get(split, {})
+        return mine
 
     def _writer(self, run: str) -> FileWriter:
         if run not in self._writers:  # a run of its own a split, so that TensorBoard draws them into one picture
@@ -102,8 +116,45 @@ class Metrics:
 
 
 def read(workdir: Path) -> list[dict[str, Any]]:
-    """The lines of a workdir's metrics; one that was cut off in the middle (a killed run) is left out."""
-    return lines.read(workdir / FILE)
+    """The lines of a workdir's metrics; one that was cut off in the middle (a killed run) is left out.
+
+    What a watcher found of a step and split is in the run's own line of them, where it has one: what both have is the
+    run's. Else it is a line of its own, after the last one of an earlier step.
+    """
+    found = lines.read(workdir / FILE)
+    places = {(line["step"], line["split"]): i for i, line in enumerate(found) if "split" in line}
+    others: dict[tuple[int, str], dict[str, Any]] = {}
+    for line in watched(workdir):
+        key = line["step"], line["split"]
+        if key in places:
+            found[places[key]] = line | found[places[key]]
+        else:
+            others[key] = others.get(key, {}) | line
+    return sorted([*found, *others.values()], key=lambda line: line["step"]) if others else found
+
+
+def watched(workdir: Path) -> list[dict[str, Any]]:
+    """The evaluations that a watcher wrote."""
+    return [line for line in lines.read(workdir / WATCHED) if isinstance(line.get("split"), str)]
+
+
+def write_watched(workdir: Path, step: int, split: str, values: Mapping[str, float]) -> None:
+    """One evaluation of a watcher's, into its own file and TensorBoard run, `tensorboard/<split>-watch`.
+
+    The file is opened for this line alone: a run that goes on may put another in its place.
+    """
+    numbers = {name: value if math.isfinite(value) else None for name, value in values.items()}
+    with (workdir / WATCHED).open("a", encoding="utf-8") as file:
+        file.write(lines.text_of({"step": step, "split": split, **numbers}))
+    # TensorBoard reads the newest file of a folder alone: the run that trains has one of its own.
+    writer = FileWriter(str(workdir / TENSORBOARD / f"{split}-watch"), filename_suffix=f".{step}")
+    writer.add_summary(_summary(values), step)
+    writer.close()
+
+
+def _summary(values: Mapping[str, float]) -> Summary:
+    # Not add_scalar: it would write `image->text/R@1` as `image-_text/R_1`, which TensorBoard doesn't ask for.
+    return Summary(value=[Summary.Value(tag=name, simple_value=value) for name, value in values.items()])
 
 
 def _wandb_run(project: str, workdir: Path, config: Any) -> Any:

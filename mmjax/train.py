@@ -20,7 +20,7 @@ from mmjax.interruption import Interruption
 from mmjax.lock import Lock
 from mmjax.log import Log
 from mmjax.mesh import check_batch, device_prefetch
-from mmjax.metrics import Metrics
+from mmjax.metrics import Metrics, watched
 from mmjax.progress import Progress, duration, tables
 from mmjax.replay import bad_steps
 from mmjax.step import TrainState, abstract_state, compile_train_step, init_state, make_train_step, with_params
@@ -77,7 +77,7 @@ def train(
         with (
             jax.set_mesh(mesh),
             hosts.together(partial(written, writes=lead)) as metrics,
-            Checkpointer(workdir, keep=experiment.keeping(metrics.evaluations)) as checkpoints,
+            Checkpointer(workdir, keep=experiment.keeping(metrics.known)) as checkpoints,
             Progress(steps, start, quiet=not lead) as progress,
             Trace(profile, workdir, start, steps) as trace,
             Interruption(hosts.Largest(mesh)) as interruption,
@@ -142,6 +142,7 @@ def train(
                     due = step % experiment.save_every == 0 or step == steps or interruption.save
                     if due or stop:
                         with clock.apart("saves"):
+                            metrics.take(hosts.first(lambda: watched(workdir)))  # it counts for the best ones, too
                             checkpoints.save(step, state)
                     if due or overdue:
                         saved = time.monotonic()

@@ -5,8 +5,8 @@ python tests/browser.py '{"page": "report.html", "width": 1200, "dark": false, "
 
 Prints what happened as JSON: `console` (what the page complained of), `requests` (what it asked for that isn't the
 page itself or a data URI), and `results`, of each script in turn; a script that gives null is asked again until it
-gives something, or 10 s have passed. Chromium sees the pointer of `["move", x, y]` and `["click", x, y]`, which may
-stand among the scripts. picture: where a picture of the whole page goes; `height` cuts it off.
+gives something, or 10 s have passed. Among the scripts may stand `["move", selector]` and `["click", selector]`, which
+bring the pointer to the middle of an element. picture: where a picture of the page goes; `height` cuts it off.
 """
 
 import json
@@ -84,10 +84,14 @@ def main(asked: dict) -> None:
             wait(0.01)
         return answers[0] if answers else None
 
-    def pointer(kind: str, x: float, y: float) -> None:
+    def pointer(kind: str, selector: str) -> None:
+        element = f"document.querySelector({json.dumps(selector)})"
+        run(f"{element}.scrollIntoView({{block: 'center'}})")
+        box = json.loads(run(f"JSON.stringify({element}.getBoundingClientRect())"))
+        x, y = box["x"] + box["width"] / 2, box["y"] + box["height"] / 2
+        wait(0.3)  # scrolling hides what the pointer showed
         target = view.focusProxy()
-        place, none = QPointF(x, y), Qt.MouseButton.NoButton
-        left, keys = Qt.MouseButton.LeftButton, Qt.KeyboardModifier.NoModifier
+        none, left, keys = Qt.MouseButton.NoButton, Qt.MouseButton.LeftButton, Qt.KeyboardModifier.NoModifier
         events = [(QMouseEvent.Type.MouseMove, none, none)]
         if kind == "click":
             events += [
@@ -96,8 +100,7 @@ def main(asked: dict) -> None:
             ]
         for event, button, buttons in events:
             where = QPointF(target.mapToGlobal(QPoint(int(x), int(y))))
-            application.sendEvent(target, QMouseEvent(event, place, where, button, buttons, keys))
-        wait(0.1)
+            application.sendEvent(target, QMouseEvent(event, QPointF(x, y), where, button, buttons, keys))
 
     results = []
     for script in asked.get("scripts", []):

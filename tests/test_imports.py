@@ -84,6 +84,7 @@ ARROWS = {
     "reporting": {"reporting", "data", "evaluators", "progress"} | BOTTOM,
     "report": {"__init__", "experiment", "reporting"} | MIDDLE | GRAPH | OBJECTIVES,
     "evaluate": {"benchmarks", "experiment", "report", "workdir"} | MIDDLE | GRAPH | OBJECTIVES,
+    "watch": {"evaluate", "experiment", "workdir"} | MIDDLE | GRAPH | OBJECTIVES,
     "train": {
         *("bad_examples", "evaluate", "experiment", "goodput", "initial", "interruption", "lock", "log", "replay"),
         *("trace", "workdir"),
@@ -104,6 +105,7 @@ ARROWS = {
             "show",
             "supervise",
             "train",
+            "watch",
         ),
     }
     | BOTTOM,

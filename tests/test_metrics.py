@@ -122,3 +122,35 @@ def test_of_several_hosts_the_others_remember_and_write_nothing(tmp_path):
         assert other.evaluations(5) == {"test": {"R@1": 0.5}}
         assert other.evaluations(6) == {"test": {"R@1": 0.75}}
     assert {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")} == before
+
+
+def test_what_a_watcher_found_is_read_with_the_runs_own(tmp_path):
+    with Metrics(tmp_path) as run:
+        run.write(1, {"loss": 2.0})
+        run.write(2, {"R@1": 0.5}, "test")
+        run.write(4, {"loss": 1.0})
+        metrics.write_watched(tmp_path, 2, "test", {"R@1": 0.9, "top1": 0.25})
+        metrics.write_watched(tmp_path, 3, "test", {"top1": float("nan")})
+        metrics.write_watched(tmp_path, 3, "test", {"R@1": 0.75})
+        assert metrics.read(tmp_path) == [
+            {"step": 1, "loss": 2.0},
+            {"step": 2, "split": "test", "R@1": 0.5, "top1": 0.25},  # what both have is the run's
+            {"step": 3, "split": "test", "top1": None, "R@1": 0.75},
+            {"step": 4, "loss": 1.0},
+        ]
+        run.take(metrics.watched(tmp_path))
+        assert run.evaluations(3) == {}
+        assert run.known(3) == {"test": {"R@1": 0.75}}
+        assert run.known(2) == {"test": {"R@1": 0.5, "top1": 0.25}}
+    assert ("top1", 2) in scalars(tmp_path / "tensorboard/test-watch")
+    assert [line["step"] for line in lines(tmp_path)] == [1, 2, 4]  # the run's file has one writer
+
+
+def test_a_run_that_goes_on_drops_what_a_watcher_found_of_later_steps(tmp_path):
+    for step in (10, 20, 30):
+        metrics.write_watched(tmp_path, step, "test", {"top1": step / 100})
+    with Metrics(tmp_path, step=20):
+        metrics.write_watched(tmp_path, 21, "test", {"top1": 0.5})
+    assert [line["step"] for line in metrics.read(tmp_path)] == [10, 20, 21]
+    Metrics(tmp_path).close()
+    assert metrics.read(tmp_path) == []

@@ -142,13 +142,16 @@ def embedding_map(found: Findings, media: Media) -> Markup | None:
     labels = _labels(embedded, column, chosen)
     names = list(labels)
 
+    seen = [row for row in chosen.tolist() if "image" in modalities and embedded.valid["image"][row]]
+    pictures = {row: uri for row in seen if (uri := media.uri(row, THUMB)) is not None}
+
     def drawn(values: Float[np.ndarray, "n e"], said: str, class_: str) -> Markup:
         places, shares = principal(values)
         points = []
         for (kind, row), (x, y) in zip(rows, places.tolist(), strict=True):
             value = None if column is None else embedded.columns[column][row]
             tip = f"{noun(modalities[kind])}: {media.caption(row)}" + ("" if value is None else f"\n{column}: {value}")
-            shown = media.anchor("example", row) if media.uri(row, THUMB) else ""
+            shown = media.anchor("example", row) if row in pictures else ""
             points.append(Point(x, y, kind, names.index(value) if value in labels else -1, tip, shown))
         axes = [f"principal component {i + 1} ({shares[i]:.0%} of the variance)" for i in range(2)]
         return plane(
@@ -167,17 +170,16 @@ def embedding_map(found: Findings, media: Media) -> Markup | None:
         else None,
         _switch("place", media.name, [("as they lie", "as-is"), ("each modality centred", "centre")]),
     ]
-    pictures = [
+    stored = [
         tag("span", tag("img", src=uri, alt="", loading="lazy"), id=media.anchor("example", row))
-        for row in chosen.tolist()
-        if (uri := media.uri(row, THUMB)) is not None
+        for row, uri in pictures.items()
     ]
     return tag(
         "div",
         switches,
         tag("figure", maps, tag("ul", shapes, class_="legend modalities"),
             tag("ul", coloured, rest, class_="legend labels") if names else None, class_="panel"),
-        tag("div", pictures, hidden=True),
+        tag("div", stored, hidden=True),
         class_="map",
     )  # fmt: skip
 

@@ -27,7 +27,7 @@ class Media:
     def __init__(self, raw: Raw, captions: list[Any], ids: list[Any], name: str, budget: list[int]):
         """budget: bytes that are left, in a list that all splits of a page share.  name: of the split, in anchors."""
         self._raw, self._captions, self._ids, self.name, self._budget = raw, captions, ids, name, budget
-        self._pictures: dict[tuple[int, int], str | None] = {}
+        self._pictures: dict[tuple[int, int], bytes | None] = {}
         self._sounds: dict[int, str | None] = {}
         self.left_out = 0
 
@@ -55,10 +55,10 @@ class Media:
         )
 
     def uri(self, row: int, side: int) -> str | None:
-        """The picture as a data URI; None where there is none, or no space for it."""
+        """The picture as a data URI, which is paid for each time; None where there is none, or no space for it."""
         if (row, side) not in self._pictures:
-            self._pictures[row, side] = self._paid("image/jpeg", self._jpeg(row, side))
-        return self._pictures[row, side]
+            self._pictures[row, side] = self._jpeg(row, side)
+        return self._paid("image/jpeg", self._pictures[row, side])
 
     def sound(self, row: int) -> Markup:
         """What plays the example's sound; its caption alone where there is none, or no space for it."""

@@ -118,8 +118,8 @@ def _foot(media: Sequence[Media]) -> Markup:
     left_out = sum(each.left_out for each in media)
     said = (
         "Numbers are of whole splits. What is drawn is a sample, so that the page stays small: up to "
-        f"{ASKED:,} queries of a direction, {COMPARED} examples of a heat map, {MAPPED} of a map; pictures are made small, "
-        f"sounds are cut after {SECONDS} seconds."
+        f"{ASKED:,} queries of a direction, {COMPARED} examples of a heat map, {MAPPED} of a map. Pictures are made "
+        f"small, and sounds are cut after {SECONDS} seconds."
     )
     if left_out:
         said += f" {left_out:,} more pictures and sounds were left out for want of space."

@@ -1,0 +1,26 @@
+"""Decisions of a classification."""
+
+import numpy as np
+
+from mmjax.evaluators.classified import Classified
+from mmjax.evaluators.embedded import Embedded
+from mmjax.evaluators.zeroshot import ZeroShot
+
+
+def test_the_matrix_counts_decisions():
+    found = Classified("z/k", "k", ("a", "b", "c"), np.arange(4), np.array([0, 0, 1, 2]), np.array([0, 1, 1, 0]))
+    assert found.matrix().tolist() == [[1, 1, 0], [0, 1, 0], [1, 0, 0]]
+
+
+def test_zero_shot_decisions_agree_with_its_metrics_where_classes_tie():
+    """Two classes of the same prompt embedding: whoever is right, the other is what was found."""
+    names = np.array([[1, 0], [1, 0], [0, 1]], np.float32)
+    images = np.array([[1, 0], [0, 1], [1, 0], [np.nan, 0]], np.float32)
+    embedded = Embedded({"image": images}, {"image": np.ones(4, bool)}, {"k": ["a", "c", "b", "c"]})
+    zeroshot = ZeroShot("k")
+    (found,) = zeroshot.classified(embedded, lambda strings: names)
+    assert found.classes == ("a", "b", "c")
+    assert found.truth.tolist() == [0, 2, 1, 2]
+    assert found.found[:3].tolist() == [1, 2, 0]
+    assert found.found[3] != 2  # NaN counts against the model
+    assert np.mean(found.truth == found.found) == zeroshot(embedded, lambda strings: names)["zeroshot/k/top1"] == 0.25

@@ -1,0 +1,31 @@
+"""What is kept of an evaluation for its page."""
+
+import numpy as np
+
+from mmjax.evaluators.retrieval import Retrieval
+from mmjax.evaluators.zeroshot import ZeroShot
+from mmjax.reporting.findings import Collector
+from tests.reporting.made import made, raw
+
+
+def test_numbers_decisions_and_what_is_the_same_are_kept():
+    embedded = made(kind=["thing 1", "thing 2"] * 10).embedded
+    history = [{"step": 1, "loss": 2.0}, {"step": 2, "split": "test", "retrieval/a->b/R@1": 0.5}]
+    texts = dict(zip(embedded.columns["text"], embedded.embeddings["text"], strict=True))
+
+    def embed_text(strings):
+        return np.stack([texts[s] for s in strings])
+
+    zeroshot = ZeroShot("kind", "test")
+    collector = Collector("test", [Retrieval("test", same="text"), zeroshot], raw)
+    embedded = embedded.__class__(
+        embedded.embeddings, embedded.valid, embedded.columns, {"image": np.zeros(20)}, "test", history
+    )
+    assert collector(embedded, embed_text) == {}
+    (found,) = collector.kept
+    assert found.numbers == {"retrieval/a->b/R@1": 0.5}
+    assert found.same == "text"
+    assert found.embedded.inputs == {}  # pictures of a whole split would fill the memory
+    (classified,) = found.classified
+    share = float(np.mean(classified.truth == classified.found))
+    assert share == zeroshot(embedded, embed_text)["zeroshot/kind/top1"]

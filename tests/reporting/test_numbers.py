@@ -1,0 +1,51 @@
+"""Tables and curves of metrics."""
+
+import json
+import re
+from html import unescape
+
+from mmjax.reporting.numbers import curves, tables
+
+
+def test_the_best_of_a_column_is_marked():
+    (made,) = tables({
+        "retrieval/image->text/R@1": 0.25, "retrieval/image->text/median_rank": 9.0,
+        "retrieval/text->image/R@1": 0.5, "retrieval/text->image/median_rank": 3.0,
+    })  # fmt: skip
+    assert re.findall(r'<td class="best">([\d.]+)', made) == ["0.500", "3.0"]  # of ranks the lowest
+    assert re.findall(r"<td>([\d.]+)", made) == ["0.250", "9.0"]
+    assert "width:25.0%" in made
+    assert 'scope="row">retrieval/image → text' in made
+
+
+def test_equal_and_lone_values_and_those_that_are_not_finite_are_not_best():
+    assert "best" not in "".join(tables({"a/R@1": 0.5, "b/R@1": 0.5, "c/R@1": None}))
+    assert "best" not in "".join(tables({"a/R@1": 0.5}))
+    assert "not finite" in "".join(tables({"a/R@1": None}))
+
+
+def test_kinds_of_metrics_have_tables_of_their_own():
+    assert len(tables({"retrieval/a->b/R@1": 0.1, "zeroshot/kind/top1": 0.2, "zeroshot/kind/top5": 0.2})) == 2
+
+
+def points(chart: str) -> dict[str, list]:
+    return {
+        line["name"]: line["points"] for line in json.loads(unescape(re.findall(r'data-lines="([^"]*)"', chart)[0]))
+    }
+
+
+def test_curves_hold_what_was_logged():
+    history = [{"step": s, "loss": 4.0 - s, "pair/loss": 3.0 - s, "lr": 0.1} for s in (1, 2)]
+    history += [{"step": s, "split": "test", "retrieval/a->b/R@1": s / 10, "other": 3} for s in (1, 2)]
+    history += [{"step": 2, "split": "once", "retrieval/a->b/R@1": 0.3}, {"step": 3, "loss": None}]
+    loss, test, rate = curves(history)
+    assert {name: [p[:2] for p in line] for name, line in points(loss).items()} == {
+        "loss": [[1, 3.0], [2, 2.0]], "pair/loss": [[1, 2.0], [2, 1.0]],
+    }  # fmt: skip
+    assert [p[:2] for p in points(test)["retrieval/a → b R@1"]] == [[1, 0.1], [2, 0.2]]
+    assert "Learning rate" in rate
+
+
+def test_no_metrics_no_curves():
+    assert curves([]) == []
+    assert curves([{"step": 1, "split": "test", "retrieval/a->b/R@1": 0.1}]) == []
