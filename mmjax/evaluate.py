@@ -1,7 +1,7 @@
 """Evaluation: a split is embedded once, and every evaluator that reads it judges the embeddings."""
 
 import json
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -43,26 +43,27 @@ class Embedder:
         mesh: jax.sharding.Mesh,
         batch_size: int,
         prompts: Chains | None = None,
+        collections: Mapping[str, Any] | None = None,
     ):
         """batch_size: over all hosts; the mesh must divide it.  prompts: whose text chain they go through, if not the
-        data's (which may have no text)."""
+        data's (which may have no text).  collections: Linen's others than the parameters, batch statistics say."""
         self._data, self._mesh, self._batch_size = data, mesh, batch_size
         self._prompts = data.chains if prompts is None else prompts
         self._part = hosts.reader(mesh, batch_size)
 
         def embed(params: Params, batch: dict[str, jax.Array], kept: tuple[str, ...]) -> tuple[Any, Any]:
             with nn.logical_axis_rules(ACTIVATION_RULES):
-                vectors = pretrainer.apply({"params": params}, batch, method="embed")
+                vectors = pretrainer.apply({"params": params, **(collections or {})}, batch, method="embed")
             return vectors, {name: batch[name] for name in kept}
 
         self._embed = jax.jit(embed, static_argnames="kept", out_shardings=replicated(mesh))
 
-    def split(self, params: Params, split: str, inputs: Iterable[str] = ()) -> Embedded:
-        """Every example of the split, once; of the batches' entries those in `inputs` are kept too."""
+    def split(self, params: Params, split: str, inputs: Iterable[str] = (), rows: range | None = None) -> Embedded:
+        """Every example of the split (or those in `rows`), once; of the batches' entries those in `inputs` are kept."""
         embedded: list[dict[str, np.ndarray]] = []
         known: list[dict[str, list[Any]]] = []  # what is told of this host's examples, by batch
         kept: list[dict[str, np.ndarray]] = []
-        for batch, names in evaluation_batches(self._data, split, self._batch_size, host=self._part):
+        for batch, names in evaluation_batches(self._data, split, self._batch_size, host=self._part, rows=rows):
             wanted = [f"{modality}_valid" for modality in self._data.chains.specs] + [n for n in inputs if n in batch]
             vectors, entries = self._whole(params, batch, wanted)
             embedded.append(vectors)

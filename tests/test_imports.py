@@ -84,6 +84,8 @@ ARROWS = {
     "reporting": {"reporting", "data", "evaluators", "progress"} | BOTTOM,
     "report": {"__init__", "experiment", "reporting"} | MIDDLE | GRAPH | OBJECTIVES,
     "evaluate": {"benchmarks", "experiment", "report", "workdir"} | MIDDLE | GRAPH | OBJECTIVES,
+    "embeddings": {"evaluators"} | BOTTOM,
+    "embed": {"__init__", "embeddings", "evaluate", "experiment", "interop", "workdir"} | MIDDLE | GRAPH | OBJECTIVES,
     "watch": {"evaluate", "experiment", "workdir"} | MIDDLE | GRAPH | OBJECTIVES,
     "train": {
         *("bad_examples", "evaluate", "experiment", "goodput", "initial", "interruption", "lock", "log", "replay"),
@@ -96,6 +98,7 @@ ARROWS = {
         *(
             "cli",
             "data",
+            "embed",
             "evaluate",
             "experiment",
             "interop",

@@ -148,25 +148,28 @@ def evaluation_batches(
     *,
     columns: Sequence[str] | None = None,
     host: tuple[int, int] = (0, 1),
+    rows: range | None = None,
 ) -> Iterator[tuple[Row, Columns]]:
     """Every example of a split once, in a stable order, without augmentation: (batch, columns).
 
     The last batch is padded with zeros, valid False. `columns` holds, for the real rows alone, what doesn't go to the
     device: `id`, the caption that was picked as `text`, labels; None asks for all but the bytes of pictures and sounds
-    (`columns=("id", "image")` gives them). A source that lacks the split is left out, a column it lacks is None.
+    (`columns=("id", "image")` gives them). `rows`: only these of the split. A source that lacks the split is left out,
+    a column it lacks is None.
     Raises `SplitNotFoundError`, and ValueError for a column that no source has.
     """
     prepared = mixture if isinstance(mixture, Prepared) else prepare(mixture)
-    rows = _host_rows(batch_size, host)
+    mine = _host_rows(batch_size, host)
     opened = prepared.open(split)
     known = list(dict.fromkeys(column for records in opened.values() for column in records.columns))
     for column in columns or ():
         if column not in known:
             raise ValueError(f"no source has a column {column!r}, there are {', '.join(known)}{nearest(column, known)}")
     wanted = tuple(columns) if columns is not None else tuple(column for column in known if column not in _BYTES)
-    make = _EvaluationRow(prepared.chains, opened, wanted, batch_size)
-    padded = -(-len(make) // batch_size) * batch_size
-    stream = grain.MapDataset.range(padded).map(make).batch(rows, batch_fn=_stack_with_columns)
+    rows = range(sum(map(len, opened.values()))) if rows is None else rows
+    make = _EvaluationRow(prepared.chains, opened, wanted, batch_size, rows)
+    padded = -(-len(rows) // batch_size) * batch_size
+    stream = grain.MapDataset.range(padded).map(make).batch(mine, batch_fn=_stack_with_columns)
     index, count = host
     options = grain.ReadOptions(num_threads=1, prefetch_buffer_size=prepared.mixture.prefetch)
     yield from stream[index::count].to_iter_dataset(options)
@@ -181,6 +184,11 @@ def class_names(prepared: Prepared, split: str) -> dict[str, tuple[str, ...]]:
             if found.setdefault(column, names) != names:
                 differ.add(column)
     return {column: names for column, names in found.items() if column not in differ}
+
+
+def evaluation_count(prepared: Prepared, split: str) -> int:
+    """How many examples `evaluation_batches` gives."""
+    return sum(map(len, prepared.open(split).values()))
 
 
 def raw(prepared: Prepared, split: str, place: int, column: str) -> Any:
@@ -242,22 +250,23 @@ class _TrainingRow:
 
 
 class _EvaluationRow:
-    """A place among all examples -> (row, columns); beyond the last one, (zeros, None)."""
+    """A place among `rows`, some of all examples -> (row, columns); beyond the last one, (zeros, None)."""
 
-    def __init__(self, chains: Chains, opened: Mapping[str, Records], columns: Sequence[str], batch_size: int):
+    def __init__(
+        self, chains: Chains, opened: Mapping[str, Records], columns: Sequence[str], batch_size: int, rows: range
+    ):
         self.chains, self.opened, self.columns, self.batch_size = chains, opened, columns, batch_size
+        self.rows = rows
         self.names = list(opened)
         self.ends = list(itertools.accumulate(len(records) for records in opened.values()))
 
-    def __len__(self) -> int:
-        return self.ends[-1]
-
     def __call__(self, place: int) -> tuple[Row, dict[str, Any] | None]:
-        if place >= len(self):
+        if place >= len(self.rows):
             return {**self.chains.row({}, evaluation), "index": _u32(place % self.batch_size), "id": _u32([0, 0])}, None
-        source = bisect_right(self.ends, place)
+        at = self.rows[place]
+        source = bisect_right(self.ends, at)
         name = self.names[source]
-        record = self.opened[name][place - (self.ends[source - 1] if source else 0)]
+        record = self.opened[name][at - (self.ends[source - 1] if source else 0)]
         row = {**self.chains.row(record, evaluation), **identity(place % self.batch_size, name, record["id"])}
         return row, {column: self.chains.raw(record, column) for column in self.columns}
 

@@ -93,7 +93,7 @@ class ZeroShot:
             return []
         spoken = [self.spoken(label) for label in labels.classes]
         among, vectors = self._classes(labels, spoken, embed_text)
-        truth = np.searchsorted(among, labels.number[rows])
+        truth = np.asarray(np.searchsorted(among, labels.number[rows]))
         scores = np.nan_to_num(embeddings[rows].astype(np.float32) @ vectors.T, nan=np.inf)  # NaN counts against
         mine = np.arange(len(rows)), truth
         best = scores[mine]
@@ -101,7 +101,7 @@ class ZeroShot:
         later = (names[truth, None] == names) & (np.arange(len(among)) >= truth[:, None])  # itself, and its twins
         scores[later] = -np.inf
         found = np.where(scores.max(axis=1) < best - TIE, truth, scores.argmax(axis=1))
-        classes = tuple(labels.classes[i] for i in among)
+        classes = tuple(labels.classes[i] for i in among.tolist())
         return [Classified(f"{self.name}/{self.label}", self.label, classes, rows, truth, found)]
 
     def _classes(

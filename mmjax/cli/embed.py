@@ -1,0 +1,48 @@
+"""`mmjax embed`: the embeddings of a dataset, in files."""
+
+import argparse
+
+HELP = "write a dataset's embeddings into files"
+EPILOG = """\
+examples:
+  mmjax embed runs/quickstart --out embeddings/quickstart                    # of its own data, the test split
+  mmjax embed runs/quickstart photos.csv --split train --out embeddings/photos --modalities image
+  mmjax embed hf:google/siglip-base-patch16-224 cifar100 --out embeddings/cifar100
+
+The same command goes on where it was stopped. `mmjax.embeddings.read(DIR)` gives the arrays.
+"""
+
+
+def add(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("model", metavar="MODEL", help="a workdir, a folder of a model, or a name (as mmjax.load)")
+    parser.add_argument(
+        "data", metavar="DATA", nargs="?", help="a TFDS name or a table (default: the model's own data)"
+    )
+    parser.add_argument("--out", metavar="DIR", required=True, help="where the embeddings go")
+    parser.add_argument("--split", default="test", help="train, validation or test (default: test)")
+    parser.add_argument("--modalities", metavar="NAME", nargs="+", help="only these (default: all that the data has)")
+    parser.add_argument("--step", type=int, help="which checkpoint of a workdir (default: the latest)")
+    parser.add_argument("--rows", type=positive, default=8192, help="examples of a file (default: 8192)")
+    parser.add_argument("--batch-size", type=positive, default=256, help="over all devices (default: 256)")
+
+
+def positive(text: str) -> int:
+    """A whole number of at least 1."""
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is no whole number of at least 1")
+    return int(text)
+
+
+def run(arguments: argparse.Namespace) -> None:
+    from mmjax.embed import embed
+
+    embed(
+        arguments.model,
+        arguments.data,
+        arguments.out,
+        split=arguments.split,
+        modalities=arguments.modalities,
+        step=arguments.step,
+        rows=arguments.rows,
+        batch_size=arguments.batch_size,
+    )

@@ -1,0 +1,135 @@
+"""Embeddings of a dataset in a folder: shards, and a manifest that says what made them. Reading them needs no model.
+
+embeddings.json                         what was embedded by what, and the digest of each shard
+embeddings-00000-of-00010.safetensors   by modality `[n, e]` unit vectors, fp32, and `<modality>_valid` `[n]` bool
+embeddings-00000-of-00010.jsonl         the same examples' id, caption and labels, an object a line
+"""
+
+import hashlib
+import json
+import os
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from safetensors import SafetensorError
+from safetensors.numpy import load_file, save
+
+from mmjax.errors import UserError, nearest
+from mmjax.evaluators.embedded import Embedded
+
+MANIFEST = "embeddings.json"
+VALID = "_valid"
+
+
+def shard_name(index: int, count: int) -> str:
+    """`embeddings-00000-of-00010`, without its ending."""
+    return f"embeddings-{index:05d}-of-{count:05d}"
+
+
+def manifest(folder: str | Path) -> dict[str, Any]:
+    """What `embeddings.json` says. Raises UserError where there is none, or none that can be read."""
+    path = Path(folder) / MANIFEST
+    if not path.is_file():
+        raise UserError(f"{folder} holds no embeddings: it has no {MANIFEST}")
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+        if not (isinstance(found["count"], int) and isinstance(found["shards"], int) and "digests" in found):
+            raise ValueError
+    except (ValueError, KeyError, TypeError) as error:
+        raise UserError(f"{path} can't be read: it is no list of embeddings") from error
+    return found
+
+
+def write_manifest(folder: Path, content: dict[str, Any]) -> None:
+    """Puts the manifest in its place, whole."""
+    _write(folder / MANIFEST, (json.dumps(content, indent=2, ensure_ascii=False) + "\n").encode())
+
+
+def write_shard(folder: Path, name: str, embedded: Embedded) -> None:
+    """One shard: its columns first, so that a shard whose vectors are there is whole."""
+    count = len(embedded)
+    rows = [{column: values[i] for column, values in embedded.columns.items()} for i in range(count)]
+    text = "".join(json.dumps(row, ensure_ascii=False, default=_plain) + "\n" for row in rows)
+    _write(folder / f"{name}.jsonl", text.encode())
+    arrays = {m: np.ascontiguousarray(v, np.float32) for m, v in embedded.embeddings.items()}
+    arrays |= {f"{m}{VALID}": np.ascontiguousarray(v) for m, v in embedded.valid.items()}
+    _write(folder / f"{name}.safetensors", save(arrays))
+
+
+def digest(folder: Path, name: str) -> str:
+    """Of a shard's two files."""
+    found = hashlib.blake2b(digest_size=16)
+    for ending in ("jsonl", "safetensors"):
+        with (folder / f"{name}.{ending}").open("rb") as file:
+            while piece := file.read(2**24):
+                found.update(piece)
+    return found.hexdigest()
+
+
+def sizes(folder: Path, name: str, modalities: Iterable[str]) -> dict[str, int]:
+    """How many dimensions each modality's embeddings have, by a shard of them."""
+    arrays = load_file(folder / f"{name}.safetensors")
+    return {modality: arrays[modality].shape[1] for modality in modalities}
+
+
+def shards(folder: str | Path, modalities: Sequence[str] | None = None) -> Iterator[Embedded]:
+    """The shards one after the other, in the order of the data.
+
+    Raises:
+        UserError: no embeddings, not all of them, a modality that isn't there, or a file that is broken.
+    """
+    folder = Path(folder)
+    told = manifest(folder)
+    known = list(told["modalities"])
+    for modality in modalities or ():
+        if modality not in known:
+            raise UserError(
+                f"{folder} has embeddings of {', '.join(known)}, not {modality!r}{nearest(modality, known)}"
+            )
+    if told["digests"] is None:
+        raise UserError(f"{folder} is not complete: the command that began it goes on with it")
+    for index in range(told["shards"]):
+        name = shard_name(index, told["shards"])
+        try:
+            arrays = load_file(folder / f"{name}.safetensors")
+            text = (folder / f"{name}.jsonl").read_text(encoding="utf-8")
+            rows = [json.loads(line) for line in text.split("\n")[:-1]]
+            columns = {column: [row[column] for row in rows] for column in (rows[0] if rows else {})}
+            chosen = [m for m in known if modalities is None or m in modalities]
+            vectors, valid = {m: arrays[m] for m in chosen}, {m: arrays[f"{m}{VALID}"] for m in chosen}
+        except (OSError, ValueError, KeyError, SafetensorError) as error:
+            raise UserError(f"{folder / name} can't be read ({error}): delete its files, and embed again") from error
+        yield Embedded(vectors, valid, columns, split=told["data"]["split"])
+
+
+def read(folder: str | Path, modalities: Sequence[str] | None = None) -> Embedded:
+    """All embeddings of a folder: `.embeddings["image"]` is `[N, E]`, `.valid["image"]` `[N]`, `.columns["id"]` a list.
+
+    modalities: only these. Raises UserError as `shards`, or where the folder holds other rows than it says.
+    """
+    parts = list(shards(folder, modalities))
+    found = Embedded(
+        {m: np.concatenate([part.embeddings[m] for part in parts]) for m in parts[0].embeddings},
+        {m: np.concatenate([part.valid[m] for part in parts]) for m in parts[0].valid},
+        {name: [value for part in parts for value in part.columns[name]] for name in parts[0].columns},
+        split=parts[0].split,
+    )
+    if len(found) != (told := manifest(folder)["count"]):
+        raise UserError(f"{folder} has {len(found):,} embeddings, and its {MANIFEST} says {told:,}: embed again")
+    return found
+
+
+def _write(path: Path, content: bytes) -> None:
+    fresh = path.with_name(f".{path.name}.tmp")
+    fresh.write_bytes(content)
+    os.replace(fresh, path)  # a kill leaves no part of a file
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, np.generic):
+        return value.item()
+    if isinstance(value, np.ndarray):
+        return value.tolist()
+    return None  # bytes: of no use in a table
