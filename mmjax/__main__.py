@@ -1,4 +1,4 @@
-"""The command line: `mmjax train`, `evaluate`, `embed`, `checkpoints`, `export`, `import`, `plan`, `show`, `prepare`."""
+"""The command line: `mmjax train`, `evaluate`, `embed`, `checkpoints`, `export`, `import`, `plan`, `show` ..."""
 
 import argparse
 import dis

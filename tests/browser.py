@@ -14,6 +14,7 @@ import os
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 os.environ["QT_QPA_PLATFORM"] = "offscreen"
 os.environ["QTWEBENGINE_DISABLE_SANDBOX"] = "1"  # root has none
@@ -77,8 +78,8 @@ def main(asked: dict) -> None:
     while not loaded and time.monotonic() - began < 3 * PATIENCE:
         wait(0.02)
 
-    def run(script: str):
-        answers = []
+    def run(script: str) -> Any:
+        answers: list[Any] = []
         page.runJavaScript(script, 0, answers.append)
         while not answers and time.monotonic() - began < 60:
             wait(0.01)
@@ -90,7 +91,7 @@ def main(asked: dict) -> None:
         box = json.loads(run(f"JSON.stringify({element}.getBoundingClientRect())"))
         x, y = box["x"] + box["width"] / 2, box["y"] + box["height"] / 2
         wait(0.3)  # scrolling hides what the pointer showed
-        target = view.focusProxy()
+        target = view.focusProxy() or view
         none, left, keys = Qt.MouseButton.NoButton, Qt.MouseButton.LeftButton, Qt.KeyboardModifier.NoModifier
         events = [(QMouseEvent.Type.MouseMove, none, none)]
         if kind == "click":
