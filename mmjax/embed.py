@@ -88,13 +88,12 @@ def embed(
     missing = hosts.first(lambda: [i for i, name in enumerate(names) if not (out / f"{name}.safetensors").exists()])
     host, number = hosts.host()
     with jax.set_mesh(mesh):
-        collections = {name: tree for name, tree in bundle.variables.items() if name != "params"}
-        embedder = Embedder(experiment.pretrainer(), ready, mesh, size, collections)
-        params = hosts.placed(bundle.variables["params"], replicated(mesh))
+        embedder = Embedder(experiment.pretrainer(), ready, mesh, size)
+        variables = hosts.placed(bundle.variables, replicated(mesh))
         began, done = time.perf_counter(), 0
         for index in missing:
             part = range(index * told["rows"], min(count, (index + 1) * told["rows"]))
-            embedded = embedder.split(params, split, rows=part)
+            embedded = embedder.split(variables, split, rows=part)
             write = partial(embeddings.write_shard, out, names[index], embedded)
             hosts.together(write if index % number == host else lambda: None)
             done += len(part)

@@ -1,7 +1,7 @@
 """Evaluation: a split is embedded once, and every evaluator that reads it judges the embeddings."""
 
 import json
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -13,25 +13,29 @@ import numpy as np
 from jaxtyping import Float
 from rich.console import Console
 
-from mmjax import hosts, metrics, serialization
+from mmjax import hosts, metrics
 from mmjax.benchmarks import benchmark
-from mmjax.checkpoint import latest_step, restore_params
+from mmjax.checkpoint import latest_step
 from mmjax.data.chains import Chains
 from mmjax.data.pipeline import Prepared, class_names, evaluation_batches
 from mmjax.errors import UserError, nearest
 from mmjax.evaluators.embedded import Embedded, Evaluator, fit_split
 from mmjax.experiment import RECORD, Experiment, build
+from mmjax.interop import hub
+from mmjax.interop.bundle import PARAMS, Bundle, is_bundle
+from mmjax.interop.projects import PROJECTS
+from mmjax.interop.resolve import resolve
 from mmjax.mesh import ACTIVATION_RULES, Mesh, put, replicated
 from mmjax.objectives.pretrainer import Pretrainer
 from mmjax.progress import Results, tables
 from mmjax.report import collectors, write_report
 from mmjax.workdir import going_on, prepared
 
-Params = dict[str, Any]
+Variables = dict[str, Any]  # Linen's collections
 
 
 class Embedder:
-    """Embeds a split, or strings, with the given parameters, in padded batches over the mesh; compiled once.
+    """Embeds a split, or strings, with the given variables (`params`, and batch statistics where there are any), in padded batches over the mesh; compiled once.
 
     Of several hosts each reads its part of every batch, and all get the whole: all must ask for the same.
     """
@@ -43,29 +47,28 @@ class Embedder:
         mesh: jax.sharding.Mesh,
         batch_size: int,
         prompts: Chains | None = None,
-        collections: Mapping[str, Any] | None = None,
     ):
         """batch_size: over all hosts; the mesh must divide it.  prompts: whose text chain they go through, if not the
-        data's (which may have no text).  collections: Linen's others than the parameters, batch statistics say."""
+        data's (which may have no text)."""
         self._data, self._mesh, self._batch_size = data, mesh, batch_size
         self._prompts = data.chains if prompts is None else prompts
         self._part = hosts.reader(mesh, batch_size)
 
-        def embed(params: Params, batch: dict[str, jax.Array], kept: tuple[str, ...]) -> tuple[Any, Any]:
+        def embed(variables: Variables, batch: dict[str, jax.Array], kept: tuple[str, ...]) -> tuple[Any, Any]:
             with nn.logical_axis_rules(ACTIVATION_RULES):
-                vectors = pretrainer.apply({"params": params, **(collections or {})}, batch, method="embed")
+                vectors = pretrainer.apply(variables, batch, method="embed")
             return vectors, {name: batch[name] for name in kept}
 
         self._embed = jax.jit(embed, static_argnames="kept", out_shardings=replicated(mesh))
 
-    def split(self, params: Params, split: str, inputs: Iterable[str] = (), rows: range | None = None) -> Embedded:
+    def split(self, variables: Variables, split: str, inputs: Iterable[str] = (), rows: range | None = None) -> Embedded:
         """Every example of the split (or those in `rows`), once; of the batches' entries those in `inputs` are kept."""
         embedded: list[dict[str, np.ndarray]] = []
         known: list[dict[str, list[Any]]] = []  # what is told of this host's examples, by batch
         kept: list[dict[str, np.ndarray]] = []
         for batch, names in evaluation_batches(self._data, split, self._batch_size, host=self._part, rows=rows):
             wanted = [f"{modality}_valid" for modality in self._data.chains.specs] + [n for n in inputs if n in batch]
-            vectors, entries = self._whole(params, batch, wanted)
+            vectors, entries = self._whole(variables, batch, wanted)
             embedded.append(vectors)
             kept.append(entries)
             known.append(names)
@@ -79,7 +82,7 @@ class Embedder:
         kept_inputs = {name: entries[name] for name in inputs if name in entries}
         return Embedded(vectors, valid, columns, kept_inputs, split, class_names=class_names(self._data, split))
 
-    def text(self, params: Params, strings: Sequence[str]) -> Float[np.ndarray, "n e"]:
+    def text(self, variables: Variables, strings: Sequence[str]) -> Float[np.ndarray, "n e"]:
         """Unit vectors of prompts, which go through the experiment's own text transforms."""
         if "text" not in self._prompts.specs:
             raise UserError(f"prompts need a text tower; the data has {', '.join(self._prompts.specs)}")
@@ -89,15 +92,15 @@ class Embedder:
         for start in range(0, len(strings), self._batch_size):
             part = list(strings[start : start + self._batch_size])
             batch = self._prompts.encode(text=part + [None] * (self._batch_size - len(part)))
-            vectors, _ = self._whole(params, {name: array[rows] for name, array in batch.items()})
+            vectors, _ = self._whole(variables, {name: array[rows] for name, array in batch.items()})
             found.append(vectors["text"][: len(part)])
         return np.concatenate(found)
 
     def _whole(
-        self, params: Params, batch: dict[str, np.ndarray], kept: Iterable[str] = ()
+        self, variables: Variables, batch: dict[str, np.ndarray], kept: Iterable[str] = ()
     ) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
         """Embeddings, and the entries in `kept`, of the batch of all hosts, from this host's rows of it."""
-        embedded = self._embed(params, put(batch, self._mesh), kept=("index", *sorted(kept)))
+        embedded = self._embed(variables, put(batch, self._mesh), kept=("index", *sorted(kept)))
         vectors, entries = jax.device_get(embedded)
         order = np.argsort(entries["index"])  # a mesh may have laid out the hosts' rows in an order of its own
         vectors, entries = ({name: array[order] for name, array in arrays.items()} for arrays in (vectors, entries))
@@ -116,15 +119,16 @@ class Embedder:
 
 def evaluate(
     embedder: Embedder,
-    params: Params,
+    variables: Variables,
     evaluators: Sequence[Evaluator],
     *,
     step: int,
-    workdir: Path,
+    workdir: Path | None,
     found: Callable[[str, dict[str, float]], None] = lambda split, values: None,
 ) -> Results:
     """Metrics by split and flat name, `{"test": {"retrieval/image->text/R@1": 0.41}}`.
 
+    workdir: of the run, whose metrics so far evaluators may look at, and where those that draw do; None: of none.
     Each split is embedded once, for all evaluators that are judged on it or learn from it (`fit_split`).
     found: is told each split's metrics as soon as they are there. Of several hosts all judge, and the first one draws.
 
@@ -138,20 +142,20 @@ def evaluate(
     def once(split: str) -> Embedded:
         if split not in splits:
             wanted = {name for evaluator in evaluators if evaluator.split == split for name in evaluator.inputs}
-            splits[split] = embedder.split(params, split, wanted)
+            splits[split] = embedder.split(variables, split, wanted)
         return splits[split]
 
     for number, split in enumerate(judged_on):
         mine = [evaluator for evaluator in evaluators if evaluator.split == split]
         embedded = replace(once(split), workdir=workdir if hosts.leads() else None)
         values: dict[str, float] = {}
-        lines = metrics.read(workdir) if hosts.leads() else []
+        lines = metrics.read(workdir) if workdir is not None and hosts.leads() else []
         before = [line for line in lines if line.get("split") != split or line["step"] != step]
         for evaluator in mine:
             history = [*before, {"step": step, "split": split, **values}]
             learnt = once(name) if (name := fit_split(evaluator)) is not None else None
             given = replace(embedded, history=history, fit=learnt)
-            judged = hosts.together(partial(evaluator, given, partial(embedder.text, params)))
+            judged = hosts.together(partial(evaluator, given, partial(embedder.text, variables)))
             if twice := sorted(values.keys() & judged.keys()):
                 raise UserError(f"two evaluators of the {split} split give {twice[0]!r}: set the field name= of one")
             values |= judged
@@ -162,8 +166,8 @@ def evaluate(
     return results
 
 
-def evaluate_workdir(
-    workdir: str | Path,
+def evaluate_model(
+    source: str | Path,
     *,
     split: str | None = None,
     step: int | None = None,
@@ -174,7 +178,8 @@ def evaluate_workdir(
     report: str | Path | None = None,
     console: Console | None = None,
 ) -> Results:
-    """Judges a checkpoint (default: the latest; its moving average where it has one), by what the workdir holds alone.
+    """Judges a model: what `mmjax.load` takes. Of a workdir the latest checkpoint, and its moving average where it has
+    one.
 
     split: what all evaluators read; default: what each of them says. evaluators: names, of the experiment's; or
     evaluators. on: another dataset than the experiment's own, by the name of a benchmark ("cifar100", with the
@@ -184,52 +189,64 @@ def evaluate_workdir(
     A page of HTML with all of it goes to `report`.
 
     Raises:
-        UserError: no run in the workdir, or no such step, evaluator, split or benchmark.
+        UserError: there is no such model, or no such step, evaluator, split or benchmark.
     """
-    workdir = Path(workdir)
     hosts.join()
-    record, latest = hosts.first(lambda: _found(workdir, (json_path, report)))
-    experiment: Experiment = build(serialization.loads(record))
+    workdir = hosts.first(lambda: _found(source, (json_path, report)))
+    if workdir is not None and step is None:
+        step = hosts.first(lambda: latest_step(workdir))
+    if hub.is_name(str(source)):
+        hosts.first(lambda: hub.fetched(str(source), print).source)  # the others find it in the cache
+    bundle: Bundle = hosts.together(lambda: resolve(source, step=step, say=lambda text: None))
+    experiment: Experiment = build(bundle.config)
     other = None if on is None else benchmark(on, experiment, data_dir)
+    if other is None and not experiment.data.weights:
+        raise UserError(f"{source} brings no data of its own: say --on what it is to be judged")
     chosen = choose(experiment.evaluators if other is None else other.evaluators, evaluators, split)
     if other is not None and evaluators is None:
         chosen = [evaluator for evaluator in chosen if evaluator.name in other.default] or chosen
-    step = latest if step is None else step
     mesh = Mesh().build()  # whatever the run was sharded over, this machine's devices are what there is
     size = -(-experiment.batch_size // mesh.size) * mesh.size
     with jax.set_mesh(mesh):
         read = [name for e in chosen for name in (e.split, fit_split(e)) if name is not None]
-        data = prepared(experiment.data if other is None else other.data, workdir, read)
-        prompts = Chains(experiment.data.transforms, data.chains.tokenizers)
+        data = prepared(experiment.data if other is None else other.data, workdir, read, bundle.tokenizers)
+        prompts = Chains(experiment.data.transforms, {**bundle.tokenizers, **data.chains.tokenizers})
         embedder = Embedder(experiment.pretrainer(), data, mesh, size, prompts)
-        params = hosts.placed(restore_params(workdir, step, ema=True), replicated(mesh))
+        variables = hosts.placed(bundle.variables, replicated(mesh))
         collected = collectors(chosen, data) if report is not None else []
-        results = evaluate(embedder, params, [*chosen, *collected], step=step, workdir=workdir)
+        results = evaluate(embedder, variables, [*chosen, *collected], step=step or 0, workdir=workdir)
     if hosts.leads():
         if report is not None:
-            name = serialization.name_of(record)
-            write_report(report, collected, name=name, experiment=experiment, params=params, step=step, workdir=workdir)
+            about: dict[str, Any] = dict(source=str(source), step=step, on=on, experiment=experiment, workdir=workdir)
+            write_report(report, collected, params=bundle.variables["params"], **about)
         console = console or Console(highlight=False)
-        for table in tables(results, step):
+        for table in tables(results, step, on or ""):
             console.print(table)
         if json_path is not None:
-            where = {} if on is None else {"on": on}
-            text = json.dumps({"step": step, **where, **results}, indent=2, ensure_ascii=False)
+            where = {"model": str(source), "step": step} | ({} if on is None else {"on": on})
+            text = json.dumps({**where, **results}, indent=2, ensure_ascii=False)
             Path(json_path).write_text(text + "\n", encoding="utf-8")
     hosts.wait()
     return results
 
 
-def _found(workdir: Path, written: Iterable[str | Path | None]) -> tuple[str, int]:
-    """The experiment's record and the latest step in a workdir, if it can be evaluated, and `written` be written."""
+def _found(source: str | Path, written: Iterable[str | Path | None]) -> Path | None:
+    """The workdir that `source` is, or None where it is another kind of model; if `written` can be written.
+
+    Raises:
+        UserError: a workdir without checkpoints, or no folder for what is to be written.
+    """
     for path in written:
         if path is not None and not (folder := Path(path).absolute().parent).is_dir():
             raise UserError(f"{path} can't be written: there is no folder {folder}")
-    if not (workdir / RECORD).exists():
-        raise UserError(f"{workdir} is not a workdir of a run: it has no {RECORD}")
-    if (latest := latest_step(workdir)) is None:
+    workdir = Path(source)
+    if not (workdir / RECORD).exists() or (workdir / PARAMS).exists():
+        if workdir.is_dir() and not any(project.owns(workdir) for project in PROJECTS.values()) and not is_bundle(workdir):
+            raise UserError(f"{workdir} is not a workdir of a run: it has no {RECORD}")
+        return None
+    if latest_step(workdir) is None:
         raise UserError(f"{workdir} has no checkpoint yet; `{going_on(workdir)}` goes on with it")
-    return (workdir / RECORD).read_text(encoding="utf-8"), latest
+    return workdir
 
 
 def choose(every: Sequence[Any], names: Sequence[str | Evaluator] | None, split: str | None) -> list[Any]:

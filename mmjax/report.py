@@ -8,9 +8,9 @@ from typing import Any
 
 import jax
 
-from mmjax import __version__, metrics
+from mmjax import __version__, metrics, serialization
 from mmjax.data.pipeline import Prepared, raw
-from mmjax.experiment import Experiment
+from mmjax.experiment import RECORD, Experiment
 from mmjax.reporting.findings import Collector
 from mmjax.reporting.page import About, write
 
@@ -27,30 +27,40 @@ def write_report(
     path: str | Path,
     collected: Sequence[Collector],
     *,
-    name: str,
+    source: str,
+    step: int | None,
+    on: str | None,
     experiment: Experiment,
     params: dict[str, Any],
-    step: int,
-    workdir: Path,
+    workdir: Path | None,
 ) -> Path:
-    """Writes the page. name: what the experiment is called. params: of which the sizes are told."""
+    """Writes the page. source: what the model was called. params: of which the sizes are told.
+    on: the dataset, if not the experiment's own. workdir: whose record and metrics there are to show, if any."""
+    record = None if workdir is None else (workdir / RECORD).read_text(encoding="utf-8")
+    name = "" if record is None else serialization.name_of(record)
     sizes = {tower: _size(params.get(f"towers_{tower}", {})) for tower in experiment.towers}
     towers = ", ".join(
         f"{tower} {type(module).__name__}" + (f" {sizes[tower]:,}" if sizes[tower] else "")
         for tower, module in experiment.towers.items()
     )
+    again = [] if step is None else ["--step", str(step)]
+    again += [] if on is None else ["--on", on]
     facts = [
-        ("experiment", name or "without a name"),
-        ("workdir", str(workdir)),
-        ("checkpoint", f"step {step:,} of {experiment.steps:,}, batches of {experiment.batch_size:,}"),
-        ("data", ", ".join(experiment.data.weights)),
+        *([("experiment", name or "without a name")] if record is not None else []),
+        ("model", source),
+        *(
+            []
+            if step is None
+            else [("checkpoint", f"step {step:,} of {experiment.steps:,}, batches of {experiment.batch_size:,}")]
+        ),
+        ("data", on or ", ".join(experiment.data.weights)),
         ("parameters", f"{_size(params):,} in all: {towers}"),
         ("mmjax", __version__),
-        ("again by", shlex.join(["mmjax", "evaluate", str(workdir), "--step", str(step), "--report", str(path)])),
+        ("again by", shlex.join(["mmjax", "evaluate", source, *again, "--report", str(path)])),
     ]
     findings = [found for each in collected for found in each.kept]
-    title = name.rpartition("/")[2] or Path(workdir).absolute().name
-    return write(path, About(title, step, facts), findings, metrics.read(workdir))
+    title = name.rpartition("/")[2] or source.rpartition("/")[2]
+    return write(path, About(title, step, facts), findings, [] if workdir is None else metrics.read(workdir))
 
 
 def _size(params: Any) -> int:

@@ -14,8 +14,9 @@ import jax
 from rich.console import Console
 
 from mmjax import hosts, metrics, serialization
-from mmjax.checkpoint import CheckpointError, identity, restore_params, saved_steps
+from mmjax.checkpoint import CheckpointError, identity, restore_variables, saved_steps
 from mmjax.evaluate import Embedder, choose, evaluate
+from mmjax.evaluators.embedded import fit_split
 from mmjax.evaluators.gallery import Gallery
 from mmjax.experiment import RECORD, Experiment, build
 from mmjax.mesh import Mesh, replicated
@@ -42,11 +43,12 @@ class _Judge:
         mesh = Mesh().build()
         with jax.set_mesh(mesh):
             if self._embedder is None:
-                data = prepared(self.experiment.data, self._workdir, [e.split for e in self.evaluators])
+                read = [name for e in self.evaluators for name in (e.split, fit_split(e)) if name is not None]
+                data = prepared(self.experiment.data, self._workdir, read)
                 size = -(-self.experiment.batch_size // mesh.size) * mesh.size
                 self._embedder = Embedder(self.experiment.pretrainer(), data, mesh, size)
-            params = hosts.together(lambda: restore_params(self._workdir, step, ema=True))
-            placed = hosts.placed(params, replicated(mesh))
+            variables = hosts.together(lambda: restore_variables(self._workdir, step, ema=True))
+            placed = hosts.placed(variables, replicated(mesh))
             return evaluate(self._embedder, placed, evaluators, step=step, workdir=self._workdir)
 
 
@@ -71,7 +73,7 @@ def watch(
     """Judges every checkpoint that comes, until the last one of the run's steps is judged; gives their number.
 
     In order of steps; those that the run, or a watch before, has judged already are left out. A workdir in which
-    nothing is yet is waited for. split, evaluators: as in `evaluate_workdir`. poll: seconds between two looks.
+    nothing is yet is waited for. split, evaluators: as in `evaluate_model`. poll: seconds between two looks.
 
     Raises:
         UserError: no such evaluator or split.

@@ -88,10 +88,11 @@ def _refusal(workdir: Path, differences: list[Difference]) -> str:
 
 
 def prepared(
-    data: Mixture, workdir: Path, splits: Iterable[str] = (), tokenizers: Mapping[str, Tokenizer] | None = None
+    data: Mixture, workdir: Path | None, splits: Iterable[str] = (), tokenizers: Mapping[str, Tokenizer] | None = None
 ) -> Prepared:
     """The mixture made ready, with the tokenizers that the workdir keeps; else found or trained now, and kept there.
 
+    workdir: None where there is none, nor anything to keep.
     tokenizers: those to begin with, by modality, where the workdir keeps none.
     splits: are opened, which builds the dataset that isn't there yet. Host 0 does all that first; the others get its
     tokenizers and find its data, or build their own where they have disks of their own.
@@ -106,9 +107,9 @@ def prepared(
     def lead() -> Prepared | None:
         if not hosts.leads():
             return None
-        kept = load_tokenizers(workdir / TOKENIZERS)
+        kept = load_tokenizers(workdir / TOKENIZERS) if workdir is not None else {}
         ready = make({**(tokenizers or {}), **kept})
-        if ready.chains.tokenizers.keys() - kept.keys():
+        if workdir is not None and ready.chains.tokenizers.keys() - kept.keys():
             save_tokenizers(ready.chains.tokenizers, workdir / TOKENIZERS)
         return ready
 

@@ -12,7 +12,7 @@ from mmjax.benchmarks import BENCHMARKS, benchmark
 from mmjax.data.pipeline import Mixture
 from mmjax.data.sources import Tfds
 from mmjax.errors import UserError
-from mmjax.evaluate import evaluate_workdir
+from mmjax.evaluate import evaluate_model
 from mmjax.evaluators.lists import class_list, template_list
 from mmjax.evaluators.neighbours import KNN
 from mmjax.evaluators.probe import Probe
@@ -108,7 +108,7 @@ def experiment(trained: Trained) -> Experiment:
 
 
 def test_zero_shot_neighbours_and_a_probe_on_pictures(trained: Trained, data_dir, tmp_path):
-    found = evaluate_workdir(trained.workdir, on="cifar100", data_dir=data_dir, json_path=tmp_path / "x.json")
+    found = evaluate_model(trained.workdir, on="cifar100", data_dir=data_dir, json_path=tmp_path / "x.json")
     assert found.keys() == {"test"}
     metrics = found["test"]
     assert {name.split("/")[0] for name in metrics} == {"zeroshot", "knn", "probe"}
@@ -118,7 +118,7 @@ def test_zero_shot_neighbours_and_a_probe_on_pictures(trained: Trained, data_dir
     assert metrics["zeroshot/label/top5"] == 1  # four classes
     written = json.loads((tmp_path / "x.json").read_text())
     assert (written["on"], written["test"]) == ("cifar100", metrics)
-    again = evaluate_workdir(trained.workdir, on="cifar100", data_dir=data_dir, evaluators=["knn"])
+    again = evaluate_model(trained.workdir, on="cifar100", data_dir=data_dir, evaluators=["knn"])
     assert {name.split("/")[0] for name in again["test"]} == {"knn"}
 
 
@@ -130,14 +130,14 @@ def test_imagenets_names_are_asked_for_the_classes_that_are_there(trained: Train
         return real(self, embedded, lambda strings: asked.extend(strings) or embed_text(strings))
 
     monkeypatch.setattr(ZeroShot, "__call__", heard)
-    found = evaluate_workdir(trained.workdir, on="imagenet_a", data_dir=data_dir)
+    found = evaluate_model(trained.workdir, on="imagenet_a", data_dir=data_dir)
     names = [class_list("imagenet")[i] for i in (6, 11, 999)]
     assert asked == [template.format(name) for name in names for template in template_list("clip80")]
     assert found["test"]["zeroshot/label/top5"] == 1
 
 
 def test_captions_of_coco_are_each_asked_for(trained: Trained, data_dir):
-    found = evaluate_workdir(trained.workdir, on="coco_captions", data_dir=data_dir)["test"]
+    found = evaluate_model(trained.workdir, on="coco_captions", data_dir=data_dir)["test"]
     assert {name.rpartition("/")[0] for name in found} == {"retrieval/image->text", "retrieval/text->image"}
     records = BENCHMARKS["coco_captions"].source
     assert records.most * 6 == 30
@@ -148,14 +148,14 @@ def test_captions_of_coco_are_each_asked_for(trained: Trained, data_dir):
 def test_waveforms_without_a_header_reach_the_audio_tower(trained: Trained, data_dir):
     nearest = KNN("label", "test", k=1, modality="audio")
     asked = ["zeroshot", "probe", nearest]
-    found = evaluate_workdir(trained.workdir, on="speech_commands", data_dir=data_dir, evaluators=asked)["test"]
+    found = evaluate_model(trained.workdir, on="speech_commands", data_dir=data_dir, evaluators=asked)["test"]
     assert found["knn/label/top1"] == 1  # each sound is in the training split too, and words differ in pitch
     assert {"zeroshot/label/top1", "probe/label/top1"} <= found.keys()
 
 
 def test_esc50_is_the_mean_over_its_folds(trained: Trained, tmp_path, offline):  # noqa: F811
     offline(archive(tmp_path))
-    found = evaluate_workdir(trained.workdir, on="esc50", data_dir=str(tmp_path / "data"))["train"]
+    found = evaluate_model(trained.workdir, on="esc50", data_dir=str(tmp_path / "data"))["train"]
     for name in ("zeroshot", "knn", "probe"):
         folds = [found[f"{name}/label/top1/fold={fold}"] for fold in range(1, 6)]
         assert found[f"{name}/label/top1"] == pytest.approx(np.mean(folds))
@@ -163,10 +163,10 @@ def test_esc50_is_the_mean_over_its_folds(trained: Trained, tmp_path, offline): 
 
 
 def test_a_table_of_ones_own_is_judged_by_the_experiments_evaluators(trained: Trained):
-    own = evaluate_workdir(trained.workdir, split="test")
-    assert evaluate_workdir(trained.workdir, on=trained.table, split="test") == own
+    own = evaluate_model(trained.workdir, split="test")
+    assert evaluate_model(trained.workdir, on=trained.table, split="test") == own
     probe = Probe("shape", "test", strengths=(1e-3,))
-    found = evaluate_workdir(trained.workdir, on=trained.table, evaluators=[probe, "zeroshot"])
+    found = evaluate_model(trained.workdir, on=trained.table, evaluators=[probe, "zeroshot"])
     assert "probe/shape/top1" in found["test"]
     assert "zeroshot/shape/top1" in found["validation"]
 

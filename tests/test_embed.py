@@ -9,7 +9,7 @@ import pytest
 from mmjax import embed as module
 from mmjax import embeddings
 from mmjax.__main__ import main
-from mmjax.checkpoint import restore_params
+from mmjax.checkpoint import restore_variables
 from mmjax.data.pipeline import evaluation_batches
 from mmjax.embed import embed
 from mmjax.errors import UserError
@@ -36,7 +36,7 @@ def test_the_numbers_are_those_of_an_evaluation(trained: Trained, folder: Path):
     experiment = build(tiny_config(trained.table))
     data = prepared(experiment.data, trained.workdir)
     embedder = Embedder(experiment.pretrainer(), data, Mesh().build(), 16)
-    expected = embedder.split(restore_params(trained.workdir), "test")
+    expected = embedder.split(restore_variables(trained.workdir), "test")
     found = embeddings.read(folder)
     assert found.columns == expected.columns
     for modality, vectors in expected.embeddings.items():

@@ -11,11 +11,11 @@ import pytest
 from rich.console import Console
 
 from mmjax import metrics
-from mmjax.checkpoint import restore_params
+from mmjax.checkpoint import restore_variables
 from mmjax.data.pipeline import evaluation_batches
 from mmjax.data.sources import SplitNotFoundError
 from mmjax.errors import UserError
-from mmjax.evaluate import Embedder, choose, evaluate, evaluate_workdir
+from mmjax.evaluate import Embedder, choose, evaluate, evaluate_model
 from mmjax.evaluators.embedded import Embedded
 from mmjax.evaluators.gallery import Gallery
 from mmjax.evaluators.neighbours import KNN
@@ -33,7 +33,7 @@ class Judge:
     """The pieces that `evaluate` takes."""
 
     embedder: Embedder
-    params: dict
+    variables: dict
     pretrainer: object
     data: object
 
@@ -43,15 +43,15 @@ def judge(trained: Trained) -> Judge:
     experiment = build(tiny_config(trained.table))
     data, pretrainer = prepared(experiment.data, trained.workdir), experiment.pretrainer()
     mesh = Mesh().build()
-    return Judge(Embedder(pretrainer, data, mesh, 16), restore_params(trained.workdir), pretrainer, data)
+    return Judge(Embedder(pretrainer, data, mesh, 16), restore_variables(trained.workdir), pretrainer, data)
 
 
 def test_a_split_is_embedded_whole_and_in_order(judge: Judge):
     """24 examples in batches of 16: the second is padded, over 8 devices; a plain apply on one device agrees."""
-    embedded = judge.embedder.split(judge.params, "test", inputs=("image",))
+    embedded = judge.embedder.split(judge.variables, "test", inputs=("image",))
     ((batch, columns),) = evaluation_batches(judge.data, "test", 24)  # pyright: ignore[reportArgumentType]
     apply = judge.pretrainer.apply  # pyright: ignore[reportAttributeAccessIssue]
-    plain = jax.device_get(apply({"params": judge.params}, batch, method="embed"))
+    plain = jax.device_get(apply(judge.variables, batch, method="embed"))
     assert len(embedded) == 24
     for modality in ("image", "text", "audio"):
         real = batch[f"{modality}_valid"]
@@ -65,8 +65,8 @@ def test_a_split_is_embedded_whole_and_in_order(judge: Judge):
 
 
 def test_prompts_are_embedded_as_captions_are(judge: Judge):
-    embedded = judge.embedder.split(judge.params, "test")
-    vectors = judge.embedder.text(judge.params, embedded.columns["text"])  # 24 strings, batches of 16
+    embedded = judge.embedder.split(judge.variables, "test")
+    vectors = judge.embedder.text(judge.variables, embedded.columns["text"])  # 24 strings, batches of 16
     np.testing.assert_allclose(vectors, embedded.embeddings["text"], atol=1e-6)
 
 
@@ -74,14 +74,14 @@ def test_each_split_is_embedded_once_and_told_at_once(judge: Judge, tmp_path, mo
     embedded, told = [], []
     split = judge.embedder.split
 
-    def counted(params, name, inputs=()):
+    def counted(variables, name, inputs=()):
         embedded.append(name)
-        return split(params, name, inputs)
+        return split(variables, name, inputs)
 
     monkeypatch.setattr(judge.embedder, "split", counted)
     evaluators = [Retrieval("test"), ZeroShot("shape"), Retrieval(), ZeroShot("shape", "test")]
     results = evaluate(
-        judge.embedder, judge.params, evaluators, step=3, workdir=tmp_path, found=lambda *found: told.append(found)
+        judge.embedder, judge.variables, evaluators, step=3, workdir=tmp_path, found=lambda *found: told.append(found)
     )
     assert embedded == ["test", "validation"]
     assert told == list(results.items())
@@ -101,7 +101,7 @@ def test_an_evaluator_sees_what_those_before_it_found(judge: Judge, tmp_path):
             return {}
 
     (tmp_path / "metrics.jsonl").write_text('{"step": 2, "loss": 1.0}\n{"step": 3, "split": "test", "old": 1}\n')
-    evaluate(judge.embedder, judge.params, [Retrieval("test", at=(1,)), Spy()], step=3, workdir=tmp_path)  # pyright: ignore
+    evaluate(judge.embedder, judge.variables, [Retrieval("test", at=(1,)), Spy()], step=3, workdir=tmp_path)  # pyright: ignore
     ((history, workdir),) = seen
     assert history[0] == {"step": 2, "loss": 1.0}
     assert [(line["step"], line.get("split"), "retrieval/image->text/R@1" in line) for line in history[1:]] == [
@@ -112,13 +112,13 @@ def test_an_evaluator_sees_what_those_before_it_found(judge: Judge, tmp_path):
 
 def test_two_metrics_of_one_name_are_refused(judge: Judge, tmp_path):
     with pytest.raises(UserError, match=r"two evaluators of the test split give 'retrieval/\S+': set the field name="):
-        evaluate(judge.embedder, judge.params, [Retrieval("test"), Retrieval("test", "text")], step=1, workdir=tmp_path)
+        evaluate(judge.embedder, judge.variables, [Retrieval("test"), Retrieval("test", "text")], step=1, workdir=tmp_path)
 
 
 def test_a_workdir_gives_the_numbers_of_its_run(trained: Trained, tmp_path):
     screen = io.StringIO()
     file = tmp_path / "numbers.json"
-    results = evaluate_workdir(trained.workdir, json_path=file, console=Console(file=screen, width=100))
+    results = evaluate_model(trained.workdir, json_path=file, console=Console(file=screen, width=100))
     logged = {
         line.pop("split"): line for line in metrics.read(trained.workdir) if "split" in line and line.pop("step") == 24
     }
@@ -132,7 +132,7 @@ def test_a_workdir_gives_the_numbers_of_its_run(trained: Trained, tmp_path):
 
 
 def test_split_step_and_evaluators_can_be_chosen(trained: Trained):
-    results = evaluate_workdir(trained.workdir, split="test", step=8, evaluators=["zeroshot"])
+    results = evaluate_model(trained.workdir, split="test", step=8, evaluators=["zeroshot"])
     assert results.keys() == {"test"}
     assert results["test"].keys() == {"zeroshot/shape/top1", "zeroshot/shape/top5", "zeroshot/shape/recall"}
     assert results["test"]["zeroshot/shape/top5"] == 1  # there are four shapes
@@ -140,16 +140,16 @@ def test_split_step_and_evaluators_can_be_chosen(trained: Trained):
 
 def test_what_cannot_be_had_says_what_can(trained: Trained, tmp_path):
     with pytest.raises(UserError, match=r"no evaluator 'retreival', .*did you mean retrieval\?"):
-        evaluate_workdir(trained.workdir, evaluators=["retreival"])
+        evaluate_model(trained.workdir, evaluators=["retreival"])
     with pytest.raises(UserError, match="is not a workdir of a run"):
-        evaluate_workdir(tmp_path)
+        evaluate_model(tmp_path)
     with pytest.raises(FileNotFoundError, match=r"step 5 .*\[8, 16, 24\]"):
-        evaluate_workdir(trained.workdir, step=5)
+        evaluate_model(trained.workdir, step=5)
     with pytest.raises(SplitNotFoundError, match="holds test, train, validation"):
-        evaluate_workdir(trained.workdir, split="tset")
+        evaluate_model(trained.workdir, split="tset")
     (tmp_path / "experiment.json").write_text((trained.workdir / "experiment.json").read_text())
     with pytest.raises(UserError, match="has no checkpoint yet"):
-        evaluate_workdir(tmp_path)
+        evaluate_model(tmp_path)
 
 
 def test_evaluators_that_become_the_same_run_once():
@@ -165,9 +165,9 @@ def test_a_split_to_learn_from_is_embedded_once_for_all(judge: Judge, tmp_path, 
     embedded = []
     split = judge.embedder.split
 
-    def counted(params, name, inputs=()):
+    def counted(variables, name, inputs=()):
         embedded.append((name, tuple(inputs)))
-        return split(params, name, inputs)
+        return split(variables, name, inputs)
 
     monkeypatch.setattr(judge.embedder, "split", counted)
     evaluators = [
@@ -177,10 +177,10 @@ def test_a_split_to_learn_from_is_embedded_once_for_all(judge: Judge, tmp_path, 
         KNN("shape", "validation", k=5),
         Retrieval("train"),
     ]
-    results = evaluate(judge.embedder, judge.params, evaluators, step=3, workdir=tmp_path)
+    results = evaluate(judge.embedder, judge.variables, evaluators, step=3, workdir=tmp_path)
     assert embedded == [("test", ("image",)), ("train", ()), ("validation", ())]
     assert {"probe/shape/top1", "knn/shape/top1"} <= results["test"].keys()
-    train, test = (split(judge.params, name) for name in ("train", "test"))
+    train, test = (split(judge.variables, name) for name in ("train", "test"))
     for evaluator in evaluators[:2]:
         alone = evaluator(replace(test, fit=train), lambda strings: np.zeros((0, 0)))
         assert {name: results["test"][name] for name in alone} == pytest.approx(alone)

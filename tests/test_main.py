@@ -25,7 +25,7 @@ def called(monkeypatch):
         monkeypatch.setitem(sys.modules, module, fake)
 
     stand_in("mmjax.train", "train")
-    stand_in("mmjax.evaluate", "evaluate_workdir")
+    stand_in("mmjax.evaluate", "evaluate_model")
     stand_in("mmjax.data.datasets.prepare", "prepare")
     return calls
 
@@ -121,7 +121,7 @@ def test_an_interruption_ends_without_a_traceback(monkeypatch, called):
     def interrupted(*arguments, **options):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(sys.modules["mmjax.evaluate"], "evaluate_workdir", interrupted)
+    monkeypatch.setattr(sys.modules["mmjax.evaluate"], "evaluate_model", interrupted)
     assert main(["evaluate", "run"]) == 130
 
 

@@ -97,7 +97,7 @@ class ZeroShot:
         scores = np.nan_to_num(embeddings[rows].astype(np.float32) @ vectors.T, nan=np.inf)  # NaN counts against
         mine = np.arange(len(rows)), truth
         best = scores[mine]
-        names = np.array([spoken[i] for i in among])
+        names = np.array([spoken[i] for i in among.tolist()])
         later = (names[truth, None] == names) & (np.arange(len(among)) >= truth[:, None])  # itself, and its twins
         scores[later] = -np.inf
         found = np.where(scores.max(axis=1) < best - TIE, truth, scores.argmax(axis=1))
@@ -112,7 +112,7 @@ class ZeroShot:
         several = labels.several
         there = np.unique(labels.number[labels.known]) if several is None else np.flatnonzero(several.any(axis=0))
         among = there if self.present else np.arange(len(spoken))
-        return among, class_embeddings([spoken[i] for i in among], templates, embed_text)
+        return among, class_embeddings([spoken[i] for i in among.tolist()], templates, embed_text)
 
     def _labels(self, embedded: Embedded, column: Sequence[object]) -> Labels:
         if isinstance(self.classes, str):

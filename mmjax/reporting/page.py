@@ -37,7 +37,7 @@ class About:
     """What the head of a page says. facts: lines of a name and a value."""
 
     title: str
-    step: int
+    step: int | None
     facts: Sequence[tuple[str, str]] = ()
 
 

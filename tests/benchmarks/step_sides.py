@@ -199,11 +199,11 @@ def open_clip(size: Size, how: str, compiled: bool = False) -> Made:
     from open_clip.loss import ClipLoss  # pyright: ignore[reportMissingImports]
     from open_clip.model import CLIP  # pyright: ignore[reportMissingImports]
 
-    vision = {
+    vision: Any = {
         "image_size": size.pixels, "patch_size": size.patch, "width": size.width, "layers": size.depth,
         "head_width": 64, "patch_dropout": 1 - KEPT if how == "half" else 0.0,
     }  # fmt: skip
-    text = {
+    text: Any = {
         "context_length": size.length, "vocab_size": size.vocab, "width": size.text_width,
         "heads": size.text_width // 64, "layers": size.text_depth,
     }  # fmt: skip
@@ -233,9 +233,8 @@ def hugging_face(size: Size, how: str) -> Made:
     text = sizes(size.text_width, size.text_depth)
     text |= {"vocab_size": size.vocab, "max_position_embeddings": size.length, **last}
     torch.manual_seed(0)
-    config = CLIPConfig(
-        text_config=text, vision_config=vision, projection_dim=size.embed_dim, attn_implementation="sdpa"
-    )
+    attention: dict[str, Any] = {"attn_implementation": "sdpa"}
+    config = CLIPConfig(text_config=text, vision_config=vision, projection_dim=size.embed_dim, **attention)
     model = CLIPModel(config)
     if how == "remat":
         model.gradient_checkpointing_enable()

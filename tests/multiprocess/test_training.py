@@ -13,7 +13,7 @@ import pytest
 
 from mmjax import metrics
 from mmjax.checkpoint import latest_step
-from mmjax.evaluate import evaluate_workdir
+from mmjax.evaluate import evaluate_model
 from mmjax.train import train
 from tests.multiprocess.launcher import ROOT, Ended, Group, mmjax
 from tests.trained import tiny_config
@@ -92,7 +92,7 @@ def test_evaluation_gives_the_very_numbers_of_one_process(single, double: Run, t
     ended = mmjax("evaluate", str(single), "--json", str(file))
     assert ended.codes == [0, 0], str(ended)
     there = json.loads(file.read_text())["test"]
-    here = evaluate_workdir(single)["test"]
+    here = evaluate_model(single)["test"]
     assert len(there) == 11
     assert there == here == {name: value for name, value in judged(single).items() if name in there}
     assert "retrieval/image->text" in ended.said[0]

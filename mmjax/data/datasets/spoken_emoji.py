@@ -44,6 +44,7 @@ class SpokenEmoji(tfds.core.GeneratorBasedBuilder):
     BUILDER_CONFIGS = [
         EmojiConfig(name="en", description="English names."),
         EmojiConfig(name="multilingual", description="Names in 14 languages.", languages=LANGUAGES),
+        EmojiConfig(name="small", description="English names of 300 emoji, to try things on.", limit=300),
     ]
     BUILT_BYTES = 450_000_000  # what a build takes on the disk while it runs, rounded up
 
