@@ -183,6 +183,8 @@ class Inputs:
         if not len(samples):
             raise UserError(f"{where} is empty: it has no samples")
         if rate is not None and model_rate is not None and rate != model_rate:
+            if samples.dtype == np.int16:  # as int16, soxr would add noise, another at each call
+                samples = samples / np.float32(2**15)
             samples = soxr.resample(samples, rate, model_rate)
         return self._run("audio", samples)
 

@@ -2,6 +2,7 @@
 
 import io
 import warnings
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -58,13 +59,17 @@ def test_it_embeds_as_the_pretrainer_does(model: Model, whole):
 
 def test_one_is_a_vector_and_a_list_a_matrix(model: Model, whole):
     for modality, values in {"image": pictures(3), "text": CAPTIONS[:3], "audio": waves()}.items():
-        one = model.embed(**{modality: values[1]})
+        given: Any = {modality: values[1]}
+        one = model.embed(**given)
         assert one.shape == (16,)
         np.testing.assert_allclose(one, whole[modality][1], atol=1e-6)
-        assert model.embed(**{modality: [values[1]]}).shape == (1, 16)
-        generated = model.embed(**{modality: (value for value in values)})
+        given[modality] = [values[1]]
+        assert model.embed(**given).shape == (1, 16)
+        given[modality] = (value for value in values)
+        generated = model.embed(**given)
         np.testing.assert_allclose(generated, whole[modality], atol=1e-6)
-        empty = model.embed(**{modality: []})
+        given[modality] = []
+        empty = model.embed(**given)
         assert empty.shape == (0, 16)
         assert empty.dtype == np.float32
 
@@ -388,7 +393,8 @@ def test_what_the_model_lacks_is_said(model: Model):
         model.embed(text=["a"], batch_size=0)
 
 
-def test_a_bar_is_drawn_where_asked_for(model: Model, capsys):
+def test_a_bar_is_drawn_where_asked_for(model: Model, capsys, monkeypatch):
+    monkeypatch.setenv("FORCE_COLOR", "1")  # rich takes anything for a terminal then
     model.embed(image=pictures(3), progress=True)
     assert "embedding image" in capsys.readouterr().err
     model.embed(image=pictures(3))

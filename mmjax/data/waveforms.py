@@ -77,7 +77,9 @@ class DecodeAudio(Transform):
                 f"most_samples={self.most_samples:,} unpacked and at {self.rate} Hz",
                 "too_large",
             )
-        samples = sound.read(dtype="int16" if sound.subtype in _INT16_SUBTYPES else "float32")
+        # soxr adds noise, another at each call, to what it resamples as int16: the same file would differ each time.
+        whole = rate == self.rate and sound.subtype in _INT16_SUBTYPES
+        samples = sound.read(dtype="int16" if whole else "float32")
         if samples.ndim == 2:
             samples = samples.mean(axis=1, dtype=np.float32).astype(samples.dtype)
         return soxr.resample(samples, rate, self.rate) if rate != self.rate else samples

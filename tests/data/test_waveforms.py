@@ -164,3 +164,11 @@ def test_in_evaluation_an_augmentation_is_the_identity(augmentation):
     wave = tone(440)
     np.testing.assert_array_equal(augmentation(wave, None), wave)
     assert augmentation.random
+
+
+def test_a_resampled_file_is_the_same_each_time():
+    stream, time = io.BytesIO(), np.arange(800) / 8000
+    soundfile.write(stream, (9000 * np.sin(2 * np.pi * 440 * time)).astype(np.int16), 8000, format="WAV")
+    first = DecodeAudio(16_000)(stream.getvalue(), None)
+    for _ in range(3):
+        np.testing.assert_array_equal(DecodeAudio(16_000)(stream.getvalue(), None), first)

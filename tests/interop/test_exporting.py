@@ -19,6 +19,10 @@ from tests.tiny import draw
 from tests.trained import Trained
 
 
+def quiet(text: str) -> None:
+    pass
+
+
 def test_a_run_is_exported_and_gives_the_same_vectors(trained: Trained, tmp_path, capsys):
     out = tmp_path / "out" / "tiny"
     assert main(["export", str(trained.workdir), str(out), "--step", "8"]) == 0
@@ -33,7 +37,7 @@ def test_a_run_is_exported_and_gives_the_same_vectors(trained: Trained, tmp_path
 
 
 def test_the_towers_that_are_asked_for(trained: Trained, tmp_path):
-    export(trained.workdir, tmp_path / "pair", towers=["image", "text"], say=str)
+    export(trained.workdir, tmp_path / "pair", towers=["image", "text"], say=quiet)
     bundle = resolve(tmp_path / "pair")
     assert set(bundle.config.towers) == {"image", "text"}
     assert set(bundle.config.objectives) == {"image_text", "masked_image"}
@@ -41,7 +45,7 @@ def test_the_towers_that_are_asked_for(trained: Trained, tmp_path):
     vector = load(tmp_path / "pair").embed(text="a red disc")
     np.testing.assert_array_equal(vector, whole.embed(text="a red disc"))
     with pytest.raises(UserError, match=r"has no tower 'sound', it has image, text, audio"):
-        export(trained.workdir, tmp_path / "none", towers=["sound"], say=str)
+        export(trained.workdir, tmp_path / "none", towers=["sound"], say=quiet)
     assert not (tmp_path / "none").exists()
 
 
@@ -84,7 +88,7 @@ def test_what_is_not_read_back_to_the_bit_is_removed(tmp_path, monkeypatch):
     own = bundles.save(clip(), tmp_path / "own")
     monkeypatch.setitem(projects.PROJECTS, "hf", Careless("hf", lambda path: False, "Hugging Face"))
     with pytest.raises(UserError, match=r"(?s)isn't what was written, so it was removed:\n.*norm_pre/scale has other"):
-        export(own, tmp_path / "out", "hf", say=str)
+        export(own, tmp_path / "out", "hf", say=quiet)
     assert not (tmp_path / "out").exists()
 
 

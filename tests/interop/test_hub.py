@@ -49,6 +49,10 @@ def served(folders, tmp_path, monkeypatch):
         yield stand_in
 
 
+def quiet(text: str) -> None:
+    pass
+
+
 def same(bundle, seed):
     jax.tree.map(np.testing.assert_array_equal, bundle.variables, clip(seed).variables)
 
@@ -69,19 +73,19 @@ def test_a_name_is_fetched_once_and_pinned(served, folders):
 
 
 def test_a_branch_is_asked_for_and_a_commit_is_not(served, folders):
-    same(fetched("hf:org/clip", str), 1)
+    same(fetched("hf:org/clip", quiet), 1)
     served.add("org/clip", SECOND, folders[SECOND], "main")
-    same(fetched("hf:org/clip@main", str), 2)
-    same(fetched("hf:org/clip@v1", str), 1)
-    same(fetched("hf:org/clip", str), 1)  # stays what it was
+    same(fetched("hf:org/clip@main", quiet), 2)
+    same(fetched("hf:org/clip@v1", quiet), 1)
+    same(fetched("hf:org/clip", quiet), 1)  # stays what it was
     served.asked.clear()
-    same(fetched(f"hf:org/clip@{SECOND}", str), 2)
+    same(fetched(f"hf:org/clip@{SECOND}", quiet), 2)
     same(resolve(f"hf:org/clip@{FIRST}"), 1)
     assert not served.asked
 
 
 def test_without_a_network_the_cache_serves(served, monkeypatch):
-    fetched("hf:org/clip@main", str)
+    fetched("hf:org/clip@main", quiet)
     monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:1")
     said = []
     same(fetched("hf:org/clip@main", said.append), 1)
@@ -89,11 +93,11 @@ def test_without_a_network_the_cache_serves(served, monkeypatch):
     assert said[0].startswith("the hub can't be reached")
     assert said[0].endswith(f"hf:org/clip@main is taken as it was last seen: {FIRST}")
     with pytest.raises(UserError, match=r"hf:org/other isn't in .*models, and the hub can't be reached"):
-        fetched("hf:org/other", str)
+        fetched("hf:org/other", quiet)
 
 
 def test_what_is_damaged_in_the_cache_is_fetched_again(served):
-    fetched("hf:org/clip", str)
+    fetched("hf:org/clip", quiet)
     (file,) = hub.cache().rglob("params.safetensors")
     file.write_bytes(file.read_bytes()[:-9])
     said = []
@@ -104,16 +108,16 @@ def test_what_is_damaged_in_the_cache_is_fetched_again(served):
 
 
 def test_open_clips_names_lead_to_their_repositories(served):
-    bundle = fetched("open_clip:ViT-B-32/laion2b_s34b_b79k", str)
+    bundle = fetched("open_clip:ViT-B-32/laion2b_s34b_b79k", quiet)
     same(bundle, 3)
     assert bundle.source == f"open_clip:ViT-B-32/laion2b_s34b_b79k@{THIRD}"
     assert "open_clip_model.safetensors" in served.fetched()
     assert "open_clip_pytorch_model.bin" not in served.fetched()
-    same(fetched("hf:laion/CLIP-ViT-B-32-laion2B-s34B-b79K", str), 3)  # whose layout it is, is seen
+    same(fetched("hf:laion/CLIP-ViT-B-32-laion2B-s34B-b79K", quiet), 3)  # whose layout it is, is seen
     with pytest.raises(UserError, match=r"did you mean ViT-B-32"):
-        fetched("open_clip:ViT-B-23/laion2b_s34b_b79k", str)
+        fetched("open_clip:ViT-B-23/laion2b_s34b_b79k", quiet)
     with pytest.raises(UserError, match=r"did you mean laion2b_s34b_b79k"):
-        fetched("open_clip:ViT-B-32/laion2b_s34b_b97k", str)
+        fetched("open_clip:ViT-B-32/laion2b_s34b_b97k", quiet)
 
 
 def test_an_object_of_the_storage_is_pinned_by_its_generation(served, folders, tmp_path, monkeypatch):
@@ -124,22 +128,22 @@ def test_an_object_of_the_storage_is_pinned_by_its_generation(served, folders, t
         files[number].write_text(str(folders[commit]))
     monkeypatch.setitem(projects.PROJECTS, "bv", ByAddress("none", lambda path: False, "big_vision"))
     served.objects["bucket/siglip/b16.npz"] = {"7": files["7"]}
-    bundle = fetched("bv:gs://bucket/siglip/b16.npz", str)
+    bundle = fetched("bv:gs://bucket/siglip/b16.npz", quiet)
     same(bundle, 1)
     assert bundle.source == "bv:gs://bucket/siglip/b16.npz@7"
     served.objects["bucket/siglip/b16.npz"]["8"] = files["8"]
-    same(fetched("bv:gs://bucket/siglip/b16.npz", str), 1)
-    same(fetched("bv:gs://bucket/siglip/b16.npz@8", str), 2)
+    same(fetched("bv:gs://bucket/siglip/b16.npz", quiet), 1)
+    same(fetched("bv:gs://bucket/siglip/b16.npz@8", quiet), 2)
     with pytest.raises(UserError, match=r"no public object gs://bucket/siglip/b16.npz of generation 9"):
-        fetched("bv:gs://bucket/siglip/b16.npz@9", str)
+        fetched("bv:gs://bucket/siglip/b16.npz@9", quiet)
     with pytest.raises(UserError, match=r"a revision of an object is its generation, a number"):
-        fetched("bv:gs://bucket/siglip/b16.npz@main", str)
+        fetched("bv:gs://bucket/siglip/b16.npz@main", quiet)
     served.objects["bucket/other.npz"] = {"1": files["7"]}
     served.corrupt = True
     with pytest.raises(UserError, match=r"gs://bucket/other.npz didn't arrive whole"):
-        fetched("bv:gs://bucket/other.npz", str)
+        fetched("bv:gs://bucket/other.npz", quiet)
     with pytest.raises(UserError, match=r"no public object gs://bucket/none.npz"):
-        fetched("bv:gs://bucket/none.npz", str)
+        fetched("bv:gs://bucket/none.npz", quiet)
 
 
 class ByAddress(Project):
@@ -149,17 +153,17 @@ class ByAddress(Project):
 
 def test_what_the_hub_lacks_is_said(served, folders, tmp_path):
     with pytest.raises(UserError, match=r"there is no model 'org/clap' on the hub, or it is private"):
-        fetched("hf:org/clap", str)
+        fetched("hf:org/clap", quiet)
     with pytest.raises(UserError, match=r"org/clip on the hub has no revision 'v2'"):
-        fetched("hf:org/clip@v2", str)
+        fetched("hf:org/clip@v2", quiet)
     served.gated.add("org/terms")
     with pytest.raises(UserError, match=r"org/terms asks for agreement to its terms"):
-        fetched("hf:org/terms", str)
+        fetched("hf:org/terms", quiet)
     (tmp_path / "empty").mkdir()
     (tmp_path / "empty" / "config.json").write_text("{}")
     served.add("org/empty", FIRST, tmp_path / "empty", "main")
     with pytest.raises(UserError, match=r"org/empty on the hub holds no model that can be read: that takes config"):
-        fetched("hf:org/empty", str)
+        fetched("hf:org/empty", quiet)
 
 
 def test_names_are_told_from_paths(tmp_path, monkeypatch):
@@ -183,4 +187,4 @@ def test_the_extra_is_named_where_it_is_missing(monkeypatch, tmp_path):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     monkeypatch.setitem(sys.modules, "huggingface_hub", None)
     with pytest.raises(UserError, match=r'pip install "mmjax\[interop\]"'):
-        fetched("hf:org/name", str)
+        fetched("hf:org/name", quiet)
