@@ -51,7 +51,7 @@ def serving(hub: Hub) -> Iterator[str]:
             hub.asked.append(f"{self.command} {path}")
             parts = path.split("/")
             if path in hub.objects:
-                return self.object(hub.objects[path], query.get("generation", [None])[0], body)
+                return self.stored(hub.objects[path], query.get("generation", [None])[0], body)
             api = parts[:2] == ["api", "models"]
             name = "/".join(parts[2:4] if api else parts[:2])
             if name in hub.gated:
@@ -76,7 +76,7 @@ def serving(hub: Hub) -> Iterator[str]:
             etag = hashlib.sha256(content).hexdigest()
             return self.send(200, content, body, {"ETag": f'"{etag}"', "X-Repo-Commit": commit})
 
-        def object(self, generations: dict[str, Path], generation: str | None, body: bool) -> None:
+        def stored(self, generations: dict[str, Path], generation: str | None, body: bool) -> None:
             generation = generation or list(generations)[-1]
             if generation not in generations:
                 return self.send(404, b"", body, {})
