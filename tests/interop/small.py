@@ -2,12 +2,16 @@
 
 from pathlib import Path
 
+import fiddle as fdl
 import jax
 import numpy as np
 
+from mmjax.data.captions import Tokenize
+from mmjax.data.subwords import Subwords
+from mmjax.data.transforms import Decode, Resize
 from mmjax.experiment import build
 from mmjax.interop import bundle as bundles
-from mmjax.interop import hf, hf_inputs, openclip
+from mmjax.interop import hf, openclip
 from mmjax.interop.bundle import Bundle
 
 CLIP = {
@@ -46,7 +50,12 @@ def clip(seed: int = 0) -> Bundle:
     """As CLIPModel of Hugging Face; it brings no tokenizer."""
     family = hf.family_of(CLIP, "test")
     parts = family.parts(CLIP)
-    return randomised(bundles.stand_in(parts.towers, parts.objectives, hf_inputs.chains(parts.towers)), seed)
+    words = fdl.Config(Subwords, parts.towers["text"].vocab)
+    transforms = {
+        "image": (fdl.Config(Decode), fdl.Config(Resize, parts.towers["image"].size)),
+        "text": (fdl.Config(Tokenize, words, parts.towers["text"].length, bos=True, empty="keep"),),
+    }
+    return randomised(bundles.stand_in(parts.towers, parts.objectives, transforms), seed)
 
 
 def hf_folder(folder: Path, seed: int = 0) -> Path:

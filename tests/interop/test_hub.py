@@ -19,7 +19,7 @@ from tests.interop.small import clip, hf_folder, open_clip_folder
 pytest.importorskip("huggingface_hub")
 
 FIRST, SECOND, THIRD = "a" * 40, "b" * 40, "c" * 40
-NEEDED = ["config.json", "model.safetensors"]
+NEEDED = ["config.json", "model.safetensors", "preprocessor_config.json"]
 
 
 @pytest.fixture(scope="module")
