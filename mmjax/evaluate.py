@@ -35,7 +35,8 @@ Variables = dict[str, Any]  # Linen's collections
 
 
 class Embedder:
-    """Embeds a split, or strings, with the given variables (`params`, and batch statistics where there are any), in padded batches over the mesh; compiled once.
+    """Embeds a split, or strings, with the given variables (`params`, and batch statistics where there are any), in
+    padded batches over the mesh; compiled once.
 
     Of several hosts each reads its part of every batch, and all get the whole: all must ask for the same.
     """
@@ -61,7 +62,9 @@ class Embedder:
 
         self._embed = jax.jit(embed, static_argnames="kept", out_shardings=replicated(mesh))
 
-    def split(self, variables: Variables, split: str, inputs: Iterable[str] = (), rows: range | None = None) -> Embedded:
+    def split(
+        self, variables: Variables, split: str, inputs: Iterable[str] = (), rows: range | None = None
+    ) -> Embedded:
         """Every example of the split (or those in `rows`), once; of the batches' entries those in `inputs` are kept."""
         embedded: list[dict[str, np.ndarray]] = []
         known: list[dict[str, list[Any]]] = []  # what is told of this host's examples, by batch
@@ -241,7 +244,11 @@ def _found(source: str | Path, written: Iterable[str | Path | None]) -> Path | N
             raise UserError(f"{path} can't be written: there is no folder {folder}")
     workdir = Path(source)
     if not (workdir / RECORD).exists() or (workdir / PARAMS).exists():
-        if workdir.is_dir() and not any(project.owns(workdir) for project in PROJECTS.values()) and not is_bundle(workdir):
+        if (
+            workdir.is_dir()
+            and not any(project.owns(workdir) for project in PROJECTS.values())
+            and not is_bundle(workdir)
+        ):
             raise UserError(f"{workdir} is not a workdir of a run: it has no {RECORD}")
         return None
     if latest_step(workdir) is None:

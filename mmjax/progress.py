@@ -79,7 +79,8 @@ def duration(seconds: float) -> str:
 
 
 def tables(results: Results, step: int | None, on: str = "") -> list[Table]:
-    """Evaluation results (`on`: of another dataset): a table for each split and kind of metric, its row and column making up the flat name.
+    """Evaluation results: a table for each split and kind of metric, its row and column making up the flat name.
+    on: another dataset than the experiment's own.
 
     `retrieval/image->text/R@1` stands in row `retrieval/image->text`, column `R@1`.
     """
@@ -90,7 +91,9 @@ def tables(results: Results, step: int | None, on: str = "") -> list[Table]:
             row, _, column = name.rpartition("/")
             rows.setdefault(row, {})[column] = value
         for columns in dict.fromkeys(tuple(row) for row in rows.values()):
-            table = Table(title=f"{on} {split} split".strip() + ("" if step is None else f", step {step:,}"), title_justify="left")
+            table = Table(
+                title=f"{on} {split} split".strip() + ("" if step is None else f", step {step:,}"), title_justify="left"
+            )
             table.add_column("", no_wrap=True)
             for column in columns:
                 table.add_column(column, justify="right", no_wrap=True)

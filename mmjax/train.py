@@ -107,7 +107,9 @@ def train(
                 if not {e.split for e in due} <= set(known):  # else done before the run was cut off
                     params = state.params if state.ema is None else state.ema
                     found = lambda split, values: metrics.write(step, values, split)  # noqa: E731
-                    evaluate(embedder, {"params": params, **state.model_state}, due, step=step, workdir=workdir, found=found)
+                    evaluate(
+                        embedder, {"params": params, **state.model_state}, due, step=step, workdir=workdir, found=found
+                    )
                 return True
 
             done, saved, too_many = start, time.monotonic(), None

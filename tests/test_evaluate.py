@@ -112,7 +112,9 @@ def test_an_evaluator_sees_what_those_before_it_found(judge: Judge, tmp_path):
 
 def test_two_metrics_of_one_name_are_refused(judge: Judge, tmp_path):
     with pytest.raises(UserError, match=r"two evaluators of the test split give 'retrieval/\S+': set the field name="):
-        evaluate(judge.embedder, judge.variables, [Retrieval("test"), Retrieval("test", "text")], step=1, workdir=tmp_path)
+        evaluate(
+            judge.embedder, judge.variables, [Retrieval("test"), Retrieval("test", "text")], step=1, workdir=tmp_path
+        )
 
 
 def test_a_workdir_gives_the_numbers_of_its_run(trained: Trained, tmp_path):

@@ -83,7 +83,7 @@ ARROWS = {
     "benchmarks": {"experiment"} | MIDDLE | GRAPH | OBJECTIVES,
     "reporting": {"reporting", "data", "evaluators", "progress"} | BOTTOM,
     "report": {"__init__", "experiment", "reporting"} | MIDDLE | GRAPH | OBJECTIVES,
-    "evaluate": {"benchmarks", "experiment", "report", "workdir"} | MIDDLE | GRAPH | OBJECTIVES,
+    "evaluate": {"benchmarks", "experiment", "interop", "report", "workdir"} | MIDDLE | GRAPH | OBJECTIVES,
     "embeddings": {"evaluators"} | BOTTOM,
     "embed": {"__init__", "embeddings", "evaluate", "experiment", "interop", "workdir"} | MIDDLE | GRAPH | OBJECTIVES,
     "watch": {"evaluate", "experiment", "workdir"} | MIDDLE | GRAPH | OBJECTIVES,

@@ -42,8 +42,9 @@ def test_train_reads_the_experiment_and_its_overrides_wherever_they_stand(called
 
 def test_evaluate_passes_what_was_asked(called):
     command = ["evaluate", "run", "--split", "test", "--step", "500", "--json", "out.json", "--evaluators", "a", "b"]
-    assert main(command) == 0
+    assert main([*command, "--on", "cifar100", "--data-dir", "there", "--report", "out.html"]) == 0
     wanted = {"split": "test", "step": 500, "json_path": "out.json", "evaluators": ["a", "b"]}
+    wanted |= {"on": "cifar100", "data_dir": "there", "report": "out.html"}
     assert called == [(("run",), wanted)]
 
 

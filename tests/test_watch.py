@@ -75,14 +75,14 @@ def test_a_checkpoint_that_is_deleted_while_it_is_read_is_left_out(bare, monkeyp
     workdir, save = bare
     save(8)
     save(24)
-    restore = watch.restore_params
+    restore = watch.restore_variables
 
     def deleted(workdir, step, **arguments):
         if step == 8:
             shutil.rmtree(workdir / "checkpoints" / "8")
         return restore(workdir, step, **arguments)
 
-    monkeypatch.setattr(watch, "restore_params", deleted)
+    monkeypatch.setattr(watch, "restore_variables", deleted)
     console = screen()
     assert watch.watch(workdir, split="test", evaluators=["zeroshot"], console=console) == 1
     assert "the checkpoint of step 8 was deleted while it was read" in said(console)

@@ -84,7 +84,7 @@ def page(
         tag("main", [tag("section", tag("h2", name, id=name.lower()), content) for name, content in there]),
         _foot(media),
     )
-    return _document(f"{about.title}, step {about.step:,}", body)
+    return _document(about.title + ("" if about.step is None else f", step {about.step:,}"), body)
 
 
 def _panels(figures: Sequence[Markup]) -> Markup | None:
@@ -109,7 +109,11 @@ def _head(about: About, findings: Sequence[Findings]) -> Markup:
     rows = [[tag("dt", name), tag("dd", value)] for name, value in facts]
     return join(
         tag("h1", about.title),
-        tag("p", f"Evaluation of the checkpoint of step {about.step:,}", class_="soft"),
+        tag(
+            "p",
+            "Evaluation" + ("" if about.step is None else f" of the checkpoint of step {about.step:,}"),
+            class_="soft",
+        ),
         tag("dl", rows, class_="facts"),
     )
 
