@@ -12,6 +12,8 @@ DEMO = [  # builds and reads `spoken_emoji`, and draws the quickstart's pictures
     "resvg-py>=0.5",
 ]
 
+PAGE = ["gradio>=6"]  # `mmjax demo`
+
 INTEROP = ["ftfy>=6.1", "tokenizers>=0.20"]  # texts as other projects clean and cut them
 
 setup(
@@ -24,6 +26,7 @@ setup(
     python_requires=">=3.11",
     packages=find_packages(include=["mmjax", "mmjax.*"]),
     package_data={
+        "mmjax": ["page.css"],
         "mmjax.data.datasets": ["*.tsv", "*.txt"],
         "mmjax.evaluators": ["names/*.txt", "templates/*.txt"],
         "mmjax.reporting": ["*.css", "*.js"],
@@ -56,6 +59,7 @@ setup(
         "tpu": ["jax[tpu]"],
         "bench": ["open_clip_torch>=2.24", "torch==2.13.0"],  # what tests/benchmarks compares with; torch first, alone
         "interop": INTEROP,
+        "page": PAGE,  # `demo` was taken: what builds the demo data
         "cuda": ["jax[cuda13]"],
         "parquet": ["pyarrow>=15"],
         "tf": ["pydub>=0.25", "tensorflow>=2.18"],  # to build (not to read) the datasets whose builders need it
@@ -63,6 +67,7 @@ setup(
         "dev": [
             *DEMO,
             *INTEROP,
+            *PAGE,
             "beartype>=0.18",
             "hypothesis>=6.100",
             "jax[tpu]; sys_platform == 'linux' and platform_machine == 'x86_64'",  # to plan for one

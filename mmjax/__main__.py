@@ -9,10 +9,11 @@ from pathlib import Path
 from types import ModuleType, TracebackType
 
 from mmjax import __version__
-from mmjax.cli import checkpoints, embed, evaluate, export, import_, plan, prepare, show, train
+from mmjax.cli import checkpoints, demo, embed, evaluate, export, import_, plan, prepare, show, train
 from mmjax.errors import PassingError, UserError, nearest
 
-COMMANDS = (train, evaluate, embed, checkpoints, export, import_, plan, show, prepare)  # as `mmjax --help` lists them
+# As `mmjax --help` lists them.
+COMMANDS = (train, evaluate, embed, demo, checkpoints, export, import_, plan, show, prepare)
 PACKAGE = str(Path(__file__).parent)
 # Disks: full, over quota, read-only, not permitted, a file where a folder is needed or the other way round.
 NOT_OURS = (

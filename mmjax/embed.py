@@ -69,7 +69,7 @@ def embed(
         raise UserError(f"the {split} split of {data or 'the data'} has no examples")
     told = {
         "mmjax": __version__,
-        "model": {"source": source, "step": step, "digest": _digest_of(bundle.variables)},
+        "model": {"source": source, "step": step, "digest": digest_of(bundle.variables)},
         "data": {
             "name": data or ", ".join(mixture.weights),
             "split": split,
@@ -179,7 +179,7 @@ def _complete(out: Path, told: dict[str, Any], names: Sequence[str]) -> None:
     embeddings.write_manifest(out, {**whole, "modalities": embeddings.sizes(out, names[0], told["modalities"])})
 
 
-def _digest_of(variables: dict[str, Any]) -> str:
+def digest_of(variables: dict[str, Any]) -> str:
     """Of every name, shape, type and number of a model."""
     found = hashlib.blake2b(digest_size=16)
     for path, leaf in sorted(flatten_dict(variables, sep="/").items()):

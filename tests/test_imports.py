@@ -86,6 +86,9 @@ ARROWS = {
     "evaluate": {"benchmarks", "experiment", "interop", "report", "workdir"} | MIDDLE | GRAPH | OBJECTIVES,
     "embeddings": {"evaluators"} | BOTTOM,
     "embed": {"__init__", "embeddings", "evaluate", "experiment", "interop", "workdir"} | MIDDLE | GRAPH | OBJECTIVES,
+    "searching": {"__init__", "embed", "embedding", "experiment", "interop", "loading"} | MIDDLE | GRAPH | OBJECTIVES,
+    "serving": {"data", "searching"} | BOTTOM,
+    "page": {"interop", "reporting", "searching", "serving", "workdir"} | MIDDLE | GRAPH | OBJECTIVES,
     "watch": {"evaluate", "experiment", "workdir"} | MIDDLE | GRAPH | OBJECTIVES,
     "train": {
         *("bad_examples", "evaluate", "experiment", "goodput", "initial", "interruption", "lock", "log", "replay"),
@@ -103,6 +106,7 @@ ARROWS = {
             "experiment",
             "interop",
             "listing",
+            "page",
             "plan",
             "replay",
             "show",

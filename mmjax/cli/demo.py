@@ -1,0 +1,40 @@
+"""`mmjax demo`: a page to search pictures and sounds."""
+
+import argparse
+
+HELP = "search pictures and sounds on a page in the browser"
+EPILOG = """\
+examples:
+  mmjax demo runs/quickstart                                      # among the test data that the run names
+  mmjax demo runs/quickstart --folder ~/Pictures
+  mmjax demo hf:google/siglip-base-patch16-224 --folder ~/Pictures --port 8000
+
+By typing, by a picture, by voice: by what the model has a tower for. Needs pip install "mmjax[page]". The page is for
+this machine alone (127.0.0.1), and nothing is sent elsewhere but with --share. Vectors are kept under
+$XDG_CACHE_HOME/mmjax/demo (~/.cache/mmjax/demo); the folder itself is only read.
+"""
+
+
+def add(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("model", metavar="MODEL", help="a workdir, a folder of a model, or a name (as mmjax.load)")
+    parser.add_argument(
+        "--folder", metavar="FOLDER", help="of pictures and sounds (default: the test split of the model's own data)"
+    )
+    parser.add_argument("--step", type=int, help="which checkpoint of a workdir (default: the latest)")
+    parser.add_argument("--port", metavar="N", type=port, help="of the page (default: 7860, or the next that is free)")
+    parser.add_argument(
+        "--share", action="store_true", help="make a public link too: whoever has it can search, by gradio's servers"
+    )
+
+
+def port(text: str) -> int:
+    """A number that a port can have."""
+    if not text.isdecimal() or not 0 < int(text) < 65_536:
+        raise argparse.ArgumentTypeError(f"{text!r} is no port: 1 to 65535")
+    return int(text)
+
+
+def run(arguments: argparse.Namespace) -> None:
+    from mmjax.page import serve
+
+    serve(arguments.model, arguments.folder, step=arguments.step, port=arguments.port, share=arguments.share)

@@ -1,0 +1,295 @@
+"""`mmjax demo`: a page, served on this machine, to search pictures and sounds by typing, by a picture, by voice.
+
+It is a gradio page (extra `page`). Nothing leaves the machine: no analytics, no fonts or scripts of others
+(`serving.Policy` forbids the browser to ask for any), and what is uploaded lies in a folder that goes with the program.
+"""
+
+import os
+import tempfile
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from mmjax.errors import UserError
+from mmjax.interop.resolve import resolve
+from mmjax.reporting.markup import Markup, join, short, tag
+from mmjax.searching import KINDS, Index, Item, folder, index, own
+from mmjax.serving import HOST, Policy, free_port, media_routes
+from mmjax.workdir import use_compilation_cache
+
+FOUND = {"image": 24, "audio": 10}  # shown of each
+LISTED = 100  # of files that could not be used, by name
+TABS = {"text": "Type", "image": "Picture", "audio": "Voice or sound"}
+HINTS = {
+    "text": "Type what you look for, “a red car” say, and press Enter.",
+    "image": "Drop a picture here, or paste one: what looks like it is found.",
+    "audio": "Say what you look for, or give a sound file.",
+}
+SIMILAR = """
+element.addEventListener('click', event => {
+  const button = event.target.closest('button[data-row]');
+  if (button) {
+    trigger('click', {modality: button.dataset.modality, row: Number(button.dataset.row)});
+    document.getElementById('results').scrollIntoView({behavior: 'smooth', block: 'start'});
+  }
+});
+element.addEventListener('play', event => {
+  for (const other of element.querySelectorAll('audio')) if (other !== event.target) other.pause();
+}, true);
+"""
+STYLE = Path(__file__).with_name("page.css")
+
+
+def serve(
+    source: str,
+    where: str | None = None,
+    *,
+    step: int | None = None,
+    port: int | None = None,
+    share: bool = False,
+    console: Console | None = None,
+    wait: bool = True,
+) -> Any:
+    """Embeds the folder `where`, or the model's own test data, and serves the page until Ctrl-C.
+
+    source, step: as `mmjax.load` takes them. port: None: the first free one from `PORT` on. share: a public link too.
+    wait: False gives gradio's Blocks back, served by a thread of its own; `close()` ends it.
+
+    Raises:
+        UserError: gradio isn't installed, the port is in use, there is nothing to search, or the model can't.
+    """
+    _gradio()
+    chosen = free_port(port)  # before the folder is embedded
+    console = console or Console(highlight=False)
+    place = folder(where) if where is not None else None
+    use_compilation_cache()
+    bundle = resolve(source, step=step)
+    found = index(bundle, place or own(bundle), console)
+    console.print(f"{counted(found)} in {found.place.name}", soft_wrap=True, markup=False)
+    for name, reason in found.bad[:LISTED]:
+        console.print(f"  left out: {name}: {reason}", soft_wrap=True, markup=False)
+    page = build(found)
+    try:
+        _launch(page, found, chosen, share)
+        console.print(f"the page is at http://{HOST}:{chosen} (Ctrl-C ends it)", soft_wrap=True)
+        if share:
+            link = page.share_url
+            console.print(
+                f"and, for whoever has the link, at {link}" if link else "a public link could not be made: no network?"
+            )
+        while wait:
+            time.sleep(1)
+    except KeyboardInterrupt:
+        page.close(verbose=False)
+    return page
+
+
+def _gradio() -> Any:
+    """The package, told to keep to itself before it is imported."""
+    os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
+    os.environ["HF_HUB_DISABLE_TELEMETRY"] = "1"  # of what gradio imports
+    try:
+        import gradio
+    except ImportError as error:
+        raise UserError(f'the page needs gradio ({error}): pip install "mmjax[page]"') from error
+    return gradio
+
+
+def _launch(page: Any, found: Index, port: int, share: bool) -> None:
+    gradio = _gradio()
+    from starlette.middleware import Middleware
+    from starlette.middleware.trustedhost import TrustedHostMiddleware
+
+    middleware = [Middleware(Policy)]
+    if not share:  # a page of someone else's whose name leads to this machine reads nothing
+        middleware.append(Middleware(TrustedHostMiddleware, allowed_hosts=[HOST, "localhost"]))
+    fonts = ["system-ui", "-apple-system", "Segoe UI", "Roboto", "DejaVu Sans", "sans-serif"]
+    try:
+        page.launch(
+            server_name=HOST,
+            server_port=port,
+            share=share,
+            prevent_thread_lock=True,
+            quiet=True,
+            inbrowser=False,
+            ssr_mode=False,
+            mcp_server=False,
+            pwa=False,
+            run_history=False,
+            enable_monitoring=False,
+            footer_links=[],
+            theme=gradio.themes.Base(font=fonts, font_mono=["ui-monospace", "DejaVu Sans Mono", "monospace"]),
+            css_paths=[STYLE],
+            app_kwargs={"routes": media_routes(found), "middleware": middleware, "openapi_url": None},
+        )
+    except OSError as error:  # taken while the folder was embedded
+        raise UserError(f"port {port} can't be had any more: {error}; --port N names another") from error
+
+
+def build(found: Index) -> Any:
+    """gradio's Blocks: what one searches by, in tabs, and below it what is found."""
+    gr = _gradio()
+    uploads = tempfile.TemporaryDirectory(prefix="mmjax-demo-")  # of queries
+    os.environ["GRADIO_TEMP_DIR"] = uploads.name
+
+    with gr.Blocks(title="mmjax demo", analytics_enabled=False) as page:
+        gr.HTML(_safe(head(found)), js_on_load=None)
+        inputs: dict[str, Any] = {}
+        with gr.Tabs():
+            for modality in found.queries:
+                with gr.Tab(TABS[modality], id=modality):
+                    inputs[modality] = _input(gr, modality)
+        results = gr.HTML(_safe(first(found)), elem_id="results", js_on_load=SIMILAR)
+        for modality, (component, events) in inputs.items():
+            gr.on(
+                events,
+                _answer(found, modality),
+                inputs=component,
+                outputs=results,
+                preprocess=modality == "text",  # files as they were given, not as gradio would write them anew
+                show_progress="minimal",
+                api_name=modality,
+            )
+
+        def similar(event: Any) -> str:
+            return _safe(like(found, event.modality, event.row))
+
+        similar.__annotations__["event"] = gr.EventData  # by which gradio knows what to give
+        results.click(similar, outputs=results, show_progress="minimal", api_visibility="private")
+    page.uploads = uploads  # lives as long as the page
+    return page
+
+
+def _input(gr: Any, modality: str) -> tuple[Any, list[Any]]:
+    """What takes a query, and the events that ask it."""
+    if modality == "text":
+        with gr.Row(equal_height=True, elem_id="typing"):
+            box = gr.Textbox(
+                show_label=False,
+                container=False,
+                placeholder=HINTS["text"],
+                autofocus=True,
+                max_lines=1,
+                scale=8,
+                elem_id="query",
+            )
+            button = gr.Button("Search", variant="primary", scale=1, min_width=90, elem_id="search")
+        return box, [box.submit, button.click]
+    if modality == "image":
+        picture = gr.Image(
+            type="filepath",
+            label=HINTS["image"],
+            sources=["upload", "webcam", "clipboard"],
+            height=240,
+            buttons=[],
+            elem_id="picture",
+        )
+        return picture, [picture.change]
+    sound = gr.Audio(
+        type="filepath", label=HINTS["audio"], sources=["microphone", "upload"], buttons=[], elem_id="sound"
+    )
+    return sound, [sound.change]
+
+
+def _answer(found: Index, modality: str) -> Callable[[Any], str]:
+    """From what was given to what is shown."""
+
+    def answer(query: Any) -> str:
+        if isinstance(query, Mapping):  # a file as gradio describes it
+            query = query.get("path")
+        return _safe(answered(found, modality, query))
+
+    return answer
+
+
+def answered(found: Index, modality: str, query: str | None) -> Markup:
+    """What is found for a text, or the file of a picture or sound; a hint where nothing is asked, and what is wrong
+    with a file that can't be used."""
+    if query is None or not query.strip():
+        return said(HINTS[modality], first(found))
+    try:
+        hits = found.search(modality, query, max(FOUND.values()))
+    except UserError as error:
+        reason = str(error).partition(": ")[2] if modality != "text" else ""
+        return said(f"This can't be searched by: {reason or error}", kind="wrong")
+    asked = f"“{short(query)}”" if modality == "text" else f"this {KINDS[modality][:-1]}"
+    return said(f"Nearest to {asked}", shown(found, hits))
+
+
+def like(found: Index, modality: str, row: Any) -> Markup:
+    """What is nearest to something that was found: that itself comes first."""
+    items = found.items.get(modality, [])
+    if not isinstance(row, int) or not 0 <= row < len(items):
+        return said("That isn't there any more: load the page again.", kind="wrong")
+    hits = found.nearest(found.vectors[modality][row], max(FOUND.values()))
+    return said(f"Nearest to {short(items[row].name)}", shown(found, hits))
+
+
+def first(found: Index) -> Markup:
+    """The first of what is there, before anything was asked."""
+    return shown(
+        found, {modality: [(row, None) for row in range(len(items))] for modality, items in found.items.items()}
+    )
+
+
+def head(found: Index) -> Markup:
+    """What is searched, by which model, and what was left out."""
+    parts: list[Any] = [
+        tag("h1", f"Search {counted(found, bad=False)}"),
+        tag("p", f"{found.place.name} · by {found.model.source}", class_="soft"),
+    ]
+    if found.bad:
+        rows = [tag("li", tag("b", name), f": {reason}") for name, reason in found.bad[:LISTED]]
+        if len(found.bad) > LISTED:
+            rows.append(tag("li", f"and {len(found.bad) - LISTED:,} more"))
+        parts.append(tag("details", tag("summary", f"{_left_out(found)}"), tag("ul", rows), class_="bad"))
+    return tag("header", parts, class_="head")
+
+
+def counted(found: Index, bad: bool = True) -> str:
+    """`1,204 pictures and 1 sound; 3 files could not be read`."""
+    parts = [f"{len(items):,} {KINDS[m] if len(items) != 1 else KINDS[m][:-1]}" for m, items in found.items.items()]
+    return " and ".join(parts) + (f"; {_left_out(found)}" if bad and found.bad else "")
+
+
+def _left_out(found: Index) -> str:
+    return f"{len(found.bad):,} file{'s' if len(found.bad) > 1 else ''} could not be read"
+
+
+def said(text: str, below: Markup | None = None, kind: str = "note") -> Markup:
+    return join(tag("p", text, class_=kind, role="status"), below)
+
+
+def shown(found: Index, hits: Mapping[str, list[tuple[int, float | None]]] | Mapping[str, Any]) -> Markup:
+    """Pictures in rows, sounds in a list, with their names, scores, and a button to search by each."""
+    parts = []
+    for modality, rows in hits.items():
+        rows = rows[: FOUND[modality]]
+        items = [_hit(found.items[modality][row], modality, row, score) for row, score in rows]
+        there = tag("h2", KINDS[modality].capitalize()) if len(found.items) > 1 else None
+        parts.append(tag("section", there, tag("ol", items, class_=f"hits {modality}")))
+    return join(parts)
+
+
+def _hit(item: Item, modality: str, row: int, score: float | None) -> Markup:
+    uri = f"media/{modality}/{row}"
+    if modality == "image":
+        picture = tag("img", src=f"{uri}?small", alt=short(item.name, 120), loading="lazy")
+        media = tag("a", picture, href=uri, target="_blank", rel="noopener", title="open it large")
+    else:
+        media = tag("audio", src=uri, controls=True, preload="none", aria_label=short(item.name, 120))
+    return tag(
+        "li",
+        media,
+        tag("span", short(item.name, 80), class_="name", title=item.name),
+        None if score is None else tag("span", f"{score:.3f}", class_="score", title="cosine of the two embeddings"),
+        tag("button", "Similar", type="button", class_="like", data_modality=modality, data_row=row),
+    )
+
+
+def _safe(markup: Markup) -> str:
+    """Without what gradio's templates would fill in: `${...}` and `{{...}}` are characters of a name like any other."""
+    return str(markup).replace("$", "&#36;").replace("{", "&#123;")

@@ -1,0 +1,130 @@
+"""What the page of `mmjax demo` is served by: a port of this machine, a policy for the browser, pictures and sounds.
+
+Pictures and sounds are asked for by their rows: no path of a file is ever taken from the browser.
+"""
+
+import io
+import socket
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+import soundfile
+from PIL import Image
+
+from mmjax.data.transforms import BadExample, Decode
+from mmjax.errors import UserError
+from mmjax.searching import Index, Item
+
+HOST = "127.0.0.1"
+PORT = 7860  # gradio's usual one
+TRIES = 100  # ports from it on
+SMALL, LARGE = 320, 2048  # pixels of a picture in a list, and by itself
+THUMBNAILS = 2048  # kept in memory, about 15 kB each
+# As they are: other kinds of sound become WAV, which every browser plays.
+PLAYED = {".wav": "audio/wav", ".mp3": "audio/mpeg", ".flac": "audio/flac", ".ogg": "audio/ogg", ".oga": "audio/ogg"}
+POLICY = (
+    "default-src 'self' data: blob:; script-src 'self' 'unsafe-inline' 'unsafe-eval' blob:; "
+    "style-src 'self' 'unsafe-inline'; object-src 'none'; frame-ancestors 'self'"
+)
+
+
+def free_port(wanted: int | None) -> int:
+    """`wanted`, or the first free port from `PORT` on.
+
+    Raises:
+        UserError: it is in use, or all of them are.
+    """
+    for port in range(PORT, PORT + TRIES) if wanted is None else (wanted,):
+        with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # one that was just closed is free
+            try:
+                probe.bind((HOST, port))
+                return port
+            except OSError as error:
+                reason = error.strerror or str(error)
+    if wanted is None:
+        raise UserError(f"no port from {PORT} to {PORT + TRIES - 1} is free: --port N names another")
+    raise UserError(f"--port {wanted} can't be had: {reason}; without --port the next free one is taken")
+
+
+class Policy:
+    """ASGI middleware: forbids the browser to fetch from, or send to, anyone but this server."""
+
+    def __init__(self, app: Any):
+        self.app = app
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        async def with_policy(message: Any) -> None:
+            if message["type"] == "http.response.start":
+                added = {"Content-Security-Policy": POLICY, "X-Content-Type-Options": "nosniff"}
+                added["Referrer-Policy"] = "no-referrer"
+                message["headers"] = [*message["headers"], *((k.encode(), v.encode()) for k, v in added.items())]
+            await send(message)
+
+        await self.app(scope, receive, with_policy)
+
+
+def media_routes(found: Index) -> list[Any]:
+    """`/media/<modality>/<row>`: JPEG of a picture, small with `?small`; a sound as a browser plays it."""
+    from starlette.concurrency import run_in_threadpool
+    from starlette.requests import Request
+    from starlette.responses import FileResponse, Response
+    from starlette.routing import Route
+
+    small = lru_cache(THUMBNAILS)(lambda row: jpeg(found.items["image"][row], SMALL))
+
+    async def media(request: Request) -> Response:
+        modality, row = request.path_params["modality"], request.path_params["row"]
+        items = found.items.get(modality, [])
+        if row >= len(items):
+            return Response("there is no such thing", 404)
+        item = items[row]
+        if modality == "audio" and item.path is not None and item.path.suffix.lower() in PLAYED and item.path.is_file():
+            return FileResponse(item.path, media_type=PLAYED[item.path.suffix.lower()])  # which answers for parts
+        if modality == "audio":
+            content, kind = await run_in_threadpool(sound, item)
+        elif "small" in request.query_params:
+            content, kind = await run_in_threadpool(small, row), "image/jpeg"
+        else:
+            content, kind = await run_in_threadpool(jpeg, item, LARGE), "image/jpeg"
+        if content is None:
+            return Response("it can't be read any more", 404)
+        return Response(content, media_type=kind, headers={"Cache-Control": "no-cache"})
+
+    return [Route("/media/{modality}/{row:int}", media)]
+
+
+def jpeg(item: Item, side: int) -> bytes | None:
+    """The picture with at most `side` pixels a side; None where it can't be read (any more)."""
+    content = item.read()
+    try:
+        picture = Image.fromarray(Decode()(content, None)) if content is not None else None
+    except BadExample:
+        return None
+    if picture is None:
+        return None
+    picture.thumbnail((side, side))
+    if max(picture.size) <= side // 4:  # of a few pixels: each is to be seen
+        scale = side // 2 // max(picture.size)
+        picture = picture.resize((picture.width * scale, picture.height * scale), Image.Resampling.NEAREST)
+    stream = io.BytesIO()
+    picture.save(stream, "JPEG", quality=85)
+    return stream.getvalue()
+
+
+def sound(item: Item) -> tuple[bytes | None, str]:
+    """The sound in a form that browsers play, and its type."""
+    content = item.read()
+    if content is None:
+        return None, ""
+    for start, kind in ((b"RIFF", "audio/wav"), (b"fLaC", "audio/flac"), (b"OggS", "audio/ogg")):
+        if content.startswith(start):
+            return content, kind
+    try:
+        samples, rate = soundfile.read(io.BytesIO(content), dtype="int16")
+    except (soundfile.LibsndfileError, TypeError):
+        return None, ""
+    stream = io.BytesIO()
+    soundfile.write(stream, np.asarray(samples), rate, format="WAV", subtype="PCM_16")
+    return stream.getvalue(), "audio/wav"
