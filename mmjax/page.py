@@ -16,13 +16,14 @@ from rich.console import Console
 from mmjax.errors import UserError
 from mmjax.interop.resolve import resolve
 from mmjax.reporting.markup import Markup, join, short, tag
-from mmjax.searching import KINDS, Index, Item, folder, index, own
+from mmjax.searching import KINDS, Index, Item, folder, index, many, own, reason
 from mmjax.serving import HOST, Policy, free_port, media_routes
 from mmjax.workdir import use_compilation_cache
 
-FOUND = {"image": 24, "audio": 10}  # shown of each
+FOUND = {"image": 12, "audio": 8}  # shown of each; of one kind alone twice as many
+MOST = 2 * max(FOUND.values())
 LISTED = 100  # of files that could not be used, by name
-TABS = {"text": "Type", "image": "Picture", "audio": "Voice or sound"}
+TABS = {"text": "Type", "image": "Picture", "audio": "Voice"}
 HINTS = {
     "text": "Type what you look for, “a red car” say, and press Enter.",
     "image": "Drop a picture here, or paste one: what looks like it is found.",
@@ -69,8 +70,8 @@ def serve(
     bundle = resolve(source, step=step)
     found = index(bundle, place or own(bundle), console)
     console.print(f"{counted(found)} in {found.place.name}", soft_wrap=True, markup=False)
-    for name, reason in found.bad[:LISTED]:
-        console.print(f"  left out: {name}: {reason}", soft_wrap=True, markup=False)
+    for name, why in found.bad[:LISTED]:
+        console.print(f"  left out: {name}: {why}", soft_wrap=True, markup=False)
     page = build(found)
     try:
         _launch(page, found, chosen, share)
@@ -126,7 +127,7 @@ def _launch(page: Any, found: Index, port: int, share: bool) -> None:
             app_kwargs={"routes": media_routes(found), "middleware": middleware, "openapi_url": None},
         )
     except OSError as error:  # taken while the folder was embedded
-        raise UserError(f"port {port} can't be had any more: {error}; --port N names another") from error
+        raise UserError(f"port {port} is in use since: --port N names another") from error
 
 
 def build(found: Index) -> Any:
@@ -135,7 +136,7 @@ def build(found: Index) -> Any:
     uploads = tempfile.TemporaryDirectory(prefix="mmjax-demo-")  # of queries
     os.environ["GRADIO_TEMP_DIR"] = uploads.name
 
-    with gr.Blocks(title="mmjax demo", analytics_enabled=False) as page:
+    with gr.Blocks(title="mmjax demo", analytics_enabled=False, fill_width=True) as page:
         gr.HTML(_safe(head(found)), js_on_load=None)
         inputs: dict[str, Any] = {}
         with gr.Tabs():
@@ -159,7 +160,7 @@ def build(found: Index) -> Any:
 
         similar.__annotations__["event"] = gr.EventData  # by which gradio knows what to give
         results.click(similar, outputs=results, show_progress="minimal", api_visibility="private")
-    page.uploads = uploads  # lives as long as the page
+    page.uploads, page.found = uploads, found  # the folder lives as long as the page
     return page
 
 
@@ -171,7 +172,6 @@ def _input(gr: Any, modality: str) -> tuple[Any, list[Any]]:
                 show_label=False,
                 container=False,
                 placeholder=HINTS["text"],
-                autofocus=True,
                 max_lines=1,
                 scale=8,
                 elem_id="query",
@@ -211,10 +211,9 @@ def answered(found: Index, modality: str, query: str | None) -> Markup:
     if query is None or not query.strip():
         return said(HINTS[modality], first(found))
     try:
-        hits = found.search(modality, query, max(FOUND.values()))
+        hits = found.search(modality, query, MOST)
     except UserError as error:
-        reason = str(error).partition(": ")[2] if modality != "text" else ""
-        return said(f"This can't be searched by: {reason or error}", kind="wrong")
+        return said(f"This can't be searched by: {reason(error)}", kind="wrong")
     asked = f"“{short(query)}”" if modality == "text" else f"this {KINDS[modality][:-1]}"
     return said(f"Nearest to {asked}", shown(found, hits))
 
@@ -224,7 +223,7 @@ def like(found: Index, modality: str, row: Any) -> Markup:
     items = found.items.get(modality, [])
     if not isinstance(row, int) or not 0 <= row < len(items):
         return said("That isn't there any more: load the page again.", kind="wrong")
-    hits = found.nearest(found.vectors[modality][row], max(FOUND.values()))
+    hits = found.nearest(found.vectors[modality][row], MOST)
     return said(f"Nearest to {short(items[row].name)}", shown(found, hits))
 
 
@@ -242,7 +241,7 @@ def head(found: Index) -> Markup:
         tag("p", f"{found.place.name} · by {found.model.source}", class_="soft"),
     ]
     if found.bad:
-        rows = [tag("li", tag("b", name), f": {reason}") for name, reason in found.bad[:LISTED]]
+        rows = [tag("li", tag("b", name), f": {why}") for name, why in found.bad[:LISTED]]
         if len(found.bad) > LISTED:
             rows.append(tag("li", f"and {len(found.bad) - LISTED:,} more"))
         parts.append(tag("details", tag("summary", f"{_left_out(found)}"), tag("ul", rows), class_="bad"))
@@ -251,7 +250,7 @@ def head(found: Index) -> Markup:
 
 def counted(found: Index, bad: bool = True) -> str:
     """`1,204 pictures and 1 sound; 3 files could not be read`."""
-    parts = [f"{len(items):,} {KINDS[m] if len(items) != 1 else KINDS[m][:-1]}" for m, items in found.items.items()]
+    parts = [many(modality, len(items)) for modality, items in found.items.items()]
     return " and ".join(parts) + (f"; {_left_out(found)}" if bad and found.bad else "")
 
 
@@ -267,7 +266,7 @@ def shown(found: Index, hits: Mapping[str, list[tuple[int, float | None]]] | Map
     """Pictures in rows, sounds in a list, with their names, scores, and a button to search by each."""
     parts = []
     for modality, rows in hits.items():
-        rows = rows[: FOUND[modality]]
+        rows = rows[: FOUND[modality] * (2 if len(hits) == 1 else 1)]
         items = [_hit(found.items[modality][row], modality, row, score) for row, score in rows]
         there = tag("h2", KINDS[modality].capitalize()) if len(found.items) > 1 else None
         parts.append(tag("section", there, tag("ol", items, class_=f"hits {modality}")))

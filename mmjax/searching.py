@@ -7,6 +7,7 @@ is not embedded again. Nothing is written where the pictures are.
 import hashlib
 import json
 import os
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
@@ -209,10 +210,15 @@ def index(bundle: Bundle, place: Place, console: Console | None = None) -> Index
             made.items[modality] = found
             made.vectors[modality] = np.stack([vectors[item] for item in found])
     if not made.items:
-        name, reason = made.bad[0]
-        raise UserError(f"none of the {len(made.bad)} files in {place.name} can be read; {name}: {reason}")
+        name, why = made.bad[0]
+        raise UserError(f"none of the {len(made.bad)} files in {place.name} can be read; {name}: {why}")
     made.queries = [modality for modality in ("text", "image", "audio") if _embeds(model, modality, made)]
     return made
+
+
+def many(modality: str, count: int) -> str:
+    """`1,204 pictures`, `1 sound`."""
+    return f"{count:,} {KINDS[modality] if count != 1 else KINDS[modality][:-1]}"
 
 
 def _embed(
@@ -225,9 +231,9 @@ def _embed(
 ) -> None:
     """Puts the vectors of `items` into `vectors`, batch by batch, and what can't be used into `bad`."""
     if items and not console.is_terminal:
-        console.print(f"embedding {len(items):,} {KINDS[modality]}", soft_wrap=True)
+        console.print(f"embedding {many(modality, len(items))}", soft_wrap=True)
     with Progress(console=console, transient=True, disable=not console.is_terminal or not items) as bar:
-        task = bar.add_task(f"embedding {len(items):,} {KINDS[modality]}", total=len(items))
+        task = bar.add_task(f"embedding {many(modality, len(items))}", total=len(items))
         for chunk in chunks(items, model.batch_size):
             for item, vector in _vectors(model, modality, chunk, bad):
                 vectors[item] = vector
@@ -249,11 +255,16 @@ def _vectors(
             model.preprocess(**{modality: [content]})
             good.append((item, content))
         except UserError as error:
-            reason = str(error).partition(": ")[2] if item.path is not None else str(error)
-            bad.append((item.name, reason or str(error)))
+            bad.append((item.name, reason(error)))
     if good:
         found = _embed_all(model, modality, [content for _, content in good])
         yield from zip([item for item, _ in good], found, strict=True)
+
+
+def reason(error: UserError) -> str:
+    """Why an input can't be used, without which one it is ("image 0 (a.png): ...") and what Python calls its bytes."""
+    text = str(error)
+    return re.sub(r" <_io\.BytesIO[^>]*>", "", text.partition(": ")[2] or text)
 
 
 def _embed_all(model: Model, modality: str, contents: list[Any]) -> np.ndarray:
