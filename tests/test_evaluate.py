@@ -23,6 +23,7 @@ from mmjax.evaluators.probe import Probe
 from mmjax.evaluators.retrieval import Retrieval
 from mmjax.evaluators.zeroshot import ZeroShot
 from mmjax.experiment import build
+from mmjax.interop.exporting import export
 from mmjax.mesh import Mesh
 from mmjax.workdir import prepared
 from tests.trained import Trained, tiny_config
@@ -127,10 +128,21 @@ def test_a_workdir_gives_the_numbers_of_its_run(trained: Trained, tmp_path):
     assert results.keys() == logged.keys() == {"validation", "test"}
     for split in logged:
         assert results[split] == pytest.approx(logged[split])
-    assert json.loads(file.read_text()) == {"step": 24, **results}
+    assert json.loads(file.read_text()) == {"model": str(trained.workdir), "step": 24, **results}
     row = re.search(r"^ *retrieval/text->audio +([\d. │|]+)", screen.getvalue(), re.MULTILINE)
     assert row or "retrieval/text->audio" in screen.getvalue()
     assert f"{results['test']['retrieval/text->audio/R@1']:.3f}" in screen.getvalue()
+
+
+def test_an_exported_model_gives_the_same_numbers(trained: Trained, tmp_path):
+    export(trained.workdir, tmp_path / "model")
+    found = evaluate_model(tmp_path / "model", split="test", evaluators=["retrieval"], report=tmp_path / "report.html")
+    assert found == evaluate_model(trained.workdir, split="test", evaluators=["retrieval"])
+    assert "retrieval" in (tmp_path / "report.html").read_text()
+    with pytest.raises(UserError, match=r"step=8: .* has no steps"):
+        evaluate_model(tmp_path / "model", step=8)
+    with pytest.raises(UserError, match=r"there is no .*modle.*did you mean model"):
+        evaluate_model(tmp_path / "modle")
 
 
 def test_split_step_and_evaluators_can_be_chosen(trained: Trained):
@@ -145,7 +157,7 @@ def test_what_cannot_be_had_says_what_can(trained: Trained, tmp_path):
         evaluate_model(trained.workdir, evaluators=["retreival"])
     with pytest.raises(UserError, match="is not a workdir of a run"):
         evaluate_model(tmp_path)
-    with pytest.raises(FileNotFoundError, match=r"step 5 .*\[8, 16, 24\]"):
+    with pytest.raises(UserError, match=r"step 5 .*\[8, 16, 24\]"):
         evaluate_model(trained.workdir, step=5)
     with pytest.raises(SplitNotFoundError, match="holds test, train, validation"):
         evaluate_model(trained.workdir, split="tset")

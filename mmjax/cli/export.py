@@ -28,6 +28,7 @@ def add(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--step", type=int, help="which checkpoint of a workdir (default: the latest)")
     parser.add_argument("--without", choices=("tokenizer",), help="leave out what the layout can't hold")
     parser.add_argument("--inexact", action="store_true", help="let preprocessing be nearly the same, where it must")
+    parser.add_argument("--half", action="store_true", help="store numbers in 16 bits, half the size, rounded")
     parser.add_argument("--no-ema", action="store_true", help="the parameters themselves, not their moving average")
 
 
@@ -44,5 +45,6 @@ def run(arguments: argparse.Namespace) -> None:
         ema=not arguments.no_ema,
         towers=arguments.towers,
         exact=not arguments.inexact,
+        half=arguments.half,
         tokenizers=arguments.without != "tokenizer",
     )

@@ -12,7 +12,7 @@ import os
 import shutil
 import tempfile
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -69,8 +69,10 @@ def stand_in(
     )
 
 
-def save(bundle: Bundle, folder: str | Path) -> Path:
+def save(bundle: Bundle, folder: str | Path, half: bool = False) -> Path:
     """Writes the folder, whole or not at all, and gives its path.
+
+    half: float32 is stored as float16; `halved` gives the numbers that come back.
 
     Raises:
         UserError: there is something else in its place, or it can't be written.
@@ -91,9 +93,13 @@ def save(bundle: Bundle, folder: str | Path) -> Path:
         (part / RECORD).write_text(serialization.dumps(bundle.config, bundle.source), encoding="utf-8")
         save_tokenizers(bundle.tokenizers, part / TOKENIZERS)
         arrays = {path: np.asarray(leaf, order="C") for path, leaf in flat.items()}
+        if half:
+            arrays = {path: leaf.astype(np.float16) if _single(leaf) else leaf for path, leaf in arrays.items()}
         save_file(arrays, part / PARAMS, metadata={"mmjax": __version__})
         if bundle.extras:
             save_file(bundle.extras, part / EXTRAS, metadata={"mmjax": __version__})
+        for file in part.rglob("*"):  # temporary files are their owner's alone; a model is given away
+            file.chmod(0o755 if file.is_dir() else 0o644)
         if folder.exists():
             shutil.rmtree(folder)
         os.replace(part, folder)
@@ -101,6 +107,32 @@ def save(bundle: Bundle, folder: str | Path) -> Path:
         shutil.rmtree(part, ignore_errors=True)
         raise
     return folder
+
+
+def halved(bundle: Bundle) -> Bundle:
+    """The model with its float32 numbers rounded to those that 16 bits hold (11 bits of precision).
+
+    Raises:
+        UserError: a number is too large for them.
+    """
+
+    def rounded(path: tuple[Any, ...], leaf: Any) -> Any:
+        if not _single(leaf):
+            return leaf
+        if np.abs(leaf).max(initial=0) > np.finfo(np.float16).max:
+            name = jax.tree_util.keystr(path, simple=True, separator="/")
+            raise UserError(f"{name} holds {np.abs(leaf).max():g}, which is too large for 16 bits: leave out --half")
+        return leaf.astype(np.float16).astype(np.float32)
+
+    return replace(bundle, variables=jax.tree_util.tree_map_with_path(rounded, bundle.variables))
+
+
+def _single(array: Any) -> bool:
+    return array.dtype == np.float32
+
+
+def _unhalved(array: np.ndarray) -> np.ndarray:
+    return array.astype(np.float32) if array.dtype == np.float16 else array
 
 
 def is_bundle(folder: Path) -> bool:
@@ -124,7 +156,7 @@ def read(folder: str | Path) -> Bundle:
     text = (folder / RECORD).read_text(encoding="utf-8")
     try:
         config = serialization.loads(text)
-        arrays = load_file(folder / PARAMS)
+        arrays = {path: _unhalved(array) for path, array in load_file(folder / PARAMS).items()}
         extras = load_file(folder / EXTRAS) if (folder / EXTRAS).is_file() else {}
     except (UserError, json.JSONDecodeError, SafetensorError) as error:
         raise UserError(f"{folder} can't be read: {error}{written_by(text)}") from error

@@ -34,6 +34,7 @@ def export(
     towers: Sequence[str] | None = None,
     exact: bool = True,
     tokenizers: bool = True,
+    half: bool = False,
     say: Callable[[str], None] = print,
 ) -> None:
     """Writes the model at `source` (see `resolve`) to `out`.
@@ -42,6 +43,7 @@ def export(
         behind where there are contrastive ones besides: a decoder that only trains has no place there.
     towers: only these, and the objectives that read no other; None: all.
     exact: whether the preprocessing must be the same to the pixel; else it is the layout's nearest.
+    half: of "mmjax": the numbers are stored in 16 bits, and rounded to that.
     tokenizers: whether they are written: one that the layout can't hold may be left out.
 
     Raises:
@@ -53,11 +55,15 @@ def export(
     bundle = part(resolve(source, step=step, ema=ema, say=say), towers)
     if not tokenizers:
         bundle = replace(bundle, tokenizers={})
+    if half:
+        if layout != "mmjax":
+            raise UserError(f"--half is for mmjax's own layout, not for {layout!r}")
+        bundle = bundles.halved(bundle)
     if layout != "mmjax":
         bundle = without_decoders(bundle, say)
     if layout == "mmjax":
         at = f", step {bundle.step}" if bundle.step is not None and "step" not in bundle.source else ""
-        bundles.save(replace(bundle, source=f"{bundle.source}{at}"), out)
+        bundles.save(replace(bundle, source=f"{bundle.source}{at}"), out, half)
         again = bundles.read(out)
     else:
         PROJECTS[layout].write(bundle, out, exact)

@@ -103,3 +103,18 @@ def test_what_is_missing_broken_or_of_another_model_is_named(model, tmp_path):
     (folder / "params.safetensors").unlink()
     with pytest.raises(UserError, match=r"is no exported model: it has no params\.safetensors"):
         bundles.read(folder)
+
+
+def test_half_the_size_and_rounded_to_it(model, tmp_path):
+    rounded = bundles.halved(model)
+    folders = [bundles.save(rounded, tmp_path / name, half=name == "half") for name in ("half", "whole")]
+    sizes = [(folder / "params.safetensors").stat().st_size for folder in folders]
+    assert sizes[0] < 0.7 * sizes[1]  # of a tiny model the names of its arrays are a good part
+    again, before = (flatten_dict(bundle.variables) for bundle in (bundles.read(folders[0]), model))
+    for path, leaf in flatten_dict(rounded.variables).items():
+        assert again[path].dtype == np.float32
+        np.testing.assert_array_equal(again[path], leaf)
+        np.testing.assert_allclose(leaf, before[path], rtol=2**-10, atol=1e-7)
+    large = {"params": {**model.variables["params"], "objectives_pair": {"log_scale": np.float32(1e5)}}}
+    with pytest.raises(UserError, match=r"params/objectives_pair/log_scale holds 100000, .*leave out --half"):
+        bundles.halved(Bundle(model.config, large))
