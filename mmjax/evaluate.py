@@ -195,7 +195,7 @@ def evaluate_model(
         UserError: there is no such model, or no such step, evaluator, split or benchmark.
     """
     hosts.join()
-    workdir = hosts.first(lambda: _found(source, (json_path, report)))
+    workdir = Path(source) if hosts.first(lambda: _is_workdir(source, (json_path, report))) else None
     if workdir is not None and step is None:
         step = hosts.first(lambda: latest_step(workdir))
     if hub.is_name(str(source)):
@@ -233,8 +233,8 @@ def evaluate_model(
     return results
 
 
-def _found(source: str | Path, written: Iterable[str | Path | None]) -> Path | None:
-    """The workdir that `source` is, or None where it is another kind of model; if `written` can be written.
+def _is_workdir(source: str | Path, written: Iterable[str | Path | None]) -> bool:
+    """Whether `source` is a run's, or another kind of model; if `written` can be written.
 
     Raises:
         UserError: a workdir without checkpoints, or no folder for what is to be written.
@@ -250,10 +250,10 @@ def _found(source: str | Path, written: Iterable[str | Path | None]) -> Path | N
             and not is_bundle(workdir)
         ):
             raise UserError(f"{workdir} is not a workdir of a run: it has no {RECORD}")
-        return None
+        return False
     if latest_step(workdir) is None:
         raise UserError(f"{workdir} has no checkpoint yet; `{going_on(workdir)}` goes on with it")
-    return workdir
+    return True
 
 
 def choose(every: Sequence[Any], names: Sequence[str | Evaluator] | None, split: str | None) -> list[Any]:
