@@ -1,6 +1,7 @@
 """Starts a program in several processes that find each other, as a cluster's launcher would."""
 
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -121,7 +122,9 @@ def _environment(devices: int) -> dict[str, str]:
     """The suite's (platform, cache of compiled code), with other devices; of a terminal of one width."""
     variables = {name: value for name, value in os.environ.items() if name not in (ADDRESS, COUNT, INDEX)}
     return variables | {
-        "XLA_FLAGS": f"--xla_force_host_platform_device_count={devices}",
+        "XLA_FLAGS": re.sub(
+            r"(device_count=)\d+", rf"\g<1>{devices}", os.environ["XLA_FLAGS"]
+        ),  # as conftest.py has it
         "COLUMNS": "200",
         "PYTHONUNBUFFERED": "1",
     }
