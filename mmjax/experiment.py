@@ -220,7 +220,8 @@ def experiment(function: Callable[P, R]) -> Callable[P, R]:
     """Marks a function that returns an `Experiment`, or a part of one, as readable without being called.
 
     Called, it stays what it is; one marked function in another becomes part of its graph. Loops, conditions and
-    comprehensions are fine. A file's experiments are those annotated `-> Experiment`.
+    comprehensions are fine. A file's experiments are those annotated `-> Experiment` that need no
+    arguments.
     """
     mark = auto_config.auto_config(
         experimental_allow_control_flow=True,
@@ -293,7 +294,7 @@ def _from_file(file: str, name: str) -> tuple[fdl.Config, str]:
     with _importable(path.parent):
         module = _import(path)
         marked = {k: v for k, v in vars(module).items() if isinstance(v, auto_config.AutoConfig)}
-        own = [k for k, v in marked.items() if v.func.__module__ == module.__name__ and _returns_experiment(v.func)]
+        own = [k for k, v in marked.items() if v.func.__module__ == module.__name__ and _is_whole(v.func)]
         if not name and not own:
             raise UserError(f"{file} has no experiment: a function marked @experiment and annotated -> Experiment")
         name = name or own[0]
@@ -310,8 +311,12 @@ def _from_file(file: str, name: str) -> tuple[fdl.Config, str]:
     return config, f"{file}:{name}"
 
 
-def _returns_experiment(function: Callable[..., Any]) -> bool:
-    annotation = inspect.signature(function).return_annotation
+def _is_whole(function: Callable[..., Any]) -> bool:
+    """Whether it gives an experiment, and needs no arguments for it."""
+    signature = inspect.signature(function)
+    if any(parameter.default is parameter.empty for parameter in signature.parameters.values()):
+        return False
+    annotation = signature.return_annotation
     return annotation is Experiment or annotation in ("Experiment", "mmjax.Experiment")
 
 

@@ -19,7 +19,7 @@ from mmjax.models.image import ViT
 from mmjax.models.resnet import ResNet
 from mmjax.models.text import TextTransformer
 from mmjax.objectives.contrastive import Contrastive
-from mmjax.objectives.views import Corrupt
+from mmjax.objectives.views import Corrupt, parts
 
 Modules = Mapping[str, Any]
 
@@ -44,7 +44,7 @@ def check_fit(towers: Modules, objectives: Modules, data: Mixture) -> None:
 def _check_modalities(towers: Modules, objectives: Modules, specs: Mapping[str, Spec]) -> None:
     read: set[str] = set()
     for name, objective in objectives.items():
-        for view in objective.views():
+        for view in (single for whole in objective.views() for single in parts(whole)):
             if view.modality not in towers:
                 raise UserError(unknown(f"objectives.{name} reads", view.modality, towers, "towers"))
             read.add(view.modality)
@@ -81,7 +81,7 @@ def _check_texts(path: str, tower: TextTransformer, spec: Spec, objectives: Modu
             f"them: set {path}.vocab={pieces}, or vocab_size={tower.vocab}"
         )
     for name, objective in objectives.items():
-        for view in objective.views():
+        for view in (single for whole in objective.views() for single in parts(whole)):
             if isinstance(view.masking, Corrupt) and not pieces <= view.masking.vocab <= tower.vocab:
                 raise UserError(
                     f"objectives.{name} names tokens out of vocab={view.masking.vocab}, but the tokenizer has up to "

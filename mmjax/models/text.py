@@ -1,21 +1,25 @@
 """The text tower: a transformer over token ids, causal (CLIP) or not (SigLIP), or with segments (BERT)."""
 
+from typing import Literal
+
 import flax.linen as nn
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, Key
 
 from mmjax.models.dropout import BEFORE_BLOCKS, drop, dropout_keys
 from mmjax.models.heads import PoolingName
-from mmjax.models.layers import HIDDEN, constrain, layer_norm, parameter
+from mmjax.models.layers import HIDDEN, constrain, layer_norm, parameter, unknown
+from mmjax.models.positions import sincos
 from mmjax.models.tower import Tower, take_kept
 
 
 class TextTransformer(Tower, kw_only=True):
-    """Token ids int32 `[B, L]` -> embeddings, learned positions, perhaps types -> transformer. There is no prefix.
+    """Token ids int32 `[B, L]` -> embeddings, positions, perhaps types -> transformer. No prefix but a trunk's.
 
     Attributes:
         vocab: number of token ids.
         length: the longest text, in tokens; shorter ones use its first positions.
+        positions: `learned`, or `sincos`, which are fixed.
         causal: whether a token sees only itself and those before it.
         attend_padding: whether padding counts as text (SigLIP: padded with its end token, pooled at the last position).
         pre_norm: whether a LayerNorm stands before the first block (BERT).
@@ -27,6 +31,7 @@ class TextTransformer(Tower, kw_only=True):
 
     vocab: int
     length: int
+    positions: Literal["learned", "sincos"] = "learned"
     causal: bool = False
     attend_padding: bool = False
     pooling: PoolingName = "last"
@@ -38,15 +43,18 @@ class TextTransformer(Tower, kw_only=True):
 
     @property
     def prefix(self) -> int:
-        """No token stands before the words."""
-        return 0
+        """How many tokens stand before the words: the trunk's CLS, or none."""
+        return 0 if self.trunk is None else 1
 
     def setup(self) -> None:
         self._make_trunk(self.causal)
         token_init = nn.with_logical_partitioning(nn.initializers.normal(self.token_std), ("vocab", "embed"))
         self.token = nn.Embed(self.vocab, self.width, dtype=jnp.dtype(self.dtype), embedding_init=token_init)
-        init = nn.initializers.normal(self.position_std)
-        self.position = parameter(self, "position", init, ("position", "embed"), (self.length, self.width))
+        if self.positions == "learned":
+            init = nn.initializers.normal(self.position_std)
+            self.position = parameter(self, "position", init, ("position", "embed"), (self.length, self.width))
+        elif self.positions != "sincos":
+            raise unknown("positions", self.positions, ("learned", "sincos"))
         if self.types:
             init = nn.initializers.normal(self.token_std)
             self.type = parameter(self, "type", init, (None, "embed"), (self.types, self.width))
@@ -70,21 +78,16 @@ class TextTransformer(Tower, kw_only=True):
         """The ids, and which of them are text rather than padding."""
         return x, jnp.ones(x.shape, bool) if mask is None else mask
 
-    def tokens(
-        self,
-        x: Int[Array, "b l"],
-        mask: Bool[Array, "b l"] | None = None,
-        keep: Int[Array, "b k"] | None = None,
-        train: bool = False,
-        keys: Key[Array, " b"] | None = None,
+    def front(
+        self, x: Int[Array, "b l"], mask: Bool[Array, "b l"] | None = None, keep: Int[Array, "b k"] | None = None
     ) -> tuple[Float[Array, "b n d"], Bool[Array, "b n"]]:
         if x.shape[1] > self.length:
             raise ValueError(
                 f"texts of {x.shape[1]} tokens are longer than the {self.length} positions of length={self.length}"
             )
         ids, real = self.patches(x, None if self.attend_padding else mask)
-        all_real = keep is None and (mask is None or self.attend_padding)  # then attention needs no mask
-        positions = self.position[: x.shape[1]]
+        table = self.position if self.positions == "learned" else jnp.asarray(sincos((self.length,), self.width))
+        positions = table[: x.shape[1]]
         segments = self.segments(x) if self.types else None
         if keep is not None:
             ids, real = take_kept(ids, keep), (keep >= 0) & take_kept(real, keep)
@@ -93,9 +96,23 @@ class TextTransformer(Tower, kw_only=True):
         tokens = self.token(ids) + positions.astype(self.dtype)
         if segments is not None:
             tokens = tokens + self.type.astype(self.dtype)[segments]
+        return tokens if self.trunk is None else tokens + self.kind.astype(self.dtype), real
+
+    def tokens(
+        self,
+        x: Int[Array, "b l"],
+        mask: Bool[Array, "b l"] | None = None,
+        keep: Int[Array, "b k"] | None = None,
+        train: bool = False,
+        keys: Key[Array, " b"] | None = None,
+    ) -> tuple[Float[Array, "b n d"], Bool[Array, "b n"]]:
+        tokens, real = self.front(x, mask, keep)
+        if self.trunk is not None:
+            return self.trunk(tokens, real, train, keys)
         if self.pre_norm:
             tokens = self.norm_pre(tokens)
         keys = dropout_keys(self, self.dropout, train, keys, len(tokens))
         tokens = drop(constrain(tokens, *HIDDEN), self.dropout, keys, BEFORE_BLOCKS)
+        all_real = keep is None and (mask is None or self.attend_padding)  # then attention needs no mask
         # With a causal mask and a kept subset, "before" is the order of the slots.
         return self.transformer(tokens, None if all_real else real, train, keys), real

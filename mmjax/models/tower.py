@@ -1,7 +1,7 @@
 """What all towers share: their sizes, the way from tokens to the embedding, and the encoding of patches."""
 
 import math
-from typing import Literal
+from typing import Any, Literal
 
 import flax.linen as nn
 import jax.numpy as jnp
@@ -42,6 +42,8 @@ class Tower(nn.Module, kw_only=True):
         activation, norm, norm_eps, inits, remat, attention: see `Transformer`.
         dropout: rate, with train=True only.
         dtype: of the computation; parameters are float32.
+        trunk: a `Trunk` that other towers hold too, in the place of a CLS and a transformer of its own; `width`,
+            `depth` and `heads` are the trunk's, and all tokens get a learned vector that tells the modality.
     """
 
     width: int
@@ -60,25 +62,30 @@ class Tower(nn.Module, kw_only=True):
     dtype: DtypeName = "float32"
     attention: AttentionName = "plain"
     norm: NormName = "pre"
+    trunk: Any = None
 
     def _make_trunk(self, causal: bool = False) -> None:
         """The parts of every tower, for `setup`."""
         check_pooling(self.pooling)
-        self.transformer = Transformer(
-            width=self.width,
-            depth=self.depth,
-            heads=self.heads,
-            mlp_dim=self.mlp_dim,
-            activation=self.activation,
-            causal=causal,
-            norm_eps=self.norm_eps,
-            inits=self.inits,
-            dropout=self.dropout,
-            remat=self.remat,
-            dtype=self.dtype,
-            attention=self.attention,
-            norm=self.norm,
-        )
+        if self.trunk is not None:
+            self._check_trunk(causal)
+            self.kind = parameter(self, "kind", nn.initializers.normal(CLS_STD), ("embed",), (self.width,))
+        else:
+            self.transformer = Transformer(
+                width=self.width,
+                depth=self.depth,
+                heads=self.heads,
+                mlp_dim=self.mlp_dim,
+                activation=self.activation,
+                causal=causal,
+                norm_eps=self.norm_eps,
+                inits=self.inits,
+                dropout=self.dropout,
+                remat=self.remat,
+                dtype=self.dtype,
+                attention=self.attention,
+                norm=self.norm,
+            )
         if self.pooling == "map":
             self.attention_pool = AttentionPool(
                 heads=self.heads,
@@ -95,6 +102,17 @@ class Tower(nn.Module, kw_only=True):
             axes = ("embed", "joint")
             self.projection = dense(self.embed_dim, axes, init, dtype=self.dtype, bias=self.projection_bias)
 
+    def _check_trunk(self, causal: bool) -> None:
+        """Raises ValueError where a tower wants something else than the trunk gives it."""
+        for name in ("width", "depth", "heads"):
+            mine, its = getattr(self, name), getattr(self.trunk, name)
+            if mine != its:
+                raise ValueError(f"{name}={mine}, but the trunk has {its}: set both alike")
+        if causal or self.norm != "pre" or self.dropout:
+            raise ValueError(
+                "with a trunk a tower has no causal=True, norm='post' or dropout of its own: leave them out"
+            )
+
     def pool(self, tokens: Float[Array, "b n d"], token_mask: Bool[Array, "b n"]) -> Float[Array, "b e"]:
         """The embedding of each example, float32, not normalised."""
         pooling = self.attention_pool if self.pooling == "map" else POOLINGS[self.pooling]
@@ -103,6 +121,12 @@ class Tower(nn.Module, kw_only=True):
             pooled = self.projection(pooled)
             pooled = jnp.tanh(pooled) if self.projection_tanh else pooled
         return pooled.astype(jnp.float32)
+
+    def front(
+        self, x: Array, mask: Array | None = None, keep: Array | None = None
+    ) -> tuple[Float[Array, "b n d"], Bool[Array, "b n"]]:
+        """What goes into the transformer, without a prefix: `[B, N, D]` in `dtype`, and which of them are real."""
+        raise NotImplementedError
 
     def tokens(
         self,
@@ -157,7 +181,7 @@ class PatchTower(Tower, kw_only=True):
     @property
     def prefix(self) -> int:
         """How many tokens stand before the patches: a CLS, perhaps another one, or none."""
-        return self.cls + self.distill
+        return self.cls + self.distill if self.trunk is None else 1
 
     def capacity(self) -> tuple[int, ...]:
         """The grid for which learned positions are kept."""
@@ -174,7 +198,9 @@ class PatchTower(Tower, kw_only=True):
     def setup(self) -> None:
         if self.positions not in ("learned", "sincos"):
             raise unknown("positions", self.positions, ("learned", "sincos"))
-        if self.pooling == "cls" and not self.cls:
+        if self.trunk is not None and (self.cls or self.distill or self.pre_norm):
+            raise ValueError("the trunk has a CLS: a tower with one has no cls, distill or pre_norm of its own")
+        if self.pooling == "cls" and not self.prefix:
             raise ValueError("pooling='cls' needs cls=True: without it the first token is the first patch")
         if (self.distill and not self.cls) or (self.pooling == "pair" and not self.distill):
             raise ValueError("pooling='pair' needs distill=True, and that a CLS before it: set cls=True too")
@@ -184,7 +210,7 @@ class PatchTower(Tower, kw_only=True):
         )
         if self.positions == "learned":
             init = nn.initializers.normal(self.width**-0.5 if self.position_std is None else self.position_std)
-            shape = (self.prefix + math.prod(self.capacity()), self.width)
+            shape = (self.cls + self.distill + math.prod(self.capacity()), self.width)
             self.position = parameter(self, "position", init, ("position", "embed"), shape)
         if self.cls:
             std = self.width**-0.5 if self.positions == "learned" else CLS_STD
@@ -201,8 +227,20 @@ class PatchTower(Tower, kw_only=True):
         full = self.capacity()
         if any(size > most for size, most in zip(grid, full, strict=True)):
             raise ValueError(f"a grid of {grid} patches is larger than the {full} that learned positions are kept for")
-        rows = self.position[self.prefix :].reshape(*full, self.width)
+        rows = self.position[self.cls + self.distill :].reshape(*full, self.width)
         return rows[tuple(slice(size) for size in grid)].reshape(-1, self.width)
+
+    def front(
+        self, x: Array, mask: Array | None = None, keep: Int[Array, "b k"] | None = None
+    ) -> tuple[Float[Array, "b n d"], Bool[Array, "b n"]]:
+        patches, real = self.patches(x, mask)
+        positions = self._positions(self.grid(x))
+        if keep is not None:  # before the stem: what is dropped costs nothing
+            patches = take_kept(patches, keep)
+            real = (keep >= 0) & take_kept(real, keep)
+            positions = positions[jnp.maximum(keep, 0)]
+        tokens = self.stem(patches) + positions.astype(self.dtype)
+        return tokens if self.trunk is None else tokens + self.kind.astype(self.dtype), real
 
     def tokens(
         self,
@@ -212,13 +250,9 @@ class PatchTower(Tower, kw_only=True):
         train: bool = False,
         keys: Key[Array, " b"] | None = None,
     ) -> tuple[Float[Array, "b n d"], Bool[Array, "b n"]]:
-        patches, real = self.patches(x, mask)
-        positions = self._positions(self.grid(x))
-        if keep is not None:  # before the stem: what is dropped costs nothing
-            patches = take_kept(patches, keep)
-            real = (keep >= 0) & take_kept(real, keep)
-            positions = positions[jnp.maximum(keep, 0)]
-        tokens = self.stem(patches) + positions.astype(self.dtype)
+        tokens, real = self.front(x, mask, keep)
+        if self.trunk is not None:
+            return self.trunk(tokens, real, train, keys)
         if self.cls:
             first = jnp.stack([self.cls_token, self.distill_token] if self.distill else [self.cls_token])
             first = first if self.positions == "sincos" else first + self.position[: self.prefix]

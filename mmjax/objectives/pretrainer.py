@@ -1,5 +1,6 @@
 """The pretrainer: towers and objectives together, from a batch to a loss, in one exact scan over microbatches."""
 
+import itertools
 from collections.abc import Callable, Mapping
 from dataclasses import field
 from functools import partial
@@ -8,11 +9,11 @@ from typing import Any, NamedTuple
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Int, PRNGKeyArray
+from jaxtyping import Array, Bool, Float, Int, Key, PRNGKeyArray
 
 from mmjax.errors import UserError, nearest
 from mmjax.objectives.contrastive import unit
-from mmjax.objectives.views import Corrupt, Encoded, Keep, View
+from mmjax.objectives.views import Corrupt, Encoded, EncodedTogether, Keep, Together, View, parts, valid
 
 Batch = Mapping[str, Array]
 Weight = float | Callable[[Any], Any]
@@ -23,6 +24,31 @@ class Keys(NamedTuple):
 
     mask: PRNGKeyArray | None
     dropout: PRNGKeyArray | None
+
+
+class Seen(NamedTuple):
+    """What a tower gets of a view, and then, as in `Encoded`, what of it a masked objective predicts."""
+
+    x: Array
+    patches: Array | None
+    patch_mask: Array | None
+    keep: Array | None
+    chosen: Array | None
+    grid: tuple[int, ...]
+
+    def encoded(self, tokens: Array, token_mask: Array, embedding: Array, prefix: int) -> Encoded:
+        """With what the tower made of it."""
+        return Encoded(
+            tokens,
+            token_mask,
+            embedding,
+            patches=self.patches,
+            patch_mask=self.patch_mask,
+            keep=self.keep,
+            chosen=self.chosen,
+            grid=self.grid,
+            prefix=prefix,
+        )
 
 
 class Pretrainer(nn.Module):
@@ -72,7 +98,7 @@ class Pretrainer(nn.Module):
         views = self._views(batch)
         training = frozenset(name for name in self.towers if train and f"towers_{name}" not in still)
         keys = self._keys(views, bool(training))
-        batch = {"index": jnp.arange(len(batch[views[0].modality])), **batch}
+        batch = {"index": jnp.arange(len(batch[parts(views[0])[0].modality])), **batch}
         if self.microbatches == 1 or self.is_initializing():
             outputs = self._encode(views, batch, keys, training)
         else:
@@ -110,36 +136,73 @@ class Pretrainer(nn.Module):
             for modality in modalities
         }
 
-    def _encode(self, views: tuple[View, ...], part: Batch, keys: Keys, training: frozenset[str]) -> dict[str, Any]:
+    def _encode(
+        self, views: tuple[View | Together, ...], part: Batch, keys: Keys, training: frozenset[str]
+    ) -> dict[str, Any]:
         """Encodes each distinct view once, then does what each objective can do example by example."""
-        encoded = {view: self._encode_view(view, part, keys, view.modality in training) for view in views}
+        encoded: dict[Any, Any] = {}
+        for view in views:
+            train = any(single.modality in training for single in parts(view))
+            if isinstance(view, Together):
+                encoded[view] = self._encode_together(view, part, keys, train)
+            else:
+                encoded[view] = self._encode_view(view, part, keys, train)
         return {name: objective.per_example(encoded, part) for name, objective in self.objectives.items()}
 
     def _encode_view(self, view: View, part: Batch, keys: Keys, train: bool) -> Encoded:
-        tower, x, mask = self.towers[view.modality], part[view.modality], part.get(f"{view.modality}_mask")
-        patches = patch_mask = keep = chosen = None
-        seen = x
-        if view.masking is not None:
-            assert keys.mask is not None
-            patches, patch_mask = tower.patches(x, mask)
-            draw = view.key(keys.mask), part["index"]
-            if isinstance(view.masking, Keep):
-                keep = view.masking.draw(*draw, patch_mask)
-            else:
-                seen, chosen = view.masking.draw(*draw, patches, patch_mask)
-        each = None  # each example's key for dropout
-        if train and keys.dropout is not None:
-            each = jax.vmap(partial(jax.random.fold_in, view.key(keys.dropout)))(part["index"])
-        tokens, token_mask = tower.tokens(seen, mask, keep, train=train, keys=each)
+        tower, mask = self.towers[view.modality], part.get(f"{view.modality}_mask")
+        seen = self._seen(view, part, keys)
+        each = self._dropout_keys(view, part, keys, train)
+        tokens, token_mask = tower.tokens(seen.x, mask, seen.keep, train=train, keys=each)
         embedding = tower.pool(tokens, token_mask)
-        return Encoded(
-            tokens, token_mask, embedding, patches, patch_mask, keep, chosen, tuple(tower.grid(x)), tower.prefix
-        )
+        return seen.encoded(tokens, token_mask, embedding, tower.prefix)
 
-    def _keys(self, views: tuple[View, ...], train: bool) -> Keys:
+    def _encode_together(self, view: Together, part: Batch, keys: Keys, train: bool) -> EncodedTogether:
+        """The parts' tokens one after the other through their trunk, those of what an example lacks masked."""
+        towers = [self.towers[single.modality] for single in view.parts]
+        fronts, seens, here = [], [], []
+        for single, tower in zip(view.parts, towers, strict=True):
+            there = valid(part, single.modality)[:, None]
+            seen = self._seen(single, part, keys, there)
+            tokens, real = tower.front(seen.x, part.get(f"{single.modality}_mask"), seen.keep)
+            fronts.append((tokens, real & there))
+            seens.append(seen)
+            here.append(tokens.shape[1])
+        tokens, real = (jnp.concatenate(some, axis=1) for some in zip(*fronts, strict=True))
+        tokens, real = towers[0].trunk(tokens, real, train, self._dropout_keys(view, part, keys, train))
+        prefix = tokens.shape[1] - sum(here)
+        ends = list(itertools.accumulate(here, initial=prefix))
+        encoded = tuple(
+            seen.encoded(tokens[:, begin:end], real[:, begin:end], jnp.zeros((len(tokens), 0)), prefix=0)
+            for (begin, end), seen in zip(itertools.pairwise(ends), seens, strict=True)
+        )
+        return EncodedTogether(tokens, real, towers[0].pool(tokens, real), encoded, prefix)
+
+    def _seen(self, view: View, part: Batch, keys: Keys, there: Bool[Array, "b 1"] | None = None) -> Seen:
+        """What of a view its tower gets to see; `there`: which examples have its modality, where that matters."""
+        tower, x, mask = self.towers[view.modality], part[view.modality], part.get(f"{view.modality}_mask")
+        grid = tuple(tower.grid(x))
+        if view.masking is None:
+            return Seen(x, None, None, None, None, grid)
+        assert keys.mask is not None
+        patches, patch_mask = tower.patches(x, mask)
+        patch_mask = patch_mask if there is None else patch_mask & there
+        draw = view.key(keys.mask), part["index"]
+        if isinstance(view.masking, Keep):
+            return Seen(x, patches, patch_mask, view.masking.draw(*draw, patch_mask), None, grid)
+        x, chosen = view.masking.draw(*draw, patches, patch_mask)
+        return Seen(x, patches, patch_mask, None, chosen, grid)
+
+    def _dropout_keys(self, view: View | Together, part: Batch, keys: Keys, train: bool) -> Key[Array, " b"] | None:
+        """Each example's key for dropout."""
+        if not train or keys.dropout is None:
+            return None
+        return jax.vmap(partial(jax.random.fold_in, view.key(keys.dropout)))(part["index"])
+
+    def _keys(self, views: tuple[View | Together, ...], train: bool) -> Keys:
         """The step's keys, drawn outside the scan: inside, they would depend on the cut."""
         dropout = self.make_rng("dropout") if train and self.has_rng("dropout") else None
-        masked = [view.modality for view in views if view.masking is not None]
+        masked = {single.modality for view in views for single in parts(view) if single.masking is not None}
         if not masked:
             return Keys(None, dropout)
         if not self.has_rng("mask") and not self.is_initializing():
@@ -149,7 +212,7 @@ class Pretrainer(nn.Module):
             )
         return Keys(self.make_rng("mask" if self.has_rng("mask") else "params"), dropout)
 
-    def _views(self, batch: Batch) -> tuple[View, ...]:
+    def _views(self, batch: Batch) -> tuple[View | Together, ...]:
         """The distinct views that the objectives read, after checking that they can be had."""
         for name in self.weights:
             if name not in self.objectives:
@@ -159,17 +222,20 @@ class Pretrainer(nn.Module):
                 )
         if not self.objectives:
             raise UserError("objectives={}: there is nothing to train; give an objective, Contrastive say")
-        views: dict[View, None] = {}
+        views: dict[View | Together, None] = {}
         for name, objective in self.objectives.items():
             for view in objective.views():
-                self._check_view(name, view, batch)
+                for single in parts(view):
+                    self._check_view(name, single, batch)
                 views[view] = None
-        unread = set(self.towers) - {view.modality for view in views}
+                if isinstance(view, Together):
+                    self._check_trunks(name, view)
+        unread = set(self.towers) - {single.modality for view in views for single in parts(view)}
         if unread:
             raise UserError(
                 f"no objective reads {_names(unread)}: leave the tower out, or add an objective that trains it"
             )
-        self._check_microbatches(len(batch[next(iter(views)).modality]))
+        self._check_microbatches(len(batch[parts(next(iter(views)))[0].modality]))
         return tuple(views)
 
     def _check_view(self, objective: str, view: View, batch: Batch) -> None:
@@ -186,6 +252,14 @@ class Pretrainer(nn.Module):
         if isinstance(view.masking, Corrupt) and view.modality != "text":
             raise UserError(
                 f"objective {objective!r} corrupts {view.modality!r}; only tokens of text can be (use Keep)"
+            )
+
+    def _check_trunks(self, objective: str, view: Together) -> None:
+        trunks = [getattr(self.towers[single.modality], "trunk", None) for single in view.parts]
+        if trunks[0] is None or any(trunk is not trunks[0] for trunk in trunks):
+            raise UserError(
+                f"objective {objective!r} encodes {_names(single.modality for single in view.parts)} together, and "
+                "their towers hold no trunk that is the same: give both towers one Trunk(...), trunk=trunk"
             )
 
     def _check_microbatches(self, size: int) -> None:

@@ -134,6 +134,23 @@ class View:
         return jax.random.fold_in(key, zlib.crc32(repr(self).encode()))
 
 
+@dataclass(frozen=True)
+class Together:
+    """Several modalities in one sequence, for towers that hold the same `mmjax.models.trunk.Trunk` (M3AE,
+    arXiv:2205.14204). An example that lacks one of them is encoded without it."""
+
+    parts: tuple[View, ...]
+
+    def key(self, key: PRNGKeyArray) -> PRNGKeyArray:
+        """This view's own key of the step's."""
+        return jax.random.fold_in(key, zlib.crc32(repr(self).encode()))
+
+
+def parts(view: View | Together) -> tuple[View, ...]:
+    """The views of one modality that a view is made of."""
+    return view.parts if isinstance(view, Together) else (view,)
+
+
 class Encoded(NamedTuple):
     """A view, encoded. `patches` and `patch_mask` are what a masked objective predicts (None for an unmasked view)."""
 
@@ -155,14 +172,27 @@ class Encoded(NamedTuple):
     """How many tokens stand before the patches' (CLS)."""
 
 
+class EncodedTogether(NamedTuple):
+    """Several modalities, encoded in one sequence."""
+
+    tokens: Float[Array, "b k d"]
+    """The prefix tokens, then those of each part, one part after the other."""
+    token_mask: Bool[Array, "b k"]
+    embedding: Float[Array, "b e"]
+    """What the first part's tower makes of the tokens; not normalised."""
+    parts: tuple[Encoded, ...]
+    """Each part; its tokens are its own of the sequence, no prefix. Patches of what an example lacks aren't real."""
+    prefix: int
+
+
 class Objective(Protocol):
     """What a Linen module must have to be an objective. `per_example` runs inside the scan over microbatches."""
 
-    def views(self) -> tuple[View, ...]:
+    def views(self) -> tuple[View | Together, ...]:
         """What must be encoded."""
         ...
 
-    def per_example(self, encoded: Mapping[View, Encoded], batch: Mapping[str, Array]) -> Any:
+    def per_example(self, encoded: Mapping[Any, Any], batch: Mapping[str, Array]) -> Any:
         """All that can be done example by example (heads, decoders): a pytree of `[B, ...]`."""
         ...
 

@@ -1,0 +1,185 @@
+"""M3AE's objective and the shared trunk, held to a plain version that encodes and decodes one example at a time."""
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from mmjax.errors import UserError
+from mmjax.models.decoder import Decoder
+from mmjax.models.image import ViT
+from mmjax.models.joint_decoder import JointDecoder
+from mmjax.models.layers import Transformer
+from mmjax.models.positions import sincos
+from mmjax.models.text import TextTransformer
+from mmjax.models.trunk import Trunk
+from mmjax.objectives.masked import MaskedImage, normalised
+from mmjax.objectives.masked_together import MaskedTogether
+from mmjax.objectives.pretrainer import Pretrainer
+from mmjax.objectives.views import Keep, View
+
+WIDTH, PATCH, SIZE, LENGTH, VOCAB, DECODER = 32, 4, 16, 6, 50, 16
+BATCH = 6
+KEY = jax.random.key(3)
+
+
+def model(microbatches=1, trunk=None, keep_text=0.5):
+    trunk = trunk or Trunk(width=WIDTH, depth=2, heads=4)
+    sizes = {"width": WIDTH, "depth": 2, "heads": 4, "pooling": "cls", "positions": "sincos", "trunk": trunk}
+    return Pretrainer(
+        towers={
+            "image": ViT(patch=PATCH, size=SIZE, **sizes),
+            "text": TextTransformer(vocab=VOCAB, length=LENGTH, token_std=1.0, **sizes),
+        },
+        objectives={
+            "masked": MaskedTogether(
+                vocab=VOCAB, decoder=JointDecoder(width=DECODER, depth=1, heads=2), keep_text=keep_text
+            )
+        },
+        microbatches=microbatches,
+    )
+
+
+@pytest.fixture(scope="module")
+def batch():
+    """The last two examples lack their text and their picture."""
+    draw = np.random.default_rng(0)
+    lengths = np.array([6, 3, 6, 3, 6, 3])  # few: each is a program of its own in the plain version
+    return {
+        "image": draw.integers(0, 256, (BATCH, SIZE, SIZE, 3), np.uint8),
+        "text": draw.integers(5, VOCAB, (BATCH, LENGTH), np.int32),
+        "text_mask": (np.arange(LENGTH) < lengths[:, None]) & (np.arange(BATCH) != 4)[:, None],
+        "image_valid": np.arange(BATCH) != 5,
+        "text_valid": np.arange(BATCH) != 4,
+        "index": np.arange(BATCH, dtype=np.uint32) + 7,
+    }
+
+
+@pytest.fixture(scope="module")
+def variables(batch):
+    """Drawn by numpy into the shapes that init gives: no bias, CLS or vector of a modality is zero or small."""
+    random = np.random.default_rng(0)
+    shapes = nn.unbox(jax.eval_shape(model().init, {"params": KEY, "mask": KEY}, batch))
+    return jax.tree.map(lambda x: jnp.asarray(0.3 * random.normal(size=x.shape), x.dtype), shapes)
+
+
+def one_by_one(variables, batch):
+    """The loss by the paper's words, each example alone: sequences without padding, nothing masked."""
+    params = jax.tree.map(np.asarray, variables["params"])
+    image, text, objective = params["towers_image"], params["towers_text"], params["objectives_masked"]
+    trunk, decoder = image["trunk"], objective["decoder"]
+    encode = jax.jit(Transformer(width=WIDTH, depth=2, heads=4).apply)
+    decode = jax.jit(Transformer(width=DECODER, depth=1, heads=2).apply)
+    errors, entropies = [], []
+    bound = model().bind(variables, rngs={"mask": KEY})
+    key = bound.make_rng("mask")
+    for row in range(BATCH):
+        parts = {}
+        if batch["image_valid"][row]:
+            cut = batch["image"][row].reshape(4, PATCH, 4, PATCH, 3).transpose(0, 2, 1, 3, 4).reshape(16, -1)
+            pixels = (cut / 255 - 0.5) / 0.5
+            full = pixels @ image["stem"]["kernel"] + image["stem"]["bias"] + sincos((4, 4), WIDTH) + image["kind"]
+            parts["image"] = (0, 0.25, (4, 4), full, normalised(jnp.asarray(pixels, jnp.float32)))
+        if batch["text_valid"][row]:
+            ids = batch["text"][row][batch["text_mask"][row]]
+            full = text["token"]["embedding"][ids] + sincos((LENGTH,), WIDTH)[: len(ids)] + text["kind"]
+            parts["text"] = (1, 0.5, (LENGTH,), full, ids)
+        sequence, kept = [trunk["cls"][None]], {}
+        for name, (_, share, _, full, _) in parts.items():
+            mask = np.zeros((1, 16 if name == "image" else LENGTH), bool)
+            mask[0, : len(full)] = True
+            masking = Keep(share)
+            view = View(name, masking)
+            keep = np.asarray(masking.draw(view.key(key), batch["index"][row : row + 1], jnp.asarray(mask))[0])
+            kept[name] = keep[keep >= 0]
+            assert len(kept[name]) == np.ceil(share * len(full))
+            sequence.append(full[kept[name]])
+        encoded = np.asarray(encode({"params": trunk["transformer"]}, np.concatenate(sequence)[None]))[0]
+        states = encoded @ decoder["stem"]["kernel"] + decoder["stem"]["bias"]
+        sequence, begin = [states[:1]], 1
+        for name, (number, _, grid, full, _) in parts.items():
+            placed = np.tile(decoder["mask"][number], (len(full), 1))
+            placed[kept[name]] = states[begin : begin + len(kept[name])]
+            begin += len(kept[name])
+            sequence.append(placed + sincos(grid, DECODER)[: len(full)] + decoder["kind"][number])
+        decoded = np.asarray(decode({"params": decoder["transformer"]}, np.concatenate(sequence)[None]))[0, 1:]
+        for name, (_, _, _, full, target) in parts.items():
+            own, decoded = decoded[: len(full)], decoded[len(full) :]
+            head = objective["pixels" if name == "image" else "words"]
+            out = own @ head["kernel"] + head["bias"]
+            hidden = np.setdiff1d(np.arange(len(full)), kept[name])
+            if name == "image":
+                errors += list(np.mean((out - target) ** 2, axis=-1)[hidden])
+            else:
+                entropies += list(-jax.nn.log_softmax(out)[np.arange(len(full)), target][hidden])
+    return np.mean(errors), np.mean(entropies)
+
+
+@pytest.mark.parametrize("microbatches", [1, 3])
+def test_each_example_alone(variables, batch, microbatches):
+    image, text = one_by_one(variables, batch)
+    loss, metrics = jax.jit(model(microbatches).apply)(variables, batch, rngs={"mask": KEY})
+    np.testing.assert_allclose(metrics["masked/image_loss"], image, rtol=1e-5)
+    np.testing.assert_allclose(metrics["masked/text_loss"], text, rtol=1e-5)
+    np.testing.assert_allclose(loss, image + 0.5 * text, rtol=1e-5)
+
+
+def test_what_is_padded_or_missing_changes_nothing(variables, batch):
+    """Nor do padded words and missing pictures get a gradient."""
+    other = dict(batch, image=batch["image"].copy(), text=np.where(batch["text_mask"], batch["text"], 49))
+    other["image"][5] = 200
+
+    def loss(variables, batch):
+        return model().apply(variables, batch, rngs={"mask": KEY})[0]
+
+    value, gradient = jax.jit(jax.value_and_grad(loss))(variables, batch)
+    again, same = jax.jit(jax.value_and_grad(loss))(variables, other)
+    assert value == again
+    jax.tree.map(np.testing.assert_array_equal, gradient, same)
+    assert all(np.abs(leaf).max() > 0 for leaf in jax.tree.leaves(gradient) if leaf.size > 1)
+
+
+def test_a_tower_alone_is_the_sequence_without_the_other(variables, batch):
+    vectors = jax.jit(lambda v, b: model().apply(v, b, method="embed"))(variables, batch)
+    assert vectors["image"].shape == vectors["text"].shape == (BATCH, WIDTH)
+    without = {name: batch[name] for name in ("image",)}
+    alone = jax.jit(lambda v, b: model().apply(v, b, method="embed"))(variables, without)
+    np.testing.assert_allclose(alone["image"], vectors["image"], atol=1e-6)
+
+
+def test_first_losses(batch):
+    """Nothing learned yet: ln(vocab) a word, a patch's variance of 1."""
+    made = jax.jit(model().init)({"params": jax.random.key(0), "mask": KEY}, batch)
+    _, metrics = jax.jit(model().apply)(made, batch, rngs={"mask": KEY})
+    assert abs(metrics["masked/text_loss"] - np.log(VOCAB)) < 0.1
+    assert 0.9 < metrics["masked/image_loss"] < 2.5  # a random decoder's variance is added
+
+
+def test_the_trunk_is_there_once(variables):
+    assert "trunk" in variables["params"]["towers_image"]
+    assert set(variables["params"]["towers_text"]) == {"token", "kind"}
+
+
+def test_towers_without_a_common_trunk(batch):
+    made = model()
+    text = made.towers["text"].clone(trunk=Trunk(width=WIDTH, depth=2, heads=4))
+    apart = made.clone(towers={**made.towers, "text": text})
+    with pytest.raises(UserError, match=r"objective 'masked' encodes image, text together.*trunk=trunk"):
+        apart.init({"params": KEY, "mask": KEY}, batch)
+
+
+def test_a_tower_of_another_width_than_its_trunk(batch):
+    with pytest.raises(ValueError, match="width=32, but the trunk has 64"):
+        model(trunk=Trunk(width=64, depth=2, heads=4)).init({"params": KEY, "mask": KEY}, batch)
+
+
+def test_pictures_alone_by_the_usual_objective(variables, batch):
+    """The same tower under MAE's objective: the comparison that the paper makes."""
+    made = model()
+    alone = Pretrainer(
+        towers={"image": made.towers["image"]},
+        objectives={"masked": MaskedImage(decoder=Decoder(width=DECODER, depth=1, heads=2))},
+    )
+    shapes = nn.unbox(jax.eval_shape(alone.init, {"params": KEY, "mask": KEY}, batch))["params"]["towers_image"]
+    assert jax.tree.structure(shapes) == jax.tree.structure(variables["params"]["towers_image"])
