@@ -4,8 +4,10 @@
     mmjax train experiments/clip.py:tiny --workdir runs/clip_tiny          # minutes on a CPU, on the demo data
 
 The paper's 400 million pairs are private: LAION-400M stands in for them, as in open_clip's re-training, and a BPE of
-the published size, trained on its captions, for CLIP's own.
+the published size, trained on its captions, for CLIP's own. The ResNets are in `clip_resnet.py`.
 """
+
+from typing import Any
 
 from mmjax.data.captions import Lowercase, PickCaption, Tokenize
 from mmjax.data.pipeline import Mixture
@@ -13,7 +15,7 @@ from mmjax.data.sources import Tfds
 from mmjax.data.tokenizers import SentencePiece
 from mmjax.data.transforms import Decode, RandomResizedCrop
 from mmjax.evaluators.retrieval import Retrieval
-from mmjax.experiment import Experiment, experiment
+from mmjax.experiment import Experiment, Load, experiment
 from mmjax.mesh import Mesh
 from mmjax.models.image import ViT
 from mmjax.models.text import TextTransformer
@@ -21,113 +23,89 @@ from mmjax.objectives.contrastive import Contrastive
 from mmjax.optim import AdamW
 
 PAIRS, EPOCHS, BATCH = 400_000_000, 32, 32_768
-VOCAB, LENGTH = 49_408, 77
-MEAN = (0.48145466, 0.4578275, 0.40821073)
-STD = (0.26862954, 0.26130258, 0.27577711)
+EPOCH = PAIRS // BATCH
+MEAN, STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
+BIG: dict[str, Any] = {"remat": "full", "dtype": "bfloat16"}
+LIKE_CLIP: dict[str, Any] = {"activation": "quick_gelu", "norm_eps": 1e-5}
 
 
 @experiment
-def image_tower(patch: int, width: int, depth: int, embed_dim: int) -> ViT:
-    return ViT(
-        patch=patch,
-        size=224,
-        width=width,
-        depth=depth,
-        heads=width // 64,
-        embed_dim=embed_dim,
-        cls=True,
-        pooling="cls",
-        pre_norm=True,
-        stem_bias=False,
-        activation="quick_gelu",
-        norm_eps=1e-5,
-        mean=MEAN,
-        std=STD,
-        remat="full",
-        dtype="bfloat16",
+def vit(patch: int, size: int, width: int, depth: int, heads: int, embed_dim: int, **more: Any) -> ViT:
+    sizes = {"patch": patch, "size": size, "width": width, "depth": depth, "heads": heads, "embed_dim": embed_dim}
+    return ViT(**sizes, cls=True, pooling="cls", pre_norm=True, stem_bias=False, **LIKE_CLIP, **more)
+
+
+@experiment
+def text(vocab: int, length: int, width: int, depth: int, heads: int, embed_dim: int, **more: Any) -> TextTransformer:
+    sizes = {"vocab": vocab, "length": length, "width": width, "depth": depth, "heads": heads, "embed_dim": embed_dim}
+    return TextTransformer(**sizes, causal=True, pooling="last", inits="clip", **LIKE_CLIP, **more)
+
+
+@experiment
+def clip(image: Any, width: int, peak_lr: float, steps: int, b2: float, eps: float, init: Any) -> Experiment:
+    """The published recipe for an image tower; `width` is the text tower's."""
+    tokenizer = SentencePiece(49_408, name="laion400m", model_type="bpe")
+    return Experiment(
+        towers={"image": image, "text": text(49_408, 77, width, 12, width // 64, image.embed_dim, **BIG)},
+        objectives={"contrastive": Contrastive(("image", "text"), loss="softmax")},
+        data=Mixture(
+            {"laion400m": 1.0},
+            sources={"laion400m": Tfds("laion400m/images", fields={"text": "caption"})},
+            transforms={
+                "image": (Decode(), RandomResizedCrop(image.size, area=(0.9, 1.0))),
+                "text": (PickCaption(), Lowercase(), Tokenize(tokenizer, 77, bos=True)),
+            },
+            workers=16,
+        ),
+        optimizer=AdamW(peak_lr=peak_lr, warmup_steps=2_000, weight_decay=0.2, b2=b2, eps=eps, clip_norm=None),
+        batch_size=BATCH,
+        steps=steps,
+        mesh=Mesh(fsdp=8),
+        init=init,
     )
 
 
 @experiment
-def text_tower(width: int, embed_dim: int) -> TextTransformer:
-    return TextTransformer(
-        vocab=VOCAB,
-        length=LENGTH,
-        width=width,
-        depth=12,
-        heads=width // 64,
-        embed_dim=embed_dim,
-        causal=True,
-        pooling="last",
-        activation="quick_gelu",
-        norm_eps=1e-5,
-        inits="clip",
-        remat="full",
-        dtype="bfloat16",
-    )
-
-
-@experiment
-def pairs() -> Mixture:
-    return Mixture(
-        {"laion400m": 1.0},
-        sources={"laion400m": Tfds("laion400m/images", fields={"text": "caption"})},
-        transforms={
-            "image": (Decode(), RandomResizedCrop(224, area=(0.9, 1.0))),
-            "text": (
-                PickCaption(),
-                Lowercase(),
-                Tokenize(SentencePiece(VOCAB, name="laion400m", model_type="bpe"), LENGTH, bos=True),
-            ),
-        },
-        workers=16,
-    )
-
-
-@experiment
-def adam(peak_lr: float) -> AdamW:
-    return AdamW(peak_lr=peak_lr, warmup_steps=2_000, weight_decay=0.2, b1=0.9, b2=0.98, eps=1e-6, clip_norm=None)
+def transformer(
+    patch: int, size: int, width: int, depth: int, embed_dim: int, peak_lr: float, epochs: int = EPOCHS, init: Any = ()
+) -> Experiment:
+    image = vit(patch, size, width, depth, width // 64, embed_dim, mean=MEAN, std=STD, **BIG)
+    return clip(image, embed_dim, peak_lr, epochs * EPOCH, b2=0.98, eps=1e-6, init=dict(init))
 
 
 @experiment
 def vit_b32() -> Experiment:
     """151,277,313 parameters."""
-    return Experiment(
-        towers={"image": image_tower(32, 768, 12, 512), "text": text_tower(512, 512)},
-        objectives={"contrastive": Contrastive(("image", "text"), loss="softmax")},
-        data=pairs(),
-        optimizer=adam(5e-4),
-        batch_size=BATCH,
-        steps=PAIRS * EPOCHS // BATCH,
-        mesh=Mesh(fsdp=8),
-    )
+    return transformer(32, 224, 768, 12, 512, peak_lr=5e-4)
 
 
 @experiment
 def vit_b16() -> Experiment:
     """149,620,737 parameters."""
-    return Experiment(
-        towers={"image": image_tower(16, 768, 12, 512), "text": text_tower(512, 512)},
-        objectives={"contrastive": Contrastive(("image", "text"), loss="softmax")},
-        data=pairs(),
-        optimizer=adam(5e-4),
-        batch_size=BATCH,
-        steps=PAIRS * EPOCHS // BATCH,
-        mesh=Mesh(fsdp=8),
-    )
+    return transformer(16, 224, 768, 12, 512, peak_lr=5e-4)
 
 
 @experiment
 def vit_l14() -> Experiment:
     """427,616,513 parameters."""
-    return Experiment(
-        towers={"image": image_tower(14, 1024, 24, 768), "text": text_tower(768, 768)},
-        objectives={"contrastive": Contrastive(("image", "text"), loss="softmax")},
-        data=pairs(),
-        optimizer=adam(4e-4),
-        batch_size=BATCH,
-        steps=PAIRS * EPOCHS // BATCH,
-        mesh=Mesh(fsdp=8),
+    return transformer(14, 224, 1_024, 24, 768, peak_lr=4e-4)
+
+
+@experiment
+def vit_l14_336() -> Experiment:
+    """427,944,193 parameters: one more epoch at 336 pixels, from a run of `vit_l14`."""
+    start = {name: Load("runs/clip_l14") for name in ("towers.image", "towers.text", "objectives.contrastive")}
+    return transformer(14, 336, 1_024, 24, 768, peak_lr=2e-5, epochs=1, init=start)
+
+
+@experiment
+def emoji() -> Mixture:
+    return Mixture(
+        {"spoken_emoji": 1.0},
+        transforms={
+            "image": (Decode(), RandomResizedCrop(64, area=(0.7, 1.0))),
+            "text": (PickCaption(), Lowercase(), Tokenize(SentencePiece(1_024, name="spoken_emoji"), 16, bos=True)),
+        },
     )
 
 
@@ -136,44 +114,11 @@ def tiny() -> Experiment:
     """The same on the demo data, its pictures 64 pixels wide; remat, because it is faster on a CPU."""
     return Experiment(
         towers={
-            "image": ViT(
-                patch=8,
-                size=64,
-                width=128,
-                depth=4,
-                heads=4,
-                embed_dim=128,
-                cls=True,
-                pooling="cls",
-                pre_norm=True,
-                stem_bias=False,
-                activation="quick_gelu",
-                norm_eps=1e-5,
-                remat="dots",
-            ),
-            "text": TextTransformer(
-                vocab=1_024,
-                length=16,
-                width=128,
-                depth=4,
-                heads=4,
-                embed_dim=128,
-                causal=True,
-                pooling="last",
-                activation="quick_gelu",
-                norm_eps=1e-5,
-                inits="clip",
-                remat="dots",
-            ),
+            "image": vit(8, 64, width=128, depth=4, heads=4, embed_dim=128, remat="dots"),
+            "text": text(1_024, 16, width=128, depth=4, heads=4, embed_dim=128, remat="dots"),
         },
         objectives={"contrastive": Contrastive(("image", "text"), loss="softmax")},
-        data=Mixture(
-            {"spoken_emoji": 1.0},
-            transforms={
-                "image": (Decode(), RandomResizedCrop(64, area=(0.7, 1.0))),
-                "text": (PickCaption(), Lowercase(), Tokenize(SentencePiece(1_024, name="spoken_emoji"), 16, bos=True)),
-            },
-        ),
+        data=emoji(),
         optimizer=AdamW(peak_lr=1e-3, warmup_steps=30, weight_decay=0.2, b2=0.98, eps=1e-6),
         batch_size=256,
         steps=300,

@@ -11,6 +11,7 @@ The function is plain Python. `load_experiment` reads it as a graph of `fdl.Conf
 import contextlib
 import importlib.util
 import inspect
+import re
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -27,7 +28,7 @@ from mmjax import serialization
 from mmjax.configs import Difference, complete, diff, override, target
 from mmjax.data.pipeline import Mixture
 from mmjax.errors import UserError, closest, nearest, unknown
-from mmjax.fit import check_fit
+from mmjax.fit import check_fit, idle
 from mmjax.guard import Spike
 from mmjax.keeping import Best, Keeping
 from mmjax.mesh import Mesh
@@ -44,7 +45,7 @@ R = TypeVar("R")
 
 @dataclass(frozen=True)
 class Load:
-    """Where the initial parameters of a tower come from: `path` is whatever `mmjax.load` takes, a workdir, an exported
+    """Where the initial parameters of a tower or an objective come from: `path` is whatever `mmjax.load` takes, a workdir, an exported
     folder, another project's, or a name such as `hf:google/siglip-base-patch16-224`.
 
     skip: regexes on parameter paths that stay as freshly initialised. A run that resumes never looks at this.
@@ -68,7 +69,7 @@ class Experiment:
     keep, keep_best, keep_every: of the checkpoints, the latest so many stay; the best by a metric (`Best`); and those
     of every so many steps (0: none).
     log_every: metrics are written after so many steps.
-    init: where towers start from, {"towers.image": Load(path)}; the path alone, as a string, does too.
+    init: where towers and objectives start from, {"towers.image": Load(path)}; the path alone, as a string, does too.
     spike: when a step's loss is so high that its update is skipped (`Spike`); None: only what isn't finite is.
     most_bad_steps: of so many skipped steps in a row the run goes on; one more stops it.
     most_bad_examples: the share of bad examples (broken, empty, ...), among the last ten thousand, that a run bears.
@@ -156,13 +157,19 @@ class Experiment:
         for evaluator in self.evaluators:
             if not callable(evaluator):
                 raise UserError(f"{evaluator!r} is no evaluator: one of mmjax.evaluators is, such as Retrieval()")
-        starts = [f"towers.{name}" for name in self.towers]
+        starts = [f"towers.{name}" for name in self.towers] + [f"objectives.{name}" for name in self.objectives]
         for path, load in self.init.items():
             if path not in starts:
-                raise UserError(unknown("init", path, starts, "towers"))
+                raise UserError(unknown("init", path, starts, "towers and objectives"))
             if not isinstance(load, Load | str):
                 raise UserError(f'init={{"{path}": {load!r}}} must be a path, or Load(path, skip=...)')
-        check_fit(self.towers, self.objectives, self.data)
+        check_fit(self.towers, self.objectives, self.data, self._idle())
+
+    def _idle(self) -> tuple[str, ...]:
+        try:
+            return idle(self.towers, self.objectives, self.optimizer.frozen)
+        except re.error as error:
+            raise UserError(f"optimizer.frozen={self.optimizer.frozen}: no regular expression: {error}") from None
 
     def keeping(self, evaluations: Callable[[int], Mapping[str, Mapping[str, float]]]) -> Keeping:
         """Which checkpoints stay, given what is known of a step's evaluations."""
@@ -171,7 +178,11 @@ class Experiment:
     def pretrainer(self) -> Pretrainer:
         """The towers and objectives as the one module that trains."""
         return Pretrainer(
-            towers=self.towers, objectives=self.objectives, weights=self.weights, microbatches=self.microbatches
+            towers=self.towers,
+            objectives=self.objectives,
+            weights=self.weights,
+            microbatches=self.microbatches,
+            idle=self._idle(),
         )
 
 

@@ -4,6 +4,7 @@ Each part checks its own fields; here stands what only two of them together can 
 silent: an id beyond the text tower's table gives NaN, and a step whose loss is NaN is skipped.
 """
 
+import re
 from collections.abc import Iterable, Mapping
 from typing import Any, cast
 
@@ -24,10 +25,18 @@ from mmjax.objectives.views import Corrupt, parts
 Modules = Mapping[str, Any]
 
 
-def check_fit(towers: Modules, objectives: Modules, data: Mixture) -> None:
+def idle(towers: Modules, objectives: Modules, frozen: Iterable[str]) -> tuple[str, ...]:
+    """The modalities whose towers no objective reads, and which are all frozen: evaluation may want them (ImageBind's
+    text tower). `frozen`: the optimiser's expressions."""
+    read = {single.modality for objective in objectives.values() for view in objective.views() for single in parts(view)}
+    frozen = [re.compile(expression) for expression in frozen]
+    return tuple(m for m in towers if m not in read and any(e.match(f"towers_{m}/") for e in frozen))
+
+
+def check_fit(towers: Modules, objectives: Modules, data: Mixture, idle: Iterable[str] = ()) -> None:
     """Raises UserError where parts don't fit; it names both by their paths, with the value of each."""
     specs = chain_specs(data.transforms)
-    _check_modalities(towers, objectives, specs)
+    _check_modalities(towers, objectives, specs, set(idle))
     for modality, tower in towers.items():
         path = f"towers.{modality}"
         if isinstance(tower, ViT | ResNet):
@@ -41,8 +50,8 @@ def check_fit(towers: Modules, objectives: Modules, data: Mixture) -> None:
             _check_embeddings(name, objective, towers)
 
 
-def _check_modalities(towers: Modules, objectives: Modules, specs: Mapping[str, Spec]) -> None:
-    read: set[str] = set()
+def _check_modalities(towers: Modules, objectives: Modules, specs: Mapping[str, Spec], idle: set[str]) -> None:
+    read = idle
     for name, objective in objectives.items():
         for view in (single for whole in objective.views() for single in parts(whole)):
             if view.modality not in towers:
@@ -50,7 +59,10 @@ def _check_modalities(towers: Modules, objectives: Modules, specs: Mapping[str, 
             read.add(view.modality)
     for modality in towers:
         if objectives and modality not in read:
-            raise UserError(f"no objective reads towers.{modality}: leave it out, or add an objective that trains it")
+            raise UserError(
+                f"no objective reads towers.{modality}: leave it out, add an objective that trains it, or, where only "
+                f"evaluation wants it, freeze all of it: optimizer.frozen=('^towers_{modality}/',)"
+            )
         if modality not in specs:
             raise UserError(unknown("data.transforms lacks", modality, specs, "chains of data.transforms"))
 

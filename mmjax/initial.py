@@ -1,4 +1,4 @@
-"""Towers that start from another model: an experiment's `init={"towers.image": Load(path)}`."""
+"""Towers and objectives that start from another model's: an experiment's `init={"towers.image": Load(path)}`."""
 
 import re
 from collections.abc import Callable, Mapping
@@ -24,7 +24,7 @@ POSITIONS = "position"  # the learned table of a patch tower
 
 
 class Loaded(NamedTuple):
-    """Parameters of a tower, and the paths of what was `loaded`, stays `fresh` (`skip`), or was there `unused`."""
+    """Parameters of a part, and the paths of what was `loaded`, stays `fresh` (`skip`), or was there `unused`."""
 
     params: dict[str, Any]
     loaded: list[str]
@@ -33,19 +33,18 @@ class Loaded(NamedTuple):
 
 
 def sources(experiment: Experiment, say: Callable[[str], None]) -> dict[str, Bundle]:
-    """What each tower in the experiment's `init` starts from. Of several hosts the first one fetches what has to be.
+    """What each part in the experiment's `init` starts from. Of several hosts the first one fetches what has to be.
 
     Raises:
-        UserError: there is nothing at a path, or no such tower in it.
+        UserError: there is nothing at a path, or no such part in it.
     """
     found: dict[str, Bundle] = {}
     for path, load in _loads(experiment).items():
         if hub.is_name(load.path):
             hosts.first(lambda name=load.path: hub.fetched(name, say).source)
         found[path] = resolve(load.path, say=lambda text: None)
-        towers, modality = found[path].config.towers, path.partition(".")[2]
-        if modality not in towers:
-            known = [f"towers.{name}" for name in towers]
+        known = [f"{kind}.{name}" for kind in ("towers", "objectives") for name in getattr(found[path].config, kind)]
+        if path not in known:
             raise UserError(f"init: {load.path} has no {path}; it has {', '.join(known)}{nearest(path, known)}")
     return found
 
@@ -60,7 +59,7 @@ def tokenizers(
     wanted, found = untrained(experiment.data.transforms), {}
     for path, bundle in sources.items():
         modality = path.partition(".")[2]
-        if modality not in wanted or modality not in bundle.tokenizers:
+        if path != f"towers.{modality}" or modality not in wanted or modality not in bundle.tokenizers:
             continue
         theirs = untrained(build(bundle.config).data.transforms).get(modality)
         if theirs == wanted[modality]:
@@ -74,7 +73,7 @@ def tokenizers(
 def initialised(
     variables: dict[str, Any], experiment: Experiment, sources: Mapping[str, Bundle], say: Callable[[str], None]
 ) -> dict[str, Any]:
-    """`variables` (Linen's collections, of the experiment's pretrainer), the towers in its `init` taken from others.
+    """`variables` (Linen's collections, of the experiment's pretrainer), the parts in its `init` taken from others.
 
     Learned positions of another grid are resized (`models.positions.resize`); batch statistics come with the tower.
     say: is told, a line each, what was loaded, what stays fresh and what was not used.
@@ -84,15 +83,15 @@ def initialised(
     """
     variables = {collection: dict(parts) for collection, parts in variables.items()}
     for path, load in _loads(experiment).items():
-        tower, modality = path.replace(".", "_"), path.partition(".")[2]  # how Linen names it: towers_image
+        part, (kind, _, name) = path.replace(".", "_"), path.partition(".")  # how Linen names it: towers_image
         theirs = sources[path]
-        regrid = _regrid(build(theirs.config).towers[modality], experiment.towers[modality])
+        regrid = _regrid(build(theirs.config).towers[name], experiment.towers[name]) if kind == "towers" else None
         results = []
-        for collection in [name for name, parts in variables.items() if tower in parts]:
-            other = theirs.variables.get(collection, {}).get(tower, {})
+        for collection in [name for name, parts in variables.items() if part in parts]:
+            other = theirs.variables.get(collection, {}).get(part, {})
             where = f"init {path} from {load.path}"
-            result = match(variables[collection][tower], other, load.skip, regrid, where)
-            variables[collection][tower] = result.params
+            result = match(variables[collection][part], other, load.skip, regrid, where)
+            variables[collection][part] = result.params
             results.append(result)
         for what in ("loaded", "fresh", "unused"):
             if paths := [name for result in results for name in getattr(result, what)]:

@@ -69,12 +69,14 @@ class Pretrainer(nn.Module):
         objectives: see `mmjax.objectives.views.Objective`.
         weights: each objective's weight in the loss, or a function of the step (an optax schedule); a missing name: 1.
         microbatches: how many parts the batch is cut into.
+        idle: modalities whose towers only evaluation reads: they are frozen, and get parameters when these are made.
     """
 
     towers: Mapping[str, Any]
     objectives: Mapping[str, Any]
     weights: Mapping[str, Weight] = field(default_factory=dict)
     microbatches: int = 1
+    idle: tuple[str, ...] = ()
 
     def __call__(
         self, batch: Batch, step: int | Int[Array, ""] = 0, train: bool = True, still: tuple[str, ...] = ()
@@ -113,6 +115,9 @@ class Pretrainer(nn.Module):
             )
             _, outputs = scan(self, None, cut(batch, self.microbatches), keys)
             outputs = glue(outputs)
+        if self.is_initializing():
+            for modality in self.idle:
+                self.towers[modality](batch[modality], batch.get(f"{modality}_mask"), train=False)
         loss, metrics = jnp.zeros(()), {}
         for name, objective in self.objectives.items():
             part, details = objective.batch_loss(outputs[name], batch)
@@ -230,7 +235,7 @@ class Pretrainer(nn.Module):
                 views[view] = None
                 if isinstance(view, Together):
                     self._check_trunks(name, view)
-        unread = set(self.towers) - {single.modality for view in views for single in parts(view)}
+        unread = set(self.towers) - set(self.idle) - {single.modality for view in views for single in parts(view)}
         if unread:
             raise UserError(
                 f"no objective reads {_names(unread)}: leave the tower out, or add an objective that trains it"

@@ -1,0 +1,142 @@
+"""FLIP: CLIP from a part of each picture's patches (Li et al. 2022, arXiv:2212.00794).
+
+    mmjax train experiments/flip.py:vit_b16 --workdir gs://bucket/flip            # batch 65,536, as published
+    mmjax train experiments/flip.py:vit_b16_unmasked --workdir gs://bucket/flip2  # then tuned on whole pictures
+    mmjax train experiments/flip.py:tiny --workdir runs/flip_tiny                 # minutes on a CPU, on the demo data
+    mmjax train experiments/flip.py:tiny_whole --workdir runs/flip_whole          # what it is compared with
+
+Half of the patches are dropped before the encoder; nothing is rebuilt. Evaluation sees whole pictures. The text tower
+attends to its padding and reads its first position, as the released code does. An epoch here is as many pairs as
+ImageNet has pictures, as there.
+"""
+
+from typing import Any
+
+from mmjax.data.captions import Lowercase, PickCaption, Tokenize
+from mmjax.data.pipeline import Mixture
+from mmjax.data.sources import Tfds
+from mmjax.data.tokenizers import SentencePiece
+from mmjax.data.transforms import Decode, RandomFlip, RandomResizedCrop
+from mmjax.evaluators.retrieval import Retrieval
+from mmjax.experiment import Experiment, Load, experiment
+from mmjax.mesh import Mesh
+from mmjax.models.image import ViT
+from mmjax.models.text import TextTransformer
+from mmjax.objectives.contrastive import Contrastive
+from mmjax.objectives.views import Keep
+from mmjax.optim import AdamW
+
+BATCH, EPOCH = 65_536, 1_281_167  # pairs
+VOCAB, LENGTH = 30_523, 32
+IMAGE: dict[str, Any] = {"positions": "sincos", "cls": True, "pooling": "mean"}
+TEXT: dict[str, Any] = {"attend_padding": True, "pooling": "cls"}
+BIG: dict[str, Any] = {"remat": "dots", "dtype": "bfloat16"}
+SMALL: dict[str, Any] = {"width": 128, "depth": 4, "heads": 4, "embed_dim": 128, "remat": "dots"}
+
+
+@experiment
+def flip(
+    image: Any,
+    text: Any,
+    keep: float = 0.5,
+    base_lr: float = 4e-6,
+    epochs: int = 10_000,
+    warmup: int = 40,
+    init: Any = (),
+) -> Experiment:
+    """The published recipe; `base_lr` is for a batch of 256, `epochs` and `warmup` count virtual epochs."""
+    return Experiment(
+        towers={"image": image, "text": text},
+        objectives={"contrastive": Contrastive(("image", "text"), masking={"image": Keep(keep)})},
+        data=Mixture(
+            {"laion400m": 1.0},
+            sources={"laion400m": Tfds("laion400m/images", fields={"text": "caption"})},
+            transforms={
+                "image": (Decode(), RandomResizedCrop(224, area=(0.5, 1.0)), RandomFlip()),
+                "text": (PickCaption(), Lowercase(), Tokenize(SentencePiece(VOCAB, name="laion400m_flip"), LENGTH)),
+            },
+            workers=16,
+        ),
+        optimizer=AdamW(
+            peak_lr=base_lr * BATCH / 256,
+            warmup_steps=warmup * EPOCH // BATCH,
+            weight_decay=0.2,
+            b2=0.95,
+            clip_norm=None,
+        ),
+        batch_size=BATCH,
+        steps=epochs * EPOCH // BATCH,
+        mesh=Mesh(fsdp=8),
+        init=dict(init),
+    )
+
+
+@experiment
+def vit(patch: int, width: int, depth: int, heads: int, embed_dim: int) -> ViT:
+    sizes = {"width": width, "depth": depth, "heads": heads, "embed_dim": embed_dim}
+    return ViT(patch=patch, size=224, **sizes, **IMAGE, **BIG)
+
+
+@experiment
+def words(width: int, depth: int) -> TextTransformer:
+    sizes = {"width": width, "depth": depth, "heads": width // 64, "embed_dim": width}
+    return TextTransformer(vocab=VOCAB, length=LENGTH, **sizes, **TEXT, **BIG)
+
+
+@experiment
+def vit_b16() -> Experiment:
+    """139,776,513 parameters."""
+    return flip(vit(16, 768, 12, 12, 512), words(512, 12))
+
+
+@experiment
+def vit_l16() -> Experiment:
+    """412,998,401 parameters."""
+    return flip(vit(16, 1_024, 24, 16, 768), words(768, 12))
+
+
+@experiment
+def vit_h14() -> Experiment:
+    """966,394,881 parameters."""
+    return flip(vit(14, 1_280, 32, 16, 1_024), words(1_024, 24), warmup=200)
+
+
+@experiment
+def vit_b16_unmasked() -> Experiment:
+    """The short last phase, on whole pictures: it starts from a run of `vit_b16`."""
+    start = {name: Load("runs/flip_b16") for name in ("towers.image", "towers.text", "objectives.contrastive")}
+    return flip(vit(16, 768, 12, 12, 512), words(512, 12), keep=1.0, base_lr=4e-8, epochs=100, warmup=20, init=start)
+
+
+@experiment
+def small(keep: float) -> Experiment:
+    return Experiment(
+        towers={
+            "image": ViT(patch=8, size=64, **IMAGE, **SMALL),
+            "text": TextTransformer(vocab=1_024, length=16, **TEXT, **SMALL),
+        },
+        objectives={"contrastive": Contrastive(("image", "text"), masking={"image": Keep(keep)})},
+        data=Mixture(
+            {"spoken_emoji": 1.0},
+            transforms={
+                "image": (Decode(), RandomResizedCrop(64, area=(0.5, 1.0))),
+                "text": (PickCaption(), Lowercase(), Tokenize(SentencePiece(1_024, name="spoken_emoji"), 16)),
+            },
+        ),
+        optimizer=AdamW(peak_lr=1e-3, warmup_steps=30, weight_decay=0.2, b2=0.95),
+        batch_size=256,
+        steps=300,
+        evaluators=[Retrieval(), Retrieval(split="test", when="end")],
+        evaluate_every=100,
+        save_every=100,
+    )
+
+
+@experiment
+def tiny() -> Experiment:
+    return small(keep=0.5)
+
+
+@experiment
+def tiny_whole() -> Experiment:
+    return small(keep=1.0)

