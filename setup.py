@@ -4,7 +4,7 @@ from pathlib import Path
 
 from setuptools import find_packages, setup
 
-DEMO = [  # builds and reads `spoken_emoji`, and draws the quickstart's pictures
+DEMO = [  # builds and reads `spoken_emoji` and `stamps`, and draws the quickstart's pictures
     "emoji>=2.16",
     "espeakng-loader>=0.2.4",
     "matplotlib>=3.8",

