@@ -271,9 +271,22 @@ class Mlp(nn.Module):
         return dense(width, ("mlp", "embed"), self.inits["mlp_out"], dtype=self.dtype, name="out")(x)
 
 
+class LayerScale(nn.Module):
+    """A factor for each channel, `initial` at first (Touvron et al. 2021, arXiv:2103.17239); None: there is none."""
+
+    initial: float | None
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "b n d"]) -> Float[Array, "b n d"]:
+        if self.initial is None:
+            return x
+        scale = parameter(self, "scale", nn.initializers.constant(self.initial), ("embed",), x.shape[-1:])
+        return x * scale.astype(x.dtype)
+
+
 class Block(nn.Module):
     """One block, pre-LN: `x += attention(norm(x)); x += mlp(norm(x))`, or post-LN: `x = norm(x + attention(x));
-    x = norm(x + mlp(x))`. Returns a pair, as a scan's body does."""
+    x = norm(x + mlp(x))`, each branch times its LayerScale. Returns a pair, as a scan's body does."""
 
     heads: int
     mlp_dim: int
@@ -285,6 +298,7 @@ class Block(nn.Module):
     dtype: DtypeName = "float32"
     attention: AttentionName = "plain"
     norm: NormName = "pre"
+    layer_scale: float | None = None
 
     @nn.compact
     def __call__(
@@ -300,12 +314,15 @@ class Block(nn.Module):
         attention = Attention(self.heads, self.inits, self.causal, self.attention, name="attention")
         mlp = Mlp(self.mlp_dim, self.inits, self.activation, self.dtype, name="mlp")
         norm_attention, norm_mlp = norm("norm_attention"), norm("norm_mlp")
+        scale_attention = LayerScale(self.layer_scale, name="scale_attention")
+        scale_mlp = LayerScale(self.layer_scale, name="scale_mlp")
         if self.norm == "post":
-            x = constrain(norm_attention(x + drop(attention(x, mask), self.dropout, keys, 0)), *HIDDEN)
-            x = constrain(norm_mlp(x + drop(mlp(x), self.dropout, keys, 1)), *HIDDEN)
+            x = constrain(norm_attention(x + drop(scale_attention(attention(x, mask)), self.dropout, keys, 0)), *HIDDEN)
+            x = constrain(norm_mlp(x + drop(scale_mlp(mlp(x)), self.dropout, keys, 1)), *HIDDEN)
         else:
-            x = constrain(x + drop(attention(norm_attention(x), mask), self.dropout, keys, 0), *HIDDEN)
-            x = constrain(x + drop(mlp(norm_mlp(x)), self.dropout, keys, 1), *HIDDEN)
+            attended = scale_attention(attention(norm_attention(x), mask))
+            x = constrain(x + drop(attended, self.dropout, keys, 0), *HIDDEN)
+            x = constrain(x + drop(scale_mlp(mlp(norm_mlp(x))), self.dropout, keys, 1), *HIDDEN)
         return x, None
 
 
@@ -322,6 +339,8 @@ class Transformer(nn.Module):
             key.
         attention: `plain` (`attend`), or `cudnn`: its fused kernel, for 16-bit `dtype` on an NVIDIA GPU.
         norm: where a block's LayerNorms stand: `pre`, before each branch, or `post`, after each sum.
+        layer_scale: what each channel of a branch is multiplied by at first, before it is added (1e-5 in DINOv2); the
+            factors are learned. None: nothing is.
     """
 
     width: int
@@ -338,6 +357,7 @@ class Transformer(nn.Module):
     dtype: DtypeName = "float32"
     attention: AttentionName = "plain"
     norm: NormName = "pre"
+    layer_scale: float | None = None
 
     @nn.compact
     def __call__(
@@ -375,6 +395,7 @@ class Transformer(nn.Module):
             self.dtype,
             self.attention,
             self.norm,
+            self.layer_scale,
             name="blocks",
         )(x, mask, dropout_keys(self, self.dropout, train, keys, len(x)), jnp.arange(self.depth))
         last = self.final_norm and self.norm == "pre"  # a post-LN block ends in one

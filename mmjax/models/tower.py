@@ -39,7 +39,7 @@ class Tower(nn.Module, kw_only=True):
         projection_tanh: whether the embedding is the projection's tanh (BERT's pooler).
         pooling: `cls` (first token), `pair` (the mean of the first two), `last` (last one allowed), `mean`, or `map`
             (attention pooling with an MLP).
-        activation, norm, norm_eps, inits, remat, attention: see `Transformer`.
+        activation, norm, norm_eps, inits, remat, attention, layer_scale: see `Transformer`.
         dropout: rate, with train=True only.
         dtype: of the computation; parameters are float32.
         trunk: a `Trunk` that other towers hold too, in the place of a CLS and a transformer of its own; `width`,
@@ -62,6 +62,7 @@ class Tower(nn.Module, kw_only=True):
     dtype: DtypeName = "float32"
     attention: AttentionName = "plain"
     norm: NormName = "pre"
+    layer_scale: float | None = None
     trunk: Any = None
 
     def _make_trunk(self, causal: bool = False) -> None:
@@ -85,6 +86,7 @@ class Tower(nn.Module, kw_only=True):
                 dtype=self.dtype,
                 attention=self.attention,
                 norm=self.norm,
+                layer_scale=self.layer_scale,
             )
         if self.pooling == "map":
             self.attention_pool = AttentionPool(

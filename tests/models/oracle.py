@@ -71,8 +71,9 @@ def mlp(p, x, activation):
 def block(p, x, allowed, activation="gelu"):
     a, normed = p["attention"], layer_norm(p["norm_attention"], x)
     q, k, v = (heads_in(a["qkv"], normed, part) for part in range(3))
-    x = x + attend(q, k, v, a["out"], allowed)
-    return x + mlp(p["mlp"], layer_norm(p["norm_mlp"], x), activation)
+    scales = [p[name]["scale"] if name in p else 1.0 for name in ("scale_attention", "scale_mlp")]
+    x = x + scales[0] * attend(q, k, v, a["out"], allowed)
+    return x + scales[1] * mlp(p["mlp"], layer_norm(p["norm_mlp"], x), activation)
 
 
 def transformer(p, x, allowed: np.ndarray | bool = True, activation="gelu"):

@@ -49,6 +49,19 @@ def test_transformer_equals_float64_numpy(x, params, activation):
         np.testing.assert_allclose(got[row], want, atol=2e-5)
 
 
+def test_layer_scale_equals_float64_numpy_and_starts_at_its_value(x, params):
+    module = Transformer(**SMALL, layer_scale=0.25)
+    initial = meta.unbox(jax.jit(module.init)(jax.random.key(0), x))["params"]["blocks"]
+    for name in ("scale_attention", "scale_mlp"):
+        np.testing.assert_array_equal(initial.pop(name)["scale"], np.full((2, 16), 0.25, np.float32))
+    assert jax.tree.map(jnp.shape, initial) == jax.tree.map(jnp.shape, params["params"]["blocks"])  # None adds nothing
+    drawn = oracle.params_of(module, x)
+    got = jax.jit(module.apply)(drawn, x)
+    for row in range(2):
+        want = oracle.transformer(oracle.as64(drawn)["params"], np.asarray(x[row], np.float64))
+        np.testing.assert_allclose(got[row], want, atol=2e-5)
+
+
 def test_scan_equals_a_loop_over_blocks(x, params):
     block = Block(2, 24, block_inits("xavier", 16, 24, 2))
 
