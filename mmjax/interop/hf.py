@@ -8,16 +8,18 @@ import json
 import math
 import shutil
 import tempfile
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
+import fiddle as fdl
 import numpy as np
 
 from mmjax.configs import Difference
+from mmjax.data.chains import chain_specs
 from mmjax.errors import UserError, nearest
 from mmjax.experiment import build
-from mmjax.interop import alike, hf_ast, hf_bert, hf_clip, hf_inputs, hf_siglip, hf_vitmae, mapping, tensors
+from mmjax.interop import alike, hf_ast, hf_bert, hf_clip, hf_dinov2, hf_inputs, hf_siglip, hf_vitmae, mapping, tensors
 from mmjax.interop import bundle as bundles
 from mmjax.interop.bundle import Bundle
 from mmjax.interop.hf_config import Family, Parts
@@ -29,6 +31,7 @@ FAMILIES: tuple[Family, ...] = (
     *hf_siglip.FAMILIES,
     *hf_bert.FAMILIES,
     *hf_vitmae.FAMILIES,
+    *hf_dinov2.FAMILIES,
     *hf_ast.FAMILIES,
 )
 
@@ -49,10 +52,22 @@ def read(folder: str | Path) -> Bundle:
     variables = mapping.take(family.rules(built(parts)), arrays, str(folder), family.ignored)
     alike.unclip(parts, variables)
     transforms, tokenizers = hf_inputs.read(folder, family, config, parts)
+    if family.positions_at is not None:
+        fit(parts.towers["image"], variables["params"]["towers_image"], transforms["image"], family.positions_at)
     config = bundles.stand_in(parts.towers, parts.objectives, transforms)
     bundle = Bundle(config, variables, tokenizers, str(folder), extras)
     bundles.check(bundle)
     return bundle
+
+
+def fit(
+    tower: fdl.Config, params: dict[str, Any], chain: Sequence[fdl.Config], positions_at: Callable[..., Any]
+) -> None:
+    """Brings a tower and its positions to the size of the pictures that its preprocessing gives."""
+    size, _, _ = chain_specs({"image": [build(step) for step in chain]})["image"].shape
+    old, tower.size = build(tower).capacity(), size
+    if old != (new := build(tower).capacity()):
+        params["position"] = positions_at(params["position"], old, new)
 
 
 def family_of(config: dict[str, Any], where: str) -> Family:

@@ -4,6 +4,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
+import numpy as np
+
 from mmjax.data.tokens import Tokenizer
 from mmjax.errors import UserError, nearest
 from mmjax.interop.mapping import Rule
@@ -60,6 +62,8 @@ class Family:
     told: puts what only the tokenizer says, ids of special pieces, into the parts (configs).
     text_config: where config.json describes the text tower: under this key, or "" for itself; None: there is none.
     finds_end: whether the text tower looks for the end token among the ids.
+    positions_at: where their model brings an image tower's learned positions to the size of the pictures as it runs:
+        how it does that, from the grid they are kept for to another one.
     """
 
     model_type: str
@@ -75,6 +79,7 @@ class Family:
     told: Callable[[Parts, Tokenizer], None] = lambda parts, tokenizer: None
     text_config: str | None = None
     finds_end: bool = False
+    positions_at: Callable[[np.ndarray, tuple[int, int], tuple[int, int]], np.ndarray] | None = None
 
 
 def settings(values: Values, where: str, defaults: Values, fixed: Values) -> dict[str, Any]:

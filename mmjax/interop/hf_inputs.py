@@ -29,6 +29,7 @@ PUBLISHED = {  # by model_type: the processor, its resampling and its colours
     "siglip": ("Siglip", 3, HALVES),
     "siglip_vision_model": ("Siglip", 3, HALVES),
     "vit_mae": ("ViT", 2, IMAGENET),
+    "dinov2": ("Bit", 3, IMAGENET),
 }
 
 
@@ -60,7 +61,7 @@ def pictures(said: Mapping[str, Any] | None, family: Family, tower: fdl.Config) 
     if said is None:
         kind, resample, (mean, std) = PUBLISHED[family.model_type]
         side = {"height": tower.size, "width": tower.size}
-        size = {"shortest_edge": tower.size} if kind == "CLIP" else side
+        size = {"shortest_edge": tower.size} if kind in ("CLIP", "Bit") else side
         said = {"image_processor_type": f"{kind}ImageProcessor", "size": size, "crop_size": side, "resample": resample}
         said |= {"image_mean": mean, "image_std": std}
     made = preprocessors.from_hugging_face(said)
