@@ -41,4 +41,5 @@ PROJECTS: dict[str, Project] = {
     "open_clip": Project("openclip", _holds("open_clip_config.json"), "open_clip", inexact=True),
     "hf": Project("hf", _holds("config.json"), "Hugging Face"),
     "bv": Project("bigvision", lambda path: path.suffix == ".npz" and path.is_file(), "big_vision"),
+    "onnx": Project("onnx", lambda path: path.suffix == ".onnx" and path.is_file(), "ONNX"),  # is read alone
 }

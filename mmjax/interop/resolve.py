@@ -24,8 +24,8 @@ from mmjax.interop.bundle import PARAMS, TOKENIZERS, Bundle
 
 FORMS = (
     f"a workdir of a run ({RECORD}, checkpoints/), a folder that mmjax export wrote ({RECORD}, {PARAMS}), a folder of "
-    "Hugging Face's (config.json) or open_clip's (open_clip_config.json), big_vision's .npz, or a name: hf:ORG/NAME, "
-    "open_clip:MODEL/WEIGHTS, bv:gs://....npz"
+    "Hugging Face's (config.json) or open_clip's (open_clip_config.json), big_vision's .npz, a DINOv2 tower's .onnx, "
+    "or a name: hf:ORG/NAME, open_clip:MODEL/WEIGHTS, bv:gs://....npz"
 )
 
 
@@ -74,7 +74,7 @@ def _of_files(path: Path) -> Bundle:
         inner = sorted(p.name for p in path.iterdir() if p.is_dir() and (p / RECORD).exists())
         within = f"; in it there is {', '.join(inner[:5])}" if inner else ""
         raise UserError(f"{path} holds no model{within}. A model is {FORMS}")
-    raise UserError(f"{path} is no model: a file must be .npz. A model is {FORMS}")
+    raise UserError(f"{path} is no model: a file must be .npz or .onnx. A model is {FORMS}")
 
 
 def _of_workdir(path: epath.Path, step: int | None, ema: bool) -> Bundle:

@@ -1,0 +1,212 @@
+"""DINOv2's tower out of an ONNX file of a model that is built on it, as PyTorch exported it from `Dinov2Model`.
+
+An exported graph keeps the names of most parameters. Matrices, which it holds transposed, have none: the products that
+use them are named after the layers. Of the file's protobuf (onnx.proto3 at github.com/onnx/onnx) this reads just that.
+What comes behind the tower is left out.
+"""
+
+import math
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from mmjax.errors import UserError
+from mmjax.interop import bundle as bundles
+from mmjax.interop import hf, hf_dinov2, hf_inputs, mapping
+from mmjax.interop.bundle import Bundle
+from mmjax.interop.tensors import Arrays
+
+HEAD = 64  # channels of a head, in all of DINOv2's published sizes: reshapes in the graph alone would tell
+CLASS = "embeddings.cls_token"
+POSITIONS = "embeddings.position_embeddings"
+_MATRIX = re.compile(r"/(.+)/MatMul(_\d+)?_output_0")
+# The numbers of fields in onnx.proto3, and of types of numbers.
+_GRAPH = 7
+_NODE, _INITIALISER, _INPUT = 1, 5, 11
+_NODE_INPUT, _NODE_OUTPUT, _NODE_KIND = 1, 2, 4
+_DIMS, _TYPE, _NAME, _RAW = 1, 2, 8, 9
+_TYPES = {1: "<f4", 10: "<f2"}
+
+
+class Node(NamedTuple):
+    """An operation of the graph, with the names of what goes in and comes out."""
+
+    kind: str
+    inputs: list[str]
+    outputs: list[str]
+
+
+class Graph(NamedTuple):
+    """initialisers: arrays of floats by name.  nodes: in order.  size: pixels of the first input's last axis, or 0."""
+
+    initialisers: Arrays
+    nodes: list[Node]
+    size: int
+
+
+def read(file: str | Path) -> Bundle:
+    """The image tower in the file, for pictures of the size that the graph takes.
+
+    Raises:
+        UserError: the file is broken, or has no such tower.
+    """
+    file = Path(file)
+    try:
+        graph = parse(file.read_bytes())
+    except (IndexError, ValueError) as error:
+        raise UserError(f"{file} is no ONNX file that can be read: {error}") from error
+    arrays = tower(graph, str(file))
+    family = hf_dinov2.FAMILIES[-1]
+    parts = family.parts(described(arrays, graph, str(file)))
+    variables = mapping.take(family.rules(hf.built(parts)), arrays, str(file))
+    config = parts.towers["image"]
+    size = graph.size or config.size
+    said = {"image_processor_type": "BitImageProcessor", "size": {"shortest_edge": size}, "crop_size": size}
+    mean, std = hf_inputs.IMAGENET
+    chain = hf_inputs.pictures({**said, "resample": 3, "image_mean": mean, "image_std": std}, family, config)
+    hf.fit(config, variables["params"]["towers_image"], chain, hf_dinov2.positions_at)
+    bundle = Bundle(bundles.stand_in(parts.towers, {}, {"image": chain}), variables, {}, str(file))
+    bundles.check(bundle)
+    return bundle
+
+
+def write(bundle: Bundle, path: Path) -> None:
+    """Raises UserError: nothing is written so."""
+    raise UserError(f"{bundle.source or 'the model'} can't be written as ONNX, which is only read; hf can be written")
+
+
+def tower(graph: Graph, where: str) -> Arrays:
+    """The tower's arrays by the names of Hugging Face's files.
+
+    Raises:
+        UserError: there is none.
+    """
+    found = [name.removesuffix(CLASS) for name in graph.initialisers if name.endswith(CLASS)]
+    if len(found) != 1:
+        raise UserError(
+            f"{where} has {len(found)} towers of Dinov2Model's layout, arrays named …{CLASS}: 1 can be read"
+        )
+    (prefix,) = found
+    named = {name: a for name, a in graph.initialisers.items() if name.startswith(prefix)}
+    positions: dict[int, np.ndarray] = {}
+    for node in graph.nodes:
+        place = node.outputs[0] if node.outputs else ""
+        unnamed = [graph.initialisers[i] for i in node.inputs if i in graph.initialisers and i not in named]
+        if (match := _MATRIX.fullmatch(place)) and unnamed and (name := match[1].replace("/", ".")).startswith(prefix):
+            named[f"{name}.weight"] = unnamed[0].T
+        elif place.startswith(f"/{prefix.replace('.', '/')}embeddings/"):
+            # The table comes in two parts, the CLS's and the patches': the export has cut a constant.
+            positions |= {array.shape[1]: array for array in unnamed if array.ndim == 3}
+    if len(positions) == 2:
+        named[prefix + POSITIONS] = np.concatenate([positions[length] for length in sorted(positions)], axis=1)
+    return {name.removeprefix(prefix): array for name, array in named.items()}
+
+
+def described(arrays: Arrays, graph: Graph, where: str) -> dict[str, Any]:
+    """The config.json of the tower.
+
+    Raises:
+        UserError: the activation isn't the exact GELU, which all of DINOv2's sizes that are known here have.
+    """
+    if not any(node.kind in ("Erf", "Gelu") for node in graph.nodes):
+        raise UserError(f"{where}: there is no Erf in the graph, and the activation of DINOv2 is the exact GELU")
+    stem = arrays.get("embeddings.patch_embeddings.projection.weight")
+    if stem is None or POSITIONS not in arrays:
+        raise UserError(f"{where} has a tower like Dinov2Model's, but no patch embedding or positions by its names")
+    width, patch = len(stem), stem.shape[-1]
+    layers = [int(name.split(".")[2]) for name in arrays if name.startswith("encoder.layer.")]
+    return {
+        "hidden_size": width,
+        "num_hidden_layers": max(layers, default=-1) + 1,
+        "num_attention_heads": max(1, width // HEAD),
+        "mlp_ratio": arrays["encoder.layer.0.mlp.fc1.bias"].size // width,
+        "image_size": math.isqrt(arrays[POSITIONS].shape[1] - 1) * patch,
+        "patch_size": patch,
+        "use_mask_token": False,
+    }
+
+
+def parse(data: bytes) -> Graph:
+    """What is needed of an ONNX file.
+
+    Raises:
+        IndexError, ValueError: it isn't one.
+    """
+    graphs = [value for number, value in _fields(memoryview(data)) if number == _GRAPH]
+    if len(graphs) != 1:
+        raise ValueError("it holds no graph")
+    initialisers: Arrays = {}
+    nodes, size = [], 0
+    for number, value in _fields(graphs[0]):
+        if number == _NODE:
+            parts = [(field, bytes(text).decode()) for field, text in _fields(value) if field <= _NODE_KIND]
+            kinds, inputs, outputs = ([t for f, t in parts if f == w] for w in (_NODE_KIND, _NODE_INPUT, _NODE_OUTPUT))
+            nodes.append(Node(kinds[0], inputs, outputs))
+        elif number == _INITIALISER:
+            name, array = _tensor(value)
+            if array is not None:
+                initialisers[name] = array
+        elif number == _INPUT and not size:
+            size = _last_axis(value)
+    return Graph(initialisers, nodes, size)
+
+
+def _tensor(data: memoryview) -> tuple[str, np.ndarray | None]:
+    """A name and its array; None where it holds no floats."""
+    shape, name, kind, raw = [], "", 0, None
+    for number, value in _fields(data):
+        if number == _DIMS:
+            shape += [value] if isinstance(value, int) else list(_varints(value))
+        elif number == _TYPE:
+            kind = value
+        elif number == _NAME:
+            name = bytes(value).decode()
+        elif number == _RAW:
+            raw = value
+    if kind not in _TYPES or raw is None:
+        return name, None
+    return name, np.frombuffer(raw, _TYPES[kind]).reshape(shape).astype(np.float32)
+
+
+def _last_axis(data: memoryview) -> int:
+    """Of an input's description, the size of the last axis; 0 where that is not fixed."""
+    for number in (2, 1, 2):  # its type; of a tensor; its shape
+        data = next(value for field, value in _fields(data) if field == number)
+    axes = [dict(_fields(value)) for field, value in _fields(data) if field == 1]
+    return axes[-1].get(1, 0) if axes else 0
+
+
+def _fields(data: memoryview) -> Iterator[tuple[int, Any]]:
+    """The fields of a protobuf message: number, and the number or bytes that it holds."""
+    at = 0
+    while at < len(data):
+        key, at = _varint(data, at)
+        kind = key & 7
+        if kind == 0:
+            value, at = _varint(data, at)
+        else:
+            length, at = _varint(data, at) if kind == 2 else ({1: 8, 5: 4}[kind] if kind in (1, 5) else -1, at)
+            if length < 0 or at + length > len(data):
+                raise ValueError(f"a field of kind {kind} goes beyond its end")
+            value, at = data[at : at + length], at + length
+        yield key >> 3, value
+
+
+def _varint(data: memoryview, at: int) -> tuple[int, int]:
+    """A number of 7 bits a byte, and where it ends."""
+    value = shift = 0
+    while True:
+        byte = data[at]
+        value, shift, at = value | (byte & 127) << shift, shift + 7, at + 1
+        if byte < 128:
+            return value, at
+
+
+def _varints(data: memoryview) -> Iterator[int]:
+    at = 0
+    while at < len(data):
+        value, at = _varint(data, at)
+        yield value
