@@ -135,7 +135,9 @@ class TfdsRecords:
         record = self._data[index]
         example = {modality: _plain(_reach(record, path), modality) for modality, path in self._paths.items()}
         # No recordings at all are a modality that is lacking, not one that is bad.
-        example = {modality: None if value == [] else value for modality, value in example.items()}
+        example = {
+            modality: None if isinstance(value, list) and not value else value for modality, value in example.items()
+        }
         example |= {label: _plain(record[label], label) for label in self._labels}
         if self._rate is not None:
             example["audio"] = _sound(example["audio"], int(self._rate))
