@@ -43,7 +43,7 @@ def _imagenet(name: str, split: str, present: bool = False) -> Benchmark:
     return Benchmark(Tfds(name), ("image",), (zeroshot, *learning), ("zeroshot",))
 
 
-def _pictures(name: str, *templates: str) -> Benchmark:
+def _pictures(name: str, templates: tuple[str, ...] | str) -> Benchmark:
     """Splits train and test, a column `label` whose classes the dataset itself names."""
     evaluators = (ZeroShot("label", "test", templates), KNN("label", "test"), Probe("label", "test"))
     return Benchmark(Tfds(name), ("image",), evaluators)
@@ -65,8 +65,8 @@ BENCHMARKS: Mapping[str, Benchmark] = {
     "imagenet_sketch": _imagenet("imagenet_sketch", "test"),
     "imagenet_a": _imagenet("imagenet_a", "test", present=True),  # 200 of the classes, as the paper measures
     "imagenet_r": _imagenet("imagenet_r", "test", present=True),
-    "cifar100": _pictures("cifar100", "a photo of a {}."),
-    "oxford_iiit_pet": _pictures("oxford_iiit_pet", "a photo of a {}, a type of pet."),
+    "cifar100": _pictures("cifar100", "clip18"),
+    "oxford_iiit_pet": _pictures("oxford_iiit_pet", ("a photo of a {}, a type of pet.",)),
     # Karpathy's test split: 5,000 pictures of five captions.
     "coco_captions": Benchmark(
         EveryCaption(Tfds("coco_captions", {"text": "captions/text"})),

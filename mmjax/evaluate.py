@@ -13,7 +13,7 @@ import numpy as np
 from jaxtyping import Float
 from rich.console import Console
 
-from mmjax import hosts, metrics
+from mmjax import hosts, metrics, published
 from mmjax.benchmarks import benchmark
 from mmjax.checkpoint import latest_step
 from mmjax.data.chains import Chains
@@ -189,7 +189,8 @@ def evaluate_model(
     evaluators that it comes with) or as a table of one's own files (with the experiment's); its pictures, captions and
     sounds go through the experiment's own transforms. data_dir: where its dataset is, or is to be built.
     Prints tables, and writes `{"step": 400, "test": {"retrieval/image->text/R@1": 0.41, ...}}` to `json_path`.
-    A page of HTML with all of it goes to `report`.
+    A page of HTML with all of it goes to `report`. Of a model by name, on a benchmark, all three have what is published
+    of it beside what is measured (`published.beside`), as far as it is measured in the benchmark's own way.
 
     Raises:
         UserError: there is no such model, or no such step, evaluator, split or benchmark.
@@ -219,15 +220,20 @@ def evaluate_model(
         collected = collectors(chosen, data) if report is not None else []
         results = evaluate(embedder, variables, [*chosen, *collected], step=step or 0, workdir=workdir)
     if hosts.leads():
+        own = [] if other is None else [evaluator for evaluator in chosen if evaluator in other.evaluators]
+        beside = published.beside(str(source), on or "", results, own)
         if report is not None:
             about: dict[str, Any] = dict(source=str(source), step=step, on=on, experiment=experiment, workdir=workdir)
-            write_report(report, collected, params=bundle.variables["params"], **about)
+            write_report(report, collected, params=bundle.variables["params"], beside=beside, **about)
         console = console or Console(highlight=False)
         for table in tables(results, step, on or ""):
             console.print(table)
+        if beside:
+            published.show(console, beside, bundle.source, on or "")
         if json_path is not None:
             where = {"model": str(source), "step": step} | ({} if on is None else {"on": on})
-            text = json.dumps({**where, **results}, indent=2, ensure_ascii=False)
+            also = {"published": {"model": bundle.source, "numbers": beside}} if beside else {}
+            text = json.dumps({**where, **results, **also}, indent=2, ensure_ascii=False)
             Path(json_path).write_text(text + "\n", encoding="utf-8")
     hosts.wait()
     return results

@@ -1,7 +1,7 @@
 """`mmjax evaluate --report`: the page of an evaluation, of what the experiment and its workdir tell of it."""
 
 import shlex
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -33,9 +33,11 @@ def write_report(
     experiment: Experiment,
     params: dict[str, Any],
     workdir: Path | None,
+    beside: Sequence[Mapping[str, Any]] = (),
 ) -> Path:
     """Writes the page. source: what the model was called. params: of which the sizes are told.
-    on: the dataset, if not the experiment's own. workdir: whose record and metrics there are to show, if any."""
+    on: the dataset, if not the experiment's own. workdir: whose record and metrics there are to show, if any.
+    beside: what is published of the numbers (`published.beside`)."""
     record = None if workdir is None else (workdir / RECORD).read_text(encoding="utf-8")
     name = "" if record is None else serialization.name_of(record)
     sizes = {tower: _size(params.get(f"towers_{tower}", {})) for tower in experiment.towers}
@@ -60,7 +62,7 @@ def write_report(
     ]
     findings = [found for each in collected for found in each.kept]
     title = name.rpartition("/")[2] or source.rpartition("/")[2]
-    return write(path, About(title, step, facts), findings, [] if workdir is None else metrics.read(workdir))
+    return write(path, About(title, step, facts, beside), findings, [] if workdir is None else metrics.read(workdir))
 
 
 def _size(params: Any) -> int:

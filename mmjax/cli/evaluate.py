@@ -2,6 +2,8 @@
 
 import argparse
 
+from mmjax.errors import UserError
+
 HELP = "judge a checkpoint"
 EPILOG = """\
 examples:
@@ -10,6 +12,7 @@ examples:
   mmjax evaluate runs/quickstart --step 500 --evaluators retrieval
   mmjax evaluate runs/clip --on cifar100 --evaluators zeroshot knn
   mmjax evaluate hf:google/siglip-base-patch16-224 --on imagenet2012 --json siglip.json
+  mmjax evaluate --published --on imagenet2012                    # what others measured, and how to repeat it
   mmjax evaluate runs/clip --on photos.csv                        # a table of pictures, captions, sounds
   mmjax evaluate runs/quickstart --report report.html             # a page with curves, examples, confusions, a map
   mmjax evaluate runs/quickstart --watch                          # beside a run: each new checkpoint, to its end
@@ -17,7 +20,9 @@ examples:
 
 
 def add(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("model", metavar="MODEL", help="a workdir, a folder of a model, or a name (as mmjax.load)")
+    parser.add_argument(
+        "model", metavar="MODEL", nargs="?", help="a workdir, a folder of a model, or a name (as mmjax.load)"
+    )
     parser.add_argument("--split", help="train, validation or test (default: what each evaluator says)")
     parser.add_argument("--step", type=int, help="which checkpoint (default: the latest)")
     parser.add_argument("--evaluators", metavar="NAME", nargs="+", help="only these")
@@ -25,6 +30,7 @@ def add(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--data-dir", metavar="DIR", help="where that is (default: $TFDS_DATA_DIR)")
     parser.add_argument("--json", metavar="FILE", help="write the numbers to a file")
     parser.add_argument("--report", metavar="FILE.html", help="write a page with numbers, curves and examples")
+    parser.add_argument("--published", action="store_true", help="list published numbers, with the commands for them")
     parser.add_argument("--watch", action="store_true", help="judge each new checkpoint, until the run has ended")
     parser.add_argument("--poll", metavar="SECONDS", type=seconds, default=30.0, help="between two looks (default: 30)")
 
@@ -41,12 +47,14 @@ def seconds(text: str) -> float:
 
 
 def run(arguments: argparse.Namespace) -> None:
+    if arguments.published:
+        _alone(arguments, "--published lists what others measured", "split", "step", "evaluators", "data_dir", "report")
+        _list_published(arguments)
+        return
+    if arguments.model is None:
+        raise UserError("what is to be judged? mmjax evaluate MODEL: a workdir, a folder of a model, or a name")
     if arguments.watch:
-        alone = [name for name in ("step", "json", "report", "on") if getattr(arguments, name) is not None]
-        if alone:
-            from mmjax.errors import UserError
-
-            raise UserError(f"--watch judges every checkpoint: leave out --{alone[0]}")
+        _alone(arguments, "--watch judges every checkpoint", "step", "json", "report", "on")
         from mmjax.watch import watch
 
         watch(arguments.model, split=arguments.split, evaluators=arguments.evaluators, poll=arguments.poll)
@@ -63,3 +71,22 @@ def run(arguments: argparse.Namespace) -> None:
         json_path=arguments.json,
         report=arguments.report,
     )
+
+
+def _alone(arguments: argparse.Namespace, why: str, *options: str) -> None:
+    """Raises UserError where one of the options was given."""
+    given = [name for name in options if getattr(arguments, name) is not None]
+    if given:
+        raise UserError(f"{why}: leave out --{given[0].replace('_', '-')}")
+
+
+def _list_published(arguments: argparse.Namespace) -> None:
+    import json
+    from pathlib import Path
+
+    from mmjax import published
+
+    rows = published.listing(arguments.model, arguments.on)
+    print("\n".join(published.lines(rows)))
+    if arguments.json is not None:
+        Path(arguments.json).write_text(json.dumps(rows, indent=2) + "\n", encoding="utf-8")

@@ -33,6 +33,23 @@ def tables(numbers: Mapping[str, float | None]) -> list[Markup]:
     return made
 
 
+def compared(rows: Sequence[Mapping[str, Any]]) -> Markup | None:
+    """Measured beside published numbers; None where there are none.
+
+    rows: each with split, metric, measured, published, difference (shares) and source.
+    """
+    if not rows:
+        return None
+    columns = ("metric", "split", "measured", "published", "difference", "source")
+    body = []
+    for row in rows:
+        shares = f"{row['measured']:.4f}", f"{row['published']:.4f}", f"{row['difference']:+.4f}"
+        cells = [tag("td", text) for text in (row["split"], *shares, row["source"])]
+        body.append(tag("tr", tag("th", row["metric"].replace("->", " → "), scope="row"), cells))
+    head = tag("tr", [tag("th", column, scope="col") for column in columns])
+    return tag("div", tag("table", tag("thead", head), tag("tbody", body), class_="numbers"), class_="scroll")
+
+
 def _table(columns: Sequence[str], rows: Mapping[str, Mapping[str, float | None]]) -> Markup:
     best: dict[str, float] = {}
     for column in columns:

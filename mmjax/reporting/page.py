@@ -17,13 +17,14 @@ from mmjax.reporting.examples import COMPARED, MAPPED, embedding_map, noun, retr
 from mmjax.reporting.findings import Findings
 from mmjax.reporting.markup import Markup, join, tag
 from mmjax.reporting.media import BUDGET, SECONDS, Media
-from mmjax.reporting.numbers import curves, tables
+from mmjax.reporting.numbers import compared, curves, tables
 from mmjax.reporting.retrievals import ASKED, RULE
 
 SIMILARITY = (
     f"Cosine similarities of up to {COMPARED} examples, drawn at random with a fixed seed and ordered by label. Right "
     "pairs are the diagonal, which is framed: each should be the brightest of its row and column."
 )
+PUBLISHED = "What others have published of this model on this data, beside what was measured here."
 CLASSIFICATION = "Which class each example was taken for. A framed cell is right."
 MAP = (
     f"Embeddings of up to {MAPPED} examples of each split, drawn at random with a fixed seed, by their first two "
@@ -34,11 +35,13 @@ MAP = (
 
 @dataclass(frozen=True)
 class About:
-    """What the head of a page says. facts: lines of a name and a value."""
+    """What a page says of the model. facts: lines of a name and a value, for its head.
+    beside: what is published of the numbers, dicts as `numbers.compared` takes them."""
 
     title: str
     step: int | None
     facts: Sequence[tuple[str, str]] = ()
+    beside: Sequence[Mapping[str, Any]] = ()
 
 
 def write(
@@ -68,6 +71,7 @@ def page(
     pairs = list(zip(findings, media, strict=True))
     sections: list[tuple[str, str, Any]] = [
         ("Numbers", "", _by_split([(f, tables(f.numbers)) for f in findings])),
+        ("Published", PUBLISHED, compared(about.beside)),
         ("Training", "", _panels(curves(history))),
         ("Retrieval", RULE, _by_split([(f, retrievals(f, m)) for f, m in pairs])),
         ("Similarity", SIMILARITY, _by_split([(f, [_panels(similarities(f, m))]) for f, m in pairs])),

@@ -11,7 +11,7 @@ def test_imagenets_classes_stand_in_the_order_of_its_labels():
         "tench", "goldfish", "Golden Retriever", "tabby cat", "toilet paper")  # fmt: skip
 
 
-@pytest.mark.parametrize(("name", "count"), [("clip80", 80), ("clip7", 7)])
+@pytest.mark.parametrize(("name", "count"), [("clip80", 80), ("clip18", 18), ("clip7", 7)])
 def test_prompts_have_one_place_for_the_class(name, count):
     prompts = template_list(name)
     assert len(set(prompts)) == count
