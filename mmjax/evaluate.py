@@ -19,7 +19,8 @@ from mmjax.checkpoint import latest_step
 from mmjax.data.chains import Chains
 from mmjax.data.pipeline import Prepared, class_names, evaluation_batches
 from mmjax.errors import UserError, nearest
-from mmjax.evaluators.embedded import Embedded, Evaluator, fit_split
+from mmjax.evaluators.classified import Classified, judged
+from mmjax.evaluators.embedded import Embedded, Evaluator, fit_split, reads_classified
 from mmjax.experiment import RECORD, Experiment, build
 from mmjax.interop import hub
 from mmjax.interop.bundle import PARAMS, Bundle, is_bundle
@@ -152,16 +153,23 @@ def evaluate(
         mine = [evaluator for evaluator in evaluators if evaluator.split == split]
         embedded = replace(once(split), workdir=workdir if hosts.leads() else None)
         values: dict[str, float] = {}
+        classified: list[Classified] = []
+        telling = any(reads_classified(evaluator) for evaluator in mine)
         lines = metrics.read(workdir) if workdir is not None and hosts.leads() else []
         before = [line for line in lines if line.get("split") != split or line["step"] != step]
         for evaluator in mine:
             history = [*before, {"step": step, "split": split, **values}]
             learnt = once(name) if (name := fit_split(evaluator)) is not None else None
-            given = replace(embedded, history=history, fit=learnt)
-            judged = hosts.together(partial(evaluator, given, partial(embedder.text, variables)))
-            if twice := sorted(values.keys() & judged.keys()):
+            given = replace(embedded, history=history, fit=learnt, classified=list(classified))
+            text = partial(embedder.text, variables)
+            if telling:
+                scores, decided = hosts.together(partial(judged, evaluator, given, text))
+            else:
+                scores, decided = hosts.together(partial(evaluator, given, text)), []
+            if twice := sorted(values.keys() & scores.keys()):
                 raise UserError(f"two evaluators of the {split} split give {twice[0]!r}: set the field name= of one")
-            values |= judged
+            values |= scores
+            classified += decided
         results[split] = values
         found(split, values)
         later = {name for e in evaluators if e.split in judged_on[number + 1 :] for name in (e.split, fit_split(e))}

@@ -25,6 +25,7 @@ from mmjax.evaluators.zeroshot import ZeroShot
 from mmjax.experiment import build
 from mmjax.interop.exporting import export
 from mmjax.mesh import Mesh
+from mmjax.reporting.findings import Collector
 from mmjax.workdir import prepared
 from tests.trained import Trained, tiny_config
 
@@ -190,6 +191,7 @@ def test_a_split_to_learn_from_is_embedded_once_for_all(judge: Judge, tmp_path, 
         Gallery("test", rows=2),
         KNN("shape", "validation", k=5),
         Retrieval("train"),
+        (collector := Collector("test", [], raw=lambda row: None)),  # pyright: ignore[reportArgumentType]
     ]
     results = evaluate(judge.embedder, judge.variables, evaluators, step=3, workdir=tmp_path)
     assert embedded == [("test", ("image",)), ("train", ()), ("validation", ())]
@@ -198,3 +200,8 @@ def test_a_split_to_learn_from_is_embedded_once_for_all(judge: Judge, tmp_path, 
     for evaluator in evaluators[:2]:
         alone = evaluator(replace(test, fit=train), lambda strings: np.zeros((0, 0)))
         assert {name: results["test"][name] for name in alone} == pytest.approx(alone)
+    decided = collector.kept[0].classified  # of those that learn too, for the confusion matrices of a page
+    assert [found.name for found in decided] == ["probe/shape", "knn/shape"]
+    for found in decided:
+        assert found.matrix().sum() == 24
+        assert np.mean(found.truth == found.found) == pytest.approx(results["test"][f"{found.name}/top1"])

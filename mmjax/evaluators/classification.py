@@ -114,9 +114,12 @@ def average_precision(scores: Float[np.ndarray, " n"], right: Bool[np.ndarray, "
     return float(np.mean(place / (place + before)))
 
 
-def over_folds(embedded: Embedded, column: str, who: str, judge: Callable[[Embedded, Embedded], Metrics]) -> Metrics:
-    """`judge(fit, test)` for each value of a column, testing on it and learning from all others.
+def over_folds(
+    embedded: Embedded, column: str, who: str, judge: Callable[[Embedded, Embedded, Int[np.ndarray, " k"]], Metrics]
+) -> Metrics:
+    """`judge(fit, test, rows)` for each value of a column, testing on it and learning from all others.
 
+    rows: where the examples of `test` stand in `embedded`.
     Gives the mean over folds under each metric's own name, and each fold's under `<name>/fold=<value>`.
     """
     values = embedded.column(column, f"{who}(folds=...)")
@@ -124,12 +127,10 @@ def over_folds(embedded: Embedded, column: str, who: str, judge: Callable[[Embed
     if len(folds) < 2:
         raise UserError(f"{who}(folds={column!r}) needs two folds at least, but the column holds {list(folds)}")
     numbers = labelled(values, folds).number
-    each = {
-        fold: judge(
-            embedded.take(np.flatnonzero((numbers != i) & (numbers >= 0))), embedded.take(np.flatnonzero(numbers == i))
-        )
-        for i, fold in enumerate(folds)
-    }
+    each = {}
+    for i, fold in enumerate(folds):
+        rows = np.flatnonzero(numbers == i)
+        each[fold] = judge(embedded.take(np.flatnonzero((numbers != i) & (numbers >= 0))), embedded.take(rows), rows)
     names = list(dict.fromkeys(name for metrics in each.values() for name in metrics))
     means = {name: float(np.mean([m[name] for m in each.values() if name in m])) for name in names}
     return means | {f"{name}/fold={fold}": value for fold, metrics in each.items() for name, value in metrics.items()}

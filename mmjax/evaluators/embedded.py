@@ -10,6 +10,8 @@ from typing import Any, Literal, Protocol
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
+from mmjax.evaluators.classified import Classified
+
 EmbedText = Callable[[Sequence[str]], Float[np.ndarray, "n e"]]  # strings -> unit vectors
 When = Literal["always", "end"]
 
@@ -26,6 +28,7 @@ class Embedded:
     workdir: where an evaluator that draws may write.
     class_names: by column of numbers, what its classes are called, in order.
     fit: the split that the evaluator asked for as `fit_split`.
+    classified: what the evaluators before this one decided, for one that `reads_classified`.
     """
 
     embeddings: dict[str, Float[np.ndarray, "n e"]]
@@ -37,6 +40,7 @@ class Embedded:
     workdir: Path | None = None
     class_names: dict[str, tuple[str, ...]] = field(default_factory=dict)
     fit: Embedded | None = None
+    classified: list[Classified] = field(default_factory=list)
 
     def __len__(self) -> int:
         return len(next(iter(self.embeddings.values()), ()))
@@ -62,6 +66,11 @@ class Embedded:
 def fit_split(evaluator: Any) -> str | None:
     """The split that an evaluator learns from, embedded for it too; None for those that don't learn."""
     return getattr(evaluator, "fit_split", None)
+
+
+def reads_classified(evaluator: Any) -> bool:
+    """Whether an evaluator wants `Embedded.classified`, which costs time and memory."""
+    return getattr(evaluator, "reads_classified", False)
 
 
 class Evaluator(Protocol):

@@ -1,23 +1,92 @@
 """What evaluators that learn from a split need: its usable examples, and those to judge, in the same classes."""
 
-from dataclasses import dataclass
+from collections.abc import Callable, Hashable
+from dataclasses import dataclass, field
+from typing import Protocol
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
 from mmjax.errors import UserError
-from mmjax.evaluators.classification import is_several, labelled, modality_of, values_of
+from mmjax.evaluators.classification import Metrics, is_several, labelled, modality_of, over_folds, values_of
+from mmjax.evaluators.classified import Classified
 from mmjax.evaluators.embedded import Embedded
 
 
 @dataclass(frozen=True)
 class Part:
-    """Examples that have the modality and a label; of a multi-label column `several` says the classes."""
+    """Examples that have the modality and a label; of a multi-label column `several` says the classes.
+
+    number: of an example's class, of `classes` there are.  rows: where the examples stand in their split.
+    values: what the classes are called in the column.
+    """
 
     vectors: Float[np.ndarray, "n e"]
     number: Int[np.ndarray, " n"]
     classes: int
     several: Bool[np.ndarray, "n c"] | None = None
+    rows: Int[np.ndarray, " n"] = field(default_factory=lambda: np.zeros(0, np.int64))
+    values: tuple[Hashable, ...] = ()
+
+    def take(self, rows: np.ndarray) -> "Part":
+        """These alone, by number or as bool `[n]`."""
+        several = None if self.several is None else self.several[rows]
+        return Part(self.vectors[rows], self.number[rows], self.classes, several, self.rows[rows], self.values)
+
+
+class Learner(Protocol):
+    """The fields of an evaluator that learns to classify."""
+
+    @property
+    def label(self) -> str: ...
+    @property
+    def fit_split(self) -> str | None: ...
+    @property
+    def modality(self) -> str: ...
+    @property
+    def folds(self) -> str | None: ...
+    @property
+    def name(self) -> str: ...
+
+
+Judge = Callable[[Part, Part], tuple[Metrics, Int[np.ndarray, " n"] | None]]
+
+
+def judged(evaluator: Learner, embedded: Embedded, judge: Judge) -> tuple[Metrics, list[Classified]]:
+    """What `judge(known, asked)` finds, on the split or over its folds: metrics, and the decisions of all of it.
+
+    judge: also gives the class, as a number, that each of `asked` was taken for; None where it takes them for none.
+    """
+    who = type(evaluator).__name__
+    decided: list[tuple[np.ndarray, list[Hashable], list[Hashable]]] = []  # rows, true classes, those found
+
+    def on(fit: Embedded, test: Embedded, places: Int[np.ndarray, " k"] | None = None) -> Metrics:
+        known, asked = parts(fit, test, evaluator.label, evaluator.modality, who)
+        if not len(asked.vectors):
+            return {}
+        metrics, found = judge(known, asked)
+        if found is not None:
+            rows = asked.rows if places is None else places[asked.rows]
+            truth, taken = ([asked.values[i] for i in numbers.tolist()] for numbers in (asked.number, found))
+            decided.append((rows, truth, taken))
+        return metrics
+
+    if evaluator.folds is not None:
+        metrics = over_folds(embedded, evaluator.folds, who, on)
+    else:
+        metrics = on(learning(embedded, evaluator.fit_split, who), embedded)
+    if not decided:
+        return metrics, []
+    rows = np.concatenate([part[0] for part in decided])
+    truth, found = ([value for part in decided for value in part[i]] for i in (1, 2))
+    values = values_of([*truth, *found])
+    number = {value: i for i, value in enumerate(values)}
+    truth, found = (np.array([number[value] for value in side], np.int64) for side in (truth, found))
+    names = embedded.class_names.get(evaluator.label, ())
+    classes = tuple(names[v] if isinstance(v, int) and 0 <= v < len(names) else v for v in values)
+    order = np.argsort(rows, kind="stable")
+    name = f"{evaluator.name}/{evaluator.label}"
+    return metrics, [Classified(name, evaluator.label, classes, rows[order], truth[order], found[order])]
 
 
 def learning(embedded: Embedded, split: str | None, who: str) -> Embedded:
@@ -45,7 +114,7 @@ def parts(fit: Embedded, test: Embedded, label: str, modality: str, who: str) ->
             usable &= np.isfinite(vectors).all(axis=1)
         rows = np.flatnonzero(usable)
         which = labels.several[rows] if labels.several is not None else None
-        found.append(Part(vectors[rows], labels.number[rows], len(classes), which))
+        found.append(Part(vectors[rows], labels.number[rows], len(classes), which, rows, classes))
     if not len(found[0].vectors):
         raise UserError(f"{who} learns from the {fit.split} split, which has no {modality} with a {label!r}")
     if several != is_several(columns[1]) and len(found[1].vectors):

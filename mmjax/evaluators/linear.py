@@ -79,16 +79,17 @@ def _sigmoids(logits: np.ndarray, right: np.ndarray) -> tuple[float, np.ndarray]
     return value, np.exp(-np.logaddexp(0, -logits)) - right
 
 
-def ridge(vectors: Vectors, number: Int[np.ndarray, " n"], classes: int, strength: float) -> Linear:
-    """Least squares to +1 for an example's class and -1 for the others; the bias is free.
+def ridge(vectors: Vectors, targets: Targets, classes: int, strength: float) -> Linear:
+    """Least squares to +1 for an example's class (or classes) and -1 for the others; the bias is free.
 
     Minimises the sum of squared errors plus `strength * n * s` times the sum of squared weights, where s is the mean
     squared length of the centred vectors: the same strength is as strong for embeddings that lie close together.
     """
-    seen = np.unique(number)
-    targets = np.where(number[:, None] == seen, 1.0, -1.0)
-    mean, level = vectors.mean(axis=0, dtype=np.float64), targets.mean(axis=0)
-    x, y = vectors.astype(np.float64) - mean, targets - level
+    several = targets.ndim == 2
+    seen = np.flatnonzero(targets.any(axis=0)) if several else np.unique(targets)
+    wanted = np.where(targets[:, seen] if several else targets[:, None] == seen, 1.0, -1.0)
+    mean, level = vectors.mean(axis=0, dtype=np.float64), wanted.mean(axis=0)
+    x, y = vectors.astype(np.float64) - mean, wanted - level
     penalty = max(strength * float(np.sum(x**2)), 1e-12)  # of vectors that are all the same nothing can be learnt
     if len(x) < x.shape[1]:  # the smaller of the two systems, which have the same solution
         weights = x.T @ np.linalg.solve(x @ x.T + penalty * np.eye(len(x)), y)

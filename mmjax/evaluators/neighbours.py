@@ -5,9 +5,10 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Float, Int
 
-from mmjax.evaluators.classification import Metrics, found_metrics, over_folds
+from mmjax.evaluators.classification import Metrics, found_metrics, mean_average_precision
+from mmjax.evaluators.classified import Classified, taken_for
 from mmjax.evaluators.embedded import Embedded, EmbedText, When
-from mmjax.evaluators.fitting import Part, learning, parts
+from mmjax.evaluators.fitting import Part, judged
 
 CHUNK = 2**24  # similarities held at once: 64 MB in fp32
 EQUAL = 1e-9  # votes, relative to the largest, that are a tie: the order of the sum makes a difference of 1e-16
@@ -17,6 +18,7 @@ EQUAL = 1e-9  # votes, relative to the largest, that are a tie: the order of the
 class KNN:
     """Each example gets the class that its `k` nearest neighbours in `fit_split` vote for.
 
+    In a column of lists a neighbour votes for all its classes, and a class's score is the share of the votes it gets.
     temperature: a neighbour of similarity s votes with exp(s / temperature); None: all votes are the same. The
     defaults are those of DINO (Caron et al. 2021, arXiv:2104.14294). Of neighbours that are equally near, those that
     stand first in the data count.
@@ -24,7 +26,7 @@ class KNN:
     folds: a column; each of its values is classified by the examples of all others, and `fit_split` isn't read.
 
     What has no label or isn't there doesn't count; a class that `fit_split` lacks is never found; ties, and NaN, count
-    against the model. Metrics: `<name>/<label>/top1`, `top5`, `recall` as in `ZeroShot`.
+    against the model. Metrics: `<name>/<label>/top1`, `top5`, `recall` as in `ZeroShot` (`mAP` for lists).
     """
 
     label: str
@@ -39,38 +41,48 @@ class KNN:
     inputs: tuple[str, ...] = ()
 
     def __call__(self, embedded: Embedded, embed_text: EmbedText) -> Metrics:
-        def judge(fit: Embedded, test: Embedded) -> Metrics:
-            known, asked = parts(fit, test, self.label, self.modality, "KNN")
-            return self._judged(known, asked)
+        return self.judged(embedded, embed_text)[0]
 
-        if self.folds is not None:
-            return over_folds(embedded, self.folds, "KNN", judge)
-        return judge(learning(embedded, self.fit_split, "KNN"), embedded)
+    def classified(self, embedded: Embedded, embed_text: EmbedText) -> list[Classified]:
+        """Which class each example was taken for; nothing for a column of lists."""
+        return self.judged(embedded, embed_text)[1]
 
-    def _judged(self, known: Part, asked: Part) -> Metrics:
-        if not len(asked.number):
-            return {}
-        found = np.concatenate(
-            [
-                self._places(known, asked.vectors[start : start + size], asked.number[start : start + size])
-                for size in [max(1, CHUNK // len(known.vectors))]
-                for start in range(0, len(asked.number), size)
-            ]
-        )
-        return found_metrics(found, asked.number, f"{self.name}/{self.label}")
+    def judged(self, embedded: Embedded, embed_text: EmbedText) -> tuple[Metrics, list[Classified]]:
+        """Metrics and decisions, of neighbours found once."""
+        return judged(self, embedded, self._judge)
 
-    def _places(
-        self, known: Part, vectors: Float[np.ndarray, "n e"], right: Int[np.ndarray, " n"]
-    ) -> Int[np.ndarray, " n"]:
+    def _judge(self, known: Part, asked: Part) -> tuple[Metrics, Int[np.ndarray, " n"] | None]:
+        prefix, size = f"{self.name}/{self.label}", max(1, CHUNK // len(known.vectors))
+        chunks = [
+            asked.take(np.arange(i, min(i + size, len(asked.vectors)))) for i in range(0, len(asked.vectors), size)
+        ]
+        if asked.several is not None:
+            shares = np.concatenate([self._votes(known, chunk.vectors) for chunk in chunks])
+            found = mean_average_precision(shares, asked.several, tie=EQUAL)
+            return ({} if found is None else {f"{prefix}/mAP": found}), None
+        places, taken = [], []
+        for chunk in chunks:
+            votes = self._votes(known, chunk.vectors)
+            right = votes[np.arange(len(votes)), chunk.number][:, None]
+            places.append((~(votes < right - EQUAL * votes.max(axis=1, keepdims=True))).sum(axis=1))
+            taken.append(taken_for(votes, chunk.number, places[-1]))
+        return found_metrics(np.concatenate(places), asked.number, prefix), np.concatenate(taken)
+
+    def _votes(self, known: Part, vectors: Float[np.ndarray, "n e"]) -> Float[np.ndarray, "n c"]:
+        """The votes that each class gets, as shares of all."""
         near, similarity = nearest(vectors @ known.vectors.T, self.k)
         if self.temperature is None:
             votes = np.where(np.isnan(similarity), np.nan, 1.0)
         else:  # of the largest one, which cancels: exp can't overflow
             votes = np.exp((similarity - similarity.max(axis=1, keepdims=True)) / self.temperature)
-        scores = np.zeros((len(vectors), known.classes))
-        np.add.at(scores, (np.arange(len(vectors))[:, None], known.number[near]), votes)
-        best = scores[np.arange(len(scores)), right][:, None] - EQUAL * scores.max(axis=1, keepdims=True)
-        return (~(scores < best)).sum(axis=1)
+        votes /= votes.sum(axis=1, keepdims=True)
+        shares = np.zeros((len(vectors), known.classes))
+        if known.several is not None:
+            for neighbour in range(near.shape[1]):  # one after the other: no array of n × k × c
+                shares += votes[:, neighbour, None] * known.several[near[:, neighbour]]
+            return shares
+        np.add.at(shares, (np.arange(len(vectors))[:, None], known.number[near]), votes)
+        return shares
 
 
 def nearest(scores: Float[np.ndarray, "n m"], k: int) -> tuple[Int[np.ndarray, "n k"], Float[np.ndarray, "n k"]]:

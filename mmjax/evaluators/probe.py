@@ -3,13 +3,14 @@
 from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Int
+from jaxtyping import Float, Int
 
 from mmjax.errors import UserError
-from mmjax.evaluators.classification import Metrics, found_metrics, mean_average_precision, over_folds, places
+from mmjax.evaluators.classification import Metrics, found_metrics, mean_average_precision, places
+from mmjax.evaluators.classified import Classified, taken_for
 from mmjax.evaluators.embedded import Embedded, EmbedText, When
-from mmjax.evaluators.fitting import Part, learning, parts
-from mmjax.evaluators.linear import Linear, logistic, ridge
+from mmjax.evaluators.fitting import Part, judged
+from mmjax.evaluators.linear import Targets, logistic, ridge
 
 STRENGTHS = (1e0, 1e-1, 1e-2, 1e-3, 1e-4, 1e-5, 1e-6)
 
@@ -23,13 +24,15 @@ class Probe:
     ones) on a `validation` share of `fit_split`, drawn by `seed` class by class; it then learns from all of it.
     shots: besides, from so many examples a class, drawn `draws` times by `seed`: a ridge regression to +1 and -1 in
     closed form, with the strength `ridge` times the mean square of the centred embeddings. A class that has fewer
-    gives all that it has. shots=(1, 5) with whole=False does nothing else.
+    gives all that it has; of a column of lists an example that one class draws teaches all classes, its own as +1 and
+    the others as -1. shots=(1, 5) with whole=False does nothing else.
     label: the column that holds the class.  modality: what is classified.
     folds: a column; each of its values is judged after learning from all others, and `fit_split` isn't read.
 
     What has no label or isn't there doesn't count; a class that `fit_split` lacks is never found; ties, and NaN, count
     against the model. Metrics: `<name>/<label>/top1`, `top5`, `recall` as in `ZeroShot` (`mAP` for lists) and
-    `log10_strength`, what was chosen; `<name>/<label>/<n>shot/top1`, the mean over draws, and `top1_std`.
+    `log10_strength`, what was chosen; `<name>/<label>/<n>shot/top1`, the mean over draws, and `top1_std` (`mAP` and
+    `mAP_std` for lists).
     """
 
     label: str
@@ -49,24 +52,34 @@ class Probe:
     inputs: tuple[str, ...] = ()
 
     def __call__(self, embedded: Embedded, embed_text: EmbedText) -> Metrics:
-        def judge(fit: Embedded, test: Embedded) -> Metrics:
-            known, asked = parts(fit, test, self.label, self.modality, "Probe")
-            if not len(asked.vectors):
-                return {}
-            found = self._on_all(known, asked) if self.whole else {}
+        return self.judged(embedded, embed_text)[0]
+
+    def classified(self, embedded: Embedded, embed_text: EmbedText) -> list[Classified]:
+        """Which class each example was taken for by the classifier that learnt from all examples.
+
+        Nothing for a column of lists, nor where `whole` isn't asked for.
+        """
+        return self.judged(embedded, embed_text)[1]
+
+    def judged(self, embedded: Embedded, embed_text: EmbedText) -> tuple[Metrics, list[Classified]]:
+        """Metrics and decisions, of classifiers learnt once."""
+
+        def judge(known: Part, asked: Part) -> tuple[Metrics, Int[np.ndarray, " n"] | None]:
+            metrics, found = self._on_all(known, asked) if self.whole else ({}, None)
             for count in self.shots:
-                found |= self._on_few(known, asked, count)
-            return found
+                metrics |= self._on_few(known, asked, count)
+            return metrics, found
 
-        if self.folds is not None:
-            return over_folds(embedded, self.folds, "Probe", judge)
-        return judge(learning(embedded, self.fit_split, "Probe"), embedded)
+        return judged(self, embedded, judge)
 
-    def _on_all(self, known: Part, asked: Part) -> Metrics:
+    def _on_all(self, known: Part, asked: Part) -> tuple[Metrics, Int[np.ndarray, " n"] | None]:
         strength = self.strengths[0] if len(self.strengths) == 1 else self._chosen(known)
         model = logistic(known.vectors, _targets(known), known.classes, strength)
-        found = self._judged(model, asked, f"{self.name}/{self.label}")
-        return found | {f"{self.name}/{self.label}/log10_strength": float(np.log10(strength))} if found else {}
+        prefix = f"{self.name}/{self.label}"
+        scores = model(asked.vectors)
+        metrics = self._metrics(scores, asked, prefix)
+        found = None if asked.several is not None else taken_for(scores, asked.number, places(scores, asked.number))
+        return (metrics | {f"{prefix}/log10_strength": float(np.log10(strength))} if metrics else {}), found
 
     def _chosen(self, known: Part) -> float:
         held = held_out(known, self.validation, self.seed)
@@ -75,35 +88,35 @@ class Probe:
                 f"Probe(strengths=...): no class of {self.label!r} has two examples, so none can be held out to choose "
                 f"by: give one strength"
             )
-        learns, judges = _taken(known, ~held), _taken(known, held)
+        learns, judges = known.take(~held), known.take(held)
         scores, model = {}, None
         for strength in sorted(self.strengths, reverse=True):  # the next weaker one starts where this one ended
             model = logistic(learns.vectors, _targets(learns), learns.classes, strength, start=model)
-            found = self._judged(model, judges, "")
+            found = self._metrics(model(judges.vectors), judges, "")
             scores[strength] = found.get("/top1", found.get("/mAP", 0.0))
         return max(scores, key=lambda strength: (scores[strength], strength))
 
     def _on_few(self, known: Part, asked: Part, count: int) -> Metrics:
-        if known.several is not None:
-            raise UserError(f"Probe(shots={self.shots}) takes a column of one class each, and {self.label!r} has lists")
+        measure = "top1" if asked.several is None else "mAP"
         shares = []
         for draw in range(self.draws):
-            rows = drawn(known.number, count, np.random.default_rng((self.seed, draw)))
-            few = _taken(known, rows)
-            model = ridge(few.vectors, few.number, few.classes, self.ridge)
-            shares.append(self._judged(model, asked, "")["/top1"])
-        prefix = f"{self.name}/{self.label}/{count}shot"
-        return {f"{prefix}/top1": float(np.mean(shares)), f"{prefix}/top1_std": float(np.std(shares))}
+            few = known.take(drawn(_targets(known), count, np.random.default_rng((self.seed, draw))))
+            model = ridge(few.vectors, _targets(few), few.classes, self.ridge)
+            found = self._metrics(model(asked.vectors), asked, "")
+            if not found:  # of lists that are all empty
+                return {}
+            shares.append(found[f"/{measure}"])
+        prefix = f"{self.name}/{self.label}/{count}shot/{measure}"
+        return {prefix: float(np.mean(shares)), f"{prefix}_std": float(np.std(shares))}
 
-    def _judged(self, model: Linear, asked: Part, prefix: str) -> Metrics:
-        scores = model(asked.vectors)
+    def _metrics(self, scores: Float[np.ndarray, "n c"], asked: Part, prefix: str) -> Metrics:
         if asked.several is not None:
             found = mean_average_precision(scores, asked.several, tie=0.0)
             return {} if found is None else {f"{prefix}/mAP": found}
         return found_metrics(places(scores, asked.number), asked.number, prefix)
 
 
-def _targets(part: Part) -> np.ndarray:
+def _targets(part: Part) -> Targets:
     """Class numbers, or for lists who is in which."""
     return part.number if part.several is None else part.several
 
@@ -122,11 +135,11 @@ def held_out(part: Part, share: float, seed: int) -> np.ndarray:
     return held
 
 
-def drawn(number: Int[np.ndarray, " n"], count: int, rng: np.random.Generator) -> Int[np.ndarray, " k"]:
-    """Rows of `count` examples of each class, or of as many as it has."""
-    return np.concatenate([rng.permutation(np.flatnonzero(number == kind))[:count] for kind in np.unique(number)])
-
-
-def _taken(part: Part, rows: np.ndarray) -> Part:
-    several = None if part.several is None else part.several[rows]
-    return Part(part.vectors[rows], part.number[rows], part.classes, several)
+def drawn(targets: Targets, count: int, rng: np.random.Generator) -> Int[np.ndarray, " k"]:
+    """Rows of `count` examples of each class, or of as many as it has; each row once, if several classes draw it."""
+    if targets.ndim == 1:
+        mine = [np.flatnonzero(targets == kind) for kind in np.unique(targets)]
+    else:
+        mine = [np.flatnonzero(rows) for rows in targets.T]
+    every = np.concatenate([rng.permutation(rows)[:count] for rows in mine])
+    return every[np.sort(np.unique(every, return_index=True)[1])]

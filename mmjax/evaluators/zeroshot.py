@@ -64,8 +64,8 @@ class ZeroShot:
         twins = np.zeros(len(spoken), np.int64)
         twins[among] = _twins([spoken[i] for i in among])
 
-        def judge(fit: Embedded | None, test: Embedded) -> Metrics:
-            del fit
+        def judge(fit: Embedded | None, test: Embedded, places: Int[np.ndarray, " k"] | None = None) -> Metrics:
+            del fit, places
             part = labelled(test.columns[self.label], labels.classes, ordered=True)
             rows = np.flatnonzero(test.valid[self.modality] & part.known)
             if not len(rows):

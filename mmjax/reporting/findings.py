@@ -33,6 +33,8 @@ class Collector:
     evaluators: those before it, on the same split.
     """
 
+    reads_classified = True
+
     split: str
     evaluators: Sequence[Any]
     raw: Raw
@@ -44,12 +46,7 @@ class Collector:
     def __call__(self, embedded: Embedded, embed_text: EmbedText) -> dict[str, float]:
         found = embedded.history[-1] if embedded.history else {}  # of those before it
         numbers = {name: value for name, value in found.items() if name not in ("step", "split")}
-        classified = [
-            each
-            for evaluator in self.evaluators
-            if (classify := getattr(evaluator, "classified", None)) is not None
-            for each in classify(embedded, embed_text)
-        ]
         same = next((e.same for e in self.evaluators if isinstance(e, Retrieval) and e.same is not None), None)
-        self.kept.append(Findings(replace(embedded, inputs={}, history=[]), numbers, classified, same, self.raw))
+        kept = replace(embedded, inputs={}, history=[], classified=[])
+        self.kept.append(Findings(kept, numbers, embedded.classified, same, self.raw))
         return {}

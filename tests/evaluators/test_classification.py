@@ -80,8 +80,9 @@ def test_folds_learn_from_all_others_and_are_averaged():
     split = Embedded({"image": np.arange(6.0)[:, None]}, {"image": np.ones(6, bool)}, {"fold": [1, 1, 2, 2, 3, None]})
     seen = []
 
-    def judge(fit, test):
+    def judge(fit, test, rows):
         seen.append((fit.embeddings["image"][:, 0].tolist(), test.embeddings["image"][:, 0].tolist()))
+        assert rows.tolist() == seen[-1][1]
         return {"x/top1": float(len(test))}
 
     found = over_folds(split, "fold", "Probe", judge)

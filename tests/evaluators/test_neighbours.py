@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from mmjax.errors import UserError
+from mmjax.evaluators.classification import mean_average_precision
 from mmjax.evaluators.embedded import Embedded
 from mmjax.evaluators.neighbours import KNN, nearest
 from tests.evaluators.test_ranking import unit
@@ -72,6 +73,54 @@ def test_ties_and_nan_equal_the_definition(temperature):
     found = KNN("kind", k=7, temperature=temperature)(replace(test, fit=fit), no_text)
     assert found == pytest.approx(by_hand(fit, test, 7, temperature))
     assert found["knn/kind/top1"] < 0.9
+
+
+@pytest.mark.parametrize("temperature", [0.07, None])
+def test_neighbours_of_several_classes_vote_for_all_of_them(temperature):
+    fit, test = split(70, 0), split(50, 1)
+    for part in (fit, test):
+        part.columns["kind"] = [None if k is None else [k, "e"] if i % 3 else [k] if i % 2 else []
+                                for i, k in enumerate(part.columns["kind"])]  # fmt: skip
+    test.embeddings["image"][::17] = np.nan
+    known = [i for i in range(70) if fit.valid["image"][i] and fit.columns["kind"][i] is not None]
+    asked = [i for i in range(50) if test.valid["image"][i] and test.columns["kind"][i] is not None]
+    scores = np.zeros((len(asked), 5))
+    for row, i in enumerate(asked):
+        query = test.embeddings["image"][i].astype(np.float64)
+        near = sorted((-float(query @ fit.embeddings["image"][j]), place, j) for place, j in enumerate(known))[:7]
+        votes = [1.0 if temperature is None else math.exp(-minus / temperature) for minus, _, _ in near]
+        for vote, (_, _, j) in zip(votes, near, strict=True):
+            for kind in fit.columns["kind"][j]:
+                scores[row, "abcde".index(kind)] += vote / sum(votes)
+        if np.isnan(query).any():
+            scores[row] = np.nan
+    right = np.array([[c in test.columns["kind"][i] for c in "abcde"] for i in asked])
+    knn = KNN("kind", k=7, temperature=temperature)
+    found = knn(replace(test, fit=fit), no_text)
+    assert found == pytest.approx({"knn/kind/mAP": mean_average_precision(scores, right, tie=1e-9)})
+    assert 0.3 < found["knn/kind/mAP"] < 1
+    assert knn.classified(replace(test, fit=fit), no_text) == []
+
+
+@pytest.mark.parametrize("folds", [None, "fold"])
+def test_decisions_are_those_that_the_metrics_count(folds):
+    """Vectors of few values, so that votes tie; classes are numbers that the data has names for."""
+    rng = np.random.default_rng(2)
+    fit, test = (split(count, seed, rng.integers(-1, 2, (count, 3)) / 2.0) for count, seed in ((60, 3), (40, 4)))
+    for part in (fit, test):
+        part.columns["kind"] = [None if k is None else "abcd".index(k) for k in part.columns["kind"]]
+    test.columns["fold"] = [i % 2 for i in range(40)]
+    given = replace(test, fit=fit, class_names={"kind": ("ant", "bee", "cat", "dog")})
+    metrics, (found,) = KNN("kind", k=7, temperature=None, folds=folds).judged(given, no_text)
+    assert found.classes == ("ant", "bee", "cat", "dog")
+    assert found.truth.tolist() == [test.columns["kind"][row] for row in found.rows]
+    right = found.truth == found.found
+    if folds is None:
+        assert right.mean() == pytest.approx(metrics["knn/kind/top1"])
+    else:
+        shares = [metrics[f"knn/kind/top1/fold={fold}"] for fold in range(2)]
+        assert [right[found.rows % 2 == fold].mean() for fold in range(2)] == pytest.approx(shares)
+    assert 0.1 < right.mean() < 0.9
 
 
 def test_chunks_change_nothing(monkeypatch):

@@ -115,8 +115,50 @@ def test_lists_of_classes_give_average_precision():
     scores = model(test.embeddings["image"][rows["test"]])
     assert found["probe/kind/mAP"] == pytest.approx(mean_average_precision(scores, right["test"], tie=0))
     assert set(found) == {"probe/kind/mAP", "probe/kind/log10_strength"}
-    with pytest.raises(UserError, match="has lists"):
-        Probe("kind", whole=False, shots=(1,))(replace(test, fit=fit), no_text)
+    # Few shots: so many of each class, each of them with all its classes.
+    few = Probe("kind", whole=False, shots=(2,), draws=3)
+    found = few(replace(test, fit=fit), no_text)
+    shares = []
+    for draw in range(3):
+        rng, chosen = np.random.default_rng((0, draw)), []
+        for kind in range(5):
+            chosen += [row for row in rng.permutation(np.flatnonzero(right["fit"][:, kind]))[:2] if row not in chosen]
+        vectors = fit.embeddings["image"][rows["fit"]][chosen]
+        alone = [ridge(vectors, right["fit"][chosen, kind].astype(int), 2, 0.1) for kind in range(5)]  # a class each
+        scores = np.stack([model(test.embeddings["image"][rows["test"]])[:, 1] for model in alone], axis=1)
+        shares.append(mean_average_precision(scores, right["test"], tie=0))
+    expected = {"probe/kind/2shot/mAP": np.mean(shares), "probe/kind/2shot/mAP_std": np.std(shares)}
+    assert found == pytest.approx(expected)
+    assert 0.3 < found["probe/kind/2shot/mAP"] < 1
+    assert few.classified(replace(test, fit=fit), no_text) == []
+    empty = replace(test, columns={"kind": [[]] * len(test)})  # nobody is of any class
+    assert few(replace(empty, fit=fit), no_text) == {}
+
+
+@pytest.mark.parametrize("folds", [None, "fold"])
+def test_decisions_are_those_that_the_metrics_count(folds):
+    fit, test = split(80, 0), split(60, 1)
+    test.columns["fold"] = [i % 3 for i in range(60)]
+    test.embeddings["image"][::13] = np.nan
+    probe = Probe("kind", strengths=(1e-2,), folds=folds, fit_split="train" if folds is None else None)
+    metrics, (found,) = probe.judged(replace(test, fit=fit), no_text)
+    assert (found.name, found.label, found.classes) == ("probe/kind", "kind", ("a", "b", "c", "d"))
+    assert found.rows.tolist() == [i for i in range(60) if test.valid["image"][i] and test.columns["kind"][i]]
+    assert [found.classes[i] for i in found.truth] == [test.columns["kind"][row] for row in found.rows]
+    right = found.truth == found.found
+    if folds is None:
+        assert right.mean() == pytest.approx(metrics["probe/kind/top1"])
+    else:
+        for fold in range(3):
+            assert right[found.rows % 3 == fold].mean() == pytest.approx(metrics[f"probe/kind/top1/fold={fold}"])
+    assert not right[found.rows % 13 == 0].any()  # NaN counts against the model
+    if folds is None:  # what is wrong is what scored most
+        vectors, labels = usable(fit)
+        model = logistic(vectors, np.array(["abcd".index(label) for label in labels]), 4, 1e-2)
+        finite = found.rows % 13 != 0
+        scores = model(test.embeddings["image"][found.rows[finite]])
+        np.testing.assert_array_equal(found.found[finite], scores.argmax(axis=1))
+    assert not Probe("kind", whole=False, shots=(1,)).classified(replace(test, fit=fit), no_text)
 
 
 def test_folds_need_no_other_split():

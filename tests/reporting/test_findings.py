@@ -1,5 +1,7 @@
 """What is kept of an evaluation for its page."""
 
+from dataclasses import replace
+
 import numpy as np
 
 from mmjax.evaluators.retrieval import Retrieval
@@ -21,11 +23,14 @@ def test_numbers_decisions_and_what_is_the_same_are_kept():
     embedded = embedded.__class__(
         embedded.embeddings, embedded.valid, embedded.columns, {"image": np.zeros(20)}, "test", history
     )
-    assert collector(embedded, embed_text) == {}
+    assert collector.reads_classified
+    given = replace(embedded, classified=zeroshot.classified(embedded, embed_text))
+    assert collector(given, embed_text) == {}
     (found,) = collector.kept
     assert found.numbers == {"retrieval/a->b/R@1": 0.5}
     assert found.same == "text"
     assert found.embedded.inputs == {}  # pictures of a whole split would fill the memory
     (classified,) = found.classified
+    assert not found.embedded.classified
     share = float(np.mean(classified.truth == classified.found))
     assert share == zeroshot(embedded, embed_text)["zeroshot/kind/top1"]
