@@ -15,6 +15,7 @@ from flax.traverse_util import flatten_dict
 from rich.console import Console
 
 from mmjax import __version__, embeddings, hosts, serialization
+from mmjax.benchmarks import BENCHMARKS
 from mmjax.checkpoint import latest_step
 from mmjax.data.pipeline import Mixture, Prepared, evaluation_count, prepare
 from mmjax.data.sources import Folder, Tfds
@@ -45,9 +46,9 @@ def embed(
 ) -> Path:
     """Embeds a split into a folder (`embeddings.read`), or what is still missing there.
 
-    source: whatever `mmjax.load` takes. data: a TFDS name, or a table of one's own pictures, captions and sounds;
-    None: what the model was trained on. modalities: which of the model's; None: those that the data has. step: of a
-    workdir. rows: of a shard; of a folder that was begun, its own. batch_size: over all devices.
+    source: whatever `mmjax.load` takes. data: a benchmark, another TFDS name, or a table of one's own files; None: what
+    the model was trained on. modalities: which of the model's; None: those that the data has. step: of a workdir.
+    rows: of a shard; of a folder that was begun, its own. batch_size: over all devices.
     Every shard is of batches of its own: whatever was there already, the files come out the same, bit by bit, on
     machines that round alike. Of several hosts, which must share the folder, each writes its shards.
 
@@ -117,7 +118,8 @@ def chosen(experiment: Experiment, data: str | None, split: str, modalities: Seq
         weights, sources = own.weights, own.sources
     else:
         weights = {data: 1.0}
-        sources = {data: Folder(data) if data.endswith(TABLES) else own.sources.get(data, Tfds(data))}
+        known = BENCHMARKS[data].source if data in BENCHMARKS else Tfds(data)  # with its fields by their names here
+        sources = {data: Folder(data) if data.endswith(TABLES) else own.sources.get(data, known)}
     columns = {c for name in weights for c in sources.get(name, Tfds(name)).open(split).columns} if data else None
     names = [m for m in own.transforms if (m in modalities if modalities else columns is None or m in columns)]
     if not names:

@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import flax.linen as nn
 import jax
@@ -121,8 +121,15 @@ class Embedder:
         return columns
 
 
+class Embeds(Protocol):
+    """What gives embeddings: an `Embedder`, or a folder of those that one gave before."""
+
+    def split(self, variables: Variables, split: str, inputs: Iterable[str] = ()) -> Embedded: ...
+    def text(self, variables: Variables, strings: Sequence[str]) -> Float[np.ndarray, "n e"]: ...
+
+
 def evaluate(
-    embedder: Embedder,
+    embedder: Embeds,
     variables: Variables,
     evaluators: Sequence[Evaluator],
     *,
@@ -233,18 +240,31 @@ def evaluate_model(
         if report is not None:
             about: dict[str, Any] = dict(source=str(source), step=step, on=on, experiment=experiment, workdir=workdir)
             write_report(report, collected, params=bundle.variables["params"], beside=beside, **about)
-        console = console or Console(highlight=False)
-        for table in tables(results, step, on or ""):
-            console.print(table)
-        if beside:
-            published.show(console, beside, bundle.source, on or "")
-        if json_path is not None:
-            where = {"model": str(source), "step": step} | ({} if on is None else {"on": on})
-            also = {"published": {"model": bundle.source, "numbers": beside}} if beside else {}
-            text = json.dumps({**where, **results, **also}, indent=2, ensure_ascii=False)
-            Path(json_path).write_text(text + "\n", encoding="utf-8")
+        where = {"model": str(source), "step": step} | ({} if on is None else {"on": on})
+        tell(results, where, beside, bundle.source, json_path, console)
     hosts.wait()
     return results
+
+
+def tell(
+    results: Results,
+    where: dict[str, Any],
+    beside: Sequence[dict[str, Any]],
+    model: str,
+    json_path: str | Path | None,
+    console: Console | None,
+) -> None:
+    """Prints results, and writes them where that is asked for. where: what the file says of them first, `step` and `on`
+    for the screen too. beside: what is published of them, by `model`."""
+    console, on = console or Console(highlight=False), where.get("on", "")
+    for table in tables(results, where["step"], on):
+        console.print(table)
+    if beside:
+        published.show(console, beside, model, on)
+    if json_path is not None:
+        also = {"published": {"model": model, "numbers": beside}} if beside else {}
+        text = json.dumps({**where, **results, **also}, indent=2, ensure_ascii=False)
+        Path(json_path).write_text(text + "\n", encoding="utf-8")
 
 
 def _is_workdir(source: str | Path, written: Iterable[str | Path | None]) -> bool:

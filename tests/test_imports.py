@@ -86,7 +86,11 @@ ARROWS = {
     "published": {"interop"} | BOTTOM,
     "evaluate": {"benchmarks", "experiment", "interop", "published", "report", "workdir"} | MIDDLE | GRAPH | OBJECTIVES,
     "embeddings": {"evaluators"} | BOTTOM,
-    "embed": {"__init__", "embeddings", "evaluate", "experiment", "interop", "workdir"} | MIDDLE | GRAPH | OBJECTIVES,
+    "evaluate_embeddings": {"benchmarks", "embeddings", "evaluate", "published"} | MIDDLE | BOTTOM,
+    "embed": {"__init__", "benchmarks", "embeddings", "evaluate", "experiment", "interop", "workdir"}
+    | MIDDLE
+    | GRAPH
+    | OBJECTIVES,
     "searching": {"__init__", "embed", "embedding", "experiment", "interop", "loading"} | MIDDLE | GRAPH | OBJECTIVES,
     "serving": {"data", "searching"} | BOTTOM,
     "page": {"interop", "reporting", "searching", "serving", "workdir"} | MIDDLE | GRAPH | OBJECTIVES,
@@ -104,6 +108,7 @@ ARROWS = {
             "data",
             "embed",
             "evaluate",
+            "evaluate_embeddings",
             "experiment",
             "interop",
             "listing",

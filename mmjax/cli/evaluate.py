@@ -15,6 +15,7 @@ examples:
   mmjax evaluate --published --on imagenet2012                    # what others measured, and how to repeat it
   mmjax evaluate runs/clip --on photos.csv                        # a table of pictures, captions, sounds
   mmjax evaluate runs/quickstart --report report.html             # a page with curves, examples, confusions, a map
+  mmjax evaluate --embeddings emb/test emb/train --label group    # what mmjax embed wrote, without the model
   mmjax evaluate runs/quickstart --watch                          # beside a run: each new checkpoint, to its end
 """
 
@@ -30,6 +31,12 @@ def add(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--data-dir", metavar="DIR", help="where that is (default: $TFDS_DATA_DIR)")
     parser.add_argument("--json", metavar="FILE", help="write the numbers to a file")
     parser.add_argument("--report", metavar="FILE.html", help="write a page with numbers, curves and examples")
+    parser.add_argument(
+        "--embeddings", metavar="DIR", nargs="+", help="judge what mmjax embed wrote, without the model"
+    )
+    parser.add_argument(
+        "--label", metavar="COLUMN", nargs="+", help="with --embeddings: what KNN and Probe are to find"
+    )
     parser.add_argument("--published", action="store_true", help="list published numbers, with the commands for them")
     parser.add_argument("--watch", action="store_true", help="judge each new checkpoint, until the run has ended")
     parser.add_argument("--poll", metavar="SECONDS", type=seconds, default=30.0, help="between two looks (default: 30)")
@@ -51,6 +58,19 @@ def run(arguments: argparse.Namespace) -> None:
         _alone(arguments, "--published lists what others measured", "split", "step", "evaluators", "data_dir", "report")
         _list_published(arguments)
         return
+    if arguments.embeddings is not None:
+        _alone(arguments, "--embeddings needs no model and no data", "model", "step", "on", "data_dir", "report")
+        from mmjax.evaluate_embeddings import evaluate_embeddings
+
+        evaluate_embeddings(
+            arguments.embeddings,
+            labels=arguments.label or (),
+            split=arguments.split,
+            evaluators=arguments.evaluators,
+            json_path=arguments.json,
+        )
+        return
+    _alone(arguments, "the evaluators of a model know their labels", "label")
     if arguments.model is None:
         raise UserError("what is to be judged? mmjax evaluate MODEL: a workdir, a folder of a model, or a name")
     if arguments.watch:
@@ -77,7 +97,7 @@ def _alone(arguments: argparse.Namespace, why: str, *options: str) -> None:
     """Raises UserError where one of the options was given."""
     given = [name for name in options if getattr(arguments, name) is not None]
     if given:
-        raise UserError(f"{why}: leave out --{given[0].replace('_', '-')}")
+        raise UserError(f"{why}: leave out {'MODEL' if given[0] == 'model' else '--' + given[0].replace('_', '-')}")
 
 
 def _list_published(arguments: argparse.Namespace) -> None:
