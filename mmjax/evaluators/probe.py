@@ -101,9 +101,11 @@ class Probe:
         shares = []
         for draw in range(self.draws):
             few = known.take(drawn(_targets(known), count, np.random.default_rng((self.seed, draw))))
+            if not len(few.vectors):  # of lists that are all empty
+                return {}
             model = ridge(few.vectors, _targets(few), few.classes, self.ridge)
             found = self._metrics(model(asked.vectors), asked, "")
-            if not found:  # of lists that are all empty
+            if not found:
                 return {}
             shares.append(found[f"/{measure}"])
         prefix = f"{self.name}/{self.label}/{count}shot/{measure}"

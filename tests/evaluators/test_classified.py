@@ -2,7 +2,8 @@
 
 import numpy as np
 
-from mmjax.evaluators.classified import Classified
+from mmjax.evaluators import classified
+from mmjax.evaluators.classified import Classified, taken_for
 from mmjax.evaluators.embedded import Embedded
 from mmjax.evaluators.zeroshot import ZeroShot
 
@@ -24,3 +25,11 @@ def test_zero_shot_decisions_agree_with_its_metrics_where_classes_tie():
     assert found.found[:3].tolist() == [1, 2, 0]
     assert found.found[3] != 2  # NaN counts against the model
     assert np.mean(found.truth == found.found) == zeroshot(embedded, lambda strings: names)["zeroshot/k/top1"] == 0.25
+
+
+def test_what_is_wrong_is_taken_for_the_best_of_the_others(monkeypatch):
+    monkeypatch.setattr(classified, "CHUNK", 2)  # rows are done in parts
+    scores = np.array([[3, 1, 2], [3, 3, 1], [0, 9, 8], [np.nan, 1, 2], [1, np.nan, 0], [-np.inf, 1, 2]])
+    right = np.array([0, 1, 2, 0, 0, 0])
+    place = (~(scores < scores[np.arange(6), right][:, None])).sum(axis=1)
+    assert taken_for(scores, right, place).tolist() == [0, 0, 1, 2, 1, 2]

@@ -132,7 +132,7 @@ def test_lists_of_classes_give_average_precision():
     assert 0.3 < found["probe/kind/2shot/mAP"] < 1
     assert few.classified(replace(test, fit=fit), no_text) == []
     empty = replace(test, columns={"kind": [[]] * len(test)})  # nobody is of any class
-    assert few(replace(empty, fit=fit), no_text) == {}
+    assert few(replace(empty, fit=fit), no_text) == few(replace(test, fit=empty), no_text) == {}
 
 
 @pytest.mark.parametrize("folds", [None, "fold"])
