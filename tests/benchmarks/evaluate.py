@@ -5,21 +5,26 @@ python -m tests.benchmarks.evaluate --json experiments/records/evaluate.json
 Retrieval both ways over cached embeddings, the whole evaluator with its metrics, takes turns in one process with the
 bare product of the same embeddings in one direction; ratios are of neighbours, and the middle one counts. Both use
 numpy's BLAS and as many threads. CPU seconds tell more than the clock where the machine is shared. `same`: captions
-that five examples share.
+that five examples share. `command`: what `mmjax evaluate --embeddings` does once it is loaded, from files to a table.
 """
 
 import argparse
 import datetime
+import io
 import json
 import statistics
 import sys
+import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from rich.console import Console
 
+from mmjax import embeddings
+from mmjax.evaluate_embeddings import evaluate_embeddings
 from mmjax.evaluators.embedded import Embedded
 from mmjax.evaluators.retrieval import Retrieval
 from tests.benchmarks.machine import machine
@@ -37,8 +42,21 @@ def cached(width: int, count: int = COUNT) -> Embedded:
     for modality in ("image", "text"):
         x = core + 3 * rng.normal(size=core.shape)
         vectors[modality] = (x / np.linalg.norm(x, axis=1, keepdims=True)).astype(np.float32)
-    captions = {"text": [f"caption {i // 5}" for i in range(count)]}
+    captions = {"id": [str(i) for i in range(count)], "text": [f"caption {i // 5}" for i in range(count)]}
     return Embedded(vectors, {modality: np.ones(count, bool) for modality in vectors}, captions)
+
+
+def written(folder: Path, embedded: Embedded) -> Path:
+    """The embeddings in a folder, as `mmjax embed` writes them in one shard."""
+    embeddings.write_shard(folder, embeddings.shard_name(0, 1), embedded)
+    told = {
+        "model": {"source": "none", "step": None, "digest": ""},
+        "data": {"name": "none", "split": "test"},
+        "modalities": {modality: vectors.shape[1] for modality, vectors in embedded.embeddings.items()},
+        **{"count": len(embedded), "shards": 1, "digests": {}},
+    }
+    embeddings.write_manifest(folder, told)
+    return folder
 
 
 def seconds(call: Callable[[], Any]) -> tuple[float, float]:
@@ -48,8 +66,9 @@ def seconds(call: Callable[[], Any]) -> tuple[float, float]:
     return time.perf_counter() - start, time.process_time() - used
 
 
-def measured(width: int, count: int = COUNT, rounds: int = ROUNDS) -> dict[str, Any]:
+def measured(width: int, folder: Path, count: int = COUNT, rounds: int = ROUNDS) -> dict[str, Any]:
     embedded = cached(width, count)
+    files, screen = written(folder, embedded), Console(file=io.StringIO())
     image, text = embedded.embeddings["image"], embedded.embeddings["text"]
     scores = np.empty((count, count), np.float32)
 
@@ -60,6 +79,7 @@ def measured(width: int, count: int = COUNT, rounds: int = ROUNDS) -> dict[str, 
         "product": lambda: np.matmul(image, text.T, out=scores),
         "retrieval": lambda: Retrieval()(embedded, no_text),
         "same": lambda: Retrieval(same="text")(embedded, no_text),
+        "command": lambda: evaluate_embeddings([files], console=screen),
     }
     times = {name: [seconds(call)] for name, call in sides.items()}  # not counted: pages are touched
     for _ in range(rounds):
@@ -70,7 +90,7 @@ def measured(width: int, count: int = COUNT, rounds: int = ROUNDS) -> dict[str, 
     ratios = {
         f"{kind}_to_product": {
             name: statistics.median(x[i] / y[i] for x, y in zip(times[name], times["product"], strict=True))
-            for name in ("retrieval", "same")
+            for name in ("retrieval", "same", "command")
         }
         for i, kind in enumerate(kinds)
     }
@@ -98,7 +118,8 @@ def main() -> None:
         "results": [],
     }
     for width in WIDTHS:
-        record["results"].append(measured(width))
+        with tempfile.TemporaryDirectory() as folder:
+            record["results"].append(measured(width, Path(folder)))
         print(json.dumps(record["results"][-1], indent=1), flush=True)
     if arguments.json:
         arguments.json.write_text(json.dumps(record, indent=1) + "\n")
