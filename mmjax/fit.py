@@ -28,7 +28,9 @@ Modules = Mapping[str, Any]
 def idle(towers: Modules, objectives: Modules, frozen: Iterable[str]) -> tuple[str, ...]:
     """The modalities whose towers no objective reads, and which are all frozen: evaluation may want them (ImageBind's
     text tower). `frozen`: the optimiser's expressions."""
-    read = {single.modality for objective in objectives.values() for view in objective.views() for single in parts(view)}
+    read = {
+        single.modality for objective in objectives.values() for view in objective.views() for single in parts(view)
+    }
     frozen = [re.compile(expression) for expression in frozen]
     return tuple(m for m in towers if m not in read and any(e.match(f"towers_{m}/") for e in frozen))
 
