@@ -1,4 +1,4 @@
-"""Trimodal: images, texts and sounds in one space, all pairs contrasted and each modality rebuilt from a part of itself.
+"""Trimodal: images, texts and sounds in one space, all pairs contrasted, each modality rebuilt from a part.
 
     mmjax train experiments/trimodal.py:base --workdir gs://bucket/trimodal      # on clips of one's own
     mmjax train experiments/trimodal.py:tiny --workdir runs/trimodal_tiny        # minutes on a CPU, on the demo data

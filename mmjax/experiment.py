@@ -45,8 +45,8 @@ R = TypeVar("R")
 
 @dataclass(frozen=True)
 class Load:
-    """Where the initial parameters of a tower or an objective come from: `path` is whatever `mmjax.load` takes, a workdir, an exported
-    folder, another project's, or a name such as `hf:google/siglip-base-patch16-224`.
+    """Where the initial parameters of a tower or an objective come from: `path` is whatever `mmjax.load` takes, a
+    workdir, an exported folder, another project's, or a name such as `hf:google/siglip-base-patch16-224`.
 
     skip: regexes on parameter paths that stay as freshly initialised. A run that resumes never looks at this.
     """

@@ -31,8 +31,8 @@ def idle(towers: Modules, objectives: Modules, frozen: Iterable[str]) -> tuple[s
     read = {
         single.modality for objective in objectives.values() for view in objective.views() for single in parts(view)
     }
-    frozen = [re.compile(expression) for expression in frozen]
-    return tuple(m for m in towers if m not in read and any(e.match(f"towers_{m}/") for e in frozen))
+    wholly = [re.compile(expression) for expression in frozen]
+    return tuple(m for m in towers if m not in read and any(e.match(f"towers_{m}/") for e in wholly))
 
 
 def check_fit(towers: Modules, objectives: Modules, data: Mixture, idle: Iterable[str] = ()) -> None:
