@@ -367,9 +367,6 @@ def published(width, depth, heads, mlp, patch, side, length):
 def test_open_clip_reads_the_same_numbers_from_a_file(tmp_path):
     """By its own loader of big_vision's files, into its model for SigLIP, which is read as ours then."""
     torch = pytest.importorskip("torch")
-    from tests.benchmarks.step_sides import allow_any_torchvision
-
-    allow_any_torchvision()
     open_clip, timm = pytest.importorskip("open_clip"), pytest.importorskip("timm")
     from mmjax.interop import openclip
 

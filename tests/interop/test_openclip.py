@@ -11,9 +11,6 @@ import pytest
 from PIL import Image
 
 torch = pytest.importorskip("torch")
-from tests.benchmarks.step_sides import allow_any_torchvision  # noqa: E402
-
-allow_any_torchvision()
 open_clip = pytest.importorskip("open_clip")
 timm = pytest.importorskip("timm")
 
