@@ -23,7 +23,7 @@ from mmjax.mesh import Mesh
 from mmjax.models.image import ViT
 from mmjax.models.text import TextTransformer
 from mmjax.objectives.contrastive import Contrastive
-from mmjax.objectives.views import Keep
+from mmjax.objectives.masking import Keep
 from mmjax.optim import AdamW
 
 BATCH, EPOCH = 65_536, 1_281_167  # pairs

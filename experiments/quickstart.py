@@ -24,7 +24,7 @@ from mmjax.models.spectrogram import LogMel
 from mmjax.models.text import TextTransformer
 from mmjax.objectives.contrastive import Contrastive
 from mmjax.objectives.masked import MaskedAudio, MaskedImage, MaskedText
-from mmjax.objectives.views import Keep
+from mmjax.objectives.masking import Keep
 from mmjax.optim import AdamW
 
 PIXELS = 64

@@ -20,7 +20,8 @@ from mmjax.models.image import ViT
 from mmjax.models.resnet import ResNet
 from mmjax.models.text import TextTransformer
 from mmjax.objectives.contrastive import Contrastive
-from mmjax.objectives.views import Corrupt, parts
+from mmjax.objectives.masking import Corrupt
+from mmjax.objectives.views import parts
 
 Modules = Mapping[str, Any]
 

@@ -47,7 +47,7 @@ _ALLOWED_BY_MODULE = {
     "mmjax.objectives.contrastive": ("Contrastive",),
     "mmjax.objectives.masked": ("MaskedImage", "MaskedAudio", "MaskedText"),
     "mmjax.objectives.masked_together": ("MaskedTogether",),
-    "mmjax.objectives.views": ("Keep", "Corrupt"),
+    "mmjax.objectives.masking": ("Corrupt", "Keep", "KeepOutsideBands", "KeepOutsideBlocks"),
     "mmjax.data.pipeline": ("Mixture",),
     "mmjax.data.sources": ("Tfds", "Folder"),
     "mmjax.data.every_caption": ("EveryCaption",),
@@ -82,6 +82,12 @@ _ALLOWED_BY_MODULE = {
     "optax": ("constant_schedule", "cosine_decay_schedule", "linear_schedule", "polynomial_schedule"),
 }
 ALLOWED: frozenset[tuple[str, str]] = frozenset((m, name) for m, names in _ALLOWED_BY_MODULE.items() for name in names)
+
+# What files of older versions call a callable on the list: read, never written.
+MOVED = {
+    "mmjax.objectives.views:Corrupt": "mmjax.objectives.masking:Corrupt",
+    "mmjax.objectives.views:Keep": "mmjax.objectives.masking:Keep",
+}
 
 CALL, TUPLE, FLOAT, SAME = "@call", "@tuple", "@float", "@same"
 _FLOATS = {"inf": math.inf, "-inf": -math.inf, "nan": math.nan}
@@ -239,6 +245,7 @@ def _read(value: Any, path: Path, seen: dict[Path, fdl.Config]) -> Any:
 def _allowed(called: Any, path: Path) -> Any:
     """The callable of an exact pair on the list; nothing is imported before the pair was found there."""
     pairs = {f"{module}:{name}": (module, name) for module, name in ALLOWED}
+    called = MOVED.get(called, called) if isinstance(called, str) else called
     if not isinstance(called, str) or called not in pairs:
         raise UserError(
             f"{_dotted(path)}: {called!r} isn't among the callables that an experiment.json may name "

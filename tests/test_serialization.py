@@ -317,10 +317,21 @@ def test_everything_on_the_list_exists_and_can_be_a_config(module, name):
     assert serialization.target(fdl.Config(function)) is function
 
 
+@pytest.mark.parametrize("old", sorted(serialization.MOVED))
+def test_files_of_older_versions_name_what_has_moved(old):
+    now = serialization.MOVED[old]
+    assert tuple(now.split(":")) in ALLOWED
+    assert tuple(old.split(":")) not in ALLOWED
+    read = loads(record({"@call": old}))
+    assert read == loads(record({"@call": now}))
+    assert now in dumps(read)
+
+
 # What a file of parts has besides parts of experiments, and why an experiment doesn't hold it.
 LEFT_OUT = {
     "mmjax.models.layers": "what towers are made of; their fields say how",
     "mmjax.models.heads": "as above",
+    "mmjax.models.windows": "what decoders are made of; their fields say how",
     "mmjax.models.tower:Tower": "a base class",
     "mmjax.models.tower:PatchTower": "a base class",
     "mmjax.objectives.masked:MaskedPatches": "a base class",

@@ -23,7 +23,7 @@ from mmjax.interop import alike, hf_ast, hf_bert, hf_clip, hf_dinov2, hf_inputs,
 from mmjax.interop import bundle as bundles
 from mmjax.interop.bundle import Bundle
 from mmjax.interop.hf_config import Family, Parts
-from mmjax.objectives.views import Keep
+from mmjax.objectives.masking import Keep
 
 CONFIG = "config.json"
 FAMILIES: tuple[Family, ...] = (

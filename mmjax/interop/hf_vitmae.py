@@ -21,7 +21,7 @@ from mmjax.models.decoder import Decoder
 from mmjax.models.image import ViT
 from mmjax.models.positions import sincos
 from mmjax.objectives.masked import MaskedImage
-from mmjax.objectives.views import Keep
+from mmjax.objectives.masking import Keep
 
 OBJECTIVE = "masked"
 FP32_SINES = 1e-5  # how far a table may be off whose frequencies were rounded to float32

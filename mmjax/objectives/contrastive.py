@@ -15,8 +15,9 @@ from jaxtyping import Array, Bool, Float, Int
 
 from mmjax.errors import UserError, nearest
 from mmjax.objectives import ring
+from mmjax.objectives.masking import Masking
 from mmjax.objectives.tile import Rows
-from mmjax.objectives.views import Corrupt, Encoded, Keep, View, at_least_fp32, valid
+from mmjax.objectives.views import Encoded, View, at_least_fp32, valid
 
 DENSE_PAIRS = 2048**2  # up to so many pairs one device holds them all: faster, and 17 MB a matrix
 EPSILON = 1e-12  # added to the squared norm: the gradient at a zero vector stays finite
@@ -64,7 +65,7 @@ class Contrastive(nn.Module):
 
     pair: tuple[str, str]
     loss: Literal["softmax", "sigmoid"] = "softmax"
-    masking: Mapping[str, Keep | Corrupt] = field(default_factory=dict)
+    masking: Mapping[str, Masking] = field(default_factory=dict)
     scale_init: float | None = None
     scale_max: float | None = None
     bias_init: float | None = None

@@ -13,7 +13,8 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Bool, Float, Int
 
-from mmjax.objectives.views import Corrupt, Encoded, Keep, View, at_least_fp32, valid, weighted_mean
+from mmjax.objectives.masking import Corrupt, Keep, PatchMasking
+from mmjax.objectives.views import Encoded, View, at_least_fp32, valid, weighted_mean
 
 VARIANCE_EPSILON = 1e-6  # MAE's: a patch of one colour has a target of 0, not of amplified noise
 HEAD_INIT = nn.initializers.truncated_normal(0.02)  # BERT's: the first loss is ln(vocab), barely more
@@ -36,19 +37,33 @@ class MaskedPatches(nn.Module):
         modality: what is rebuilt.
         decoder: see `mmjax.models.decoder.Decoder`, without `out_dim`: from the kept tokens it gives the states of all
             N patches, and the prediction is a linear map of them.
-        keep: the part of the patches that the encoder sees.
+        keep: the part of the patches that the encoder sees, each as likely as any other; or how else they are chosen
+            (see `mmjax.objectives.masking`).
         normalise: targets have mean 0 and variance 1 in each patch (better representations, MAE's table 1d).
     """
 
     modality: str
     decoder: Any
-    keep: float = 0.25
+    keep: float | PatchMasking = 0.25
     normalise: bool = True
 
     def views(self) -> tuple[View, ...]:
-        return (View(self.modality, Keep(self.keep)),)
+        return (View(self.modality, self.keep if isinstance(self.keep, PatchMasking) else Keep(self.keep)),)
 
     @nn.compact
+    def predictions(self, view: Encoded) -> Float[Array, "b n p"]:
+        """What every patch of the view is thought to hold (normalised, if targets are), fp32 at least."""
+        assert view.patches is not None
+        decoded = self.decoder(
+            view.tokens, view.token_mask, view.keep, view.grid, view.prefix, patch_mask=view.patch_mask
+        )
+        return nn.Dense(
+            view.patches.shape[-1],
+            kernel_init=nn.with_logical_partitioning(nn.initializers.xavier_uniform(), ("embed", "patch")),
+            bias_init=nn.with_logical_partitioning(nn.initializers.zeros_init(), ("patch",)),
+            name="predict",
+        )(at_least_fp32(decoded))
+
     def per_example(self, encoded: Mapping[View, Encoded], batch: Mapping[str, Array]) -> Errors:
         view = encoded[self.views()[0]]
         assert view.patches is not None
@@ -57,16 +72,7 @@ class MaskedPatches(nn.Module):
         target = at_least_fp32(view.patches)
         if self.normalise:
             target = normalised(target)
-        decoded = self.decoder(
-            view.tokens, view.token_mask, view.keep, view.grid, view.prefix, patch_mask=view.patch_mask
-        )
-        prediction = nn.Dense(
-            target.shape[-1],
-            kernel_init=nn.with_logical_partitioning(nn.initializers.xavier_uniform(), ("embed", "patch")),
-            bias_init=nn.with_logical_partitioning(nn.initializers.zeros_init(), ("patch",)),
-            name="predict",
-        )(at_least_fp32(decoded))
-        error = jnp.mean(jnp.square(prediction - jax.lax.stop_gradient(target)), axis=-1)
+        error = jnp.mean(jnp.square(self.predictions(view) - jax.lax.stop_gradient(target)), axis=-1)
         hidden = view.patch_mask & ~kept(view.keep, target.shape[1])
         return Errors(jnp.sum(jnp.where(hidden, error, 0), axis=1), hidden.sum(axis=1))
 
@@ -79,7 +85,7 @@ class MaskedImage(MaskedPatches):
 
     modality: str = "image"
     decoder: Any = None
-    keep: float = 0.25
+    keep: float | PatchMasking = 0.25
 
 
 class MaskedAudio(MaskedPatches):
@@ -87,7 +93,7 @@ class MaskedAudio(MaskedPatches):
 
     modality: str = "audio"
     decoder: Any = None
-    keep: float = 0.2
+    keep: float | PatchMasking = 0.2
 
 
 class TokenErrors(NamedTuple):
@@ -106,7 +112,7 @@ class MaskedText(nn.Module):
     Metrics, besides the loss: `accuracy`, over the chosen positions.
 
     Attributes:
-        vocab, rate, mask_id, first_id, masked, random: see `mmjax.objectives.views.Corrupt`.
+        vocab, rate, mask_id, first_id, masked, random: see `mmjax.objectives.masking.Corrupt`.
         norm_eps: of the head's layer norm.
     """
 

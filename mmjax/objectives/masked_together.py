@@ -11,7 +11,8 @@ from jaxtyping import Array
 
 from mmjax.models.joint_decoder import Kept
 from mmjax.objectives.masked import HEAD_INIT, Errors, TokenErrors, kept, normalised
-from mmjax.objectives.views import EncodedTogether, Keep, Together, View, at_least_fp32, weighted_mean
+from mmjax.objectives.masking import Keep
+from mmjax.objectives.views import EncodedTogether, Together, View, at_least_fp32, weighted_mean
 
 
 class Both(NamedTuple):

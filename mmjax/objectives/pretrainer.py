@@ -13,7 +13,8 @@ from jaxtyping import Array, Bool, Float, Int, Key, PRNGKeyArray
 
 from mmjax.errors import UserError, nearest
 from mmjax.objectives.contrastive import unit
-from mmjax.objectives.views import Corrupt, Encoded, EncodedTogether, Keep, Together, View, parts, valid
+from mmjax.objectives.masking import Corrupt
+from mmjax.objectives.views import Encoded, EncodedTogether, Together, View, parts, valid
 
 Batch = Mapping[str, Array]
 Weight = float | Callable[[Any], Any]
@@ -193,10 +194,10 @@ class Pretrainer(nn.Module):
         patches, patch_mask = tower.patches(x, mask)
         patch_mask = patch_mask if there is None else patch_mask & there
         draw = view.key(keys.mask), part["index"]
-        if isinstance(view.masking, Keep):
-            return Seen(x, patches, patch_mask, view.masking.draw(*draw, patch_mask), None, grid)
-        x, chosen = view.masking.draw(*draw, patches, patch_mask)
-        return Seen(x, patches, patch_mask, None, chosen, grid)
+        if isinstance(view.masking, Corrupt):
+            x, chosen = view.masking.draw(*draw, patches, patch_mask)
+            return Seen(x, patches, patch_mask, None, chosen, grid)
+        return Seen(x, patches, patch_mask, view.masking.draw(*draw, patch_mask, grid), None, grid)
 
     def _dropout_keys(self, view: View | Together, part: Batch, keys: Keys, train: bool) -> Key[Array, " b"] | None:
         """Each example's key for dropout."""

@@ -103,8 +103,8 @@ def parts(size: Size, how: str) -> tuple[Any, Any, Any, dict[str, np.ndarray]]:
     from mmjax.models.image import ViT
     from mmjax.models.text import TextTransformer
     from mmjax.objectives.contrastive import Contrastive
+    from mmjax.objectives.masking import Keep
     from mmjax.objectives.pretrainer import Pretrainer
-    from mmjax.objectives.views import Keep
     from mmjax.optim import AdamW
 
     shared: dict[str, Any] = {

@@ -10,6 +10,7 @@ transformers = pytest.importorskip("transformers")
 from mmjax.errors import UserError  # noqa: E402
 from mmjax.experiment import build  # noqa: E402
 from mmjax.interop import hf, tensors  # noqa: E402
+from mmjax.objectives.views import Encoded  # noqa: E402
 from tests.interop import hf_twins as twins  # noqa: E402
 
 SIZES = {"hidden_size": 24, "intermediate_size": 40, "num_hidden_layers": 2, "num_attention_heads": 3}
@@ -36,6 +37,21 @@ def random_model(cls, config):
     return model
 
 
+def predictions(bundle, image, keep):
+    """What our decoder says of every patch."""
+    tower, objective = build(bundle.config.towers["image"]), build(bundle.config.objectives["masked"])
+
+    @jax.jit
+    def run(params):
+        tokens, mask = tower.apply({"params": params["towers_image"]}, image, None, keep, method="tokens")
+        patches, real = tower.patches(image)
+        encoded = Encoded(tokens, mask, tokens[:, 0], patches, real, keep, None, tower.grid(image), tower.prefix)
+        return objective.apply({"params": params["objectives_masked"]}, encoded, method="predictions")
+
+    with jax.default_matmul_precision("highest"):
+        return run(bundle.variables["params"])
+
+
 def noise_that_keeps(keep, patches):
     """What their random numbers must be for the patches `keep` to stay."""
     noise = np.ones((len(keep), patches), np.float32)
@@ -59,6 +75,7 @@ def test_reconstruction_with_the_same_mask(normalised, tmp_path):
     theirs = model(values, noise=noise_that_keeps(keep, 16))
     if not normalised:  # the gradient once is enough: it compiles for seconds
         twins.close(twins.loss_of(bundle, batch, rngs={"mask": key})(bundle.variables["params"]), theirs.loss)
+        twins.close(predictions(bundle, image, keep), theirs.logits)
         return
     loss, gradients = twins.loss_and_gradients(bundle, batch, rngs={"mask": key})
     twins.close(loss, theirs.loss)

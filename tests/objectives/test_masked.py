@@ -7,9 +7,14 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 
+from mmjax.models.decoder import Decoder
+from mmjax.models.image import ViT
 from mmjax.objectives.masked import MaskedImage, MaskedText, chosen_positions, kept, normalised
-from mmjax.objectives.views import Encoded, Keep
+from mmjax.objectives.masking import Keep, KeepOutsideBlocks
+from mmjax.objectives.pretrainer import Pretrainer
+from mmjax.objectives.views import Encoded, View
 from tests.objectives.toys import VOCAB, WIDTH, ToyDecoder
 
 B, N, P = 4, 12, 5
@@ -60,6 +65,46 @@ def test_masked_patches_start_near_one() -> None:
     target = normalised(jnp.asarray(np.random.default_rng(0).normal(3, 2, (B, N, 48))))
     np.testing.assert_allclose(jnp.mean(target**2), 47 / 48, rtol=1e-4)
     np.testing.assert_array_equal(normalised(jnp.full((1, 1, 4), 0.7)), 0)
+
+
+@pytest.fixture(scope="module")
+def autoencoder() -> Any:
+    """A small MAE, pictures of noise in floats, which pass as they are, and its loss by what a gradient is taken of."""
+    tower = ViT(patch=4, size=16, width=16, depth=1, heads=2, positions="sincos", cls=True, pooling="cls")
+    decoder = Decoder(width=16, depth=1, heads=2)
+    pictures = np.random.default_rng(0).normal(size=(8, 16, 16, 3)).astype(np.float32)
+    batch = {"image_valid": np.ones(8, bool), "index": np.arange(8, dtype=np.uint32)}
+
+    def loss(keep: float) -> Any:
+        pretrainer = Pretrainer({"image": tower}, {"masked": MaskedImage(decoder=decoder, keep=keep)})
+        return lambda p, x: pretrainer.apply(p, {**batch, "image": x}, rngs={"mask": KEY})[0]
+
+    pretrainer = Pretrainer({"image": tower}, {"masked": MaskedImage(decoder=decoder)})
+    variables = nn.unbox(jax.jit(pretrainer.init)(KEY, {**batch, "image": pictures}))
+    return loss, variables, pictures
+
+
+def test_the_encoder_sees_a_quarter_and_the_rest_is_its_target(autoencoder: Any) -> None:
+    """By the gradient: targets have none, so it is exactly zero at each pixel that the encoder didn't see."""
+    loss, variables, pictures = autoencoder
+    value, gradient = jax.jit(jax.value_and_grad(loss(0.25), argnums=1))(variables, pictures)
+    seen = np.asarray(gradient).reshape(8, 4, 4, 4, 4, 3).any(axis=(2, 4, 5)).reshape(8, 16)
+    assert seen.sum(axis=1).tolist() == [4] * 8
+    assert len(np.unique(seen, axis=0)) > 1
+    # The mean square of targets of noise, and of predictions, by the variance of a Glorot matrix from 16 to 48.
+    np.testing.assert_allclose(value, 47 / 48 + 2 * 16 / (16 + 48), atol=0.15)
+
+
+def test_nothing_hidden_is_a_loss_of_zero(autoencoder: Any) -> None:
+    loss, variables, pictures = autoencoder
+    value, gradients = jax.jit(jax.value_and_grad(loss(1.0)))(variables, pictures)
+    assert value == 0
+    assert not any(np.asarray(leaf).any() for leaf in jax.tree.leaves(gradients))
+
+
+def test_patches_can_be_hidden_in_other_ways() -> None:
+    blocks = KeepOutsideBlocks(0.6)
+    assert MaskedImage(decoder=ToyDecoder(), keep=blocks).views() == (View("image", blocks),)
 
 
 def text_view(ids: np.ndarray, mask: np.ndarray, prefix: int = 0) -> tuple[MaskedText, dict[Any, Encoded]]:

@@ -14,8 +14,8 @@ from mmjax.models.image import ViT
 from mmjax.models.text import TextTransformer
 from mmjax.objectives.contrastive import Contrastive
 from mmjax.objectives.masked import MaskedImage, MaskedText
+from mmjax.objectives.masking import Keep
 from mmjax.objectives.pretrainer import Pretrainer, cut, glue
-from mmjax.objectives.views import Keep
 from tests.objectives.toys import SIZES, STEM, VOCAB, ToyDecoder, ToyTower, toy_batch
 
 B = 8

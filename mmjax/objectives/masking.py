@@ -1,0 +1,289 @@
+"""Masking: what of an example the encoder doesn't see.
+
+Every mask belongs to one example. It is drawn from `fold_in(key, index)`, with `index` the example's row in the global
+batch, so it depends neither on the other rows nor on how the batch is cut into microbatches, devices or hosts.
+"""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
+
+from mmjax.errors import UserError
+
+EMPTY = -1  # a slot of `keep` that holds no patch
+TRIES = 10  # BEiT's: so many rectangles in a row that don't fit end the search
+
+
+class PatchMasking:
+    """Some of each example's patches stay, and the others are dropped before the encoder. Subclasses say which."""
+
+    def slots(self, patches: int, grid: tuple[int, ...]) -> int:
+        """How many patches stay at most, of `patches` on `grid`."""
+        raise NotImplementedError
+
+    def order(
+        self, key: PRNGKeyArray, valid: Bool[Array, " n"], grid: tuple[int, ...]
+    ) -> tuple[Float[Array, " n"], Int[Array, ""]]:
+        """For one example a number for each patch, inf where it isn't valid, and how many stay: those of the lowest."""
+        raise NotImplementedError
+
+    def draw(
+        self, key: PRNGKeyArray, index: Int[Array, " b"], patch_mask: Bool[Array, "b n"], grid: tuple[int, ...] = ()
+    ) -> Int[Array, "b k"]:
+        """The patches that stay, drawn for each example alone.
+
+        Args:
+            key: of the step and the view.
+            index: each example's row in the global batch.
+            patch_mask: which patches are valid; no other one stays.
+            grid: how the N patches lie, for those that ask.
+
+        Returns:
+            Ids i32 `[B, slots]`, unique and ascending in each row (a causal tower may read them in order); empty slots
+            hold -1 and come last.
+
+        Raises:
+            UserError: this masking needs another grid.
+        """
+        patches = patch_mask.shape[-1]
+        slots = self.slots(patches, grid)
+
+        def draw(index: Int[Array, ""], valid: Bool[Array, " n"]) -> Int[Array, " k"]:
+            order, count = self.order(jax.random.fold_in(key, index), valid, grid)
+            ids = jnp.sort(jnp.where(jnp.arange(slots) < count, jnp.argsort(order)[:slots], patches))
+            return jnp.where(ids < patches, ids, EMPTY).astype(jnp.int32)
+
+        return jax.vmap(draw)(index, patch_mask)
+
+
+@dataclass(frozen=True)
+class Keep(PatchMasking):
+    """Keep a random part of each example's patches, each as likely as any other (MAE, arXiv:2111.06377; FLIP).
+
+    Attributes:
+        share: the part that stays, in (0, 1]; `ceil(share * valid patches)` patches of each example.
+    """
+
+    share: float
+
+    def __post_init__(self) -> None:
+        if not 0 < self.share <= 1:
+            raise UserError(
+                f"{type(self).__name__}(share={self.share}): the share of patches that stay must be above 0 and at "
+                "most 1"
+            )
+
+    def count(self, patches: int) -> int:
+        """How many of `patches` patches stay."""
+        return math.ceil(self.share * patches - 1e-9)  # 0.1 * 30 is 3.0000000000000004: that must give 3, not 4
+
+    def slots(self, patches: int, grid: tuple[int, ...]) -> int:
+        del grid
+        return self.count(patches)
+
+    def order(
+        self, key: PRNGKeyArray, valid: Bool[Array, " n"], grid: tuple[int, ...]
+    ) -> tuple[Float[Array, " n"], Int[Array, ""]]:
+        noise = jax.random.uniform(key, valid.shape, jnp.float32)
+        return jnp.where(valid, noise, jnp.inf), _table(self.count, len(valid))[valid.sum()]
+
+
+@dataclass(frozen=True)
+class KeepOutsideBlocks(Keep):
+    """Hide rectangles of neighbouring patches, and keep those outside (BEiT: Bao et al. 2021, arXiv:2106.08254).
+
+    Rectangles are drawn one after another: their area uniformly between `smallest` and what is still to be hidden, the
+    logarithm of their aspect uniformly too, then their place. One counts if it is smaller than the grid both ways and
+    hides between one patch more and as many as are still to be hidden. After ten in a row that don't the rest is hidden
+    patch by patch, at random: BEiT's code hides fewer then, here the count is exact.
+
+    Attributes:
+        share: as in `Keep`; BEiT and FLAVA (Singh et al. 2021, arXiv:2112.04482) keep 121 of 14 x 14 patches.
+        smallest: area from which a rectangle's is drawn, in patches.
+        aspect: height by width lies between this and its inverse; in (0, 1].
+    """
+
+    smallest: int = 16
+    aspect: float = 0.3
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.smallest < 1 or not 0 < self.aspect <= 1:
+            raise UserError(
+                f"KeepOutsideBlocks(smallest={self.smallest}, aspect={self.aspect}): smallest must be at least 1 "
+                "patch, and aspect above 0 and at most 1"
+            )
+
+    def slots(self, patches: int, grid: tuple[int, ...]) -> int:
+        _check_grid(type(self).__name__, "rows and columns", patches, grid)
+        return self.count(patches)
+
+    def order(
+        self, key: PRNGKeyArray, valid: Bool[Array, " n"], grid: tuple[int, ...]
+    ) -> tuple[Float[Array, " n"], Int[Array, ""]]:
+        each, blocks = jax.random.split(key)
+        noise, stay = super().order(each, valid, grid)
+        hidden = self._blocks(blocks, valid.reshape(grid), valid.sum() - stay).reshape(-1)
+        return jnp.where(hidden, 1 + noise, noise), stay  # what blocks leave short are the last of the others
+
+    def _blocks(self, key: PRNGKeyArray, valid: Bool[Array, "r c"], wanted: Int[Array, ""]) -> Bool[Array, "r c"]:
+        """At most `wanted` valid patches, in rectangles."""
+        rows, columns = valid.shape
+        row, column = jnp.arange(rows)[:, None], jnp.arange(columns)
+        log_aspect = math.log(self.aspect)
+
+        def unfinished(state: tuple[Bool[Array, "r c"], Int[Array, ""], Int[Array, ""]]) -> Bool[Array, ""]:
+            hidden, _, failures = state
+            return (hidden.sum() < wanted) & (failures < TRIES)
+
+        def attempt(
+            state: tuple[Bool[Array, "r c"], Int[Array, ""], Int[Array, ""]],
+        ) -> tuple[Bool[Array, "r c"], Int[Array, ""], Int[Array, ""]]:
+            hidden, number, failures = state
+            left = wanted - hidden.sum()
+            size, shape, down, right = jax.random.uniform(jax.random.fold_in(key, number), (4,), jnp.float32)
+            area = self.smallest + (left - self.smallest) * size
+            ratio = jnp.exp(log_aspect * (1 - 2 * shape))
+            height, width = jnp.round(jnp.sqrt(area * ratio)), jnp.round(jnp.sqrt(area / ratio))
+            top, start = jnp.floor(down * (rows - height + 1)), jnp.floor(right * (columns - width + 1))
+            inside = (row >= top) & (row < top + height) & (column >= start) & (column < start + width)
+            more = inside & valid & ~hidden
+            fits = (height < rows) & (width < columns) & (more.sum() > 0) & (more.sum() <= left)
+            return hidden | (more & fits), number + 1, jnp.where(fits, 0, failures + 1)
+
+        start = jnp.zeros(valid.shape, bool), jnp.int32(0), jnp.int32(0)
+        return jax.lax.while_loop(unfinished, attempt, start)[0]
+
+
+@dataclass(frozen=True)
+class KeepOutsideBands(PatchMasking):
+    """Hide whole times and whole bands of a spectrogram, and keep where neither is hidden (AudioMAE's fine-tuning:
+    Huang et al. 2022, arXiv:2207.06405).
+
+    Of T times `floor(T * (1 - time))` stay, of F bands `floor(F * (1 - frequency))`, and at least one where there is
+    any: on 64 x 8 patches both 0.2 keep 51 x 6. A time that holds no valid patch isn't counted among the T; of one
+    that holds some, the others don't stay.
+
+    Attributes:
+        time: the part of the times that is hidden, in [0, 1).
+        frequency: the part of the bands that is hidden, in [0, 1).
+    """
+
+    time: float = 0.2
+    frequency: float = 0.2
+
+    def __post_init__(self) -> None:
+        if not (0 <= self.time < 1 and 0 <= self.frequency < 1):
+            raise UserError(
+                f"KeepOutsideBands(time={self.time}, frequency={self.frequency}): the parts that are hidden must be at "
+                "least 0 and below 1"
+            )
+
+    def slots(self, patches: int, grid: tuple[int, ...]) -> int:
+        _check_grid(type(self).__name__, "times and bands", patches, grid)
+        return _left(self.time)(grid[0]) * _left(self.frequency)(grid[1])
+
+    def order(
+        self, key: PRNGKeyArray, valid: Bool[Array, " n"], grid: tuple[int, ...]
+    ) -> tuple[Float[Array, " n"], Int[Array, ""]]:
+        there = valid.reshape(grid)
+        keys = jax.random.split(key)
+        times = _some(keys[0], there.any(axis=1), _left(self.time))
+        bands = _some(keys[1], there.any(axis=0), _left(self.frequency))
+        stays = (there & times[:, None] & bands).reshape(-1)
+        return jnp.where(valid, jnp.where(stays, 0.0, 1.0), jnp.inf), stays.sum()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Corrupt:
+    """Hide a random part of each caption's tokens from the encoder (BERT, arXiv:1810.04805).
+
+    Of the n tokens that may be chosen (in the mask, id >= first_id) `round(rate * n)` are, and at least one where there
+    is any: an exact count with a floor of one, as in BERT's released code. Each chosen token then, independently,
+    becomes the mask token, a random token, or stays.
+
+    Attributes:
+        vocab: number of ids; random tokens are drawn uniformly from [first_id, vocab).
+        rate: the part of the tokens that is chosen.
+        mask_id: the mask token's id.
+        first_id: ids below it are special (padding, begin, end, mask, ...): never chosen, never drawn.
+        masked: the part of the chosen that becomes the mask token.
+        random: the part of the chosen that becomes a random token.
+    """
+
+    vocab: int
+    rate: float = 0.15
+    mask_id: int = 4
+    first_id: int = 5
+    masked: float = 0.8
+    random: float = 0.1
+
+    def __post_init__(self) -> None:
+        if not 0 < self.rate <= 1:
+            raise UserError(f"Corrupt(rate={self.rate}): the part of tokens chosen must be above 0 and at most 1")
+        if self.masked < 0 or self.random < 0 or self.masked + self.random > 1 + 1e-9:
+            raise UserError(
+                f"Corrupt(masked={self.masked}, random={self.random}): both must be at least 0, and at most 1 together"
+            )
+        if not 0 <= self.mask_id < self.vocab or not 0 <= self.first_id < self.vocab:
+            raise UserError(
+                f"Corrupt(vocab={self.vocab}, mask_id={self.mask_id}, first_id={self.first_id}): mask_id and first_id "
+                f"must be ids of the vocabulary, 0 to {self.vocab - 1}"
+            )
+
+    def count(self, tokens: int) -> int:
+        """How many of `tokens` tokens that may be chosen are."""
+        return min(tokens, max(1, round(self.rate * tokens)))
+
+    def draw(
+        self, key: PRNGKeyArray, index: Int[Array, " b"], ids: Int[Array, "b l"], mask: Bool[Array, "b l"]
+    ) -> tuple[Int[Array, "b l"], Bool[Array, "b l"]]:
+        """The ids as the encoder sees them, and which positions were chosen; drawn for each example alone."""
+        counts = _table(self.count, ids.shape[-1])
+
+        def draw(
+            index: Int[Array, ""], ids: Int[Array, " l"], mask: Bool[Array, " l"]
+        ) -> tuple[Int[Array, " l"], Bool[Array, " l"]]:
+            which, what, word = jax.random.split(jax.random.fold_in(key, index), 3)
+            maskable = mask & (ids >= self.first_id)
+            noise = jnp.where(maskable, jax.random.uniform(which, ids.shape, jnp.float32), jnp.inf)
+            chosen = maskable & (jnp.argsort(jnp.argsort(noise)) < counts[maskable.sum()])
+            action = jax.random.uniform(what, ids.shape, jnp.float32)
+            words = jax.random.randint(word, ids.shape, self.first_id, self.vocab, ids.dtype)
+            seen = jnp.where(action < self.masked, self.mask_id, ids)
+            seen = jnp.where((action >= self.masked) & (action < self.masked + self.random), words, seen)
+            return jnp.where(chosen, seen, ids).astype(ids.dtype), chosen
+
+        return jax.vmap(draw)(index, ids, mask)
+
+
+Masking = PatchMasking | Corrupt
+
+
+def _some(key: PRNGKeyArray, there: Bool[Array, " n"], count: Callable[[int], int]) -> Bool[Array, " n"]:
+    """`count` of those that are there, at random."""
+    noise = jnp.where(there, jax.random.uniform(key, there.shape, jnp.float32), jnp.inf)
+    return jnp.argsort(jnp.argsort(noise)) < _table(count, len(there))[there.sum()]
+
+
+def _left(hidden: float) -> Callable[[int], int]:
+    """How many of n stay where the part `hidden` doesn't: rounded down, as in AudioMAE's code, but to 1 at least."""
+    return lambda n: min(n, max(1, math.floor(n * (1 - hidden) + 1e-9)))  # 10 * (1 - 0.9) is 0.9999999999999998
+
+
+def _check_grid(name: str, axes: str, patches: int, grid: tuple[int, ...]) -> None:
+    if len(grid) != 2 or math.prod(grid) != patches:
+        raise UserError(
+            f"{name} needs patches in {axes}, and these {patches} lie in a grid of {grid}: use Keep, or patches that "
+            "don't span a whole axis"
+        )
+
+
+def _table(count: Callable[[int], int], length: int) -> Int[Array, " n+1"]:
+    """`count` of 0 to `length`: looked up, for on the device fp32 gets ceil and round wrong."""
+    return jnp.asarray(np.array([count(n) for n in range(length + 1)], np.int32))
