@@ -76,7 +76,7 @@ def layer_norm(name: str | None = None, *, eps: float, dtype: DtypeName) -> nn.L
 
 def dense(
     features: int,
-    axes: tuple[str, str | None],
+    axes: tuple[str | None, str | None],
     init: Initializer,
     *,
     dtype: DtypeName,

@@ -25,7 +25,7 @@ def image_view(patches: Any) -> tuple[MaskedImage, dict[Any, Encoded], Any, Any]
     objective = MaskedImage(decoder=ToyDecoder())
     patch_mask = np.ones((B, N), bool)
     patch_mask[1, 7:] = False
-    keep = np.asarray(Keep(objective.keep).draw(KEY, jnp.arange(B, dtype=jnp.uint32), jnp.asarray(patch_mask)))
+    keep = np.asarray(Keep(0.25).draw(KEY, jnp.arange(B, dtype=jnp.uint32), jnp.asarray(patch_mask)))
     tokens = np.random.default_rng(1).normal(size=(*keep.shape, WIDTH)).astype(np.float32)
     encoded = Encoded(tokens, keep >= 0, None, patches, patch_mask, keep, None, (N,), 0)  # pyright: ignore
     hidden = patch_mask & ~np.array([[n in row for n in range(N)] for row in keep])
