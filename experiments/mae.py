@@ -1,0 +1,139 @@
+"""MAE: masked autoencoders are scalable vision learners (He et al. 2021, arXiv:2111.06377).
+
+    mmjax train experiments/mae.py:vit_b16 --workdir gs://bucket/mae       # batch 4,096, 800 epochs, as published
+    mmjax train experiments/mae.py:tiny --workdir runs/mae_tiny            # minutes on a CPU, on the demo data
+
+A quarter of a picture's patches is encoded, and a light decoder rebuilds the others, each with mean 0 and variance 1.
+The encoder alone is kept: what it is worth, a linear probe on its CLS token says, or fine-tuning.
+"""
+
+from mmjax.data.pipeline import Mixture
+from mmjax.data.transforms import Decode, RandomFlip, RandomResizedCrop
+from mmjax.evaluators.probe import Probe
+from mmjax.experiment import Experiment, experiment
+from mmjax.mesh import Mesh
+from mmjax.models.decoder import Decoder
+from mmjax.models.image import ViT
+from mmjax.objectives.masked import MaskedImage
+from mmjax.optim import AdamW
+
+PICTURES, EPOCHS, WARMUP_EPOCHS, BATCH = 1_281_167, 800, 40, 4_096
+MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+
+
+@experiment
+def encoder(patch: int, width: int, depth: int, heads: int) -> ViT:
+    return ViT(
+        patch=patch,
+        size=224,
+        width=width,
+        depth=depth,
+        heads=heads,
+        positions="sincos",
+        cls=True,
+        pooling="cls",
+        mean=MEAN,
+        std=STD,
+        remat="dots",
+        dtype="bfloat16",
+    )
+
+
+@experiment
+def masked() -> MaskedImage:
+    return MaskedImage(
+        decoder=Decoder(width=512, depth=8, heads=16, remat="dots", dtype="bfloat16"), keep=0.25, normalise=True
+    )
+
+
+@experiment
+def imagenet() -> Mixture:
+    return Mixture(
+        {"imagenet2012": 1.0},
+        transforms={"image": (Decode(), RandomResizedCrop(224, area=(0.2, 1.0)), RandomFlip())},
+        workers=16,
+    )
+
+
+@experiment
+def adam() -> AdamW:
+    return AdamW(
+        peak_lr=1.5e-4 * BATCH / 256,
+        warmup_steps=WARMUP_EPOCHS * PICTURES // BATCH,
+        weight_decay=0.05,
+        b1=0.9,
+        b2=0.95,
+        clip_norm=None,
+    )
+
+
+@experiment
+def vit_b16() -> Experiment:
+    """111,655,680 parameters, 85,647,360 of them the encoder's; fixed positions, which are computed, aren't counted."""
+    return Experiment(
+        towers={"image": encoder(16, 768, 12, 12)},
+        objectives={"masked": masked()},
+        data=imagenet(),
+        optimizer=adam(),
+        batch_size=BATCH,
+        steps=EPOCHS * PICTURES // BATCH,
+    )
+
+
+@experiment
+def vit_l16() -> Experiment:
+    """329,239,296 parameters, 303,099,904 of them the encoder's."""
+    return Experiment(
+        towers={"image": encoder(16, 1_024, 24, 16)},
+        objectives={"masked": masked()},
+        data=imagenet(),
+        optimizer=adam(),
+        batch_size=BATCH,
+        steps=EPOCHS * PICTURES // BATCH,
+        mesh=Mesh(fsdp=8),
+    )
+
+
+@experiment
+def vit_h14() -> Experiment:
+    """656,613,964 parameters, 630,435,840 of them the encoder's."""
+    return Experiment(
+        towers={"image": encoder(14, 1_280, 32, 16)},
+        objectives={"masked": masked()},
+        data=imagenet(),
+        optimizer=adam(),
+        batch_size=BATCH,
+        steps=EPOCHS * PICTURES // BATCH,
+        mesh=Mesh(fsdp=8),
+    )
+
+
+@experiment
+def tiny() -> Experiment:
+    """The same on the demo data, its pictures 64 pixels wide; probed by the mean of all tokens."""
+    return Experiment(
+        towers={
+            "image": ViT(
+                patch=8,
+                size=64,
+                width=128,
+                depth=4,
+                heads=4,
+                positions="sincos",
+                cls=True,
+                pooling="mean",
+                remat="dots",
+            )
+        },
+        objectives={"masked": MaskedImage(decoder=Decoder(width=64, depth=2, heads=4, remat="dots"), keep=0.25)},
+        data=Mixture(
+            {"spoken_emoji": 1.0},
+            transforms={"image": (Decode(), RandomResizedCrop(64, area=(0.2, 1.0)), RandomFlip())},
+            cache=True,
+        ),
+        optimizer=AdamW(peak_lr=1e-3, warmup_steps=40, weight_decay=0.05, b2=0.95),
+        batch_size=64,
+        steps=400,
+        evaluators=[Probe(label="group")],
+        save_every=100,
+    )
