@@ -13,9 +13,9 @@ import pytest
 
 from mmjax import metrics
 from mmjax.checkpoint import latest_step
-from mmjax.evaluate import evaluate_model
 from mmjax.train import train
-from tests.multiprocess.launcher import ROOT, Ended, Group, mmjax
+from tests.multiprocess.judge import judge
+from tests.multiprocess.launcher import ROOT, Ended, Group, launch, mmjax
 from tests.trained import tiny_config
 
 EXPERIMENT = f"{ROOT / 'tests' / 'tiny.py'}:couple"
@@ -85,18 +85,52 @@ def test_one_device_does_too(single, table, tmp_path):
     assert_same_losses(tmp_path / "run", single)
 
 
-def test_evaluation_gives_the_very_numbers_of_one_process(single, double: Run, tmp_path):
+@pytest.fixture(scope="module")
+def judgements(single, tmp_path_factory) -> tuple[Path, Path, Ended]:
+    """What `tests/multiprocess/judge.py` wrote in one process, and in two."""
+    folders = [tmp_path_factory.mktemp(name) for name in ("one", "two")]
+    for folder in folders:
+        shutil.copytree(single, folder / "run")
+    judge(str(single), str(folders[0] / "run"), folders[0])
+    ended = launch("-m", "tests.multiprocess.judge", str(single), str(folders[1] / "run"), str(folders[1]))
+    assert ended.codes == [0, 0], str(ended)
+    return folders[0], folders[1], ended
+
+
+def test_evaluation_gives_the_very_numbers_of_one_process(single, double: Run, judgements):
     """24 examples in batches of 16: of the second one, the second process has nothing but padding."""
     assert judged(double.workdir).keys() == judged(single).keys()
-    file = tmp_path / "test.json"
-    ended = mmjax("evaluate", str(single), "--json", str(file))
-    assert ended.codes == [0, 0], str(ended)
-    there = json.loads(file.read_text())["test"]
-    here = evaluate_model(single)["test"]
-    assert len(there) == 11
-    assert there == here == {name: value for name, value in judged(single).items() if name in there}
+    one, two, ended = judgements
+    there, here = (json.loads((folder / "test.json").read_text())["test"] for folder in (two, one))
+    own_numbers = {name: value for name, value in judged(single).items() if name in there}
+    assert len(own_numbers) == 11
+    assert there == here
+    assert own_numbers.items() <= here.items()
     assert "retrieval/image->text" in ended.said[0]
     assert own(ended.said[1]) == own(ended.errors[1]) == ""
+
+
+def test_what_learns_from_a_split_is_among_them_and_decides_the_same(judgements):
+    one, two, _ = judgements
+    names = json.loads((two / "test.json").read_text())["test"]
+    assert {"knn/shape/top1", "probe/shape/top1", "probe/shape/2shot/top1"} <= names.keys()
+    pages = [(folder / "test.html").read_text() for folder in (one, two)]
+    matrices = [re.findall(r"<h3>(?:knn|probe|zeroshot)/shape.*?</table>", page, re.DOTALL) for page in pages]
+    assert len(matrices[0]) == 3
+    assert matrices[1] == matrices[0]
+
+
+def test_two_processes_embed_to_the_bytes_of_one(judgements):
+    here, there = ({p.name: p.read_bytes() for p in (f / "embeddings").iterdir()} for f in judgements[:2])
+    assert len(here) == 3 * 2 + 1
+    assert there == here
+
+
+def test_two_processes_watch_as_one_does(judgements):
+    here, there = (metrics.watched(folder / "run") for folder in judgements[:2])
+    assert [line["step"] for line in here] == [10]  # the run judged its last step itself
+    assert there == here
+    assert "the run has ended; 1 checkpoints were judged" in judgements[2].said[0]
 
 
 GLOO = r"\[Gloo\]|\bRank\b|is connected to|Expected number of connected|peer ranks\.?|is :|\b\d+\b"
