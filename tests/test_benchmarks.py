@@ -11,6 +11,7 @@ from etils import epath
 from mmjax.benchmarks import BENCHMARKS, benchmark
 from mmjax.data.pipeline import Mixture
 from mmjax.data.sources import Tfds
+from mmjax.embed import chosen
 from mmjax.errors import UserError
 from mmjax.evaluate import evaluate_model
 from mmjax.evaluators.lists import class_list, template_list
@@ -143,6 +144,13 @@ def test_captions_of_coco_are_each_asked_for(trained: Trained, data_dir):
     assert records.most * 6 == 30
     assert found["retrieval/text->image/R@10"] == 1  # six pictures: each is there once
     assert found["retrieval/image->text/median_rank"] >= 1
+
+
+def test_embedding_a_benchmark_reads_its_fields_as_judging_it_does(experiment: Experiment, data_dir, monkeypatch):
+    monkeypatch.setattr("tensorflow_datasets.core.constants.DATA_DIR", data_dir)
+    mixture = chosen(experiment, "coco_captions", "test", None)
+    assert mixture.sources["coco_captions"] == BENCHMARKS["coco_captions"].source  # a row a caption, and `of`
+    assert list(mixture.transforms) == ["image", "text"]
 
 
 def test_waveforms_without_a_header_reach_the_audio_tower(trained: Trained, data_dir):
