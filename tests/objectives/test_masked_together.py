@@ -16,8 +16,8 @@ from mmjax.models.text import TextTransformer
 from mmjax.models.trunk import Trunk
 from mmjax.objectives.masked import MaskedImage, normalised
 from mmjax.objectives.masked_together import MaskedTogether
-from mmjax.objectives.pretrainer import Pretrainer
 from mmjax.objectives.masking import Keep
+from mmjax.objectives.pretrainer import Pretrainer
 from mmjax.objectives.views import View
 
 WIDTH, PATCH, SIZE, LENGTH, VOCAB, DECODER = 32, 4, 16, 6, 50, 16
