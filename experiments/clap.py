@@ -32,7 +32,7 @@ SAMPLES = 163_920  # 1,024 frames at 16 kHz, 10 s
 
 @experiment
 def ast_b() -> Experiment:
-    """196.8 million parameters."""
+    """195.9 million parameters."""
     shape = {"width": 768, "depth": 12, "heads": 12, "embed_dim": 512, "dtype": "bfloat16", "remat": "dots"}
     bert = {"norm": "post", "pre_norm": True, "norm_eps": 1e-12, "types": 2, "pooling": "cls"}
     return Experiment(

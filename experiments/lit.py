@@ -72,7 +72,7 @@ def b16b() -> Experiment:
 
 @experiment
 def l16l() -> Experiment:
-    """639.5 million parameters."""
+    """638.4 million parameters, of which 303.3 are locked (the release counts 638)."""
     image = f"{AUGREG}/L_16-i21k-300ep-lr_0.001-aug_strong1-wd_0.1-do_0.0-sd_0.0.npz"
     return lit(1_024, 24, 16, image, "hf:google-bert/bert-large-uncased")
 

@@ -42,7 +42,11 @@ def test_a_file_without_a_name_is_its_first_experiment(file):
     assert experiment_name(f"{FOLDER}/{file}") == f"{FOLDER}/{first}"
 
 
-@pytest.mark.parametrize("name", NAMES)
+FIRST = [next(name for name in NAMES if name.startswith(f"{file}:")) for file in FILES]
+SMALL = [name for name in NAMES if name.partition(":")[2].startswith("tiny") and name not in FIRST]
+
+
+@pytest.mark.parametrize("name", FIRST + SMALL)
 def test_its_training_step_traces_at_full_size(name):
     """On shapes alone: parts that don't fit, a batch that the mesh can't cut or a path that matches nothing show."""
     built = build(load_experiment(f"{FOLDER}/{name}"))

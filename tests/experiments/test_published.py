@@ -1,30 +1,94 @@
 """The published experiments have the published sizes; nothing of them is allocated."""
 
 from math import prod
-from pathlib import Path
 
 import jax
 import jax.numpy as jnp
 import pytest
 
-from mmjax.data.pipeline import batch_spec
 from mmjax.experiment import build, load_experiment
+from tests.benchmarks.sizes import BEGIN, END, FOLDER, README, size, table
 
-FOLDER = Path(__file__).parents[2] / "experiments"
+EXACT = {
+    "clip.py:vit_b32": 151_277_313,
+    "clip.py:vit_b16": 149_620_737,
+    "clip.py:vit_l14": 427_616_513,
+    "clip.py:vit_l14_336": 427_944_193,
+    "clip_resnet.py:rn50": 102_007_137,
+    "clip_resnet.py:rn101": 119_688_033,
+    "clip_resnet.py:rn50x4": 178_300_601,
+    "clip_resnet.py:rn50x16": 290_979_217,
+    "clip_resnet.py:rn50x64": 623_258_305,
+    "siglip.py:vit_b16": 203_155_970,
+    "flip.py:vit_b16": 139_776_513,
+    "flip.py:vit_l16": 412_998_401,
+    "flip.py:vit_h14": 966_394_881,
+    "m3ae.py:vit_s16": 74_782_266,
+    "m3ae.py:vit_b16": 150_757_434,
+    "m3ae.py:vit_l16": 376_155_194,
+    "audiomae.py:vit_b": 136_336_128,
+}
+
+# Millions, as quoted: by open_clip's table of profiles (SigLIP; ViT-H/14 of ImageBind), by the releases' cards (LiT).
+QUOTED = {
+    "siglip.py:vit_b16_384": 203.45,
+    "siglip.py:vit_l16": 652.15,
+    "siglip.py:so400m": 877.36,
+    "siglip.py:so400m_384": 877.96,
+    "lit.py:b16b": 195.87,
+    "lit.py:l16l": 638.0,
+}
+
+# GFLOPs of a forward pass, image and text, by open_clip's table of profiles (docs/model_profile.csv).
+PROFILES = {
+    "clip.py:vit_b32": (8.82, 5.96),
+    "clip.py:vit_b16": (35.13, 5.96),
+    "clip.py:vit_l14": (162.03, 13.3),
+    "clip.py:vit_l14_336": (381.92, 13.3),
+    "clip_resnet.py:rn50": (12.22, 5.96),
+    "clip_resnet.py:rn101": (19.54, 5.96),
+    "clip_resnet.py:rn50x4": (42.56, 9.27),
+    "clip_resnet.py:rn50x16": (149.39, 13.3),
+    "clip_resnet.py:rn50x64": (529.11, 23.55),
+    "siglip.py:vit_b16": (35.42, 11.02),
+    "siglip.py:vit_b16_384": (112.13, 11.02),
+    "siglip.py:vit_l16": (162.56, 39.06),
+    "siglip.py:so400m": (220.35, 13.19),
+    "siglip.py:so400m_384": (670.35, 53.13),
+    "imagebind.py:huge": (334.59, 47.09),
+}
 
 
-@pytest.mark.parametrize(
-    ("name", "parameters"),
-    [
-        ("clip.py:vit_b32", 151_277_313),
-        ("clip.py:vit_b16", 149_620_737),
-        ("clip.py:vit_l14", 427_616_513),
-        ("siglip.py:vit_b16", 203_155_970),
-        ("audiomae.py:vit_b", 136_336_128),
-    ],
-)
-def test_parameters(name, parameters):
-    assert sum(sizes(f"{FOLDER}/{name}").values()) == parameters
+@pytest.mark.parametrize("name", EXACT)
+def test_parameters(name):
+    assert size(name).total == EXACT[name]
+
+
+@pytest.mark.parametrize("name", QUOTED)
+def test_parameters_as_quoted(name):
+    assert size(name).total == pytest.approx(QUOTED[name] * 1e6, rel=5e-3)
+
+
+def test_imagebind_has_openclip_s_towers():
+    found = size("imagebind.py:huge").parameters
+    assert found["towers_image"] == pytest.approx(632.08e6, rel=1e-5)
+    assert found["towers_text"] == pytest.approx(354.03e6, rel=1e-5)
+
+
+@pytest.mark.parametrize("name", PROFILES)
+def test_flops(name):
+    image, text = (size(name).flops[modality] for modality in ("image", "text"))
+    if name.startswith("clip_resnet.py"):
+        image += unread_queries(build(load_experiment(f"{FOLDER}/{name}")).towers["image"])
+    assert image == pytest.approx(PROFILES[name][0] * 1e9, rel=1e-2)
+    assert text == pytest.approx(PROFILES[name][1] * 1e9, rel=1e-2)
+
+
+def unread_queries(tower):
+    """FLOPs of the attention pooling of all positions but the mean's: open_clip computes them and drops the answers."""
+    positions, width = (tower.size // 32) ** 2, 32 * tower.width
+    projected = 2 * width * width + 2 * width * tower.embed_dim
+    return positions * (projected + 2 * 2 * (positions + 1) * width)
 
 
 @pytest.mark.parametrize(
@@ -45,7 +109,7 @@ def test_mae_counts_encoder_and_decoder_in_closed_form(name, width, depth, patch
     tower = values * width + width + width + blocks(width, depth)
     decoder = width * 512 + 512 + 512 + blocks(512, 8) + 512 * values + values
     assert (tower, tower + decoder) == (encoder, whole)
-    assert sizes(f"{FOLDER}/mae.py:{name}") == {"towers_image": tower, "objectives_masked": decoder}
+    assert size(f"mae.py:{name}").parameters == {"towers_image": tower, "objectives_masked": decoder}
 
 
 def test_audiomae_finetuned_is_mean_pooled_with_a_linear_head():
@@ -59,11 +123,6 @@ def test_audiomae_finetuned_is_mean_pooled_with_a_linear_head():
     assert tower.grid(jnp.zeros((1, tower.samples), jnp.int16)) == (64, 8)
 
 
-def sizes(name):
-    """The parameters of each tower and objective."""
-    built = build(load_experiment(name))
-    pretrainer = built.pretrainer()
-    batch = {key: jnp.zeros(leaf.shape, leaf.dtype) for key, leaf in batch_spec(built.data, 2).items()}
-    rngs = {"params": jax.random.key(0), "mask": jax.random.key(1)}
-    variables = jax.eval_shape(lambda: pretrainer.init(rngs, batch))
-    return {part: sum(prod(leaf.shape) for leaf in jax.tree.leaves(tree)) for part, tree in variables["params"].items()}
+def test_the_table_in_the_readme_is_the_code_s():
+    _, _, rest = README.read_text(encoding="utf-8").partition(BEGIN)
+    assert rest.partition(END)[0].strip() == table(), "make it anew: python -m tests.benchmarks.sizes --write"
