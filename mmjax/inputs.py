@@ -21,7 +21,7 @@ from PIL import Image
 from mmjax.data.captions import PickCaption, Tokenize
 from mmjax.data.chains import Chains
 from mmjax.data.tokenizers import Tokenizer
-from mmjax.data.transforms import BadExample, Masked, Transform
+from mmjax.data.transforms import BadExample, Labelled, Masked, Transform
 from mmjax.data.waveforms import DecodeAudio
 from mmjax.errors import UserError, nearest
 
@@ -194,6 +194,7 @@ class Inputs:
     def _run(self, modality: str, value: Any) -> tuple[np.ndarray, Any]:
         for transform in self._chains[modality]:
             value = transform(value, None)
+        value = value.value if isinstance(value, Labelled) else value
         return (value.values, value.mask) if isinstance(value, Masked) else (np.asarray(value), None)
 
     def _takes(self, modality: str) -> str:

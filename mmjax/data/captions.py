@@ -127,18 +127,28 @@ class Tokenize(Transform):
             raise ValueError(f"Tokenize(pad={pad}) is none of the tokenizer's {self.tokenizer.vocab_size} ids")
 
     def __call__(self, value: str, rng: Rng) -> Masked:
-        if not isinstance(self.tokenizer, Tokenizer):
-            raise TypeError(f"{self.tokenizer} has no model yet: mmjax.data.pipeline.prepare() trains or loads it")
+        tokenizer = self._model()
         if not isinstance(value, str) or not (value.strip() or self.empty == "keep"):
             raise _no_caption(value)
         room = self.length - self.bos - self.eos
+        return self._filled([tokenizer.bos] * self.bos + self._encoded(value, rng)[:room] + [tokenizer.eos] * self.eos)
+
+    def _model(self) -> Tokenizer:
+        if not isinstance(self.tokenizer, Tokenizer):
+            raise TypeError(f"{self.tokenizer} has no model yet: mmjax.data.pipeline.prepare() trains or loads it")
+        return self.tokenizer
+
+    def _encoded(self, text: str, rng: Rng) -> list[int]:
+        """The pieces of a text. Raises `BadExample` where it is none."""
         try:
-            pieces = self._pieces(self.tokenizer, value, rng)[:room]
+            return self._pieces(self._model(), text, rng)
         except (UnicodeError, RuntimeError) as error:  # half a surrogate pair, as a broken JSON gives it
             raise BadExample(f"the caption is no text: {error}", "undecodable") from error
-        row = [self.tokenizer.bos] * self.bos + pieces + [self.tokenizer.eos] * self.eos
+
+    def _filled(self, row: Sequence[int | None]) -> Masked:
+        """The ids, filled up to the length, and which of them are the row's."""
         ids: Int32[np.ndarray, " length"] = np.full(
-            self.length, self.tokenizer.pad if self.pad is None else self.pad, np.int32
+            self.length, self._model().pad if self.pad is None else self.pad, np.int32
         )
         ids[: len(row)] = row
         return Masked(ids, prefix_mask(self.length, len(row)))

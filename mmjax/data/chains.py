@@ -2,16 +2,17 @@
 
 import hashlib
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
 from mmjax.data.captions import PickCaption, Tokenize
+from mmjax.data.documents import Document
 from mmjax.data.sources import File
 from mmjax.data.tokens import Tokenizer, TokenizerSpec
-from mmjax.data.transforms import BadExample, Masked, Rng, Spec, Transform
+from mmjax.data.transforms import BadExample, Labelled, Masked, Rng, Spec, Transform
 from mmjax.data.waveforms import PickUtterance
 
 Row = dict[str, np.ndarray]
@@ -81,7 +82,12 @@ class Chains:
         try:
             value = value.read() if isinstance(value, File) else value
             for transform in chain if value is not None else ():
-                value = transform(value, rng)
+                if isinstance(value, Document) and not isinstance(transform, Tokenize):
+                    value = value.mapped(
+                        transform
+                    )  # which goes for its sentences, as for the strings that are embedded
+                else:
+                    value = transform(value, rng)
         except BadExample as reason:
             if self._complaints < _COMPLAINTS:
                 self._complaints += 1
@@ -92,14 +98,19 @@ class Chains:
 
     def _arrays(self, modality: str, value: Any) -> Row:
         spec = self.specs[modality]
+        value, told = value if isinstance(value, Labelled) else (value, {})
         values, mask = value if isinstance(value, Masked) else (value, None)
-        values = np.asarray(values)
-        if values.shape != spec.shape or values.dtype != spec.dtype or (mask is not None) != spec.masked:
+        values, labels = np.asarray(values), {name: np.asarray(label) for name, label in told.items()}
+        found = {(name, label.shape, label.dtype.name) for name, label in labels.items()}
+        fits = values.shape == spec.shape and values.dtype == spec.dtype and (mask is not None) == spec.masked
+        if not fits or found != set(spec.labels):
             raise TypeError(
-                f"the chain of {modality!r} ended in {values.dtype}{list(values.shape)}, and says that it ends in "
-                f"{spec.dtype}{list(spec.shape)}: the spec() of one of its transforms is wrong"
+                f"the chain of {modality!r} ended in {values.dtype}{list(values.shape)}{_listed(labels)}, and says that "
+                f"it ends in {spec.dtype}{list(spec.shape)}{_listed(name for name, *_ in spec.labels)}: the spec() of "
+                "one of its transforms is wrong"
             )
         arrays = {modality: values, f"{modality}_valid": np.True_}
+        arrays |= {f"{modality}_{name}": label for name, label in labels.items()}
         return arrays if mask is None else {**arrays, f"{modality}_mask": mask}
 
     def encode(self, **values: Sequence[Any]) -> Row:
@@ -125,15 +136,17 @@ class Chains:
             for transform in self.transforms.get(column, ())[:1]:
                 if value is not None and isinstance(transform, PickCaption | PickUtterance):
                     value = transform(value, None)
+            value = str(value) if isinstance(value, Document) else value
         except BadExample:
             return None
         return value
 
 
 def captions(record: Mapping[str, Any], modality: str, chain: Sequence[Transform]) -> list[str]:
-    """All captions of a record as they reach the chain's tokenizer; none of a bad one."""
+    """All captions of a record as they reach the chain's tokenizer, a document's sentences; none of a bad one."""
     values = [record[modality]] if record.get(modality) is not None else []
     try:
+        values = [part for value in values for part in (value.sentences if isinstance(value, Document) else [value])]
         for transform in chain:
             if isinstance(transform, Tokenize):
                 break
@@ -181,6 +194,7 @@ def row_spec(specs: Mapping[str, Spec]) -> dict[str, tuple[tuple[int, ...], str]
         arrays[modality] = spec.shape, spec.dtype
         if spec.masked:
             arrays[f"{modality}_mask"] = spec.shape[:1], "bool"
+        arrays |= {f"{modality}_{name}": (shape, dtype) for name, shape, dtype in spec.labels}
         arrays[f"{modality}_valid"] = (), "bool"
         arrays[f"{modality}_bad"] = (), "uint8"
     return arrays
@@ -195,6 +209,10 @@ def identity(place: int, source: str, id: str | int) -> Row:
 def evaluation(modality: str) -> None:
     """The random generator of evaluation: none."""
     del modality
+
+
+def _listed(labels: Iterable[str]) -> str:
+    return "".join(f" with {label!r}" for label in sorted(labels))
 
 
 def stack(rows: Sequence[Row]) -> Row:

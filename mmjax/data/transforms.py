@@ -8,6 +8,7 @@ run.
 
 import io
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal, NamedTuple
 
@@ -54,11 +55,15 @@ class BadExample(Exception):  # noqa: N818 (it is no error of the program's)
 
 
 class Spec(NamedTuple):
-    """One example's array of a modality: `shape`, `dtype`, and whether a bool mask over its first axis goes with it."""
+    """One example's array of a modality: `shape`, `dtype`, and whether a bool mask over its first axis goes with it.
+
+    labels: what else the chain tells of the example, (name, shape, dtype) each; in a batch it is `<modality>_<name>`.
+    """
 
     shape: tuple[int, ...]
     dtype: str
     masked: bool = False
+    labels: tuple[tuple[str, tuple[int, ...], str], ...] = ()
 
 
 class Masked(NamedTuple):
@@ -66,6 +71,13 @@ class Masked(NamedTuple):
 
     values: Shaped[np.ndarray, "length *rest"]
     mask: Bool[np.ndarray, " length"]
+
+
+class Labelled(NamedTuple):
+    """An array, with its mask or not, and by name the labels that the `Spec` announces."""
+
+    value: np.ndarray | Masked
+    labels: Mapping[str, Any]
 
 
 class Transform:

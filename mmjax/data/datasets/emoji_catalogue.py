@@ -33,7 +33,7 @@ VALIDATION_VOICES = ("en-us+f4", "en+m1")
 TEST_VOICES = ("en-us+f2", "en-gb-x-rp+m3")
 TRAIN_UTTERANCES = 5
 
-_SKIN_TONES = {"1F3FB", "1F3FC", "1F3FD", "1F3FE", "1F3FF"}
+SKIN_TONES = {"1F3FB", "1F3FC", "1F3FD", "1F3FE", "1F3FF"}
 _EMOJI_PRESENTATION = "FE0F"  # chooses the coloured form of a character; OpenMoji's file names drop it for single ones
 
 
@@ -66,7 +66,7 @@ def hashed(text: str) -> int:
 
 def base_id(emoji_id: str) -> str:
     """The id without skin tones and presentation selectors, under which the table of groups holds it."""
-    return "-".join(code for code in emoji_id.split("-") if code not in _SKIN_TONES and code != _EMOJI_PRESENTATION)
+    return "-".join(code for code in emoji_id.split("-") if code not in SKIN_TONES and code != _EMOJI_PRESENTATION)
 
 
 @cache
@@ -128,7 +128,8 @@ def _linked(names: dict[str, dict[str, str]]) -> dict[str, str]:
     return {emoji_id: find(emoji_id) for emoji_id in names}
 
 
-def _plain(name: str) -> str:
+def plain(name: str) -> str:
+    """A name of the package `emoji` as words: `:waving_hand:` is "waving hand"."""
     return " ".join(name.strip(":").replace("_", " ").split())
 
 
@@ -151,7 +152,7 @@ def catalogue(pictures: Iterable[str]) -> list[Entry]:
         full, short = "-".join(codes), "-".join(code for code in codes if code != _EMOJI_PRESENTATION)
         emoji_id = full if full in pictures else short
         if data["status"] == emoji.STATUS["fully_qualified"] and "en" in data and emoji_id in pictures:
-            names[emoji_id] = {lang: _plain(data[lang]) for lang in LANGUAGES if lang in data}
+            names[emoji_id] = {lang: plain(data[lang]) for lang in LANGUAGES if lang in data}
     leader = _linked(names)
     entries = []
     for emoji_id in sorted(names):
