@@ -19,12 +19,14 @@ from mmjax.optimizer import STACKED, Optimizer, Params
 class AdamW(Optimizer):
     """AdamW (Loshchilov & Hutter 2019, arXiv:1711.05101).
 
-    b1, b2, eps: of Adam.  The other fields: `Optimizer`.
+    b1, b2, eps: of Adam.  bias_correction: whether the moments are divided by what they lack for having started at 0;
+    BERT's optimiser (Devlin et al. 2018, arXiv:1810.04805) leaves that out.  The other fields: `Optimizer`.
     """
 
     b1: float = 0.9
     b2: float = 0.98
     eps: float = 1e-8
+    bias_correction: bool = True
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -33,7 +35,8 @@ class AdamW(Optimizer):
             raise UserError(f"{self._name}: eps={self.eps} must be at least 0.")
 
     def direction(self, params: Params) -> list[optax.GradientTransformation]:
-        return [optax.scale_by_adam(self.b1, self.b2, self.eps)]
+        adam = optax.scale_by_adam(self.b1, self.b2, self.eps)
+        return [adam if self.bias_correction else _uncorrected(adam, self.b1, self.b2, self.eps)]
 
 
 @dataclass(frozen=True)
@@ -123,6 +126,19 @@ class Muon(Optimizer):
             consistent_rms=0.2,
         )
         return [muon]
+
+
+def _uncorrected(adam: optax.GradientTransformation, b1: float, b2: float, eps: float) -> optax.GradientTransformation:
+    """Adam's direction from the moments as they are; the state is `adam`'s, so that a run can go on with either."""
+
+    def update(gradient: Any, state: Any, params: Any = None) -> tuple[Any, Any]:
+        del params
+        mu = optax.tree.update_moment(gradient, state.mu, b1, 1)
+        nu = optax.tree.update_moment_per_elem_norm(gradient, state.nu, b2, 2)
+        direction = jax.tree.map(lambda m, v: m / (jnp.sqrt(v) + eps), mu, nu)
+        return direction, state._replace(count=optax.safe_increment(state.count), mu=mu, nu=nu)
+
+    return optax.GradientTransformation(adam.init, update)
 
 
 def _matrix(path: str, dimensions: int) -> optax.contrib.MuonDimensionNumbers | None:

@@ -7,7 +7,7 @@ from flax.traverse_util import flatten_dict, unflatten_dict
 
 from mmjax.errors import UserError
 from mmjax.mesh import Mesh
-from mmjax.optim import Adafactor, Lamb, Muon
+from mmjax.optim import Adafactor, AdamW, Lamb, Muon
 from mmjax.step import abstract_state, init_state, make_train_step
 from tests.toy import ToyPretrainer, toy_batch
 
@@ -48,6 +48,17 @@ def adam(path, steps, b1, b2, eps):
         g = draws(t)[path].astype(np.float64)
         m, v = b1 * m + (1 - b1) * g, b2 * v + (1 - b2) * g**2
     return (m / (1 - b1**steps)) / (np.sqrt(v / (1 - b2**steps)) + eps)
+
+
+def test_adam_without_bias_correction_divides_the_moments_as_they_are():
+    found = updates(AdamW(1.0, b1=0.9, b2=0.99, eps=1e-6, weight_decay=0.1, clip_norm=None, bias_correction=False))
+    for path, param in draws(0).items():
+        m = v = 0.0
+        for t, directions in enumerate(found, start=1):
+            g = draws(t)[path].astype(np.float64)
+            m, v = 0.9 * m + 0.1 * g, 0.99 * v + 0.01 * g**2
+            decayed = 0.1 * param if path.endswith("kernel") else 0.0
+            np.testing.assert_allclose(directions[path], m / (np.sqrt(v) + 1e-6) + decayed, rtol=1e-4, atol=1e-6)
 
 
 def test_lamb_scales_each_block_to_the_length_of_its_parameter():
