@@ -20,7 +20,9 @@ from mmjax.models.image import ViT
 from mmjax.models.resnet import ResNet
 from mmjax.models.text import TextTransformer
 from mmjax.objectives.contrastive import Contrastive
+from mmjax.objectives.masked import MaskedText
 from mmjax.objectives.masking import Corrupt
+from mmjax.objectives.next_sentence import NextSentence
 from mmjax.objectives.views import parts
 
 Modules = Mapping[str, Any]
@@ -51,6 +53,11 @@ def check_fit(towers: Modules, objectives: Modules, data: Mixture, idle: Iterabl
     for name, objective in objectives.items():
         if isinstance(objective, Contrastive):
             _check_embeddings(name, objective, towers)
+        if isinstance(objective, NextSentence) and "next" not in [label for label, *_ in specs["text"].labels]:
+            raise UserError(
+                f"objectives.{name} reads whether a segment follows another, and data.transforms doesn't tell: end the "
+                "chain of 'text' in SentencePair(...), and wrap its source, Documents(...)"
+            )
 
 
 def _check_modalities(towers: Modules, objectives: Modules, specs: Mapping[str, Spec], idle: set[str]) -> None:
@@ -96,6 +103,11 @@ def _check_texts(path: str, tower: TextTransformer, spec: Spec, objectives: Modu
             f"them: set {path}.vocab={pieces}, or vocab_size={tower.vocab}"
         )
     for name, objective in objectives.items():
+        if isinstance(objective, MaskedText) and objective.tied and objective.vocab != tower.vocab:
+            raise UserError(
+                f"objectives.{name} is tied to the table of {path}, which has vocab={tower.vocab}, and has "
+                f"vocab={objective.vocab}: set it to {tower.vocab} too"
+            )
         for view in (single for whole in objective.views() for single in parts(whole)):
             if isinstance(view.masking, Corrupt) and not pieces <= view.masking.vocab <= tower.vocab:
                 raise UserError(

@@ -15,6 +15,7 @@ from mmjax.models.spectrogram import LogMel
 from mmjax.models.text import TextTransformer
 from mmjax.objectives.contrastive import Contrastive
 from mmjax.objectives.masked import MaskedText
+from mmjax.objectives.next_sentence import NextSentence
 
 SIZE = {"width": 8, "depth": 1, "heads": 2, "embed_dim": 4, "pooling": "mean"}
 TOWERS = {
@@ -78,6 +79,11 @@ def test_parts_that_fit_pass_with_room_to_spare():
         (tower("image", embed_dim=8), r"objectives\.seen .*towers\.image into 8 and towers\.text into 4"),
         (tower("image", embed_dim=None), r"towers\.image into 8 and towers\.text into 4"),
         (objective("seen", Contrastive(("image", "txet"))), r"objectives\.seen reads 'txet', .*did you mean text\?"),
+        (
+            (*tower("text", vocab=65)[:1], {**OBJECTIVES, "words": MaskedText(vocab=64, tied=True)}, DATA),
+            r"objectives\.words is tied to the table of towers\.text, which has vocab=65",
+        ),
+        (objective("follows", NextSentence()), r"objectives\.follows .*end the chain of 'text' in SentencePair"),
         (objective("heard", MaskedText(vocab=64)), r"no objective reads towers\.audio"),
         (without("audio"), r"data\.transforms lacks 'audio', but the chains of data\.transforms are image, text"),
     ],

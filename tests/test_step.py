@@ -22,6 +22,7 @@ from mmjax.models.text import TextTransformer
 from mmjax.objectives.contrastive import Contrastive
 from mmjax.objectives.masked import MaskedAudio, MaskedImage, MaskedText
 from mmjax.objectives.masking import Keep
+from mmjax.objectives.next_sentence import NextSentence
 from mmjax.objectives.pretrainer import Pretrainer
 from mmjax.optim import AdamW
 from mmjax.step import (
@@ -262,7 +263,8 @@ def test_with_params_replaces_parameters_and_average_in_their_layout():
 
 
 def real_pretrainer() -> Pretrainer:
-    """Three towers, both contrastive losses and all three masked ones; one picture's view serves two objectives."""
+    """Three towers, both contrastive losses and all masked ones; a picture's view serves two objectives, a text's
+    three."""
     size: dict[str, Any] = dict(width=8, depth=1, heads=2, mlp_dim=16)
     tower: dict[str, Any] = dict(**size, embed_dim=8)
     return Pretrainer(
@@ -278,6 +280,8 @@ def real_pretrainer() -> Pretrainer:
             "text_audio": Contrastive(("text", "audio"), loss="sigmoid"),
             "masked_image": MaskedImage(decoder=Decoder(**size), keep=0.25),
             "masked_text": MaskedText(vocab=32, rate=0.3),
+            "tied_text": MaskedText(vocab=32, rate=0.3, tied=True),
+            "next": NextSentence(Corrupt(vocab=32, rate=0.3)),
             "masked_audio": MaskedAudio(decoder=Decoder(**size), keep=0.5),
         },
         weights={"masked_image": 0.5},
@@ -291,6 +295,7 @@ def real_batch(step: int, size: int = 8) -> dict[str, np.ndarray]:
         "image": rng.integers(0, 256, (size, 16, 16, 3), dtype=np.uint8),
         "text": rng.integers(5, 32, (size, 8), dtype=np.int32),
         "text_mask": np.arange(8) < rng.integers(3, 9, (size, 1)),
+        "text_next": rng.random(size) < 0.5,
         "audio": rng.integers(-9000, 9000, (size, 2_000), dtype=np.int16),
         "audio_mask": np.arange(2_000) < rng.integers(1_000, 2_001, (size, 1)),
         "index": np.arange(size, dtype=np.uint32),
@@ -320,7 +325,7 @@ def test_towers_and_objectives_give_the_losses_of_one_device_on_every_mesh():
         for mesh in (one_device(), *(size.build() for size in sizes))
     ]
     parts = [name for name in runs[0][0] if name == "loss" or name.endswith("/loss")]
-    assert len(parts) == 6
+    assert len(parts) == 8
     reference, *others = [np.array([[metrics[part] for part in parts] for metrics in run]) for run in runs]
     assert (reference > 0).all()
     for losses in others:

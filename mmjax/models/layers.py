@@ -21,7 +21,7 @@ from mmjax.models.dropout import drop, dropout_keys
 Initializer = Callable[..., Array]
 ActivationName = Literal["gelu", "gelu_tanh", "quick_gelu"]
 RematName = Literal["full", "dots"]
-InitName = Literal["xavier", "clip"]
+InitName = Literal["xavier", "clip", "bert"]
 DtypeName = Literal["float32", "bfloat16", "float16"]
 AttentionName = Literal["plain", "cudnn"]
 NormName = Literal["pre", "post"]
@@ -35,6 +35,7 @@ REMAT_POLICIES: dict[str, Callable[..., bool]] = {
     "full": jax.checkpoint_policies.nothing_saveable,
     "dots": jax.checkpoint_policies.dots_with_no_batch_dims_saveable,  # keeps projections, recomputes attention
 }
+BERT_STD = 0.02  # of every matrix of BERT
 HIDDEN = ("batch", "length", "embed")  # logical axes of the residual stream
 
 
@@ -108,7 +109,8 @@ def block_inits(name: str, width: int, mlp_dim: int, depth: int) -> dict[str, In
     """Initialisers of a block's four matrices, by the names `qkv`, `out`, `mlp_in`, `mlp_out`.
 
     `xavier`: Glorot-uniform, query, key and value as three matrices. `clip`: normal with the deviations that CLIP
-    (Radford et al. 2021) gives its text tower: D^-1/2; D^-1/2 (2L)^-1/2; (2D)^-1/2; D^-1/2 (2L)^-1/2.
+    (Radford et al. 2021) gives its text tower: D^-1/2; D^-1/2 (2L)^-1/2; (2D)^-1/2; D^-1/2 (2L)^-1/2. `bert`: normal
+    with 0.02, cut off at two of it (BERT: Devlin et al. 2018).
     """
     if name == "xavier":
         square = projection_init(width, width)
@@ -118,7 +120,9 @@ def block_inits(name: str, width: int, mlp_dim: int, depth: int) -> dict[str, In
         normal = nn.initializers.normal
         residual = normal(width**-0.5 * (2 * depth) ** -0.5)
         return {"qkv": normal(width**-0.5), "out": residual, "mlp_in": normal((2 * width) ** -0.5), "mlp_out": residual}
-    raise unknown("inits", name, ("xavier", "clip"))
+    if name == "bert":
+        return dict.fromkeys(("qkv", "out", "mlp_in", "mlp_out"), nn.initializers.truncated_normal(BERT_STD))
+    raise unknown("inits", name, ("xavier", "clip", "bert"))
 
 
 def attend(

@@ -26,7 +26,8 @@ class TextTransformer(Tower, kw_only=True):
         types: number of types of tokens, each with a vector that is added to theirs; 0: there are none. A token's type
             is the number of `separator`s before it, the last one's at most: BERT's segments, `A [SEP] B [SEP]`.
         separator: the id that ends a segment; None: all tokens are of the first type.
-        token_std, position_std: of the initial tables (the defaults are CLIP's).
+        token_std, position_std: of the initial tables (the defaults are CLIP's), whose draws beyond two of it are drawn
+            again with `inits="bert"`.
     """
 
     vocab: int
@@ -48,15 +49,16 @@ class TextTransformer(Tower, kw_only=True):
 
     def setup(self) -> None:
         self._make_trunk(self.causal)
-        token_init = nn.with_logical_partitioning(nn.initializers.normal(self.token_std), ("vocab", "embed"))
+        normal = nn.initializers.truncated_normal if self.inits == "bert" else nn.initializers.normal
+        token_init = nn.with_logical_partitioning(normal(self.token_std), ("vocab", "embed"))
         self.token = nn.Embed(self.vocab, self.width, dtype=jnp.dtype(self.dtype), embedding_init=token_init)
         if self.positions == "learned":
-            init = nn.initializers.normal(self.position_std)
+            init = normal(self.position_std)
             self.position = parameter(self, "position", init, ("position", "embed"), (self.length, self.width))
         elif self.positions != "sincos":
             raise unknown("positions", self.positions, ("learned", "sincos"))
         if self.types:
-            init = nn.initializers.normal(self.token_std)
+            init = normal(self.token_std)
             self.type = parameter(self, "type", init, (None, "embed"), (self.types, self.width))
         elif self.separator is not None:
             raise ValueError(f"separator={self.separator} tells types of tokens apart, and types=0: set types=2")
@@ -67,6 +69,10 @@ class TextTransformer(Tower, kw_only=True):
         """The type of each token."""
         ends = x == (-1 if self.separator is None else self.separator)
         return jnp.minimum(jnp.cumsum(ends, axis=1) - ends, self.types - 1)
+
+    def table(self) -> Float[Array, "v d"]:
+        """The vector of each token id, float32: what a masked-language head may be tied to."""
+        return self.token.embedding
 
     def grid(self, x: Int[Array, "b l"]) -> tuple[int, ...]:
         """The number of positions, `(L,)`."""

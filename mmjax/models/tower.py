@@ -10,6 +10,7 @@ from jaxtyping import Array, Bool, Float, Int, Key
 from mmjax.models.dropout import BEFORE_BLOCKS, drop, dropout_keys
 from mmjax.models.heads import POOLINGS, AttentionPool, PoolingName, check_pooling
 from mmjax.models.layers import (
+    BERT_STD,
     HIDDEN,
     ActivationName,
     AttentionName,
@@ -101,6 +102,8 @@ class Tower(nn.Module, kw_only=True):
             raise ValueError("projection_tanh=True needs a projection: set embed_dim, to the width say")
         if self.embed_dim is not None:
             init = nn.initializers.normal(self.width**-0.5)
+            if self.inits == "bert":
+                init = nn.initializers.truncated_normal(BERT_STD)
             axes = ("embed", "joint")
             self.projection = dense(self.embed_dim, axes, init, dtype=self.dtype, bias=self.projection_bias)
 

@@ -5,7 +5,7 @@ the batch was cut, and by how many patches its microbatch happened to hide.
 """
 
 from collections.abc import Mapping
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import flax.linen as nn
 import jax
@@ -13,6 +13,7 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Bool, Float, Int
 
+from mmjax.errors import UserError
 from mmjax.objectives.masking import Corrupt, Keep, PatchMasking
 from mmjax.objectives.views import Encoded, View, at_least_fp32, valid, weighted_mean
 
@@ -107,13 +108,14 @@ class TokenErrors(NamedTuple):
 class MaskedText(nn.Module):
     """Masked language modelling (BERT, arXiv:1810.04805): name the tokens that were hidden.
 
-    The head is BERT's (dense, GELU, layer norm, matrix to the vocabulary; not tied to the embedding). The chosen
-    positions are gathered first, so the logits are `[B, rate * L, vocab]`, in fp32. The loss starts near ln(vocab).
-    Metrics, besides the loss: `accuracy`, over the chosen positions.
+    The head is BERT's: dense, GELU, layer norm, matrix to the vocabulary. The chosen positions are gathered first, so
+    the logits are `[B, rate * L, vocab]`, in fp32. The loss starts near ln(vocab). Metrics, besides the loss:
+    `accuracy`, over the chosen positions.
 
     Attributes:
         vocab, rate, mask_id, first_id, masked, random: see `mmjax.objectives.masking.Corrupt`.
         norm_eps: of the head's layer norm.
+        tied: the last matrix is the tower's table of token embeddings, as in BERT, and only its bias is the head's own.
     """
 
     vocab: int
@@ -123,6 +125,7 @@ class MaskedText(nn.Module):
     masked: float = 0.8
     random: float = 0.1
     norm_eps: float = 1e-6
+    tied: bool = False
 
     @property
     def corrupt(self) -> Corrupt:
@@ -161,15 +164,25 @@ class MaskedText(nn.Module):
             bias_init=nn.with_logical_partitioning(nn.initializers.zeros_init(), ("embed",)),
             name="norm",
         )(nn.gelu(x, approximate=False))
-        logits = nn.Dense(
-            self.vocab,
-            kernel_init=nn.with_logical_partitioning(HEAD_INIT, ("embed", "vocab")),
-            bias_init=nn.with_logical_partitioning(nn.initializers.zeros_init(), ("vocab",)),
-            name="words",
-        )(x)
+        logits = self._words(x, view.table)
         cross_entropy = optax.softmax_cross_entropy_with_integer_labels(logits, targets)
         hits = real & (jnp.argmax(logits, axis=-1) == targets)
         return TokenErrors(jnp.sum(jnp.where(real, cross_entropy, 0), axis=1), hits.sum(axis=1), real.sum(axis=1))
+
+    def _words(self, x: Float[Array, "b k d"], table: Float[Array, "v d"] | None) -> Float[Array, "b k {self.vocab}"]:
+        """The logits of every token of the vocabulary."""
+        bias_init = nn.with_logical_partitioning(nn.initializers.zeros_init(), ("vocab",))
+        if not self.tied:
+            kernel_init = nn.with_logical_partitioning(HEAD_INIT, ("embed", "vocab"))
+            return nn.Dense(self.vocab, kernel_init=kernel_init, bias_init=bias_init, name="words")(x)
+        if table is None or table.shape != (self.vocab, x.shape[-1]):
+            found = "has none" if table is None else f"has one of {table.shape[0]} tokens, {table.shape[1]} wide"
+            raise UserError(
+                f"MaskedText(vocab={self.vocab}, tied=True) needs a table of so many tokens, {x.shape[-1]} wide, and "
+                f"the text tower {found}: set vocab to the tower's, or tied=False"
+            )
+        bias = cast(Array, self.param("bias", bias_init, (self.vocab,)))
+        return jnp.einsum("bkd,vd->bkv", x, at_least_fp32(table)) + bias
 
     def batch_loss(self, outputs: TokenErrors, batch: Mapping[str, Array]) -> tuple[Float[Array, ""], dict[str, Array]]:
         rows = valid(batch, "text")

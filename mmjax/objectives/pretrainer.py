@@ -161,7 +161,8 @@ class Pretrainer(nn.Module):
         each = self._dropout_keys(view, part, keys, train)
         tokens, token_mask = tower.tokens(seen.x, mask, seen.keep, train=train, keys=each)
         embedding = tower.pool(tokens, token_mask)
-        return seen.encoded(tokens, token_mask, embedding, tower.prefix)
+        table = tower.table() if hasattr(tower, "table") else None
+        return seen.encoded(tokens, token_mask, embedding, tower.prefix)._replace(table=table)
 
     def _encode_together(self, view: Together, part: Batch, keys: Keys, train: bool) -> EncodedTogether:
         """The parts' tokens one after the other through their trunk, those of what an example lacks masked."""

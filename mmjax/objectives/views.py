@@ -61,6 +61,8 @@ class Encoded(NamedTuple):
     """How the N patches lie, e.g. (rows, columns)."""
     prefix: int
     """How many tokens stand before the patches' (CLS)."""
+    table: Float[Array, "v d"] | None = None
+    """Of a text tower the vector of each token id, for a head that is tied to it; None where the tower has none."""
 
 
 class EncodedTogether(NamedTuple):

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from mmjax.errors import UserError
 from mmjax.models.decoder import Decoder
 from mmjax.models.image import ViT
 from mmjax.objectives.masked import MaskedImage, MaskedText, chosen_positions, kept, normalised
@@ -107,8 +108,10 @@ def test_patches_can_be_hidden_in_other_ways() -> None:
     assert MaskedImage(decoder=ToyDecoder(), keep=blocks).views() == (View("image", blocks),)
 
 
-def text_view(ids: np.ndarray, mask: np.ndarray, prefix: int = 0) -> tuple[MaskedText, dict[Any, Encoded]]:
-    objective = MaskedText(vocab=VOCAB, rate=0.4)
+def text_view(
+    ids: np.ndarray, mask: np.ndarray, prefix: int = 0, **fields: Any
+) -> tuple[MaskedText, dict[Any, Encoded]]:
+    objective = MaskedText(vocab=VOCAB, rate=0.4, **fields)
     _, chosen = objective.corrupt.draw(KEY, jnp.arange(len(ids), dtype=jnp.uint32), jnp.asarray(ids), jnp.asarray(mask))
     tokens = jnp.asarray(np.random.default_rng(1).normal(size=(len(ids), prefix + ids.shape[1], WIDTH)), jnp.float32)
     token_mask = jnp.ones(tokens.shape[:2], bool)
@@ -139,6 +142,38 @@ def test_masked_text_equals_numpy_and_starts_at_log_vocab() -> None:
     np.testing.assert_allclose(loss, surprise[counted].mean(), rtol=1e-4)
     np.testing.assert_allclose(metrics["accuracy"], (logits.argmax(-1) == ids)[counted].mean(), rtol=1e-6)
     np.testing.assert_allclose(loss, math.log(VOCAB), atol=0.1)
+
+
+def test_a_tied_head_reads_the_towers_table_and_trains_it() -> None:
+    """It is the untied head with the table in its last matrix, whose gradient is that matrix's."""
+    ids = np.random.default_rng(0).integers(0, VOCAB, (B, N)).astype(np.int32)
+    mask = np.arange(N) < np.array([[N], [4], [9], [1]])
+    free, encoded = text_view(ids, mask)
+    tied, _ = text_view(ids, mask, tied=True)
+    variables: Any = nn.unbox(free.init(KEY, encoded, {}, method="per_example"))["params"]
+    words = {"kernel": variables["words"]["kernel"], "bias": jnp.arange(VOCAB) / VOCAB}
+    head = {name: variables[name] for name in ("dense", "norm")}
+
+    def total(tables: Any, objective: MaskedText) -> Any:
+        if objective.tied:
+            seen = {view: found._replace(table=tables["kernel"].T) for view, found in encoded.items()}
+            params = {**head, "bias": tables["bias"]}
+        else:
+            seen, params = encoded, {**head, "words": tables}
+        errors: Any = objective.apply({"params": params}, seen, {}, method="per_example")
+        return errors.total.sum()
+
+    expected, gradient = jax.value_and_grad(total)(words, free)
+    found, ours = jax.value_and_grad(total)(words, tied)
+    np.testing.assert_allclose(found, expected, rtol=1e-6)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6), ours, gradient)
+    (view,) = encoded
+    for table, message in (
+        (None, "has none"),
+        (np.zeros((VOCAB + 1, WIDTH)), f"one of {VOCAB + 1} tokens, {WIDTH} wide"),
+    ):
+        with pytest.raises(UserError, match=message):
+            tied.init(KEY, {view: encoded[view]._replace(table=table)}, {}, method="per_example")
 
 
 def test_gathered_positions_are_the_chosen() -> None:

@@ -1,0 +1,59 @@
+"""Next-sentence prediction: does the second segment of a text follow the first one?"""
+
+from collections.abc import Mapping
+from typing import NamedTuple
+
+import flax.linen as nn
+import jax.numpy as jnp
+import optax
+from jaxtyping import Array, Bool, Float
+
+from mmjax.objectives.masked import HEAD_INIT
+from mmjax.objectives.views import Corrupt, Encoded, View, at_least_fp32, entry, valid, weighted_mean
+
+FOLLOWS, RANDOM = 0, 1  # the classes, numbered as in BERT's released heads
+
+
+class Guesses(NamedTuple):
+    """Of each pair the cross-entropy, and whether the likelier class is the right one."""
+
+    cross_entropy: Float[Array, " b"]
+    hit: Bool[Array, " b"]
+
+
+class NextSentence(nn.Module):
+    """Whether the text's second segment follows the first in their document (BERT, arXiv:1810.04805).
+
+    Reads `text_next` (`mmjax.data.sentence_pairs.SentencePair`), bool `[B]`. Two logits, of "follows" and of "random",
+    are a linear map of the embedding: BERT's is the tanh of a projection of [CLS] (`projection_tanh=True`,
+    `pooling="cls"`). The loss is their cross-entropy, the mean over valid rows; it starts near ln 2. Metrics, besides
+    the loss: `accuracy`.
+
+    Attributes:
+        corrupt: how the text is hidden from the encoder; equal to a `MaskedText`'s, it shares the encoding, as in BERT.
+            None: the text is whole.
+    """
+
+    corrupt: Corrupt | None = None
+
+    def views(self) -> tuple[View, ...]:
+        return (View("text", self.corrupt),)
+
+    @nn.compact
+    def per_example(self, encoded: Mapping[View, Encoded], batch: Mapping[str, Array]) -> Guesses:
+        embedding = encoded[self.views()[0]].embedding
+        logits = nn.Dense(
+            2,
+            kernel_init=nn.with_logical_partitioning(HEAD_INIT, ("joint", None)),
+            bias_init=nn.with_logical_partitioning(nn.initializers.zeros_init(), (None,)),
+            name="classify",
+        )(at_least_fp32(embedding))
+        right = jnp.where(entry(batch, "text_next"), FOLLOWS, RANDOM)
+        cross_entropy = optax.softmax_cross_entropy_with_integer_labels(logits, right)
+        return Guesses(cross_entropy, jnp.argmax(logits, axis=-1) == right)
+
+    def batch_loss(self, outputs: Guesses, batch: Mapping[str, Array]) -> tuple[Float[Array, ""], dict[str, Array]]:
+        rows = valid(batch, "text")
+        ones = jnp.ones_like(outputs.cross_entropy)
+        accuracy = weighted_mean(at_least_fp32(outputs.hit), ones, rows)
+        return weighted_mean(outputs.cross_entropy, ones, rows), {"accuracy": accuracy}

@@ -1,0 +1,100 @@
+"""Next-sentence prediction against numpy, beside masked words in one encoding."""
+
+import math
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from mmjax.errors import UserError
+from mmjax.models.text import TextTransformer
+from mmjax.objectives.masked import MaskedText
+from mmjax.objectives.next_sentence import NextSentence
+from mmjax.objectives.pretrainer import Pretrainer
+from mmjax.objectives.views import Corrupt, Encoded, View
+
+B, VOCAB, SEP, MASK = 6, 120, 102, 103
+CORRUPT = Corrupt(vocab=VOCAB, mask_id=MASK, first_id=MASK + 1)
+
+
+def test_it_equals_numpy_over_the_valid_rows_alone() -> None:
+    random = np.random.default_rng(0)
+    embedding = random.normal(size=(B, 5)).astype(np.float32)
+    embedding[1] = np.nan
+    encoded = {View("text"): Encoded(None, None, embedding, None, None, None, None, (9,), 0)}  # pyright: ignore
+    batch = {"text_next": np.array([1, 1, 0, 0, 1, 0], bool), "text_valid": np.array([1, 0, 1, 1, 1, 1], bool)}
+    kernel, bias = random.normal(size=(5, 2)).astype(np.float32), np.float32([0.3, -0.2])
+    params = {"params": {"classify": {"kernel": kernel, "bias": bias}}}
+    outputs: Any = NextSentence().apply(params, encoded, batch, method="per_example")
+    loss, metrics = NextSentence().batch_loss(outputs, batch)  # pyright: ignore[reportGeneralTypeIssues]
+    rows = batch["text_valid"]
+    logits = np.asarray(embedding[rows], np.float64) @ kernel + bias
+    right = np.where(batch["text_next"][rows], 0, 1)
+    expected = np.log(np.exp(logits).sum(1)) - logits[np.arange(len(right)), right]
+    np.testing.assert_allclose(loss, expected.mean(), rtol=1e-5)
+    np.testing.assert_allclose(metrics["accuracy"], (logits.argmax(1) == right).mean(), rtol=1e-6)
+    with pytest.raises(UserError, match="the batch has no 'text_next'"):
+        NextSentence().apply(params, encoded, {}, method="per_example")
+
+
+def bert(**changes: Any) -> Pretrainer:
+    """BERT, small: post-LN, segments told by separators, tanh of a projection of [CLS], a tied head."""
+    size: dict[str, Any] = {"width": 16, "depth": 1, "heads": 2, "embed_dim": 16, "inits": "bert", "norm": "post"}
+    tower = TextTransformer(
+        vocab=VOCAB,
+        length=9,
+        types=2,
+        separator=SEP,
+        pre_norm=True,
+        pooling="cls",
+        projection_tanh=True,
+        projection_bias=True,
+        **size,
+    )
+    masked = MaskedText(vocab=VOCAB, mask_id=MASK, first_id=MASK + 1, tied=True)
+    return Pretrainer({"text": tower}, {"masked": masked, "next": NextSentence(CORRUPT)}, **changes)
+
+
+def pairs(size: int = 8) -> dict[str, np.ndarray]:
+    random = np.random.default_rng(1)
+    ids = random.integers(MASK + 1, VOCAB, (size, 9)).astype(np.int32)
+    ids[:, 0], ids[:, 4], ids[:, 8] = 101, SEP, SEP
+    mask = np.ones((size, 9), bool)
+    ids[0, 7], ids[0, 8], mask[0, 8] = SEP, 0, False
+    labels = {"text_next": random.random(size) < 0.5, "text_valid": np.arange(size) != 2}
+    return {"text": ids, "text_mask": mask, "index": np.arange(size, dtype=np.uint32), **labels}
+
+
+def test_both_read_one_encoding_and_start_at_their_logarithms_and_microbatches_change_nothing() -> None:
+    batch, keys = pairs(), {"mask": jax.random.key(0)}
+    assert {view for objective in bert().objectives.values() for view in objective.views()} == {View("text", CORRUPT)}
+    variables: Any = nn.unbox(jax.jit(bert().init)({"params": jax.random.key(0), **keys}, batch))
+
+    def gradient(pretrainer: Pretrainer) -> Any:
+        def loss(variables: Any) -> Any:
+            return pretrainer.apply(variables, batch, rngs=keys, train=False)
+
+        return jax.jit(jax.value_and_grad(loss, has_aux=True))(variables)
+
+    (loss, metrics), whole = gradient(bert())
+    np.testing.assert_allclose(metrics["masked/loss"], math.log(VOCAB), atol=0.1)  # over 8 tokens
+    np.testing.assert_allclose(metrics["next/loss"], math.log(2), atol=0.1)
+    np.testing.assert_allclose(loss, metrics["masked/loss"] + metrics["next/loss"], rtol=1e-6)
+    assert 0 <= metrics["next/accuracy"] <= 1
+    (again, _), parts = gradient(bert(microbatches=4))
+    np.testing.assert_allclose(again, loss, rtol=1e-5)
+    for one, other in zip(jax.tree.leaves(parts), jax.tree.leaves(whole), strict=True):
+        np.testing.assert_allclose(one, other, rtol=1e-4, atol=1e-6)
+
+
+def test_special_tokens_of_berts_vocabulary_and_padding_are_never_chosen_nor_drawn() -> None:
+    ids = np.tile(np.array([101, 105, 100, 106, SEP, 107, 108, SEP, 0], np.int32), (4_000, 1))
+    mask = np.tile(np.arange(9) < 8, (4_000, 1))
+    seen, chosen = CORRUPT.draw(jax.random.key(0), jnp.arange(4_000), jnp.asarray(ids), jnp.asarray(mask))
+    assert set(np.flatnonzero(np.asarray(chosen).any(axis=0))) == {1, 3, 5, 6}
+    drawn = np.asarray(seen)[np.asarray(seen) != ids]
+    assert set(drawn) == set(range(MASK, VOCAB))
+    assert (np.asarray(chosen).sum(axis=1) == 1).all()  # 15 % of four, and one at least
