@@ -105,9 +105,9 @@ class Chains:
         fits = values.shape == spec.shape and values.dtype == spec.dtype and (mask is not None) == spec.masked
         if not fits or found != set(spec.labels):
             raise TypeError(
-                f"the chain of {modality!r} ended in {values.dtype}{list(values.shape)}{_listed(labels)}, and says that "
-                f"it ends in {spec.dtype}{list(spec.shape)}{_listed(name for name, *_ in spec.labels)}: the spec() of "
-                "one of its transforms is wrong"
+                f"the chain of {modality!r} ended in {values.dtype}{list(values.shape)}{_listed(labels)}, and says "
+                f"that it ends in {spec.dtype}{list(spec.shape)}{_listed(label for label, *_ in spec.labels)}: the "
+                "spec() of one of its transforms is wrong"
             )
         arrays = {modality: values, f"{modality}_valid": np.True_}
         arrays |= {f"{modality}_{name}": label for name, label in labels.items()}

@@ -159,7 +159,7 @@ def replace_text(read, text):
 @pytest.fixture(scope="module")
 def mixture(tmp_path_factory):
     folder = tmp_path_factory.mktemp("documents")
-    words = "alpha beta gamma delta epsilon zeta eta theta".split()
+    words = ["alpha", "beta", "gamma", "delta", "epsilon", "zeta", "eta", "theta"]
     with (folder / "t.csv").open("w", newline="", encoding="utf-8") as stream:
         table = csv.writer(stream)
         table.writerow(["id", "text", "split"])
