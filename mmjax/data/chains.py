@@ -82,10 +82,9 @@ class Chains:
         try:
             value = value.read() if isinstance(value, File) else value
             for transform in chain if value is not None else ():
+                # What cleans the strings that are embedded later cleans a document's sentences.
                 if isinstance(value, Document) and not isinstance(transform, Tokenize):
-                    value = value.mapped(
-                        transform
-                    )  # which goes for its sentences, as for the strings that are embedded
+                    value = value.mapped(transform)
                 else:
                     value = transform(value, rng)
         except BadExample as reason:

@@ -9,7 +9,8 @@ import optax
 from jaxtyping import Array, Bool, Float
 
 from mmjax.objectives.masked import HEAD_INIT
-from mmjax.objectives.views import Corrupt, Encoded, View, at_least_fp32, entry, valid, weighted_mean
+from mmjax.objectives.masking import Corrupt
+from mmjax.objectives.views import Encoded, View, at_least_fp32, entry, valid, weighted_mean
 
 FOLLOWS, RANDOM = 0, 1  # the classes, numbered as in BERT's released heads
 

@@ -27,6 +27,8 @@ EXACT = {
     "m3ae.py:vit_b16": 150_757_434,
     "m3ae.py:vit_l16": 376_155_194,
     "audiomae.py:vit_b": 136_336_128,
+    "bert.py:base": 110_106_428,
+    "bert.py:large": 336_226_108,
 }
 
 # Millions, as quoted: by open_clip's table of profiles (SigLIP; ViT-H/14 of ImageBind), by the releases' cards (LiT).
@@ -121,6 +123,12 @@ def test_audiomae_finetuned_is_mean_pooled_with_a_linear_head():
     variables = jax.eval_shape(lambda: tower.init(jax.random.key(0), jnp.zeros((1, tower.samples), jnp.int16)))
     assert sum(prod(leaf.shape) for leaf in jax.tree.leaves(variables)) == 85_659_407
     assert tower.grid(jnp.zeros((1, tower.samples), jnp.int16)) == (64, 8)
+
+
+@pytest.mark.parametrize(("name", "parameters"), [("base", 109_482_240), ("large", 335_141_888)])
+def test_parameters_of_berts_encoder_and_pooler(name, parameters):
+    """The published counts are without the heads of pretraining."""
+    assert size(f"bert.py:{name}").parameters["towers_text"] == parameters
 
 
 def test_the_table_in_the_readme_is_the_code_s():

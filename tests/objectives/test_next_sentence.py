@@ -14,7 +14,8 @@ from mmjax.models.text import TextTransformer
 from mmjax.objectives.masked import MaskedText
 from mmjax.objectives.next_sentence import NextSentence
 from mmjax.objectives.pretrainer import Pretrainer
-from mmjax.objectives.views import Corrupt, Encoded, View
+from mmjax.objectives.masking import Corrupt
+from mmjax.objectives.views import Encoded, View
 
 B, VOCAB, SEP, MASK = 6, 120, 102, 103
 CORRUPT = Corrupt(vocab=VOCAB, mask_id=MASK, first_id=MASK + 1)
