@@ -13,6 +13,8 @@ from mmjax.errors import UserError  # noqa: E402
 from mmjax.experiment import build  # noqa: E402
 from mmjax.interop import bundle as bundles  # noqa: E402
 from mmjax.interop import hf  # noqa: E402
+from mmjax.objectives.masked import chosen_positions  # noqa: E402
+from mmjax.objectives.next_sentence import NextSentence  # noqa: E402
 from mmjax.objectives.views import Encoded  # noqa: E402
 from tests.interop import hf_twins as twins  # noqa: E402
 
@@ -113,6 +115,51 @@ def test_what_is_pretrained_on(tmp_path):
     fewer = bundles.Bundle(bundle.config, bundle.variables)
     with pytest.raises(UserError, match=r"would be a BertForPreTraining, which holds cls.seq_relationship.weight"):
         hf.write(fewer, tmp_path / "fewer")
+
+
+def test_tied_words_and_next_sentences_have_their_logits(tmp_path):
+    """Ours with the weights of theirs, and their losses."""
+    model = twins.random_model(transformers.BertForPreTraining, config())
+    model.save_pretrained(tmp_path / "it")
+    bundle = hf.read(tmp_path / "it")
+    tower, params = tower_of(bundle)
+    head = bundle.variables["params"]["objectives_masked"]
+    words = {"dense": head["dense"], "norm": head["norm"], "bias": head["words"]["bias"]}
+    weight, bias = (bundle.extras[f"cls.seq_relationship.{part}"] for part in ("weight", "bias"))
+    masked = build(bundle.config.objectives["masked"]).clone(tied=True)
+    follows = NextSentence(masked.corrupt)
+    (view,) = {view for objective in (masked, follows) for view in objective.views()}
+    seen, chosen = masked.corrupt.draw(jax.random.key(0), jnp.arange(3), jnp.asarray(IDS), jnp.asarray(MASK))
+    batch = {"text_next": np.array([True, False, True]), "text_valid": np.ones(3, bool)}
+
+    def ours(params):
+        bound = tower.bind({"params": params})
+        states, mask = bound.tokens(seen, MASK)
+        embedding, table = bound.pool(states, mask), bound.table()
+        encoded = {view: Encoded(states, mask, embedding, jnp.asarray(IDS), mask, None, chosen, (9,), 0, table)}
+        found = []
+        for objective, head in ((masked, words), (follows, {"classify": {"kernel": weight.T, "bias": bias}})):
+            outputs, state = objective.apply(
+                {"params": head},
+                encoded,
+                batch,
+                method="per_example",
+                capture_intermediates=lambda module, name: name == "_words" or module.name == "classify",
+            )
+            found += [objective.batch_loss(outputs, batch)[0], *jax.tree.leaves(state["intermediates"])]
+        return found
+
+    with jax.default_matmul_precision("highest"):
+        loss, logits, next_loss, next_logits = jax.jit(ours)(params)
+    types = torch.tensor(np.asarray(tower.segments(seen)))
+    labels = torch.tensor(np.where(chosen, IDS, -100))
+    given = inputs() | {"input_ids": torch.tensor(np.asarray(seen)), "token_type_ids": types}
+    theirs = model(**given, labels=labels, next_sentence_label=torch.tensor([0, 1, 0]))
+    positions, real = map(np.asarray, chosen_positions(chosen, logits.shape[1]))
+    rows = np.broadcast_to(np.arange(3)[:, None], positions.shape)[real]
+    twins.close(np.asarray(logits)[real], theirs.prediction_logits[rows, positions[real]])
+    twins.close(next_logits, theirs.seq_relationship_logits)
+    twins.close(loss + next_loss, theirs.loss)
 
 
 def test_files_of_2018(tmp_path):
