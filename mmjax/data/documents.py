@@ -1,7 +1,7 @@
 """Documents: texts of several sentences, of which a transform may take a part, or a part of another one."""
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -104,9 +104,6 @@ class DocumentRecords:
         record = self._records[index]
         text = record["text"]
         return {**record, "text": None if text is None else Document(self, index, text)}
-
-    def __iter__(self) -> Iterator[dict[str, Any]]:
-        return (self[index] for index in range(len(self)))
 
     def text(self, index: int) -> Any:
         """The text of a document as it lies in the data."""

@@ -2,9 +2,9 @@
 
 The embedding is the pooler's: a tanh of a linear map of the first token ([CLS]). Their segment ids come beside the
 words; ours are counted from the separators, which gives what their tokenizer gives. The masked-language head is our
-`MaskedText`'s; theirs holds the embedding's table in the place of its last matrix, ours a copy of it, which is tied no
-more once it is trained. The next-sentence head has no objective here: it is kept in `Bundle.extras`. Their dropout of
-attention's weights, in training alone, has no place here.
+`MaskedText`'s; theirs holds the embedding's table in the place of its last matrix, what is read here a copy of it
+(`tied=False`), which is tied no more once it is trained. The next-sentence head is kept in `Bundle.extras`: what is
+read has no `NextSentence`. Their dropout of attention's weights, in training alone, has no place here.
 """
 
 from typing import Any
