@@ -131,10 +131,10 @@ class Muon(Optimizer):
 def _uncorrected(adam: optax.GradientTransformation, b1: float, b2: float, eps: float) -> optax.GradientTransformation:
     """Adam's direction from the moments as they are; the state is `adam`'s, so that a run can go on with either."""
 
-    def update(gradient: Any, state: Any, params: Any = None) -> tuple[Any, Any]:
+    def update(updates: Any, state: Any, params: Any = None) -> tuple[Any, Any]:
         del params
-        mu = optax.tree.update_moment(gradient, state.mu, b1, 1)
-        nu = optax.tree.update_moment_per_elem_norm(gradient, state.nu, b2, 2)
+        mu = optax.tree.update_moment(updates, state.mu, b1, 1)
+        nu = optax.tree.update_moment_per_elem_norm(updates, state.nu, b2, 2)
         direction = jax.tree.map(lambda m, v: m / (jnp.sqrt(v) + eps), mu, nu)
         return direction, state._replace(count=optax.safe_increment(state.count), mu=mu, nu=nu)
 

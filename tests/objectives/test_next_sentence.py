@@ -26,11 +26,11 @@ def test_it_equals_numpy_over_the_valid_rows_alone() -> None:
     embedding = random.normal(size=(B, 5)).astype(np.float32)
     embedding[1] = np.nan
     encoded = {View("text"): Encoded(None, None, embedding, None, None, None, None, (9,), 0)}  # pyright: ignore
-    batch = {"text_next": np.array([1, 1, 0, 0, 1, 0], bool), "text_valid": np.array([1, 0, 1, 1, 1, 1], bool)}
-    kernel, bias = random.normal(size=(5, 2)).astype(np.float32), np.float32([0.3, -0.2])
+    batch: Any = {"text_next": np.array([1, 1, 0, 0, 1, 0], bool), "text_valid": np.array([1, 0, 1, 1, 1, 1], bool)}
+    kernel, bias = random.normal(size=(5, 2)).astype(np.float32), np.array([0.3, -0.2], np.float32)
     params = {"params": {"classify": {"kernel": kernel, "bias": bias}}}
     outputs: Any = NextSentence().apply(params, encoded, batch, method="per_example")
-    loss, metrics = NextSentence().batch_loss(outputs, batch)  # pyright: ignore[reportGeneralTypeIssues]
+    loss, metrics = NextSentence().batch_loss(outputs, batch)
     rows = batch["text_valid"]
     logits = np.asarray(embedding[rows], np.float64) @ kernel + bias
     right = np.where(batch["text_next"][rows], 0, 1)
