@@ -53,7 +53,7 @@ _ALLOWED_BY_MODULE = {
     "mmjax.data.sources": ("Tfds", "Folder"),
     "mmjax.data.every_caption": ("EveryCaption",),
     "mmjax.data.documents": ("Documents",),
-    "mmjax.data.datasets.emoji_charts": ("EmojiCharts",),
+    "mmjax.data.emoji_charts": ("EmojiCharts",),
     "mmjax.data.tokenizers": ("SentencePiece",),
     "mmjax.data.subwords": ("Subwords",),
     "mmjax.data.captions": ("Canonicalize", "CleanText", "Lowercase", "PickCaption", "RandomTokenize", "Tokenize"),

@@ -5,8 +5,8 @@ import pytest
 
 from mmjax.data.captions import Lowercase
 from mmjax.data.chains import captions
-from mmjax.data.datasets.emoji_charts import EmojiCharts
 from mmjax.data.documents import DocumentRecords, Documents
+from mmjax.data.emoji_charts import EmojiCharts
 from mmjax.data.sources import Folder, FolderRecords, SplitNotFoundError
 from mmjax.data.transforms import BadExample
 from mmjax.errors import UserError
