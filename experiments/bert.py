@@ -4,8 +4,10 @@
     mmjax train experiments/bert.py:base_512 --workdir gs://bucket/bert_512  # then 100,000 at length 512
     mmjax train experiments/bert.py:tiny --workdir runs/bert_tiny            # minutes on a CPU, on the demo data
 
-The paper's BooksCorpus isn't given out any more: the English Wikipedia stands in for both (`mmjax prepare
-wikipedia/20230601.en` builds it, with TensorFlow). The vocabulary is the released one: `hf download google-bert/bert-base-uncased vocab.txt --local-dir bert-base-uncased`.
+The paper's BooksCorpus isn't given out any more: the English Wikipedia stands in for both (build it once, by `mmjax
+prepare wikipedia/20230601.en`). The vocabulary is the released one: `hf download google-bert/bert-base-uncased
+vocab.txt --local-dir bert-base-uncased`.
+
 The last tenth of the steps, at length 512, is a run of its own: it takes the tower of the first (`init`; set the path
 to your workdir) and goes on from its last learning rate. Heads and moments start afresh, so it warms up again; the last
 matrix of the masked head is the tower's, and comes along.

@@ -173,7 +173,7 @@ def mixture(tmp_path_factory):
 def taken(prepared, count, **where):
     stream = batches(prepared, batch_size=8, seed=3, **where)
     rows = list(itertools.islice(stream, count))
-    stream.close()
+    stream.close()  # type: ignore[attr-defined]
     return rows
 
 
