@@ -8,9 +8,8 @@ The paper's BooksCorpus isn't given out any more: the English Wikipedia stands i
 prepare wikipedia/20230601.en`). The vocabulary is the released one: `hf download google-bert/bert-base-uncased
 vocab.txt --local-dir bert-base-uncased`.
 
-The last tenth of the steps, at length 512, is a run of its own: it takes the tower of the first (`init`; set the path
-to your workdir) and goes on from its last learning rate. Heads and moments start afresh, so it warms up again; the last
-matrix of the masked head is the tower's, and comes along.
+The last tenth of the steps, at length 512, is a run of its own: it takes tower and heads of the first (`init`; set
+the path to your workdir) and goes on from its last learning rate. Moments start afresh, so it warms up again.
 
 What differs from the released code: a document gives one pair an epoch, from a random place, whatever its length; masks
 are drawn anew each time instead of ten times beforehand; [UNK] and the ids below [MASK] are never chosen nor drawn; the
@@ -28,8 +27,8 @@ from mmjax.experiment import Experiment, Load, experiment
 from mmjax.mesh import Mesh
 from mmjax.models.text import TextTransformer
 from mmjax.objectives.masked import MaskedText
-from mmjax.objectives.next_sentence import NextSentence
 from mmjax.objectives.masking import Corrupt
+from mmjax.objectives.next_sentence import NextSentence
 from mmjax.optim import AdamW
 
 BATCH = 256
@@ -127,7 +126,7 @@ def base_512() -> Experiment:
         batch_size=BATCH,
         steps=100_000,
         mesh=Mesh(fsdp=8),
-        init={"towers.text": Load("gs://bucket/bert")},
+        init={part: Load("gs://bucket/bert") for part in ("towers.text", "objectives.masked", "objectives.next")},
     )
 
 

@@ -21,7 +21,7 @@ from mmjax.models.spectrogram import LogMel
 from mmjax.models.text import TextTransformer
 from mmjax.objectives.contrastive import Contrastive
 from mmjax.objectives.masked import MaskedAudio, MaskedImage, MaskedText
-from mmjax.objectives.masking import Keep
+from mmjax.objectives.masking import Corrupt, Keep
 from mmjax.objectives.next_sentence import NextSentence
 from mmjax.objectives.pretrainer import Pretrainer
 from mmjax.optim import AdamW

@@ -12,9 +12,9 @@ import pytest
 from mmjax.errors import UserError
 from mmjax.models.text import TextTransformer
 from mmjax.objectives.masked import MaskedText
+from mmjax.objectives.masking import Corrupt
 from mmjax.objectives.next_sentence import NextSentence
 from mmjax.objectives.pretrainer import Pretrainer
-from mmjax.objectives.masking import Corrupt
 from mmjax.objectives.views import Encoded, View
 
 B, VOCAB, SEP, MASK = 6, 120, 102, 103
