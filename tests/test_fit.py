@@ -1,14 +1,16 @@
 from dataclasses import replace
 
+import jax
+import jax.numpy as jnp
 import pytest
 
 from mmjax.data.captions import Tokenize
-from mmjax.data.pipeline import Mixture
+from mmjax.data.pipeline import Mixture, batch_spec
 from mmjax.data.tokenizers import SentencePiece
 from mmjax.data.transforms import Decode, Resize
 from mmjax.data.waveforms import CropOrPad, DecodeAudio
 from mmjax.errors import UserError
-from mmjax.fit import check_fit
+from mmjax.fit import check_fit, idle
 from mmjax.models.audio import AudioTransformer
 from mmjax.models.image import ViT
 from mmjax.models.spectrogram import LogMel
@@ -16,6 +18,8 @@ from mmjax.models.text import TextTransformer
 from mmjax.objectives.contrastive import Contrastive
 from mmjax.objectives.masked import MaskedText
 from mmjax.objectives.next_sentence import NextSentence
+from mmjax.objectives.pretrainer import Pretrainer
+from mmjax.planning.flops import count
 
 SIZE = {"width": 8, "depth": 1, "heads": 2, "embed_dim": 4, "pooling": "mean"}
 TOWERS = {
@@ -60,6 +64,29 @@ def test_parts_that_fit_pass_with_room_to_spare():
     check_fit(*tower("text", vocab=100, length=9))
     check_fit(*objective("words", MaskedText(vocab=64)))
     check_fit(*chain("audio", DecodeAudio(), CropOrPad(800)))
+
+
+def test_a_frozen_tower_may_be_there_for_evaluation_alone():
+    """As ImageBind's text tower: it gets parameters, and the step doesn't touch it."""
+    seen = {"seen": OBJECTIVES["seen"]}
+    with pytest.raises(
+        UserError, match=r"no objective reads towers\.audio: .*optimizer\.frozen=\('\^towers_audio/',\)"
+    ):
+        check_fit(TOWERS, seen, DATA)
+    assert idle(TOWERS, seen, ("^towers_audio/",)) == ("audio",)
+    assert idle(TOWERS, seen, ("^towers_audio/stem", "scale$")) == ()
+    assert idle(TOWERS, OBJECTIVES, ("^towers_audio/",)) == ()
+    check_fit(TOWERS, seen, DATA, idle=("audio",))
+    pretrainer = Pretrainer(TOWERS, seen, idle=("audio",))
+    batch = {name: jnp.asarray(leaf) for name, leaf in batch_spec(DATA, 2).items()}
+    variables = jax.eval_shape(pretrainer.init, jax.random.key(0), batch)
+    assert "towers_audio" in variables["params"]
+    pair = Pretrainer({modality: TOWERS[modality] for modality in ("image", "text")}, seen)
+    with_it, without_it = (
+        count(jax.make_jaxpr(lambda variables, made=made: made.apply(variables, batch)[0])(variables))
+        for made in (pretrainer, pair)
+    )
+    assert with_it == without_it > 0
 
 
 @pytest.mark.parametrize(

@@ -36,6 +36,20 @@ def test_a_workdir_given_on_the_command_line_is_where_a_tower_starts(trained: Tr
     assert said[0].startswith(f"init towers.image from {trained.workdir}: loaded ")
 
 
+def test_an_objective_starts_from_another_s(trained: Trained):
+    """The logit scale comes along where a run goes on in another way (FLIP's unmasked tuning)."""
+    experiment = build(tiny_config(trained.table, f"init.objectives.image_text={trained.workdir}"))
+    theirs = resolve(trained.workdir).variables
+    ours = initialised(zeros(theirs), experiment, sources(experiment, quiet), quiet)["params"]
+    np.testing.assert_array_equal(
+        ours["objectives_image_text"]["log_scale"], theirs["params"]["objectives_image_text"]["log_scale"]
+    )
+    assert not any(
+        leaf.any() for part, tree in ours.items() if "image_text" not in part for leaf in jax.tree.leaves(tree)
+    )
+    assert tokenizers(experiment, sources(experiment, quiet), quiet) == {}
+
+
 def test_an_exported_folder_does_too_and_batch_statistics_come_along(trained: Trained, tmp_path):
     export(trained.workdir, tmp_path / "out", say=quiet)
     experiment = build(tiny_config(trained.table, f"init.towers.image={tmp_path / 'out'}"))

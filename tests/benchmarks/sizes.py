@@ -10,7 +10,6 @@ traced towers.
 import argparse
 import ast
 import functools
-from collections.abc import Iterator
 from math import prod
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -42,19 +41,18 @@ class Size(NamedTuple):
 
 def files() -> list[str]:
     """The files of `experiments/`, the quickstart first."""
-    names = sorted(path.name for path in FOLDER.glob("*.py"))
+    names = sorted(path.name for path in FOLDER.glob("*.py") if "@experiment" in path.read_text(encoding="utf-8"))
     return sorted(names, key=lambda name: name != "quickstart.py")
 
 
-def experiments(file: str) -> Iterator[str]:
+def experiments(file: str) -> list[str]:
     """The names of a file's experiments, without running it."""
-    for node in ast.parse((FOLDER / file).read_text(encoding="utf-8")).body:
-        if (
-            isinstance(node, ast.FunctionDef)
-            and not node.args.args
-            and ast.unparse(node.returns or node) == "Experiment"
-        ):
-            yield node.name
+    functions = [
+        node
+        for node in ast.parse((FOLDER / file).read_text(encoding="utf-8")).body
+        if isinstance(node, ast.FunctionDef) and not node.args.args and node.returns is not None
+    ]
+    return [node.name for node in functions if node.returns and ast.unparse(node.returns) == "Experiment"]
 
 
 def title(file: str) -> str:

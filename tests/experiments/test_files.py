@@ -1,7 +1,6 @@
 """Every experiment that is shipped: it can be read, written, found in the list, and its training step makes sense."""
 
 import re
-from pathlib import Path
 
 import jax
 import pytest
@@ -11,14 +10,10 @@ from mmjax.data.pipeline import batch_spec
 from mmjax.experiment import build, diff, experiment_name, load_experiment
 from mmjax.mesh import check_batch
 from mmjax.step import abstract_state, make_train_step
+from tests.benchmarks.sizes import FOLDER, experiments, files
 
-FOLDER = Path(__file__).parents[2] / "experiments"
-FILES = sorted(path.name for path in FOLDER.glob("*.py"))
-NAMES = [
-    f"{file}:{name}"
-    for file in FILES
-    for name in re.findall(r"^@experiment\ndef (\w+)\(\) -> Experiment:", (FOLDER / file).read_text(), re.MULTILINE)
-]
+FILES = files()
+NAMES = [f"{file}:{name}" for file in FILES for name in experiments(file)]
 
 
 def test_every_file_is_in_the_list():
@@ -42,11 +37,10 @@ def test_a_file_without_a_name_is_its_first_experiment(file):
     assert experiment_name(f"{FOLDER}/{file}") == f"{FOLDER}/{first}"
 
 
-FIRST = [next(name for name in NAMES if name.startswith(f"{file}:")) for file in FILES]
-SMALL = [name for name in NAMES if name.partition(":")[2].startswith("tiny") and name not in FIRST]
+FIRST = [f"{file}:{experiments(file)[0]}" for file in FILES]
 
 
-@pytest.mark.parametrize("name", FIRST + SMALL)
+@pytest.mark.parametrize("name", FIRST)
 def test_its_training_step_traces_at_full_size(name):
     """On shapes alone: parts that don't fit, a batch that the mesh can't cut or a path that matches nothing show."""
     built = build(load_experiment(f"{FOLDER}/{name}"))

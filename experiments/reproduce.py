@@ -1,0 +1,297 @@
+"""What the papers claim, tried at the size of a `tiny`: the runs, the verdicts, and experiments/results.md.
+
+    python -m experiments.reproduce                    # all claims; a run that is done is not repeated
+    python -m experiments.reproduce --only flip_as_good --seeds 0 1 2
+    python -m experiments.reproduce --write            # experiments/results.md out of the record, no runs
+
+Each claim compares two arms of equal compute over paired seeds (data order and initial parameters are the seed's). The
+effect is the mean of the differences, with a 95 % interval by Student's t. What a claim says was written down here
+before its runs: it *holds* where the interval lies above its threshold, *fails* where it lies below, and is *undecided*
+otherwise. A claim without a second arm compares with a number (chance).
+"""
+
+import argparse
+import datetime
+import json
+import math
+import platform
+import subprocess
+import sys
+import time
+from dataclasses import asdict, dataclass
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from mmjax.metrics import read
+
+FOLDER = Path(__file__).parent
+RECORD, RESULTS, CURVES = FOLDER / "records" / "claims.json", FOLDER / "results.md", FOLDER / "records" / "claims.png"
+PACKAGES = ("jax", "jaxlib", "flax", "optax", "grain", "numpy")
+T95 = {2: 12.706, 3: 4.303, 4: 3.182, 5: 2.776, 6: 2.571, 8: 2.365, 10: 2.262}  # Student's t, by number of pairs
+BOTH_WAYS = ("retrieval/image->text/R@1", "retrieval/text->image/R@1")
+
+
+@dataclass(frozen=True)
+class Claim:
+    """A sentence of a paper, and what decides it.
+
+    says: the sentence, at this scale.  arm, other: experiment and overrides; without `other` the metric is compared
+    with `chance`.  metric: names in the evaluation of `split` at the last step, whose mean is taken; `seconds` is a
+    step's time, negated, so that more is better.  threshold: of the difference (arm minus other): -0.05 says "no more
+    than five points worse".
+    """
+
+    name: str
+    paper: str
+    says: str
+    arm: tuple[str, ...]
+    other: tuple[str, ...] | None
+    metric: tuple[str, ...]
+    split: str
+    threshold: float
+    chance: float | None = None
+
+
+SMALL_BATCH = ("batch_size=64", "steps=400", "evaluate_every=0")
+FLIP = ("steps=200", "evaluate_every=0")
+CLAIMS = (
+    Claim(
+        "sigmoid_at_small_batches",
+        "SigLIP (arXiv:2303.15343)",
+        "At a batch of 64 the sigmoid loss is no worse than the softmax by more than one point of R@1.",
+        ("siglip.py:tiny", *SMALL_BATCH),
+        ("siglip.py:tiny", "objectives.contrastive.loss=softmax", *SMALL_BATCH),
+        BOTH_WAYS,
+        "validation",
+        threshold=-0.01,
+    ),
+    Claim(
+        "flip_as_good",
+        "FLIP (arXiv:2212.00794)",
+        "From half of the patches, in as many steps, R@1 is no more than five points worse.",
+        ("flip.py:tiny", *FLIP),
+        ("flip.py:tiny_whole", *FLIP),
+        BOTH_WAYS,
+        "test",
+        threshold=-0.05,
+    ),
+    Claim(
+        "flip_faster",
+        "FLIP (arXiv:2212.00794)",
+        "From half of the patches a step takes less time.",
+        ("flip.py:tiny", *FLIP),
+        ("flip.py:tiny_whole", *FLIP),
+        ("seconds",),
+        "train",
+        threshold=0.0,
+    ),
+    Claim(
+        "emergent_text_audio",
+        "ImageBind (arXiv:2305.05665)",
+        "Names and sounds that never met in training find each other: R@10 is more than five points above chance.",
+        ("imagebind.py:tiny", "steps=250", "evaluate_every=0"),
+        None,
+        ("retrieval/text->audio/R@10", "retrieval/audio->text/R@10"),
+        "test",
+        threshold=0.05,
+        chance=10 / 398,
+    ),
+    Claim(
+        "m3ae_over_images_alone",
+        "M3AE (arXiv:2205.14204)",
+        "Pretrained together with names, the encoder's pictures are told apart better by a linear probe.",
+        ("m3ae.py:tiny", "batch_size=64", "steps=400"),
+        ("m3ae.py:tiny_image_only", "batch_size=64", "steps=400"),
+        ("probe/group/top1",),
+        "test",
+        threshold=0.0,
+    ),
+    Claim(
+        "third_modality_helps",
+        "trimodal (this project)",
+        "Images and names find each other better where sounds are trained with them, in as many steps.",
+        ("trimodal.py:tiny", "evaluate_every=0"),
+        ("trimodal.py:tiny_pair", "evaluate_every=0"),
+        BOTH_WAYS,
+        "test",
+        threshold=0.0,
+    ),
+    Claim(
+        "locked_is_better_at_few_steps",
+        "LiT (arXiv:2111.07991)",
+        "After a hundred steps texts find pictures better where the image tower is locked than where it trains too.",
+        ("lit.py:tiny",),
+        ("lit.py:tiny_unlocked",),
+        BOTH_WAYS,
+        "test",
+        threshold=0.0,
+    ),
+    Claim(
+        "masking_three_quarters",
+        "MAE (arXiv:2111.06377)",
+        "A probe of the encoder is better after hiding three quarters of the patches than after hiding a quarter.",
+        ("mae.py:tiny",),
+        ("mae.py:tiny", "objectives.masked.keep=0.75"),
+        ("probe/group/top1",),
+        "validation",
+        threshold=0.0,
+    ),
+)
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """The mean difference, the half width of its 95 % interval, the number of pairs, and what that means."""
+
+    effect: float
+    half: float
+    pairs: int
+    word: str
+
+
+def verdict(differences: list[float], threshold: float) -> Verdict:
+    """Of paired differences: `holds`, `fails` or `undecided`; with fewer than three pairs always the last."""
+    count = len(differences)
+    effect = float(np.mean(differences)) if differences else math.nan
+    if count < 2:
+        return Verdict(effect, math.inf, count, "undecided")
+    factor = T95.get(count) or T95[max(known for known in T95 if known <= count)]
+    half = factor * float(np.std(differences, ddof=1)) / math.sqrt(count)
+    if count < 3:
+        return Verdict(effect, half, count, "undecided")
+    word = "holds" if effect - half > threshold else "fails" if effect + half < threshold else "undecided"
+    return Verdict(effect, half, count, word)
+
+
+def run(arm: tuple[str, ...], seed: int, folder: Path) -> dict[str, Any]:
+    """One run of an arm, or what is left of it: what it reached, its curve, and the seconds of a step."""
+    name, *overrides = arm
+    workdir = folder / "+".join([name.replace(".py:", "-"), *overrides, f"seed={seed}"])
+    command = [sys.executable, "-m", "mmjax", "train", str(FOLDER / name), *overrides, f"seed={seed}"]
+    print(f"{time.strftime('%H:%M')} {' '.join(command[3:])}", flush=True)
+    subprocess.run([*command, "--workdir", str(workdir)], check=True, stdout=subprocess.DEVNULL)
+    return reached(read(workdir))
+
+
+def reached(lines: list[dict[str, Any]]) -> dict[str, Any]:
+    """Of a run's metrics: the last evaluation of each split, the curve of the loss, the median seconds of a step."""
+    last = max(line["step"] for line in lines)
+    splits = {line["split"]: line for line in lines if line["step"] == last and line.get("split", "train") != "train"}
+    found = {
+        split: {metric: round(value, 5) for metric, value in line.items() if "/" in metric and isinstance(value, float)}
+        for split, line in splits.items()
+    }
+    train = [line for line in lines if "loss" in line]
+    speeds = [line["examples_per_second"] for line in train if line.get("examples_per_second")]
+    return {
+        "splits": found,
+        "curve": [[line["step"], round(line["loss"], 4)] for line in train],
+        "examples_per_second": round(float(np.median(speeds)), 2) if speeds else None,
+    }
+
+
+def key(arm: tuple[str, ...], seed: int) -> str:
+    """What a run is called in the record."""
+    return " ".join([*arm, f"seed={seed}"])
+
+
+def value(claim: Claim, entry: dict[str, Any]) -> float:
+    """What decides, of one run."""
+    if claim.metric == ("seconds",):
+        return -1.0 / entry["examples_per_second"]
+    return float(np.mean([entry["splits"][claim.split][metric] for metric in claim.metric]))
+
+
+def judged(claim: Claim, runs: dict[str, Any], seeds: list[int]) -> tuple[Verdict, list[tuple[float, float]]]:
+    """The verdict over the seeds that both arms have, and their values."""
+    pairs = []
+    for seed in seeds:
+        mine, other = runs.get(key(claim.arm, seed)), runs.get(key(claim.other, seed)) if claim.other else None
+        if mine is None or (claim.other and other is None):
+            continue
+        pairs.append((value(claim, mine), value(claim, other) if other else claim.chance or 0.0))
+    return verdict([mine - other for mine, other in pairs], claim.threshold), pairs
+
+
+def page(record: dict[str, Any]) -> str:
+    """The text of results.md."""
+    runs = record["runs"]
+    seeds = sorted({int(name.rpartition("=")[2]) for name in runs})
+    lines = [
+        "# What the papers claim, at the size of a `tiny`",
+        "",
+        f"Made by `python -m experiments.reproduce` on {record['date']} ({record['machine']}; "
+        + ", ".join(f"{package} {version}" for package, version in record["versions"].items())
+        + "). What each verdict needs was fixed before the runs, in `experiments/reproduce.py`; the numbers are in "
+        "[the record](records/claims.json). Effects are means of paired differences with 95 % intervals.",
+        "",
+        "| claim | arms | values by seed | effect | must be above | verdict |",
+        "|---|---|---|---|---|---|",
+    ]
+    for claim in CLAIMS:
+        found, pairs = judged(claim, runs, seeds)
+        arms = f"`{' '.join(claim.arm)}`" + (f" / `{' '.join(claim.other)}`" if claim.other else " / chance")
+        if not pairs:
+            lines.append(f"| **{claim.paper}** {claim.says} | {arms} | – | – | {claim.threshold:g} | not run yet |")
+            continue
+        shown = ", ".join(f"{mine:.4g} / {other:.4g}" for mine, other in pairs)
+        effect = f"{found.effect:+.4f} ± {found.half:.4f}"
+        lines.append(
+            f"| **{claim.paper}** {claim.says} | {arms} | {shown} | {effect} | {claim.threshold:g} | **{found.word}** |"
+        )
+    return "\n".join([*lines, "", "![loss curves](records/claims.png)", ""])
+
+
+def draw(record: dict[str, Any], path: Path) -> None:
+    """The loss curves of all runs, a panel for each claim that has some."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    claims = [claim for claim in CLAIMS if any(name.startswith(" ".join(claim.arm)) for name in record["runs"])]
+    figure, axes = pyplot.subplots(1, max(1, len(claims)), figsize=(4 * max(1, len(claims)), 3), squeeze=False)
+    for claim, axis in zip(claims, axes[0], strict=False):
+        for arm, colour in ((claim.arm, "tab:blue"), (claim.other, "tab:orange")):
+            for name, entry in record["runs"].items():
+                if arm and name.rpartition(" ")[0] == " ".join(arm):
+                    axis.plot(*zip(*entry["curve"], strict=True), color=colour, alpha=0.6, linewidth=1)
+        axis.set_title(claim.name, fontsize=8)
+        axis.set_xlabel("step", fontsize=8)
+    axes[0][0].set_ylabel("loss")
+    figure.tight_layout()
+    figure.savefig(path, dpi=80)
+
+
+def main() -> None:
+    names = [claim.name for claim in CLAIMS]
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--only", nargs="+", choices=names, default=names, metavar="CLAIM", help=", ".join(names))
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--workdir", type=Path, default=Path("runs/reproduce"))
+    parser.add_argument("--write", action="store_true", help="only write results.md out of the record")
+    arguments = parser.parse_args()
+    record = json.loads(RECORD.read_text(encoding="utf-8")) if RECORD.exists() else {"runs": {}}
+    if not arguments.write:
+        for claim in (claim for claim in CLAIMS if claim.name in arguments.only):
+            for seed in arguments.seeds:
+                for arm in (arm for arm in (claim.arm, claim.other) if arm and key(arm, seed) not in record["runs"]):
+                    record["runs"][key(arm, seed)] = run(arm, seed, arguments.workdir)
+                    record |= {
+                        "command": "python -m experiments.reproduce",
+                        "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
+                        "machine": f"{platform.machine()}, Python {platform.python_version()}, CPU",
+                        "versions": {package: metadata.version(package) for package in PACKAGES},
+                        "claims": [asdict(claim) for claim in CLAIMS],
+                    }
+                    RECORD.write_text(json.dumps(record) + "\n", encoding="utf-8")
+    RESULTS.write_text(page(record), encoding="utf-8")
+    draw(record, CURVES)
+    print(f"written: {RESULTS}, {CURVES}")
+
+
+if __name__ == "__main__":
+    main()

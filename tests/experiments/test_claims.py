@@ -1,0 +1,89 @@
+"""What the papers claim of cost, by counting; and how a claim that needs training is judged."""
+
+import math
+
+import jax
+import numpy as np
+import pytest
+
+from experiments.reproduce import CLAIMS, T95, judged, key, page, reached, verdict
+from mmjax.data.pipeline import batch_spec
+from mmjax.experiment import build, load_experiment
+from mmjax.planning import flops
+from mmjax.step import abstract_state, make_train_step
+from tests.benchmarks.sizes import FOLDER, size
+
+
+def step_flops(name):
+    """Of a training step, on one device, a multiply and an add counted as two."""
+    built = build(load_experiment(f"{FOLDER}/{name}", ["batch_size=4"]))
+    pretrainer, spec = built.pretrainer(), batch_spec(built.data, 4)
+    mesh = jax.make_mesh((1, 1, 1), ("data", "fsdp", "tensor"), devices=jax.devices()[:1])
+    state = abstract_state(pretrainer, built.optimizer, spec, mesh=mesh)
+    step = make_train_step(pretrainer, built.optimizer, seed=0, total_steps=built.steps)
+    with jax.set_mesh(mesh):
+        return flops.count(jax.make_jaxpr(step)(state, dict(spec))) / 4
+
+
+def test_a_locked_tower_costs_its_forward_pass():
+    """LiT: no gradient of it is computed."""
+    locked, unlocked = step_flops("lit.py:tiny"), step_flops("lit.py:tiny_unlocked")
+    image = size("lit.py:tiny").flops["image"]
+    assert unlocked - locked == pytest.approx(2 * image, rel=0.05)  # two products for each one forward
+
+
+def test_half_of_the_patches_cost_half_of_the_image_tower():
+    """FLIP: all but the attention's logits, and the CLS, is linear in the patches."""
+    half, whole = step_flops("flip.py:tiny"), step_flops("flip.py:tiny_whole")
+    text = size("flip.py:tiny").flops["text"]
+    recomputed = 3  # forward, and twice as much backward; "dots" keeps the products
+    assert (half - recomputed * text) / (whole - recomputed * text) == pytest.approx(0.5, abs=0.05)
+
+
+def test_verdicts():
+    """Against the interval computed by hand: mean 0.02, deviation 0.01, t of two degrees of freedom 4.303."""
+    found = verdict([0.01, 0.02, 0.03], threshold=0.0)
+    assert (found.effect, found.pairs) == (pytest.approx(0.02), 3)
+    assert found.half == pytest.approx(4.303 * 0.01 / math.sqrt(3))
+    assert found.word == "undecided"  # 0.02 - 0.0248 is below 0
+    assert verdict([0.01, 0.02, 0.03], threshold=-0.01).word == "holds"
+    assert verdict([0.01, 0.02, 0.03], threshold=0.05).word == "fails"
+    assert verdict([0.5, 0.5], threshold=0.0).word == "undecided"  # two pairs say nothing
+    assert verdict([], threshold=0.0).word == "undecided"
+
+
+def test_student_s_t_by_its_density():
+    """The table's numbers leave 2.5 % on each side."""
+    for count, t in T95.items():
+        freedom = count - 1
+        x = np.linspace(-t, t, 200_001)
+        scale = math.gamma((freedom + 1) / 2) / (math.sqrt(freedom * math.pi) * math.gamma(freedom / 2))
+        assert np.trapezoid(scale * (1 + x**2 / freedom) ** (-(freedom + 1) / 2), x) == pytest.approx(0.95, abs=1e-4)
+
+
+def test_pairs_are_of_one_seed_and_the_page_says_what_was_not_run():
+    claim = next(claim for claim in CLAIMS if claim.name == "flip_as_good")
+    other = claim.other
+    assert other is not None
+
+    def lines(recall):
+        train = [{"step": 1, "loss": 5.0}, {"step": 2, "loss": 4.0, "examples_per_second": 50.0}]
+        return [*train, {"step": 2, "split": "test", **dict.fromkeys(claim.metric, recall)}]
+
+    runs = {}
+    for seed, (mine, theirs) in enumerate([(0.3, 0.31), (0.4, 0.41), (0.5, 0.51)]):
+        runs |= {key(claim.arm, seed): reached(lines(mine)), key(other, seed): reached(lines(theirs))}
+    del runs[key(other, 2)]
+    found, pairs = judged(claim, runs, [0, 1, 2])
+    assert pairs == [(0.3, 0.31), (0.4, 0.41)]
+    assert found.word == "undecided"
+    text = page({"runs": runs, "date": "2026-01-01", "machine": "m", "versions": {}})
+    assert text.count("not run yet") == len(CLAIMS) - 2  # the same runs have the time of a step, too
+
+
+@pytest.mark.parametrize("claim", CLAIMS, ids=lambda claim: claim.name)
+def test_arms_are_experiments_and_their_metrics_are_measured(claim):
+    for arm in filter(None, (claim.arm, claim.other)):
+        built = build(load_experiment(f"{FOLDER}/{arm[0]}", arm[1:]))
+        kinds = {metric.partition("/")[0] for metric in claim.metric}
+        assert kinds <= {"seconds", *(e.name for e in built.evaluators if e.split == claim.split)}

@@ -1,0 +1,46 @@
+"""Each file's `tiny` trains: two steps of its towers, losses and chains, on shapes and beeps instead of its data."""
+
+import math
+
+import numpy as np
+import pytest
+
+from mmjax.data.sources import Folder
+from mmjax.experiment import load_experiment
+from mmjax.metrics import read
+from mmjax.train import train
+from tests.benchmarks.sizes import FOLDER, experiments, files
+from tests.tiny import write_shapes
+
+TINY = [f"{file}:tiny" for file in files() if "tiny" in experiments(file)]
+FIRST = {  # what the first loss must be near, of random towers: 8 candidates a batch, 512 or 1,024 words
+    "clip.py": math.log(8),
+    "flip.py": math.log(8),
+    "clap.py": math.log(8),
+    "imagebind.py": 2 * math.log(8),
+    "siglip.py": 10 + 7 * math.log1p(math.exp(-10.0)),
+    "bert.py": math.log(512) + math.log(2),
+}
+
+
+@pytest.fixture(scope="module")
+def table(tmp_path_factory):
+    return write_shapes(tmp_path_factory.mktemp("shapes"))
+
+
+@pytest.mark.parametrize("name", TINY)
+def test_it_trains(name, table, tmp_path, monkeypatch):
+    monkeypatch.setenv("TFDS_DATA_DIR", str(tmp_path / "data"))  # where tokenizers go
+    config = load_experiment(f"{FOLDER}/{name}", ["steps=2", "batch_size=8", "optimizer.warmup_steps=1", "log_every=1"])
+    config.evaluators, config.init, config.data.cache = [], {}, False
+    if not name.startswith("bert.py"):  # whose data is names, which a package has
+        (source,) = config.data.weights
+        config.data.sources = {source: Folder(table)}
+    state = train(config, tmp_path / "run")
+    assert int(state.step) == 2
+    losses = [line["loss"] for line in read(tmp_path / "run") if "loss" in line]
+    assert np.isfinite(losses).all()
+    assert read(tmp_path / "run")[-1]["guard/skipped"] == 0
+    near = FIRST.get(name.partition(":")[0])
+    if near is not None:
+        assert losses[0] == pytest.approx(near, rel=0.25)
