@@ -274,7 +274,7 @@ def main() -> None:
     parser.add_argument("--workdir", type=Path, default=Path("runs/reproduce"))
     parser.add_argument("--write", action="store_true", help="only write results.md out of the record")
     arguments = parser.parse_args()
-    record = json.loads(RECORD.read_text(encoding="utf-8")) if RECORD.exists() else {"runs": {}}
+    record: dict[str, Any] = json.loads(RECORD.read_text(encoding="utf-8")) if RECORD.exists() else {"runs": {}}
     if not arguments.write:
         for claim in (claim for claim in CLAIMS if claim.name in arguments.only):
             for seed in arguments.seeds:
