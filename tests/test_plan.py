@@ -147,6 +147,7 @@ def test_several_topologies_on_the_screen_as_json_and_as_a_picture(tmp_path):
     assert Image.open(files["picture"]).size == (1440, 576)
 
 
+@pytest.mark.slow  # minutes; experiments/records/pods.json has its numbers, by python -m tests.benchmarks.pods
 @pytest.mark.skipif(sys.platform != "linux", reason="libtpu is for Linux")
 def test_siglip_fits_a_pod_that_is_not_there(tmp_path):
     """The published B/16 at batch 32,768 on 256 chips of v5e, by the command line and the TPU's own compiler."""
