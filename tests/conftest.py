@@ -24,6 +24,7 @@ pytest_plugins = ["tests.trained"]  # the tiny run that tests share
 PROCESSES = ("tests/faults/", "tests/multiprocess/", "tests/test_smoke.py", "tests/test_supervise.py")
 
 
+@pytest.hookimpl(tryfirst=True)  # before xdist reads the marks
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """With `-n 2 --dist loadgroup`: a file's tests stay together, for its fixtures, and the tests that start processes
     of their own run one after the other, so that no more of them are there at a time than cores bear."""

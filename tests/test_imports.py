@@ -86,6 +86,7 @@ ARROWS = {
     "published": {"interop"} | BOTTOM,
     "evaluate": {"benchmarks", "experiment", "interop", "published", "report", "workdir"} | MIDDLE | GRAPH | OBJECTIVES,
     "embeddings": {"evaluators"} | BOTTOM,
+    "features": {"data", "embeddings"} | BOTTOM,
     "evaluate_embeddings": {"benchmarks", "embeddings", "evaluate", "published"} | MIDDLE | BOTTOM,
     "embed": {"__init__", "benchmarks", "embeddings", "evaluate", "experiment", "interop", "workdir"}
     | MIDDLE
