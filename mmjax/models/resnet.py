@@ -13,13 +13,13 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Key
 
 from mmjax.models import heads as poolings
+from mmjax.models.attention import attend
 from mmjax.models.image import Pictures, normalised
 from mmjax.models.layers import (
     HIDDEN,
     REMAT_POLICIES,
     DtypeName,
     HeadsIn,
-    attend,
     constrain,
     dense,
     parameter,

@@ -7,13 +7,13 @@ import flax.linen as nn
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, Key
 
+from mmjax.models.attention import AttentionName
 from mmjax.models.dropout import BEFORE_BLOCKS, drop, dropout_keys
 from mmjax.models.heads import POOLINGS, AttentionPool, PoolingName, check_pooling
 from mmjax.models.layers import (
     BERT_STD,
     HIDDEN,
     ActivationName,
-    AttentionName,
     DtypeName,
     InitName,
     NormName,

@@ -5,9 +5,9 @@ import flax.linen as nn
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Key
 
+from mmjax.models.attention import AttentionName
 from mmjax.models.layers import (
     ActivationName,
-    AttentionName,
     DtypeName,
     InitName,
     RematName,

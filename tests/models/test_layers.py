@@ -11,7 +11,8 @@ from flax.core import meta
 from flax.linen.spmd import logical_to_mesh_sharding
 from jax.sharding import PartitionSpec
 
-from mmjax.models.layers import Block, Transformer, attend, attend_fused, block_inits
+from mmjax.models.attention import attend, attend_fused
+from mmjax.models.layers import Block, Transformer, block_inits
 from tests.models import oracle
 
 SMALL: dict[str, Any] = {"width": 16, "depth": 2, "heads": 2, "mlp_dim": 24}
