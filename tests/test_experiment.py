@@ -171,8 +171,8 @@ def test_a_record_and_a_workdir_give_the_experiment_back(file, tmp_path):
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        (":tinny", r"'tinny' isn't in it; its experiments: tiny, small, needs; did you mean tiny\?"),
-        (":plain", r"'plain' isn't marked @experiment; its experiments: tiny, small, needs"),
+        (":tinny", r"'tinny' isn't in it; its experiments: tiny, small; did you mean tiny\?"),
+        (":plain", r"'plain' isn't marked @experiment; its experiments: tiny, small"),
         (":OTHER", "isn't marked @experiment"),
         (":image", "gives no Experiment but a part of one; its experiments: tiny"),
         (":needs", r"can't be run alone \(missing a required argument: 'size'\)"),
@@ -229,7 +229,7 @@ def test_a_damaged_record_is_named(tmp_path):
         ({"towers": {}}, "an experiment needs towers"),
         ({"evaluators": ["retrieval"]}, "'retrieval' is no evaluator"),
         ({"ema": 1.0}, "ema=1.0 must lie between 0 and 1"),
-        ({"init": {"image": Load("x")}}, r"init 'image', but the towers are towers.image, towers.text"),
+        ({"init": {"image": Load("x")}}, r"init 'image', but the towers and objectives are towers.image, towers.text"),
         ({"init": {"towers.image": 3}}, r"must be a path, or Load\(path"),
         ({"optimizer": AdamW(peak_lr=1e-3, warmup_steps=10)}, r"warmup_steps=10 must be less than steps=10: set"),
         ({}, r"data\.transforms lacks 'image'"),
