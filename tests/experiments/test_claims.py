@@ -9,6 +9,7 @@ import pytest
 from experiments.reproduce import CLAIMS, T95, judged, key, page, reached, verdict
 from mmjax.data.pipeline import batch_spec
 from mmjax.experiment import build, load_experiment
+from mmjax.mesh import Mesh
 from mmjax.planning import flops
 from mmjax.step import abstract_state, make_train_step
 from tests.benchmarks.sizes import FOLDER, size
@@ -18,7 +19,7 @@ def step_flops(name):
     """Of a training step, on one device, a multiply and an add counted as two."""
     built = build(load_experiment(f"{FOLDER}/{name}", ["batch_size=4"]))
     pretrainer, spec = built.pretrainer(), batch_spec(built.data, 4)
-    mesh = jax.make_mesh((1, 1, 1), ("data", "fsdp", "tensor"), devices=jax.devices()[:1])
+    mesh = Mesh().build(jax.devices()[:1])
     state = abstract_state(pretrainer, built.optimizer, spec, mesh=mesh)
     step = make_train_step(pretrainer, built.optimizer, seed=0, total_steps=built.steps)
     with jax.set_mesh(mesh):
