@@ -136,7 +136,7 @@ def test_it_trains_on_a_mesh_as_on_one_device(optimizer):
             state = init_state(pretrainer, choice, batch, seed=0, mesh=mesh)
             shapes = abstract_state(pretrainer, choice, batch, mesh=mesh)
             assert jax.tree.map(lambda a: a.shape, state) == jax.tree.map(lambda a: a.shape, shapes)
-            step = make_train_step(pretrainer, choice, seed=0, total_steps=20)
+            step = jax.jit(make_train_step(pretrainer, choice, seed=0, total_steps=20))
             losses[name] = []
             for _ in range(6):
                 state, metrics = step(state, batch)
