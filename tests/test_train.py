@@ -17,7 +17,7 @@ from mmjax.experiment import Load
 from mmjax.keeping import Best
 from mmjax.models.positions import resize
 from mmjax.train import train
-from tests.trained import Trained, tiny_config
+from tests.trained import TINY, Trained, tiny_config
 
 LOSSES = ("loss", "image_text/loss", "text_audio/loss", "masked_image/loss")
 
@@ -79,12 +79,13 @@ def test_the_log_and_the_summary(trained: Trained):
 
 
 def test_a_finished_run_only_shows_its_results(trained: Trained, capsys):
-    before = (trained.workdir / "metrics.jsonl").read_text()
-    train(tiny_config(trained.table), trained.workdir)
+    files = [trained.workdir / name for name in ("metrics.jsonl", "experiment.json")]
+    before = [file.read_text() for file in files]
+    train(tiny_config(trained.table), trained.workdir, name=TINY)
     said = capsys.readouterr().out
     assert "goes on after step 24" in said
     assert "test split, step 24" in said
-    assert (trained.workdir / "metrics.jsonl").read_text() == before
+    assert [file.read_text() for file in files] == before
 
 
 # --- going on ---
