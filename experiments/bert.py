@@ -32,11 +32,7 @@ from mmjax.objectives.next_sentence import NextSentence
 from mmjax.optim import AdamW
 
 BATCH = 256
-VOCAB, SEP, MASK = (
-    30_522,
-    102,
-    103,
-)  # ids of the released vocabulary; below MASK are padding, [CLS], [UNK] and unused ones
+VOCAB, SEP, MASK = 30_522, 102, 103  # of the released vocabulary; below MASK are [CLS], [UNK] and unused ones
 EPS = 1e-12
 TINY_VOCAB, TINY_SEP, TINY_MASK = 512, 2, 4  # ids of all vocabularies that are trained here
 
@@ -102,46 +98,36 @@ def adam(peak_lr: float, end_lr: float, warmup_steps: int) -> AdamW:
 
 
 @experiment
+def bert(width: int, depth: int, length: int, steps: int, optimizer: AdamW, init: dict[str, Load]) -> Experiment:
+    return Experiment(
+        towers={"text": text_tower(width, depth)},
+        objectives=heads(VOCAB, MASK),
+        data=wikipedia(length),
+        optimizer=optimizer,
+        batch_size=BATCH,
+        steps=steps,
+        mesh=Mesh(fsdp=8),
+        init=init,
+    )
+
+
+@experiment
 def base() -> Experiment:
     """109,482,240 parameters, and 624,188 of the heads."""
-    return Experiment(
-        towers={"text": text_tower(768, 12)},
-        objectives=heads(VOCAB, MASK),
-        data=wikipedia(128),
-        optimizer=adam(1e-4, end_lr=1e-5, warmup_steps=10_000),
-        batch_size=BATCH,
-        steps=900_000,
-        mesh=Mesh(fsdp=8),
-    )
+    return bert(768, 12, 128, 900_000, adam(1e-4, end_lr=1e-5, warmup_steps=10_000), init={})
 
 
 @experiment
 def base_512() -> Experiment:
     """The last 100,000 steps of `base`."""
-    return Experiment(
-        towers={"text": text_tower(768, 12)},
-        objectives=heads(VOCAB, MASK),
-        data=wikipedia(512),
-        optimizer=adam(1e-5, end_lr=0.0, warmup_steps=1_000),
-        batch_size=BATCH,
-        steps=100_000,
-        mesh=Mesh(fsdp=8),
-        init={part: Load("gs://bucket/bert") for part in ("towers.text", "objectives.masked", "objectives.next")},
-    )
+    start = {part: Load("gs://bucket/bert") for part in ("towers.text", "objectives.masked", "objectives.next")}
+    return bert(768, 12, 512, 100_000, adam(1e-5, end_lr=0.0, warmup_steps=1_000), init=start)
 
 
 @experiment
 def large() -> Experiment:
     """335,141,888 parameters, and 1,084,220 of the heads; its last tenth goes as `base_512`."""
-    return Experiment(
-        towers={"text": text_tower(1_024, 24)},
-        objectives=heads(VOCAB, MASK),
-        data=wikipedia(128),
-        optimizer=adam(1e-4, end_lr=1e-5, warmup_steps=10_000),
-        batch_size=BATCH,
-        steps=900_000,
-        mesh=Mesh(fsdp=8),
-    )
+    return bert(1_024, 24, 128, 900_000, adam(1e-4, end_lr=1e-5, warmup_steps=10_000), init={})
 
 
 @experiment

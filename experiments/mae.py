@@ -68,44 +68,35 @@ def adam() -> AdamW:
 
 
 @experiment
-def vit_b16() -> Experiment:
-    """111,655,680 parameters, 85,647,360 of them the encoder's; fixed positions, which are computed, aren't counted."""
+def mae(patch: int, width: int, depth: int, heads: int, mesh: Mesh) -> Experiment:
+    """The published recipe."""
     return Experiment(
-        towers={"image": encoder(16, 768, 12, 12)},
+        towers={"image": encoder(patch, width, depth, heads)},
         objectives={"masked": masked()},
         data=imagenet(),
         optimizer=adam(),
         batch_size=BATCH,
         steps=EPOCHS * PICTURES // BATCH,
+        mesh=mesh,
     )
+
+
+@experiment
+def vit_b16() -> Experiment:
+    """111,655,680 parameters, 85,647,360 of them the encoder's; fixed positions, which are computed, aren't counted."""
+    return mae(16, 768, 12, 12, Mesh())
 
 
 @experiment
 def vit_l16() -> Experiment:
     """329,239,296 parameters, 303,099,904 of them the encoder's."""
-    return Experiment(
-        towers={"image": encoder(16, 1_024, 24, 16)},
-        objectives={"masked": masked()},
-        data=imagenet(),
-        optimizer=adam(),
-        batch_size=BATCH,
-        steps=EPOCHS * PICTURES // BATCH,
-        mesh=Mesh(fsdp=8),
-    )
+    return mae(16, 1_024, 24, 16, Mesh(fsdp=8))
 
 
 @experiment
 def vit_h14() -> Experiment:
     """656,613,964 parameters, 630,435,840 of them the encoder's."""
-    return Experiment(
-        towers={"image": encoder(14, 1_280, 32, 16)},
-        objectives={"masked": masked()},
-        data=imagenet(),
-        optimizer=adam(),
-        batch_size=BATCH,
-        steps=EPOCHS * PICTURES // BATCH,
-        mesh=Mesh(fsdp=8),
-    )
+    return mae(14, 1_280, 32, 16, Mesh(fsdp=8))
 
 
 @experiment

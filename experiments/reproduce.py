@@ -39,9 +39,9 @@ class Claim:
     """A sentence of a paper, and what decides it.
 
     says: the sentence, at this scale.  arm, other: experiment and overrides; without `other` the metric is compared
-    with `chance`.  metric: names in the evaluation of `split` at the last step, whose mean is taken; `seconds` is a
-    step's time, negated, so that more is better.  threshold: of the difference (arm minus other): -0.05 says "no more
-    than five points worse".
+    with `chance`.  metric: names in the evaluation of `split` at the last step, whose mean is taken; `seconds` is the
+    time of an example, negated, so that more is better.  threshold: of the difference (arm minus other): -0.05 says
+    "no more than five points worse".
     """
 
     name: str

@@ -192,6 +192,7 @@ MAY_CHANGE: dict[str, str] = {
     "mesh": "the same losses on other devices; a run moves to the machines that are free",
     "microbatches": "accumulation is exact; a smaller machine needs more of them",
     "towers.*.remat": "recomputes instead of storing, the same numbers",
+    "towers.*.trunk.remat": "as above",
     "objectives.*.decoder.remat": "as above",
     "towers.*.attention": "another kernel, the same numbers to their precision",
     "data.workers": "the stream is the same for any number of them",

@@ -23,7 +23,7 @@ Params = dict[str, Any]  # nested, as Linen gives them; the leaves are arrays
 # (open_clip and big_vision; a decayed logit scale would be pulled to a temperature of 1).
 NO_DECAY = (
     r"(^|/)(bias|scale|log_scale)$",
-    r"(^|/)(cls|mask|position|probe)$",
+    r"(^|/)(cls|kind|mask|position|probe)$",
 )
 
 

@@ -15,6 +15,21 @@ from mmjax.models.windows import WindowTransformer
 MASK_STD = 0.02
 
 
+def placed(
+    tokens: Float[Array, "b k w"],
+    real: Bool[Array, "b k"],
+    keep: Int[Array, "b k"],
+    grid: tuple[int, ...],
+    mask_token: Float[Array, " w"],
+) -> Float[Array, "b n w"]:
+    """The tokens of `keep` in their places on the grid, the mask token everywhere else, and fixed positions added."""
+    # One-hot rows place the tokens by a matmul, which shards over the batch; a scatter is slow there, as for FLIP.
+    place = jax.nn.one_hot(jnp.where(real, keep, -1), math.prod(grid), dtype=tokens.dtype)
+    seen = place.sum(axis=1)[..., None] > 0
+    patches = jnp.where(seen, jnp.einsum("bkn,bkd->bnd", place, tokens), mask_token)
+    return patches + jnp.asarray(sincos(grid, tokens.shape[-1]), tokens.dtype)
+
+
 class Decoder(nn.Module, kw_only=True):
     """Kept tokens `[B, prefix + K, D]` -> a prediction for every patch `[B, N, out_dim]`.
 
@@ -72,16 +87,11 @@ class Decoder(nn.Module, kw_only=True):
         """
         if tokens.shape[1] != prefix + keep.shape[1]:
             raise ValueError(f"{tokens.shape[1]} tokens are not {prefix} of a prefix and {keep.shape[1]} kept patches")
-        count = math.prod(grid)
         init = nn.initializers.xavier_uniform()
         x = dense(self.width, ("embed", None), init, dtype=self.dtype, name="stem")(tokens)
         mask_init = nn.initializers.normal(MASK_STD)
         mask_token = parameter(self, "mask", mask_init, ("embed",), (self.width,)).astype(x.dtype)
-        # One-hot rows place the tokens by a matmul, which shards over the batch; a scatter is slow there, as for FLIP.
-        place = jax.nn.one_hot(jnp.where(token_mask[:, prefix:], keep, -1), count, dtype=x.dtype)
-        placed = jnp.einsum("bkn,bkd->bnd", place, x[:, prefix:])
-        seen = place.sum(axis=1)[..., None] > 0
-        patches = jnp.where(seen, placed, mask_token) + jnp.asarray(sincos(grid, self.width), x.dtype)
+        patches = placed(x[:, prefix:], token_mask[:, prefix:], keep, grid, mask_token)
         x = self._transformed(x[:, :prefix], patches, token_mask[:, :prefix], patch_mask, grid, train)
         if self.out_dim is not None:
             x = dense(self.out_dim, ("embed", "patch"), init, dtype=self.dtype, name="out")(x)

@@ -7,13 +7,11 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import flax.linen as nn
-import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
-from mmjax.models.decoder import MASK_STD
+from mmjax.models.decoder import MASK_STD, placed
 from mmjax.models.layers import ActivationName, DtypeName, RematName, Transformer, constrain, dense, parameter
-from mmjax.models.positions import sincos
 
 
 class Kept(NamedTuple):
@@ -69,28 +67,13 @@ class JointDecoder(nn.Module, kw_only=True):
         masks = parameter(self, "mask", normal, axes, shape).astype(x.dtype)
         kinds = parameter(self, "kind", normal, axes, shape).astype(x.dtype)
         sequence, real, begin = [x[:, :prefix]], [token_mask[:, :prefix]], prefix
-        for part, mask, kind, end in zip(kept, masks, kinds, slots, strict=True):
-            own = slice(begin, begin + end)
-            count, begin = math.prod(part.grid), begin + end
-            # One-hot rows place the tokens by a matmul, which shards over the batch, as in `Decoder`.
-            place = jax.nn.one_hot(jnp.where(token_mask[:, own], part.keep, -1), count, dtype=x.dtype)
-            seen = place.sum(axis=1)[..., None] > 0
-            placed = jnp.where(seen, jnp.einsum("bkn,bkd->bnd", place, x[:, own]), mask)
-            sequence.append(placed + jnp.asarray(sincos(part.grid, self.width), x.dtype) + kind)
+        for part, mask, kind, count in zip(kept, masks, kinds, slots, strict=True):
+            own = slice(begin, begin := begin + count)
+            sequence.append(placed(x[:, own], token_mask[:, own], part.keep, part.grid, mask) + kind)
             real.append(part.patch_mask)
         x = constrain(jnp.concatenate(sequence, axis=1), "batch", "length", "embed")
-        x = Transformer(
-            width=self.width,
-            depth=self.depth,
-            heads=self.heads,
-            mlp_dim=self.mlp_dim,
-            activation=self.activation,
-            norm_eps=self.norm_eps,
-            remat=self.remat,
-            dtype=self.dtype,
-            name="transformer",
-        )(x, jnp.concatenate(real, axis=1))
-        ends = [prefix]
-        for part in kept:
-            ends.append(ends[-1] + math.prod(part.grid))
+        names = ("width", "depth", "heads", "mlp_dim", "activation", "norm_eps", "remat", "dtype")
+        transformer = Transformer(**{name: getattr(self, name) for name in names}, name="transformer")
+        x = transformer(x, jnp.concatenate(real, axis=1))
+        ends = list(itertools.accumulate((math.prod(part.grid) for part in kept), initial=prefix))
         return [x[:, begin:end].astype(jnp.float32) for begin, end in itertools.pairwise(ends)]

@@ -113,9 +113,11 @@ class Tower(nn.Module, kw_only=True):
             mine, its = getattr(self, name), getattr(self.trunk, name)
             if mine != its:
                 raise ValueError(f"{name}={mine}, but the trunk has {its}: set both alike")
-        if causal or self.norm != "pre" or self.dropout:
+        own = {"causal": causal, "norm": self.norm != "pre", "dropout": self.dropout, "layer_scale": self.layer_scale}
+        own |= {"remat": self.remat, "attention": self.attention != "plain"}
+        if given := [name for name, value in own.items() if value]:
             raise ValueError(
-                "with a trunk a tower has no causal=True, norm='post' or dropout of its own: leave them out"
+                f"with a trunk a tower has no {', '.join(given)} of its own: leave it out, or set the trunk's"
             )
 
     def pool(self, tokens: Float[Array, "b n d"], token_mask: Bool[Array, "b n"]) -> Float[Array, "b e"]:

@@ -184,3 +184,10 @@ def test_pictures_alone_by_the_usual_objective(variables, batch):
     )
     shapes = nn.unbox(jax.eval_shape(alone.init, {"params": KEY, "mask": KEY}, batch))["params"]["towers_image"]
     assert jax.tree.structure(shapes) == jax.tree.structure(variables["params"]["towers_image"])
+
+
+def test_what_the_trunk_decides_cannot_be_said_beside_it(batch):
+    made = model()
+    image = made.towers["image"].clone(layer_scale=0.1, remat="dots")
+    with pytest.raises(ValueError, match=r"with a trunk a tower has no layer_scale, remat of its own"):
+        made.clone(towers={**made.towers, "image": image}).init({"params": KEY, "mask": KEY}, batch)
