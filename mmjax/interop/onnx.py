@@ -56,7 +56,7 @@ def read(file: str | Path) -> Bundle:
     file = Path(file)
     try:
         graph = parse(file.read_bytes())
-    except (IndexError, ValueError) as error:
+    except (IndexError, TypeError, ValueError) as error:  # TypeError: a number where a message should be
         raise UserError(f"{file} is no ONNX file that can be read: {error}") from error
     arrays = tower(graph, str(file))
     family = hf_dinov2.FAMILIES[-1]
@@ -133,7 +133,7 @@ def parse(data: bytes) -> Graph:
     """What is needed of an ONNX file.
 
     Raises:
-        IndexError, ValueError: it isn't one.
+        IndexError, TypeError, ValueError: it isn't one.
     """
     graphs = [value for number, value in _fields(memoryview(data)) if number == _GRAPH]
     if len(graphs) != 1:
@@ -174,7 +174,10 @@ def _tensor(data: memoryview) -> tuple[str, np.ndarray | None]:
 def _last_axis(data: memoryview) -> int:
     """Of an input's description, the size of the last axis; 0 where that is not fixed."""
     for number in (2, 1, 2):  # its type; of a tensor; its shape
-        data = next(value for field, value in _fields(data) if field == number)
+        found = [value for field, value in _fields(data) if field == number]
+        if not found:  # an input that is no tensor, or one of any shape
+            return 0
+        data = found[0]
     axes = [dict(_fields(value)) for field, value in _fields(data) if field == 1]
     return axes[-1].get(1, 0) if axes else 0
 

@@ -100,6 +100,7 @@ def test_what_is_no_such_file_says_why(model, tmp_path):
         (b"not a protobuf", "is no ONNX file that can be read"),
         (whole[:-5000], "is no ONNX file that can be read"),
         (b"", "holds no graph"),
+        (b"\x38\x01", "is no ONNX file that can be read"),  # the graph is a number
         (exported({name: array for name, array in arrays.items() if name != onnx.CLASS}), "has 0 towers"),
         (exported({name: array for name, array in arrays.items() if name != onnx.POSITIONS}), "no patch embedding or"),
         (exported({n: a for n, a in arrays.items() if n != "encoder.layer.1.mlp.fc2.weight"}), r"layer\.1\.mlp\.fc2"),
