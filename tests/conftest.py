@@ -8,12 +8,17 @@ from pathlib import Path, PurePosixPath
 
 import pytest
 
-os.environ["JAX_PLATFORMS"] = "cpu"
+PLATFORM = os.environ.get("MMJAX_TEST_PLATFORM", "cpu")  # "cuda" for tests/gpu
+os.environ["JAX_PLATFORMS"] = "cpu" if PLATFORM == "cpu" else f"{PLATFORM},cpu"
 os.environ["XLA_FLAGS"] = os.environ.get("XLA_FLAGS", "") + " --xla_force_host_platform_device_count=8"
 if tuple(map(int, version("jax").split(".")[:2])) < (0, 11):  # later ones know no such flags
     # Compiling is most of the suite's time, and the workers have the cores already: code isn't split up to be compiled.
     os.environ["XLA_FLAGS"] += " --xla_cpu_parallel_codegen_split_count=1"
-os.environ.setdefault("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")  # of machine code: it would take a third of the time
+if PLATFORM == "cpu":
+    os.environ.setdefault("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")  # of machine code: it would take a third of the time
+else:
+    os.environ["XLA_FLAGS"] += " --xla_gpu_deterministic_ops=true"  # what goes on is compared to the bit
+    os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")  # tests start processes beside each other
 CACHE = os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(Path(tempfile.gettempdir()) / "mmjax-test-compiled"))
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES", "-1")

@@ -51,10 +51,23 @@ def attend_fused(
         )
     if query.dtype.itemsize != 2:
         raise ValueError(f"attention='cudnn' computes in 16 bits, not in dtype={query.dtype.name!r}: set either")
-    allowed = None if mask is None else mask[:, None, None, :]
-    query, key, value = (jnp.moveaxis(x, 1, 2) for x in (query, key, value))
-    fused = jax.nn.dot_product_attention(query, key, value, mask=allowed, is_causal=causal, implementation="cudnn")
-    return jnp.moveaxis(fused, 1, 2)
+    positions, keys = query.shape[2], key.shape[2]
+    query, key, value = (jnp.moveaxis(_even(x, axis=2), 1, 2) for x in (query, key, value))
+    options: dict[str, Array] = {}
+    if mask is not None:  # the kernel wants it for each query
+        allowed = _even(mask, axis=1)[:, None, None, :]
+        options["mask"] = jnp.broadcast_to(allowed, (len(mask), 1, query.shape[1], key.shape[1]))
+    elif keys % 2:
+        options["key_value_seq_lengths"] = jnp.full(len(key), keys, jnp.int32)
+    fused = jax.nn.dot_product_attention(query, key, value, is_causal=causal, implementation="cudnn", **options)
+    return jnp.moveaxis(fused[:, :positions], 1, 2)
+
+
+def _even(x: Array, axis: int) -> Array:
+    """With one more position of zeros where their number is odd, for which jax has no gradient of the kernel."""
+    widths = [(0, 0)] * x.ndim
+    widths[axis] = (0, x.shape[axis] % 2)
+    return jnp.pad(x, widths)
 
 
 ATTENTIONS = {"plain": attend, "cudnn": attend_fused}
