@@ -244,7 +244,8 @@ class RandomResizedCrop(Transform):
     """A random part of the picture, scaled to `size` × `size` (Szegedy et al. 2015, arXiv:1409.4842).
 
     The part has a share of the picture's area drawn from `area` and a width/height drawn log-uniformly from `aspect`.
-    In evaluation it is the largest square in the middle.
+    If ten draws don't fit into the picture, it is the largest part in the middle with such a width/height, as in
+    torchvision. In evaluation it is the largest square in the middle.
     """
 
     random = True
@@ -254,11 +255,12 @@ class RandomResizedCrop(Transform):
     aspect: tuple[float, float] = (3 / 4, 4 / 3)
     method: Method = "bicubic"
 
-    _ATTEMPTS = 10  # as torchvision; then the middle
+    _ATTEMPTS = 10  # as torchvision
 
     def __call__(self, value: Picture, rng: Rng) -> Picture:
         height, width = value.shape[:2]
-        box_height = box_width = min(height, width)
+        least, most = self.aspect if rng is not None else (1.0, 1.0)
+        box_height, box_width = min(height, round(width / least)), min(width, round(height * most))
         top, left = (height - box_height) // 2, (width - box_width) // 2
         for _ in range(self._ATTEMPTS if rng is not None else 0):
             assert rng is not None

@@ -6,7 +6,7 @@ import warnings
 import fiddle
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
@@ -222,17 +222,29 @@ def test_a_crop_larger_on_one_side_only_fills_there():
 
 @settings(max_examples=50, deadline=None)
 @given(st.integers(8, 200), st.integers(8, 200), st.integers(0, 2**32 - 1), st.floats(0.3, 1.0))
+@example(height=65, width=72, seed=0, least=1.0)  # no draw fits
 def test_a_random_crop_has_its_size_and_lies_within_its_area(height, width, seed, least):
     crop = RandomResizedCrop(32, area=(least, 1.0), method="nearest")
     picture = coordinates(height, width)
     result = crop(picture, np.random.default_rng(seed))
     assert result.shape == (32, 32, 3)
     seen = [int(np.ptp(result[..., channel])) + 1 for channel in (0, 1)]
-    if math.sqrt(0.75) < width / height < math.sqrt(4 / 3) and min(height, width) > 64:  # no fallback needed
+    if 3 / 4 < width / height < 4 / 3 and min(height, width) > 64:
         # Of n pixels shown in 32, nearest-neighbour sampling misses up to n / 32 at each end, and sides are rounded.
         assert seen[0] * seen[1] <= height * width
         assert (seen[0] + width / 16 + 1) * (seen[1] + height / 16 + 1) >= least * height * width
     np.testing.assert_array_equal(crop(picture, None), crop(picture, None))
+
+
+@pytest.mark.parametrize(("height", "width", "high", "wide"), [(10, 30, 10, 13), (30, 10, 13, 10), (10, 12, 10, 12)])
+def test_where_no_draw_fits_the_random_crop_is_the_largest_middle_of_such_an_aspect(height, width, high, wide):
+    """torchvision's rule. Of these, no part but that one has the whole area, or nearly."""
+    crop = RandomResizedCrop(40, area=(1.0, 1.0), aspect=(3 / 4, 4 / 3), method="nearest")
+    left, top = (width - wide) // 2, (height - high) // 2
+    for seed in range(20):
+        shown = crop(coordinates(height, width), np.random.default_rng(seed))
+        assert (shown[..., 0].min(), shown[..., 0].max()) == (left, left + wide - 1)
+        assert (shown[..., 1].min(), shown[..., 1].max()) == (top, top + high - 1)
 
 
 def test_the_random_crop_of_evaluation_is_the_middle_square():
