@@ -2,22 +2,27 @@
 
     python -m experiments.reproduce                    # all claims; a run that is done is not repeated
     python -m experiments.reproduce --only flip_as_good --seeds 0 1 2
+    python -m experiments.reproduce --jobs 6           # runs beside each other, on one GPU too
     python -m experiments.reproduce --write            # experiments/results.md out of the record, no runs
 
 Each claim compares two arms of equal compute over paired seeds (data order and initial parameters are the seed's). The
 effect is the mean of the differences, with a 95 % interval by Student's t. What a claim says was written down here
 before its runs: it *holds* where the interval lies above its threshold, *fails* where it lies below, and is *undecided*
-otherwise. A claim without a second arm compares with a number (chance).
+otherwise. A claim without a second arm compares with a number (chance). A claim of time has runs of its own, which
+nothing runs beside.
 """
 
 import argparse
 import datetime
 import json
 import math
-import platform
+import os
 import subprocess
 import sys
+import threading
 import time
+from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from importlib import metadata
 from pathlib import Path
@@ -26,6 +31,7 @@ from typing import Any
 import numpy as np
 
 from mmjax.metrics import read
+from tests.benchmarks.machine import machine
 
 FOLDER = Path(__file__).parent
 RECORD, RESULTS, CURVES = FOLDER / "records" / "claims.json", FOLDER / "results.md", FOLDER / "records" / "claims.png"
@@ -57,6 +63,8 @@ class Claim:
 
 SMALL_BATCH = ("batch_size=64", "steps=400", "evaluate_every=0")
 FLIP = ("steps=200", "evaluate_every=0")
+TIMED = ("steps=60", "evaluate_every=0")
+SECONDS = ("seconds",)
 CLAIMS = (
     Claim(
         "sigmoid_at_small_batches",
@@ -82,9 +90,9 @@ CLAIMS = (
         "flip_faster",
         "FLIP (arXiv:2212.00794)",
         "From half of the patches a step takes less time.",
-        ("flip.py:tiny", *FLIP),
-        ("flip.py:tiny_whole", *FLIP),
-        ("seconds",),
+        ("flip.py:tiny", *TIMED),
+        ("flip.py:tiny_whole", *TIMED),
+        SECONDS,
         "train",
         threshold=0.0,
     ),
@@ -166,14 +174,40 @@ def verdict(differences: list[float], threshold: float) -> Verdict:
     return Verdict(effect, half, count, word)
 
 
-def run(arm: tuple[str, ...], seed: int, folder: Path) -> dict[str, Any]:
-    """One run of an arm, or what is left of it: what it reached, its curve, and the seconds of a step."""
+def run(arm: tuple[str, ...], seed: int, folder: Path, jobs: int = 1) -> dict[str, Any]:
+    """One run of an arm, or what is left of it: what it reached, its curve, and the seconds of a step.
+
+    Its output stands beside its workdir, and is shown where the run fails.
+    """
     name, *overrides = arm
     workdir = folder / "+".join([name.replace(".py:", "-"), *overrides, f"seed={seed}"])
     command = [sys.executable, "-m", "mmjax", "train", str(FOLDER / name), *overrides, f"seed={seed}"]
-    print(f"{time.strftime('%H:%M')} {' '.join(command[3:])}", flush=True)
-    subprocess.run([*command, "--workdir", str(workdir)], check=True, stdout=subprocess.DEVNULL)
+    print(f"{time.strftime('%H:%M:%S')} {' '.join(command[4:])}", flush=True)
+    environment = os.environ | {"XLA_PYTHON_CLIENT_MEM_FRACTION": f"{0.9 / jobs:.3f}"}  # of a GPU's, which runs share
+    folder.mkdir(parents=True, exist_ok=True)
+    log = workdir.with_name(workdir.name + ".log")
+    with log.open("w", encoding="utf-8") as file:
+        done = subprocess.run(
+            [*command, "--workdir", str(workdir)], stdout=file, stderr=subprocess.STDOUT, env=environment
+        )
+    if done.returncode:
+        last = "\n".join(log.read_text(encoding="utf-8").splitlines()[-15:])
+        raise SystemExit(f"{' '.join(command[2:])} ended with {done.returncode}:\n{last}\nMore in {log}")
     return reached(read(workdir))
+
+
+def device() -> dict[str, str]:
+    """What runs, and with what, as a process of its own sees it: a GPU's memory belongs to the runs."""
+    program = "import jax; d = jax.devices()[0]; print(d.platform, d.device_kind, sep='|')"
+    environment = os.environ | {"XLA_PYTHON_CLIENT_PREALLOCATE": "false"}
+    said = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, env=environment)
+    platform, kind = said.stdout.strip().splitlines()[-1].split("|")
+    known = machine()
+    return {
+        "device": kind if platform != "cpu" else f"CPU, {known['cores']} cores of {known['processor']}",
+        "python": str(known["python"]),
+        **{package: metadata.version(package) for package in PACKAGES},
+    }
 
 
 def reached(lines: list[dict[str, Any]]) -> dict[str, Any]:
@@ -200,7 +234,7 @@ def key(arm: tuple[str, ...], seed: int) -> str:
 
 def value(claim: Claim, entry: dict[str, Any]) -> float:
     """What decides, of one run."""
-    if claim.metric == ("seconds",):
+    if claim.metric == SECONDS:
         return -1.0 / entry["examples_per_second"]
     return float(np.mean([entry["splits"][claim.split][metric] for metric in claim.metric]))
 
@@ -212,6 +246,8 @@ def judged(claim: Claim, runs: dict[str, Any], seeds: list[int]) -> tuple[Verdic
         mine, other = runs.get(key(claim.arm, seed)), runs.get(key(claim.other, seed)) if claim.other else None
         if mine is None or (claim.other and other is None):
             continue
+        if other is not None and mine["made"]["device"] != other["made"]["device"]:
+            continue  # no pair
         pairs.append((value(claim, mine), value(claim, other) if other else claim.chance or 0.0))
     return verdict([mine - other for mine, other in pairs], claim.threshold), pairs
 
@@ -223,10 +259,11 @@ def page(record: dict[str, Any]) -> str:
     lines = [
         "# What the papers claim, at the size of a `tiny`",
         "",
-        f"Made by `python -m experiments.reproduce` on {record['date']} ({record['machine']}; "
-        + ", ".join(f"{package} {version}" for package, version in record["versions"].items())
-        + "). What each verdict needs was fixed before the runs, in `experiments/reproduce.py`; the numbers are in "
-        "[the record](records/claims.json). Effects are means of paired differences with 95 % intervals.",
+        "Made by `python -m experiments.reproduce`. What each verdict needs was fixed before the runs, in "
+        "`experiments/reproduce.py`; every number is in [the record](records/claims.json), with dates and versions. "
+        "Effects are means of paired differences with 95 % intervals.",
+        "",
+        *(f"- {count} runs on {where}" for where, count in sorted(Counter(map(machine_of, runs.values())).items())),
         "",
         "| claim | arms | values by seed | effect | must be above | verdict |",
         "|---|---|---|---|---|---|",
@@ -245,23 +282,34 @@ def page(record: dict[str, Any]) -> str:
     return "\n".join([*lines, "", "![loss curves](records/claims.png)", ""])
 
 
+def machine_of(entry: dict[str, Any]) -> str:
+    """What an entry's run ran on, in a line."""
+    made = entry["made"]
+    versions = ", ".join(f"{package} {made[package]}" for package in PACKAGES)
+    return f"{made['device']}: Python {made['python']}, {versions}"
+
+
 def draw(record: dict[str, Any], path: Path) -> None:
-    """The loss curves of all runs, a panel for each claim that has some."""
+    """The loss curves of all runs, a panel for each claim that has some: the arm in blue, the other one in orange."""
     import matplotlib
 
     matplotlib.use("Agg")
     from matplotlib import pyplot
 
     claims = [claim for claim in CLAIMS if any(name.startswith(" ".join(claim.arm)) for name in record["runs"])]
-    figure, axes = pyplot.subplots(1, max(1, len(claims)), figsize=(4 * max(1, len(claims)), 3), squeeze=False)
-    for claim, axis in zip(claims, axes[0], strict=False):
+    rows = max(1, math.ceil(len(claims) / 4))
+    figure, axes = pyplot.subplots(rows, 4, figsize=(16, 3 * rows), squeeze=False)
+    for axis in axes.flat[len(claims) :]:
+        axis.axis("off")
+    for claim, axis in zip(claims, axes.flat, strict=False):
         for arm, colour in ((claim.arm, "tab:blue"), (claim.other, "tab:orange")):
             for name, entry in record["runs"].items():
                 if arm and name.rpartition(" ")[0] == " ".join(arm):
                     axis.plot(*zip(*entry["curve"], strict=True), color=colour, alpha=0.6, linewidth=1)
         axis.set_title(claim.name, fontsize=8)
         axis.set_xlabel("step", fontsize=8)
-    axes[0][0].set_ylabel("loss")
+    for row in axes:
+        row[0].set_ylabel("loss")
     figure.tight_layout()
     figure.savefig(path, dpi=80)
 
@@ -271,26 +319,38 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--only", nargs="+", choices=names, default=names, metavar="CLAIM", help=", ".join(names))
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--jobs", type=int, default=1, help="so many runs beside each other (default: 1)")
     parser.add_argument("--workdir", type=Path, default=Path("runs/reproduce"))
     parser.add_argument("--write", action="store_true", help="only write results.md out of the record")
     arguments = parser.parse_args()
     record: dict[str, Any] = json.loads(RECORD.read_text(encoding="utf-8")) if RECORD.exists() else {"runs": {}}
     if not arguments.write:
-        for claim in (claim for claim in CLAIMS if claim.name in arguments.only):
-            for seed in arguments.seeds:
-                for arm in (arm for arm in (claim.arm, claim.other) if arm and key(arm, seed) not in record["runs"]):
-                    record["runs"][key(arm, seed)] = run(arm, seed, arguments.workdir)
-                    record |= {
-                        "command": "python -m experiments.reproduce",
-                        "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
-                        "machine": f"{platform.machine()}, Python {platform.python_version()}, CPU",
-                        "versions": {package: metadata.version(package) for package in PACKAGES},
-                        "claims": [asdict(claim) for claim in CLAIMS],
-                    }
-                    RECORD.write_text(json.dumps(record) + "\n", encoding="utf-8")
+        fill(record, [claim for claim in CLAIMS if claim.name in arguments.only], arguments)
     RESULTS.write_text(page(record), encoding="utf-8")
     draw(record, CURVES)
     print(f"written: {RESULTS}, {CURVES}")
+
+
+def fill(record: dict[str, Any], claims: list[Claim], arguments: argparse.Namespace) -> None:
+    """Runs what the record lacks, all claims of a seed before the next seed; each run is kept as soon as it is done."""
+    made, lock = device(), threading.Lock()
+
+    def one(arm: tuple[str, ...], seed: int, jobs: int) -> None:
+        entry = run(arm, seed, arguments.workdir, jobs)
+        day = datetime.datetime.now(datetime.UTC).date().isoformat()
+        with lock:
+            record["runs"][key(arm, seed)] = entry | {"made": made | {"date": day}}
+            record["claims"] = [asdict(claim) for claim in CLAIMS]
+            RECORD.write_text(json.dumps(record) + "\n", encoding="utf-8")
+
+    for alone in (False, True):
+        chosen = [claim for claim in claims if (claim.metric == SECONDS) == alone]
+        arms = [(arm, seed) for seed in arguments.seeds for claim in chosen for arm in (claim.arm, claim.other) if arm]
+        missing = [(arm, seed) for arm, seed in dict.fromkeys(arms) if key(arm, seed) not in record["runs"]]
+        jobs = 1 if alone else arguments.jobs
+        with ThreadPoolExecutor(jobs) as pool:
+            for done in [pool.submit(one, arm, seed, jobs) for arm, seed in missing]:
+                done.result()
 
 
 if __name__ == "__main__":

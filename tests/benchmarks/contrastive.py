@@ -2,13 +2,15 @@
 
 python -m tests.benchmarks.contrastive --json experiments/records/contrastive.json
 python -m tests.benchmarks.contrastive --sizes 4096 8192
+python -m tests.benchmarks.contrastive --most 70 --json experiments/records/contrastive_gpu.json    # on a GPU
 
-N x 512 embeddings in fp32 on the CPU. All implementations of a size run in turn, several times over; figures are
-medians, with the machine's load when they were done: beside other work only the CPU seconds mean something. Memory: of
-ours the compiler's (temporaries, beyond inputs and gradients); of open_clip's the growth of the process's largest
-memory, in a process of its own. open_clip's losses need `pip install torch==2.13.0` and then
-`pip install -e ".[bench]"`. What would take more than 12 GB is left out, by the N^2 matrices that it makes. A size that
-stands in the JSON is not repeated.
+N x 512 embeddings in fp32, on the CPU or on the GPU that is there (products in fp32 too, not in TF32). All
+implementations of a size run in turn, several times over; figures are medians, with the machine's load when they were
+done: beside other work only the CPU seconds mean something. Memory: of ours the compiler's (temporaries, beyond inputs
+and gradients); of open_clip's the growth of the process's largest memory, in a process of its own (on a GPU, torch's
+count of it). open_clip's losses need `pip install torch==2.13.0` and then `pip install -e ".[bench]"`. What would take
+more than 12 GB (`--most`) is left out, by the N^2 matrices that it makes. A size that stands in the JSON is not
+repeated.
 """
 
 import argparse
@@ -81,8 +83,9 @@ def open_clips(n: int, loss: str) -> Callable[[], float]:
     losses: Any = importlib.util.module_from_spec(spec := importlib.util.spec_from_file_location("losses", file))  # type: ignore[arg-type]
     spec.loader.exec_module(losses)  # type: ignore[union-attr]
     made = losses.ClipLoss() if loss == "softmax" else losses.SigLipLoss()
-    sides = [torch.tensor(x, requires_grad=True) for x in vectors(n)]
-    scale, bias = (torch.tensor(x, requires_grad=True) for x in (SCALE, BIAS))
+    where = "cuda" if torch.cuda.is_available() else "cpu"
+    sides = [torch.tensor(x, requires_grad=True, device=where) for x in vectors(n)]
+    scale, bias = (torch.tensor(x, requires_grad=True, device=where) for x in (SCALE, BIAS))
 
     def once() -> float:
         for leaf in (*sides, scale, bias):
@@ -97,8 +100,10 @@ def open_clips(n: int, loss: str) -> Callable[[], float]:
 def grown(n: int, loss: str) -> int:
     """Bytes by which a fresh process's largest memory grows with one loss and gradient of open_clip."""
     program = f"""
+import torch
 from tests.benchmarks.contrastive import open_clips
-from tests.benchmarks.machine import most_memory
+from tests.benchmarks import machine
+most_memory = torch.cuda.max_memory_allocated if torch.cuda.is_available() else machine.most_memory
 open_clips(64, {loss!r})()
 once = open_clips({n}, {loss!r})
 before = most_memory()
@@ -108,9 +113,9 @@ print(most_memory() - before)
     return int(subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True).stdout)
 
 
-def fits(name: str, n: int) -> bool:
-    """Whether an implementation's matrices stay below `MOST`."""
-    return MATRICES.get(name, 0) * 4 * n * n <= MOST
+def fits(name: str, n: int, most: float = MOST) -> bool:
+    """Whether an implementation's matrices stay below `most` bytes."""
+    return MATRICES.get(name, 0) * 4 * n * n <= most
 
 
 def seconds(function: Callable[[], float]) -> tuple[float, float, float]:
@@ -121,14 +126,14 @@ def seconds(function: Callable[[], float]) -> tuple[float, float, float]:
     return time.perf_counter() - began, after.ru_utime + after.ru_stime - used.ru_utime - used.ru_stime, result
 
 
-def measure(n: int, loss: str, peers: bool) -> list[dict[str, Any]]:
+def measure(n: int, loss: str, peers: bool, most: float = MOST) -> list[dict[str, Any]]:
     """All implementations that fit, in turn."""
     functions: dict[str, Callable[[], float]] = {}
     memory: dict[str, int] = {}
     for method in ("tiles", "dense"):
-        if fits(f"{method} {loss}", n):
+        if fits(f"{method} {loss}", n, most):
             functions[method], memory[method] = ours(n, loss, method)
-    if peers and fits(f"open_clip {loss}", n):
+    if peers and fits(f"open_clip {loss}", n, most):
         functions["open_clip"], memory["open_clip"] = open_clips(n, loss), grown(n, loss)
     taken: dict[str, list[tuple[float, float, float]]] = {name: [seconds(f)] for name, f in functions.items()}
     for _ in range(REPEATS):
@@ -152,7 +157,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--sizes", type=int, nargs="+", default=SIZES)
     parser.add_argument("--json", type=Path)
+    parser.add_argument("--most", type=float, default=MOST / 1e9, metavar="GB", help="default: %(default)g")
     arguments = parser.parse_args()
+    jax.config.update("jax_default_matmul_precision", "highest")
     versions = {"jax": jax.__version__}
     for package in ("torch", "open_clip_torch"):
         try:
@@ -161,17 +168,17 @@ def main() -> None:
             print(f"{package} is not installed: no figures of open_clip (see --help)")
     old = json.loads(arguments.json.read_text()) if arguments.json and arguments.json.exists() else {}
     record = {
-        "command": "python -m tests.benchmarks.contrastive",
+        "command": " ".join(["python -m tests.benchmarks.contrastive", *sys.argv[1:]]),
         "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
-        "machine": machine(),
+        "machine": machine() | {"device": jax.devices()[0].device_kind},
         "versions": versions,
-        "left_out": f"what takes more than {MOST / 1e9:.0f} GB",
+        "left_out": f"what takes more than {arguments.most:g} GB",
         "runs": old.get("runs", []),
     }
     done = {(row["size"], row["loss"]) for row in record["runs"]}
     for n, loss in itertools.product(arguments.sizes, ("softmax", "sigmoid")):
         if (n, loss) not in done:
-            record["runs"] += (rows := measure(n, loss, peers=len(versions) == 3))
+            record["runs"] += (rows := measure(n, loss, len(versions) == 3, arguments.most * 1e9))
             for row in rows:
                 print(json.dumps(row), flush=True)
             if arguments.json:  # as far as it has come: the last sizes take minutes

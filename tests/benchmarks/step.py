@@ -131,6 +131,7 @@ def judged(rows: list[dict[str, Any]], size: str) -> list[dict[str, Any]]:
         flops = known["half" if each["by"].endswith("half") else ""]
         each |= {"examples_per_second": round(SIZES[size].batch / each["seconds"], 2), "model_tflop": flops / 1e12}
         each["tflops"] = round(flops / each["seconds"] / 1e12, 4)
+        each["device"] = known["device"]
         each["mfu"] = peak and round(flops / each["seconds"] / peak, 3)
         for other, name in (("mmjax", "by_mmjax"), ("bare products", "by_bare")):
             if other in timed:

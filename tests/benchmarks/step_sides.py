@@ -274,6 +274,12 @@ def allow_any_torchvision() -> None:
     """Lets torchvision be imported beside a torch that it wasn't built for; its compiled operators aren't used here."""
     import torch  # pyright: ignore[reportMissingImports]
 
+    with contextlib.suppress(RuntimeError):
+        import torchvision  # noqa: F401  # pyright: ignore[reportMissingImports]
+
+        return  # it was built for this torch
+    for name in [name for name in sys.modules if name.partition(".")[0] == "torchvision"]:
+        del sys.modules[name]
     library = torch.library.Library("torchvision", "FRAGMENT")
     for name in ("nms", "qnms"):
         with contextlib.suppress(RuntimeError):  # there already

@@ -6,7 +6,7 @@ import jax
 import numpy as np
 import pytest
 
-from experiments.reproduce import CLAIMS, T95, judged, key, page, reached, verdict
+from experiments.reproduce import CLAIMS, PACKAGES, T95, judged, key, page, reached, verdict
 from mmjax.data.pipeline import batch_spec
 from mmjax.experiment import build, load_experiment
 from mmjax.mesh import Mesh
@@ -67,19 +67,25 @@ def test_pairs_are_of_one_seed_and_the_page_says_what_was_not_run():
     other = claim.other
     assert other is not None
 
-    def lines(recall):
+    made = {"device": "a card", "python": "3.11.0", **dict.fromkeys(PACKAGES, "1.0")}
+
+    def entry(recall):
         train = [{"step": 1, "loss": 5.0}, {"step": 2, "loss": 4.0, "examples_per_second": 50.0}]
-        return [*train, {"step": 2, "split": "test", **dict.fromkeys(claim.metric, recall)}]
+        found = reached([*train, {"step": 2, "split": "test", **dict.fromkeys(claim.metric, recall)}])
+        return found | {"made": made}
 
     runs = {}
     for seed, (mine, theirs) in enumerate([(0.3, 0.31), (0.4, 0.41), (0.5, 0.51)]):
-        runs |= {key(claim.arm, seed): reached(lines(mine)), key(other, seed): reached(lines(theirs))}
+        runs |= {key(claim.arm, seed): entry(mine), key(other, seed): entry(theirs)}
     del runs[key(other, 2)]
     found, pairs = judged(claim, runs, [0, 1, 2])
     assert pairs == [(0.3, 0.31), (0.4, 0.41)]
     assert found.word == "undecided"
-    text = page({"runs": runs, "date": "2026-01-01", "machine": "m", "versions": {}})
-    assert text.count("not run yet") == len(CLAIMS) - 2  # the same runs have the time of a step, too
+    text = page({"runs": runs})
+    assert text.count("not run yet") == len(CLAIMS) - 1
+    assert "5 runs on a card" in text
+    runs[key(other, 1)]["made"] = made | {"device": "another card"}
+    assert judged(claim, runs, [0, 1, 2])[1] == [(0.3, 0.31)]
 
 
 @pytest.mark.parametrize("claim", CLAIMS, ids=lambda claim: claim.name)
