@@ -1,6 +1,6 @@
 """Scaled dot-product attention (Vaswani et al. 2017, arXiv:1706.03762) of heads: plain, and by a fused kernel."""
 
-from typing import Literal
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
@@ -53,7 +53,7 @@ def attend_fused(
         raise ValueError(f"attention='cudnn' computes in 16 bits, not in dtype={query.dtype.name!r}: set either")
     positions, keys = query.shape[2], key.shape[2]
     query, key, value = (jnp.moveaxis(_even(x, axis=2), 1, 2) for x in (query, key, value))
-    options: dict[str, Array] = {}
+    options: dict[str, Any] = {}
     if mask is not None:  # the kernel wants it for each query
         allowed = _even(mask, axis=1)[:, None, None, :]
         options["mask"] = jnp.broadcast_to(allowed, (len(mask), 1, query.shape[1], key.shape[1]))

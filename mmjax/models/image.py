@@ -1,6 +1,7 @@
 """The image tower: a vision transformer (Dosovitskiy et al. 2020, arXiv:2010.11929)."""
 
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Bool, Float, UInt8
 
 from mmjax.models.tower import PatchTower
@@ -20,7 +21,8 @@ class ViT(PatchTower, kw_only=True):
 
     Attributes:
         patch: side of a patch in pixels.
-        size: (height, width) of the pictures in pixels, or one number for both; learned positions hold for it alone.
+        size: (height, width) of the pictures in pixels, or one number for both; learned positions hold for it alone,
+            rotary ones of another grid are stretched to it.
         drop_rest: whether pixels at the right and lower edge that fill no patch are left out, as a convolution does
             (SigLIP's So400m/14 sees 378 of 384); else they are an error.
         mean, std: of the channels, for values in [0, 1]; the defaults bring pixels to [-1, 1].
@@ -56,6 +58,11 @@ class ViT(PatchTower, kw_only=True):
                 f"{self.capacity()}: set size to the pictures', and bring learned positions to it by positions.resize"
             )
         return grid
+
+    def coordinates(self, grid: tuple[int, ...]) -> Float[np.ndarray, "n a"]:
+        """Rows and columns, of a grid of another size in patches of the grid of `size`."""
+        stretch = np.array(self.capacity(), np.float32) / np.array(grid, np.float32)
+        return super().coordinates(grid) * stretch
 
     def patches(self, x: Pictures, mask: None = None) -> tuple[Float[Array, "b n p"], Bool[Array, "b n"]]:
         """The normalised pixels of each patch, float32 `[B, N, patch * patch * 3]`, row by row; all are real."""

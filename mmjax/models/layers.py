@@ -18,6 +18,7 @@ from jaxtyping import Array, Bool, Float, Int, Key
 from mmjax.errors import nearest
 from mmjax.models.attention import ATTENTIONS, AttentionName, attend
 from mmjax.models.dropout import drop, dropout_keys
+from mmjax.models.rotary import rotate
 
 Initializer = Callable[..., Array]
 ActivationName = Literal["gelu", "gelu_tanh", "quick_gelu"]
@@ -183,10 +184,17 @@ class Attention(nn.Module):
     attention: AttentionName = "plain"
 
     @nn.compact
-    def __call__(self, x: Float[Array, "b n d"], mask: Bool[Array, "b n"] | None = None) -> Float[Array, "b n d"]:
+    def __call__(
+        self,
+        x: Float[Array, "b n d"],
+        mask: Bool[Array, "b n"] | None = None,
+        angles: Float[Array, "*b n p"] | None = None,
+    ) -> Float[Array, "b n d"]:
         if self.attention not in ATTENTIONS:
             raise unknown("attention", self.attention, ATTENTIONS)
         query, key, value = HeadsIn(self.heads, 3, self.inits["qkv"], name="qkv")(x)
+        if angles is not None:
+            query, key = rotate(query, angles), rotate(key, angles)
         attended = ATTENTIONS[self.attention](query, key, value, mask, self.causal)
         return HeadsOut(self.inits["out"], name="out")(attended)
 
@@ -259,6 +267,7 @@ class Block(nn.Module):
         x: Float[Array, "b n d"],
         mask: Bool[Array, "b n"] | None = None,
         keys: Key[Array, " b"] | None = None,
+        angles: Float[Array, "*b n p"] | None = None,
         layer: Int[Array, ""] | int = 0,
     ) -> tuple[Float[Array, "b n d"], None]:
         norm = partial(layer_norm, eps=self.norm_eps, dtype=self.dtype)
@@ -270,10 +279,12 @@ class Block(nn.Module):
         scale_attention = LayerScale(self.layer_scale, name="scale_attention")
         scale_mlp = LayerScale(self.layer_scale, name="scale_mlp")
         if self.norm == "post":
-            x = constrain(norm_attention(x + drop(scale_attention(attention(x, mask)), self.dropout, keys, 0)), *HIDDEN)
+            x = constrain(
+                norm_attention(x + drop(scale_attention(attention(x, mask, angles)), self.dropout, keys, 0)), *HIDDEN
+            )
             x = constrain(norm_mlp(x + drop(scale_mlp(mlp(x)), self.dropout, keys, 1)), *HIDDEN)
         else:
-            attended = scale_attention(attention(norm_attention(x), mask))
+            attended = scale_attention(attention(norm_attention(x), mask, angles))
             x = constrain(x + drop(attended, self.dropout, keys, 0), *HIDDEN)
             x = constrain(x + drop(scale_mlp(mlp(norm_mlp(x))), self.dropout, keys, 1), *HIDDEN)
         return x, None
@@ -319,7 +330,9 @@ class Transformer(nn.Module):
         mask: Bool[Array, "b n"] | None = None,
         train: bool = False,
         keys: Key[Array, " b"] | None = None,
+        angles: Float[Array, "*b n p"] | None = None,
     ) -> Float[Array, "b n d"]:
+        """The encoded tokens. `angles`: by which each block turns queries and keys (`rotary.angles`); None: none."""
         if self.norm not in ("pre", "post"):
             raise unknown("norm", self.norm, ("pre", "post"))
         block: type[nn.Module] = Block
@@ -331,7 +344,7 @@ class Transformer(nn.Module):
             block,
             variable_axes={"params": 0},
             split_rngs={"params": True},
-            in_axes=cast(Any, (nn.broadcast, nn.broadcast, 0)),  # what its annotation forgets
+            in_axes=cast(Any, (nn.broadcast, nn.broadcast, nn.broadcast, 0)),  # what its annotation forgets
             length=self.depth,
             metadata_params={nn.PARTITION_NAME: "layers"},
         )
@@ -350,6 +363,6 @@ class Transformer(nn.Module):
             self.norm,
             self.layer_scale,
             name="blocks",
-        )(x, mask, dropout_keys(self, self.dropout, train, keys, len(x)), jnp.arange(self.depth))
+        )(x, mask, dropout_keys(self, self.dropout, train, keys, len(x)), angles, jnp.arange(self.depth))
         last = self.final_norm and self.norm == "pre"  # a post-LN block ends in one
         return layer_norm("norm", eps=self.norm_eps, dtype=self.dtype)(x) if last else x

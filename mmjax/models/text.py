@@ -1,16 +1,15 @@
 """The text tower: a transformer over token ids, causal (CLIP) or not (SigLIP), or with segments (BERT)."""
 
-from typing import Literal
-
 import flax.linen as nn
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, Key
 
+from mmjax.models import rotary
 from mmjax.models.dropout import BEFORE_BLOCKS, drop, dropout_keys
 from mmjax.models.heads import PoolingName
-from mmjax.models.layers import HIDDEN, constrain, layer_norm, parameter, unknown
+from mmjax.models.layers import HIDDEN, constrain, layer_norm, parameter
 from mmjax.models.positions import sincos
-from mmjax.models.tower import Tower, take_kept
+from mmjax.models.tower import PositionName, Tower, check_positions, take_kept
 
 
 class TextTransformer(Tower, kw_only=True):
@@ -19,7 +18,7 @@ class TextTransformer(Tower, kw_only=True):
     Attributes:
         vocab: number of token ids.
         length: the longest text, in tokens; shorter ones use its first positions.
-        positions: `learned`, or `sincos`, which are fixed.
+        positions: `learned`; `sincos`, which are fixed; or `rotary`: each block turns queries and keys by theirs.
         causal: whether a token sees only itself and those before it.
         attend_padding: whether padding counts as text (SigLIP: padded with its end token, pooled at the last position).
         pre_norm: whether a LayerNorm stands before the first block (BERT).
@@ -32,7 +31,7 @@ class TextTransformer(Tower, kw_only=True):
 
     vocab: int
     length: int
-    positions: Literal["learned", "sincos"] = "learned"
+    positions: PositionName = "learned"
     causal: bool = False
     attend_padding: bool = False
     pooling: PoolingName = "last"
@@ -48,6 +47,7 @@ class TextTransformer(Tower, kw_only=True):
         return 0 if self.trunk is None else 1
 
     def setup(self) -> None:
+        check_positions(self.positions, self.trunk)
         self._make_trunk(self.causal)
         normal = nn.initializers.truncated_normal if self.inits == "bert" else nn.initializers.normal
         token_init = nn.with_logical_partitioning(normal(self.token_std), ("vocab", "embed"))
@@ -55,8 +55,6 @@ class TextTransformer(Tower, kw_only=True):
         if self.positions == "learned":
             init = normal(self.position_std)
             self.position = parameter(self, "position", init, ("position", "embed"), (self.length, self.width))
-        elif self.positions != "sincos":
-            raise unknown("positions", self.positions, ("learned", "sincos"))
         if self.types:
             init = normal(self.token_std)
             self.type = parameter(self, "type", init, (None, "embed"), (self.types, self.width))
@@ -92,14 +90,15 @@ class TextTransformer(Tower, kw_only=True):
                 f"texts of {x.shape[1]} tokens are longer than the {self.length} positions of length={self.length}"
             )
         ids, real = self.patches(x, None if self.attend_padding else mask)
-        table = self.position if self.positions == "learned" else jnp.asarray(sincos((self.length,), self.width))
-        positions = table[: x.shape[1]]
         segments = self.segments(x) if self.types else None
         if keep is not None:
             ids, real = take_kept(ids, keep), (keep >= 0) & take_kept(real, keep)
-            positions = positions[jnp.maximum(keep, 0)]
             segments = None if segments is None else take_kept(segments, keep)
-        tokens = self.token(ids) + positions.astype(self.dtype)
+        tokens = self.token(ids)
+        if self.positions != "rotary":
+            table = self.position if self.positions == "learned" else jnp.asarray(sincos((self.length,), self.width))
+            positions = table[: x.shape[1]] if keep is None else table[jnp.maximum(keep, 0)]
+            tokens = tokens + positions.astype(self.dtype)
         if segments is not None:
             tokens = tokens + self.type.astype(self.dtype)[segments]
         return tokens if self.trunk is None else tokens + self.kind.astype(self.dtype), real
@@ -121,4 +120,8 @@ class TextTransformer(Tower, kw_only=True):
         tokens = drop(constrain(tokens, *HIDDEN), self.dropout, keys, BEFORE_BLOCKS)
         all_real = keep is None and (mask is None or self.attend_padding)  # then attention needs no mask
         # With a causal mask and a kept subset, "before" is the order of the slots.
-        return self.transformer(tokens, None if all_real else real, train, keys), real
+        angles = None
+        if self.positions == "rotary":
+            places = jnp.arange(x.shape[1]) if keep is None else jnp.maximum(keep, 0)
+            angles = rotary.angles(places[..., None], self.width // self.heads)
+        return self.transformer(tokens, None if all_real else real, train, keys, angles), real

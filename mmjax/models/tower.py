@@ -1,12 +1,14 @@
 """What all towers share: their sizes, the way from tokens to the embedding, and the encoding of patches."""
 
 import math
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import flax.linen as nn
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Bool, Float, Int, Key
 
+from mmjax.models import rotary
 from mmjax.models.attention import AttentionName
 from mmjax.models.dropout import BEFORE_BLOCKS, drop, dropout_keys
 from mmjax.models.heads import POOLINGS, AttentionPool, PoolingName, check_pooling
@@ -28,6 +30,7 @@ from mmjax.models.layers import (
 from mmjax.models.positions import sincos
 
 CLS_STD = 0.02  # of a CLS token beside fixed positions (MAE)
+PositionName = Literal["learned", "sincos", "rotary"]
 
 
 class Tower(nn.Module, kw_only=True):
@@ -160,6 +163,14 @@ class Tower(nn.Module, kw_only=True):
         return self.pool(*self.tokens(x, mask, train=train))
 
 
+def check_positions(positions: str, trunk: Any) -> None:
+    """Raises ValueError where there are no such positions, or not with a trunk."""
+    if positions not in get_args(PositionName):
+        raise unknown("positions", positions, get_args(PositionName))
+    if positions == "rotary" and trunk is not None:
+        raise ValueError("positions='rotary' acts in a tower's own blocks, which it hasn't with a trunk: take sincos")
+
+
 def take_kept(values: Array, keep: Int[Array, "b k"]) -> Array:
     """Of `values` `[B, N, ...]` those of the tokens `keep`; an empty slot (-1) takes token 0's, and must be masked."""
     ids = jnp.maximum(keep, 0).reshape(*keep.shape, *(1,) * (values.ndim - 2))
@@ -170,7 +181,8 @@ class PatchTower(Tower, kw_only=True):
     """A tower whose tokens are patches of a grid: linear stem, positions, perhaps a CLS, transformer.
 
     Attributes:
-        positions: `learned` (one more for the CLS, and for what follows it) or `sincos` (fixed; none for these).
+        positions: `learned` (one more for the CLS, and for what follows it), `sincos` (fixed; none for these), or
+            `rotary` (no table: each block turns queries and keys by the patch's place along each axis; not a CLS's).
         cls: whether a learned CLS token comes first.
         distill: whether another one follows it (AST's and DeiT's distillation token).
         pre_norm: whether a LayerNorm stands before the first block (CLIP).
@@ -178,7 +190,7 @@ class PatchTower(Tower, kw_only=True):
         position_std: deviation of initial learned positions; None means width^-1/2 (CLIP).
     """
 
-    positions: Literal["learned", "sincos"] = "learned"
+    positions: PositionName = "learned"
     cls: bool = False
     distill: bool = False
     pre_norm: bool = False
@@ -203,8 +215,7 @@ class PatchTower(Tower, kw_only=True):
         raise NotImplementedError
 
     def setup(self) -> None:
-        if self.positions not in ("learned", "sincos"):
-            raise unknown("positions", self.positions, ("learned", "sincos"))
+        check_positions(self.positions, self.trunk)
         if self.trunk is not None and (self.cls or self.distill or self.pre_norm):
             raise ValueError("the trunk has a CLS: a tower with one has no cls, distill or pre_norm of its own")
         if self.pooling == "cls" and not self.prefix:
@@ -227,8 +238,24 @@ class PatchTower(Tower, kw_only=True):
         if self.pre_norm:
             self.norm_pre = layer_norm(eps=self.norm_eps, dtype=self.dtype)
 
-    def _positions(self, grid: tuple[int, ...]) -> Float[Array, "n d"]:
-        """Positions of the patches of `grid`, without the CLS's."""
+    def coordinates(self, grid: tuple[int, ...]) -> Float[np.ndarray, "n a"]:
+        """Where the patches of `grid` stand along each axis, for `rotary`."""
+        return np.moveaxis(np.indices(grid, np.float32), 0, -1).reshape(-1, len(grid))
+
+    def _angles(self, grid: tuple[int, ...], keep: Int[Array, "b k"] | None) -> Float[Array, "*b n p"] | None:
+        """Of the tokens that the transformer gets; None where positions aren't rotary."""
+        if self.positions != "rotary":
+            return None
+        found = rotary.angles(self.coordinates(grid), self.width // self.heads)
+        if keep is not None:
+            found = found[jnp.maximum(keep, 0)]
+        before = [(0, 0)] * (found.ndim - 2)
+        return jnp.pad(found, [*before, (self.prefix, 0), (0, 0)])
+
+    def _positions(self, grid: tuple[int, ...]) -> Float[Array, "n d"] | None:
+        """What is added to the patches of `grid`, without the CLS's."""
+        if self.positions == "rotary":
+            return None
         if self.positions == "sincos":
             return jnp.asarray(sincos(grid, self.width))
         full = self.capacity()
@@ -245,8 +272,9 @@ class PatchTower(Tower, kw_only=True):
         if keep is not None:  # before the stem: what is dropped costs nothing
             patches = take_kept(patches, keep)
             real = (keep >= 0) & take_kept(real, keep)
-            positions = positions[jnp.maximum(keep, 0)]
-        tokens = self.stem(patches) + positions.astype(self.dtype)
+            positions = None if positions is None else positions[jnp.maximum(keep, 0)]
+        tokens = self.stem(patches)
+        tokens = tokens if positions is None else tokens + positions.astype(self.dtype)
         return tokens if self.trunk is None else tokens + self.kind.astype(self.dtype), real
 
     def tokens(
@@ -262,7 +290,7 @@ class PatchTower(Tower, kw_only=True):
             return self.trunk(tokens, real, train, keys)
         if self.cls:
             first = jnp.stack([self.cls_token, self.distill_token] if self.distill else [self.cls_token])
-            first = first if self.positions == "sincos" else first + self.position[: self.prefix]
+            first = first + self.position[: self.prefix] if self.positions == "learned" else first
             first = jnp.broadcast_to(first.astype(tokens.dtype), (len(tokens), *first.shape))
             tokens = jnp.concatenate([first, tokens], axis=1)
             real = jnp.pad(real, ((0, 0), (self.prefix, 0)), constant_values=True)
@@ -271,4 +299,5 @@ class PatchTower(Tower, kw_only=True):
         keys = dropout_keys(self, self.dropout, train, keys, len(tokens))
         tokens = drop(constrain(tokens, *HIDDEN), self.dropout, keys, BEFORE_BLOCKS)
         all_real = mask is None and keep is None  # then attention needs no mask
-        return self.transformer(tokens, None if all_real else real, train, keys), real
+        angles = self._angles(self.grid(x), keep)
+        return self.transformer(tokens, None if all_real else real, train, keys, angles), real

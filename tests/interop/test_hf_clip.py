@@ -152,5 +152,8 @@ def test_what_has_no_class_there_is_named(clip, tmp_path):
     wanted.config.towers["image"].pooling = "mean"
     with pytest.raises(UserError, match=r"CLIPModel is nearest, but has\n  towers.image.pooling: 'cls' there, 'mean'"):
         hf.write(wanted, tmp_path / "it")
+    wanted.config.towers["image"].pooling, wanted.config.towers["text"].positions = "cls", "rotary"
+    with pytest.raises(UserError, match=r"towers.text.positions: 'learned' there, 'rotary'"):
+        hf.write(wanted, tmp_path / "it")
     with pytest.raises(UserError, match="is there already"):
         hf.write(bundle, folder)
