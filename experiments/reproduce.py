@@ -1,6 +1,7 @@
-"""What the papers claim, tried at the size of a `tiny`: the runs, the verdicts, and experiments/results.md.
+"""Each `tiny` run to its end, and what the papers claim tried at that size: runs, verdicts, and experiments/results.md.
 
-    python -m experiments.reproduce                    # all claims; a run that is done is not repeated
+    python -m experiments.reproduce                    # all; a run that is done is not repeated
+    python -m experiments.reproduce --only tinies      # each `tiny` once
     python -m experiments.reproduce --only flip_as_good --seeds 0 1 2
     python -m experiments.reproduce --jobs 6           # runs beside each other, on one GPU too
     python -m experiments.reproduce --write            # experiments/results.md out of the record, no runs
@@ -150,6 +151,24 @@ CLAIMS = (
 )
 
 
+TINIES = (
+    ("clip.py:tiny",),
+    ("clip_resnet.py:tiny",),
+    ("siglip.py:tiny",),
+    ("lit.py:tiny",),
+    ("flip.py:tiny",),
+    ("clap.py:tiny",),
+    ("clap.py:tiny_stamps",),
+    ("imagebind.py:tiny",),
+    ("trimodal.py:tiny",),
+    ("trimodal.py:tiny_stamps",),
+    ("bert.py:tiny",),
+    ("mae.py:tiny",),
+    ("audiomae.py:tiny",),
+    ("m3ae.py:tiny",),
+)
+
+
 @dataclass(frozen=True)
 class Verdict:
     """The mean difference, the half width of its 95 % interval, the number of pairs, and what that means."""
@@ -279,7 +298,25 @@ def page(record: dict[str, Any]) -> str:
         lines.append(
             f"| **{claim.paper}** {claim.says} | {arms} | {shown} | {effect} | {claim.threshold:g} | **{found.word}** |"
         )
-    return "\n".join([*lines, "", "![loss curves](records/claims.png)", ""])
+    lines += ["", "![loss curves of the claims](records/claims.png)", "", "## Each `tiny`, to its end", ""]
+    lines += ["| run | steps | loss at first, at last | what it reached |", "|---|---|---|---|"]
+    for arm in TINIES:
+        entry = runs.get(key(arm, 0))
+        if entry is None:
+            lines.append(f"| `{arm[0]}` | – | – | not run yet |")
+            continue
+        first, (step, last) = entry["curve"][0][1], entry["curve"][-1]
+        lines.append(f"| `{arm[0]}` | {step} | {first:.4g}, {last:.4g} | {reached_by(entry)} |")
+    return "\n".join([*lines, "", "![loss curves of each tiny](records/tinies.png)", ""])
+
+
+def reached_by(entry: dict[str, Any]) -> str:
+    """The numbers of the last evaluations that say most: R@1, R@10 and accuracies; all where there are no such."""
+    lines = []
+    for split, values in entry["splits"].items():
+        known = {name: x for name, x in values.items() if name.endswith(("/R@1", "/R@10", "/top1"))} or values
+        lines.append(f"{split}: " + ", ".join(f"{name} {x:.3f}" for name, x in known.items()))
+    return "; ".join(lines)
 
 
 def machine_of(entry: dict[str, Any]) -> str:
@@ -289,33 +326,47 @@ def machine_of(entry: dict[str, Any]) -> str:
     return f"{made['device']}: Python {made['python']}, {versions}"
 
 
-def draw(record: dict[str, Any], path: Path) -> None:
-    """The loss curves of all runs, a panel for each claim that has some: the arm in blue, the other one in orange."""
+def draw(record: dict[str, Any]) -> None:
+    """The loss curves of all runs: a panel for each claim, the arm blue and the other orange; and one for each tiny."""
+    arms = [
+        (claim.name, {claim.arm: "tab:blue"} | ({claim.other: "tab:orange"} if claim.other else {})) for claim in CLAIMS
+    ]
+    panels(record, arms, CURVES)
+    panels(record, [(arm[0], {arm: "tab:blue"}) for arm in TINIES], FOLDER / "records" / "tinies.png")
+
+
+def panels(record: dict[str, Any], wanted: list[tuple[str, dict[tuple[str, ...], str]]], path: Path) -> None:
+    """A picture of four panels a row: each has a title, and arms by colour. What hasn't run is left out."""
     import matplotlib
 
     matplotlib.use("Agg")
     from matplotlib import pyplot
 
-    claims = [claim for claim in CLAIMS if any(name.startswith(" ".join(claim.arm)) for name in record["runs"])]
-    rows = max(1, math.ceil(len(claims) / 4))
+    found = {}
+    for title, arms in wanted:
+        names = [
+            (name, arms[arm]) for name in record["runs"] for arm in arms if name.rpartition(" ")[0] == " ".join(arm)
+        ]
+        if names:
+            found[title] = names
+    rows = max(1, math.ceil(len(found) / 4))
     figure, axes = pyplot.subplots(rows, 4, figsize=(16, 3 * rows), squeeze=False)
-    for axis in axes.flat[len(claims) :]:
+    for axis in axes.flat[len(found) :]:
         axis.axis("off")
-    for claim, axis in zip(claims, axes.flat, strict=False):
-        for arm, colour in ((claim.arm, "tab:blue"), (claim.other, "tab:orange")):
-            for name, entry in record["runs"].items():
-                if arm and name.rpartition(" ")[0] == " ".join(arm):
-                    axis.plot(*zip(*entry["curve"], strict=True), color=colour, alpha=0.6, linewidth=1)
-        axis.set_title(claim.name, fontsize=8)
+    for (title, names), axis in zip(found.items(), axes.flat, strict=False):
+        for name, colour in names:
+            axis.plot(*zip(*record["runs"][name]["curve"], strict=True), color=colour, alpha=0.6, linewidth=1)
+        axis.set_title(title, fontsize=8)
         axis.set_xlabel("step", fontsize=8)
     for row in axes:
         row[0].set_ylabel("loss")
     figure.tight_layout()
     figure.savefig(path, dpi=80)
+    pyplot.close(figure)
 
 
 def main() -> None:
-    names = [claim.name for claim in CLAIMS]
+    names = ["tinies", *(claim.name for claim in CLAIMS)]
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--only", nargs="+", choices=names, default=names, metavar="CLAIM", help=", ".join(names))
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
@@ -325,13 +376,13 @@ def main() -> None:
     arguments = parser.parse_args()
     record: dict[str, Any] = json.loads(RECORD.read_text(encoding="utf-8")) if RECORD.exists() else {"runs": {}}
     if not arguments.write:
-        fill(record, [claim for claim in CLAIMS if claim.name in arguments.only], arguments)
+        fill(record, arguments)
     RESULTS.write_text(page(record), encoding="utf-8")
-    draw(record, CURVES)
-    print(f"written: {RESULTS}, {CURVES}")
+    draw(record)
+    print(f"written: {RESULTS}")
 
 
-def fill(record: dict[str, Any], claims: list[Claim], arguments: argparse.Namespace) -> None:
+def fill(record: dict[str, Any], arguments: argparse.Namespace) -> None:
     """Runs what the record lacks, all claims of a seed before the next seed; each run is kept as soon as it is done."""
     made, lock = device(), threading.Lock()
 
@@ -344,8 +395,9 @@ def fill(record: dict[str, Any], claims: list[Claim], arguments: argparse.Namesp
             RECORD.write_text(json.dumps(record) + "\n", encoding="utf-8")
 
     for alone in (False, True):
-        chosen = [claim for claim in claims if (claim.metric == SECONDS) == alone]
+        chosen = [c for c in CLAIMS if c.name in arguments.only and (c.metric == SECONDS) == alone]
         arms = [(arm, seed) for seed in arguments.seeds for claim in chosen for arm in (claim.arm, claim.other) if arm]
+        arms += [(arm, 0) for arm in TINIES if "tinies" in arguments.only and not alone]
         missing = [(arm, seed) for arm, seed in dict.fromkeys(arms) if key(arm, seed) not in record["runs"]]
         jobs = 1 if alone else arguments.jobs
         with ThreadPoolExecutor(jobs) as pool:

@@ -1,12 +1,13 @@
 """What the papers claim of cost, by counting; and how a claim that needs training is judged."""
 
 import math
+from pathlib import Path
 
 import jax
 import numpy as np
 import pytest
 
-from experiments.reproduce import CLAIMS, PACKAGES, T95, judged, key, page, reached, verdict
+from experiments.reproduce import CLAIMS, PACKAGES, T95, TINIES, judged, key, page, reached, verdict
 from mmjax.data.pipeline import batch_spec
 from mmjax.experiment import build, load_experiment
 from mmjax.mesh import Mesh
@@ -82,7 +83,11 @@ def test_pairs_are_of_one_seed_and_the_page_says_what_was_not_run():
     assert pairs == [(0.3, 0.31), (0.4, 0.41)]
     assert found.word == "undecided"
     text = page({"runs": runs})
-    assert text.count("not run yet") == len(CLAIMS) - 1
+    assert text.count("not run yet") == len(CLAIMS) - 1 + len(TINIES)
+    runs[key(("clip.py:tiny",), 0)] = entry(0.25)
+    (line,) = (line for line in page({"runs": runs}).splitlines() if line.startswith("| `clip.py:tiny`"))
+    assert line.startswith("| `clip.py:tiny` | 2 | 5, 4 | test: retrieval/image->text/R@1 0.250, ")
+    del runs[key(("clip.py:tiny",), 0)]
     assert "5 runs on a card" in text
     runs[key(other, 1)]["made"] = made | {"device": "another card"}
     assert judged(claim, runs, [0, 1, 2])[1] == [(0.3, 0.31)]
@@ -94,3 +99,9 @@ def test_arms_are_experiments_and_their_metrics_are_measured(claim):
         built = build(load_experiment(f"{FOLDER}/{arm[0]}", arm[1:]))
         kinds = {metric.partition("/")[0] for metric in claim.metric}
         assert kinds <= {"seconds", *(e.name for e in built.evaluators if e.split == claim.split)}
+
+
+def test_every_experiment_s_tiny_is_run_to_its_end():
+    """All but the quickstart's, whose figures experiments/README.md has, and plain variants of those here."""
+    files = [path.name for path in Path("experiments").glob("*.py") if "def tiny()" in path.read_text(encoding="utf-8")]
+    assert {f"{file}:tiny" for file in files} <= {arm[0] for arm in TINIES}
