@@ -6,12 +6,9 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, Self
 
-from tensorboardX.proto.event_pb2 import Event, SessionLog  # pyright: ignore[reportAttributeAccessIssue]
-from tensorboardX.proto.summary_pb2 import Summary  # pyright: ignore[reportAttributeAccessIssue]
-from tensorboardX.writer import FileWriter
-
 from mmjax import lines
 from mmjax.errors import UserError
+from mmjax.tensorboard import Event, FileWriter, SessionLog, Summary
 
 FILE = "metrics.jsonl"
 WATCHED = "evaluations.jsonl"  # what `mmjax evaluate --watch` found: no file has two writers

@@ -1,5 +1,6 @@
 """What must be set before jax is imported: eight fake devices, little optimisation, and a cache of compiled code."""
 
+import gc
 import os
 import tempfile
 from collections import defaultdict
@@ -22,6 +23,8 @@ else:
 CACHE = os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(Path(tempfile.gettempdir()) / "mmjax-test-compiled"))
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES", "-1")
+
+gc.set_threshold(20_000, 20, 50)  # what jax holds of compiled programs is gone through less often
 
 pytest_plugins = ["tests.trained"]  # the tiny run that tests share
 

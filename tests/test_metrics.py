@@ -1,7 +1,9 @@
 """Metrics on disk: what is in the files, and what a run that was cut off leaves."""
 
+import importlib.util
 import json
 import math
+import subprocess
 import sys
 import types
 
@@ -154,3 +156,12 @@ def test_a_run_that_goes_on_drops_what_a_watcher_found_of_later_steps(tmp_path):
     assert [line["step"] for line in metrics.read(tmp_path)] == [10, 20, 21]
     Metrics(tmp_path).close()
     assert metrics.read(tmp_path) == []
+
+
+def test_training_does_not_import_pytorch_where_it_is_installed():
+    """It would take a third of a start; and it can still be imported afterwards."""
+    if importlib.util.find_spec("torch") is None:
+        pytest.skip("no PyTorch here")
+    program = "import sys, mmjax.train; print('torch' in sys.modules); import torch; print(torch.__name__)"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["False", "torch"]

@@ -1,5 +1,7 @@
 """A run that is killed, damaged and moved at random ends as the one that wasn't; the record of an hour: records/."""
 
+import pytest
+
 from tests.faults.soak import soak, soak_resized
 
 
@@ -8,6 +10,7 @@ def test_half_a_minute_of_faults_changes_not_a_bit(tmp_path):
     assert found["faults"] >= 1  # each came after at least one new step; on a free machine there are three or four
 
 
+@pytest.mark.slow  # experiments/records/soak_resize.json has its numbers; other meshes go on in tests/multiprocess too
 def test_half_a_minute_of_faults_and_other_machines_changes_no_example_and_no_loss(tmp_path):
     found = soak_resized(tmp_path, minutes=0.6, steps=24, seed=2)
     assert found["faults"] >= 1
