@@ -149,7 +149,7 @@ def write_watched(workdir: Path, step: int, split: str, values: Mapping[str, flo
     writer.close()
 
 
-def _summary(values: Mapping[str, float]) -> Summary:
+def _summary(values: Mapping[str, float]) -> Any:
     # Not add_scalar: it would write `image->text/R@1` as `image-_text/R_1`, which TensorBoard doesn't ask for.
     return Summary(value=[Summary.Value(tag=name, simple_value=value) for name, value in values.items()])
 
