@@ -16,6 +16,8 @@ are drawn anew each time instead of ten times beforehand; [UNK] and the ids belo
 weights of attention are not dropped out; sentences of Wikipedia end at `.`, `!` or `?` before a space.
 """
 
+from typing import Any
+
 from mmjax.data.documents import Documents
 from mmjax.data.emoji_charts import EmojiCharts
 from mmjax.data.pipeline import Mixture
@@ -33,42 +35,22 @@ from mmjax.optim import AdamW
 
 BATCH = 256
 VOCAB, SEP, MASK = 30_522, 102, 103  # of the released vocabulary; below MASK are [CLS], [UNK] and unused ones
-EPS = 1e-12
 TINY_VOCAB, TINY_SEP, TINY_MASK = 512, 2, 4  # ids of all vocabularies that are trained here
+POST_LN: Any = {"norm": "post", "pre_norm": True, "norm_eps": 1e-12, "inits": "bert", "position_std": 0.02}
+POOLER: Any = {"pooling": "cls", "projection_bias": True, "projection_tanh": True}
 
 
 @experiment
-def text_tower(width: int, depth: int) -> TextTransformer:
-    return TextTransformer(
-        vocab=VOCAB,
-        length=512,
-        types=2,
-        separator=SEP,
-        width=width,
-        depth=depth,
-        heads=width // 64,
-        embed_dim=width,
-        projection_bias=True,
-        projection_tanh=True,
-        pooling="cls",
-        pre_norm=True,
-        norm="post",
-        norm_eps=EPS,
-        inits="bert",
-        position_std=0.02,
-        dropout=0.1,
-        remat="full",
-        dtype="bfloat16",
-    )
+def text(vocab: int, length: int, separator: int, width: int, depth: int, heads: int, **more: Any) -> TextTransformer:
+    sizes = {"vocab": vocab, "length": length, "width": width, "depth": depth, "heads": heads, "embed_dim": width}
+    return TextTransformer(**sizes, types=2, separator=separator, dropout=0.1, **POST_LN, **POOLER, **more)
 
 
 @experiment
-def heads(vocab: int, mask_id: int) -> dict[str, MaskedText | NextSentence]:
+def heads(vocab: int, mask_id: int) -> dict[str, Any]:
     """Both read the same corrupted text, which is encoded once."""
-    return {
-        "masked": MaskedText(vocab=vocab, mask_id=mask_id, first_id=mask_id + 1, norm_eps=EPS, tied=True),
-        "next": NextSentence(Corrupt(vocab=vocab, mask_id=mask_id, first_id=mask_id + 1)),
-    }
+    drawn: dict[str, Any] = {"vocab": vocab, "mask_id": mask_id, "first_id": mask_id + 1}
+    return {"masked": MaskedText(**drawn, norm_eps=1e-12, tied=True), "next": NextSentence(Corrupt(**drawn))}
 
 
 @experiment
@@ -84,23 +66,16 @@ def wikipedia(length: int) -> Mixture:
 
 @experiment
 def adam(peak_lr: float, end_lr: float, warmup_steps: int) -> AdamW:
-    return AdamW(
-        peak_lr=peak_lr,
-        end_lr=end_lr,
-        warmup_steps=warmup_steps,
-        schedule="linear",
-        weight_decay=0.01,
-        no_decay=(r"(^|/)(bias|scale)$",),
-        b2=0.999,
-        eps=1e-6,
-        bias_correction=False,
-    )
+    rate = {"peak_lr": peak_lr, "end_lr": end_lr, "warmup_steps": warmup_steps, "schedule": "linear"}
+    undecayed = (r"(^|/)(bias|scale)$",)
+    return AdamW(**rate, weight_decay=0.01, no_decay=undecayed, b2=0.999, eps=1e-6, bias_correction=False)
 
 
 @experiment
-def bert(width: int, depth: int, length: int, steps: int, optimizer: AdamW, init: dict[str, Load]) -> Experiment:
+def bert(width: int, depth: int, length: int, steps: int, optimizer: Any, init: Any) -> Experiment:
+    big = {"remat": "full", "dtype": "bfloat16"}
     return Experiment(
-        towers={"text": text_tower(width, depth)},
+        towers={"text": text(VOCAB, 512, SEP, width, depth, width // 64, **big)},
         objectives=heads(VOCAB, MASK),
         data=wikipedia(length),
         optimizer=optimizer,
@@ -139,28 +114,7 @@ def tiny() -> Experiment:
     them that train are soon known by heart: of the 12 lists of the test split much less is.
     """
     return Experiment(
-        towers={
-            "text": TextTransformer(
-                vocab=TINY_VOCAB,
-                length=32,
-                types=2,
-                separator=TINY_SEP,
-                width=128,
-                depth=2,
-                heads=4,
-                embed_dim=128,
-                projection_bias=True,
-                projection_tanh=True,
-                pooling="cls",
-                pre_norm=True,
-                norm="post",
-                norm_eps=EPS,
-                inits="bert",
-                position_std=0.02,
-                dropout=0.1,
-                remat="dots",
-            ),
-        },
+        towers={"text": text(TINY_VOCAB, 32, TINY_SEP, width=128, depth=2, heads=4, remat="dots")},
         objectives=heads(TINY_VOCAB, TINY_MASK),
         data=Mixture(
             {"emoji": 1.0},

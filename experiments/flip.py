@@ -30,20 +30,14 @@ BATCH, EPOCH = 65_536, 1_281_167  # pairs
 VOCAB, LENGTH = 30_523, 32
 IMAGE: dict[str, Any] = {"positions": "sincos", "cls": True, "pooling": "mean"}
 TEXT: dict[str, Any] = {"attend_padding": True, "pooling": "cls"}
+DECAY: dict[str, Any] = {"weight_decay": 0.2, "b2": 0.95}
+RECIPE: dict[str, Any] = {"keep": 0.5, "base_lr": 4e-6, "epochs": 10_000, "init": {}}
 BIG: dict[str, Any] = {"remat": "dots", "dtype": "bfloat16"}
 SMALL: dict[str, Any] = {"width": 128, "depth": 4, "heads": 4, "embed_dim": 128, "remat": "dots"}
 
 
 @experiment
-def flip(
-    image: Any,
-    text: Any,
-    keep: float = 0.5,
-    base_lr: float = 4e-6,
-    epochs: int = 10_000,
-    warmup: int = 40,
-    init: Any = (),
-) -> Experiment:
+def flip(image: Any, text: Any, keep: float, base_lr: float, epochs: int, warmup: int, init: Any) -> Experiment:
     """The published recipe; `base_lr` is for a batch of 256, `epochs` and `warmup` count virtual epochs."""
     return Experiment(
         towers={"image": image, "text": text},
@@ -57,55 +51,45 @@ def flip(
             },
             workers=16,
         ),
-        optimizer=AdamW(
-            peak_lr=base_lr * BATCH / 256,
-            warmup_steps=warmup * EPOCH // BATCH,
-            weight_decay=0.2,
-            b2=0.95,
-            clip_norm=None,
-        ),
+        optimizer=AdamW(peak_lr=base_lr * BATCH / 256, warmup_steps=warmup * EPOCH // BATCH, clip_norm=None, **DECAY),
         batch_size=BATCH,
         steps=epochs * EPOCH // BATCH,
         mesh=Mesh(fsdp=8),
-        init=dict(init),
+        init=init,
     )
 
 
 @experiment
-def vit(patch: int, width: int, depth: int, heads: int, embed_dim: int) -> ViT:
-    sizes = {"width": width, "depth": depth, "heads": heads, "embed_dim": embed_dim}
-    return ViT(patch=patch, size=224, **sizes, **IMAGE, **BIG)
-
-
-@experiment
-def words(width: int, depth: int) -> TextTransformer:
-    sizes = {"width": width, "depth": depth, "heads": width // 64, "embed_dim": width}
-    return TextTransformer(vocab=VOCAB, length=LENGTH, **sizes, **TEXT, **BIG)
+def sized(patch: int, width: int, depth: int, heads: int, words: int, text_depth: int, **recipe: Any) -> Experiment:
+    sizes = {"width": width, "depth": depth, "heads": heads, "embed_dim": words}
+    text = {"width": words, "depth": text_depth, "heads": words // 64, "embed_dim": words}
+    image = ViT(patch=patch, size=224, **sizes, **IMAGE, **BIG)
+    return flip(image, TextTransformer(vocab=VOCAB, length=LENGTH, **text, **TEXT, **BIG), **recipe)
 
 
 @experiment
 def vit_b16() -> Experiment:
     """139,776,513 parameters."""
-    return flip(vit(16, 768, 12, 12, 512), words(512, 12))
+    return sized(16, 768, 12, 12, 512, 12, warmup=40, **RECIPE)
 
 
 @experiment
 def vit_l16() -> Experiment:
     """412,998,401 parameters."""
-    return flip(vit(16, 1_024, 24, 16, 768), words(768, 12))
+    return sized(16, 1_024, 24, 16, 768, 12, warmup=40, **RECIPE)
 
 
 @experiment
 def vit_h14() -> Experiment:
     """966,394,881 parameters."""
-    return flip(vit(14, 1_280, 32, 16, 1_024), words(1_024, 24), warmup=200)
+    return sized(14, 1_280, 32, 16, 1_024, 24, warmup=200, **RECIPE)
 
 
 @experiment
 def vit_b16_unmasked() -> Experiment:
     """The short last phase, on whole pictures: it starts from a run of `vit_b16`."""
     start = {name: Load("runs/flip_b16") for name in ("towers.image", "towers.text", "objectives.contrastive")}
-    return flip(vit(16, 768, 12, 12, 512), words(512, 12), keep=1.0, base_lr=4e-8, epochs=100, warmup=20, init=start)
+    return sized(16, 768, 12, 12, 512, 12, keep=1.0, base_lr=4e-8, epochs=100, warmup=20, init=start)
 
 
 @experiment
@@ -123,7 +107,7 @@ def small(keep: float) -> Experiment:
                 "text": (PickCaption(), Lowercase(), Tokenize(SentencePiece(1_024, name="spoken_emoji"), 16)),
             },
         ),
-        optimizer=AdamW(peak_lr=1e-3, warmup_steps=30, weight_decay=0.2, b2=0.95),
+        optimizer=AdamW(peak_lr=1e-3, warmup_steps=30, **DECAY),
         batch_size=256,
         steps=300,
         evaluators=[Retrieval(), Retrieval(split="test", when="end")],

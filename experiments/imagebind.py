@@ -36,45 +36,16 @@ SAMPLES = 32_880  # 204 frames at 16 kHz, 2 s
 def huge() -> Experiment:
     """1.07 billion parameters, of which the audio tower's 86 million train."""
     big = {"embed_dim": 1_024, "dtype": "bfloat16", "remat": "full"}
+    image = {"width": 1_280, "depth": 32, "heads": 16, "cls": True, "pooling": "cls", "mean": MEAN, "std": STD}
+    text = {"width": 1_024, "depth": 24, "heads": 16, "causal": True, "inits": "clip", "norm_eps": 1e-5}
+    audio = {"width": 768, "depth": 12, "heads": 12, "cls": True, "pooling": "cls"}
+    fbank = KaldiFbank(mean=-4.268, std=2 * 4.569)
     return Experiment(
         towers={
-            "image": ViT(
-                patch=14,
-                size=224,
-                width=1_280,
-                depth=32,
-                heads=16,
-                cls=True,
-                pooling="cls",
-                pre_norm=True,
-                stem_bias=False,
-                norm_eps=1e-5,
-                mean=MEAN,
-                std=STD,
-                **big,
-            ),
-            "text": TextTransformer(
-                vocab=49_408,
-                length=77,
-                width=1_024,
-                depth=24,
-                heads=16,
-                causal=True,
-                norm_eps=1e-5,
-                inits="clip",
-                **big,
-            ),
+            "image": ViT(patch=14, size=224, pre_norm=True, stem_bias=False, norm_eps=1e-5, **image, **big),
+            "text": TextTransformer(vocab=49_408, length=77, **text, **big),
             "audio": AudioTransformer(
-                spectrogram=KaldiFbank(mean=-4.268, std=2 * 4.569),
-                samples=SAMPLES,
-                patch=(16, 16),
-                stride=(10, 10),
-                width=768,
-                depth=12,
-                heads=12,
-                cls=True,
-                pooling="cls",
-                **big,
+                spectrogram=fbank, samples=SAMPLES, patch=(16, 16), stride=(10, 10), **audio, **big
             ),
         },
         objectives={"image_audio": Contrastive(("image", "audio"), scale_init=20.0)},

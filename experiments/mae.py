@@ -7,6 +7,8 @@ A quarter of a picture's patches is encoded, and a light decoder rebuilds the ot
 The encoder alone is kept: what it is worth, a linear probe on its CLS token says, or fine-tuning.
 """
 
+from typing import Any
+
 from mmjax.data.pipeline import Mixture
 from mmjax.data.transforms import Decode, RandomFlip, RandomResizedCrop
 from mmjax.evaluators.probe import Probe
@@ -22,21 +24,9 @@ MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 
 @experiment
-def encoder(patch: int, width: int, depth: int, heads: int) -> ViT:
-    return ViT(
-        patch=patch,
-        size=224,
-        width=width,
-        depth=depth,
-        heads=heads,
-        positions="sincos",
-        cls=True,
-        pooling="cls",
-        mean=MEAN,
-        std=STD,
-        remat="dots",
-        dtype="bfloat16",
-    )
+def encoder(patch: int, size: int, width: int, depth: int, heads: int, **more: Any) -> ViT:
+    sizes = {"patch": patch, "size": size, "width": width, "depth": depth, "heads": heads}
+    return ViT(**sizes, positions="sincos", cls=True, remat="dots", **more)
 
 
 @experiment
@@ -71,7 +61,7 @@ def adam() -> AdamW:
 def mae(patch: int, width: int, depth: int, heads: int, mesh: Mesh) -> Experiment:
     """The published recipe."""
     return Experiment(
-        towers={"image": encoder(patch, width, depth, heads)},
+        towers={"image": encoder(patch, 224, width, depth, heads, pooling="cls", mean=MEAN, std=STD, dtype="bfloat16")},
         objectives={"masked": masked()},
         data=imagenet(),
         optimizer=adam(),
@@ -103,19 +93,7 @@ def vit_h14() -> Experiment:
 def tiny() -> Experiment:
     """The same on the demo data, its pictures 64 pixels wide; probed by the mean of all tokens."""
     return Experiment(
-        towers={
-            "image": ViT(
-                patch=8,
-                size=64,
-                width=128,
-                depth=4,
-                heads=4,
-                positions="sincos",
-                cls=True,
-                pooling="mean",
-                remat="dots",
-            )
-        },
+        towers={"image": encoder(8, 64, width=128, depth=4, heads=4, pooling="mean")},
         objectives={"masked": MaskedImage(decoder=Decoder(width=64, depth=2, heads=4, remat="dots"), keep=0.25)},
         data=Mixture(
             {"spoken_emoji": 1.0},

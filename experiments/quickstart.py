@@ -8,6 +8,8 @@ three pairs are contrasted (CLIP's loss, Radford et al. 2021), while each modali
 itself (MAE, BERT, AudioMAE). The test is retrieval among emoji that training never shows, in voices it never hears.
 """
 
+from typing import Any
+
 from mmjax.data.captions import PickCaption, RandomTokenize
 from mmjax.data.pipeline import Mixture
 from mmjax.data.tokenizers import SentencePiece
@@ -31,53 +33,19 @@ PIXELS = 64
 WORDS = 22  # pieces and the end: the longest of all names but a few
 SAMPLES = 54_400  # 3.4 s at 16 kHz: the longest of 95 % of the utterances
 VOCABULARY = 512
-WIDTH = 128  # of the towers and of the space they share
+SHAPE: dict[str, Any] = {"width": 128, "heads": 4, "embed_dim": 128, "pooling": "mean", "activation": "quick_gelu"}
 
 
 @experiment
-def image_tower() -> ViT:
-    return ViT(
-        patch=16,
-        size=PIXELS,
-        width=WIDTH,
-        depth=4,
-        heads=4,
-        embed_dim=WIDTH,
-        pooling="mean",
-        activation="quick_gelu",
-        remat="dots",
-    )
-
-
-@experiment
-def text_tower() -> TextTransformer:
-    return TextTransformer(
-        vocab=VOCABULARY,
-        length=WORDS,
-        width=WIDTH,
-        depth=2,
-        heads=4,
-        embed_dim=WIDTH,
-        pooling="mean",
-        activation="quick_gelu",
-        remat="dots",
-    )
-
-
-@experiment
-def audio_tower() -> AudioTransformer:
-    return AudioTransformer(
-        spectrogram=LogMel(hop=250, mean=-4.0, std=4.75),  # measured on the training split
-        samples=SAMPLES,
-        patch=(6, 64),  # strips of 94 ms, all bands
-        width=WIDTH,
-        depth=4,
-        heads=4,
-        embed_dim=WIDTH,
-        pooling="mean",
-        activation="quick_gelu",
-        remat="dots",
-    )
+def towers() -> dict[str, Any]:
+    """A picture is 16 patches, a sound is strips of 94 ms, with all bands; the log-mel's mean and deviation are those
+    of the training split."""
+    log_mel = LogMel(hop=250, mean=-4.0, std=4.75)
+    return {
+        "image": ViT(patch=16, size=PIXELS, depth=4, remat="dots", **SHAPE),
+        "text": TextTransformer(vocab=VOCABULARY, length=WORDS, depth=2, remat="dots", **SHAPE),
+        "audio": AudioTransformer(spectrogram=log_mel, samples=SAMPLES, patch=(6, 64), depth=4, remat="dots", **SHAPE),
+    }
 
 
 @experiment
@@ -114,9 +82,20 @@ def optimizer(warmup_steps: int) -> AdamW:
 
 
 @experiment
+def judges() -> list[Any]:
+    return [
+        Retrieval(split="validation"),
+        ZeroShot(label="group", split="validation"),
+        Retrieval(split="test", when="end"),
+        ZeroShot(label="group", split="test", when="end"),
+        ZeroShot(label="subgroup", split="test", when="end"),
+    ]
+
+
+@experiment
 def quickstart() -> Experiment:
     return Experiment(
-        towers={"image": image_tower(), "text": text_tower(), "audio": audio_tower()},
+        towers=towers(),
         objectives={
             **contrastive(image=0.75, audio=0.6),  # the masked objectives' own views: encoded once for both
             "masked_image": MaskedImage(decoder=Decoder(width=64, depth=1, heads=2, remat="dots"), keep=0.75),
@@ -130,14 +109,7 @@ def quickstart() -> Experiment:
         steps=600,
         evaluate_every=100,
         save_every=100,
-        evaluators=[
-            Retrieval(split="validation"),
-            ZeroShot(label="group", split="validation"),
-            Retrieval(split="test", when="end"),
-            ZeroShot(label="group", split="test", when="end"),
-            ZeroShot(label="subgroup", split="test", when="end"),
-            Gallery(split="test"),
-        ],
+        evaluators=[*judges(), Gallery(split="test")],
     )
 
 
@@ -145,7 +117,7 @@ def quickstart() -> Experiment:
 def contrastive_only() -> Experiment:
     """What the masked objectives are measured against: without them, from whole inputs, in the same time."""
     return Experiment(
-        towers={"image": image_tower(), "text": text_tower(), "audio": audio_tower()},
+        towers=towers(),
         objectives=contrastive(image=1.0, audio=1.0),
         data=spoken_emoji(),
         optimizer=optimizer(warmup_steps=40),
@@ -153,11 +125,5 @@ def contrastive_only() -> Experiment:
         steps=600,
         evaluate_every=100,
         save_every=100,
-        evaluators=[
-            Retrieval(split="validation"),
-            ZeroShot(label="group", split="validation"),
-            Retrieval(split="test", when="end"),
-            ZeroShot(label="group", split="test", when="end"),
-            ZeroShot(label="subgroup", split="test", when="end"),
-        ],
+        evaluators=judges(),
     )
