@@ -37,15 +37,20 @@ SHAPE: dict[str, Any] = {"width": 128, "heads": 4, "embed_dim": 128, "pooling": 
 
 
 @experiment
-def towers() -> dict[str, Any]:
-    """A picture is 16 patches, a sound is strips of 94 ms, with all bands; the log-mel's mean and deviation are those
-    of the training split."""
+def image_tower() -> ViT:
+    return ViT(patch=16, size=PIXELS, depth=4, remat="dots", **SHAPE)
+
+
+@experiment
+def text_tower() -> TextTransformer:
+    return TextTransformer(vocab=VOCABULARY, length=WORDS, depth=2, remat="dots", **SHAPE)
+
+
+@experiment
+def audio_tower() -> AudioTransformer:
+    """A sound is strips of 94 ms, with all bands; the log-mel's mean and deviation are those of the training split."""
     log_mel = LogMel(hop=250, mean=-4.0, std=4.75)
-    return {
-        "image": ViT(patch=16, size=PIXELS, depth=4, remat="dots", **SHAPE),
-        "text": TextTransformer(vocab=VOCABULARY, length=WORDS, depth=2, remat="dots", **SHAPE),
-        "audio": AudioTransformer(spectrogram=log_mel, samples=SAMPLES, patch=(6, 64), depth=4, remat="dots", **SHAPE),
-    }
+    return AudioTransformer(spectrogram=log_mel, samples=SAMPLES, patch=(6, 64), depth=4, remat="dots", **SHAPE)
 
 
 @experiment
@@ -95,7 +100,7 @@ def judges() -> list[Any]:
 @experiment
 def quickstart() -> Experiment:
     return Experiment(
-        towers=towers(),
+        towers={"image": image_tower(), "text": text_tower(), "audio": audio_tower()},
         objectives={
             **contrastive(image=0.75, audio=0.6),  # the masked objectives' own views: encoded once for both
             "masked_image": MaskedImage(decoder=Decoder(width=64, depth=1, heads=2, remat="dots"), keep=0.75),
@@ -117,7 +122,7 @@ def quickstart() -> Experiment:
 def contrastive_only() -> Experiment:
     """What the masked objectives are measured against: without them, from whole inputs, in the same time."""
     return Experiment(
-        towers=towers(),
+        towers={"image": image_tower(), "text": text_tower(), "audio": audio_tower()},
         objectives=contrastive(image=1.0, audio=1.0),
         data=spoken_emoji(),
         optimizer=optimizer(warmup_steps=40),
