@@ -7,7 +7,7 @@ from jaxtyping import Array, Bool, Float, Int, Key
 from mmjax.models import rotary
 from mmjax.models.dropout import BEFORE_BLOCKS, drop, dropout_keys
 from mmjax.models.heads import PoolingName
-from mmjax.models.layers import HIDDEN, constrain, layer_norm, parameter
+from mmjax.models.layers import HIDDEN, check_heads, constrain, layer_norm, parameter
 from mmjax.models.positions import sincos
 from mmjax.models.tower import PositionName, Tower, check_positions, take_kept
 
@@ -123,5 +123,5 @@ class TextTransformer(Tower, kw_only=True):
         angles = None
         if self.positions == "rotary":
             places = jnp.arange(x.shape[1]) if keep is None else jnp.maximum(keep, 0)
-            angles = rotary.angles(places[..., None], self.width // self.heads)
+            angles = rotary.angles(places[..., None], check_heads(self.width, self.heads))
         return self.transformer(tokens, None if all_real else real, train, keys, angles), real

@@ -21,6 +21,7 @@ from mmjax.models.layers import (
     NormName,
     RematName,
     Transformer,
+    check_heads,
     constrain,
     dense,
     layer_norm,
@@ -246,7 +247,7 @@ class PatchTower(Tower, kw_only=True):
         """Of the tokens that the transformer gets; None where positions aren't rotary."""
         if self.positions != "rotary":
             return None
-        found = rotary.angles(self.coordinates(grid), self.width // self.heads)
+        found = rotary.angles(self.coordinates(grid), check_heads(self.width, self.heads))
         if keep is not None:
             found = found[jnp.maximum(keep, 0)]
         before = [(0, 0)] * (found.ndim - 2)

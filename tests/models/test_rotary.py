@@ -120,3 +120,5 @@ def test_errors_name_what_would_do():
         ValueError, match="positions='rotery' is not one of learned, sincos, rotary; did you mean rotary"
     ):
         oracle.params_of(TextTransformer(**{**TEXT, "positions": "rotery"}), jnp.zeros((1, 4), jnp.int32))
+    with pytest.raises(ValueError, match="heads=3 does not divide width=16"):
+        oracle.params_of(TextTransformer(**{**TEXT, "heads": 3}), jnp.zeros((1, 4), jnp.int32))
