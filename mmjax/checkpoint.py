@@ -29,6 +29,7 @@ ITEM = "default"  # the folder inside a step that Orbax gives to a checkpoint of
 ASIDE = "damaged"  # where checkpoints go that are not whole
 UNFINISHED = ".orbax-checkpoint-tmp"  # in the name of a step that isn't saved to its end
 CHANGING = "_CHECKPOINT_METADATA"  # times and versions: Orbax writes it once more after the rest; nothing is read of it
+SLICED = 2**20  # bytes from which on the replicas of an array save a slice each; cutting a small one costs more
 LISTED = 8  # lines of a mismatch that an error shows
 
 
@@ -278,7 +279,11 @@ def _directory(workdir: str | Path) -> epath.Path:
 
 def _manager(directory: epath.Path, **options: Any) -> ocp.CheckpointManager:
     chosen = ocp.CheckpointManagerOptions(create=False, **options)
-    return ocp.CheckpointManager(directory, options=chosen, item_handlers=ocp.PyTreeCheckpointHandler())
+    types = ocp.type_handlers
+    arrays = types.ArrayHandler(min_slice_bytes_for_replica_parallel=SLICED)
+    each = ((kind, arrays if kind is jax.Array else types.get_type_handler(kind)) for kind in types.supported_types())
+    handler = ocp.PyTreeCheckpointHandler(type_handler_registry=types.create_type_handler_registry(*each))
+    return ocp.CheckpointManager(directory, options=chosen, item_handlers=handler)
 
 
 def _steps(directory: epath.Path) -> list[int]:

@@ -12,6 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax.sharding import NamedSharding, PartitionSpec
 
 from mmjax.checkpoint import Checkpointer, CheckpointError, latest_step, restore_params, whole_step
 from mmjax.mesh import Mesh
@@ -65,6 +66,24 @@ def test_restored_onto_another_mesh_with_the_same_values_and_types(tmp_path):
         return (leaf.dtype, leaf.sharding)
 
     assert jax.tree.map(describe, restored) == jax.tree.map(describe, target)
+
+
+def test_small_arrays_are_not_cut_among_their_replicas(tmp_path, monkeypatch, caplog):
+    """A program would be compiled for each shape and slice, while the run waits: seconds, of a real state."""
+    mesh = Mesh(data=8).build()
+    tree = {f"x{n}": jax.device_put(jnp.arange(8.0 * n), NamedSharding(mesh, PartitionSpec())) for n in (31, 37)}
+
+    def compiled(name: str) -> int:
+        caplog.clear()
+        with Checkpointer(tmp_path / name) as checkpoints, jax.log_compiles(), caplog.at_level(logging.WARNING, "jax"):
+            checkpoints.save(0, tree)
+            checkpoints.wait()
+            assert_same(checkpoints.restore(tree), tree)
+        return sum("Compiling" in record.getMessage() for record in caplog.records)
+
+    assert compiled("whole") == 0
+    monkeypatch.setattr("mmjax.checkpoint.SLICED", 0)
+    assert compiled("cut") > 2
 
 
 def test_bfloat16_and_integers_keep_their_types(tmp_path):
