@@ -11,7 +11,7 @@ from rich.console import Console
 
 from tests.tiny import write_shapes
 
-TINY = "tests/tiny.py:tiny"
+TINY, COUPLE = "tests/tiny.py:tiny", "tests/tiny.py:couple"
 
 
 @dataclass(frozen=True)
@@ -44,6 +44,29 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Trained:
         patch.setattr(progress, "Console", lambda **arguments: Console(file=screen, width=100, **arguments))
         train(tiny_config(table), workdir, name=TINY)
     return Trained(table, workdir, screen.getvalue())
+
+
+@pytest.fixture(scope="session")
+def couple_trained(tmp_path_factory: pytest.TempPathFactory) -> Trained:
+    """Its smaller kin, trained to its end in this process on all of its devices. Not to be changed."""
+    from mmjax.train import train
+
+    table = write_shapes(tmp_path_factory.mktemp("shapes"))
+    workdir = tmp_path_factory.mktemp("runs") / "couple"
+    train(tiny_config(table, name="couple"), workdir, name=COUPLE)
+    return Trained(table, workdir, "")
+
+
+@pytest.fixture(scope="session")
+def couple_alone(couple_trained: Trained, tmp_path_factory: pytest.TempPathFactory) -> Trained:
+    """The same by a process with one device. Not to be changed."""
+    from tests.multiprocess.launcher import mmjax
+
+    workdir = tmp_path_factory.mktemp("runs") / "alone"
+    words = ("train", COUPLE, "--workdir", str(workdir), f"data.sources.shapes.table={couple_trained.table}")
+    ended = mmjax(*words, processes=1, devices=1)
+    assert ended.codes == [0], str(ended)
+    return Trained(couple_trained.table, workdir, ended.said[0])
 
 
 @pytest.fixture

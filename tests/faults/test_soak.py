@@ -5,9 +5,9 @@ import pytest
 from tests.faults.soak import soak, soak_resized
 
 
-def test_half_a_minute_of_faults_changes_not_a_bit(tmp_path):
-    found = soak(tmp_path, minutes=0.6, steps=60, save_every=5, seed=1)
-    assert found["faults"] >= 1  # each came after at least one new step; on a free machine there are three or four
+def test_some_faults_change_not_a_bit(tmp_path):
+    found = soak(tmp_path, minutes=0.4, steps=40, save_every=5, seed=1)
+    assert found["faults"] >= 1  # each came after at least one new step; on a free machine there are two or three
 
 
 @pytest.mark.slow  # experiments/records/soak_resize.json has its numbers; other meshes go on in tests/multiprocess too

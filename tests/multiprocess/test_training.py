@@ -16,7 +16,7 @@ from mmjax.checkpoint import latest_step
 from mmjax.train import train
 from tests.multiprocess.judge import judge
 from tests.multiprocess.launcher import ROOT, Ended, Group, launch, mmjax
-from tests.trained import tiny_config
+from tests.trained import Trained, tiny_config
 
 EXPERIMENT = f"{ROOT / 'tests' / 'tiny.py'}:couple"
 STEPS = 20
@@ -55,11 +55,14 @@ class Run:
 
 
 @pytest.fixture(scope="module")
-def single(table, tmp_path_factory) -> Path:
+def single(couple_trained: Trained) -> Path:
     """The workdir of one process with eight devices: this one."""
-    workdir = tmp_path_factory.mktemp("runs") / "single"
-    train(couple(table), workdir)
-    return workdir
+    return couple_trained.workdir
+
+
+@pytest.fixture(scope="module")
+def table(couple_trained: Trained) -> str:
+    return couple_trained.table
 
 
 def couple(table: str, *overrides: str) -> fdl.Config:
@@ -79,10 +82,8 @@ def test_two_processes_train_to_the_losses_of_one(single, double: Run):
     assert_same_losses(double.workdir, single)
 
 
-def test_one_device_does_too(single, table, tmp_path):
-    ended = start(table, tmp_path / "run", processes=1, devices=1)
-    assert ended.codes == [0], str(ended)
-    assert_same_losses(tmp_path / "run", single)
+def test_one_device_does_too(single, couple_alone: Trained):
+    assert_same_losses(couple_alone.workdir, single)
 
 
 @pytest.fixture(scope="module")
