@@ -56,12 +56,9 @@ def heads(vocab: int, mask_id: int) -> dict[str, Any]:
 @experiment
 def wikipedia(length: int) -> Mixture:
     text = Tfds("wikipedia/20230601.en", splits={"train": "train[:99%]", "validation": "train[99%:]"})
-    return Mixture(
-        {"wikipedia": 1.0},
-        sources={"wikipedia": Documents(text, between=r"\n+|(?<=[.!?])\s+")},
-        transforms={"text": (SentencePair(Subwords(VOCAB, "bert-base-uncased/vocab.txt"), length),)},
-        workers=16,
-    )
+    sentences = Documents(text, between=r"\n+|(?<=[.!?])\s+")
+    pair = SentencePair(Subwords(VOCAB, "bert-base-uncased/vocab.txt"), length)
+    return Mixture({"wikipedia": 1.0}, {"text": (pair,)}, {"wikipedia": sentences}, workers=16)
 
 
 @experiment
@@ -73,9 +70,8 @@ def adam(peak_lr: float, end_lr: float, warmup_steps: int) -> AdamW:
 
 @experiment
 def bert(width: int, depth: int, length: int, steps: int, optimizer: Any, init: Any) -> Experiment:
-    big = {"remat": "full", "dtype": "bfloat16"}
     return Experiment(
-        towers={"text": text(VOCAB, 512, SEP, width, depth, width // 64, **big)},
+        towers={"text": text(VOCAB, 512, SEP, width, depth, width // 64, remat="full", dtype="bfloat16")},
         objectives=heads(VOCAB, MASK),
         data=wikipedia(length),
         optimizer=optimizer,
@@ -107,20 +103,15 @@ def large() -> Experiment:
 
 @experiment
 def tiny() -> Experiment:
-    """The same on the English names of emoji.
+    """The same on English names of emoji: a document is a subgroup of Unicode's chart, a sentence a name in it.
 
-    A document is a subgroup of Unicode's chart, a sentence a name in it: "next" tells whether B goes on with the list
-    that A is of, or is of another subgroup's list. Lists say more of what they are about than prose does, and the 83 of
-    them that train are soon known by heart: of the 12 lists of the test split much less is.
-    """
+    "Next" tells whether B goes on with A's list. Lists say more of what they are about than prose does, and the 83 that
+    train are soon known by heart: of the 12 lists of the test split much less is."""
+    pair = SentencePair(SentencePiece(TINY_VOCAB, name="emoji_charts"), 32)
     return Experiment(
         towers={"text": text(TINY_VOCAB, 32, TINY_SEP, width=128, depth=2, heads=4, remat="dots")},
         objectives=heads(TINY_VOCAB, TINY_MASK),
-        data=Mixture(
-            {"emoji": 1.0},
-            sources={"emoji": Documents(EmojiCharts("en"))},
-            transforms={"text": (SentencePair(SentencePiece(TINY_VOCAB, name="emoji_charts"), 32),)},
-        ),
+        data=Mixture({"emoji": 1.0}, {"text": (pair,)}, {"emoji": Documents(EmojiCharts("en"))}),
         # Moments that aren't corrected make the first steps several times longer: this is the peak of 1e-3 and more.
         optimizer=adam(5e-4, end_lr=0.0, warmup_steps=50),
         batch_size=64,

@@ -99,26 +99,17 @@ def vit_l14_336() -> Experiment:
 
 
 @experiment
-def emoji() -> Mixture:
-    return Mixture(
-        {"spoken_emoji": 1.0},
-        transforms={
-            "image": (Decode(), RandomResizedCrop(64, area=(0.7, 1.0))),
-            "text": (PickCaption(), Lowercase(), Tokenize(SentencePiece(1_024, name="spoken_emoji"), 16, bos=True)),
-        },
-    )
-
-
-@experiment
 def tiny() -> Experiment:
     """The same on the demo data, its pictures 64 pixels wide; remat, because it is faster on a CPU."""
+    pictures = (Decode(), RandomResizedCrop(64, area=(0.7, 1.0)))
+    names = (PickCaption(), Lowercase(), Tokenize(SentencePiece(1_024, name="spoken_emoji"), 16, bos=True))
     return Experiment(
         towers={
             "image": vit(8, 64, width=128, depth=4, heads=4, embed_dim=128, remat="dots"),
             "text": text(1_024, 16, width=128, depth=4, heads=4, embed_dim=128, remat="dots"),
         },
         objectives={"contrastive": Contrastive(("image", "text"), loss="softmax")},
-        data=emoji(),
+        data=Mixture({"spoken_emoji": 1.0}, transforms={"image": pictures, "text": names}),
         optimizer=AdamW(peak_lr=1e-3, warmup_steps=30, weight_decay=0.2, b2=0.98, eps=1e-6),
         batch_size=256,
         steps=300,

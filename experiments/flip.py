@@ -94,19 +94,13 @@ def vit_b16_unmasked() -> Experiment:
 
 @experiment
 def small(keep: float) -> Experiment:
+    image, text = ViT(patch=8, size=64, **IMAGE, **SMALL), TextTransformer(vocab=1_024, length=16, **TEXT, **SMALL)
+    pictures = (Decode(), RandomResizedCrop(64, area=(0.5, 1.0)))
+    names = (PickCaption(), Lowercase(), Tokenize(SentencePiece(1_024, name="spoken_emoji"), 16))
     return Experiment(
-        towers={
-            "image": ViT(patch=8, size=64, **IMAGE, **SMALL),
-            "text": TextTransformer(vocab=1_024, length=16, **TEXT, **SMALL),
-        },
+        towers={"image": image, "text": text},
         objectives={"contrastive": Contrastive(("image", "text"), masking={"image": Keep(keep)})},
-        data=Mixture(
-            {"spoken_emoji": 1.0},
-            transforms={
-                "image": (Decode(), RandomResizedCrop(64, area=(0.5, 1.0))),
-                "text": (PickCaption(), Lowercase(), Tokenize(SentencePiece(1_024, name="spoken_emoji"), 16)),
-            },
-        ),
+        data=Mixture({"spoken_emoji": 1.0}, transforms={"image": pictures, "text": names}),
         optimizer=AdamW(peak_lr=1e-3, warmup_steps=30, **DECAY),
         batch_size=256,
         steps=300,

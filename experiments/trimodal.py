@@ -7,8 +7,7 @@
 
 This project's own. Contrastive losses as CLIP's (arXiv:2103.00020) from a part of the patches, as FLIP's
 (arXiv:2212.00794), whose encodings the masked objectives share (MAE, arXiv:2111.06377; AudioMAE, arXiv:2207.06405;
-BERT, arXiv:1810.04805). An example may lack any modality. `clips/clips.csv` is a table with columns `image`, `text` and
-`audio`.
+BERT, arXiv:1810.04805). An example may lack any modality. `clips/clips.csv` has the columns `image`, `text`, `audio`.
 """
 
 from typing import Any
@@ -33,7 +32,6 @@ from mmjax.objectives.masking import Keep
 from mmjax.optim import AdamW
 
 KINDS = ("image", "text", "audio")
-KEEP = {"image": 0.5, "audio": 0.5}
 WEIGHTS = {"masked_image": 0.1, "masked_audio": 0.1, "masked_text": 0.1}
 
 
@@ -49,33 +47,29 @@ def towers(pixels: int, patch: int, vocab: int, length: int, samples: int, strip
 
 @experiment
 def objectives(vocab: int, **decoder: Any) -> Any:
-    seen = {"image": Keep(KEEP["image"]), "audio": Keep(KEEP["audio"])}
+    seen = {"image": Keep(0.5), "audio": Keep(0.5)}
     return {
         "image_text": Contrastive(("image", "text"), masking={"image": seen["image"]}),
         "text_audio": Contrastive(("text", "audio"), masking={"audio": seen["audio"]}),
         "image_audio": Contrastive(("image", "audio"), masking=seen),
-        "masked_image": MaskedImage(decoder=Decoder(**decoder), keep=KEEP["image"]),
-        "masked_audio": MaskedAudio(decoder=Decoder(**decoder), keep=KEEP["audio"]),
+        "masked_image": MaskedImage(decoder=Decoder(**decoder), keep=0.5),
+        "masked_audio": MaskedAudio(decoder=Decoder(**decoder), keep=0.5),
         "masked_text": MaskedText(vocab=vocab),
     }
 
 
 @experiment
-def data(
-    source: Any, name: str, modalities: Any, pixels: int, vocab: int, length: int, samples: int, **more: Any
-) -> Mixture:
+def data(source: Any, name: str, kinds: Any, pixels: int, vocab: int, length: int, samples: int, **more: Any) -> Any:
     chains: dict[str, Any] = {
         "image": (Decode(), RandomResizedCrop(pixels, area=(0.5, 1.0))),
         "text": (PickCaption(), Lowercase(), Tokenize(SentencePiece(vocab, name=name), length)),
         "audio": (PickUtterance(), DecodeAudio(), CropOrPad(samples)),
     }
-    used = {modality: chains[modality] for modality in modalities}
-    return Mixture({name: 1.0}, sources={name: source}, transforms=used, **more)
+    return Mixture({name: 1.0}, {kind: chains[kind] for kind in kinds}, {name: source}, **more)
 
 
 @experiment
 def base() -> Experiment:
-    """Three towers of the base size."""
     shape = {"width": 768, "heads": 12, "embed_dim": 768, "pooling": "map", "remat": "full", "dtype": "bfloat16"}
     return Experiment(
         towers=towers(224, 16, 32_000, 64, 160_000, (16, 16), depth=12, **shape),
@@ -91,17 +85,15 @@ def base() -> Experiment:
 
 @experiment
 def small(source: Tfds, name: str, modalities: tuple[str, ...], steps: int) -> Experiment:
-    """A narrow one, of some of the modalities."""
     shape = {"width": 128, "heads": 4, "embed_dim": 128, "pooling": "mean", "activation": "quick_gelu", "remat": "dots"}
     parts = towers(64, 16, 512, 22, 54_400, (6, 64), depth=4, **shape)
     losses = objectives(512, width=64, depth=1, heads=2, remat="dots")
     kept = [n for n in losses if all(m in modalities for m in n.removeprefix("masked_").split("_"))]
-    mixture = data(source, name, modalities, 64, 512, 22, 54_400, cache=True)
     return Experiment(
         towers={modality: parts[modality] for modality in modalities},
         objectives={loss: losses[loss] for loss in kept},
         weights={loss: WEIGHTS[loss] for loss in kept if loss in WEIGHTS},
-        data=mixture,
+        data=data(source, name, modalities, 64, 512, 22, 54_400, cache=True),
         optimizer=AdamW(peak_lr=2e-3, warmup_steps=40, weight_decay=0.05, scale={"log_scale$": 5.0}),
         batch_size=256,
         steps=steps,

@@ -22,6 +22,11 @@ def test_every_file_is_in_the_list():
     assert listed == set(FILES)
 
 
+@pytest.mark.parametrize("file", [file for file in FILES if file != "quickstart.py"])  # that is no paper, and explains
+def test_a_paper_is_a_hundred_lines_or_so(file):
+    assert 60 <= len((FOLDER / file).read_text().splitlines()) <= 120
+
+
 @pytest.mark.parametrize("name", NAMES)
 def test_it_goes_through_json_unchanged(name):
     config = load_experiment(f"{FOLDER}/{name}")
