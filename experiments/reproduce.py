@@ -304,8 +304,10 @@ def page(record: dict[str, Any]) -> str:
         if not pairs:
             lines.append(f"| **{claim.paper}** {claim.says} | {arms} | – | – | {claim.threshold:g} | not run yet |")
             continue
-        shown = ", ".join(f"{mine:.4g} / {other:.4g}" for mine, other in pairs)
-        effect = f"{found.effect:+.4f} ± {found.half:.4f}"
+        shown, effect = ", ".join(f"{mine:.4g} / {other:.4g}" for mine, other in pairs), f"{found.effect:+.4f}"
+        if claim.metric == SECONDS:
+            shown = ", ".join(f"{-1e3 * mine:.3g} / {-1e3 * other:.3g} ms an example" for mine, other in pairs)
+        effect += f" ± {found.half:.4f}" + (" s saved" if claim.metric == SECONDS else "")
         lines.append(
             f"| **{claim.paper}** {claim.says} | {arms} | {shown} | {effect} | {claim.threshold:g} | **{found.word}** |"
         )
