@@ -329,7 +329,7 @@ def reached_by(entry: dict[str, Any]) -> str:
     for split, values in entry["splits"].items():
         known = {name: x for name, x in values.items() if name.endswith(("/R@1", "/R@10", "/top1"))} or values
         lines.append(f"{split}: " + ", ".join(f"{name} {x:.3f}" for name, x in known.items()))
-    return "; ".join(lines)
+    return "; ".join(lines) or "–"
 
 
 def machine_of(entry: dict[str, Any]) -> str:
