@@ -11,12 +11,14 @@ import os
 import signal
 import sys
 import threading
+import time
 from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax._src import distributed  # no public name has the service that host 0 runs
 from jax.experimental import multihost_utils
 from jax.sharding import NamedSharding, PartitionSpec
 
@@ -31,6 +33,7 @@ PATIENCE = 15  # seconds of waiting for the others, after which a host says so
 HEARTBEAT = 30  # seconds without a sign of life, after which a host counts as dead and the others end ...
 HEARTBEAT_VARIABLE = "MMJAX_HEARTBEAT"  # ... unless this variable says how many
 LEAVING = 30  # seconds that a host which ends waits for the others to end, too
+LINGER = 0.5  # seconds that host 0 goes on serving once all have said goodbye
 PIECE = 2**24  # bytes that hosts exchange at once: every device holds that many of each host
 
 
@@ -82,6 +85,7 @@ def join() -> None:
         finally:
             waiting.cancel()
         _leave_sigterm_as_it_was()
+        _serve_to_the_last()
     if jax.process_count() > 1 and not jax.distributed.is_initialized():
         raise UserError(
             f"jax sees {jax.process_count()} processes, but nothing announced them: set {launch.ADDRESS}=HOST:PORT (of "
@@ -101,6 +105,27 @@ def _leave_sigterm_as_it_was() -> None:
     handler = signal.getsignal(signal.SIGTERM)
     if threading.current_thread() is threading.main_thread() and handler is not None:
         signal.signal(signal.SIGTERM, handler)
+
+
+class _Lingering:
+    """The service that host 0 runs for all, which stops only LINGER seconds after it is told to."""
+
+    def __init__(self, service: Any):
+        self._service = service
+
+    def shutdown(self) -> None:
+        time.sleep(LINGER)
+        self._service.shutdown()
+
+
+def _serve_to_the_last() -> None:
+    """jax stops the service as soon as host 0 has its own goodbye answered, amid those of the others on a busy machine.
+
+    gRPC then aborts the process ("Check failed: queue.Pop() == nullptr"): a run that is done would look like one that
+    failed, and its supervisor would start it again.
+    """
+    if distributed.global_state.service is not None:
+        distributed.global_state.service = _Lingering(distributed.global_state.service)
 
 
 def reader(mesh: jax.sharding.Mesh, batch_size: int, process: int | None = None) -> tuple[int, int]:

@@ -1,6 +1,7 @@
 """What several hosts read is one batch, and what one of them knows all of them know."""
 
 import json
+import time
 from dataclasses import dataclass
 
 import numpy as np
@@ -9,7 +10,7 @@ import pytest
 from mmjax.data.pipeline import batches
 from mmjax.experiment import build
 from mmjax.workdir import prepared
-from tests.multiprocess.launcher import launch
+from tests.multiprocess.launcher import Group, launch
 from tests.trained import tiny_config
 
 
@@ -87,3 +88,17 @@ def test_arrays_go_out_and_come_back_whole(heard: Heard):
 
 def test_waiting_is_for_the_slowest(heard: Heard):
     assert all(worker["waited"] >= 0.5 for worker in heard.workers)  # host 0 slept a second, maybe while others came
+
+
+def test_host_0_goes_on_serving_until_the_others_are_gone():
+    """Else gRPC now and then aborts it at the very end, on a machine that is busy."""
+    left = {}
+
+    def watch(group: Group) -> None:
+        for index in (1, 0):
+            group.wait(index)
+            left[index] = time.monotonic()
+
+    ended = launch("-c", "from mmjax import hosts; hosts.LINGER = 4; hosts.join()", devices=1, meanwhile=watch)
+    assert ended.codes == [0, 0], str(ended)
+    assert left[0] - left[1] > 2
