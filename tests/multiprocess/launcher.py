@@ -1,6 +1,8 @@
 """Starts a program in several processes that find each other, as a cluster's launcher would."""
 
+import contextlib
 import os
+import random
 import re
 import signal
 import socket
@@ -135,6 +137,9 @@ def _address(port: int, count: int, index: int) -> dict[str, str]:
 
 
 def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("localhost", 0))
-        return probe.getsockname()[1]
+    """One below those that a kernel gives away by itself, for it is seconds until process 0 takes it."""
+    while True:
+        port = random.SystemRandom().randrange(20_000, 32_768)
+        with socket.socket() as probe, contextlib.suppress(OSError):
+            probe.bind(("localhost", port))
+            return port
