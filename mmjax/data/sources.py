@@ -324,7 +324,11 @@ class FolderRecords:
 def _read_table(path: Path) -> dict[str, list[Any]]:
     if not path.is_file():
         beside = [p.name for p in path.parent.glob("*") if p.suffix in (".csv", ".tsv", ".parquet")]
-        raise FileNotFoundError(f"there is no table {path}{nearest(path.name, beside)}")
+        raise FileNotFoundError(
+            f"there is no table {path}{nearest(path.name, beside)}: make one, a row an example, its columns image and "
+            "audio (paths beside it) and text, or those of them that you have; or name yours, in an experiment by "
+            "data.sources.NAME.table=PATH"
+        )
     if path.suffix == ".parquet":
         try:
             import pyarrow.parquet

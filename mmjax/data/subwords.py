@@ -76,7 +76,11 @@ class Subwords(TokenizerSpec):
                 "give the path of a tokenizer.json"
             )
         if not Path(self.path).exists():
-            raise FileNotFoundError(f"Subwords(path={self.path!r}): there is no such file or folder")
+            raise FileNotFoundError(
+                f"Subwords(path={self.path!r}): there is no such file or folder. It is to be a tokenizer.json, a "
+                "vocab.json, a vocab.txt, or a folder with one of them: `hf download OWNER/MODEL --local-dir FOLDER` "
+                "gets a published one"
+            )
         return self.check(SubwordTokenizer(tokenizer_json(Path(self.path))))
 
 

@@ -110,7 +110,10 @@ class SentencePiece(TokenizerSpec):
                     "none: give the path of a SentencePiece model"
                 )
             if not Path(self.path).is_file():
-                raise FileNotFoundError(f"SentencePiece(path={self.path!r}): there is no such file")
+                raise FileNotFoundError(
+                    f"SentencePiece(path={self.path!r}): there is no such file: give that of a SentencePiece model, or "
+                    "no path, and one is trained on the captions"
+                )
             return self.check(PieceTokenizer(Path(self.path).read_bytes()))
         lines = [caption for caption in captions or () if caption.strip() and _is_text(caption)]
         file = folder / f"{self.name}-{self._key(lines)}.model"

@@ -85,8 +85,10 @@ def test_a_chain_takes_the_kept_model_and_not_the_path(clip):
 
 
 def test_a_path_that_leads_nowhere_is_said(tmp_path):
-    with pytest.raises(FileNotFoundError, match="no such file"):
+    with pytest.raises(FileNotFoundError, match=r"no such file or folder.*hf download"):
         Subwords(10, path=str(tmp_path / "tokenizer.json")).load(None, tmp_path)
+    with pytest.raises(FileNotFoundError, match=r"no such file: .* or no path"):
+        SentencePiece(10, path=str(tmp_path / "pieces.model")).load(None, tmp_path)
     for spec in (Subwords(10), SentencePiece(10, path="")):
         assert not spec.captions
         with pytest.raises(ValueError, match="takes its model from the tokenizers of a workdir"):

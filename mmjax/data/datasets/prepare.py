@@ -6,6 +6,7 @@ import errno
 import importlib
 import importlib.util
 import os
+import pkgutil
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -43,12 +44,19 @@ def builder(name: str, data_dir: str | None = None) -> Any:
     if (base := _base(name)) in OURS:
         importlib.import_module(OURS[base])  # importing registers it with TFDS
     try:
-        return tfds.builder(name, data_dir=data_dir)
+        try:
+            return tfds.builder(name, data_dir=data_dir)
+        except tfds.core.DatasetNotFoundError:
+            _import_all_of_tfds()
+            return tfds.builder(name, data_dir=data_dir)
     except tfds.core.DatasetNotFoundError as error:
         known = sorted({*OURS, *tfds.list_builders(with_community_datasets=False)})
         nearest = difflib.get_close_matches(base, known, n=3)
         hint = f"; nearest: {', '.join(nearest)}" if nearest else f"; ours are {', '.join(OURS)}"
-        raise DatasetError(f"there is no dataset {name!r}, neither ours nor TFDS's{hint}") from error
+        raise DatasetError(
+            f"there is no dataset {name!r}, neither ours nor TFDS's{hint}. One of your own making is read from where "
+            f"TFDS built it, {_folder(name, data_dir)}"
+        ) from error
     except ImportError as error:
         raise _missing(name, error) from error
     except (AssertionError, ValueError) as error:  # no such config or version
@@ -116,11 +124,26 @@ def _build(made: Any) -> None:
         ) from error
 
 
+def _import_all_of_tfds() -> None:
+    """TFDS imports its builders up to the first that needs a package which isn't there; here the others follow."""
+    import tensorflow_datasets as tfds
+
+    for module in pkgutil.iter_modules(tfds.__path__):
+        if module.ispkg:
+            with contextlib.suppress(ImportError):
+                importlib.import_module(f"tensorflow_datasets.{module.name}")
+
+
+def _folder(name: str, data_dir: str | None) -> Path:
+    """Where the versions of a dataset are."""
+    root = Path(data_dir or os.environ.get("TFDS_DATA_DIR") or "~/tensorflow_datasets").expanduser()
+    return root / name.partition(":")[0]
+
+
 def _built(name: str, data_dir: str | None) -> Path | None:
     """The folder of a dataset that was built elsewhere, of the version that is asked for or else the newest."""
-    path, _, version = name.partition(":")
-    root = Path(data_dir or os.environ.get("TFDS_DATA_DIR") or "~/tensorflow_datasets").expanduser() / path
-    found = [file.parent for file in root.glob(f"{version or '*.*.*'}/{FEATURES}")]
+    version = name.partition(":")[2]
+    found = [file.parent for file in _folder(name, data_dir).glob(f"{version or '*.*.*'}/{FEATURES}")]
     return max(
         found, key=lambda folder: [int(part) for part in folder.name.split(".") if part.isdecimal()], default=None
     )
