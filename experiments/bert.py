@@ -4,13 +4,10 @@
     mmjax train experiments/bert.py:base_512 --workdir gs://bucket/bert_512  # then 100,000 at length 512
     mmjax train experiments/bert.py:tiny --workdir runs/bert_tiny            # minutes on a CPU, on the demo data
 
-The paper's BooksCorpus isn't given out any more: the English Wikipedia stands in for both (build it once, by `mmjax
-prepare wikipedia/20230601.en`). The vocabulary is the released one: `hf download google-bert/bert-base-uncased
-vocab.txt --local-dir bert-base-uncased`.
-
+BooksCorpus isn't given out any more: the English Wikipedia stands in (`mmjax prepare wikipedia/20230601.en`, once). The
+vocabulary is the released one: `hf download google-bert/bert-base-uncased vocab.txt --local-dir bert-base-uncased`.
 The last tenth of the steps, at length 512, is a run of its own: it takes tower and heads of the first (`init`; set
 the path to your workdir) and goes on from its last learning rate. Moments start afresh, so it warms up again.
-
 What differs from the released code: a document gives one pair an epoch, from a random place, whatever its length; masks
 are drawn anew each time instead of ten times beforehand; [UNK] and the ids below [MASK] are never chosen nor drawn; the
 weights of attention are not dropped out; sentences of Wikipedia end at `.`, `!` or `?` before a space.
@@ -25,6 +22,7 @@ from mmjax.data.sentence_pairs import SentencePair
 from mmjax.data.sources import Tfds
 from mmjax.data.subwords import Subwords
 from mmjax.data.tokenizers import SentencePiece
+from mmjax.evaluators.losses import Losses
 from mmjax.experiment import Experiment, Load, experiment
 from mmjax.mesh import Mesh
 from mmjax.models.text import TextTransformer
@@ -33,7 +31,6 @@ from mmjax.objectives.masking import Corrupt
 from mmjax.objectives.next_sentence import NextSentence
 from mmjax.optim import AdamW
 
-BATCH = 256
 VOCAB, SEP, MASK = 30_522, 102, 103  # of the released vocabulary; below MASK are [CLS], [UNK] and unused ones
 TINY_VOCAB, TINY_SEP, TINY_MASK = 512, 2, 4  # ids of all vocabularies that are trained here
 POST_LN: Any = {"norm": "post", "pre_norm": True, "norm_eps": 1e-12, "inits": "bert", "position_std": 0.02}
@@ -75,10 +72,12 @@ def bert(width: int, depth: int, length: int, steps: int, optimizer: Any, init: 
         objectives=heads(VOCAB, MASK),
         data=wikipedia(length),
         optimizer=optimizer,
-        batch_size=BATCH,
+        batch_size=256,
         steps=steps,
         mesh=Mesh(fsdp=8),
         init=init,
+        evaluators=[Losses()],
+        evaluate_every=25_000,
     )
 
 
@@ -105,8 +104,7 @@ def large() -> Experiment:
 def tiny() -> Experiment:
     """The same on English names of emoji: a document is a subgroup of Unicode's chart, a sentence a name in it.
 
-    "Next" tells whether B goes on with A's list. Lists say more of what they are about than prose does, and the 83 that
-    train are soon known by heart: of the 12 lists of the test split much less is."""
+    "Next" tells whether B goes on with A's list. The 83 lists that train are soon known by heart, others are not."""
     pair = SentencePair(SentencePiece(TINY_VOCAB, name="emoji_charts"), 32)
     return Experiment(
         towers={"text": text(TINY_VOCAB, 32, TINY_SEP, width=128, depth=2, heads=4, remat="dots")},
@@ -116,5 +114,7 @@ def tiny() -> Experiment:
         optimizer=adam(5e-4, end_lr=0.0, warmup_steps=50),
         batch_size=64,
         steps=1_000,
+        evaluators=[Losses(batches=8), Losses(split="test", batches=32, when="end")],
+        evaluate_every=250,
         save_every=250,
     )

@@ -22,6 +22,7 @@ from mmjax.errors import UserError, nearest
 from mmjax.evaluators.classified import Classified, judged
 from mmjax.evaluators.embedded import Embedded, Evaluator, fit_split, reads_classified
 from mmjax.experiment import RECORD, Experiment, build
+from mmjax.held_out import HeldOut
 from mmjax.interop import hub
 from mmjax.interop.bundle import PARAMS, Bundle, is_bundle
 from mmjax.interop.projects import PROJECTS
@@ -62,6 +63,7 @@ class Embedder:
             return vectors, {name: batch[name] for name in kept}
 
         self._embed = jax.jit(embed, static_argnames="kept", out_shardings=replicated(mesh))
+        self.losses = HeldOut(pretrainer, data, mesh, batch_size)
 
     def split(
         self, variables: Variables, split: str, inputs: Iterable[str] = (), rows: range | None = None
@@ -126,6 +128,8 @@ class Embeds(Protocol):
 
     def split(self, variables: Variables, split: str, inputs: Iterable[str] = ()) -> Embedded: ...
     def text(self, variables: Variables, strings: Sequence[str]) -> Float[np.ndarray, "n e"]: ...
+    @property
+    def losses(self) -> HeldOut | None: ...
 
 
 def evaluate(
@@ -158,7 +162,8 @@ def evaluate(
 
     for number, split in enumerate(judged_on):
         mine = [evaluator for evaluator in evaluators if evaluator.split == split]
-        embedded = replace(once(split), workdir=workdir if hosts.leads() else None)
+        losses = embedder.losses and partial(embedder.losses, variables, split, step=step)
+        embedded = replace(once(split), workdir=workdir if hosts.leads() else None, losses=losses)
         values: dict[str, float] = {}
         classified: list[Classified] = []
         telling = any(reads_classified(evaluator) for evaluator in mine)

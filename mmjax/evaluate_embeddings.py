@@ -22,6 +22,8 @@ from mmjax.progress import Results
 class Cached:
     """Folders of embeddings, by split, in the place of the model that made them (`evaluate.Embeds`)."""
 
+    losses = None  # they need the model
+
     def __init__(self, folders: Sequence[str | Path]):
         """Raises UserError where one can't be read, or they aren't splits of one dataset by one model."""
         self.manifests = [embeddings.manifest(folder) for folder in folders]

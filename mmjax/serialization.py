@@ -81,6 +81,7 @@ _ALLOWED_BY_MODULE = {
         "RandomSpeed",
     ),
     "mmjax.evaluators.gallery": ("Gallery",),
+    "mmjax.evaluators.losses": ("Losses",),
     "mmjax.evaluators.neighbours": ("KNN",),
     "mmjax.evaluators.probe": ("Probe",),
     "mmjax.evaluators.retrieval": ("Retrieval",),

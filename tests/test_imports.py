@@ -85,7 +85,11 @@ ARROWS = {
     "reporting": {"reporting", "data", "evaluators", "progress"} | BOTTOM,
     "report": {"__init__", "experiment", "reporting"} | MIDDLE | GRAPH | OBJECTIVES,
     "published": {"interop"} | BOTTOM,
-    "evaluate": {"benchmarks", "experiment", "interop", "published", "report", "workdir"} | MIDDLE | GRAPH | OBJECTIVES,
+    "held_out": {"step"} | MIDDLE | OBJECTIVES,
+    "evaluate": {"benchmarks", "experiment", "held_out", "interop", "published", "report", "workdir"}
+    | MIDDLE
+    | GRAPH
+    | OBJECTIVES,
     "embeddings": {"evaluators"} | BOTTOM,
     "features": {"data", "embeddings"} | BOTTOM,
     "evaluate_embeddings": {"benchmarks", "embeddings", "evaluate", "published"} | MIDDLE | BOTTOM,

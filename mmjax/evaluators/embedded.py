@@ -29,6 +29,7 @@ class Embedded:
     class_names: by column of numbers, what its classes are called, in order.
     fit: the split that the evaluator asked for as `fit_split`.
     classified: what the evaluators before this one decided, for one that `reads_classified`.
+    losses: of the objectives on `count` batches of the split, drawn by `seed` (see `Losses`); None without a model.
     """
 
     embeddings: dict[str, Float[np.ndarray, "n e"]]
@@ -41,6 +42,7 @@ class Embedded:
     class_names: dict[str, tuple[str, ...]] = field(default_factory=dict)
     fit: Embedded | None = None
     classified: list[Classified] = field(default_factory=list)
+    losses: Callable[..., dict[str, float]] | None = None
 
     def __len__(self) -> int:
         return len(next(iter(self.embeddings.values()), ()))

@@ -8,16 +8,17 @@ from pathlib import Path
 
 from mmjax.embed import embed
 from mmjax.evaluate import evaluate_model
+from mmjax.evaluators.losses import Losses
 from mmjax.evaluators.neighbours import KNN
 from mmjax.evaluators.probe import Probe
 from mmjax.watch import watch
 
-LEARNERS = (KNN("shape", "test", k=5), Probe("shape", "test", strengths=(1e-3,), shots=(2,)))
+OTHERS = (KNN("shape", "test", k=5), Probe("shape", "test", strengths=(1e-3,), shots=(2,)), Losses("test"))
 
 
 def judge(workdir: str, copy: str, folder: Path) -> None:
-    """Into FOLDER: numbers of the run's own evaluators and of those that learn, a page, embeddings. COPY is watched."""
-    evaluators = ["retrieval", "zeroshot", *LEARNERS]
+    """Into FOLDER: numbers of the run's own evaluators and of others, a page, embeddings. COPY is watched."""
+    evaluators = ["retrieval", "zeroshot", *OTHERS]
     evaluate_model(workdir, evaluators=evaluators, json_path=folder / "test.json", report=folder / "test.html")
     embed(workdir, None, folder / "embeddings", rows=10, batch_size=8)
     watch(copy, evaluators=["retrieval"], poll=0.1)

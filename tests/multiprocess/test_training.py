@@ -105,7 +105,9 @@ def test_evaluation_gives_the_very_numbers_of_one_process(single, double: Run, j
     there, here = (json.loads((folder / "test.json").read_text())["test"] for folder in (two, one))
     own_numbers = {name: value for name, value in judged(single).items() if name in there}
     assert len(own_numbers) == 11
-    assert there == here
+    rounded = {name: pytest.approx(here[name], rel=1e-6) for name in here if name.startswith("losses/")}
+    assert len(rounded) > 5
+    assert there == here | rounded
     assert own_numbers.items() <= here.items()
     assert "retrieval/image->text" in ended.said[0]
     assert own(ended.said[1]) == own(ended.errors[1]) == ""

@@ -1,0 +1,144 @@
+"""The objectives on a split that doesn't train."""
+
+import json
+from dataclasses import dataclass, replace
+
+import jax
+import numpy as np
+import pytest
+
+from mmjax import metrics
+from mmjax.data.pipeline import batches
+from mmjax.data.sources import SplitNotFoundError
+from mmjax.errors import UserError
+from mmjax.evaluate import Embedder, evaluate, evaluate_model
+from mmjax.evaluators.losses import Losses
+from mmjax.experiment import Experiment, build
+from mmjax.held_out import HeldOut
+from mmjax.mesh import Mesh
+from mmjax.progress import Results
+from mmjax.step import init_state, make_train_step, step_key
+from mmjax.workdir import prepared
+from tests.trained import Trained, tiny_config
+
+
+@dataclass(frozen=True)
+class Made:
+    """An experiment of random masks at its first step."""
+
+    experiment: Experiment
+    data: object
+    state: object
+    held_out: HeldOut
+    embedder: Embedder
+
+    def variables(self) -> dict:
+        return {"params": self.state.params, **self.state.model_state}  # pyright: ignore[reportAttributeAccessIssue]
+
+    def losses(self, split: str, held_out: HeldOut | None = None, step: int = 0, **options) -> dict[str, float]:
+        with jax.set_mesh(Mesh().build()):
+            return (held_out or self.held_out)(self.variables(), split, step=step, **options)
+
+    def judged(self, *evaluators, workdir, by=None) -> Results:
+        with jax.set_mesh(Mesh().build()):
+            return evaluate(by or self.embedder, self.variables(), evaluators, step=7, workdir=workdir)
+
+    def batches(self, split: str, count: int, seed: int) -> list[dict[str, np.ndarray]]:
+        """As training would read them."""
+        stream = batches(self.data, batch_size=16, seed=seed, split=split)  # pyright: ignore[reportArgumentType]
+        return [next(stream) for _ in range(count)]
+
+
+@pytest.fixture(scope="module")
+def made(couple_trained: Trained) -> Made:
+    experiment = build(tiny_config(couple_trained.table, name="couple"))
+    data, pretrainer, mesh = prepared(experiment.data, couple_trained.workdir), experiment.pretrainer(), Mesh().build()
+    (batch,) = Made(experiment, data, None, None, None).batches("train", 1, 0)  # pyright: ignore[reportArgumentType]
+    state = init_state(pretrainer, experiment.optimizer, batch, seed=0, mesh=mesh)
+    return Made(experiment, data, state, HeldOut(pretrainer, data, mesh, 16), Embedder(pretrainer, data, mesh, 16))
+
+
+def test_the_means_are_those_of_plain_batches(made: Made):
+    """24 examples in batches of 16 are two whole batches; over eight devices as on one, and without jit."""
+    pretrainer, seen = made.experiment.pretrainer(), []
+    variables = jax.device_get(made.variables())
+    for number, batch in enumerate(made.batches("test", 2, seed=5)):
+        rngs = {"mask": step_key(5, number, "mask")}
+        loss, details = pretrainer.apply(variables, batch, 7, train=False, rngs=rngs)
+        seen.append({"loss": loss, **details})
+    plain = {name: np.mean([one[name] for one in seen]) for name in seen[0]}
+    found = made.losses("test", step=7, seed=5)
+    assert found.keys() == plain.keys() > {"loss", "image_text/loss", "image_text/accuracy", "masked_image/loss"}
+    for name, value in found.items():
+        assert value == pytest.approx(plain[name], rel=1e-4, abs=1e-5), name
+
+
+def test_the_first_batch_has_the_losses_of_a_runs_first_step(made: Made):
+    step = make_train_step(made.experiment.pretrainer(), made.experiment.optimizer, seed=0, total_steps=24)
+    (batch,) = made.batches("train", 1, seed=0)
+    with jax.set_mesh(Mesh().build()):
+        _, values = jax.jit(step)(made.state, batch)  # pyright: ignore[reportArgumentType]
+    found = made.losses("train", count=1, seed=0)
+    for name, value in found.items():
+        assert value == pytest.approx(float(values[name]), rel=1e-4, abs=1e-5), name
+
+
+def test_weights_that_change_are_those_of_the_step(made: Made):
+    weights = {"masked_image": lambda step: 0.0 * step + 3.0 * (step >= 10)}
+    pretrainer = replace(made.experiment, weights=weights).pretrainer()
+    held_out = HeldOut(pretrainer, made.data, Mesh().build(), 16)  # pyright: ignore[reportArgumentType]
+    early, late = (made.losses("test", held_out, step=step, count=1) for step in (9, 10))
+    assert late["loss"] - early["loss"] == pytest.approx(3 * early["masked_image/loss"], rel=1e-4)
+
+
+def test_the_same_seed_gives_the_same_numbers_and_another_one_others(made: Made):
+    one, again, other = (made.losses("validation", count=1, seed=seed) for seed in (0, 0, 1))
+    assert one == again
+    assert one["masked_image/loss"] != other["masked_image/loss"]
+
+
+def test_microbatches_that_do_not_divide_this_machines_batch_do_not_matter(made: Made):
+    pretrainer = made.experiment.pretrainer().clone(microbatches=5)
+    held_out = HeldOut(pretrainer, made.data, Mesh().build(), 16)  # pyright: ignore[reportArgumentType]
+    assert made.losses("test", held_out, count=1)["loss"] == pytest.approx(
+        made.losses("test", count=1)["loss"], rel=1e-5
+    )
+
+
+def test_the_evaluator_tells_them_by_flat_names(made: Made, tmp_path):
+    several = Losses("test"), Losses("test", batches=1, name="few"), Losses("validation", seed=3)
+    found = made.judged(*several, workdir=tmp_path)
+    whole = made.losses("test", step=7)
+    assert found["test"] == {f"losses/{name}": value for name, value in whole.items()} | {
+        f"few/{name}": value for name, value in made.losses("test", step=7, count=1).items()
+    }
+    assert found["validation"]["losses/loss"] == made.losses("validation", step=7, seed=3)["loss"]
+
+
+def test_a_run_can_be_judged_by_its_losses(couple_trained: Trained, tmp_path, capsys):
+    path = tmp_path / "found.json"
+    evaluate_model(couple_trained.workdir, evaluators=[Losses("test"), Losses("train")], json_path=path)
+    assert "losses/masked_image" in capsys.readouterr().out
+    found = json.loads(path.read_text())
+    logged = [line["loss"] for line in metrics.read(couple_trained.workdir) if "loss" in line]
+    first, last = logged[0], logged[-1]
+    assert abs(found["train"]["losses/loss"] - last) < 0.3 * (first - last)  # what was learnt shows
+
+
+def test_bad_input(made: Made, tmp_path):
+    with pytest.raises(UserError, match=r"Losses\(batches=0\) must be at least 1"):
+        made.judged(Losses("test", batches=0), workdir=tmp_path)
+    with pytest.raises(SplitNotFoundError, match="tset"):
+        made.judged(Losses("tset"), workdir=tmp_path)
+
+    class Cached:
+        losses = None
+
+        def split(self, variables, split, inputs=()):
+            return made.embedder.split(variables, split, inputs)
+
+        def text(self, variables, strings):
+            raise NotImplementedError
+
+    with pytest.raises(UserError, match="Losses need the model"):
+        made.judged(Losses("test"), workdir=tmp_path, by=Cached())
