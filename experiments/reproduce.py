@@ -31,6 +31,7 @@ from typing import Any
 
 import numpy as np
 
+from mmjax.experiment import RECORD as RUN_RECORD
 from mmjax.metrics import read
 from tests.benchmarks.machine import machine
 
@@ -234,7 +235,16 @@ def run(arm: tuple[str, ...], seed: int, folder: Path, jobs: int = 1) -> dict[st
     if done.returncode:
         last = "\n".join(log.read_text(encoding="utf-8").splitlines()[-15:])
         raise SystemExit(f"{' '.join(command[2:])} ended with {done.returncode}:\n{last}\nMore in {log}")
-    return reached(read(workdir))
+    return reached(finished(workdir))
+
+
+def finished(workdir: Path) -> list[dict[str, Any]]:
+    """The metrics of a run that has made all its steps; SystemExit for one that was stopped, which ends with 0, too."""
+    steps = json.loads((workdir / RUN_RECORD).read_text(encoding="utf-8"))["experiment"]["steps"]
+    lines = read(workdir)
+    if (last := max((line["step"] for line in lines), default=0)) < steps:
+        raise SystemExit(f"{workdir} was stopped after step {last} of {steps}: the same command again goes on with it")
+    return lines
 
 
 def device() -> dict[str, str]:

@@ -7,7 +7,7 @@ import jax
 import numpy as np
 import pytest
 
-from experiments.reproduce import CLAIMS, PACKAGES, T95, TINIES, judged, key, page, reached, verdict
+from experiments.reproduce import CLAIMS, PACKAGES, T95, TINIES, finished, judged, key, page, reached, verdict
 from mmjax.data.pipeline import batch_spec
 from mmjax.experiment import build, load_experiment
 from mmjax.mesh import Mesh
@@ -91,6 +91,16 @@ def test_pairs_are_of_one_seed_and_the_page_says_what_was_not_run():
     assert "5 runs on a card" in text
     runs[key(other, 1)]["made"] = made | {"device": "another card"}
     assert judged(claim, runs, [0, 1, 2])[1] == [(0.3, 0.31)]
+
+
+def test_a_run_that_was_stopped_is_none_that_has_ended(tmp_path):
+    (tmp_path / "experiment.json").write_text('{"experiment": {"steps": 20}}', encoding="utf-8")
+    (tmp_path / "metrics.jsonl").write_text('{"step": 10, "loss": 1.0}\n', encoding="utf-8")
+    with pytest.raises(SystemExit, match="stopped after step 10 of 20: the same command again goes on"):
+        finished(tmp_path)
+    with (tmp_path / "metrics.jsonl").open("a", encoding="utf-8") as file:
+        file.write('{"step": 20, "loss": 0.5}\n')
+    assert [line["step"] for line in finished(tmp_path)] == [10, 20]
 
 
 @pytest.mark.parametrize("claim", CLAIMS, ids=lambda claim: claim.name)
