@@ -53,7 +53,7 @@ class HeldOut:
         stream = batches(self._data, batch_size=self._batch_size, seed=seed, host=self._part, split=split)
         with device_prefetch(_first(stream, count), self._mesh) as ready:
             found = [
-                self._losses(variables, batch, *map(np.uint32, (step, seed, number)))
+                self._losses(variables, batch, np.int32(step), np.uint32(seed), np.int32(number))
                 for number, batch in enumerate(ready)
             ]
         values = jax.device_get(found)

@@ -5,6 +5,7 @@ from dataclasses import dataclass, replace
 
 import jax
 import numpy as np
+import optax
 import pytest
 
 from mmjax import metrics
@@ -84,10 +85,10 @@ def test_the_first_batch_has_the_losses_of_a_runs_first_step(made: Made):
 
 
 def test_weights_that_change_are_those_of_the_step(made: Made):
-    weights = {"masked_image": lambda step: 0.0 * step + 3.0 * (step >= 10)}
+    weights = {"masked_image": optax.linear_schedule(0.0, 3.0, 4, transition_begin=10)}
     pretrainer = replace(made.experiment, weights=weights).pretrainer()
     held_out = HeldOut(pretrainer, made.data, Mesh().build(), 16)  # pyright: ignore[reportArgumentType]
-    early, late = (made.losses("test", held_out, step=step, count=1) for step in (9, 10))
+    early, late = (made.losses("test", held_out, step=step, count=1) for step in (9, 14))
     assert late["loss"] - early["loss"] == pytest.approx(3 * early["masked_image/loss"], rel=1e-4)
 
 
