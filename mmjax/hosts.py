@@ -33,7 +33,7 @@ PATIENCE = 15  # seconds of waiting for the others, after which a host says so
 HEARTBEAT = 30  # seconds without a sign of life, after which a host counts as dead and the others end ...
 HEARTBEAT_VARIABLE = "MMJAX_HEARTBEAT"  # ... unless this variable says how many
 LEAVING = 30  # seconds that a host which ends waits for the others to end, too
-LINGER = 0.5  # seconds that host 0 goes on serving once all have said goodbye
+LINGER = 0.2  # seconds that host 0 goes on serving once all have said goodbye
 PIECE = 2**24  # bytes that hosts exchange at once: every device holds that many of each host
 
 
