@@ -20,7 +20,7 @@ from mmjax.data.chains import Chains
 from mmjax.data.pipeline import Prepared, class_names, evaluation_batches
 from mmjax.errors import UserError, nearest
 from mmjax.evaluators.classified import Classified, judged
-from mmjax.evaluators.embedded import Embedded, Evaluator, fit_split, reads_classified
+from mmjax.evaluators.embedded import Embedded, Evaluator, fit_split, reads_classified, reads_embeddings
 from mmjax.experiment import RECORD, Experiment, build
 from mmjax.held_out import HeldOut
 from mmjax.interop import hub
@@ -144,7 +144,8 @@ def evaluate(
     """Metrics by split and flat name, `{"test": {"retrieval/image->text/R@1": 0.41}}`.
 
     workdir: of the run, whose metrics so far evaluators may look at, and where those that draw do; None: of none.
-    Each split is embedded once, for all evaluators that are judged on it or learn from it (`fit_split`).
+    Each split is embedded once, for all evaluators that are judged on it or learn from it (`fit_split`); not at all
+    where they don't look at embeddings.
     found: is told each split's metrics as soon as they are there. Of several hosts all judge, and the first one draws.
 
     Raises:
@@ -155,7 +156,9 @@ def evaluate(
     splits: dict[str, Embedded] = {}
 
     def once(split: str) -> Embedded:
-        if split not in splits:
+        if split not in splits and not any(map(reads_embeddings, _readers(evaluators, split))):
+            splits[split] = Embedded({}, {}, split=split)
+        elif split not in splits:
             wanted = {name for evaluator in evaluators if evaluator.split == split for name in evaluator.inputs}
             splits[split] = embedder.split(variables, split, wanted)
         return splits[split]
@@ -187,6 +190,11 @@ def evaluate(
         later = {name for e in evaluators if e.split in judged_on[number + 1 :] for name in (e.split, fit_split(e))}
         splits = {name: kept for name, kept in splits.items() if name in later}  # the others' memory is free again
     return results
+
+
+def _readers(evaluators: Sequence[Evaluator], split: str) -> list[Evaluator]:
+    """Those that are judged on a split, or learn from it."""
+    return [evaluator for evaluator in evaluators if split in (evaluator.split, fit_split(evaluator))]
 
 
 def evaluate_model(

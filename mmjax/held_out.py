@@ -1,7 +1,9 @@
 """The objectives on a split that doesn't train: the validation loss."""
 
 import itertools
+import math
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 import flax.linen as nn
@@ -10,7 +12,7 @@ import numpy as np
 
 from mmjax import hosts
 from mmjax.data.pipeline import Prepared, batches, evaluation_count
-from mmjax.mesh import ACTIVATION_RULES, device_prefetch, replicated
+from mmjax.mesh import ACTIVATION_RULES, BATCH_AXES, device_prefetch, replicated
 from mmjax.objectives.pretrainer import Pretrainer
 from mmjax.step import step_key
 
@@ -27,12 +29,14 @@ class HeldOut:
         """batch_size: over all hosts; the mesh must divide it. A contrastive loss depends on it."""
         self._data, self._mesh, self._batch_size = data, mesh, batch_size
         self._part = hosts.reader(mesh, batch_size)
-        whole = pretrainer.clone(microbatches=1)  # without gradients there is no memory to save
+        # As in training, where that is what fits in memory; a batch of another machine may not divide so.
+        rows = batch_size // math.prod(mesh.shape[axis] for axis in BATCH_AXES)
+        pretrainer = pretrainer.clone(microbatches=math.gcd(rows, pretrainer.microbatches))
 
         def losses(variables: Any, batch: Any, step: Any, seed: Any, number: Any) -> dict[str, jax.Array]:
             rngs = {"mask": step_key(seed, number, "mask")}
             with nn.logical_axis_rules(ACTIVATION_RULES):
-                loss, metrics = whole.apply(variables, batch, step, train=False, rngs=rngs)
+                loss, metrics = pretrainer.apply(variables, batch, step, train=False, rngs=rngs)
             return {"loss": loss, **metrics}
 
         self._losses = jax.jit(losses, out_shardings=replicated(mesh))
@@ -42,15 +46,16 @@ class HeldOut:
     ) -> dict[str, float]:
         """Means over `count` batches; None: as many as hold every example of the split about once.
 
-        The first batch, its masks too, is the one that a run of that seed would begin with. step: of the run, for
-        weights that change.
+        The first batch, its masks too, is the one that a run of that seed would begin with. A source that lacks the
+        split is left out. step: of the run, for weights that change.
 
         Raises:
-            SplitNotFoundError: a source of the mixture lacks the split.
+            SplitNotFoundError: all sources lack the split.
         """
+        data = _only(self._data, split)
         if count is None:
-            count = max(1, -(-evaluation_count(self._data, split) // self._batch_size))
-        stream = batches(self._data, batch_size=self._batch_size, seed=seed, host=self._part, split=split)
+            count = max(1, -(-evaluation_count(data, split) // self._batch_size))
+        stream = batches(data, batch_size=self._batch_size, seed=seed, host=self._part, split=split)
         with device_prefetch(_first(stream, count), self._mesh) as ready:
             found = [
                 self._losses(variables, batch, np.int32(step), np.uint32(seed), np.int32(number))
@@ -58,6 +63,13 @@ class HeldOut:
             ]
         values = jax.device_get(found)
         return {name: float(np.mean([one[name] for one in values])) for name in values[0]}
+
+
+def _only(data: Prepared, split: str) -> Prepared:
+    """Without the sources that lack the split."""
+    there, mixture = data.open(split), data.mixture
+    weights, sources = ({n: x for n, x in by.items() if n in there} for by in (mixture.weights, mixture.sources))
+    return Prepared(replace(mixture, weights=weights, sources=sources), data.chains, data.data_dir)
 
 
 def _first(stream: Any, count: int) -> Iterator[dict[str, np.ndarray]]:

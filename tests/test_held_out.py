@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 import jax
 import numpy as np
@@ -9,11 +10,12 @@ import optax
 import pytest
 
 from mmjax import metrics
-from mmjax.data.pipeline import batches
-from mmjax.data.sources import SplitNotFoundError
+from mmjax.data.pipeline import Prepared, batches
+from mmjax.data.sources import Folder, SplitNotFoundError
 from mmjax.errors import UserError
 from mmjax.evaluate import Embedder, evaluate, evaluate_model
 from mmjax.evaluators.losses import Losses
+from mmjax.evaluators.retrieval import Retrieval
 from mmjax.experiment import Experiment, build
 from mmjax.held_out import HeldOut
 from mmjax.mesh import Mesh
@@ -96,6 +98,39 @@ def test_the_same_seed_gives_the_same_numbers_and_another_one_others(made: Made)
     one, again, other = (made.losses("validation", count=1, seed=seed) for seed in (0, 0, 1))
     assert one == again
     assert one["masked_image/loss"] != other["masked_image/loss"]
+
+
+def test_a_source_that_lacks_the_split_is_left_out(made: Made):
+    mixture = made.experiment.data
+    rows = Path(mixture.sources["shapes"].table)
+    alone = rows.with_name("train_only.csv")
+    lines = rows.read_text(encoding="utf-8").splitlines(keepends=True)
+    alone.write_text("".join([lines[0], *(line for line in lines if "train" in line)]), encoding="utf-8")
+    both = replace(
+        mixture, weights={"shapes": 1.0, "more": 9.0}, sources={**mixture.sources, "more": Folder(str(alone))}
+    )
+    data = Prepared(both, made.data.chains, None)  # pyright: ignore[reportAttributeAccessIssue]
+    held_out = HeldOut(made.experiment.pretrainer(), data, Mesh().build(), 16)
+    assert made.losses("test", held_out) == made.losses("test")
+
+
+def test_memory_is_saved_as_in_training(made: Made):
+    def traced(microbatches: int) -> str:
+        held_out = HeldOut(made.experiment.pretrainer().clone(microbatches=microbatches), made.data, Mesh().build(), 16)  # pyright: ignore
+        (batch,) = made.batches("test", 1, 0)
+        with jax.set_mesh(Mesh().build()):
+            return str(jax.make_jaxpr(held_out._losses)(made.variables(), batch, 0, 0, 0))
+
+    assert traced(2).count("length=2") == traced(1).count("length=2") + 1  # a scan of its own
+
+
+def test_a_split_is_not_embedded_for_losses_alone(made: Made, tmp_path, monkeypatch):
+    embedded, split = [], made.embedder.split
+    monkeypatch.setattr(
+        made.embedder, "split", lambda v, name, inputs=(): embedded.append(name) or split(v, name, inputs)
+    )
+    made.judged(Losses("validation", batches=1), Losses("test", batches=1), Retrieval("test"), workdir=tmp_path)
+    assert embedded == ["test"]
 
 
 def test_microbatches_that_do_not_divide_this_machines_batch_do_not_matter(made: Made):

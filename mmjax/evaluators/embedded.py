@@ -75,6 +75,11 @@ def reads_classified(evaluator: Any) -> bool:
     return getattr(evaluator, "reads_classified", False)
 
 
+def reads_embeddings(evaluator: Any) -> bool:
+    """Whether an evaluator looks at embeddings; where none of a split's does, it isn't embedded."""
+    return getattr(evaluator, "reads_embeddings", True)
+
+
 class Evaluator(Protocol):
     """Embeddings to numbers.
 

@@ -24,6 +24,7 @@ class Losses:
     when: When = "always"
     name: str = "losses"
     inputs: tuple[str, ...] = ()
+    reads_embeddings = False
 
     def __call__(self, embedded: Embedded, embed_text: EmbedText) -> dict[str, float]:
         """Raises UserError for batches below 1, and where there are embeddings but no model."""
