@@ -5,7 +5,11 @@ import `mmjax.data`, never pay for jax.
 """
 
 from importlib import import_module
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:  # what an editor reads
+    from mmjax.experiment import Experiment, Load
+    from mmjax.loading import Model, load
 
 __version__ = "0.1.0"
 _HOME = {

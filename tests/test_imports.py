@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+import mmjax
+
 ROOT = Path(__file__).parent.parent
 PACKAGE = ROOT / "mmjax"
 FILES = sorted(PACKAGE.rglob("*.py"))
@@ -140,9 +142,13 @@ def part(module: str) -> str:
 
 
 def imported(file: Path) -> set[str]:
-    """Every module that a file imports, at its top or within a function, by absolute name."""
+    """Every module that a file imports when it runs, at its top or within a function, by absolute name."""
     found = set()
-    for node in ast.walk(ast.parse(file.read_text())):
+    tree = ast.parse(file.read_text())
+    for node in tree.body:
+        if isinstance(node, ast.If) and isinstance(node.test, ast.Name) and node.test.id == "TYPE_CHECKING":
+            node.body = []  # never run
+    for node in ast.walk(tree):
         if isinstance(node, ast.Import):
             found |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom):
@@ -236,6 +242,14 @@ for module in {modules!r}:
 """
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
+
+
+def test_the_package_s_lazy_names_are_those_that_an_editor_is_told():
+    body = next(n for n in ast.parse((ROOT / "mmjax" / "__init__.py").read_text()).body if isinstance(n, ast.If)).body
+    told = {alias.name: n.module for n in body if isinstance(n, ast.ImportFrom) for alias in n.names}
+    assert told == mmjax._HOME
+    assert sorted([*told, "__version__"]) == mmjax.__all__
+    assert all(getattr(mmjax, name).__module__.startswith(home) for name, home in told.items())
 
 
 def test_the_command_line_starts_without_jax():
