@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from mmjax.models.spectrogram import LogMel, from_mel, mel_filters, to_mel
+from tests.models.golden.fields import FILE, LOG_MEL
 
 
 def reference(audio, front):
@@ -38,6 +39,13 @@ def test_equals_float64_reference():
     got = jax.jit(front)(jnp.asarray(audio))
     assert got.shape == (2, 13, 12)
     np.testing.assert_allclose(got, np.stack([reference(row, front) for row in audio]), atol=2e-4)
+
+
+@pytest.mark.parametrize("name", LOG_MEL)
+def test_equals_torchaudio(name):
+    golden = np.load(FILE)
+    ours = jax.jit(LogMel(**LOG_MEL[name]))(golden["sound"][None])[0]
+    np.testing.assert_allclose(ours[: len(golden[name])], golden[name], rtol=0, atol=1e-4)
 
 
 @pytest.mark.parametrize("scale", ["htk", "slaney"])
