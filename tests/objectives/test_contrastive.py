@@ -103,6 +103,19 @@ def test_first_values_equal_theory() -> None:
     np.testing.assert_allclose(sigmoid, 10 + 4.54e-5 + 4.54e-5 * (size - 1), rtol=1e-6)
 
 
+def test_why_the_bias_starts_low() -> None:
+    """SigLIP: from a bias of 0 the loss starts at B ln 2, and all negatives push at once; from -10, positives alone."""
+    size = 32
+    eye, all_valid = jnp.eye(2 * size), jnp.ones(size, bool)
+
+    def loss(bias: Any) -> Any:
+        return sigmoid_loss(eye[:size], eye[size:], jnp.asarray(10.0), bias, all_valid, all_valid)[0]
+
+    for bias, first, push in ((0.0, size * math.log(2), (size - 2) / 2), (-10.0, 10.0, -1.0)):
+        value, gradient = jax.value_and_grad(loss)(jnp.asarray(bias))
+        np.testing.assert_allclose([value, gradient], [first, push], rtol=2e-3)
+
+
 def apply(objective: Contrastive, outputs: Any, batch: Any, params: Any = None) -> Any:
     params = objective.init(jax.random.key(0), outputs, batch, method="batch_loss") if params is None else params
     return objective.apply(params, outputs, batch, method="batch_loss")

@@ -171,6 +171,17 @@ def test_embed_gives_unit_vectors_of_what_is_there(variables: Any) -> None:
         build().apply(variables, {"video": batch["image"]}, method="embed")
 
 
+def test_embed_reads_whole_inputs_whatever_training_hides(variables: Any) -> None:
+    """FLIP: evaluation sees all patches. Training's loss shows that it doesn't."""
+    batch = toy_batch(B)
+    seen = build(**pairs(("image", "text")))
+    hidden = seen.clone(objectives={"image_text": Contrastive(("image", "text"), masking={"image": Keep(0.25)})})
+    losses: Any = [p.apply(variables, batch, 0, rngs=KEYS)[1]["image_text/loss"] for p in (hidden, seen)]
+    assert abs(losses[0] - losses[1]) > 1e-4
+    a, b = (p.apply(variables, batch, rngs=rngs, method="embed") for p, rngs in ((hidden, KEYS), (seen, None)))
+    jax.tree.map(np.testing.assert_array_equal, a, b)
+
+
 def without(*names: str) -> dict[str, np.ndarray]:
     return {name: x for name, x in toy_batch(B).items() if name not in names}
 
