@@ -1,8 +1,10 @@
 """Makes torchaudio.npz: a sound, and the features that torchaudio makes of it.
 
-pip install --no-deps --target /tmp/torchaudio torchaudio==2.11.0
-rm /tmp/torchaudio/torchaudio/lib/_torchaudio*    # is for one torch alone, and not called here
-PYTHONPATH=/tmp/torchaudio python -m tests.models.golden.make
+    pip install --no-deps --target /tmp/torchaudio torchaudio==2.11.0
+    rm /tmp/torchaudio/torchaudio/lib/_torchaudio*    # is for one torch alone, and not called here
+    PYTHONPATH=/tmp/torchaudio python -m tests.models.golden.make
+
+The tests read the file, and need no torchaudio.
 """
 
 from typing import Any
