@@ -6,11 +6,12 @@
     python -m experiments.reproduce --jobs 6           # runs beside each other, on one GPU too
     python -m experiments.reproduce --write            # experiments/results.md out of the record, no runs
 
-Each claim compares two arms of equal compute over paired seeds (data order and initial parameters are the seed's). The
-effect is the mean of the differences, with a 95 % interval by Student's t. What a claim says was written down here
-before its runs: it *holds* where the interval lies above its threshold, *fails* where it lies below, and is *undecided*
-otherwise. A claim without a second arm compares with a number (chance). A claim of time has runs of its own, which
-nothing runs beside.
+Each claim compares two arms over paired seeds (data order and initial parameters are the seed's), in as many steps of
+as many examples. Where a step of one arm costs more, `*_in_as_much_compute` is the claim with as much compute for
+both, by the FLOPs of a step, recomputation included. The effect is the mean of the differences, with a 95 % interval
+by Student's t. What a claim says was written down here before its runs: it *holds* where the interval lies above its
+threshold, *fails* where it lies below, and is *undecided* otherwise. A claim without a second arm compares with a
+number (chance). A claim of time has runs of its own, which nothing runs beside.
 """
 
 import argparse
@@ -101,6 +102,16 @@ CLAIMS = (
         threshold=-0.05,
     ),
     Claim(
+        "flip_in_as_much_compute",
+        "FLIP (arXiv:2212.00794)",
+        "From half of the patches R@1 is better, in as much compute: 200 steps, and 116 of whole pictures.",
+        ("flip.py:tiny", *FLIP),
+        ("flip.py:tiny_whole", "steps=116", "evaluate_every=0"),
+        BOTH_WAYS,
+        "test",
+        threshold=0.0,
+    ),
+    Claim(
         "flip_faster",
         "FLIP (arXiv:2212.00794)",
         "From half of the patches a step takes less time.",
@@ -127,6 +138,16 @@ CLAIMS = (
         "Pretrained together with names, the encoder's pictures are told apart better by a linear probe.",
         ("m3ae.py:tiny", "batch_size=64", "steps=400"),
         ("m3ae.py:tiny_image_only", "batch_size=64", "steps=400"),
+        ("probe/group/top1",),
+        "test",
+        threshold=0.0,
+    ),
+    Claim(
+        "m3ae_in_as_much_compute",
+        "M3AE (arXiv:2205.14204)",
+        "The same, better in as much compute: 400 steps, and 520 of pictures alone.",
+        ("m3ae.py:tiny", "batch_size=64", "steps=400"),
+        ("m3ae.py:tiny_image_only", "batch_size=64", "steps=520"),
         ("probe/group/top1",),
         "test",
         threshold=0.0,
@@ -167,6 +188,16 @@ CLAIMS = (
         "A probe of the encoder is better after hiding three quarters of the patches than after hiding a quarter.",
         ("mae.py:tiny",),
         ("mae.py:tiny", "objectives.masked.keep=0.75"),
+        ("probe/group/top1",),
+        "validation",
+        threshold=0.0,
+    ),
+    Claim(
+        "masking_in_as_much_compute",
+        "MAE (arXiv:2111.06377)",
+        "The same, better in as much compute: 400 steps with three quarters hidden, and 177 with a quarter.",
+        ("mae.py:tiny",),
+        ("mae.py:tiny", "objectives.masked.keep=0.75", "steps=177"),
         ("probe/group/top1",),
         "validation",
         threshold=0.0,

@@ -16,9 +16,9 @@ from mmjax.step import abstract_state, make_train_step
 from tests.benchmarks.sizes import FOLDER, size
 
 
-def step_flops(name):
-    """Of a training step, on one device, a multiply and an add counted as two."""
-    built = build(load_experiment(f"{FOLDER}/{name}", ["batch_size=4"]))
+def step_flops(name, overrides=()):
+    """Of a training step, on one device, a multiply and an add counted as two; for one of four examples."""
+    built = build(load_experiment(f"{FOLDER}/{name}", [*overrides, "batch_size=4"]))
     pretrainer, spec = built.pretrainer(), batch_spec(built.data, 4)
     mesh = Mesh().build(jax.devices()[:1])
     state = abstract_state(pretrainer, built.optimizer, spec, mesh=mesh)
@@ -40,6 +40,15 @@ def test_half_of_the_patches_cost_half_of_the_image_tower():
     text = size("flip.py:tiny").flops["text"]
     recomputed = 3  # forward, and twice as much backward; "dots" keeps the products
     assert (half - recomputed * text) / (whole - recomputed * text) == pytest.approx(0.5, abs=0.05)
+
+
+@pytest.mark.parametrize("claim", [c for c in CLAIMS if c.name.endswith("_in_as_much_compute")], ids=lambda c: c.name)
+def test_arms_cost_as_much_where_it_is_said(claim):
+    def whole(arm):
+        built = build(load_experiment(f"{FOLDER}/{arm[0]}", arm[1:]))
+        return step_flops(arm[0], arm[1:]) * built.batch_size * built.steps
+
+    assert whole(claim.other) == pytest.approx(whole(claim.arm), rel=0.01)
 
 
 def test_verdicts():
