@@ -153,6 +153,16 @@ CLAIMS = (
         threshold=0.0,
     ),
     Claim(
+        "m3ae_longer_in_as_much_compute",
+        "M3AE (arXiv:2205.14204)",
+        "The same, which failed, once more after twice the steps: better in as much compute.",
+        ("m3ae.py:tiny", "batch_size=64", "steps=800"),
+        ("m3ae.py:tiny_image_only", "batch_size=64", "steps=1040"),
+        ("probe/group/top1",),
+        "test",
+        threshold=0.0,
+    ),
+    Claim(
         "third_modality_helps",
         "trimodal (this project)",
         "Images and names find each other better where sounds are trained with them, in as many steps.",
