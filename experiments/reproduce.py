@@ -7,11 +7,11 @@
     python -m experiments.reproduce --write            # experiments/results.md out of the record, no runs
 
 Each claim compares two arms over paired seeds (data order and initial parameters are the seed's), in as many steps of
-as many examples. Where a step of one arm costs more, `*_in_as_much_compute` is the claim with as much compute for
-both, by the FLOPs of a step, recomputation included. The effect is the mean of the differences, with a 95 % interval
-by Student's t. What a claim says was written down here before its runs: it *holds* where the interval lies above its
-threshold, *fails* where it lies below, and is *undecided* otherwise. A claim without a second arm compares with a
-number (chance). A claim of time has runs of its own, which nothing runs beside.
+as many examples; `*_in_as_much_compute` in as much compute, where a step of one arm costs more, by the FLOPs of a
+step, recomputation included. The effect is the mean of the differences, with a 95 % interval by Student's t. What a
+claim says was written down here before its runs: it *holds* where the interval lies above its threshold, *fails* where
+it lies below, and is *undecided* otherwise. A claim without a second arm compares with a number (chance). A claim of
+time has runs of its own, which nothing runs beside.
 """
 
 import argparse
@@ -100,16 +100,6 @@ CLAIMS = (
         BOTH_WAYS,
         "test",
         threshold=-0.05,
-    ),
-    Claim(
-        "flip_in_as_much_compute",
-        "FLIP (arXiv:2212.00794)",
-        "From half of the patches R@1 is better, in as much compute: 200 steps, and 116 of whole pictures.",
-        ("flip.py:tiny", *FLIP),
-        ("flip.py:tiny_whole", "steps=116", "evaluate_every=0"),
-        BOTH_WAYS,
-        "test",
-        threshold=0.0,
     ),
     Claim(
         "flip_faster",
