@@ -1,13 +1,15 @@
 """What the papers claim of cost, by counting; and how a claim that needs training is judged."""
 
+import json
 import math
+from dataclasses import asdict
 from pathlib import Path
 
 import jax
 import numpy as np
 import pytest
 
-from experiments.reproduce import CLAIMS, PACKAGES, T95, TINIES, finished, judged, key, page, reached, verdict
+from experiments.reproduce import CLAIMS, PACKAGES, RECORD, T95, TINIES, finished, judged, key, page, reached, verdict
 from mmjax.data.pipeline import batch_spec
 from mmjax.experiment import build, load_experiment
 from mmjax.mesh import Mesh
@@ -17,7 +19,7 @@ from tests.benchmarks.sizes import FOLDER, size
 
 
 def step_flops(name, overrides=()):
-    """Of a training step, on one device, a multiply and an add counted as two; for one of four examples."""
+    """Of a training step, on one device, a multiply and an add counted as two: an example's share in a step of four."""
     built = build(load_experiment(f"{FOLDER}/{name}", [*overrides, "batch_size=4"]))
     pretrainer, spec = built.pretrainer(), batch_spec(built.data, 4)
     mesh = Mesh().build(jax.devices()[:1])
@@ -118,6 +120,11 @@ def test_arms_are_experiments_and_their_metrics_are_measured(claim):
         built = build(load_experiment(f"{FOLDER}/{arm[0]}", arm[1:]))
         kinds = {metric.partition("/")[0] for metric in claim.metric}
         assert kinds <= {"seconds", *(e.name for e in built.evaluators if e.split == claim.split)}
+
+
+def test_the_record_has_the_claims_as_they_are_here():
+    known = json.loads(RECORD.read_text(encoding="utf-8"))["claims"]
+    assert known == json.loads(json.dumps([asdict(claim) for claim in CLAIMS]))
 
 
 def test_every_experiment_s_tiny_is_run_to_its_end():
