@@ -9,7 +9,20 @@ import jax
 import numpy as np
 import pytest
 
-from experiments.reproduce import CLAIMS, PACKAGES, RECORD, T95, TINIES, finished, judged, key, page, reached, verdict
+from experiments.reproduce import (
+    CLAIMS,
+    PACKAGES,
+    RECORD,
+    SECONDS,
+    T95,
+    TINIES,
+    finished,
+    judged,
+    key,
+    page,
+    reached,
+    verdict,
+)
 from mmjax.data.pipeline import batch_spec
 from mmjax.experiment import build, load_experiment
 from mmjax.mesh import Mesh
@@ -44,13 +57,22 @@ def test_half_of_the_patches_cost_half_of_the_image_tower():
     assert (half - recomputed * text) / (whole - recomputed * text) == pytest.approx(0.5, abs=0.05)
 
 
-@pytest.mark.parametrize("claim", [c for c in CLAIMS if c.name.endswith("_in_as_much_compute")], ids=lambda c: c.name)
+EQUAL = [c for c in CLAIMS if c.name.endswith("_in_as_much_compute") or c.name.startswith("sigmoid_")]
+
+
+@pytest.mark.parametrize("claim", EQUAL, ids=lambda claim: claim.name)
 def test_arms_cost_as_much_where_it_is_said(claim):
     def whole(arm):
         built = build(load_experiment(f"{FOLDER}/{arm[0]}", arm[1:]))
         return step_flops(arm[0], arm[1:]) * built.batch_size * built.steps
 
     assert whole(claim.other) == pytest.approx(whole(claim.arm), rel=0.01)
+
+
+def test_what_training_decides_is_tried_in_as_much_compute():
+    """Two arms, and no claim of time itself: each paper has such a claim, and so has each metric it is judged by."""
+    decided = {(claim.paper, claim.metric) for claim in CLAIMS if claim.other and claim.metric != SECONDS}
+    assert decided == {(claim.paper, claim.metric) for claim in EQUAL}
 
 
 def test_verdicts():
