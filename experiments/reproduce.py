@@ -38,6 +38,7 @@ from tests.benchmarks.machine import machine
 
 FOLDER = Path(__file__).parent
 RECORD, RESULTS, CURVES = FOLDER / "records" / "claims.json", FOLDER / "results.md", FOLDER / "records" / "claims.png"
+EFFECTS = FOLDER / "records" / "effects.png"
 PACKAGES = ("jax", "jaxlib", "flax", "optax", "grain", "numpy")
 T95 = {2: 12.706, 3: 4.303, 4: 3.182, 5: 2.776, 6: 2.571, 8: 2.365, 10: 2.262}  # Student's t, by number of pairs
 BOTH_WAYS = ("retrieval/image->text/R@1", "retrieval/text->image/R@1")
@@ -397,6 +398,8 @@ def page(record: dict[str, Any]) -> str:
         "",
         *(f"- {count} runs on {where}" for where, count in sorted(Counter(map(machine_of, runs.values())).items())),
         "",
+        "![effects of the claims, with their intervals](records/effects.png)",
+        "",
         "| claim | arms | values by seed | effect | must be above | verdict |",
         "|---|---|---|---|---|---|",
     ]
@@ -442,12 +445,39 @@ def machine_of(entry: dict[str, Any]) -> str:
 
 
 def draw(record: dict[str, Any]) -> None:
-    """The loss curves of all runs: a panel for each claim, the arm blue and the other orange; and one for each tiny."""
+    """The effects; and the loss curves of all runs: a panel for each claim, the arm blue and the other orange; and one
+    for each tiny.
+    """
+    effects(record, EFFECTS)
     arms = [
         (claim.name, {claim.arm: "tab:blue"} | ({claim.other: "tab:orange"} if claim.other else {})) for claim in CLAIMS
     ]
     panels(record, arms, CURVES)
     panels(record, [(arm[0], {arm: "tab:blue"}) for arm in TINIES], FOLDER / "records" / "tinies.png")
+
+
+def effects(record: dict[str, Any], path: Path) -> None:
+    """A picture of what was found, a line a claim, beside what it must be above; a claim of time has no place there."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    seeds = sorted({int(name.rpartition("=")[2]) for name in record["runs"]})
+    found = [(c, judged(c, record["runs"], seeds)[0]) for c in CLAIMS if c.metric != SECONDS]
+    found = [(claim, this) for claim, this in found if this.pairs]
+    colours = {"holds": "tab:green", "fails": "tab:red", "undecided": "tab:gray"}
+    figure, axis = pyplot.subplots(figsize=(10, 1 + 0.3 * len(found)))
+    for row, (claim, this) in enumerate(found):
+        half, colour = min(this.half, 1.0), colours[this.word]  # that of one pair is infinite
+        axis.errorbar(100 * this.effect, row, xerr=100 * half, color=colour, fmt="o", capsize=3, markersize=4)
+        axis.plot(100 * claim.threshold, row, "k|", markersize=12)
+    axis.set_yticks(range(len(found)), [f"{claim.name}: {this.word}" for claim, this in found], fontsize=8)
+    axis.invert_yaxis()
+    axis.axvline(0, color="black", linewidth=0.5)
+    axis.set_xlabel("effect in points, with its 95 % interval; a black stroke is what it must be above")
+    figure.savefig(path, dpi=80, bbox_inches="tight")
+    pyplot.close(figure)
 
 
 def panels(record: dict[str, Any], wanted: list[tuple[str, dict[tuple[str, ...], str]]], path: Path) -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 import jax
 import numpy as np
 import pytest
+from PIL import Image
 
 from experiments.reproduce import (
     CLAIMS,
@@ -16,6 +17,7 @@ from experiments.reproduce import (
     SECONDS,
     T95,
     TINIES,
+    effects,
     finished,
     judged,
     key,
@@ -96,7 +98,7 @@ def test_student_s_t_by_its_density():
         assert np.trapezoid(scale * (1 + x**2 / freedom) ** (-(freedom + 1) / 2), x) == pytest.approx(0.95, abs=1e-4)
 
 
-def test_pairs_are_of_one_seed_and_the_page_says_what_was_not_run():
+def test_pairs_are_of_one_seed_and_the_page_says_what_was_not_run(tmp_path):
     claim = next(claim for claim in CLAIMS if claim.name == "flip_as_good")
     other = claim.other
     assert other is not None
@@ -124,6 +126,9 @@ def test_pairs_are_of_one_seed_and_the_page_says_what_was_not_run():
     assert "5 runs on a card" in text
     runs[key(other, 1)]["made"] = made | {"device": "another card"}
     assert judged(claim, runs, [0, 1, 2])[1] == [(0.3, 0.31)]
+    effects({"runs": runs}, tmp_path / "effects.png")  # one pair has no interval
+    with Image.open(tmp_path / "effects.png") as picture:
+        assert picture.width > picture.height > 50
 
 
 def test_a_run_that_was_stopped_is_none_that_has_ended(tmp_path):
