@@ -253,6 +253,16 @@ CLAIMS = (
         "validation",
         threshold=0.0,
     ),
+    Claim(
+        "masking_over_nine_tenths_longer_in_as_much_compute",
+        "MAE (arXiv:2111.06377)",
+        "The same, which failed, once more after twice the steps: better in as much compute.",
+        ("mae.py:tiny", "steps=800"),
+        ("mae.py:tiny", "objectives.masked.keep=0.1", "steps=1202"),
+        ("probe/group/top1",),
+        "validation",
+        threshold=0.0,
+    ),
 )
 
 
