@@ -479,8 +479,8 @@ def effects(record: dict[str, Any], path: Path) -> None:
     colours = {"holds": "tab:green", "fails": "tab:red", "undecided": "tab:gray"}
     figure, axis = pyplot.subplots(figsize=(10, 1 + 0.3 * len(found)))
     for row, (claim, this) in enumerate(found):
-        half, colour = min(this.half, 1.0), colours[this.word]  # that of one pair is infinite
-        axis.errorbar(100 * this.effect, row, xerr=100 * half, color=colour, fmt="o", capsize=3, markersize=4)
+        half = 100 * this.half  # of one pair infinite: matplotlib leaves that out
+        axis.errorbar(100 * this.effect, row, xerr=half, color=colours[this.word], fmt="o", capsize=3, markersize=4)
         axis.plot(100 * claim.threshold, row, "k|", markersize=12)
     axis.set_yticks(range(len(found)), [f"{claim.name}: {this.word}" for claim, this in found], fontsize=8)
     axis.invert_yaxis()
