@@ -52,7 +52,7 @@ def clip(image: Any, width: int, peak_lr: float, steps: int, b2: float, eps: flo
             {"laion400m": 1.0},
             sources={"laion400m": Tfds("laion400m/images", fields={"text": "caption"})},
             transforms={
-                "image": (Decode(), RandomResizedCrop(image.size, area=(0.9, 1.0))),
+                "image": (Decode(upright=False), RandomResizedCrop(image.size, area=(0.9, 1.0))),
                 "text": (PickCaption(), Lowercase(), Tokenize(tokenizer, 77, bos=True)),
             },
             workers=16,

@@ -49,7 +49,7 @@ def resnet(
             {"laion400m": 1.0},
             sources={"laion400m": Tfds("laion400m/images", fields={"text": "caption"})},
             transforms={
-                "image": (Decode(), RandomResizedCrop(size, area=(0.9, 1.0))),
+                "image": (Decode(upright=False), RandomResizedCrop(size, area=(0.9, 1.0))),
                 "text": (PickCaption(), Lowercase(), Tokenize(tokenizer, 77, bos=True)),
             },
             workers=16,

@@ -46,7 +46,7 @@ def flip(image: Any, text: Any, keep: float, base_lr: float, epochs: int, warmup
             {"laion400m": 1.0},
             sources={"laion400m": Tfds("laion400m/images", fields={"text": "caption"})},
             transforms={
-                "image": (Decode(), RandomResizedCrop(224, area=(0.5, 1.0)), RandomFlip()),
+                "image": (Decode(upright=False), RandomResizedCrop(224, area=(0.5, 1.0)), RandomFlip()),
                 "text": (PickCaption(), Lowercase(), Tokenize(SentencePiece(VOCAB, name="laion400m_flip"), LENGTH)),
             },
             workers=16,

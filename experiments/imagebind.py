@@ -53,7 +53,7 @@ def huge() -> Experiment:
             {"audioset": 1.0},
             sources={"audioset": Folder("audioset/clips.csv")},
             transforms={
-                "image": (Decode(), RandomResizedCrop(224), RandomFlip()),
+                "image": (Decode(upright=False), RandomResizedCrop(224), RandomFlip()),
                 "text": (PickCaption(), CleanText(), Lowercase(), Tokenize(Subwords(49_408), 77, bos=True)),
                 "audio": (PickUtterance(), DecodeAudio(), CropOrPad(SAMPLES)),
             },

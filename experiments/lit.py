@@ -46,7 +46,7 @@ def lit(width: int, depth: int, heads: int, image: str, text: str) -> Experiment
     reader = TextTransformer(vocab=30_522, length=512, embed_dim=width, projection_bias=True, **POST_LN, **shape)
     locked = ViT(patch=16, size=224, cls=True, pooling="cls", activation="gelu_tanh", **shape)
     words = (PickCaption(), Lowercase(), Tokenize(Subwords(30_522), 16, bos=True))
-    chains = {"image": (Decode(), RandomResizedCrop(224), RandomFlip()), "text": words}
+    chains = {"image": (Decode(upright=False), RandomResizedCrop(224), RandomFlip()), "text": words}
     sources = {name: Tfds(name, fields={"text": "caption"}) for name in ("cc12m", "yfcc100m")}
     return Experiment(
         towers={"image": locked, "text": reader},

@@ -53,7 +53,7 @@ def published(width: int, depth: int, heads: int) -> Experiment:
             {"cc12m": 1.0},
             sources={"cc12m": Tfds("cc12m", fields={"text": "caption"})},
             transforms={
-                "image": (Decode(), RandomResizedCrop(256, area=(0.2, 1.0)), RandomFlip()),
+                "image": (Decode(upright=False), RandomResizedCrop(256, area=(0.2, 1.0)), RandomFlip()),
                 "text": (PickCaption(), Lowercase(), Tokenize(SentencePiece(30_522, name="cc12m"), 64)),
             },
             workers=16,

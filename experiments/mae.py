@@ -40,7 +40,7 @@ def masked() -> MaskedImage:
 def imagenet() -> Mixture:
     return Mixture(
         {"imagenet2012": 1.0},
-        transforms={"image": (Decode(), RandomResizedCrop(224, area=(0.2, 1.0)), RandomFlip())},
+        transforms={"image": (Decode(upright=False), RandomResizedCrop(224, area=(0.2, 1.0)), RandomFlip())},
         workers=16,
     )
 

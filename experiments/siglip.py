@@ -43,7 +43,7 @@ def siglip(patch: int, size: int, width: int, depth: int, heads: int, mlp_dim: i
             {"laion400m": 1.0},
             sources={"laion400m": Tfds("laion400m/images", fields={"text": "caption"})},
             transforms={
-                "image": (Decode(), Resize(size)),
+                "image": (Decode(upright=False), Resize(size)),
                 "text": (
                     PickCaption(),
                     Canonicalize(),

@@ -9,6 +9,7 @@ from mmjax import hosts
 from mmjax.data.every_caption import EveryCaption
 from mmjax.data.pipeline import Mixture
 from mmjax.data.sources import Folder, Tfds
+from mmjax.data.transforms import seen_upright
 from mmjax.errors import UserError, unknown
 from mmjax.evaluators.neighbours import KNN
 from mmjax.evaluators.probe import Probe
@@ -106,6 +107,8 @@ def benchmark(name: str, experiment: Experiment, data_dir: str | None = None) ->
     else:
         raise UserError(f"{unknown('on', name, BENCHMARKS, 'benchmarks')}; or give a table, {', '.join(TABLES)}")
     transforms = {m: experiment.data.transforms[m] for m in found.modalities if m in experiment.towers}
+    if isinstance(found.source, Folder):  # people's own pictures, seen upright as they are when given one by one
+        transforms = {m: seen_upright(chain) for m, chain in transforms.items()}
     if not transforms:
         raise UserError(
             f"{name} has {' and '.join(found.modalities)}, but the experiment has towers for "

@@ -19,6 +19,7 @@ from mmjax.benchmarks import BENCHMARKS
 from mmjax.checkpoint import latest_step
 from mmjax.data.pipeline import Mixture, Prepared, evaluation_count, prepare
 from mmjax.data.sources import Folder, Tfds
+from mmjax.data.transforms import seen_upright
 from mmjax.errors import UserError, unknown
 from mmjax.evaluate import Embedder
 from mmjax.experiment import Experiment, build
@@ -107,7 +108,9 @@ def embed(
 
 
 def chosen(experiment: Experiment, data: str | None, split: str, modalities: Sequence[str] | None) -> Mixture:
-    """The data to embed, with the model's own transforms of the modalities that both have, or of those asked for."""
+    """The data to embed, with the model's own transforms of the modalities that both have, or of those asked for.
+
+    Pictures of a table of one's own are seen upright (`Decode.upright`)."""
     own = experiment.data
     for modality in modalities or ():
         if modality not in own.transforms:
@@ -128,6 +131,8 @@ def chosen(experiment: Experiment, data: str | None, split: str, modalities: Seq
             f"{', '.join(own.transforms)} (a table's columns are to have these names)"
         )
     transforms = {name: own.transforms[name] for name in names}
+    if data is not None and data.endswith(TABLES):
+        transforms = {name: seen_upright(chain) for name, chain in transforms.items()}
     return replace(own, weights=weights, sources=sources, transforms=transforms, cache=False)
 
 

@@ -12,6 +12,7 @@ from mmjax.kinds import KINDS
 
 Counts = dict[str, Shaped[Array, "..."]]
 
+LARGEST = 2**15 - 1  # of int16
 WINDOW = 10_000  # examples that the share of bad ones is taken over, exponentially
 
 
@@ -80,6 +81,19 @@ def examples(counts: Counts, batch: Mapping[str, Any], step: Int[Array, ""]) -> 
         for column, kind in enumerate(KINDS)
     }
     return after, told | {"bad_share": after["bad_share"]}
+
+
+def clipped(batch: Mapping[str, Any]) -> dict[str, Array]:
+    """`clipped/<modality>` of this batch's waveforms: the share of their samples that lie at full scale, where what was
+    louder was cut off, as it was read or in the recording."""
+    found = {}
+    for name, waves in batch.items():
+        mask = batch.get(f"{name}_mask")
+        if mask is not None and mask.shape == waves.shape and waves.dtype == jnp.int16:
+            full = (waves >= LARGEST) | (waves <= -LARGEST)
+            counts = [jnp.sum(part, axis=1, dtype=jnp.int32).astype(jnp.float32) for part in (full & mask, mask)]
+            found[f"clipped/{name}"] = jnp.sum(counts[0]) / jnp.maximum(jnp.sum(counts[1]), 1)
+    return found
 
 
 def judge(

@@ -2,7 +2,8 @@
 
 The chain of the experiment does the work, as in evaluation; here stands what the data of a training run never is: a
 file name, a waveform at another rate, an array that is preprocessed already. What can't be used is an error that says
-which input it is; training would leave it out in silence.
+which input it is; training would leave it out in silence. Pictures are seen upright, as their EXIF orientation says,
+also by models whose own preprocessing leaves them as the camera held them.
 """
 
 import os
@@ -20,15 +21,16 @@ from PIL import Image
 
 from mmjax.data.captions import PickCaption, Tokenize
 from mmjax.data.chains import Chains
+from mmjax.data.loudness import LARGEST, in_scale, to_int16
 from mmjax.data.tokenizers import Tokenizer
-from mmjax.data.transforms import BadExample, Labelled, Masked, Transform
+from mmjax.data.transforms import BadExample, Labelled, Masked, Transform, seen_upright
 from mmjax.data.waveforms import DecodeAudio
 from mmjax.errors import UserError, nearest
 
 Row = dict[str, np.ndarray]
 
 MOST_CHANNELS = 8  # of a waveform: which of two axes is time is told by it
-LOUDEST = 8.0  # a float waveform lies in [-1, 1]; resampled ones overshoot a little, integers that became floats a lot
+CLIPPED = 0.01  # the share of a sound's samples at full scale from which on it is heard
 BRIGHTEST = 16.0  # a normalised picture's values are a few standard deviations; 255 is one that isn't normalised
 
 TAKEN = {
@@ -41,13 +43,14 @@ TAKEN = {
 class Inputs:
     """Turns inputs of each modality into rows of a batch.
 
-    Text that is cut off is warned about once.
+    upright: False reads pictures as the chain says. Text that is cut off, and sound that is clipped, are warned about
+    once.
     """
 
-    def __init__(self, chains: Chains):
+    def __init__(self, chains: Chains, upright: bool = True):
         self.specs = chains.specs
-        self._chains = {modality: _by_hand(chain) for modality, chain in chains.transforms.items()}
-        self._warned = False
+        self._chains = {modality: _by_hand(chain, upright) for modality, chain in chains.transforms.items()}
+        self._warned = self._warned_of_clipping = False
 
     def listed(self, modality: str, value: Any) -> tuple[Iterable[Any], bool]:
         """The inputs one by one, and whether `value` is one alone.
@@ -164,6 +167,19 @@ class Inputs:
                 return
 
     def _audio(self, value: Any, where: str) -> tuple[np.ndarray, np.ndarray | None]:
+        values, mask = self._heard(value, where)
+        if values.dtype == np.int16 and not self._warned_of_clipping:
+            share = np.mean(np.abs(values[mask if mask is not None else ...].astype(np.int32)) >= LARGEST)
+            if share > CLIPPED:
+                self._warned_of_clipping = True
+                warnings.warn(
+                    f"{where}: {share:.0%} of its samples lie at full scale: what is louder was cut off, here (floats "
+                    "beyond [-1, 1]) or in the recording; further sounds that are clipped aren't named",
+                    stacklevel=2,
+                )
+        return values, mask
+
+    def _heard(self, value: Any, where: str) -> tuple[np.ndarray, np.ndarray | None]:
         if _is_path(value):
             return self._run("audio", _read(value, where))
         if isinstance(value, bytes):
@@ -185,7 +201,7 @@ class Inputs:
         if rate is not None and model_rate is not None and rate != model_rate:
             if samples.dtype == np.int16:  # as int16, soxr would add noise, another at each call
                 samples = samples / np.float32(2**15)
-            samples = soxr.resample(samples, rate, model_rate)
+            samples = to_int16(soxr.resample(samples, rate, model_rate))
         return self._run("audio", samples)
 
     def _other(self, modality: str) -> Any:
@@ -206,9 +222,10 @@ class Inputs:
         return given
 
 
-def _by_hand(chain: Sequence[Transform]) -> list[Transform]:
+def _by_hand(chain: Sequence[Transform], upright: bool) -> list[Transform]:
     """The chain for a single input: an empty string is a text as good as any."""
     kept = [transform for transform in chain if not isinstance(transform, PickCaption)]
+    kept = seen_upright(kept) if upright else kept
     return [replace(t, empty="keep") if isinstance(t, Tokenize) else t for t in kept]
 
 
@@ -239,29 +256,23 @@ def _picture(value: np.ndarray, where: str) -> np.ndarray:
     if not value.size:
         raise UserError(f"{where} is empty: it has the shape {list(value.shape)}")
     if value.dtype.kind in "iu" and value.dtype.itemsize > 2:
-        raise UserError(f"{where} is an array of {value.dtype}; a picture is of uint8, or uint16 if it is grey")
+        raise UserError(f"{where} is an array of {value.dtype}; a picture is of uint8 or uint16")
     return value
 
 
 def _mono(value: np.ndarray, where: str) -> np.ndarray:
-    """One channel, the mean of several, as int16 or float32 in [-1, 1]."""
+    """One channel, the mean of several, as int16 or float32 with full scale 1.
+
+    Raises BadExample where the numbers lie on another scale (`loudness.in_scale`)."""
     if value.ndim not in (1, 2) or (value.ndim == 2 and min(value.shape) > MOST_CHANNELS):
         raise UserError(f"{where} has the shape {list(value.shape)}; a waveform is [T], [T, channels] or [channels, T]")
     if value.dtype.kind not in "iuf":
         raise UserError(f"{where} is an array of {value.dtype}; a waveform holds int16, or floats in [-1, 1]")
     if value.dtype.kind == "u" or (value.dtype.kind == "i" and value.dtype.itemsize not in (2, 4)):
         raise UserError(f"{where} is an array of {value.dtype}; integers are int16 or int32")
-    if value.dtype == np.int32:
-        value = value / np.float32(2**31)
+    value = in_scale(value)
     if value.dtype != np.int16:
         value = value.astype(np.float32)
-        if not np.isfinite(value).all():
-            raise UserError(f"{where} holds samples that aren't finite")
-        if np.abs(value).max(initial=0) > LOUDEST:
-            raise UserError(
-                f"{where} holds floats up to {np.abs(value).max():g}; a waveform of floats lies in [-1, 1]: divide it "
-                "by its full scale (32768 for 16 bits), or give int16"
-            )
     if value.ndim == 2:
         channels = int(np.argmin(value.shape))
         value = value.mean(axis=channels, dtype=np.float32).astype(value.dtype) if value.size else value.reshape(-1)

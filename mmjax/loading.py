@@ -37,6 +37,7 @@ def load(
     ema: bool = True,
     dtype: str | None = None,
     batch_size: int = 64,
+    upright: bool = True,
 ) -> "Model":
     """A model from whatever holds one.
 
@@ -48,6 +49,8 @@ def load(
     ema: whether the moving average of the parameters is taken, where a checkpoint has one.
     dtype: what the towers compute in, "bfloat16" say; None: as the experiment has it.
     batch_size: the most inputs that go through a tower at a time.
+    upright: whether pictures with an EXIF orientation are turned as it says. False leaves that to the model's own
+        preprocessing: CLIP's, SigLIP's and most others' don't turn them.
 
     Raises:
         UserError: there is nothing of that name, or nothing that can be read; says what is near.
@@ -56,7 +59,7 @@ def load(
     if dtype is not None:
         for tower in bundle.config.towers.values():
             tower.dtype = dtype
-    return Model(bundle, batch_size=batch_size)
+    return Model(bundle, batch_size=batch_size, upright=upright)
 
 
 class Model:
@@ -70,10 +73,11 @@ class Model:
     - audio: `(waveform, sample_rate)`, a waveform `[T]` at the model's rate, a file name, bytes of a file. Floats lie
       in [-1, 1]; of several channels the mean is taken.
 
-    Pictures, strings and sounds go through the checkpoint's own preprocessing.
+    Pictures, strings and sounds go through the checkpoint's own preprocessing, pictures upright first: as their EXIF
+    orientation says, in files as in PIL images that still carry it.
     """
 
-    def __init__(self, bundle: Bundle, *, batch_size: int = 64):
+    def __init__(self, bundle: Bundle, *, batch_size: int = 64, upright: bool = True):
         if batch_size < 1:
             raise UserError(f"batch_size={batch_size} must be at least 1")
         self.batch_size = batch_size
@@ -85,7 +89,7 @@ class Model:
         self._without = [modality for modality in untrained(transforms) if modality not in bundle.tokenizers]
         chains = {modality: chain for modality, chain in transforms.items() if modality not in self._without}
         self._chains = Chains(chains, bundle.tokenizers)
-        self._inputs = Inputs(self._chains)
+        self._inputs = Inputs(self._chains, upright)
         self._embedder = Embedder(self.experiment.pretrainer(), bundle.variables)
 
     @property

@@ -24,7 +24,7 @@ class Log:
 
     Adds `examples_per_second`, `data_wait` (the share of the time spent waiting for data) since the last line, and
     `seconds` and `goodput` of all runs in the workdir so far (see there). Kinds of bad examples of which there was none
-    are not written.
+    are not written, nor are modalities of which nothing was clipped.
     """
 
     def __init__(
@@ -64,7 +64,9 @@ class Log:
         self._complain(step, values)
         if step in (1, self._last) or step % self._every == 0:
             numbers = {name: float(value) for name, value in jax.device_get(values).items()}
-            numbers = {name: value for name, value in numbers.items() if value or not name.startswith("bad/")}
+            numbers = {
+                name: value for name, value in numbers.items() if value or not name.startswith(("bad/", "clipped/"))
+            }
             numbers |= self._pace(step) | self._clock.numbers(self._stream.waited)
             self.loss = numbers["loss"]
             self._metrics.write(step, numbers)

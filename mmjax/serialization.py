@@ -96,6 +96,9 @@ MOVED = {
     "mmjax.objectives.views:Keep": "mmjax.objectives.masking:Keep",
 }
 
+# What a field means in records that were written before it was there, where that isn't its default.
+BEFORE: dict[str, dict[str, Any]] = {"mmjax.data.transforms:Decode": {"upright": False}}
+
 CALL, TUPLE, FLOAT, SAME = "@call", "@tuple", "@float", "@same"
 _FLOATS = {"inf": math.inf, "-inf": -math.inf, "nan": math.nan}
 
@@ -233,6 +236,9 @@ def _read(value: Any, path: Path, seen: dict[Path, fdl.Config]) -> Any:
             if name not in known:
                 raise UserError(f"{_dotted(path)}: {value[CALL]} has no field {name!r}{nearest(name, known)}")
             setattr(config, name, _read(item, (*path, name), seen))
+        for name, meant in BEFORE.get(f"{function.__module__}:{function.__name__}", {}).items():
+            if name not in value:
+                setattr(config, name, meant)
         seen[path] = config  # only once it is whole: a config can't hold itself
         return config
     if len(value) == 1 and marks == [TUPLE] and isinstance(value[TUPLE], list):

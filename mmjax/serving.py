@@ -8,11 +8,13 @@ import socket
 from functools import lru_cache
 from typing import Any
 
-import numpy as np
 import soundfile
 from PIL import Image
 
+from mmjax.data.loudness import to_int16
+from mmjax.data.sounds import read
 from mmjax.data.transforms import BadExample, Decode
+from mmjax.data.waveforms import DecodeAudio
 from mmjax.errors import UserError
 from mmjax.searching import Index, Item
 
@@ -122,9 +124,9 @@ def sound(item: Item) -> tuple[bytes | None, str]:
         if content.startswith(start):
             return content, kind
     try:
-        samples, rate = soundfile.read(io.BytesIO(content), dtype="int16")
-    except (soundfile.LibsndfileError, TypeError):
+        samples, rate = read(content, DecodeAudio.most_samples)
+    except BadExample:
         return None, ""
     stream = io.BytesIO()
-    soundfile.write(stream, np.asarray(samples), rate, format="WAV", subtype="PCM_16")
+    soundfile.write(stream, to_int16(samples), rate, format="WAV", subtype="PCM_16")
     return stream.getvalue(), "audio/wav"

@@ -153,8 +153,8 @@ def make_train_step(
     Metrics (fp32 scalars, on the device): `loss`, `lr`; `grad_norm` (before clipping), `update_norm` (of the change
     that was made) and `param_norm` (after it), each of all and, behind a slash, by tower and objective
     (`grad_norm/towers_image`); `guard/skipped` (so far), `guard/in_a_row` and, with a rule, `guard/spikes`; where the
-    batch has `id`, `batch_hash` (see there), and where it marks bad examples, their counts (`guard.examples`); the
-    pretrainer's own.
+    batch has `id`, `batch_hash` (see there), where it marks bad examples, their counts (`guard.examples`), and where it
+    has waveforms, `guard.clipped`; the pretrainer's own.
     """
 
     fresh = None if ema is None else 1 - ema
@@ -193,7 +193,7 @@ def make_train_step(
         average = state.ema
         if fresh is not None:  # in this form what is frozen stays as it is, to the bit
             average = jax.tree.map(lambda a, p: a + fresh * (p - a), state.ema, params)
-        metrics |= bad | {"loss": loss, "lr": lr}
+        metrics |= bad | guard.clipped(batch) | {"loss": loss, "lr": lr}
         metrics |= {f"guard/{name}": counts[name] for name in ("skipped", "in_a_row", "spikes") if name in counts}
         if "id" in batch:
             metrics["batch_hash"] = batch_hash(batch["id"], batch["index"])

@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import soundfile
 
 from mmjax import bad_examples, guard, metrics
 from mmjax.bad_examples import BadExamplesError, summary
@@ -20,10 +21,11 @@ from mmjax.replay import replay
 from mmjax.train import train
 from mmjax.workdir import prepared
 from tests.faults.spoil import SPOILT, spoil
-from tests.tiny import write_shapes
+from tests.tiny import RATE, SAMPLES, write_shapes
 from tests.trained import tiny_config
 
 STEPS = 12
+HOT = "red-bar-0.png"  # the example whose sound is louder than full scale throughout: no bad one
 RUN = (f"steps={STEPS}", "log_every=1", "save_every=4", "most_bad_examples=0.5")
 
 
@@ -38,6 +40,8 @@ def config(table: str, *overrides: str):
 def table(tmp_path_factory) -> str:
     table = write_shapes(tmp_path_factory.mktemp("spoilt"))
     spoil(table)
+    loud = np.resize(np.float32([1.5, -1.5]), SAMPLES // 2)
+    soundfile.write((Path(table).parent / HOT).with_suffix(".wav"), loud, RATE, subtype="FLOAT")
     return table
 
 
@@ -71,6 +75,21 @@ def test_they_are_counted_by_kind_in_the_metrics(run: Path, table: str):
         assert {name: count for name, count in line.items() if name.startswith("bad/")} == kinds
         assert line["bad_share"] == pytest.approx(len(bad) / (16 * line["step"]), rel=1e-5)
     assert kinds.keys() == {"/".join(("bad", *kind)) for kind in SPOILT.values()}  # all were drawn
+
+
+def test_what_was_clipped_is_counted_in_the_metrics(run: Path, table: str):
+    data = prepared(build(config(table)).data, run)
+    found = {line["step"]: line.get("clipped/audio", 0.0) for line in metrics.read(run)}
+    lengths = {
+        path.stem: soundfile.info(path).frames for path in Path(table).parent.glob("*.wav") if path.stat().st_size > 100
+    }
+    for step, share in found.items():
+        names = [Path(identity) for _, identity in examples(data, batch_size=16, seed=0, step=step - 1)]
+        heard = [name for name in names if SPOILT.get(name.name, ("", ""))[0] != "audio"]
+        clipped = sum(lengths[name.stem] for name in heard if name.name == HOT)
+        assert share == pytest.approx(clipped / sum(min(SAMPLES, lengths[name.stem]) for name in heard), rel=1e-5)
+    assert max(found.values()) > 0.02
+    assert min(found.values()) == 0
 
 
 def test_each_record_is_written_down_once_with_its_step(run: Path, table: str):

@@ -1,20 +1,25 @@
 """`mmjax embed`: the numbers of the model, in files that come out the same however often it was killed."""
 
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from mmjax import embed as module
 from mmjax import embeddings
 from mmjax.__main__ import main
+from mmjax.benchmarks import benchmark
 from mmjax.checkpoint import restore_variables
 from mmjax.data.pipeline import evaluation_batches
-from mmjax.embed import embed
+from mmjax.data.transforms import Decode
+from mmjax.embed import chosen, embed
 from mmjax.errors import UserError
 from mmjax.evaluate import Embedder
 from mmjax.experiment import build
+from mmjax.interop.resolve import resolve
 from mmjax.mesh import Mesh
 from mmjax.workdir import prepared
 from tests.trained import Trained, tiny_config
@@ -125,6 +130,18 @@ def test_ones_own_table_gives_what_it_has(trained: Trained, tmp_path):
     with pytest.raises(UserError, match="by other data"):
         embed(str(trained.workdir), str(table), out)
     assert contents(out) == before
+
+
+def test_pictures_of_ones_own_table_are_seen_upright(trained: Trained, tmp_path):
+    experiment = build(resolve(trained.workdir).config)
+    chain = experiment.data.transforms["image"]
+    experiment.data.transforms["image"] = (replace(chain[0], upright=False), *chain[1:])
+    (tmp_path / "own.csv").write_text("image,text,split\na.png,a cat,test\n")
+    Image.new("RGB", (4, 4)).save(tmp_path / "a.png")
+    assert chosen(experiment, str(tmp_path / "own.csv"), "test", None).transforms["image"] == chain
+    assert chosen(experiment, None, "test", None).transforms["image"][0] == Decode(upright=False)  # as it was trained
+    assert benchmark(str(tmp_path / "own.csv"), experiment).data.transforms["image"] == chain
+    assert benchmark("cifar100", experiment).data.transforms["image"][0] == Decode(upright=False)
 
 
 def test_what_cannot_be_had_says_what_can(trained: Trained, tmp_path):

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from mmjax.errors import UserError
-from mmjax.guard import Spike, fresh, judge
+from mmjax.guard import Spike, clipped, fresh, judge
 
 
 def judged(losses, spike=None, norms=None):
@@ -57,3 +57,18 @@ def test_a_loss_that_is_not_finite_is_not_learnt_from():
 def test_numbers_that_cannot_be_are_refused(fields, message):
     with pytest.raises(UserError, match=message):
         Spike(**fields)
+
+
+def test_the_share_of_samples_at_full_scale_is_told_of_every_waveform():
+    sound = np.zeros((3, 8), np.int16)
+    sound[0, :3] = 32767, -32767, -32768
+    sound[1] = 32766
+    mask = np.zeros((3, 8), bool)
+    mask[0, :4] = mask[1] = True  # the third is missing
+    batch = {"audio": sound, "audio_mask": mask, "text": np.full((3, 8), 32767, np.int32), "text_mask": mask}
+    batch |= {"image": np.full((3, 2, 2, 3), 255, np.uint8), "audio_valid": np.array([True, True, False])}
+    found = jax.jit(clipped)(batch)
+    assert {name: float(value) for name, value in found.items()} == {"clipped/audio": 3 / 12}
+    nothing = clipped({"audio": sound * 0, "audio_mask": mask & False})
+    assert float(nothing["clipped/audio"]) == 0.0
+    assert clipped({"image": batch["image"]}) == {}

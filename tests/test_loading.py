@@ -14,6 +14,7 @@ from PIL import Image
 import mmjax
 from mmjax.checkpoint import restore_variables
 from mmjax.errors import UserError
+from mmjax.interop.resolve import resolve
 from mmjax.loading import Model, load
 from tests.tiny import COLOURS, RATE, SAMPLES, SIDE, draw
 from tests.trained import Trained
@@ -206,6 +207,39 @@ def test_an_empty_text_is_a_text(model: Model):
     assert vectors[0] @ vectors[2] < 0.9999
 
 
+def test_a_picture_is_seen_as_people_see_it(model: Model, trained: Trained, tmp_path):
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    picture = pictures(3)[2].crop((0, 0, 12, 16))
+    upright, phone = tmp_path / "upright.png", tmp_path / "phone.png"
+    picture.save(upright)
+    picture.transpose(Image.Transpose.ROTATE_90).save(phone, exif=exif)  # as the camera held it
+    expected = model.embed(image=upright)
+    for way in (phone, str(phone), phone.read_bytes(), Image.open(phone), Image.open(phone).convert("RGBA")):
+        np.testing.assert_allclose(model.embed(image=way), expected, atol=1e-6)
+    # A model whose own preprocessing leaves pictures as they were held, as other projects' do.
+    bundle = resolve(trained.workdir)
+    bundle.config.data.transforms["image"][0].upright = False
+    np.testing.assert_allclose(Model(bundle).embed(image=phone), expected, atol=1e-6)
+    theirs = Model(bundle, upright=False)
+    lying = theirs.embed(image=picture.transpose(Image.Transpose.ROTATE_90))
+    np.testing.assert_allclose(theirs.embed(image=phone), lying, atol=1e-6)
+    assert lying @ expected < 0.999
+    assert theirs.classify(phone, labels=["red", "pink"]).probabilities.shape == (2,)
+    np.testing.assert_allclose(load(trained.workdir, upright=False).embed(image=phone), expected, atol=1e-6)
+
+
+def test_a_sound_that_is_clipped_is_said_once(trained: Trained):
+    model, (wave,) = load(trained.workdir), waves(1)
+    with pytest.warns(UserWarning, match=r"^the audio: 100% of its samples lie at full scale"):
+        clipped = model.embed(audio=np.sign(wave + 0.5) * np.float32(1.5))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        full = model.embed(audio=(np.sign(wave + 0.5) * 32_767).astype(np.int16))
+        load(trained.workdir).embed(audio=wave)
+    np.testing.assert_allclose(clipped, full, atol=1e-6)
+
+
 def test_every_way_to_give_a_sound(model: Model, tmp_path):
     (wave,) = waves(1)
     file = tmp_path / "beep.wav"
@@ -355,6 +389,18 @@ def test_a_bad_sound_is_named(model: Model, tmp_path):
         model.embed(audio=(RATE, wave))
     with pytest.raises(UserError, match=r"floats up to 8\d+.*divide it by its full scale"):
         model.embed(audio=wave.astype(np.float32))
+    with pytest.raises(UserError, match=r"^the audio: the int32 array holds values up to 8,\d+.*give them as int16"):
+        model.embed(audio=(wave.astype(np.int32), RATE))
+    soundfile.write(tmp_path / "loud.wav", wave.astype(np.float32), RATE, subtype="FLOAT")
+    with pytest.raises(
+        UserError, match=r"^audio loud.wav: the sound holds floats up to 8\d+.*divide it by its full scale"
+    ):
+        model.embed(audio=tmp_path / "loud.wav")
+    (tmp_path / "a.m4a").write_bytes(b"\0\0\0\x18ftypM4A \0\0\0\0M4A mp42")
+    with pytest.raises(
+        UserError, match=r"^audio a.m4a: the sound can't be decoded: it is AAC or ALAC in MP4 \(m4a\), .*ffmpeg"
+    ):
+        model.embed(audio=tmp_path / "a.m4a")
     with pytest.raises(UserError, match="aren't finite"):
         model.embed(audio=np.full(100, np.nan))
     with pytest.raises(UserError, match=r"audio is an array \[700, 2\]: sound of several channels is \(waveform"):

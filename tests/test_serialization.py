@@ -14,13 +14,14 @@ import optax
 import pytest
 
 from mmjax import serialization
-from mmjax.configs import complete, diff
+from mmjax.configs import complete, diff, fields
 from mmjax.data.captions import Tokenize
 from mmjax.data.pipeline import Mixture
 from mmjax.data.preprocessors import from_open_clip
 from mmjax.data.subwords import Subwords
 from mmjax.data.text_preprocessors import OPEN_CLIP_CLEANING
 from mmjax.data.tokenizers import SentencePiece
+from mmjax.data.transforms import Decode
 from mmjax.errors import UserError
 from mmjax.serialization import ALLOWED, dumps, loads, name_of
 from tests.parts import Encoder, Share, Study, config, listed  # noqa: F401
@@ -325,6 +326,17 @@ def test_files_of_older_versions_name_what_has_moved(old):
     read = loads(record({"@call": old}))
     assert read == loads(record({"@call": now}))
     assert now in dumps(read)
+
+
+def test_a_field_that_came_later_means_in_older_records_what_was_done_then():
+    older = loads(record({"@call": "mmjax.data.transforms:Decode", "most_pixels": 9}))
+    assert fdl.build(older) == Decode(most_pixels=9, upright=False)  # pictures weren't turned
+    now = fdl.Config(Decode)
+    assert fdl.build(loads(dumps(now))) == Decode(upright=True)
+    for called, meant in serialization.BEFORE.items():
+        module, name = called.split(":")
+        assert (module, name) in ALLOWED
+        assert set(meant) <= set(fields(getattr(importlib.import_module(module), name)))
 
 
 # What a file of parts has besides parts of experiments, and why an experiment doesn't hold it.

@@ -62,6 +62,22 @@ def test_sounds_that_browsers_do_not_play_become_wav(tmp_path):
     assert soundfile.info(io.BytesIO(content or b"")).channels == 2
     assert sound(item(b"no sound", "audio")) == (None, "")
     assert sound(item(None, "audio")) == (None, "")
+    for subtype in ("FLOAT", "PCM_24"):  # which libsndfile doesn't scale to 16 bits by itself
+        stream = io.BytesIO()
+        soundfile.write(stream, np.full(100, 0.5), 8000, format="AIFF", subtype=subtype)
+        content, _ = sound(item(stream.getvalue(), "audio"))
+        samples, _ = soundfile.read(io.BytesIO(content or b""), dtype="int16")
+        assert set(samples.tolist()) == {16_384}
+
+
+def test_a_picture_is_shown_upright():
+    exif = Image.Exif()
+    exif[0x0112] = 6  # the camera was held with its left side up
+    stream = io.BytesIO()
+    Image.new("RGB", (90, 60)).save(stream, "JPEG", exif=exif)
+    made = Image.open(io.BytesIO(jpeg(item(stream.getvalue()), 320) or b""))
+    assert made.size == (60, 90)
+    assert made.getexif().get(0x0112, 1) == 1
 
 
 def test_a_row_is_served_and_nothing_else(tmp_path):

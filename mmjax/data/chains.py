@@ -10,6 +10,7 @@ import numpy as np
 
 from mmjax.data.captions import PickCaption, Tokenize
 from mmjax.data.documents import Document
+from mmjax.data.early_crop import cropped_early
 from mmjax.data.sources import File
 from mmjax.data.tokens import Tokenizer, TokenizerSpec
 from mmjax.data.transforms import BadExample, Labelled, Masked, Rng, Spec, Transform
@@ -49,7 +50,7 @@ class Chains:
                     raise ValueError(f"the chain of {modality!r} has no model for {transform.tokenizer}")
                 transform = replace(transform, tokenizer=transform.tokenizer.check(self.tokenizers[modality]))
             bound.append(transform)
-        return tuple(bound)
+        return cropped_early(bound)
 
     def begin(self, record: Mapping[str, Any]) -> dict[str, Any]:
         """The record's id, and every modality after the transforms that come before its chain's first random one."""
@@ -79,6 +80,7 @@ class Chains:
         value = record.get(modality)
         if isinstance(value, BadExample):  # since `begin`
             return value
+        path = value.path if isinstance(value, File) else None
         try:
             value = value.read() if isinstance(value, File) else value
             for transform in chain if value is not None else ():
@@ -88,6 +90,8 @@ class Chains:
                 else:
                     value = transform(value, rng)
         except BadExample as reason:
+            if path is not None and path not in str(reason):
+                reason = BadExample(f"{path}: {reason}", reason.kind)
             if self._complaints < _COMPLAINTS:
                 self._complaints += 1
                 more = "; further ones are not named" if self._complaints == _COMPLAINTS else ""

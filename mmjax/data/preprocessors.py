@@ -2,6 +2,8 @@
 
 Hugging Face has `preprocessor_config.json` in a model's folder, open_clip `preprocess_cfg` in its config. Both also
 hold the mean and standard deviation of the normalisation, which is the image tower's here (pictures travel as bytes).
+Neither turns pictures as their EXIF orientation says, so neither do the chains made here; what is given to
+`mmjax.load(...)` file by file is turned all the same.
 """
 
 from collections.abc import Mapping, Sequence
@@ -67,7 +69,7 @@ def from_hugging_face(config: Mapping[str, Any]) -> Preprocessing:
         mean, std = _colour(config.get("image_mean", mean)), _colour(config.get("image_std", std))
     else:
         mean, std = NOTHING
-    chain: list[Transform] = [Decode()]
+    chain: list[Transform] = [Decode(upright=False)]
     if config.get("do_resize", True):
         method = _METHODS.get(int(config.get("resample", defaults["resample"])))
         if method is None:
@@ -90,6 +92,8 @@ def to_hugging_face(
     transforms: Sequence[Transform], mean: Sequence[float], std: Sequence[float], exact: bool = True
 ) -> dict[str, Any]:
     """The `preprocessor_config.json` of a chain as it is in evaluation, where augmentations change nothing.
+
+    Whether pictures are turned upright is said nowhere there: their pipelines do so as they open a file.
 
     exact: False takes the nearest that can be said for a `RandomResizedCrop`, whose evaluation cuts out the middle
         square and then resizes, in the other order: the picture is shifted by less than a pixel.
@@ -159,7 +163,7 @@ def from_open_clip(config: Mapping[str, Any], size: int = 224) -> Preprocessing:
     if mode not in chains:
         raise UserError(unknown("preprocess_cfg: resize_mode", mode, chains, "known ones"))
     mean, std = _colour(config.get("mean") or CLIP[0]), _colour(config.get("std") or CLIP[1])
-    return Preprocessing((Decode(background=None), *chains[mode]), mean, std)
+    return Preprocessing((Decode(background=None, upright=False), *chains[mode]), mean, std)
 
 
 def to_open_clip(

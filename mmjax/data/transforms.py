@@ -6,24 +6,25 @@ and an augmentation is the identity. A chain ends in arrays of one shape (`Spec`
 run.
 """
 
-import io
 import math
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Literal, NamedTuple
 
 import numpy as np
-from jaxtyping import Bool, Shaped, UInt8
+from jaxtyping import Bool, Shaped
 from PIL import Image
 
-from mmjax.kinds import KINDS, Kind
+from mmjax.data import pictures
+from mmjax.data.pictures import MOST_PIXELS, Picture
+from mmjax.data.unusable import BadExample as BadExample  # what a transform raises: found here by those who use them
 
 Rng = np.random.Generator | None
-Picture = UInt8[np.ndarray, "height width 3"]
 
 WHITE = (255, 255, 255)
 # Rec. 601 luma, what PIL's and torchvision's greyscale use.
 _LUMA = np.array([0.299, 0.587, 0.114], np.float32)
+_AT_A_TIME = 2**22  # pixels that are floats at a time: of a large picture they take eight times its memory
 _RESAMPLING = {
     "nearest": Image.Resampling.NEAREST,
     "bilinear": Image.Resampling.BILINEAR,
@@ -31,27 +32,6 @@ _RESAMPLING = {
     "lanczos": Image.Resampling.LANCZOS,
 }
 Method = Literal["nearest", "bilinear", "bicubic", "lanczos"]
-
-
-class BadExample(Exception):  # noqa: N818 (it is no error of the program's)
-    """What an example holds can't be used: its rows become zeros with valid=False, and the run goes on.
-
-    kind: what it is counted as. "undecodable": no picture or sound, or one that is broken or gone; "too_large": more
-    than a machine should be made to unpack; "empty"; "not_finite": NaN or infinity; "unfit": sound, but not for this
-    chain, such as a picture smaller than its crop.
-    """
-
-    def __init__(self, reason: str, kind: Kind):
-        super().__init__(reason, kind)  # both, so that it can be sent to another process
-        self.reason, self.kind = reason, kind
-
-    def __str__(self) -> str:
-        return self.reason
-
-    @property
-    def code(self) -> int:
-        """What stands for the kind in a batch's `<modality>_bad`: its place in `KINDS`, from 1 on; 0 is not bad."""
-        return KINDS.index(self.kind) + 1
 
 
 class Spec(NamedTuple):
@@ -99,45 +79,23 @@ class Decode(Transform):
     """Encoded bytes (anything PIL reads), a PIL image or a uint8 or uint16 array -> RGB uint8 `[H, W, 3]`.
 
     What is transparent becomes `background`, 0 to 255 a channel; None leaves the colour that stands under the
-    transparency, as OpenAI's CLIP, open_clip and torchvision do. Grey levels of 16 bits are scaled to 8. A picture
-    whose header says that it has more than `most_pixels` isn't unpacked (a file of some kilobytes can hold gigabytes);
-    the default is PIL's own bound, a quarter of a gigabyte.
+    transparency, as OpenAI's CLIP, open_clip and torchvision do. Of several frames it is the first. Grey levels of 16
+    bits are scaled to 8; floats, and 32 bits that hold other ranges than 16, are refused. A picture whose header says
+    that it has more than `most_pixels` isn't unpacked (a file of some kilobytes can hold gigabytes); the default is
+    PIL's own bound, a quarter of a gigabyte.
+
+    upright: whether a picture is turned as its EXIF orientation says (JPEG, PNG, WebP, AVIF, and PIL images that carry
+    it still; TIFF is turned by PIL in any case), so that it is seen as people see it. Most projects' own preprocessing,
+    and most papers', leaves it as the camera held it.
     """
 
     background: tuple[int, int, int] | None = WHITE
-    most_pixels: int = 89_478_485
+    most_pixels: int = MOST_PIXELS
+    upright: bool = True
 
     def __call__(self, value: Any, rng: Rng) -> Picture:
         del rng
-        try:
-            picture = Image.open(io.BytesIO(value)) if isinstance(value, bytes) else value
-            if isinstance(picture, Image.Image) and picture.width * picture.height > self.most_pixels:
-                raise BadExample(
-                    f"the picture has {picture.width}×{picture.height} pixels, more than most_pixels="
-                    f"{self.most_pixels:,}",
-                    "too_large",
-                )
-            if not isinstance(picture, Image.Image):
-                picture = np.asarray(picture)
-                if picture.dtype not in (np.uint8, np.uint16, bool):  # 1.0 or 255 may be white: nothing says which
-                    raise BadExample(f"a picture is an array of uint8 or uint16, not {picture.dtype}", "undecodable")
-                picture = Image.fromarray(picture)
-            if picture.mode == "I" or picture.mode.startswith("I;16"):
-                picture = _in_8_bits(picture)
-            if self.background is None:
-                return np.asarray(picture.convert("RGB"))
-            if picture.mode in ("RGBA", "LA", "PA", "La", "RGBa") or "transparency" in picture.info:
-                picture = picture.convert("RGBA")
-                opaque = Image.new("RGBA", picture.size, (*self.background, 255))
-                picture = Image.alpha_composite(opaque, picture)
-            return np.asarray(picture.convert("RGB"))
-        except BadExample:
-            raise
-        except Image.DecompressionBombError as error:
-            raise BadExample(f"the picture is too large: {error}", "too_large") from error
-        # A broken file makes PIL raise nearly anything: SyntaxError from a PNG's chunks, struct.error, EOFError, ...
-        except Exception as error:
-            raise BadExample(f"the picture can't be decoded: {type(error).__name__}: {error}", "undecodable") from error
+        return pictures.rgb(value, self.background, self.most_pixels, self.upright)
 
     def spec(self, before: Spec | None) -> None:
         return None
@@ -152,7 +110,7 @@ class Resize(Transform):
 
     def __call__(self, value: Picture, rng: Rng) -> Picture:
         del rng
-        return _resized(value, self.size, self.size, self.method)
+        return resized(value, self.size, self.size, self.method)
 
     def spec(self, before: Spec | None) -> Spec:
         return _picture(self.size)
@@ -170,9 +128,12 @@ class ResizeShorter(Transform):
 
     def __call__(self, value: Picture, rng: Rng) -> Picture:
         del rng
-        height, width = value.shape[:2]
+        return resized(value, *self.sides(*value.shape[:2]), self.method)
+
+    def sides(self, height: int, width: int) -> tuple[int, int]:
+        """The height and width that a picture of these has then."""
         short = min(height, width)
-        return _resized(value, self.size * height // short, self.size * width // short, self.method)
+        return self.size * height // short, self.size * width // short
 
     def spec(self, before: Spec | None) -> None:
         return None
@@ -192,7 +153,7 @@ class ResizeLonger(Transform):
         del rng
         height, width = value.shape[:2]
         ratio = max(height, width) / self.size  # in open_clip's order, for the same roundings
-        return _resized(value, max(1, round(height / ratio)), max(1, round(width / ratio)), self.method)
+        return resized(value, max(1, round(height / ratio)), max(1, round(width / ratio)), self.method)
 
     def spec(self, before: Spec | None) -> None:
         return None
@@ -220,7 +181,7 @@ class CenterCrop(Transform):
                 f"a picture of {height}×{width} is smaller than CenterCrop({self.size}): put ResizeShorter before it",
                 "unfit",
             )
-        top, left = self._start(height), self._start(width)
+        top, left = self.start(height), self.start(width)
         if not lacks:
             return value[top : top + self.size, left : left + self.size]
         result = np.full((self.size, self.size, 3), self.fill, np.uint8)
@@ -228,7 +189,7 @@ class CenterCrop(Transform):
         result[rows, columns] = value[max(0, top) : max(0, top) + self.size, max(0, left) : max(0, left) + self.size]
         return result
 
-    def _start(self, side: int) -> int:
+    def start(self, side: int) -> int:
         """Where the crop starts on a side; below 0 it is so far before the picture."""
         if self.middle == "down":
             return (side - self.size) // 2
@@ -272,7 +233,7 @@ class RandomResizedCrop(Transform):
                 top, left = int(rng.integers(0, height - high + 1)), int(rng.integers(0, width - wide + 1))
                 break
         part = value[top : top + box_height, left : left + box_width]
-        return _resized(part, self.size, self.size, self.method)
+        return resized(part, self.size, self.size, self.method)
 
     def spec(self, before: Spec | None) -> Spec:
         return _picture(self.size)
@@ -341,10 +302,19 @@ class ColorJitter(Transform):
         brightness, contrast, saturation = (1 + ranges * rng.uniform(-1, 1, 3)).astype(np.float32)
         # One 3×3 map and an offset do all three: saturation is about each pixel's grey, contrast about the mean grey.
         mixing = np.outer(_LUMA, np.full(3, 1 - saturation, np.float32)) + saturation * np.eye(3, dtype=np.float32)
-        mean_grey = np.float32(value.reshape(-1, 3).mean(axis=0, dtype=np.float32) @ _LUMA)
-        pixels = value.reshape(-1, 3).astype(np.float32) @ (brightness * contrast * mixing)
-        pixels += brightness * (1 - contrast) * mean_grey + np.float32(0.5)  # the half rounds to the nearest
-        return np.clip(pixels, 0, 255, out=pixels).astype(np.uint8).reshape(value.shape)
+        flat = value.reshape(-1, 3)
+        mean_grey = np.float32(flat.mean(axis=0, dtype=np.float32) @ _LUMA)
+        result = np.empty_like(flat)
+        for start in range(0, len(flat), _AT_A_TIME):
+            pixels = flat[start : start + _AT_A_TIME].astype(np.float32) @ (brightness * contrast * mixing)
+            pixels += brightness * (1 - contrast) * mean_grey + np.float32(0.5)  # the half rounds to the nearest
+            result[start : start + _AT_A_TIME] = np.clip(pixels, 0, 255, out=pixels)
+        return result.reshape(value.shape)
+
+
+def seen_upright(chain: Sequence[Transform]) -> tuple[Transform, ...]:
+    """The chain for people's own pictures: turned as their EXIF orientation says, whatever the chain was made for."""
+    return tuple(replace(step, upright=True) if isinstance(step, Decode) else step for step in chain)
 
 
 def prefix_mask(length: int, real: int) -> Bool[np.ndarray, " length"]:
@@ -358,17 +328,19 @@ def _picture(size: int) -> Spec:
     return Spec((size, size, 3), "uint8")
 
 
-def _in_8_bits(picture: Image.Image) -> Image.Image:
-    """A grey picture of 16 bits as one of 8: PIL's own conversion makes all levels above 255 white."""
-    levels = np.asarray(picture).clip(0, 65_535)
-    grey = Image.fromarray(np.round(levels / 257).astype(np.uint8))
-    transparent = picture.info.get("transparency")  # a grey level, of 16 bits
-    if transparent is not None:
-        grey.putalpha(Image.fromarray(np.where(levels == transparent, 0, 255).astype(np.uint8)))
-    return grey
+def resized(
+    value: Picture, height: int, width: int, method: str, box: tuple[float, float, float, float] | None = None
+) -> Picture:
+    """The picture at that size; box: only this part of it, (left, top, right, bottom) in its pixels.
 
-
-def _resized(value: Picture, height: int, width: int, method: str) -> Picture:
-    if value.shape[:2] == (height, width):
+    Raises BadExample where that is more than a machine should be made to hold.
+    """
+    if box is None and value.shape[:2] == (height, width):
         return value
-    return np.asarray(Image.fromarray(value).resize((width, height), _RESAMPLING[method]))
+    if height * width > MOST_PIXELS:
+        raise BadExample(
+            f"a picture of {value.shape[0]}×{value.shape[1]} would become one of {height:,}×{width:,}, more than "
+            f"{MOST_PIXELS:,} pixels",
+            "too_large",
+        )
+    return np.asarray(Image.fromarray(value).resize((width, height), _RESAMPLING[method], box))

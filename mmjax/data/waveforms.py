@@ -3,24 +3,15 @@
 Between `DecodeAudio` and `CropOrPad` a sound is int16 `[T]`, mono, at `DecodeAudio`'s rate.
 """
 
-import io
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import soundfile
-import soxr
-from jaxtyping import Int16
 
+from mmjax.data import sounds
+from mmjax.data.loudness import LARGEST, Waveform, in_scale, to_int16
 from mmjax.data.transforms import BadExample, Masked, Rng, Spec, Transform, prefix_mask
-
-Waveform = Int16[np.ndarray, " samples"]
-
-_LARGEST = 32767
-# libsndfile gives these as int16 unchanged; what is stored in other ways (floats, Vorbis, 24 bit) is read as float32 in
-# [-1, 1] and scaled here, since libsndfile doesn't scale floats to integers by itself.
-_INT16_SUBTYPES = ("PCM_16", "PCM_S8", "PCM_U8")
 
 
 @dataclass(frozen=True)
@@ -44,58 +35,30 @@ class PickUtterance(Transform):
 class DecodeAudio(Transform):
     """Encoded bytes (WAV, FLAC, Ogg, MP3, ...) -> int16 `[T]`, the channels' mean, resampled to `rate` Hz.
 
-    An array is taken as a mono waveform at `rate`: int16, or floats in [-1, 1]. A file that holds more than
-    `most_samples` (all channels together), or would once it is resampled, isn't unpacked: silence compresses well.
+    An array is taken as a mono waveform at `rate`. Files and arrays have one rule for their scale (`loudness.py`):
+    int16, int32 with full scale 2^31, or floats in [-1, 1], of which a little more is clipped. A file is decoded to its
+    end, or bad: where its header doesn't say how long it is (MP3 without one, streams), or several are joined. One that
+    holds more than `most_samples` (all channels together), or would once it is resampled, isn't unpacked: silence
+    compresses well.
     """
 
     rate: int = 16_000
     most_samples: int = 100_000_000
 
-    def __call__(self, value: bytes | np.ndarray, rng: Rng) -> Waveform:
+    def __call__(self, value: Any, rng: Rng) -> Waveform:
         del rng
         if isinstance(value, np.ndarray):
             if value.ndim != 1:
                 raise BadExample(
                     f"a waveform is one row of samples [T], not an array of shape {value.shape}", "undecodable"
                 )
-            return value if value.dtype == np.int16 else _int16(value)
-        try:
-            with soundfile.SoundFile(_Stream(value)) as sound:
-                samples = self._samples(sound)
-            return samples if samples.dtype == np.int16 else _int16(samples)
-        except BadExample:
-            raise
-        except Exception as error:  # libsndfile's, soundfile's and soxr's, and what broken headers do to numpy
-            raise BadExample(f"the sound can't be decoded: {type(error).__name__}: {error}", "undecodable") from error
-
-    def _samples(self, sound: soundfile.SoundFile) -> np.ndarray:
-        rate = sound.samplerate
-        most = self.most_samples // max(sound.channels, -(-self.rate // rate))  # frames
-        if sound.frames > most:
-            raise BadExample(
-                f"the sound has {sound.frames:,} frames of {sound.channels} channels at {rate} Hz, more than "
-                f"most_samples={self.most_samples:,} unpacked and at {self.rate} Hz",
-                "too_large",
-            )
-        # soxr adds noise, another at each call, to what it resamples as int16: the same file would differ each time.
-        whole = rate == self.rate and sound.subtype in _INT16_SUBTYPES
-        samples = sound.read(dtype="int16" if whole else "float32")
-        if samples.ndim == 2:
-            samples = samples.mean(axis=1, dtype=np.float32).astype(samples.dtype)
-        return soxr.resample(samples, rate, self.rate) if rate != self.rate else samples
+            return to_int16(in_scale(value))
+        if not isinstance(value, bytes | bytearray | memoryview):
+            raise BadExample(f"a sound is bytes of a file or an array, not {type(value).__name__}", "undecodable")
+        return sounds.waveform(bytes(value), self.rate, self.most_samples)
 
     def spec(self, before: Spec | None) -> None:
         return None
-
-
-class _Stream(io.BytesIO):
-    """Of a broken file libsndfile seeks before the start; what its callback raises would only be printed."""
-
-    def seek(self, offset: int, whence: int = 0) -> int:
-        try:
-            return super().seek(offset, whence)
-        except ValueError:
-            return self.tell()
 
 
 @dataclass(frozen=True)
@@ -133,7 +96,7 @@ class RandomGain(Transform):
             return value
         factor = np.float32(10 ** (rng.uniform(-self.decibels, self.decibels) / 20))
         louder = value * factor
-        return np.clip(louder, -_LARGEST, _LARGEST, out=louder).astype(np.int16)
+        return np.clip(louder, -LARGEST, LARGEST, out=louder).astype(np.int16)
 
 
 @dataclass(frozen=True)
@@ -154,7 +117,7 @@ class AddNoise(Transform):
         if amplitude == 0:
             return value
         wave += rng.integers(-amplitude, amplitude + 1, len(value), dtype=np.int32)
-        return np.clip(wave, -_LARGEST, _LARGEST, out=wave).astype(np.int16)
+        return np.clip(wave, -LARGEST, LARGEST, out=wave).astype(np.int16)
 
 
 @dataclass(frozen=True)
@@ -194,11 +157,3 @@ class CropOrPad(Transform):
 
     def spec(self, before: Spec | None) -> Spec:
         return Spec((self.samples,), "int16", masked=True)
-
-
-def _int16(samples: np.ndarray) -> Waveform:
-    if not np.issubdtype(samples.dtype, np.floating):
-        raise BadExample(f"a waveform holds int16 or floats in [-1, 1], not {samples.dtype}", "undecodable")
-    if not np.isfinite(samples).all():
-        raise BadExample("the sound holds samples that aren't finite", "not_finite")
-    return np.rint(np.clip(samples, -1, 1) * _LARGEST).astype(np.int16)

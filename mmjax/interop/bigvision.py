@@ -310,7 +310,8 @@ def _check_kinds(built: Parts, where: str) -> None:
 
 def chains(built: Parts) -> dict[str, Any]:
     """How pictures and texts become arrays in big_vision's configs for these models."""
-    made: dict[str, Any] = {"image": (fdl.Config(Decode), fdl.Config(Resize, built.towers["image"].size, "bilinear"))}
+    size = built.towers["image"].size
+    made: dict[str, Any] = {"image": (fdl.Config(Decode, upright=False), fdl.Config(Resize, size, "bilinear"))}
     if "text" in built.towers:
         text = built.towers["text"]
         spec = fdl.Config(SentencePiece, text.vocab, path="")

@@ -73,6 +73,19 @@ def test_what_is_bad_is_zeros_and_named_in_the_log_a_few_times(chains, caplog):
     assert "further ones are not named" in caplog.records[-1].message
 
 
+def test_a_file_that_cannot_be_used_is_named_with_its_format(chains, caplog, tmp_path):
+    files = {"image": tmp_path / "cat.heic", "audio": tmp_path / "meow.m4a"}
+    files["image"].write_bytes(b"\0\0\0\x18ftypheic\0\0\0\0mif1heic")
+    files["audio"].write_bytes(b"\0\0\0\x18ftypM4A \0\0\0\0M4A mp42")
+    fresh = Chains({modality: TRANSFORMS[modality] for modality in files})
+    with caplog.at_level(logging.WARNING):
+        row = fresh.row({"id": "r", **{m: File(str(path)) for m, path in files.items()}}, evaluation)
+    assert [KINDS[int(row[f"{m}_bad"]) - 1] for m in files] == ["undecodable", "undecodable"]
+    assert f"the image of 'r' is left out: {files['image']}: the picture can't be decoded: it is HEIC" in caplog.text
+    assert f"{files['audio']}: the sound can't be decoded: it is AAC or ALAC in MP4 (m4a)" in caplog.text
+    assert "ffmpeg -i IN OUT.flac" in caplog.text
+
+
 def test_beginning_a_record_changes_nothing_but_the_time(chains):
     begun = chains.begin(RECORD)
     assert isinstance(begun["image"], np.ndarray)  # decoded and resized, before the first random transform

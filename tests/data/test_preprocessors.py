@@ -81,7 +81,7 @@ OLDEST = {
     "resample": 3,
     "size": 224,
 }
-SHORTER = (Decode(), ResizeShorter(224), CenterCrop(224))
+SHORTER = (Decode(upright=False), ResizeShorter(224), CenterCrop(224))
 
 
 @pytest.mark.parametrize(
@@ -96,18 +96,22 @@ SHORTER = (Decode(), ResizeShorter(224), CenterCrop(224))
         ),
         (
             {"image_processor_type": "SiglipImageProcessor", "size": {"height": 384, "width": 384}},
-            (Decode(), Resize(384)),
+            (Decode(upright=False), Resize(384)),
             HALVES,
         ),
-        ({"feature_extractor_type": "ViTFeatureExtractor", "size": 224}, (Decode(), Resize(224, "bilinear")), HALVES),
+        (
+            {"feature_extractor_type": "ViTFeatureExtractor", "size": 224},
+            (Decode(upright=False), Resize(224, "bilinear")),
+            HALVES,
+        ),
         (
             {"image_processor_type": "ViTImageProcessor", "do_normalize": False},
-            (Decode(), Resize(224, "bilinear")),
+            (Decode(upright=False), Resize(224, "bilinear")),
             NOTHING,
         ),
         (
             {"image_processor_type": "BitImageProcessor", "size": {"shortest_edge": 256}, "image_mean": 0.5},
-            (Decode(), ResizeShorter(256), CenterCrop(224)),
+            (Decode(upright=False), ResizeShorter(256), CenterCrop(224)),
             (HALVES[0], CLIP[1]),
         ),
         (
@@ -116,7 +120,7 @@ SHORTER = (Decode(), ResizeShorter(224), CenterCrop(224))
                 "do_resize": False,
                 "crop_size": {"height": 64, "width": 64},
             },
-            (Decode(), CenterCrop(64, fill=(0, 0, 0))),
+            (Decode(upright=False), CenterCrop(64, fill=(0, 0, 0))),
             CLIP,
         ),
     ],
@@ -151,12 +155,15 @@ def test_what_of_hugging_face_cannot_be_done_is_said(change, message):
 @pytest.mark.parametrize(
     ("config", "chain"),
     [
-        ({}, (Decode(None), ResizeShorter(32), CenterCrop(32, "even"))),
-        ({"size": [64, 64], "interpolation": "random"}, (Decode(None), ResizeShorter(64), CenterCrop(64, "even"))),
-        ({"resize_mode": "squash", "interpolation": "bilinear"}, (Decode(None), Resize(32, "bilinear"))),
+        ({}, (Decode(None, upright=False), ResizeShorter(32), CenterCrop(32, "even"))),
+        (
+            {"size": [64, 64], "interpolation": "random"},
+            (Decode(None, upright=False), ResizeShorter(64), CenterCrop(64, "even")),
+        ),
+        ({"resize_mode": "squash", "interpolation": "bilinear"}, (Decode(None, upright=False), Resize(32, "bilinear"))),
         (
             {"resize_mode": "longest", "fill_color": 9},
-            (Decode(None), ResizeLonger(32), CenterCrop(32, "even", (9, 9, 9))),
+            (Decode(None, upright=False), ResizeLonger(32), CenterCrop(32, "even", (9, 9, 9))),
         ),
     ],
 )
@@ -183,13 +190,13 @@ def test_what_of_open_clip_cannot_be_done_is_said(config, message):
 
 def test_a_training_chain_is_written_as_it_is_in_evaluation():
     config = to_hugging_face((Decode(), RandomFlip(), Resize(64)), *PLAIN)
-    assert from_hugging_face(config).transforms == (Decode(), Resize(64))
+    assert from_hugging_face(config).transforms == (Decode(upright=False), Resize(64))
     cropped = (Decode(), RandomResizedCrop(64))
     for write in (to_hugging_face, to_open_clip):
         with pytest.raises(UserError, match="exact=False"):
             write((Decode(None), RandomResizedCrop(64)), *PLAIN)
     assert from_hugging_face(to_hugging_face(cropped, *PLAIN, exact=False)).transforms == (
-        *(Decode(), ResizeShorter(64), CenterCrop(64)),
+        *(Decode(upright=False), ResizeShorter(64), CenterCrop(64)),
     )
     assert to_open_clip(cropped, *PLAIN, exact=False)["resize_mode"] == "shortest"
     # Less than a pixel: on a slope of 2 levels a pixel the two are less than 2 levels apart, but for the edges.

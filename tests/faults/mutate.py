@@ -109,19 +109,19 @@ MUTATIONS = {
     ),
     # 5: bad examples
     "what PIL raises is a bad example": Mutation(
-        *(5, "data/transforms.py", "except Exception as error:", "except OSError as error:"),
+        *(5, "data/pictures.py", "except Exception as error:", "except OSError as error:"),
         "tests/data/test_transforms.py::test_what_is_no_picture_at_all_is_undecodable_too",
     ),
     "a picture's size is looked at first": Mutation(
-        *(5, "data/transforms.py", "picture.width * picture.height > self.most_pixels", "False"),
+        *(5, "data/pictures.py", "picture.width * picture.height > most_pixels", "False"),
         "tests/data/test_transforms.py::test_a_picture_that_is_too_large_to_unpack_is_told_by_its_header",
     ),
     "a sound's length is looked at first": Mutation(
-        *(5, "data/waveforms.py", "if sound.frames > most:", "if False:"),
+        *(5, "data/sounds.py", "if frames <= most else None", "if True else None"),
         "tests/data/test_waveforms.py::test_a_sound_that_is_too_long_to_unpack_is_told_by_its_header",
     ),
     "NaN in a waveform": Mutation(
-        *(5, "data/waveforms.py", "if not np.isfinite(samples).all():", "if False:"),
+        *(5, "data/loudness.py", "if not np.isfinite(loudest):", "if False:"),
         "tests/data/test_waveforms.py::test_samples_that_are_not_finite_are_bad",
     ),
     "what is bad is marked": Mutation(

@@ -1,0 +1,27 @@
+"""The exception that says that an example can't be used: the one thing that readers and transforms all raise."""
+
+from mmjax.kinds import KINDS, Kind
+
+
+class BadExample(Exception):  # noqa: N818 (it is no error of the program's)
+    """What an example holds can't be used: its rows become zeros with valid=False, and the run goes on.
+
+    kind: what it is counted as. "undecodable": no picture or sound, or one that is broken, cut off or gone, or whose
+    numbers don't say what is white or loud; "too_large": more than a machine should be made to unpack; "empty";
+    "not_finite": NaN or infinity; "unfit": sound, but not for this chain, such as a picture smaller than its crop.
+    """
+
+    reason: str
+    kind: Kind
+
+    def __init__(self, reason: str, kind: Kind):
+        super().__init__(reason, kind)  # both, so that it can be sent to another process
+        self.reason, self.kind = reason, kind
+
+    def __str__(self) -> str:
+        return self.reason
+
+    @property
+    def code(self) -> int:
+        """What stands for the kind in a batch's `<modality>_bad`: its place in `KINDS`, from 1 on; 0 is not bad."""
+        return KINDS.index(self.kind) + 1
