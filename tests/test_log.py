@@ -25,6 +25,7 @@ def test_embeddings_that_are_not_finite_are_said_when_they_begin_with_their_towe
     with Metrics(tmp_path) as written, shown, Log(written, shown, Stream(), clock, 100, 16, last=6) as log:
         for step, bad in enumerate((0, 3, 3, 0, 1, 0), start=1):
             values = {"loss": 1.0, "pair/nonfinite/image": 0, "pair/nonfinite/text": bad}
+            values |= {"clipped/audio": 0.25 if step == 6 else 0, "bad/image/empty": 0}
             log.step(step, {name: jnp.float32(value) for name, value in values.items()})
     said = [line for line in screen.getvalue().splitlines() if "not finite" in line]
     assert [line.partition(" are")[0] for line in said] == [
@@ -32,3 +33,4 @@ def test_embeddings_that_are_not_finite_are_said_when_they_begin_with_their_towe
         "step 5: 1 of 16 embeddings of 'text' in objective 'pair'",
     ]
     assert [line["step"] for line in metrics.read(tmp_path)] == [1, 6]
+    assert [line.get("clipped/audio") for line in metrics.read(tmp_path)] == [None, 0.25]
