@@ -40,7 +40,7 @@ def config(table: str, *overrides: str):
 def table(tmp_path_factory) -> str:
     table = write_shapes(tmp_path_factory.mktemp("spoilt"))
     spoil(table)
-    loud = np.resize(np.float32([1.5, -1.5]), SAMPLES // 2)
+    loud = np.resize(np.array([1.5, -1.5], np.float32), SAMPLES // 2)
     soundfile.write((Path(table).parent / HOT).with_suffix(".wav"), loud, RATE, subtype="FLOAT")
     return table
 
