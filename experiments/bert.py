@@ -31,16 +31,16 @@ from mmjax.objectives.masking import Corrupt
 from mmjax.objectives.next_sentence import NextSentence
 from mmjax.optim import AdamW
 
-VOCAB, SEP, MASK = 30_522, 102, 103  # of the released vocabulary; below MASK are [CLS], [UNK] and unused ones
-TINY_VOCAB, TINY_SEP, TINY_MASK = 512, 2, 4  # ids of all vocabularies that are trained here
+VOCAB, MASK = 30_522, 103  # of the released vocabulary; below MASK are [CLS], [SEP], [UNK] and unused ones
+TINY_VOCAB, TINY_MASK = 512, 4  # ids of all vocabularies that are trained here
 POST_LN: Any = {"norm": "post", "pre_norm": True, "norm_eps": 1e-12, "inits": "bert", "position_std": 0.02}
 POOLER: Any = {"pooling": "cls", "projection_bias": True, "projection_tanh": True}
 
 
 @experiment
-def text(vocab: int, length: int, separator: int, width: int, depth: int, heads: int, **more: Any) -> TextTransformer:
+def text(vocab: int, length: int, width: int, depth: int, heads: int, **more: Any) -> TextTransformer:
     sizes = {"vocab": vocab, "length": length, "width": width, "depth": depth, "heads": heads, "embed_dim": width}
-    return TextTransformer(**sizes, types=2, separator=separator, dropout=0.1, **POST_LN, **POOLER, **more)
+    return TextTransformer(**sizes, types=2, dropout=0.1, **POST_LN, **POOLER, **more)
 
 
 @experiment
@@ -68,7 +68,7 @@ def adam(peak_lr: float, end_lr: float, warmup_steps: int) -> AdamW:
 @experiment
 def bert(width: int, depth: int, length: int, steps: int, optimizer: Any, init: Any) -> Experiment:
     return Experiment(
-        towers={"text": text(VOCAB, 512, SEP, width, depth, width // 64, remat="full", dtype="bfloat16")},
+        towers={"text": text(VOCAB, 512, width, depth, width // 64, remat="full", dtype="bfloat16")},
         objectives=heads(VOCAB, MASK),
         data=wikipedia(length),
         optimizer=optimizer,
@@ -107,7 +107,7 @@ def tiny() -> Experiment:
     "Next" tells whether B goes on with A's list. The 83 lists that train are soon known by heart, others are not."""
     pair = SentencePair(SentencePiece(TINY_VOCAB, name="emoji_charts"), 32)
     return Experiment(
-        towers={"text": text(TINY_VOCAB, 32, TINY_SEP, width=128, depth=2, heads=4, remat="dots")},
+        towers={"text": text(TINY_VOCAB, 32, width=128, depth=2, heads=4, remat="dots")},
         objectives=heads(TINY_VOCAB, TINY_MASK),
         data=Mixture({"emoji": 1.0}, {"text": (pair,)}, {"emoji": Documents(EmojiCharts("en"))}),
         # Moments that aren't corrected make the first steps several times longer: this is the peak of 1e-3 and more.

@@ -23,7 +23,7 @@ from mmjax.data.captions import PickCaption, Tokenize
 from mmjax.data.chains import Chains
 from mmjax.data.loudness import LARGEST, in_scale, to_int16
 from mmjax.data.tokenizers import Tokenizer
-from mmjax.data.transforms import BadExample, Labelled, Masked, Transform, seen_upright
+from mmjax.data.transforms import BadExample, Labelled, Masked, Transform, prefix_mask, seen_upright
 from mmjax.data.waveforms import DecodeAudio
 from mmjax.errors import UserError, nearest
 
@@ -142,11 +142,7 @@ class Inputs:
         pad = transform.pad if transform.pad is not None else transform.tokenizer.pad
         row = np.full(length, pad, np.int32)
         row[: len(ids)] = ids
-        # Padding may be the end token over and over (CLIP): then the first one ends the text.
-        ends = np.flatnonzero(ids[1:] == transform.tokenizer.eos) + 1
-        words = np.flatnonzero(ids != pad)
-        last = ends[0] if transform.eos and len(ends) else words[-1] if len(words) else 0
-        return row, np.arange(length) <= last
+        return row, prefix_mask(length, transform.reach(ids))
 
     def _warn_if_cut(self, text: str, where: str) -> None:
         for transform in self._chains["text"]:

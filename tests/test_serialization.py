@@ -339,6 +339,14 @@ def test_a_field_that_came_later_means_in_older_records_what_was_done_then():
         assert set(meant) <= set(fields(getattr(importlib.import_module(module), name)))
 
 
+@pytest.mark.parametrize("called", sorted(serialization.GONE))
+def test_fields_of_older_versions_are_read_over(called):
+    known = serialization.fields(getattr(importlib.import_module(called.split(":")[0]), called.split(":")[1]))
+    for name in serialization.GONE[called]:
+        assert name not in known
+        assert loads(record({"@call": called, name: 102})) == loads(record({"@call": called}))
+
+
 # What a file of parts has besides parts of experiments, and why an experiment doesn't hold it.
 LEFT_OUT = {
     "mmjax.models.layers": "what towers are made of; their fields say how",

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import numpy as np
-from jaxtyping import Int32
+from jaxtyping import Int, Int32
 
 from mmjax.data.subwords import Subwords
 from mmjax.data.tokenizers import SentencePiece
@@ -103,7 +103,9 @@ class CleanText(Transform):
 class Tokenize(Transform):
     """A caption -> int32 ids `[length]` and their mask: `bos`, pieces, `eos`, then padding.
 
-    A caption that is too long loses its last pieces, never `eos`: a pooling that reads the last token finds it.
+    A caption that is too long loses its last pieces, never `eos`: a pooling that reads the last token finds it. A
+    caption may hold the end token's own name: its first end token ends it then, and the mask with it, as CLIP and
+    open_clip read it; all of it is text where that token separates texts as well (`Tokenizer.separates`).
     `pad` is the id that fills up; None means the tokenizer's own. Raises ValueError for a piece that it lacks.
     """
 
@@ -133,6 +135,15 @@ class Tokenize(Transform):
         room = self.length - self.bos - self.eos
         return self._filled([tokenizer.bos] * self.bos + self._encoded(value, rng)[:room] + [tokenizer.eos] * self.eos)
 
+    def reach(self, ids: Int[np.ndarray, " n"]) -> int:
+        """How many of the ids of a text at hand are text, one at least: what fills it up already is not."""
+        tokenizer, row = self._model(), ids.tolist()
+        pad = tokenizer.pad if self.pad is None else self.pad
+        end = last = self._first_end(row)
+        while end > 1 and row[end - 1] == pad:
+            end -= 1
+        return end + (pad == tokenizer.eos and end < last)  # filled up with the end token, the first of which counts
+
     def _model(self) -> Tokenizer:
         if not isinstance(self.tokenizer, Tokenizer):
             raise TypeError(f"{self.tokenizer} has no model yet: mmjax.data.pipeline.prepare() trains or loads it")
@@ -145,13 +156,21 @@ class Tokenize(Transform):
         except (UnicodeError, RuntimeError) as error:  # half a surrogate pair, as a broken JSON gives it
             raise BadExample(f"the caption is no text: {error}", "undecodable") from error
 
+    def _first_end(self, row: Sequence[int | None]) -> int:
+        """How many of a row's ids there are up to the one that ends the text."""
+        tokenizer = self._model()
+        if not self.eos or tokenizer.separates:
+            return len(row)
+        begin = int(self.bos and row[0] == tokenizer.bos)  # which may be the same piece
+        return next((place + 1 for place in range(begin, len(row)) if row[place] == tokenizer.eos), len(row))
+
     def _filled(self, row: Sequence[int | None]) -> Masked:
-        """The ids, filled up to the length, and which of them are the row's."""
+        """The ids, filled up to the length, and which of them are text."""
         ids: Int32[np.ndarray, " length"] = np.full(
             self.length, self._model().pad if self.pad is None else self.pad, np.int32
         )
         ids[: len(row)] = row
-        return Masked(ids, prefix_mask(self.length, len(row)))
+        return Masked(ids, prefix_mask(self.length, self._first_end(row)))
 
     def _pieces(self, tokenizer: Tokenizer, text: str, rng: Rng) -> list[int]:
         del rng

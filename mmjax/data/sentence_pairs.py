@@ -1,10 +1,11 @@
 """Pairs of segments, the second of which follows the first or not: what BERT is pretrained on."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
+from jaxtyping import Int8
 
 from mmjax.data.captions import Tokenize
 from mmjax.data.documents import Document
@@ -25,8 +26,9 @@ class Pair(NamedTuple):
 
 @dataclass(frozen=True)
 class SentencePair(Tokenize):
-    """A `Document` -> int32 ids `[length]` of `[CLS] A [SEP] B [SEP]`, their mask, and `next`, a bool: whether B
-    follows A (Devlin et al. 2018, arXiv:1810.04805). [CLS] and [SEP] are the tokenizer's bos and eos.
+    """A `Document` -> int32 ids `[length]` of `[CLS] A [SEP] B [SEP]`, their mask, and two labels: `next`, a bool,
+    whether B follows A; and `types`, int8 `[length]`, 1 for B and the [SEP] behind it, else 0 (Devlin et al. 2018,
+    arXiv:1810.04805). [CLS] and [SEP] are the tokenizer's bos and eos; a [SEP] within A or B ends nothing.
 
     In training a run of whole sentences is drawn that fills the length (of a share `shorter` of the pairs, a length
     drawn from 2 on) and cut in two at a sentence's end. With probability `follow` B is its second part; else, and
@@ -34,7 +36,7 @@ class SentencePair(Tokenize):
     What is then too long loses pieces of the longer segment, each at its begin or end at random.
 
     In evaluation A and B are the document's beginning, cut in the middle. A string is a single segment,
-    `[CLS] A [SEP]`, and its `next` is False.
+    `[CLS] A [SEP]`; its `next` is False, and its types are 0.
 
     A document gives a pair an epoch, whatever its length; in BERT's released code it gives as many as it fills.
 
@@ -65,13 +67,24 @@ class SentencePair(Tokenize):
                     f"SentencePair makes pairs of documents, and the data holds {value[:40]!r}: wrap its source, "
                     "sources={...: Documents(...)}"
                 )
-            return Labelled(super().__call__(value, rng), {"next": np.False_})
+            return Labelled(super().__call__(value, rng), {"next": np.False_, "types": self._types(self.length)})
         tokenizer = self._model()
         sentences = value.sentences
         pair = self._beginning(sentences) if rng is None else self._drawn(value, sentences, rng)
         first, second = truncated(pair, self.length - SPECIAL, rng)
-        row = [tokenizer.bos, *first, tokenizer.eos, *([*second, tokenizer.eos] if second else [])]
-        return Labelled(self._filled(row), {"next": np.bool_(pair.follows)})
+        begin = [tokenizer.bos, *first, tokenizer.eos]
+        row = [*begin, *([*second, tokenizer.eos] if second else [])]
+        labels = {"next": np.bool_(pair.follows), "types": self._types(len(begin), len(row))}
+        return Labelled(self._filled(row), labels)
+
+    def _first_end(self, row: Sequence[int | None]) -> int:
+        return len(row)  # a separator ends no text
+
+    def _types(self, second: int, end: int = 0) -> Int8[np.ndarray, " length"]:
+        """1 from `second` to `end`, else 0."""
+        types = np.zeros(self.length, np.int8)
+        types[second:end] = 1
+        return types
 
     def _drawn(self, document: Document, sentences: list[str], rng: np.random.Generator) -> Pair:
         target = self.length - SPECIAL
@@ -107,7 +120,7 @@ class SentencePair(Tokenize):
         return self._encoded(sentence, None)
 
     def spec(self, before: Spec | None) -> Spec:
-        return super().spec(before)._replace(labels=(("next", (), "bool"),))
+        return super().spec(before)._replace(labels=(("next", (), "bool"), ("types", (self.length,), "int8")))
 
 
 def until(sentences: Iterable[str], target: int, cut: Callable[[str], Pieces]) -> list[Pieces]:

@@ -37,6 +37,7 @@ class SubwordTokenizer(Tokenizer):
             raise ValueError("the tokenizer.json has a dropout: it would cut the same text in other ways each time")
         self.pad = (self._backend.padding or {}).get("pad_id")
         self.bos, self.eos = _ends(settings.get("post_processor"))
+        self.separates = _separates(settings.get("post_processor"), self.eos)
         self._backend.no_padding()
         self._backend.no_truncation()
         self._word_end = settings["model"].get("end_of_word_suffix")
@@ -112,3 +113,19 @@ def _ends(processor: dict[str, Any] | None) -> tuple[int | None, int | None]:
     if max(len(before), len(behind)) > 1:
         raise ValueError(f"the tokenizer.json puts {before} before and {behind} behind a text: one each can be told")
     return before[0] if before else None, behind[0] if behind else None
+
+
+def _separates(processor: dict[str, Any] | None, eos: int | None) -> bool:
+    """Whether a post-processor puts `eos` between two texts too, and tells their types apart."""
+    kind = (processor or {}).get("type")
+    if processor is None or kind == "BertProcessing":
+        return processor is not None
+    if kind == "Sequence":
+        return any(_separates(inner, eos) for inner in processor["processors"])
+    if kind != "TemplateProcessing":
+        return False
+    pair, ids = processor["pair"], processor["special_tokens"]
+    texts = [place for place, item in enumerate(pair) if "Sequence" in item]
+    if len(texts) != 2 or len({pair[place]["Sequence"]["type_id"] for place in texts}) == 1:
+        return False
+    return any(eos in ids[item["SpecialToken"]["id"]]["ids"] for item in pair[texts[0] + 1 : texts[1]])

@@ -13,6 +13,8 @@ class Tokenizer:
     model: the file that it comes from, and is kept as: `<modality><SUFFIX>`.
     vocab_size: one more than the largest id.
     pad, bos, eos: the ids that fill up, begin and end a text; None where the model has none.
+    separates: whether `eos` also stands between the two texts of a pair, whose tokens are of two types (BERT's [SEP]);
+        one within a text ends nothing then.
     """
 
     SUFFIX: ClassVar[str]
@@ -22,6 +24,7 @@ class Tokenizer:
     pad: int | None
     bos: int | None
     eos: int | None
+    separates: bool = False
 
     def __init__(self, model: bytes):
         """Raises ValueError where `model` isn't one of this kind."""

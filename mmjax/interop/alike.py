@@ -19,7 +19,7 @@ from mmjax.objectives.contrastive import PUBLISHED, Contrastive
 SILENT = {
     *("remat", "dtype", "attention", "inits", "dropout", "token_std", "position_std", "mean", "std"),
     *("scale_init", "scale_max", "bias_init", "label_smoothing", "masking", "pair", "partners", "method", "tile"),
-    *("separator", "mask_id", "first_id", "rate", "masked", "random"),
+    *("mask_id", "first_id", "rate", "masked", "random"),
 }
 
 

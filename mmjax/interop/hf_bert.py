@@ -1,7 +1,7 @@
 """Hugging Face's BERT (Devlin et al. 2018, arXiv:1810.04805): BertModel, BertForMaskedLM, BertForPreTraining.
 
-The embedding is the pooler's: a tanh of a linear map of the first token ([CLS]). Their segment ids come beside the
-words; ours are counted from the separators, which gives what their tokenizer gives. The masked-language head is our
+The embedding is the pooler's: a tanh of a linear map of the first token ([CLS]). Segment ids come beside the words,
+as their tokenizer gives them: of a text alone all are 0, whatever [SEP] stands in it. The masked-language head is our
 `MaskedText`'s; theirs holds the embedding's table in the place of its last matrix, what is read here a copy of it
 (`tied=False`), which is tied no more once it is trained. The next-sentence head is kept in `Bundle.extras`: what is
 read has no `NextSentence`. Their dropout of attention's weights, in training alone, has no place here.
@@ -23,7 +23,7 @@ from mmjax.models.text import TextTransformer
 from mmjax.objectives.masked import MaskedText
 
 OBJECTIVE = "masked"
-SEPARATOR, MASK = 102, 103  # [SEP] and [MASK] of all the vocabularies that BERT was published with
+MASK = 103  # [MASK] of all the vocabularies that BERT was published with
 DEFAULTS = {
     "vocab_size": 30_522,
     "hidden_size": 768,
@@ -66,7 +66,6 @@ def text(config: Values, pooler: bool) -> fdl.Config:
         vocab=given["vocab_size"],
         length=given["max_position_embeddings"],
         types=given["type_vocab_size"],
-        separator=SEPARATOR if given["type_vocab_size"] > 1 else None,
         dropout=given["hidden_dropout_prob"],
         norm="post",
         pre_norm=True,
@@ -88,13 +87,12 @@ def masked(config: Values) -> fdl.Config:
 
 
 def told(parts: Parts, tokenizer: Tokenizer) -> None:
-    """The separator, and what is hidden and never chosen."""
-    if parts.towers["text"].separator is not None:
-        parts.towers["text"].separator = tokenizer.eos
+    """What is hidden, and what is never chosen nor drawn: ids up to the last special one."""
     mask = mask_of(tokenizer)
     for objective in parts.objectives.values():
         if mask is not None:
-            objective.mask_id, objective.first_id = mask, mask + 1
+            special = [mask, *(id for id in (tokenizer.pad, tokenizer.bos, tokenizer.eos) if id is not None)]
+            objective.mask_id, objective.first_id = mask, max(special) + 1
 
 
 def describe(built: Parts) -> dict[str, Any]:

@@ -88,13 +88,7 @@ def write(bundle: Bundle, family: Family, modules: Parts, config: dict[str, Any]
     if "audio" in towers:
         _dump(hf_ast.extractor_of(towers["audio"]), folder / FILE)
     if "text" in towers:
-        tower, tokenizer = towers["text"], bundle.tokenizers.get("text")
-        if tower.types > 1 and tokenizer is not None and tower.separator != tokenizer.eos:
-            raise UserError(
-                f"towers.text.separator={tower.separator} tells types of tokens apart, and the tokenizer ends segments "
-                f"by {tokenizer.eos}: transformers takes types from the tokenizer, so they must be the same"
-            )
-        hf_texts.write(built["text"], tokenizer, family, config, folder)
+        hf_texts.write(built["text"], bundle.tokenizers.get("text"), family, config, folder)
 
 
 def _said(folder: Path, within: str) -> dict[str, Any] | None:

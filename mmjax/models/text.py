@@ -22,9 +22,8 @@ class TextTransformer(Tower, kw_only=True):
         causal: whether a token sees only itself and those before it.
         attend_padding: whether padding counts as text (SigLIP: padded with its end token, pooled at the last position).
         pre_norm: whether a LayerNorm stands before the first block (BERT).
-        types: number of types of tokens, each with a vector that is added to theirs; 0: there are none. A token's type
-            is the number of `separator`s before it, the last one's at most: BERT's segments, `A [SEP] B [SEP]`.
-        separator: the id that ends a segment; None: all tokens are of the first type.
+        types: number of types of tokens, each with a vector that is added to theirs; 0: there are none. BERT's two tell
+            the two texts of a pair apart, and come with the batch (`text_types`); without it all are of the first.
         token_std, position_std: of the initial tables (the defaults are CLIP's), whose draws beyond two of it are drawn
             again with `inits="bert"`.
     """
@@ -37,7 +36,6 @@ class TextTransformer(Tower, kw_only=True):
     pooling: PoolingName = "last"
     pre_norm: bool = False
     types: int = 0
-    separator: int | None = None
     token_std: float = 0.02
     position_std: float = 0.01
 
@@ -58,15 +56,8 @@ class TextTransformer(Tower, kw_only=True):
         if self.types:
             init = normal(self.token_std)
             self.type = parameter(self, "type", init, (None, "embed"), (self.types, self.width))
-        elif self.separator is not None:
-            raise ValueError(f"separator={self.separator} tells types of tokens apart, and types=0: set types=2")
         if self.pre_norm:
             self.norm_pre = layer_norm(eps=self.norm_eps, dtype=self.dtype)
-
-    def segments(self, x: Int[Array, "b l"]) -> Int[Array, "b l"]:
-        """The type of each token."""
-        ends = x == (-1 if self.separator is None else self.separator)
-        return jnp.minimum(jnp.cumsum(ends, axis=1) - ends, self.types - 1)
 
     def table(self) -> Float[Array, "v d"]:
         """The vector of each token id, float32: what a masked-language head may be tied to."""
@@ -83,24 +74,29 @@ class TextTransformer(Tower, kw_only=True):
         return x, jnp.ones(x.shape, bool) if mask is None else mask
 
     def front(
-        self, x: Int[Array, "b l"], mask: Bool[Array, "b l"] | None = None, keep: Int[Array, "b k"] | None = None
+        self,
+        x: Int[Array, "b l"],
+        mask: Bool[Array, "b l"] | None = None,
+        keep: Int[Array, "b k"] | None = None,
+        types: Int[Array, "b l"] | None = None,
     ) -> tuple[Float[Array, "b n d"], Bool[Array, "b n"]]:
         if x.shape[1] > self.length:
             raise ValueError(
                 f"texts of {x.shape[1]} tokens are longer than the {self.length} positions of length={self.length}"
             )
         ids, real = self.patches(x, None if self.attend_padding else mask)
-        segments = self.segments(x) if self.types else None
+        if self.types:
+            types = jnp.zeros(x.shape, jnp.int32) if types is None else types
         if keep is not None:
             ids, real = take_kept(ids, keep), (keep >= 0) & take_kept(real, keep)
-            segments = None if segments is None else take_kept(segments, keep)
+            types = None if types is None else take_kept(types, keep)
         tokens = self.token(ids)
         if self.positions != "rotary":
             table = self.position if self.positions == "learned" else jnp.asarray(sincos((self.length,), self.width))
             positions = table[: x.shape[1]] if keep is None else table[jnp.maximum(keep, 0)]
             tokens = tokens + positions.astype(self.dtype)
-        if segments is not None:
-            tokens = tokens + self.type.astype(self.dtype)[segments]
+        if self.types:
+            tokens = tokens + self.type.astype(self.dtype)[types]
         return tokens if self.trunk is None else tokens + self.kind.astype(self.dtype), real
 
     def tokens(
@@ -110,8 +106,13 @@ class TextTransformer(Tower, kw_only=True):
         keep: Int[Array, "b k"] | None = None,
         train: bool = False,
         keys: Key[Array, " b"] | None = None,
+        types: Int[Array, "b l"] | None = None,
     ) -> tuple[Float[Array, "b n d"], Bool[Array, "b n"]]:
-        tokens, real = self.front(x, mask, keep)
+        """As every tower's.
+
+        types: of each token, in [0, `types`); None: all are 0.
+        """
+        tokens, real = self.front(x, mask, keep, types)
         if self.trunk is not None:
             return self.trunk(tokens, real, train, keys)
         if self.pre_norm:

@@ -159,9 +159,9 @@ class Tower(nn.Module, kw_only=True):
         """
         raise NotImplementedError
 
-    def __call__(self, x: Array, mask: Array | None = None, train: bool = False) -> Float[Array, "b e"]:
-        """The embedding of each example, float32, not normalised."""
-        return self.pool(*self.tokens(x, mask, train=train))
+    def __call__(self, x: Array, mask: Array | None = None, train: bool = False, **told: Array) -> Float[Array, "b e"]:
+        """The embedding of each example, float32, not normalised; told: what else `tokens` takes, a text's types."""
+        return self.pool(*self.tokens(x, mask, train=train, **told))
 
 
 def check_positions(positions: str, trunk: Any) -> None:

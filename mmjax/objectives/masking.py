@@ -203,15 +203,16 @@ class KeepOutsideBands(PatchMasking):
 class Corrupt:
     """Hide a random part of each caption's tokens from the encoder (BERT, arXiv:1810.04805).
 
-    Of the n tokens that may be chosen (in the mask, id >= first_id) `round(rate * n)` are, and at least one where there
-    is any: an exact count with a floor of one, as in BERT's released code. Each chosen token then, independently,
-    becomes the mask token, a random token, or stays.
+    Of the n tokens that may be chosen (in the mask, first_id <= id < vocab) `round(rate * n)` are, and at least one
+    where there is any: an exact count with a floor of one, as in BERT's released code. Each chosen token then,
+    independently, becomes the mask token, a random token, or stays.
 
     Attributes:
         vocab: number of ids; random tokens are drawn uniformly from [first_id, vocab).
         rate: the part of the tokens that is chosen.
         mask_id: the mask token's id.
-        first_id: ids below it are special (padding, begin, end, mask, ...): never chosen, never drawn.
+        first_id: ids below it are special (padding, begin, end, mask, ...): never chosen, never drawn. Where they stand
+            behind the words (CLIP's), `vocab` is the first of them.
         masked: the part of the chosen that becomes the mask token.
         random: the part of the chosen that becomes a random token.
     """
@@ -250,7 +251,7 @@ class Corrupt:
             index: Int[Array, ""], ids: Int[Array, " l"], mask: Bool[Array, " l"]
         ) -> tuple[Int[Array, " l"], Bool[Array, " l"]]:
             which, what, word = jax.random.split(jax.random.fold_in(key, index), 3)
-            maskable = mask & (ids >= self.first_id)
+            maskable = mask & (ids >= self.first_id) & (ids < self.vocab)
             noise = jnp.where(maskable, jax.random.uniform(which, ids.shape, jnp.float32), jnp.inf)
             chosen = maskable & (jnp.argsort(jnp.argsort(noise)) < counts[maskable.sum()])
             action = jax.random.uniform(what, ids.shape, jnp.float32)

@@ -86,7 +86,8 @@ class Pretrainer(nn.Module):
 
         Args:
             batch: of each modality that an objective reads `<modality>`, `<modality>_valid` and, where it has one,
-                `<modality>_mask`; `index`, each row's number in the global batch, where a view is masked.
+                `<modality>_mask`; `text_types`, which of two texts a token is of, where its tower knows types; `index`,
+                each row's number in the global batch, where a view is masked.
             step: for weights that are functions of it.
             train: whether the towers drop out.
             still: parts, by their parameters' names (`towers_image`), that don't train: those towers don't drop out.
@@ -118,7 +119,7 @@ class Pretrainer(nn.Module):
             outputs = glue(outputs)
         if self.is_initializing():
             for modality in self.idle:
-                self.towers[modality](batch[modality], batch.get(f"{modality}_mask"), train=False)
+                self._embedding(modality, batch)
         loss, metrics = jnp.zeros(()), {}
         for name, objective in self.objectives.items():
             part, details = objective.batch_loss(outputs[name], batch)
@@ -137,10 +138,12 @@ class Pretrainer(nn.Module):
         if not modalities:
             raise UserError(f"nothing to embed: the batch holds {_names(batch)}, and the towers read "
                             f"{_names(self.towers)}")  # fmt: skip
-        return {
-            modality: unit(self.towers[modality](batch[modality], batch.get(f"{modality}_mask"), train=False))
-            for modality in modalities
-        }
+        return {modality: unit(self._embedding(modality, batch)) for modality in modalities}
+
+    def _embedding(self, modality: str, batch: Batch) -> Float[Array, "b e"]:
+        """What the modality's tower makes of its inputs as they are."""
+        tower, mask = self.towers[modality], batch.get(f"{modality}_mask")
+        return tower(batch[modality], mask, train=False, **_told(tower, modality, batch))
 
     def _encode(
         self, views: tuple[View | Together, ...], part: Batch, keys: Keys, training: frozenset[str]
@@ -159,7 +162,8 @@ class Pretrainer(nn.Module):
         tower, mask = self.towers[view.modality], part.get(f"{view.modality}_mask")
         seen = self._seen(view, part, keys)
         each = self._dropout_keys(view, part, keys, train)
-        tokens, token_mask = tower.tokens(seen.x, mask, seen.keep, train=train, keys=each)
+        told = _told(tower, view.modality, part)
+        tokens, token_mask = tower.tokens(seen.x, mask, seen.keep, train=train, keys=each, **told)
         embedding = tower.pool(tokens, token_mask)
         table = tower.table() if hasattr(tower, "table") else None
         return seen.encoded(tokens, token_mask, embedding, tower.prefix)._replace(table=table)
@@ -171,7 +175,8 @@ class Pretrainer(nn.Module):
         for single, tower in zip(view.parts, towers, strict=True):
             there = valid(part, single.modality)[:, None]
             seen = self._seen(single, part, keys, there)
-            tokens, real = tower.front(seen.x, part.get(f"{single.modality}_mask"), seen.keep)
+            told = _told(tower, single.modality, part)
+            tokens, real = tower.front(seen.x, part.get(f"{single.modality}_mask"), seen.keep, **told)
             fronts.append((tokens, real & there))
             seens.append(seen)
             here.append(tokens.shape[1])
@@ -275,6 +280,12 @@ class Pretrainer(nn.Module):
             raise UserError(
                 f"microbatches={self.microbatches} doesn't divide a batch of {size}; {', '.join(would_do)} would do"
             )
+
+
+def _told(tower: Any, modality: str, batch: Batch) -> dict[str, Array]:
+    """What a tower takes besides its inputs and their mask, where the batch holds it: the types of a text's tokens."""
+    name = f"{modality}_types"
+    return {"types": batch[name]} if getattr(tower, "types", 0) and name in batch else {}
 
 
 def cut(batch: Any, n: int) -> Any:

@@ -15,6 +15,7 @@ from mmjax.data.captions import (
     keep_empty,
 )
 from mmjax.data.tokenizers import BOS, EOS, PAD, PieceTokenizer, SentencePiece
+from mmjax.data.tokens import Tokenizer
 from mmjax.data.transforms import BadExample, Masked
 from mmjax.errors import UserError
 from tests.data.conftest import kind_of
@@ -82,6 +83,61 @@ def test_tokenize_pads_and_a_long_caption_keeps_its_end(tokenizer):
         Tokenize(tokenizer, 4)("  ", None)
     with pytest.raises(TypeError, match="no model yet"):
         Tokenize(SentencePiece(), 4)("red", None)
+
+
+def ended(tokenizer, length=8, **fields):
+    """Texts' ids and how many of them are text; `reach` of the same ids must say so too."""
+
+    def found(text):
+        cut = Tokenize(tokenizer, length, **fields)
+        ids, mask = cut(text, None)
+        assert mask.tolist() == [True] * mask.sum() + [False] * (length - mask.sum())
+        assert cut.reach(ids) == mask.sum()
+        return ids.tolist(), int(mask.sum())
+
+    return found
+
+
+class Words(Tokenizer):
+    """Words are their own ids, special ones too."""
+
+    SUFFIX = ".words"
+    vocab_size, pad, bos, eos = 100, 0, 1, 2
+
+    def __init__(self, model=b""):
+        self.model = model
+
+    def encode(self, text):
+        return [int(word) for word in text.split()]
+
+
+class Pairs(Words):
+    """As BERT's: the end separates, too."""
+
+    separates = True
+
+
+@pytest.mark.parametrize("pad", [0, 2])
+def test_the_first_end_token_ends_a_text_in_strings_and_ids(pad):
+    found = ended(Words(), bos=True, pad=pad)
+    assert found("7 8") == ([1, 7, 8, 2, pad, pad, pad, pad], 4)
+    assert found("7 2 8") == ([1, 7, 2, 8, 2, pad, pad, pad], 3)  # the ids stay: a model may still see them
+    assert found("2 7") == ([1, 2, 7, 2, pad, pad, pad, pad], 2)
+    assert found("7 1 0 8 2") == ([1, 7, 1, 0, 8, 2, 2, pad], 6)  # other special ones end nothing
+    assert found("3 4 5 6 7 8 9 2") == ([1, 3, 4, 5, 6, 7, 8, 2], 8)
+    same = Words()
+    same.bos = 2  # some begin and end by one piece
+    assert ended(same, bos=True, pad=pad)("7 8") == ([2, 7, 8, 2, pad, pad, pad, pad], 4)
+    assert ended(Words(), pad=pad)("2 7")[1] == 1
+    assert Tokenize(Words(), 4, eos=False)("7 2 8", None).mask.tolist() == [True, True, True, False]
+
+
+def test_a_separator_ends_no_text():
+    found = ended(Pairs(), bos=True)
+    assert found("7 2 8") == ([1, 7, 2, 8, 2, 0, 0, 0], 5)
+    assert found("7 0 2 2") == ([1, 7, 0, 2, 2, 2, 0, 0], 6)
+    cut = Tokenize(Pairs(), 8, bos=True)
+    assert [cut.reach(np.array(ids)) for ids in ([1, 7, 0, 0], [0, 0], [7])] == [2, 1, 1]
 
 
 def test_the_empty_text_is_kept_where_a_chain_says_so(tokenizer):

@@ -138,6 +138,25 @@ def test_in_evaluation_it_is_the_beginning_and_a_string_is_a_single_segment():
     assert pair("1 " * 30, None).value[0][-1] == SEP
 
 
+def test_types_follow_the_two_texts_and_not_the_separator():
+    """A [SEP] may stand within a text, which a token alone doesn't tell from the one between two."""
+    pair = SentencePair(Numbers(), 12)
+    lines = [f"7 {SEP} 8", f"{SEP} 9"]
+    document = DocumentRecords(FolderRecords({"id": ["a", "b"], "text": ["\n".join(lines), "1"]}), r"\n+")[0]["text"]
+    (values, mask), labels = pair(document, None)
+    assert values.tolist() == [CLS, 7, SEP, 8, SEP, SEP, 9, SEP, PAD, PAD, PAD, PAD]
+    assert mask.sum() == 8
+    assert labels["types"].tolist() == [0, 0, 0, 0, 0, 1, 1, 1, 0, 0, 0, 0]
+    (values, mask), labels = pair(f"7 {SEP} 8", None)
+    assert values[mask].tolist() == [CLS, 7, SEP, 8, SEP]
+    assert not labels["types"].any()
+    (_, mask), labels = pair(documents([9, 9], lengths=4)[0]["text"], np.random.default_rng(1))
+    types = labels["types"]
+    assert types.dtype == np.int8
+    assert (np.diff(types[mask]) >= 0).all()
+    assert types[mask][-1] == 1
+
+
 def test_what_cannot_be_is_named():
     read = documents([3, 3], lengths=2)
     rng = np.random.default_rng(0)
@@ -182,6 +201,7 @@ def test_a_batch_holds_whether_it_follows_and_depends_on_the_place_alone(mixture
     whole = taken(prepared, 12)
     spec = batch_spec(mixture, 8)
     assert spec["text_next"].dtype == bool
+    assert (spec["text_types"].shape, spec["text_types"].dtype) == ((8, 40), np.int8)
     for batch in whole:
         assert {k: (v.shape, v.dtype) for k, v in batch.items()} == {k: (v.shape, v.dtype) for k, v in spec.items()}
         assert batch["text_valid"].all()

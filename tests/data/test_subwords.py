@@ -8,7 +8,7 @@ import pytest
 
 from mmjax.data.captions import Tokenize
 from mmjax.data.chains import Chains, untrained
-from mmjax.data.subwords import Subwords, SubwordTokenizer
+from mmjax.data.subwords import Subwords, SubwordTokenizer, _separates
 from mmjax.data.tokenizer_json import tokenizer_json
 from mmjax.data.tokenizers import PieceTokenizer, SentencePiece, from_files, load_tokenizers, save_tokenizers, to_files
 from mmjax.errors import UserError
@@ -32,6 +32,21 @@ def test_what_begins_ends_and_fills_up_a_text_is_read_from_the_file(clip, bert, 
     assert (bert.pad, bert.bos, bert.eos) == (0, 2, 3)
     gemma = SubwordTokenizer(tokenizer_json(write_gemma(tmp_path)))
     assert (gemma.pad, gemma.bos, gemma.eos) == (0, None, 1)
+
+
+def test_what_separates_two_texts_is_told_from_what_ends_one(clip, bert):
+    assert bert.separates
+    assert not clip.separates
+    template = json.loads(bert.model)["post_processor"]
+    single_type = [{"Sequence": {"id": "B", "type_id": 0}} if "Sequence" in part else part for part in template["pair"]]
+    for processor, separates in (
+        ({"type": "BertProcessing", "sep": ["[SEP]", 3], "cls": ["[CLS]", 2]}, True),
+        ({"type": "Sequence", "processors": [{"type": "ByteLevel"}, template]}, True),
+        ({**template, "pair": single_type}, False),
+        ({**template, "pair": [part for part in template["pair"] if "Sequence" in part]}, False),
+        (None, False),
+    ):
+        assert _separates(processor, 3) is separates
 
 
 def test_encode_adds_nothing_and_decode_leaves_special_pieces_out(clip, bert):

@@ -48,11 +48,11 @@ def tower_of(bundle, modality):
     return build(bundle.config.towers[modality]).bind({"params": params})
 
 
-def embed(bundle, modality, x, mask=None):
-    """A tower's embedding, not normalised."""
+def embed(bundle, modality, x, mask=None, **told):
+    """A tower's embedding, not normalised; told: what else it takes."""
     tower, params = build(bundle.config.towers[modality]), bundle.variables["params"][f"towers_{modality}"]
     with jax.default_matmul_precision("highest"):
-        return jax.jit(tower.apply)({"params": params}, x, mask)
+        return jax.jit(tower.apply)({"params": params}, x, mask, **told)
 
 
 def cosines(bundle, image, ids, mask):

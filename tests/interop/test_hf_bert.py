@@ -50,7 +50,9 @@ def tower_of(bundle):
 def tokens(bundle, ids=IDS):
     tower, params = tower_of(bundle)
     with jax.default_matmul_precision("highest"):
-        return jax.jit(lambda p, ids: tower.apply({"params": p}, ids, MASK, method="tokens")[0])(params, ids)
+        return jax.jit(lambda p, ids: tower.apply({"params": p}, ids, MASK, types=TYPES, method="tokens")[0])(
+            params, ids
+        )
 
 
 @pytest.mark.parametrize("activation", ["gelu", "gelu_new"])
@@ -64,7 +66,7 @@ def test_states_and_embeddings(activation, tmp_path):
         bundle = hf.read(tmp_path / "it")
     out = model(**inputs())
     twins.close(np.asarray(tokens(bundle))[MASK], out.last_hidden_state.detach().numpy()[MASK])
-    twins.close(twins.embed(bundle, "text", IDS, MASK), out.pooler_output)
+    twins.close(twins.embed(bundle, "text", IDS, MASK, types=TYPES), out.pooler_output)
 
 
 @pytest.mark.parametrize("tied", [True, False])
@@ -82,7 +84,7 @@ def test_the_masked_language_head(tied, tmp_path):
     tower, _ = tower_of(bundle)
 
     def loss(params):
-        states, mask = tower.apply({"params": params["towers_text"]}, seen, MASK, method="tokens")
+        states, mask = tower.apply({"params": params["towers_text"]}, seen, MASK, types=TYPES, method="tokens")
         view = objective.views()[0]
         encoded = Encoded(states, mask, states[:, 0], jnp.asarray(IDS), mask, None, chosen, (9,), 0)
         errors = objective.apply({"params": params["objectives_masked"]}, {view: encoded}, {}, method="per_example")
@@ -91,8 +93,7 @@ def test_the_masked_language_head(tied, tmp_path):
     with jax.default_matmul_precision("highest"):
         ours, gradients = jax.jit(jax.value_and_grad(loss))(bundle.variables["params"])
     labels = torch.tensor(np.where(chosen, IDS, -100))
-    types = torch.tensor(np.asarray(tower.segments(seen)))
-    theirs = model(**inputs() | {"input_ids": torch.tensor(np.asarray(seen)), "token_type_ids": types}, labels=labels)
+    theirs = model(**inputs() | {"input_ids": torch.tensor(np.asarray(seen))}, labels=labels)
     twins.close(ours, theirs.loss)
     theirs.loss.backward()
     if tied:
@@ -108,7 +109,7 @@ def test_what_is_pretrained_on(tmp_path):
     bundle, again = twins.there_and_back(model, tmp_path)
     weight = bundle.extras["cls.seq_relationship.weight"]
     out = again(**inputs())
-    pooled = twins.embed(bundle, "text", IDS, MASK)
+    pooled = twins.embed(bundle, "text", IDS, MASK, types=TYPES)
     twins.close(pooled @ weight.T + bundle.extras["cls.seq_relationship.bias"], out.seq_relationship_logits)
     kept = bundles.read(bundles.save(bundle, tmp_path / "kept"))
     np.testing.assert_array_equal(kept.extras["cls.seq_relationship.weight"], weight)
@@ -134,7 +135,7 @@ def test_tied_words_and_next_sentences_have_their_logits(tmp_path):
 
     def ours(params):
         bound = tower.bind({"params": params})
-        states, mask = bound.tokens(seen, MASK)
+        states, mask = bound.tokens(seen, MASK, types=TYPES)
         embedding, table = bound.pool(states, mask), bound.table()
         encoded = {view: Encoded(states, mask, embedding, jnp.asarray(IDS), mask, None, chosen, (9,), 0, table)}
         found = []
@@ -151,9 +152,8 @@ def test_tied_words_and_next_sentences_have_their_logits(tmp_path):
 
     with jax.default_matmul_precision("highest"):
         loss, logits, next_loss, next_logits = jax.jit(ours)(params)
-    types = torch.tensor(np.asarray(tower.segments(seen)))
     labels = torch.tensor(np.where(chosen, IDS, -100))
-    given = inputs() | {"input_ids": torch.tensor(np.asarray(seen)), "token_type_ids": types}
+    given = inputs() | {"input_ids": torch.tensor(np.asarray(seen))}
     theirs = model(**given, labels=labels, next_sentence_label=torch.tensor([0, 1, 0]))
     positions, real = map(np.asarray, chosen_positions(chosen, logits.shape[1]))
     rows = np.broadcast_to(np.arange(3)[:, None], positions.shape)[real]

@@ -4,6 +4,7 @@ import json
 from typing import Any
 
 import fiddle as fdl
+import jax
 import numpy as np
 import pytest
 from flax.traverse_util import flatten_dict
@@ -13,17 +14,23 @@ torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")
 
 from mmjax.data.captions import Lowercase  # noqa: E402
+from mmjax.data.chains import Chains  # noqa: E402
+from mmjax.data.documents import DocumentRecords  # noqa: E402
+from mmjax.data.sentence_pairs import SentencePair  # noqa: E402
+from mmjax.data.sources import FolderRecords  # noqa: E402
 from mmjax.data.tokenizers import PieceTokenizer, SentencePiece  # noqa: E402
 from mmjax.errors import UserError  # noqa: E402
 from mmjax.experiment import build  # noqa: E402
 from mmjax.interop import hf  # noqa: E402
 from mmjax.interop.bundle import Bundle  # noqa: E402
+from mmjax.loading import Model  # noqa: E402
 from tests.data import vocabularies  # noqa: E402
 from tests.interop import hf_twins as twins  # noqa: E402
 
 SIZES = {"hidden_size": 24, "intermediate_size": 40, "num_hidden_layers": 1, "num_attention_heads": 3}
 IMAGE = SIZES | {"image_size": 8, "patch_size": 4}
 TEXTS = ["a photo of a cat", "the Cat!", "naive café, a 日"]
+NAMED = ["a photo <|endoftext|> of a dog", "<|startoftext|> cat<|endoftext|>", "<|endoftext|>"]
 LENGTH = 24
 TOWER = '{"model_type": "clip_vision_model"}'
 
@@ -67,15 +74,21 @@ def test_clip_from_pictures_and_strings(end, tmp_path):
 
     hf.write(bundle, tmp_path / "ours")
     tokenizer = transformers.AutoTokenizer.from_pretrained(tmp_path / "ours")
-    given = tokenizer(TEXTS, padding="max_length", truncation=True, return_tensors="pt")
+    texts = TEXTS + NAMED
+    given = tokenizer(texts, padding="max_length", truncation=True, return_tensors="pt")
     assert given.keys() == {"input_ids", "attention_mask"}
-    rows = [chained(bundle, "text", text) for text in TEXTS]
+    rows = [chained(bundle, "text", text) for text in texts]
     for row, theirs, mask in zip(rows, given["input_ids"].numpy(), given["attention_mask"].numpy(), strict=True):
-        np.testing.assert_array_equal(row.values[row.mask], theirs[mask == 1])
+        np.testing.assert_array_equal(row.values[mask == 1], theirs[mask == 1])
     model = transformers.CLIPModel.from_pretrained(tmp_path / "ours").eval()
     assert model.config.text_config.eos_token_id == ids["eos_token_id"]
-    texts, masks = (np.stack(part) for part in zip(*rows, strict=True))
-    twins.close(twins.embed(bundle, "text", texts, masks), model.get_text_features(**given).pooler_output)
+    features = model.get_text_features(**given).pooler_output
+    ids, masks = (np.stack(part) for part in zip(*rows, strict=True))
+    twins.close(twins.embed(bundle, "text", ids, masks), features)
+    units = features.detach().numpy() / np.linalg.norm(features.detach().numpy(), axis=1, keepdims=True)
+    with jax.default_matmul_precision("highest"):  # the first end token ends a text, in strings and in ids
+        for inputs in (texts, given["input_ids"].numpy()):
+            np.testing.assert_allclose(Model(bundle).embed(text=inputs), units, atol=1e-5)
 
     picture = Image.fromarray(np.random.default_rng(0).integers(0, 256, (17, 12, 3), dtype=np.uint8))
     processor = transformers.AutoImageProcessor.from_pretrained(tmp_path / "ours", use_fast=False, backend="pil")
@@ -115,20 +128,33 @@ def test_bert_from_strings_and_pairs(tmp_path):
     twins.random_model(transformers.BertForMaskedLM, config).save_pretrained(tmp_path / "theirs")
     bundle = hf.read(tmp_path / "theirs")
     tower, objective = bundle.config.towers["text"], bundle.config.objectives["masked"]
-    assert (tower.separator, objective.mask_id, objective.first_id) == (3, 4, 5)  # of this vocabulary
+    assert (tower.types, objective.mask_id, objective.first_id) == (2, 4, 5)  # of this vocabulary
     hf.write(bundle, tmp_path / "ours")
     tokenizer = transformers.AutoTokenizer.from_pretrained(tmp_path / "ours")
-    given = tokenizer(TEXTS, padding="max_length", truncation=True, max_length=LENGTH, return_tensors="pt")
-    rows = [chained(bundle, "text", text) for text in TEXTS]
+    assert tokenizer.mask_token_id == 4
+    fill = {"padding": "max_length", "truncation": True, "max_length": LENGTH}
+    texts = [*TEXTS, "the cat [SEP] a photo", "[CLS] [MASK] cat [PAD] [SEP]"]
+    given = tokenizer(texts, **fill, return_tensors="pt")
+    rows = [chained(bundle, "text", text) for text in texts]
     np.testing.assert_array_equal(given["input_ids"], np.stack([row.values for row in rows]))
     np.testing.assert_array_equal(given["attention_mask"], np.stack([row.mask for row in rows]))
-    pair = tokenizer("the cat", "a photo", return_tensors="np")
-    np.testing.assert_array_equal(pair["token_type_ids"], twins.tower_of(bundle, "text").segments(pair["input_ids"]))
-    assert pair["token_type_ids"].any()
-    assert tokenizer.mask_token_id == 4
-    bundle.config.towers["text"].separator = 7
-    with pytest.raises(UserError, match=r"towers.text.separator=7 .* ends segments by 3"):
-        hf.write(bundle, tmp_path / "other")
+    assert not given["token_type_ids"].any()  # of a text alone, whatever stands in it
+    model = transformers.BertModel.from_pretrained(tmp_path / "ours", add_pooling_layer=False).eval()
+    first = model(**given).last_hidden_state[:, 0].detach().numpy()
+    units = first / np.linalg.norm(first, axis=1, keepdims=True)
+    with jax.default_matmul_precision("highest"):
+        for inputs in (texts, given["input_ids"].numpy()):
+            np.testing.assert_allclose(Model(bundle).embed(text=inputs), units, atol=1e-5)
+    # A pair's types follow the two texts, also where one of them holds the name of the separator.
+    for text, other in (("the cat", "a photo"), ("the [SEP] cat", "a photo"), ("cat", "the [SEP] [SEP] photo")):
+        pair = tokenizer(text, other, **fill, return_tensors="pt")
+        document = DocumentRecords(FolderRecords({"id": ["a", "b"], "text": [f"{text}\n{other}", "x"]}), r"\n+")
+        chain = {"text": (SentencePair(bundle.tokenizers["text"], LENGTH),)}
+        row = Chains(chain).row(document[0], lambda modality: None)
+        np.testing.assert_array_equal(row["text"], pair["input_ids"][0])
+        np.testing.assert_array_equal(row["text_types"], pair["token_type_ids"][0])
+        ids, mask, types = (row[name][None] for name in ("text", "text_mask", "text_types"))
+        twins.close(twins.embed(bundle, "text", ids, mask, types=types), model(**pair).last_hidden_state[:, 0])
 
 
 def test_siglip_from_strings(tmp_path):

@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import jax
 import numpy as np
 import pytest
 from PIL import Image
@@ -20,6 +21,7 @@ from mmjax.experiment import build  # noqa: E402
 from mmjax.interop import bundle as bundles  # noqa: E402
 from mmjax.interop import openclip, openclip_config  # noqa: E402
 from mmjax.interop.openclip_names import REPOSITORIES  # noqa: E402
+from mmjax.loading import Model  # noqa: E402
 from tests.interop import openclip_twins as twins  # noqa: E402
 from tests.interop import tables  # noqa: E402
 
@@ -219,6 +221,7 @@ def reader(tmp_path_factory):
 
 
 STRINGS = ["A photo of a  Cat", "", "don't 12 &amp; caf\u00e9", "a much longer sentence than there is room for, by far"]
+STRINGS += ["cat <end_of_text> dog", "<start_of_text> cat<end_of_text>", "<end_of_text>"]
 
 
 def encoded(bundle, modality, values):
@@ -236,12 +239,16 @@ def encoded(bundle, modality, values):
 def test_texts_and_pictures_come_as_in_open_clip(reader, tmp_path):
     pytest.importorskip("ftfy")
     folder = openclip.write(reader, tmp_path / "out")
-    _, preprocess = open_clip.create_model_from_pretrained(f"local-dir:{folder}")
+    model, preprocess = open_clip.create_model_from_pretrained(f"local-dir:{folder}")
     want = open_clip.get_tokenizer(f"local-dir:{folder}")(STRINGS).numpy()
+    theirs = model.eval().encode_text(torch.tensor(want), normalize=True).detach().numpy()
     for bundle in (reader, openclip.read(folder)):  # the second's tokenizer is in the folder
         got = encoded(bundle, "text", STRINGS)
         np.testing.assert_array_equal([ids for ids, _ in got], want)
         np.testing.assert_array_equal([mask.sum() for _, mask in got], want.argmax(1) + 1)
+        with jax.default_matmul_precision("highest"):  # the first end token ends a text, in strings and in ids
+            for texts in (STRINGS, want):
+                np.testing.assert_allclose(Model(bundle).embed(text=texts), theirs, atol=1e-5)
     picture = Image.fromarray(np.random.default_rng(0).integers(0, 256, (11, 23, 3), dtype=np.uint8))
     (pixels,) = encoded(reader, "image", [picture])
     tower = reader.config.towers["image"]

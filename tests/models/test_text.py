@@ -106,15 +106,14 @@ def test_a_text_that_is_too_long_is_refused():
 def test_post_norm_blocks_types_and_a_tanh_equal_float64_numpy():
     """BERT (arXiv:1810.04805), eq. by eq."""
     tower = TextTransformer(
-        **SMALL, norm="post", pre_norm=True, types=2, separator=2, pooling="cls", embed_dim=16, projection_tanh=True
+        **SMALL, norm="post", pre_norm=True, types=2, pooling="cls", embed_dim=16, projection_tanh=True
     )
     ids = jnp.array([[1, 7, 2, 9, 3, 2], [1, 3, 2, 8, 2, 2]])
     params = oracle.params_of(tower, ids)
     assert "norm" not in params["params"]["transformer"]  # each block ends in one
     p = oracle.as64(params)["params"]
-    segments = np.array([[0, 0, 0, 1, 1, 1], [0, 0, 0, 1, 1, 1]])
-    np.testing.assert_array_equal(oracle.apply(tower, params, ids, method="segments"), segments)
-    got = oracle.apply(tower, params, ids)
+    segments = np.array([[0, 0, 0, 1, 1, 1], [0, 0, 0, 0, 1, 1]])
+    got = oracle.apply(tower, params, ids, types=segments)
     for row in range(2):
         x = p["token"]["embedding"][np.asarray(ids[row])] + p["position"][:6] + p["type"][segments[row]]
         x = oracle.layer_norm(p["norm_pre"], x)
@@ -127,23 +126,22 @@ def test_post_norm_blocks_types_and_a_tanh_equal_float64_numpy():
 
 
 def test_a_kept_word_keeps_its_type():
-    tower = TextTransformer(**SMALL, types=2, separator=2)
-    ids, keep = jnp.array([[1, 7, 2, 9, 3, 2]]), jnp.array([[0, 4]])
+    tower = TextTransformer(**SMALL, types=2)
+    ids, keep, types = jnp.array([[1, 7, 2, 9, 3, 2]]), jnp.array([[0, 4]]), jnp.array([[0, 0, 0, 1, 1, 1]])
     params = oracle.params_of(tower, ids)
-    kept, _ = oracle.apply(tower, params, ids, keep=keep, method="tokens")
-    unseparated = TextTransformer(**SMALL, types=2)  # the same words, of the first type
-    first, _ = oracle.apply(unseparated, params, ids, keep=keep, method="tokens")
-    assert np.abs(kept - first).max() > 1e-3
+
+    def tokens(**told):
+        return oracle.apply(tower, params, ids, keep=keep, method="tokens", **told)[0]
+
+    assert np.abs(tokens(types=types) - tokens()).max() > 1e-3  # untold, all are of the first
+    np.testing.assert_array_equal(tokens(types=types[:, ::-1] * 0), tokens())
     params["params"]["type"] = params["params"]["type"].at[1].set(params["params"]["type"][0])
-    np.testing.assert_array_equal(
-        *(oracle.apply(t, params, ids, keep=keep, method="tokens")[0] for t in (tower, unseparated))
-    )
+    np.testing.assert_array_equal(tokens(types=types), tokens())
 
 
 @pytest.mark.parametrize(
     ("fields", "message"),
     [
-        ({"separator": 2}, r"separator=2 tells types of tokens apart, and types=0"),
         ({"projection_tanh": True}, r"projection_tanh=True needs a projection"),
         ({"norm": "sandwich"}, r"norm='sandwich' is not one of pre, post"),
     ],

@@ -42,13 +42,12 @@ def test_it_equals_numpy_over_the_valid_rows_alone() -> None:
 
 
 def bert(**changes: Any) -> Pretrainer:
-    """BERT, small: post-LN, segments told by separators, tanh of a projection of [CLS], a tied head."""
+    """BERT, small: post-LN, two types of tokens, tanh of a projection of [CLS], a tied head."""
     size: dict[str, Any] = {"width": 16, "depth": 1, "heads": 2, "embed_dim": 16, "inits": "bert", "norm": "post"}
     tower = TextTransformer(
         vocab=VOCAB,
         length=9,
         types=2,
-        separator=SEP,
         pre_norm=True,
         pooling="cls",
         projection_tanh=True,
@@ -65,7 +64,9 @@ def pairs(size: int = 8) -> dict[str, np.ndarray]:
     ids[:, 0], ids[:, 4], ids[:, 8] = 101, SEP, SEP
     mask = np.ones((size, 9), bool)
     ids[0, 7], ids[0, 8], mask[0, 8] = SEP, 0, False
+    types = (np.arange(9) > 4)[None] & mask
     labels = {"text_next": random.random(size) < 0.5, "text_valid": np.arange(size) != 2}
+    labels["text_types"] = types.astype(np.int8)
     return {"text": ids, "text_mask": mask, "index": np.arange(size, dtype=np.uint32), **labels}
 
 
@@ -85,6 +86,8 @@ def test_both_read_one_encoding_and_start_at_their_logarithms_and_microbatches_c
     np.testing.assert_allclose(metrics["next/loss"], math.log(2), atol=0.1)
     np.testing.assert_allclose(loss, metrics["masked/loss"] + metrics["next/loss"], rtol=1e-6)
     assert 0 <= metrics["next/accuracy"] <= 1
+    alone, _ = bert().apply(variables, batch | {"text_types": 0 * batch["text_types"]}, rngs=keys, train=False)
+    assert abs(alone - loss) > 1e-4  # a pair's tokens are of two types, which the batch tells
     (again, _), parts = gradient(bert(microbatches=4))
     np.testing.assert_allclose(again, loss, rtol=1e-5)
     for one, other in zip(jax.tree.leaves(parts), jax.tree.leaves(whole), strict=True):
@@ -98,4 +101,7 @@ def test_special_tokens_of_berts_vocabulary_and_padding_are_never_chosen_nor_dra
     assert set(np.flatnonzero(np.asarray(chosen).any(axis=0))) == {1, 3, 5, 6}
     drawn = np.asarray(seen)[np.asarray(seen) != ids]
     assert set(drawn) == set(range(MASK, VOCAB))
+    behind = Corrupt(vocab=107, mask_id=MASK, first_id=MASK + 1)  # special ones may stand behind the words, as CLIP's
+    _, chosen = behind.draw(jax.random.key(0), jnp.arange(4_000), jnp.asarray(ids), jnp.asarray(mask))
+    assert set(np.flatnonzero(np.asarray(chosen).any(axis=0))) == {1, 3}
     assert (np.asarray(chosen).sum(axis=1) == 1).all()  # 15 % of four, and one at least
