@@ -41,10 +41,11 @@ def load(
 ) -> "Model":
     """A model from whatever holds one.
 
-    source: a workdir of a run; a folder that `mmjax export` wrote; a folder of Hugging Face's (config.json) or
-        open_clip's (open_clip_config.json); big_vision's .npz; an .onnx of a DINOv2 tower; each also in a bucket
-        (gs://...); or a name, `hf:google/siglip-base-patch16-224`, `open_clip:ViT-B-32/laion2b_s34b_b79k`,
-        `bv:gs://....npz`, with `@revision` behind it or not. What a name stands for is fetched and converted once.
+    source: a workdir of a run; a folder that `mmjax export` wrote; a folder of Hugging Face's (config.json),
+        sentence-transformers' (modules.json) or open_clip's (open_clip_config.json); big_vision's .npz; an .onnx of a
+        DINOv2 tower; each also in a bucket (gs://...); or a name, `hf:google/siglip-base-patch16-224`,
+        `open_clip:ViT-B-32/laion2b_s34b_b79k`, `bv:gs://....npz`, with `@revision` behind it or not. What a name stands
+        for is fetched and converted once.
     step: which checkpoint of a workdir; None: the latest.
     ema: whether the moving average of the parameters is taken, where a checkpoint has one.
     dtype: what the towers compute in, "bfloat16" say; None: as the experiment has it.

@@ -58,7 +58,9 @@ _ALLOWED_BY_MODULE = {
     "mmjax.data.emoji_charts": ("EmojiCharts",),
     "mmjax.data.tokenizers": ("SentencePiece",),
     "mmjax.data.subwords": ("Subwords",),
-    "mmjax.data.captions": ("Canonicalize", "CleanText", "Lowercase", "PickCaption", "RandomTokenize", "Tokenize"),
+    "mmjax.data.captions": (
+        *("Canonicalize", "CleanText", "Lowercase", "PickCaption", "Prompt", "RandomTokenize", "Tokenize"),
+    ),
     "mmjax.data.sentence_pairs": ("SentencePair",),
     "mmjax.data.transforms": (
         "CenterCrop",

@@ -17,7 +17,7 @@ examples:
 The optimiser's state stays behind, and the moving average of the parameters is taken where there is one. What was
 written is read back, and compared with the model bit by bit, before it is called done.
 """
-LAYOUTS = ("mmjax", "hf", "open_clip", "bv")
+LAYOUTS = ("mmjax", "hf", "open_clip", "sentence_transformers", "bv")
 
 
 def add(parser: argparse.ArgumentParser) -> None:

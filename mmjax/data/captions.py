@@ -82,6 +82,19 @@ class Canonicalize(Transform):
 
 
 @dataclass(frozen=True)
+class Prompt(Transform):
+    """Puts `before` in front of a text, as it is: "query: ", say, of a model that was trained with it."""
+
+    before: str
+
+    def __call__(self, value: str, rng: Rng) -> str:
+        del rng
+        if not isinstance(value, str):
+            raise _no_caption(value)
+        return self.before + value
+
+
+@dataclass(frozen=True)
 class CleanText(Transform):
     """A text from the web as OpenAI's CLIP and open_clip clean it: repaired, HTML entities read, white space joined.
 

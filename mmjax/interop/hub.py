@@ -28,7 +28,7 @@ from mmjax.interop.remote import Object, OfflineError, Remote, Repository
 
 KINDS = ("hf", "open_clip", "bv")
 FIRST = "first"
-LAYOUT = "1"  # of the cache; one more whenever what is converted comes out otherwise, so that it is converted again
+LAYOUT = "2"  # of the cache; one more whenever what is converted comes out otherwise, so that it is converted again
 
 
 @dataclass(frozen=True)

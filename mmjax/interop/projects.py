@@ -36,9 +36,11 @@ def _holds(name: str) -> Callable[[Path], bool]:
     return lambda path: (path / name).is_file()
 
 
-# In this order: a folder of open_clip's on the hub may have a config.json besides, for another library.
+# In this order: a folder of open_clip's on the hub may have a config.json besides, for another library, and one of
+# sentence-transformers' has that of the BERT within.
 PROJECTS: dict[str, Project] = {
     "open_clip": Project("openclip", _holds("open_clip_config.json"), "open_clip", inexact=True),
+    "sentence_transformers": Project("sentence_transformers", _holds("modules.json"), "sentence-transformers"),
     "hf": Project("hf", _holds("config.json"), "Hugging Face"),
     "bv": Project("bigvision", lambda path: path.suffix == ".npz" and path.is_file(), "big_vision"),
     "onnx": Project("onnx", lambda path: path.suffix == ".onnx" and path.is_file(), "ONNX"),  # is read alone

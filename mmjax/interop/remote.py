@@ -17,6 +17,8 @@ from typing import Any, Protocol
 
 from mmjax import __version__
 from mmjax.errors import UserError
+from mmjax.interop import sentence_modules
+from mmjax.interop.sentence_modules import Module
 
 TIMEOUT = 30  # seconds without an answer
 STORAGE = "https://storage.googleapis.com"
@@ -32,6 +34,7 @@ WEIGHTS: dict[str, tuple[str, ...]] = {
     ),
 }
 MARKS = {"hf": "config.json", "open_clip": "open_clip_config.json"}
+MODULES, SENTENCES = "modules.json", "sentence_transformers"  # a folder for each module lies beside that file
 
 
 class OfflineError(Exception):
@@ -82,18 +85,20 @@ class Repository:
     def fetch(self, commit: str, folder: Path) -> tuple[str, Path]:
         with self._asking(commit):
             siblings = self._api.model_info(self._name, revision=commit, timeout=TIMEOUT).siblings or []
-        there = [sibling.rfilename for sibling in siblings if "/" not in sibling.rfilename]
+        there = [sibling.rfilename for sibling in siblings]
+        if self._layout is None and MODULES in there:
+            self._bring([MODULES], commit, folder)
+            self._bring(_of_modules(there, sentence_modules.listed(folder), folder), commit, folder)
+            return SENTENCES, folder
+        there = [name for name in there if "/" not in name]
         layout, weights = self._chosen(there)
-        index = weights.endswith(".index.json")
-        wanted = [name for name in there if name.endswith(CONFIGS) and not name.endswith(".index.json")]
-        wanted.append(weights)
-        if index:  # the shards, by their names' beginning
-            stem, ending = weights.removesuffix(".index.json").rsplit(".", 1)
-            wanted += [name for name in there if name.startswith(f"{stem}-") and name.endswith(f".{ending}")]
-        for name in wanted:
+        self._bring(_with_configs(there, weights), commit, folder)
+        return layout, folder
+
+    def _bring(self, names: Iterable[str], commit: str, folder: Path) -> None:
+        for name in names:
             with self._asking(commit):
                 self._api.hf_hub_download(self._name, name, revision=commit, local_dir=folder, etag_timeout=TIMEOUT)
-        return layout, folder
 
     def _chosen(self, there: Iterable[str]) -> tuple[str, str]:
         """The layout, and the file of its weights."""
@@ -108,6 +113,31 @@ class Repository:
 
     def _asking(self, revision: str | None) -> AbstractContextManager[None]:
         return _Asking(self._name, revision)
+
+
+def _with_configs(there: Iterable[str], weights: str | None) -> list[str]:
+    """What is wanted of a folder's files: all configuration, and the weights with their shards."""
+    there = list(there)
+    wanted = [name for name in there if name.endswith(CONFIGS) and not name.endswith(".index.json")]
+    if weights is not None:
+        wanted.append(weights)
+        if weights.endswith(".index.json"):  # the shards, by their names' beginning
+            stem, ending = weights.removesuffix(".index.json").rsplit(".", 1)
+            wanted += [name for name in there if name.startswith(f"{stem}-") and name.endswith(f".{ending}")]
+    return wanted
+
+
+def _of_modules(there: Iterable[str], modules: Iterable[Module], folder: Path) -> list[str]:
+    """What is wanted of a repository of sentence-transformers: its own configuration, and that and the weights of each
+    module, which has a folder of its own or shares the repository's."""
+    there, wanted = list(there), dict[str, None]()
+    for place in {"": None} | {module.folder.relative_to(folder).as_posix(): None for module in modules}:
+        place = "" if place in ("", ".") else f"{place}/"
+        inside = [name.removeprefix(place) for name in there if name.startswith(place)]
+        inside = [name for name in inside if "/" not in name]
+        weights = next((name for name in WEIGHTS["hf"] if name in inside), None)
+        wanted |= {place + name: None for name in _with_configs(inside, weights)}
+    return list(wanted)
 
 
 class _Asking(AbstractContextManager[None]):

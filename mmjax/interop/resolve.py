@@ -24,8 +24,8 @@ from mmjax.interop.bundle import PARAMS, TOKENIZERS, Bundle
 
 FORMS = (
     f"a workdir of a run ({RECORD}, checkpoints/), a folder that mmjax export wrote ({RECORD}, {PARAMS}), a folder of "
-    "Hugging Face's (config.json) or open_clip's (open_clip_config.json), big_vision's .npz, a DINOv2 tower's .onnx, "
-    "or a name: hf:ORG/NAME, open_clip:MODEL/WEIGHTS, bv:gs://....npz"
+    "Hugging Face's (config.json), sentence-transformers' (modules.json) or open_clip's (open_clip_config.json), "
+    "big_vision's .npz, a DINOv2 tower's .onnx, or a name: hf:ORG/NAME, open_clip:MODEL/WEIGHTS, bv:gs://....npz"
 )
 
 

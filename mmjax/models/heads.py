@@ -18,7 +18,7 @@ from mmjax.models.layers import (
     unknown,
 )
 
-PoolingName = Literal["cls", "pair", "last", "mean", "map"]
+PoolingName = Literal["cls", "pair", "last", "mean", "mean_sqrt", "mean_weighted", "max", "map"]
 
 
 def first(tokens: Float[Array, "b n d"], mask: Bool[Array, "b n"]) -> Float[Array, "b d"]:
@@ -46,6 +46,27 @@ def mean(tokens: Float[Array, "b n d"], mask: Bool[Array, "b n"]) -> Float[Array
     return (total / counts).astype(tokens.dtype)
 
 
+def mean_sqrt(tokens: Float[Array, "b n d"], mask: Bool[Array, "b n"]) -> Float[Array, "b d"]:
+    """The sum of the tokens that `mask` allows over the root of their number (sentence-transformers has it)."""
+    counts = jnp.maximum(mask.sum(axis=1, keepdims=True), 1)
+    total = jnp.sum(jnp.where(mask[..., None], tokens, 0), axis=1, dtype=jnp.float32)
+    return (total / jnp.sqrt(counts)).astype(tokens.dtype)
+
+
+def mean_weighted(tokens: Float[Array, "b n d"], mask: Bool[Array, "b n"]) -> Float[Array, "b d"]:
+    """The mean of the tokens that `mask` allows, weighted by their place: 1, 2, 3, ... (SGPT: Muennighoff 2022,
+    arXiv:2202.08904, eq. 1)."""
+    weights = jnp.where(mask, jnp.arange(1, mask.shape[1] + 1, dtype=jnp.float32), 0)
+    total = jnp.einsum("bnd,bn->bd", jnp.where(mask[..., None], tokens, 0).astype(jnp.float32), weights)
+    return (total / jnp.maximum(weights.sum(axis=1, keepdims=True), 1)).astype(tokens.dtype)
+
+
+def largest(tokens: Float[Array, "b n d"], mask: Bool[Array, "b n"]) -> Float[Array, "b d"]:
+    """The largest value of each dimension among the tokens that `mask` allows; zero where it allows none."""
+    highest = jnp.where(mask[..., None], tokens, jnp.finfo(tokens.dtype).min).max(axis=1)
+    return jnp.where(mask.any(axis=1, keepdims=True), highest, 0)
+
+
 class AttentionPool(nn.Module):
     """A learned probe attends to the tokens, then an MLP (SigLIP's MAP head: Zhai et al. 2023, arXiv:2303.15343)."""
 
@@ -67,7 +88,15 @@ class AttentionPool(nn.Module):
         return (x + mlp(layer_norm("norm", eps=self.norm_eps, dtype=self.dtype)(x)))[:, 0]
 
 
-POOLINGS = {"cls": first, "pair": pair, "last": last, "mean": mean}
+POOLINGS = {
+    "cls": first,
+    "pair": pair,
+    "last": last,
+    "mean": mean,
+    "mean_sqrt": mean_sqrt,
+    "mean_weighted": mean_weighted,
+    "max": largest,
+}
 
 
 def check_pooling(name: str) -> None:

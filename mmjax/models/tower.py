@@ -42,8 +42,9 @@ class Tower(nn.Module, kw_only=True):
         embed_dim: size E of the embedding; None leaves the pooled token as it is (E = width).
         projection_bias: whether the projection to E has a bias.
         projection_tanh: whether the embedding is the projection's tanh (BERT's pooler).
-        pooling: `cls` (first token), `pair` (the mean of the first two), `last` (last one allowed), `mean`, or `map`
-            (attention pooling with an MLP).
+        pooling: `cls` (first token), `pair` (the mean of the first two), `last` (last one allowed), `mean`, `max`,
+            `mean_sqrt` (a sum over the root of its count), `mean_weighted` (by place), or `map` (attention pooling with
+            an MLP).
         activation, norm, norm_eps, inits, remat, attention, layer_scale: see `Transformer`.
         dropout: rate, with train=True only.
         dtype: of the computation; parameters are float32.

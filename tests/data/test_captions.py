@@ -10,6 +10,7 @@ from mmjax.data.captions import (
     CleanText,
     Lowercase,
     PickCaption,
+    Prompt,
     RandomTokenize,
     Tokenize,
     keep_empty,
@@ -51,6 +52,12 @@ def test_canonicalize_leaves_letters_digits_and_single_spaces():
     assert Canonicalize(spaced="")("A_b-C", None) == "abc"
     assert Canonicalize(spaced="-_")("A_b-C.", None) == "a b c"
     assert Canonicalize()("“é”…", None) == "“é”…"  # only ASCII's punctuation, as in the original
+
+
+def test_a_prompt_stands_before_a_text():
+    assert Prompt("query: ")("A cat ", None) == "query: A cat "
+    assert Prompt("query: ")("", None) == "query: "
+    assert kind_of(Prompt("query: "), None) == "empty"
 
 
 def test_clean_text_reads_entities_twice_and_repairs_what_was_decoded_wrongly(monkeypatch):

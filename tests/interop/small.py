@@ -1,18 +1,22 @@
 """Small models with random numbers, as bundles, in the layouts of other projects."""
 
+import dataclasses
+import tempfile
 from pathlib import Path
 
 import fiddle as fdl
 import jax
 import numpy as np
 
-from mmjax.data.captions import Tokenize
-from mmjax.data.subwords import Subwords
+from mmjax.data.captions import PickCaption, Prompt, Tokenize
+from mmjax.data.subwords import Subwords, SubwordTokenizer
+from mmjax.data.tokenizer_json import tokenizer_json
 from mmjax.data.transforms import Decode, Resize
 from mmjax.experiment import build
 from mmjax.interop import bundle as bundles
-from mmjax.interop import hf, openclip
+from mmjax.interop import hf, hf_bert, openclip, sentence_transformers
 from mmjax.interop.bundle import Bundle
+from tests.data.vocabularies import write_bert
 
 CLIP = {
     "model_type": "clip",
@@ -60,6 +64,25 @@ def clip(seed: int = 0) -> Bundle:
 
 def hf_folder(folder: Path, seed: int = 0) -> Path:
     return hf.write(clip(seed), folder)
+
+
+def sentences_folder(folder: Path, seed: int = 0) -> Path:
+    """As sentence-transformers writes a BERT with a mean, a Dense and a prompt."""
+    with tempfile.TemporaryDirectory() as vocabulary:
+        write_bert(Path(vocabulary))
+        tokenizer = SubwordTokenizer(tokenizer_json(Path(vocabulary)))
+    sizes = {"hidden_size": 8, "intermediate_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2}
+    tower = hf_bert.text({**sizes, "vocab_size": tokenizer.vocab_size, "max_position_embeddings": 16}, pooler=False)
+    tower.pooling, tower.embed_dim, tower.projection_bias, tower.projection_tanh = "mean", 6, True, True
+    cut = fdl.Config(Tokenize, fdl.Config(Subwords, tokenizer.vocab_size), 12, bos=True, empty="keep")
+    chain = (fdl.Config(PickCaption, empty="keep"), fdl.Config(Prompt, "query: "), cut)
+    bundle = randomised(bundles.stand_in({"text": tower}, {}, {"text": chain}), seed)
+    pooler = {
+        f"pooler.dense.{name}": np.zeros((8, 8)[: 2 - i], np.float32) for i, name in enumerate(("weight", "bias"))
+    }
+    return sentence_transformers.write(
+        dataclasses.replace(bundle, tokenizers={"text": tokenizer}, extras=pooler), folder
+    )
 
 
 def open_clip_folder(folder: Path, seed: int = 0) -> Path:

@@ -8,13 +8,14 @@ import numpy as np
 import pytest
 
 from mmjax.errors import UserError
+from mmjax.experiment import build
 from mmjax.interop import bundle as bundles
 from mmjax.interop import hf, hub, projects
 from mmjax.interop.hub import fetched, is_name, near, parsed
 from mmjax.interop.projects import Project
 from mmjax.interop.resolve import resolve
 from tests.interop.hub_stand_in import Hub, serving
-from tests.interop.small import clip, hf_folder, open_clip_folder
+from tests.interop.small import clip, hf_folder, open_clip_folder, sentences_folder
 
 pytest.importorskip("huggingface_hub")
 
@@ -70,6 +71,23 @@ def test_a_name_is_fetched_once_and_pinned(served, folders):
     same(fetched("hf:org/clip", said.append), 1)
     assert not served.asked
     assert not said
+
+
+def test_a_model_of_sentence_transformers_comes_with_its_modules(served, tmp_path):
+    pytest.importorskip("tokenizers")
+    folder = sentences_folder(tmp_path / "it", 4)
+    needed = sorted(file.relative_to(folder).as_posix() for file in folder.rglob("*") if file.is_file())
+    assert {"modules.json", "1_Pooling/config.json", "2_Dense/model.safetensors"} <= set(needed)
+    for name in ("pytorch_model.bin", "2_Dense/pytorch_model.bin", "onnx/config.json", "README.md"):
+        (folder / name).parent.mkdir(exist_ok=True)
+        (folder / name).write_bytes(b"not to be fetched")
+    served.add("sentence-transformers/tiny", FIRST, folder, "main")
+    bundle = resolve("hf:sentence-transformers/tiny", say=quiet)
+    jax.tree.map(np.testing.assert_array_equal, bundle.variables, resolve(folder).variables)
+    assert bundle.config == resolve(folder).config
+    assert build(bundle.config.towers["text"]).pooling == "mean"
+    fetches = [line.partition("/resolve/")[2] for line in served.asked if line.startswith("GET")]
+    assert sorted(line.partition("/")[2] for line in fetches if line) == needed
 
 
 def test_a_branch_is_asked_for_and_a_commit_is_not(served, folders):
