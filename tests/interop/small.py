@@ -77,9 +77,7 @@ def sentences_folder(folder: Path, seed: int = 0) -> Path:
     cut = fdl.Config(Tokenize, fdl.Config(Subwords, tokenizer.vocab_size), 12, bos=True, empty="keep")
     chain = (fdl.Config(PickCaption, empty="keep"), fdl.Config(Prompt, "query: "), cut)
     bundle = randomised(bundles.stand_in({"text": tower}, {}, {"text": chain}), seed)
-    pooler = {
-        f"pooler.dense.{name}": np.zeros((8, 8)[: 2 - i], np.float32) for i, name in enumerate(("weight", "bias"))
-    }
+    pooler = {"pooler.dense.weight": np.zeros((8, 8), np.float32), "pooler.dense.bias": np.zeros(8, np.float32)}
     return sentence_transformers.write(
         dataclasses.replace(bundle, tokenizers={"text": tokenizer}, extras=pooler), folder
     )

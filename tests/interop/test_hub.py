@@ -88,6 +88,11 @@ def test_a_model_of_sentence_transformers_comes_with_its_modules(served, tmp_pat
     assert build(bundle.config.towers["text"]).pooling == "mean"
     fetches = [line.partition("/resolve/")[2] for line in served.asked if line.startswith("GET")]
     assert sorted(line.partition("/")[2] for line in fetches if line) == needed
+    served.asked.clear()
+    again = resolve("hf:sentence-transformers/tiny", say=quiet)
+    assert not served.asked
+    assert (build(again.config), again.tokenizers) == (build(bundle.config), bundle.tokenizers)
+    assert again.extras.keys() == bundle.extras.keys() == {"pooler.dense.weight", "pooler.dense.bias"}
 
 
 def test_a_branch_is_asked_for_and_a_commit_is_not(served, folders):
