@@ -10,7 +10,7 @@ import numpy as np
 from jaxtyping import Int, Int32
 
 from mmjax.data.subwords import Subwords
-from mmjax.data.tokenizers import SentencePiece
+from mmjax.data.tokenizers import SPACE_MARK, PieceTokenizer, SentencePiece, split_names
 from mmjax.data.tokens import Tokenizer
 from mmjax.data.transforms import BadExample, Masked, Rng, Spec, Transform, prefix_mask
 from mmjax.errors import UserError
@@ -68,17 +68,25 @@ class Canonicalize(Transform):
     """Lower case without ASCII punctuation, white space joined: what SigLIP's prompts and texts go through.
 
     `spaced` are characters written as spaces first. big_vision's `canonicalize_text`, and open_clip's, has "_" there;
-    Hugging Face's SiglipTokenizer has none, so that `a_b` becomes `ab`.
+    Hugging Face's SiglipTokenizer has none, so that `a_b` becomes `ab`. `names` stay as they are where a text holds
+    them: those of SiglipTokenizer's special pieces, for `Tokenize(names=...)`. The others strip `</s>` to `s`.
     """
 
     spaced: str = "_"
+    names: tuple[str, ...] = ()
 
     def __call__(self, value: str, rng: Rng) -> str:
         del rng
         if not isinstance(value, str):
             raise _no_caption(value)
+        if not self.names:
+            return self._part(value)
+        parts = split_names(value.replace(SPACE_MARK, " "), self.names)  # which would begin a word behind a name
+        return " ".join(self._part(part) if place % 2 == 0 else part for place, part in enumerate(parts))
+
+    def _part(self, text: str) -> str:
         table = dict.fromkeys(map(ord, string.punctuation)) | dict.fromkeys(map(ord, self.spaced), " ")
-        return " ".join(value.translate(table).lower().split())
+        return " ".join(text.translate(table).lower().split())
 
 
 @dataclass(frozen=True)
@@ -119,7 +127,10 @@ class Tokenize(Transform):
     A caption that is too long loses its last pieces, never `eos`: a pooling that reads the last token finds it. A
     caption may hold the end token's own name: its first end token ends it then, and the mask with it, as CLIP and
     open_clip read it; all of it is text where that token separates texts as well (`Tokenizer.separates`).
-    `pad` is the id that fills up; None means the tokenizer's own. Raises ValueError for a piece that it lacks.
+    `pad` is the id that fills up; None means the tokenizer's own. `names` are special pieces of a SentencePiece model
+    that become their ids where a text holds them, as SiglipTokenizer reads it: a text that ends in its end token gets
+    no other one. (Other tokenizers know their special pieces' names by themselves.) Raises ValueError for a piece that
+    it lacks.
     """
 
     tokenizer: SentencePiece | Subwords | Tokenizer
@@ -128,10 +139,13 @@ class Tokenize(Transform):
     eos: bool = True
     pad: int | None = None
     empty: Empty = "bad"
+    names: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         if not isinstance(self.tokenizer, Tokenizer):
             return
+        if self.names and not isinstance(self.tokenizer, PieceTokenizer):
+            raise ValueError(f"Tokenize(names={self.names}) is for SentencePiece models: leave it out")
         for name in ("bos", "eos"):
             if getattr(self, name) and getattr(self.tokenizer, name) is None:
                 raise ValueError(f"Tokenize({name}=True), but the tokenizer has no such piece: set {name}=False")
@@ -146,7 +160,9 @@ class Tokenize(Transform):
         if not isinstance(value, str) or not (value.strip() or self.empty == "keep"):
             raise _no_caption(value)
         room = self.length - self.bos - self.eos
-        return self._filled([tokenizer.bos] * self.bos + self._encoded(value, rng)[:room] + [tokenizer.eos] * self.eos)
+        pieces = self._encoded(value, rng)[:room]
+        ended = bool(self.names and pieces and pieces[-1] == tokenizer.eos)
+        return self._filled([tokenizer.bos] * self.bos + pieces + [tokenizer.eos] * (self.eos and not ended))
 
     def reach(self, ids: Int[np.ndarray, " n"]) -> int:
         """How many of the ids of a text at hand are text, one at least: what fills it up already is not."""
@@ -187,6 +203,8 @@ class Tokenize(Transform):
 
     def _pieces(self, tokenizer: Tokenizer, text: str, rng: Rng) -> list[int]:
         del rng
+        if isinstance(tokenizer, PieceTokenizer) and self.names:
+            return tokenizer.encode_named(text, self.names)
         return tokenizer.encode(text)
 
     def spec(self, before: Spec | None) -> Spec:

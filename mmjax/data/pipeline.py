@@ -3,7 +3,8 @@
 A batch is a flat dict of arrays, batch first: `image` uint8 [B, H, W, 3]; `text` int32 [B, L] with `text_mask` bool;
 `audio` int16 [B, T] with `audio_mask` bool, real samples first; `<modality>_valid` bool [B]; `index` uint32 [B], the
 row in the global batch; `id` uint32 [B, 2], the example. A bad or missing example is zeros with valid False, and a bad
-one has in `<modality>_bad`, uint8 [B], what is wrong with it (`transforms.BadExample.code`; else 0).
+one has in `<modality>_bad`, uint8 [B], what is wrong with it (`transforms.BadExample.code`; else 0). What else a chain
+tells of its examples stands beside: `text_next` and `text_types` of `SentencePair`.
 """
 
 import itertools

@@ -17,6 +17,7 @@ from mmjax.errors import UserError, unknown
 
 # Of a tokenizer_config.json without a model_max_length: what the published models have.
 _LENGTHS = {"CLIPTokenizer": 77, "SiglipTokenizer": 64, "Siglip2Tokenizer": 64, "GemmaTokenizer": 64}
+SIGLIP_NAMES = {"eos": "</s>", "unk": "<unk>", "pad": "</s>"}  # SiglipTokenizer's special pieces, where it isn't said
 _UNLIMITED = 10**6  # Hugging Face writes 10**30 where it knows no limit
 _PIECES = ("spiece.model", "tokenizer.model")  # names of SentencePiece's files
 
@@ -41,8 +42,8 @@ class TextPreprocessing(NamedTuple):
 def from_hugging_face(folder: Path, length: int | None = None) -> TextPreprocessing:
     """The tokenizer of a model's folder, of CLIP, BERT, SigLIP or SigLIP 2.
 
-    Gives the ids of `tokenizer(text, padding="max_length", truncation=True, max_length=length)`. The names of special
-    pieces that stand in a text (`</s>`) are text for SentencePiece's tokenizers here, and ids at Hugging Face.
+    Gives the ids of `tokenizer(text, padding="max_length", truncation=True, max_length=length)`; names of special
+    pieces that stand in a text become their ids, but for Gemma's where there is a SentencePiece model alone.
 
     length: of the ids; None takes `model_max_length`, or what published models have.
 
@@ -59,13 +60,13 @@ def from_hugging_face(folder: Path, length: int | None = None) -> TextPreprocess
     length = length or _length(folder, kind, options)
     if kind == "SiglipTokenizer":
         # SiglipTokenizer pads with </s> even where the model has a piece for padding.
-        cleaning = (Canonicalize(spaced=""),) if options.get("do_lower_case", True) else ()
-        if not cleaning:
+        if not options.get("do_lower_case", True):
             raise UserError(f"{folder}: do_lower_case=False removes punctuation only, which no transform here does")
         tokenizer = _pieces(folder)
-        return _made(
-            cleaning, tokenizer, length, bos=False, pad=_id(tokenizer, name_of(options.get("pad_token")) or "</s>")
-        )
+        named = {kind: name_of(options.get(f"{kind}_token")) or name for kind, name in SIGLIP_NAMES.items()}
+        pad = _id(tokenizer, named["pad"])
+        names = tuple(name for name in dict.fromkeys(named.values()) if tokenizer.id_of(name) is not None)
+        return _made((Canonicalize("", names),), tokenizer, length, bos=False, pad=pad, names=names)
     has_json = any((folder / name).is_file() for name in ("tokenizer.json", "vocab.json", "vocab.txt"))
     if has_json:
         return _made((), SubwordTokenizer(tokenizer_json(folder)), length)

@@ -102,7 +102,7 @@ def write(
     named = {"pad_token_id": pad, "bos_token_id": tokenizer.bos, "eos_token_id": tokenizer.eos}
     inner |= {key: value for key, value in named.items() if value is not None}
     if isinstance(tokenizer, PieceTokenizer):
-        if tuple(cleaning) != SIGLIP or cut.bos or not cut.eos:
+        if tuple(cleaning) not in (SIGLIP, (Canonicalize("", cut.names),)) or cut.bos or not cut.eos:
             raise UserError(
                 "transformers reads a SentencePiece model as SiglipTokenizer, which cleans texts by Canonicalize("
                 f"spaced='') and ends them; this one's are cleaned by {cleaning}, with bos={cut.bos}, eos={cut.eos}"

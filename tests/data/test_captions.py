@@ -60,6 +60,20 @@ def test_a_prompt_stands_before_a_text():
     assert kind_of(Prompt("query: "), None) == "empty"
 
 
+def test_names_of_special_pieces_stay_and_become_their_ids(tokenizer):
+    assert Canonicalize("", ("</s>",))(" A_b</s>C-d.  </s> ▁e", None) == "ab </s> cd </s> e"
+    assert Canonicalize("")("a </s>", None) == "a s"
+    red, cat = tokenizer.encode("red cat")
+    cut = Tokenize(tokenizer, 6, names=("</s>", "<pad>"))
+    assert cut("red </s> <pad> ", None).values.tolist() == [red, EOS, PAD, *tokenizer.encode(""), EOS, PAD, PAD]
+    assert cut("cat</s>", None).values.tolist() == [cat, EOS, PAD, PAD, PAD, PAD]  # it ends already
+    assert EOS not in Tokenize(tokenizer, 6, eos=False)("cat </s>", None).values  # as our own are read
+    with pytest.raises(ValueError, match="'<end>' is no piece"):
+        Tokenize(tokenizer, 6, names=("<end>",))("cat <end>", None)
+    with pytest.raises(ValueError, match=r"names=\('<end>',\)\) is for SentencePiece models"):
+        Tokenize(Words(), 6, names=("<end>",))
+
+
 def test_clean_text_reads_entities_twice_and_repairs_what_was_decoded_wrongly(monkeypatch):
     assert CleanText(repair=False)(" &amp;lt;b&gt; \t caf&eacute; ", None) == "<b> café"
     assert CleanText(repair=False)("cafÃ©", None) == "cafÃ©"

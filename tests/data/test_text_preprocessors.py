@@ -73,11 +73,28 @@ def test_siglips_sentencepiece_is_that_of_hugging_face(tmp_path):
     made = from_hugging_face(folder)
     assert isinstance(made.tokenizer, PieceTokenizer)
     assert (made.tokenizer.pad, made.tokenizer.bos, made.tokenizer.eos) == (0, None, 1)
-    ids, _ = encoded(made, TEXTS)
+    named = ["cat </s> dog", " </s> dog", "cat</s>", "Cat! </s></s>", "<unk> a photo </s> the cat", "a</s> b<unk>c"]
+    named += [
+        "<pad> cat",
+        "CAT </S> dog",
+        "▁</s>x",
+        "photo </s>photo",
+        "!</s> a",
+        "</s>",
+        "a </s> ▁b",
+        "x " * 70 + "</s>",
+    ]
+    texts = [*TEXTS, *named, *NAMED]
+    ids, _ = encoded(made, texts)
     assert ids.shape[1] == 64
     assert ids[0].tolist() == [1] * 64  # the empty text: </s>, and padding, which is </s> too
-    expected, _ = by_hugging_face("SiglipTokenizer", folder, TEXTS, 64)
-    for i, text in enumerate(TEXTS):
+    expected, _ = by_hugging_face("SiglipTokenizer", folder, texts, 64)
+    for i, text in enumerate(texts):
+        assert ids[i].tolist() == expected[i].tolist(), ascii(text[:50])
+    (folder / "tokenizer_config.json").write_text('{"tokenizer_class": "SiglipTokenizer", "pad_token": "<pad>"}')
+    ids, _ = encoded(from_hugging_face(folder), named)
+    expected, _ = by_hugging_face("SiglipTokenizer", folder, named, 64)
+    for i, text in enumerate(named):
         assert ids[i].tolist() == expected[i].tolist(), ascii(text[:50])
 
 
@@ -138,9 +155,10 @@ def test_a_published_bert_tokenizer_beside_hugging_face():
 def test_the_chain_holds_specs_that_an_experiment_can_keep(tmp_path):
     made = from_hugging_face(write_siglip(tmp_path))
     *cleaning, tokenize = made.transforms
-    assert cleaning == [Canonicalize(spaced="")]
+    names = ("</s>", "<unk>")
+    assert cleaning == [Canonicalize(spaced="", names=names)]
     spec = SentencePiece(made.tokenizer.vocab_size, path="")
-    assert tokenize == Tokenize(spec, 64, bos=False, eos=True, pad=1, empty="keep")
+    assert tokenize == Tokenize(spec, 64, bos=False, eos=True, pad=1, empty="keep", names=names)
 
 
 @pytest.mark.parametrize(

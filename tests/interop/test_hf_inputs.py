@@ -167,12 +167,20 @@ def test_siglip_from_strings(tmp_path):
     hf.write(bundle, tmp_path / "ours")
     pytest.importorskip("sentencepiece")
     tokenizer = transformers.SiglipTokenizer.from_pretrained(tmp_path / "ours")
-    given = tokenizer(TEXTS, padding="max_length", truncation=True, return_tensors="pt")
+    texts = [*TEXTS, "a photo </s> of a cat", "the cat</s>", "<unk> </s>the"]  # names of special pieces are their ids
+    given = tokenizer(texts, padding="max_length", truncation=True, return_tensors="pt")
     assert list(given) == ["input_ids"]  # padding is text
-    rows = np.stack([chained(bundle, "text", text).values for text in TEXTS])
+    rows = np.stack([chained(bundle, "text", text).values for text in texts])
     np.testing.assert_array_equal(rows, given["input_ids"])
     model = transformers.SiglipTextModel.from_pretrained(tmp_path / "ours").eval()
-    twins.close(twins.embed(bundle, "text", rows), model(**given).pooler_output)
+    pooled = model(**given).pooler_output
+    twins.close(twins.embed(bundle, "text", rows), pooled)
+    with jax.default_matmul_precision("highest"):
+        for inputs in (texts, given["input_ids"].numpy()):
+            units = torch.nn.functional.normalize(pooled).detach().numpy()
+            np.testing.assert_allclose(Model(bundle).embed(text=inputs), units, atol=1e-5)
+    again = hf.read(tmp_path / "ours")
+    assert build(again.config).data.transforms == build(bundle.config).data.transforms
     bundle.config.data.transforms["text"] = (fdl.Config(Lowercase), *bundle.config.data.transforms["text"][-1:])
     with pytest.raises(UserError, match=r"SiglipTokenizer, which cleans texts by Canonicalize.*Lowercase"):
         hf.write(bundle, tmp_path / "other")
