@@ -23,6 +23,7 @@ from mmjax.data.datasets.prepare import is_ours, prepare
 from mmjax.data.transforms import BadExample
 
 MODALITIES = ("image", "text", "audio")
+WHOLE = "all"  # the name of a split that every table has: all of its rows
 
 
 class SplitNotFoundError(ValueError):
@@ -240,7 +241,8 @@ class Folder:
     lacking or empty. `fields` says what they are called otherwise (`{"text": "caption"}`). A column `split` says which
     split a row is in (`splits` translates: `{"validation": "val"}`); without one, a hash of the row's id does, by
     `shares`. The id is the column `id`, or the picture's path, or the sound's, or the caption, so that rows that
-    share a picture share the split. All other columns are labels.
+    share a picture share the split. All other columns are labels. The split "all" is every row of the table, unless the
+    column `split` has rows of that name or `splits` translates it.
     """
 
     table: str
@@ -295,6 +297,8 @@ class Folder:
 
     def _rows(self, table: Mapping[str, list[Any]], ids: list[str], split: str) -> list[int]:
         name = self.splits.get(split, split)
+        if split == WHOLE and split not in self.splits and WHOLE not in table.get("split", ()):
+            return list(range(len(ids)))
         if "split" in table:
             rows = [row for row, value in enumerate(table["split"]) if value == name]
             there = ", ".join(sorted({str(value) for value in table["split"]}))

@@ -76,6 +76,18 @@ def test_without_a_split_column_the_hash_of_the_id_decides(tmp_path):
         Folder(write_table(tmp_path / "two.csv", rows[:2]), shares={"train": 1.0, "test": 0.0}).open("test")
 
 
+def test_the_split_all_is_the_whole_table_whatever_a_hash_or_column_says(tmp_path):
+    rows = [{"text": f"caption {i}", "split": "train" if i else "test"} for i in range(40)]
+    plain = write_table(tmp_path / "plain.csv", [{"text": row["text"]} for row in rows])
+    split = write_table(tmp_path / "split.csv", rows)
+    for table in (plain, split):
+        records = Folder(table).open("all")
+        assert [records[i]["text"] for i in range(len(records))] == [row["text"] for row in rows]
+    assert len(Folder(split, splits={"all": "test"}).open("all")) == 1
+    own = write_table(tmp_path / "own.csv", [*rows, {"text": "of all", "split": "all"}])
+    assert [Folder(own).open("all")[0]["text"], len(Folder(own).open("all"))] == ["of all", 1]
+
+
 def test_parquet_may_hold_the_bytes_themselves(tmp_path, monkeypatch):
     picture = picture_bytes((5, 6, 7))
     columns = {"id": [7, 8], "image": [picture, None], "text": [["a", "b"], ["c"]], "split": ["train", "train"]}
