@@ -255,4 +255,7 @@ def _no_caption(value: Any) -> BadExample:
     """What to raise for a caption that can't be read: bytes that are no UTF-8, a number, or nothing at all."""
     if isinstance(value, bytes | int | float):
         return BadExample(f"the caption is no text but {value!r:.40}", "undecodable")
+    if any(isinstance(caption, str) and caption.strip() for caption in _several(value)) and not isinstance(value, str):
+        reason = "there are several captions: begin the chain of 'text' with PickCaption(), which takes one"
+        return BadExample(reason, "unfit")
     return BadExample("the caption is empty", "empty")

@@ -5,29 +5,36 @@ dict with `id` (str), of `image`, `text` and `audio` what there is, as stored (b
 str), and every other column, for evaluation.
 """
 
-import csv
-import difflib
 import hashlib
-import io
 import os
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
-import numpy as np
-import soundfile
+from mmjax.data.cells import captions, labels, media, stripped, texts
+from mmjax.data.files import File, is_remote, on_disk, same
+from mmjax.data.splits import WHOLE, SplitNotFoundError, by_column, by_hash
+from mmjax.data.tables import Table, nearest, read_table
+from mmjax.data.tfds_records import TfdsRecords
+from mmjax.errors import UserError
 
-from mmjax.data.datasets.freed import rates
-from mmjax.data.datasets.prepare import is_ours, prepare
-from mmjax.data.transforms import BadExample
+__all__ = [
+    "MODALITIES",
+    "WHOLE",
+    "File",
+    "Folder",
+    "FolderRecords",
+    "Records",
+    "Source",
+    "SplitNotFoundError",
+    "Tfds",
+    "TfdsRecords",
+    "nearest",
+]
 
 MODALITIES = ("image", "text", "audio")
-WHOLE = "all"  # the name of a split that every table has: all of its rows
-
-
-class SplitNotFoundError(ValueError):
-    """A source has no such split."""
+FIELDS = (*MODALITIES, "id", "split")  # what a table's columns may be, besides labels
 
 
 class Records(Protocol):
@@ -49,20 +56,6 @@ class Source(Protocol):
 
 
 @dataclass(frozen=True)
-class File:
-    """A picture or sound in a file of its own, read when it is asked for."""
-
-    path: str
-
-    def read(self) -> bytes:
-        """The bytes. Raises `BadExample` where the file can't be read."""
-        try:
-            return Path(self.path).read_bytes()
-        except OSError as error:
-            raise BadExample(f"{self.path} can't be read: {error.strerror}", "undecodable") from error
-
-
-@dataclass(frozen=True)
 class Tfds:
     """A TensorFlow Datasets dataset, prepared in a random-access format. TensorFlow is not needed.
 
@@ -77,7 +70,7 @@ class Tfds:
     splits: dict[str, str] = field(default_factory=dict)
     data_dir: str | None = None
 
-    def open(self, split: str, data_dir: str | None = None) -> "TfdsRecords":
+    def open(self, split: str, data_dir: str | None = None) -> TfdsRecords:
         """Opens a split, building the dataset first if need be.
 
         Raises `SplitNotFoundError`; ValueError where a field isn't in the dataset, or its files allow no random access.
@@ -85,164 +78,20 @@ class Tfds:
         return TfdsRecords(self, split, self.data_dir or data_dir)
 
 
-class TfdsRecords:
-    """A split of a TFDS dataset."""
-
-    def __init__(self, source: Tfds, split: str, data_dir: str | None):
-        import tensorflow_datasets as tfds  # half a second, which a Folder needn't wait
-
-        self._arguments = (source, split, data_dir)
-        self._split = split
-        builder = _builder(source.name, data_dir)
-        name = source.splits.get(split, split)
-        if name.partition("[")[0] not in builder.info.splits:
-            raise SplitNotFoundError(
-                f"{source.name!r} has no split {name!r}, it has {', '.join(builder.info.splits)}"
-                f" (splits={{{split!r}: ...}} says which is to be taken)"
-            )
-        features = builder.info.features
-        assert features is not None
-        self._paths = _field_paths(source, features)
-        # Pictures stay encoded bytes: they are decoded by the transforms, and decoding here may need TensorFlow.
-        decoders = {
-            key: tfds.decode.SkipDecoding() for key in features if isinstance(features[key], tfds.features.Image)
-        }
-        try:
-            self._data: Any = builder.as_data_source(split=name, decoders=decoders or None)
-        except NotImplementedError as error:
-            raise ValueError(
-                f"{source.name!r} was prepared in a format without random access: prepare it again with "
-                f"download_and_prepare(file_format='array_record')"
-            ) from error
-        taken = {path.partition("/")[0] for path in self._paths.values()}
-        # Sorted, since TFDS gives the features of a dataset read back in another order in every process.
-        others = [key for key in sorted(features) if key not in taken and key not in ("id", *self._paths)]
-        self._labels = [key for key in others if "audio" not in _keys(features[key])]  # other recordings are no labels
-        self.columns = ("id", *self._paths, *self._labels)
-        # What the numbers in a column are called, in order.
-        self.class_names = {
-            key: tuple(features[key].names)
-            for key in self._labels
-            if isinstance(features[key], tfds.features.ClassLabel) and features[key].names
-        }
-        path = self._paths.get("audio", "")
-        described = dict(features.items()).get(path)
-        self._rate = rates(builder.data_path).get(path) or getattr(described, "sample_rate", None)
-
-    def __len__(self) -> int:
-        return len(self._data)
-
-    def __getitem__(self, index: int) -> dict[str, Any]:
-        record = self._data[index]
-        example = {modality: _plain(_reach(record, path), modality) for modality, path in self._paths.items()}
-        # No recordings at all are a modality that is lacking, not one that is bad.
-        example = {
-            modality: None if isinstance(value, list) and not value else value for modality, value in example.items()
-        }
-        example |= {label: _plain(record[label], label) for label in self._labels}
-        if self._rate is not None:
-            example["audio"] = _sound(example["audio"], int(self._rate))
-        example["id"] = _plain(record["id"], "id") if "id" in record else f"{self._split}/{index}"
-        return example
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        return TfdsRecords, self._arguments
-
-
-def _builder(name: str, data_dir: str | None) -> Any:
-    from tensorflow_datasets.core import read_only_builder
-    from tensorflow_datasets.core.registered import DatasetNotFoundError
-
-    if is_ours(name) and ":" not in name:  # the version of our builder, whatever older one is on the disk
-        return read_only_builder.builder_from_directory(prepare(name, data_dir))
-    try:  # what is on the disk can be read without the code that built it
-        return read_only_builder.builder_from_files(name, data_dir=data_dir)
-    except (DatasetNotFoundError, ImportError):  # not there, or its description needs TensorFlow
-        return read_only_builder.builder_from_directory(prepare(name, data_dir))
-
-
-def _field_paths(source: Tfds, features: Mapping[str, Any]) -> dict[str, str]:
-    """Which feature, as a path with "/", each modality is."""
-    usual = {"image": "image", "text": "text", "audio": "audio" if "audio" in features else "speech"}
-    wanted = {modality: feature for modality, feature in usual.items() if feature in features} | source.fields
-    if not wanted:
-        raise ValueError(
-            f"{source.name!r} has no feature named image, text, audio or speech, but {', '.join(sorted(features))}: "
-            f"say which is which, Tfds({source.name!r}, fields={{'image': ...}})"
-        )
-    paths = {}
-    for modality, path in wanted.items():
-        inside: Any = features
-        parts = path.split("/")
-        for part in parts:
-            if part not in _keys(inside):
-                known = _keys(inside)
-                raise ValueError(
-                    f"Tfds({source.name!r}, fields={{{modality!r}: {path!r}}}): there is no {part!r} among "
-                    f"{', '.join(known) or 'no features'}{nearest(part, known)}"
-                )
-            inside = _inside(inside)[part]
-        if modality in _keys(inside):  # a sequence of {audio, voice} stands for its audio
-            parts.append(modality)
-        paths[modality] = "/".join(parts)
-    return paths
-
-
-def _inside(feature: Any) -> Any:
-    return getattr(feature, "feature", feature)  # a Sequence's element
-
-
-def _keys(feature: Any) -> list[str]:
-    inside = _inside(feature)
-    return sorted(inside.keys()) if hasattr(inside, "keys") else []
-
-
-def _reach(record: Any, path: str) -> Any:
-    for part in path.split("/"):
-        record = record[part]
-    return record
-
-
-def _plain(value: Any, column: str) -> Any:
-    """TFDS gives texts as bytes and sequences as object arrays: here str and lists, pictures and sounds stay bytes."""
-    if isinstance(value, Mapping):
-        return {key: _plain(item, column) for key, item in value.items()}
-    if isinstance(value, bytes):
-        return value if column in ("image", "audio") else _text(value)
-    if isinstance(value, list) or getattr(value, "dtype", None) == np.dtype(object):
-        return [_plain(item, column) for item in value]
-    return value.item() if getattr(value, "shape", None) == () else value
-
-
-def _sound(value: Any, rate: int) -> Any:
-    """A waveform of whole 16-bit samples as a WAV file, which knows its rate; anything else as it is."""
-    if not isinstance(value, np.ndarray) or value.ndim != 1 or not np.issubdtype(value.dtype, np.integer):
-        return value
-    samples = value.astype(np.int16)
-    if not np.array_equal(samples, value):
-        return value
-    stream = io.BytesIO()
-    soundfile.write(stream, samples, rate, format="WAV", subtype="PCM_16")
-    return stream.getvalue()
-
-
-def _text(value: bytes) -> str | bytes:
-    try:
-        return value.decode("utf-8")
-    except UnicodeDecodeError:
-        return value  # a column of bytes that are no text
-
-
 @dataclass(frozen=True)
 class Folder:
     """One's own pictures, captions and sounds: a table beside them, `.csv`, `.tsv` or `.parquet`.
 
-    Columns `image` and `audio` hold paths relative to `root` (the table's folder, if None), `text` captions; any may be
-    lacking or empty. `fields` says what they are called otherwise (`{"text": "caption"}`). A column `split` says which
-    split a row is in (`splits` translates: `{"validation": "val"}`); without one, a hash of the row's id does, by
-    `shares`. The id is the column `id`, or the picture's path, or the sound's, or the caption, so that rows that
-    share a picture share the split. All other columns are labels. The split "all" is every row of the table, unless the
-    column `split` has rows of that name or `splits` translates it.
+    Columns `image` and `audio` hold paths relative to `root` (the table's folder, if None), or, in Parquet, the bytes
+    themselves; `text` holds captions, several as a list. Any may be lacking, and a cell that is empty, or NaN, is
+    missing. `fields` says what they, `split` and `id`, are called otherwise (`{"text": "caption"}`). All other columns
+    are labels.
+
+    A column `split` says which split a row is in (`splits` translates: `{"validation": "val"}`); without one, a hash of
+    the row's id does, by `shares`. The id is the column `id`, or the picture's path, or the sound's, or the caption.
+    Rows with the same picture or sound, by path or by bytes in the table, share the split, those that each share one
+    with a third row too: they go by the first of their ids; what lies in files of other names isn't compared. The split
+    "all" is every row of the table, unless a column puts rows into one of that name, or `splits` translates it.
     """
 
     table: str
@@ -255,67 +104,77 @@ class Folder:
         """Opens a split.
 
         Raises FileNotFoundError where the table, or every file that it names, is missing; `SplitNotFoundError` where
-        the split is empty; ValueError where the table has none of the columns; ImportError where Parquet can't be read.
+        the split is empty; ValueError where the table or one of its cells can't be read as it is meant, or it has none
+        of the columns; ImportError where Parquet can't be read.
         """
         del data_dir  # a table is where it is
-        table = _read_table(Path(self.table))
-        paths = self._columns(table)
-        root = Path(self.root) if self.root is not None else Path(self.table).parent
-        count = len(next(iter(table.values())))
-        ids = _ids(table, paths, count)
-        rows = self._rows(table, ids, split)
-        taken = ("id", "split", *paths.values())
-        labels = {name: [values[row] for row in rows] for name, values in table.items() if name not in taken}
-        columns = {modality: [table[name][row] for row in rows] for modality, name in paths.items()}
-        if "text" in columns:  # a cell without a character is a caption that is lacking, not one that is empty
-            columns["text"] = [value if value != "" else None for value in columns["text"]]
-        for modality in ("image", "audio"):
-            if modality in columns:
-                columns[modality] = [_file(root, value) for value in columns[modality]]
-                _check_some_exist(self.table, modality, [_file(root, value) for value in table[paths[modality]]])
-        return FolderRecords({**labels, **columns, "id": [ids[row] for row in rows]})
+        table = self._read()
+        names = self._names(table)
+        root = table.path.parent if self.root is None else Path(os.path.expanduser(self.root))
+        columns: dict[str, list[Any]] = {m: media(table, names[m], root) for m in ("image", "audio") if m in names}
+        for modality, cells in columns.items():
+            _check_some_exist(self.table, modality, cells)
+        if "text" in names:
+            columns["text"] = captions(table, names["text"])
+        ids = _ids(table, names)
+        rows = self._rows(table, names, ids, columns, split)
+        labelled = {name: labels(cells) for name, cells in table.columns.items() if name not in names.values()}
+        ordered = {modality: columns[modality] for modality in MODALITIES if modality in columns}
+        whole = {**labelled, **ordered, "id": ids}
+        return FolderRecords({name: [cells[row] for row in rows] for name, cells in whole.items()}, os.fspath(root))
 
     def modalities(self) -> list[str]:
         """Which of image, text and audio the table has. Raises as `open` does."""
-        return list(self._columns(_read_table(Path(self.table))))
+        names = self._names(self._read())
+        return [modality for modality in MODALITIES if modality in names]
 
-    def _columns(self, table: Mapping[str, list[Any]]) -> dict[str, str]:
-        for modality, name in self.fields.items():
-            if name not in table:
-                raise ValueError(
-                    f"Folder({self.table!r}, fields={{{modality!r}: {name!r}}}): the table has no such column, it has "
-                    f"{', '.join(table)}{nearest(name, table)}"
+    def _read(self) -> Table:
+        if is_remote(self.table):
+            raise UserError(
+                f"Folder({self.table!r}): an address, and nothing is downloaded here: fetch the table first"
+            )
+        return read_table(Path(os.path.expanduser(self.table)))
+
+    def _names(self, table: Table) -> dict[str, str]:
+        """What the columns of images, texts, sounds, ids and splits are called, of those that there are."""
+        known = table.columns
+        for key, name in self.fields.items():
+            if key not in FIELDS:
+                raise UserError(
+                    f"Folder({self.table!r}, fields={{{key!r}: {name!r}}}): fields say what the columns "
+                    f"{', '.join(FIELDS)} are called; there is no {key!r} among them{nearest(key, FIELDS)}"
                 )
-        paths = {m: self.fields.get(m, m) for m in MODALITIES if self.fields.get(m, m) in table}
-        if not paths:
-            hints = "".join({m: nearest(m, table) for m in MODALITIES}.values())
-            raise ValueError(
-                f"{self.table} has none of the columns image, text and audio, it has {', '.join(table)}{hints}: "
+            if name not in known:
+                raise UserError(
+                    f"Folder({self.table!r}, fields={{{key!r}: {name!r}}}): the table has no such column, it has "
+                    f"{', '.join(known)}{nearest(name, known)}"
+                )
+        names = {key: self.fields.get(key) or _column(key, known) for key in FIELDS}
+        found = {key: name for key, name in names.items() if name is not None}
+        if not any(modality in found for modality in MODALITIES):
+            hints = "".join({m: nearest(m, known) for m in MODALITIES}.values())
+            raise UserError(
+                f"{self.table} has none of the columns image, text and audio, it has {', '.join(known)}{hints}: "
                 f"say which is which, Folder({self.table!r}, fields={{'text': ...}})"
             )
-        return paths
+        return found
 
-    def _rows(self, table: Mapping[str, list[Any]], ids: list[str], split: str) -> list[int]:
-        name = self.splits.get(split, split)
-        if split == WHOLE and split not in self.splits and WHOLE not in table.get("split", ()):
+    def _rows(
+        self, table: Table, names: Mapping[str, str], ids: list[str], columns: Mapping[str, list[Any]], split: str
+    ) -> list[int]:
+        column = texts(table.columns[names["split"]]) if "split" in names else None
+        if split == WHOLE and split not in self.splits and WHOLE not in (column or ()):
             return list(range(len(ids)))
-        if "split" in table:
-            rows = [row for row, value in enumerate(table["split"]) if value == name]
-            there = ", ".join(sorted({str(value) for value in table["split"]}))
-            hint = f"its column split holds {there} (splits={{{split!r}: ...}} says which is to be taken)"
-        else:
-            rows = [row for row, id in enumerate(ids) if _split_of(id, self.shares) == name]
-            hint = f"a hash of the id shares its {len(ids)} rows out as {self.shares} (a column split is exact)"
-        if not rows:
-            raise SplitNotFoundError(f"{self.table} has no row in the split {name!r}: {hint}")
-        return rows
+        if column is not None:
+            return by_column(self.table, column, split, self.splits)
+        return by_hash(self.table, ids, _shared(ids, columns), split, self.splits, self.shares)
 
 
 class FolderRecords:
-    """A split of a `Folder`: its columns, in memory."""
+    """A split of a `Folder`: its columns, in memory. root: what its files' paths begin with."""
 
-    def __init__(self, table: dict[str, list[Any]]):
-        self._table = table
+    def __init__(self, table: dict[str, list[Any]], root: str = ""):
+        self._table, self._root = table, root
         self.columns = tuple(table)
 
     def __len__(self) -> int:
@@ -325,63 +184,46 @@ class FolderRecords:
         return {name: values[index] for name, values in self._table.items()}
 
 
-def _read_table(path: Path) -> dict[str, list[Any]]:
-    if not path.is_file():
-        beside = [p.name for p in path.parent.glob("*") if p.suffix in (".csv", ".tsv", ".parquet")]
-        raise FileNotFoundError(
-            f"there is no table {path}{nearest(path.name, beside)}: make one, a row an example, its columns image and "
-            "audio (paths beside it) and text, or those of them that you have; or name yours, in an experiment by "
-            "data.sources.NAME.table=PATH"
-        )
-    if path.suffix == ".parquet":
-        try:
-            import pyarrow.parquet
-        except ImportError as error:
-            raise ImportError(f"{path}: Parquet tables need pyarrow, pip install 'mmjax[parquet]'") from error
-        table = pyarrow.parquet.read_table(path).to_pydict()
-    elif path.suffix in (".csv", ".tsv"):
-        with path.open(encoding="utf-8-sig", newline="") as stream:
-            reader = csv.DictReader(stream, delimiter="\t" if path.suffix == ".tsv" else ",", restval="")
-            rows = list(reader)
-        table = {name: [row[name] for row in rows] for name in reader.fieldnames or ()}
-    else:
-        raise ValueError(f"{path} is no table that can be read: it may end in .csv, .tsv or .parquet")
-    if not table or not next(iter(table.values())):
-        raise ValueError(f"{path} has no rows")
-    return table
+def _column(key: str, known: Iterable[str]) -> str | None:
+    """The column of that name; else one that differs by capitals alone, where that can't be another's."""
+    alike = [name for name in known if name.casefold() == key and key != "id"]  # "ID" may well be a label
+    return key if key in known else alike[0] if len(alike) == 1 else None
 
 
-def _ids(table: Mapping[str, list[Any]], paths: Mapping[str, str], count: int) -> list[str]:
-    if "id" in table:
-        return [str(value) for value in table["id"]]
-    columns = [table[paths[modality]] for modality in ("image", "audio", "text") if modality in paths]
-    named = ((next((c[row] for c in columns if isinstance(c[row], str) and c[row]), row)) for row in range(count))
-    return [str(name) for name in named]
+def _ids(table: Table, names: Mapping[str, str]) -> list[str]:
+    """The id of each row: that of its column, or its first text among path, path of the sound and caption, or its
+    number."""
+    columns = [table.columns[names[key]] for key in ("image", "audio", "text") if key in names]
+    own = texts(table.columns[names["id"]]) if "id" in names else [None] * len(table.places)
+    return [
+        own[row] or next(filter(None, (_path_or_text(c[row]) for c in columns)), str(row)) for row in range(len(own))
+    ]
 
 
-def _split_of(id: str, shares: Mapping[str, float]) -> str:
-    place = int.from_bytes(hashlib.blake2b(id.encode(), digest_size=8).digest()) / 2**64 * sum(shares.values())
-    for split, share in shares.items():
-        place -= share
-        if place < 0:
-            return split
-    return next(reversed(list(shares)))  # a rounding error away from the end
+def _path_or_text(cell: Any) -> str | None:
+    if isinstance(cell, Mapping) and not cell.get("bytes"):
+        cell = cell.get("path")
+    return stripped(cell) if isinstance(cell, str) else None
 
 
-def _file(root: Path, value: Any) -> Any:
-    return File(os.fspath(root / value)) if isinstance(value, str) and value else value or None  # bytes: in the table
+def _shared(ids: list[str], columns: Mapping[str, list[Any]]) -> list[list[tuple[str, Any]]]:
+    """What rows may have in common: of each its id, its pictures and its sounds."""
+    here = os.getcwd()
+    found: list[list[tuple[str, Any]]] = [[("id", id)] for id in ids]
+    for modality in ("image", "audio"):
+        for row, cell in enumerate(columns.get(modality, ())):
+            for item in cell if isinstance(cell, list) else [cell]:
+                if isinstance(item, File):
+                    found[row].append((modality, os.path.normpath(os.path.join(here, same(item.path)))))
+                elif item is not None:
+                    found[row].append((modality, hashlib.blake2b(item, digest_size=16).digest()))
+    return found
 
 
 def _check_some_exist(table: str, modality: str, values: Iterable[Any]) -> None:
     files = [value for value in values if isinstance(value, File)]
-    if files and not any(os.path.exists(file.path) for file in files):
+    if files and not any(on_disk(file.path) for file in files):
         raise FileNotFoundError(
             f"{table}: of the {len(files)} files in the column {modality} there is not one, the first is "
             f"{files[0].path}: paths are relative to the table's folder, or to Folder(root=...)"
         )
-
-
-def nearest(name: str, known: Iterable[str]) -> str:
-    """A hint for an error: "; did you mean 'x'?", or nothing."""
-    close = difflib.get_close_matches(name, list(known), n=1)
-    return f"; did you mean {close[0]!r}?" if close else ""

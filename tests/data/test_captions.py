@@ -217,3 +217,12 @@ def test_random_tokenize_cuts_a_caption_in_many_ways_and_in_evaluation_in_the_li
         assert np.array_equal(ids, sampled("green fox", np.random.default_rng(seed)).values)
     assert 2 <= len(seen) <= 4
     assert np.array_equal(sampled("green fox", None).values, plain("green fox", None).values)
+
+
+@pytest.mark.parametrize("several", [["a", ""], {"en": "a"}])
+def test_several_captions_that_nothing_picks_from_are_unfit_and_not_empty(several, tokenizer):
+    for transform in (Lowercase(), Canonicalize(), CleanText(repair=False), Tokenize(tokenizer, 4)):
+        assert kind_of(transform, several) == "unfit"
+        assert kind_of(transform, ["", " "]) == "empty"
+    with pytest.raises(BadExample, match=r"several captions: begin the chain of 'text' with PickCaption\(\)"):
+        Lowercase()(several, None)  # type: ignore[arg-type]

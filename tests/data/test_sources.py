@@ -1,20 +1,19 @@
 import csv
 import itertools
 import pickle
-import shutil
 import sys
+import unicodedata
 from pathlib import Path
 
-import numpy as np
 import pyarrow
 import pyarrow.parquet
 import pytest
 
-from mmjax.data import sources
-from mmjax.data.sources import File, Folder, SplitNotFoundError, Tfds
+from mmjax.data.sources import File, Folder, SplitNotFoundError
 from mmjax.data.transforms import BadExample, Decode
 from mmjax.data.waveforms import DecodeAudio
-from tests.data.conftest import picture_bytes, write_folder
+from mmjax.errors import UserError
+from tests.data.conftest import picture_bytes, sound_bytes, tone, write_folder
 
 
 def write_table(path: Path, rows: list[dict[str, str]], delimiter: str = ",") -> str:
@@ -119,6 +118,124 @@ def test_errors_of_a_folder_say_what_is_there(tmp_path):
         Folder(str(tmp_path / "0.png")).open("train")
 
 
+def test_columns_of_splits_and_ids_may_have_names_of_their_own(tmp_path):
+    rows = [{"text": f"caption {i}", "set": "Test" if i % 4 else "Train", "key": f"k{i}"} for i in range(12)]
+    table = write_table(tmp_path / "t.csv", rows)
+    found = {s: Folder(table, fields={"split": "set", "id": "key"}).open(s) for s in ("train", "test")}
+    assert {s: len(records) for s, records in found.items()} == {"train": 3, "test": 9}
+    assert found["train"][1]["id"] == "k4"
+    assert found["test"].columns == ("text", "id")  # what is told by fields is no label
+    with pytest.raises(UserError, match=r"'split': 'sett'.*no such column, it has text, set, key; did you mean 'set'"):
+        Folder(table, fields={"split": "sett"}).open("train")
+    with pytest.raises(UserError, match=r"columns image, text, audio, id, split are called; there is no 'txt'"):
+        Folder(table, fields={"txt": "text"}).open("train")
+
+
+def test_names_of_columns_are_known_in_any_case_but_for_labels_of_that_name(tmp_path):
+    rows = [{"Text": "a cat", "Split": "train", "ID": "3"}, {"Text": "a dog", "Split": "test", "ID": "4"}]
+    records = Folder(write_table(tmp_path / "t.csv", rows)).open("train")
+    assert [records[i] for i in range(len(records))] == [{"ID": "3", "text": "a cat", "id": "a cat"}]
+    both = write_table(tmp_path / "both.csv", [{"text": "a cat", "Text": "a label", "split": "train"}])
+    assert Folder(both).open("train")[0] == {"Text": "a label", "text": "a cat", "id": "a cat"}
+
+
+@pytest.mark.parametrize("kind", ["csv", "tsv", "parquet"])
+def test_a_cell_without_content_is_missing_in_every_column_of_every_kind_of_table(tmp_path, kind):
+    columns = {
+        "id": ["one", ""],
+        "image": ["a.png", " "],
+        "audio": ["a.wav", ""],
+        "text": ["a cat", "  "],
+        "label": ["cat", ""],
+        "split": ["train", "train"],
+    }
+    for name in ("a.png", "a.wav"):
+        (tmp_path / name).touch()
+    path = tmp_path / f"t.{kind}"
+    if kind == "parquet":
+        columns["number"] = [1.5, float("nan")]  # type: ignore[list-item]
+        pyarrow.parquet.write_table(pyarrow.table(columns), path)
+    else:
+        rows = [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
+        write_table(path, rows, "\t" if kind == "tsv" else ",")
+    records = Folder(str(path)).open("train")
+    assert {name: records[1][name] for name in ("image", "audio", "text", "label")} == dict.fromkeys(
+        ("image", "audio", "text", "label")
+    )
+    assert records[1].get("number") is None
+    assert (records[0]["label"], records[0]["id"], records[1]["id"]) == ("cat", "one", "1")
+
+
+def test_rows_that_share_a_picture_or_sound_share_the_split_whatever_their_ids(tmp_path):
+    shares = {"train": 0.5, "test": 0.5}
+    (tmp_path / "0.png").write_bytes(picture_bytes((1, 1, 1)))
+    (tmp_path / "s0.wav").touch()
+    rows = [
+        {"id": f"row {i}", "image": f"{'./' * (i % 2)}{i // 2}.png", "audio": f"s{i // 6}.wav", "text": "x"}
+        for i in range(240)
+    ]
+    table = write_table(tmp_path / "t.csv", rows)
+    sides = {s: Folder(table, shares=shares).open(s) for s in shares}
+    numbers = {s: {int(records[i]["id"].split()[1]) for i in range(len(records))} for s, records in sides.items()}
+    assert len(numbers["train"] | numbers["test"]) == 240
+    for share in (2, 6):
+        assert not {i // share for i in numbers["train"]} & {i // share for i in numbers["test"]}
+    # By their bytes too, where the table holds them.
+    content = {"id": [f"row {i}" for i in range(100)], "image": [picture_bytes((i // 2, 0, 0)) for i in range(100)]}
+    pyarrow.parquet.write_table(pyarrow.table(content), tmp_path / "t.parquet")
+    sides = {s: Folder(str(tmp_path / "t.parquet"), shares=shares).open(s) for s in shares}
+    train, test = ({int(r[i]["id"].split()[1]) // 2 for i in range(len(r))} for r in sides.values())
+    assert not train & test
+
+
+def test_a_row_that_shares_nothing_keeps_the_split_that_its_id_gives(tmp_path):
+    (tmp_path / "0.png").touch()
+    rows = [{"image": f"{i}.png", "text": "x"} for i in range(60)]
+    plain = Folder(write_table(tmp_path / "t.csv", rows))
+    found = {s: [plain.open(s)[i]["id"] for i in range(len(plain.open(s)))] for s in plain.shares}
+    assert found["validation"] == ["21.png", "50.png", "51.png"]
+    assert found["test"][:3] == ["5.png", "18.png", "26.png"]
+
+
+def test_a_table_of_hugging_faces_is_read(tmp_path):
+    (tmp_path / "b.png").write_bytes(picture_bytes((9, 9, 9)))
+    struct = pyarrow.struct([("bytes", pyarrow.binary()), ("path", pyarrow.string())])
+    pictures = pyarrow.array(
+        [{"bytes": picture_bytes((5, 5, 5)), "path": "a.png"}, {"bytes": None, "path": "b.png"}], struct
+    )
+    sounds = pyarrow.array([{"bytes": sound_bytes(tone(300)), "path": None}, {"bytes": None, "path": None}], struct)
+    table = pyarrow.table({"image": pictures, "audio": sounds, "text": [["a", "b"], ["c"]], "split": ["train"] * 2})
+    pyarrow.parquet.write_table(table, tmp_path / "t.parquet")
+    records = Folder(str(tmp_path / "t.parquet")).open("train")
+    assert Decode()(records[0]["image"], None)[0, 0].tolist() == [5, 5, 5]
+    assert Decode()(records[1]["image"].read(), None)[0, 0].tolist() == [9, 9, 9]
+    assert len(DecodeAudio()(records[0]["audio"], None)) == 320
+    assert records[1]["audio"] is None
+    assert (records[0]["id"], records[1]["id"]) == ("0", "b.png")  # a name beside bytes need not be one of its own
+
+
+def test_home_is_where_it_is_and_addresses_are_refused(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    (tmp_path / "pictures").mkdir()
+    (tmp_path / "pictures" / "a.png").write_bytes(b"a")
+    write_table(
+        tmp_path / "t.csv", [{"image": "a.png", "split": "train"}, {"image": "~/pictures/a.png", "split": "train"}]
+    )
+    records = Folder("~/t.csv", root="~/pictures").open("train")
+    assert [records[i]["image"].read() for i in range(2)] == [b"a", b"a"]
+    with pytest.raises(UserError, match=r"Folder\('gs://bucket/t\.csv'\): an address, and nothing .* fetch the table"):
+        Folder("gs://bucket/t.csv").open("train")
+    table = write_table(tmp_path / "u.csv", [{"image": "https://a.org/1.png", "split": "train"}])
+    with pytest.raises(UserError, match=r"u\.csv, line 2, column 'image': https://a\.org/1\.png is an address"):
+        Folder(table).open("train")
+
+
+def test_a_file_is_found_whatever_normal_form_its_name_has(tmp_path):
+    (tmp_path / unicodedata.normalize("NFD", "crème.png")).write_bytes(b"whole")
+    table = write_table(tmp_path / "t.csv", [{"image": unicodedata.normalize("NFC", "crème.png"), "split": "train"}])
+    assert Folder(table).open("train")[0]["image"].read() == b"whole"
+
+
 def test_a_missing_file_is_a_bad_example_but_all_missing_is_an_error(tmp_path):
     table = str(write_folder(tmp_path, 8))
     (tmp_path / "3.png").unlink()
@@ -127,74 +244,3 @@ def test_a_missing_file_is_a_bad_example_but_all_missing_is_an_error(tmp_path):
         records[3]["image"].read()
     with pytest.raises(FileNotFoundError, match=r"of the 8 files in the column image.*elsewhere/0\.png"):
         Folder(table, root="elsewhere").open("train")
-
-
-def test_tfds_gives_plain_values_by_modality(tfds_dir):
-    records = Tfds("toy", data_dir=tfds_dir).open("train")
-    assert len(records) == 24
-    by_id = {record["id"]: record for record in (records[i] for i in range(24))}
-    record = by_id["toy-7"]
-    assert Decode()(record["image"], None)[0, 0].tolist() == [7, 0, 0]
-    assert (record["text"], record["group"], record["number"]) == ("toy number 7", "low", 7)
-    assert record["names"] == {"de": "Spielzeug 7", "en": "toy number 7"}
-    assert len(record["audio"]) == 2  # `speech`, without being asked
-    assert DecodeAudio()(record["audio"][1], None).dtype == np.int16
-    again = pickle.loads(pickle.dumps(records))
-    assert again[5] == records[5]
-    assert records.columns == again.columns
-
-
-def test_tfds_fields_may_be_nested_and_splits_translated(tfds_dir):
-    source = Tfds(
-        "toy",
-        data_dir=tfds_dir,
-        fields={"text": "names", "audio": "speech/audio", "voice": "speech/voice"},
-        splits={"validation": "train[75%:]"},
-    )
-    records = source.open("validation")
-    assert len(records) == 6
-    assert records[0]["text"]["de"].startswith("Spielzeug")
-    assert records[0]["voice"] == ["v0", "v1"]
-    assert isinstance(records[0]["audio"][0], bytes)
-
-
-def test_errors_of_tfds_say_what_is_there(tfds_dir):
-    with pytest.raises(SplitNotFoundError, match="no split 'validation', it has "):
-        Tfds("toy", data_dir=tfds_dir).open("validation")
-    with pytest.raises(ValueError, match=r"no 'texts' among group, id,.*did you mean 'text'"):
-        Tfds("toy", fields={"text": "texts"}, data_dir=tfds_dir).open("train")
-    with pytest.raises(ValueError, match=r"no 'audoi' among audio, voice.*did you mean 'audio'"):
-        Tfds("toy", fields={"audio": "speech/audoi"}, data_dir=tfds_dir).open("train")
-
-
-def test_a_dataset_that_is_not_built_is_prepared_first(tfds_dir, tmp_path, monkeypatch):
-    built = []
-
-    def prepare(name: str, data_dir: str | None = None) -> Path:
-        built.append(name)
-        (tmp_path / "toy").symlink_to(Path(tfds_dir) / "toy")
-        return tmp_path / "toy" / "1.0.0"
-
-    monkeypatch.setattr(sources, "prepare", prepare)
-    assert len(Tfds("toy").open("test", data_dir=str(tmp_path))) == 6
-    assert len(Tfds("toy").open("test", data_dir=str(tmp_path))) == 6
-    assert built == ["toy"]
-
-
-def test_of_our_datasets_the_builders_version_is_read_whatever_older_one_is_there(tfds_dir, tmp_path, monkeypatch):
-    asked = []
-
-    def prepare(name: str, data_dir: str | None = None) -> Path:
-        asked.append((name, data_dir))
-        return Path(tfds_dir) / "toy" / "1.0.0"
-
-    older = tmp_path / "toy" / "0.9.0"
-    shutil.copytree(Path(tfds_dir) / "toy" / "1.0.0", older)
-    info = older / "dataset_info.json"
-    info.write_text(info.read_text().replace("1.0.0", "0.9.0"))
-    monkeypatch.setattr(sources, "prepare", prepare)
-    monkeypatch.setattr(sources, "is_ours", lambda name: True)
-    assert len(Tfds("toy").open("test", data_dir=str(tmp_path))) == 6
-    assert asked == [("toy", str(tmp_path))]
-    assert len(Tfds("toy:0.9.0").open("test", data_dir=str(tmp_path))) == 6  # asked for by its version
-    assert len(asked) == 1

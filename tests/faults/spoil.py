@@ -21,14 +21,14 @@ SPOILT: dict[str, tuple[str, str]] = {
 
 def spoil(table: str) -> None:
     """Makes the examples of SPOILT bad: a picture cut off, one gone, one that claims to be gigantic; a sound of NaN,
-    one that would be hours long, one of zeros; a blank caption."""
+    one that would be hours long, one of zeros; a list of captions that are all blank."""
     folder = Path(table).parent
     picture = folder / "red-disc-0.png"
     picture.write_bytes(picture.read_bytes()[:60])
     (folder / "yellow-disc-0.png").write_bytes(huge_png(60_000))
     soundfile.write(folder / "green-disc-0.wav", np.array([0.1, np.nan, 0.1]), 16_000, subtype="FLOAT")
     lines = Path(table).read_text().splitlines()
-    lines = [line.replace("a cyan disc", "  ") if line.startswith("cyan-disc-0.png") else line for line in lines]
+    lines = [line.replace("a cyan disc", '"["" ""]"') if line.startswith("cyan-disc-0.png") else line for line in lines]
     Path(table).write_text("\n".join(lines) + "\n")
     (folder / "blue-disc-0.png").unlink()
     soundfile.write(folder / "pink-disc-0.wav", np.zeros(20_000, np.int16), 1)  # at one sample a second

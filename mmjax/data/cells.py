@@ -1,0 +1,138 @@
+"""The cells of a table, one by one: what is missing, and what a picture, a sound, a caption or a label may be."""
+
+import json
+import os
+import re
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from mmjax.data.files import File, is_remote
+from mmjax.data.tables import Table
+from mmjax.errors import UserError
+
+Media = File | bytes | list[bytes] | None
+_LISTED = re.compile(r"""\[\s*["'].*["']\s*\]""", re.DOTALL)  # a list as Python prints it, or a JSON list of strings
+
+
+def present(value: Any) -> Any:
+    """The value; None where there is none: text or bytes of nothing but white space, NaN, NaT, null."""
+    if isinstance(value, (str, bytes)):
+        return value if value.strip() else None
+    if isinstance(value, (list, tuple, Mapping)) or getattr(value, "shape", ()) != ():
+        return value
+    return None if value is None or value != value else value
+
+
+def label(value: Any) -> Any:
+    """A label: of a list what is present; None where nothing is. Text has no spaces at its ends."""
+    if isinstance(value, list):
+        kept = [item for item in map(label, value) if item is not None]
+        return kept if kept or not value else None
+    return stripped(value)
+
+
+def stripped(value: Any) -> Any:
+    """The value, text without spaces at its ends; None where there is none."""
+    value = present(value)
+    return value.strip() if isinstance(value, str) else value
+
+
+def media(table: Table, column: str, root: Path) -> list[Media]:
+    """Pictures or sounds of a column: paths, bytes, `{bytes, path}` as Hugging Face writes them, lists of bytes.
+
+    root: what paths are relative to. Raises UserError for an address, and for what is none of these.
+    """
+
+    def one(row: int, value: Any) -> Media:
+        value = stripped(value) if isinstance(value, str) else value
+        if isinstance(value, Mapping) and {"bytes", "path"} & value.keys():
+            value = value.get("bytes") or stripped(value.get("path"))
+        if isinstance(value, str):
+            if is_remote(value):
+                raise UserError(
+                    f"{table.at(row, column)}: {value:.80} is an address, and nothing is downloaded here: fetch the "
+                    "files first (img2dataset does it for lists of pictures), and give their paths"
+                )
+            return File(os.fspath(root / os.path.expanduser(value)))
+        if isinstance(value, list):
+            items = [found for item in value if (found := one(row, item)) is not None]
+            if all(isinstance(item, bytes) for item in items):
+                return items or None  # pyright: ignore[reportReturnType]
+        elif present(value) is None or isinstance(value, bytes):
+            return present(value)
+        raise UserError(
+            f"{table.at(row, column)} holds {_shown(value)}: a picture or sound is a path, its bytes, {{bytes, path}}, "
+            "or a list of the bytes of several"
+        )
+
+    return [one(row, value) for row, value in enumerate(table.columns[column])]
+
+
+def captions(table: Table, column: str) -> list[Any]:
+    """Captions of a column: text, of which JSON lists and objects of texts are several; lists of texts; whole numbers
+    as their digits. Raises UserError for what is none of these."""
+
+    def one(row: int, value: Any) -> Any:
+        value = stripped(value)
+        if isinstance(value, bytes):
+            try:
+                return value.decode("utf-8").strip()
+            except UnicodeDecodeError:
+                return value  # of which the chain says that it is no text
+        if isinstance(value, str):
+            return _read(value, lambda: table.at(row, column)) if value[0] in "[{" else value
+        if isinstance(value, int) and not isinstance(value, bool):
+            return str(value)
+        if isinstance(value, Mapping):  # by language; Parquet gives every row all of them
+            value = {key: stripped(item) for key, item in value.items() if present(item) is not None} or None
+            if value is None or all(isinstance(item, str) for item in value.values()):
+                return value
+        if isinstance(value, list):
+            value = [stripped(item) if present(item) is not None else item for item in value if item is not None]
+            if all(isinstance(item, str) for item in value):
+                return value or None
+        elif value is None:
+            return None
+        raise UserError(
+            f"{table.at(row, column)} holds {_shown(value)}: a caption is a text, a list of texts, or texts by "
+            "language; Folder(fields={'text': ...}) names another column"
+        )
+
+    return [one(row, value) for row, value in enumerate(table.columns[column])]
+
+
+def _read(text: str, where: Callable[[], str]) -> Any:
+    """Several captions, where the text is a JSON list or object of them; else the text."""
+    try:
+        value = json.loads(text)
+    except (ValueError, RecursionError):
+        value = text
+    several = value if isinstance(value, list) else value.values() if isinstance(value, dict) else ()
+    if several and all(isinstance(item, str) for item in several):
+        return value
+    if _LISTED.fullmatch(text) or (several and any(isinstance(item, str) for item in several)):
+        raise UserError(
+            f"{where()}: {text:.60} looks like several captions, and is no JSON list of texts: write "
+            '["a cat", "a tom"] (json.dumps does), a row a caption, or a list column in Parquet'
+        )
+    return text
+
+
+def labels(values: Sequence[Any]) -> list[Any]:
+    """A column of labels."""
+    return [label(value) for value in values]
+
+
+def texts(values: Sequence[Any]) -> list[str | None]:
+    """A column of names, such as ids and splits, as text."""
+    found = [stripped(value) for value in values]
+    return [None if value is None else value if isinstance(value, str) else _name(value) for value in found]
+
+
+def _name(value: Any) -> str:
+    return value.decode("utf-8", "backslashreplace") if isinstance(value, bytes) else str(value)
+
+
+def _shown(value: Any) -> str:
+    return f"{value!r:.60} ({type(value).__name__})"

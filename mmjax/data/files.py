@@ -1,0 +1,60 @@
+"""Files of one's own: a picture or sound by its path, which a table may write a little otherwise than the disk does."""
+
+import os
+import re
+import unicodedata
+from dataclasses import dataclass
+from pathlib import Path
+
+from mmjax.data.transforms import BadExample
+
+_REMOTE = re.compile(r"\s*([a-z][a-z0-9+.-]+://|data:)", re.IGNORECASE)
+
+
+@dataclass(frozen=True)
+class File:
+    """A picture or sound in a file of its own, read when it is asked for."""
+
+    path: str
+
+    def read(self) -> bytes:
+        """The bytes. Raises `BadExample` where the file can't be read."""
+        try:
+            return Path(on_disk(self.path) or self.path).read_bytes()
+        except (OSError, ValueError) as error:  # a name with a NUL in it is a ValueError
+            reason = getattr(error, "strerror", None) or error
+            raise BadExample(f"{self.path} can't be read: {reason}", "undecodable") from error
+
+
+def on_disk(path: str) -> str | None:
+    """The path under which a file is on the disk; None where there is none.
+
+    A name may be there in another Unicode normal form: macOS writes "é" as two characters, and tables have one.
+    """
+    if os.path.exists(path):
+        return path
+    if path.isascii():
+        return None
+    here = Path(path).anchor or "."
+    for part in Path(path).relative_to(Path(path).anchor).parts:
+        there = os.path.join(here, part)
+        if not os.path.exists(there):
+            try:
+                names = os.listdir(here)
+            except OSError:
+                return None
+            there = next((os.path.join(here, name) for name in names if same(name) == same(part)), None)
+            if there is None:
+                return None
+        here = there
+    return here
+
+
+def same(name: str) -> str:
+    """The name in the one normal form that names are compared in."""
+    return unicodedata.normalize("NFC", name)
+
+
+def is_remote(path: str) -> bool:
+    """Whether it is an address rather than a path."""
+    return _REMOTE.match(path) is not None
