@@ -1,5 +1,6 @@
 """Cached features: a frozen tower's embeddings, computed once by `mmjax embed`, in the place of what it would read."""
 
+import json
 from dataclasses import dataclass
 from typing import Any
 
@@ -7,6 +8,7 @@ import numpy as np
 from jaxtyping import Float
 
 from mmjax import embeddings
+from mmjax.data.fingerprints import Fingerprint, fingerprint, of_text
 from mmjax.data.sources import Records, Source
 from mmjax.data.transforms import BadExample, Rng, Spec, Transform
 from mmjax.errors import UserError
@@ -49,14 +51,17 @@ class Features:
         if len(rows) != len(records):
             count = f"{len(rows):,} examples, and the {split} split has {len(records):,}"
             raise UserError(f"{folder} has embeddings of {count}: embed it again")
-        return FeatureRecords(records, self.modality, rows, folder)
+        written = of_text(json.dumps(embeddings.manifest(folder)["digests"], sort_keys=True))
+        return FeatureRecords(records, self.modality, rows, folder, written)
 
 
 class FeatureRecords:
     """A split's records with their vectors."""
 
-    def __init__(self, records: Records, modality: str, rows: dict[str, Any], folder: str):
+    def __init__(self, records: Records, modality: str, rows: dict[str, Any], folder: str, written: str):
+        """written: what stands for the embeddings' files."""
         self._records, self._modality, self._rows, self._folder = records, modality, rows, folder
+        self._written = written
         self.columns = records.columns
         self.class_names = getattr(records, "class_names", {})
 
@@ -68,6 +73,10 @@ class FeatureRecords:
         if record["id"] not in self._rows:
             raise UserError(f"{self._folder} has no embedding of {record['id']!r}: embed the split again")
         return record | {self._modality: self._rows[record["id"]]}
+
+    def fingerprint(self) -> Fingerprint:
+        """The source's, with that of the embeddings."""
+        return {**fingerprint(self._records), "embeddings": self._written}
 
 
 @dataclass(frozen=True)

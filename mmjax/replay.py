@@ -15,6 +15,7 @@ from mmjax.errors import UserError
 from mmjax.experiment import Experiment, build
 from mmjax.kinds import KINDS
 from mmjax.mesh import check_batch, put
+from mmjax.same_data import check_data
 from mmjax.step import abstract_state, compile_train_step, init_state, make_train_step
 from mmjax.workdir import prepared, use_compilation_cache
 
@@ -58,7 +59,8 @@ def replay(config: fdl.Config, workdir: str | Path, step: int, say: Say = print)
     Also says which examples were in its batch, and which of them were bad.
 
     Raises:
-        UserError: a step that the run doesn't have. CheckpointError: no checkpoint is whole.
+        UserError: a step that the run doesn't have, or data that isn't the run's.
+        CheckpointError: no checkpoint is whole.
     """
     workdir = Path(workdir)
     use_compilation_cache()
@@ -71,6 +73,7 @@ def replay(config: fdl.Config, workdir: str | Path, step: int, say: Say = print)
     check_batch(size, mesh, experiment.microbatches)
     mine = hosts.reader(mesh, size)
     data = prepared(experiment.data, workdir, ("train",))
+    check_data(data, workdir, begun=True, keep=False)
     start = hosts.first(lambda: next((s for s in whole_steps(workdir) if s < step), 0))
     pretrainer, optimizer, spec = experiment.pretrainer(), experiment.optimizer, batch_spec(experiment.data, size)
     if not start and experiment.init:

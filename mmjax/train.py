@@ -23,6 +23,7 @@ from mmjax.mesh import check_batch, device_prefetch
 from mmjax.metrics import Metrics, watched
 from mmjax.progress import Progress, duration, tables
 from mmjax.replay import bad_steps
+from mmjax.same_data import check_data
 from mmjax.step import TrainState, abstract_state, compile_train_step, init_state, make_train_step, with_params
 from mmjax.trace import Trace
 from mmjax.workdir import going_on, judging, prepared, record, use_compilation_cache
@@ -43,9 +44,9 @@ def train(
     Every host of a run on several calls it alike (`hosts`): all compute and save, host 0 writes and speaks.
 
     name: what the experiment is called, kept beside it for people. fork: go on from the checkpoint of a different
-    experiment. strict: stop where the latest checkpoint is damaged, instead of setting it aside and going on from the
-    one before. profile: a trace of these steps, the first and the last, goes to `<workdir>/profile`. wandb: the project
-    to mirror metrics to.
+    experiment, or with data that has changed since (`same_data`). strict: stop where the latest checkpoint is damaged,
+    instead of setting it aside and going on from the one before. profile: a trace of these steps, the first and the
+    last, goes to `<workdir>/profile`. wandb: the project to mirror metrics to.
 
     Raises:
         UserError, ValueError: what was asked for can't be had. CheckpointError: a checkpoint can't be written or read.
@@ -68,6 +69,7 @@ def train(
         begins = hosts.first(lambda: latest_step(workdir)) is None
         starts = sources(experiment, say) if experiment.init and begins else {}
         data = prepared(experiment.data, workdir, ("train",), tokenizers(experiment, starts, say))
+        check_data(data, workdir, begun=not begins, fork=fork)
         start = hosts.first(lambda: whole_step(workdir, strict=strict, say=print)) or 0
         written = partial(
             Metrics, workdir, step=start, wandb=wandb, config=json.loads(serialization.dumps(config, name))

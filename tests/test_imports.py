@@ -82,7 +82,8 @@ ARROWS = {
     | MIDDLE
     | GRAPH
     | OBJECTIVES,
-    "replay": {"experiment", "workdir"} | MIDDLE | GRAPH | OBJECTIVES,
+    "same_data": {"data", "hosts"} | BOTTOM,
+    "replay": {"experiment", "same_data", "workdir"} | MIDDLE | GRAPH | OBJECTIVES,
     "benchmarks": {"experiment"} | MIDDLE | GRAPH | OBJECTIVES,
     "reporting": {"reporting", "data", "evaluators", "progress"} | BOTTOM,
     "report": {"__init__", "experiment", "reporting"} | MIDDLE | GRAPH | OBJECTIVES,
@@ -105,7 +106,7 @@ ARROWS = {
     "watch": {"evaluate", "experiment", "workdir"} | MIDDLE | GRAPH | OBJECTIVES,
     "train": {
         *("bad_examples", "evaluate", "experiment", "goodput", "initial", "interruption", "lock", "log", "replay"),
-        *("trace", "workdir"),
+        *("same_data", "trace", "workdir"),
     }
     | MIDDLE
     | GRAPH

@@ -12,8 +12,9 @@ examples:
   mmjax train experiments/clip.py:tiny --workdir runs/profile --profile 10:15     # open the trace with XProf
 
 The same command on the same workdir goes on where the run stopped (Ctrl-C saves first). A workdir that belongs to
-another experiment is refused, with the differences, unless --fork says that the run goes on as the new one. A
-checkpoint that was damaged since it was saved is set aside, and the one before is used (--strict stops instead).
+another experiment, or began with other data, is refused, with the differences, unless --fork says that the run goes on
+as the new one. A checkpoint that was damaged since it was saved is set aside, and the one before is used (--strict
+stops instead).
 With --supervise 5 a small parent process starts it again when it dies, or hangs for want of data, five times at most.
 """
 
@@ -22,7 +23,7 @@ def add(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("experiment", metavar="FILE[:NAME]", help="an experiment, or a workdir's to go on with it")
     parser.add_argument("overrides", metavar="PATH=VALUE", nargs="*", help="a value to set, towers.image.depth=6")
     parser.add_argument("--workdir", metavar="DIR", required=True, help="where checkpoints, metrics and logs go")
-    parser.add_argument("--fork", action="store_true", help="go on in the workdir of a different experiment")
+    parser.add_argument("--fork", action="store_true", help="go on in the workdir of a different experiment or data")
     parser.add_argument("--strict", action="store_true", help="stop where the latest checkpoint is damaged")
     parser.add_argument("--supervise", metavar="N", type=int, help="start it again when it dies, at most N times")
     parser.add_argument("--replay", metavar="STEP", type=int, help="take one step again, and say all about it")

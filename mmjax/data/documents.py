@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from mmjax.data.fingerprints import Fingerprint, fingerprint
 from mmjax.data.sources import Records, Source
 from mmjax.data.transforms import BadExample, Transform
 from mmjax.errors import UserError
@@ -104,6 +105,10 @@ class DocumentRecords:
         record = self._records[index]
         text = record["text"]
         return {**record, "text": None if text is None else Document(self, index, text)}
+
+    def fingerprint(self) -> Fingerprint:
+        """The source's."""
+        return fingerprint(self._records)
 
     def text(self, index: int) -> Any:
         """The text of a document as it lies in the data."""

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from mmjax.data.captions import PickCaption
+from mmjax.data.fingerprints import Fingerprint, fingerprint
 from mmjax.data.sources import MODALITIES, Records, Source
 
 
@@ -46,3 +47,7 @@ class EveryCaptionRecords:
         found = {"id": f"{record['id']}#{place}", "of": record["id"]}
         found["text"] = captions[place] if place < len(captions) else None
         return found | {name: record[name] if place == 0 else None for name in self._others}
+
+    def fingerprint(self) -> Fingerprint:
+        """The source's."""
+        return fingerprint(self._records)

@@ -14,6 +14,7 @@ from typing import Any, Protocol
 
 from mmjax.data.cells import captions, labels, media, stripped, texts
 from mmjax.data.files import File, is_remote, on_disk, same
+from mmjax.data.fingerprints import Fingerprint, of_columns
 from mmjax.data.splits import WHOLE, SplitNotFoundError, by_column, by_hash
 from mmjax.data.tables import Table, nearest, read_table
 from mmjax.data.tfds_records import TfdsRecords
@@ -182,6 +183,11 @@ class FolderRecords:
 
     def __getitem__(self, index: int) -> dict[str, Any]:
         return {name: values[index] for name, values in self._table.items()}
+
+    def fingerprint(self) -> Fingerprint:
+        """The number of rows, and a digest of each column that can train: `id`, `image`, `text`, `audio`."""
+        columns = {name: cells for name, cells in self._table.items() if name in ("id", *MODALITIES)}
+        return {"rows": len(self), **of_columns(columns, self._root)}
 
 
 def _column(key: str, known: Iterable[str]) -> str | None:

@@ -10,6 +10,7 @@ import soundfile
 from mmjax.data.cells import label, present
 from mmjax.data.datasets.freed import rates
 from mmjax.data.datasets.prepare import is_ours, prepare
+from mmjax.data.fingerprints import Fingerprint, of_text
 from mmjax.data.splits import SplitNotFoundError
 from mmjax.data.tables import nearest
 
@@ -32,6 +33,9 @@ class TfdsRecords:
                 f"{source.name!r} has no split {name!r}, it has {', '.join(builder.info.splits)}"
                 f" (splits={{{split!r}: ...}} says which is to be taken)"
             )
+        base = builder.info.splits[name.partition("[")[0]]
+        self._dataset = f"{builder.info.full_name}, {name}"
+        self._files = of_text(f"{base.num_examples} {list(base.shard_lengths)} {int(base.num_bytes)}")
         features = builder.info.features
         assert features is not None
         self._paths = _field_paths(source, features)
@@ -79,6 +83,11 @@ class TfdsRecords:
         own = example["id"] if "id" in self._paths else _plain(record["id"], "id") if "id" in record else None
         example["id"] = f"{self._split}/{index}" if present(own) is None else own
         return example
+
+    def fingerprint(self) -> Fingerprint:
+        """The number of examples, the dataset with its version, and what its files are said to hold: reading every
+        example would take as long as an epoch."""
+        return {"rows": len(self), "dataset": self._dataset, "files": self._files}
 
     def __reduce__(self) -> tuple[Any, ...]:
         return TfdsRecords, self._arguments

@@ -1,3 +1,4 @@
+import json
 import pickle
 import shutil
 from pathlib import Path
@@ -119,6 +120,26 @@ def test_tfds_fields_may_be_nested_and_splits_translated(tfds_dir):
     assert records[0]["text"]["de"].startswith("Spielzeug")
     assert records[0]["voice"] == ["v0", "v1"]
     assert isinstance(records[0]["audio"][0], bytes)
+
+
+def test_a_dataset_is_known_by_its_version_and_by_what_its_files_are_said_to_hold(tfds_dir, tmp_path):
+    found = Tfds("toy", data_dir=tfds_dir).open("train").fingerprint()
+    assert (found["rows"], found["dataset"]) == (24, "toy/1.0.0, train")
+    assert Tfds("toy", data_dir=tfds_dir).open("train[:50%]").fingerprint() == {
+        **found,
+        "rows": 12,
+        "dataset": "toy/1.0.0, train[:50%]",
+    }
+    for place in ("same", "other"):
+        shutil.copytree(Path(tfds_dir) / "toy", tmp_path / place / "toy")
+    info = tmp_path / "other" / "toy" / "1.0.0" / "dataset_info.json"
+    content = json.loads(info.read_text())
+    for split in content["splits"]:
+        split["numBytes"] = str(int(split["numBytes"]) + 1)
+    info.write_text(json.dumps(content))
+    same, other = (Tfds("toy", data_dir=str(tmp_path / p)).open("train").fingerprint() for p in ("same", "other"))
+    assert same == found
+    assert other["files"] != found["files"]
 
 
 def test_errors_of_tfds_say_what_is_there(tfds_dir):
