@@ -1,5 +1,6 @@
 """Bad examples by name: which records they were, in a file, and when there are so many that a run stops."""
 
+from collections import Counter
 from collections.abc import Generator, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -38,6 +39,8 @@ class BadExamples:
         self._data, self._experiment, self._start = data, experiment, start
         kept = [line for line in lines.read(self.path) if line["step"] <= start]
         self._known = {(line["source"], line["id"], line["modality"]) for line in kept}
+        self._usable: Counter[str] = Counter()  # of this host's examples since then, by modality
+        self._read = 0
         if self.path.exists():
             lines.rewrite(self.path, kept)
 
@@ -54,6 +57,8 @@ class BadExamples:
 
     def _note(self, step: int, batch: Row) -> None:
         codes = {modality: batch[f"{modality}_bad"] for modality in marked(batch)}
+        self._usable.update({modality: int(batch[f"{modality}_valid"].sum()) for modality in codes})
+        self._read += len(batch["index"])
         rows = np.flatnonzero(np.any(list(codes.values()), axis=0)) if codes else np.empty(0, int)
         if not len(rows):
             return
@@ -72,19 +77,39 @@ class BadExamples:
             with self.path.open("a", encoding="utf-8") as file:
                 file.write(text)
 
-    def too_many(self, step: int, values: Mapping[str, Any]) -> BadExamplesError | None:
-        """What to raise when, by the metrics of that step, too large a share is bad; the same on all hosts."""
+    def too_many(self, step: int, values: Mapping[str, Any], nothing: bool = False) -> BadExamplesError | None:
+        """What to raise when, by the metrics of that step, too large a share is bad; the same on all hosts.
+
+        Of fewer than LEAST examples a share says nothing, but at the run's last step when all are bad. nothing: that no
+        step so far had anything to learn from; it is borne as long, whatever `most_bad_examples` says.
+        """
         share, most = float(values.get("bad_share", 0.0)), self._experiment.most_bad_examples
-        seen = step * self._experiment.batch_size
-        if share <= most or seen < LEAST:
-            return None
-        named = [f"  {line['modality']} of {line['id']} in {line['source']}: {line['kind']}" for line in self.last()]
+        seen, last = step * self._experiment.batch_size, step == self._experiment.steps
+        if share > most and (seen >= LEAST or (last and share == 1)):
+            return BadExamplesError(
+                f"{share:.1%} of the last {min(seen, WINDOW):,} examples are bad, and most_bad_examples={most} allows "
+                f"no more. So far, to step {step}: {summary(values)}. {self.path} names them; the {self._named()}"
+                + f"\nmend the data, or set most_bad_examples={min(1.0, np.ceil(share * 20) / 20):g} to go on as it is"
+            )
+        return self._of_nothing(step, values) if nothing and (seen >= LEAST or last) else None
+
+    def _of_nothing(self, step: int, values: Mapping[str, Any]) -> BadExamplesError:
+        usable = ", ".join(f"{count:,} with {name} that can be used" for name, count in sorted(self._usable.items()))
+        there = f" Of the {self._read:,} examples that were read here there are {usable}." if self._read else ""
+        told = summary(values)
+        bad = f" Bad ones: {told}. {self.path} names them; the {self._named()}" if told else ""
         return BadExamplesError(
-            f"{share:.1%} of the last {min(seen, WINDOW):,} examples are bad, and most_bad_examples={most} allows no "
-            f"more. So far, to step {step}: {summary(values)}. {self.path} names them; the last ones:\n"
-            + "\n".join(named)
-            + f"\nmend the data, or set most_bad_examples={min(1.0, np.ceil(share * 20) / 20):g} to go on as it is"
+            f"the loss was over nothing: at all of the {step:,} steps it was 0, and so was its gradient, since no "
+            f"batch held anything to learn from.{there}{bad}\nNothing was learnt: mend the data, and "
+            "begin again with another --workdir"
         )
+
+    def _named(self) -> str:
+        found = lines.read(self.path)
+        named = found if len(found) <= NAMED else self.last()
+        which = "first ones" if named == found else "last ones"
+        rows = [f"  {line['modality']} of {line['id']} in {line['source']}: {line['kind']}" for line in named]
+        return f"{which}:\n" + "\n".join(rows)
 
     def last(self) -> list[dict[str, str]]:
         """The last ones that this host wrote down."""

@@ -12,9 +12,13 @@ import numpy as np
 
 from mmjax import hosts
 from mmjax.data.pipeline import Prepared, batches, evaluation_count
+from mmjax.errors import UserError
 from mmjax.mesh import ACTIVATION_RULES, BATCH_AXES, device_prefetch, replicated
 from mmjax.objectives.pretrainer import Pretrainer
+from mmjax.objectives.views import usable
 from mmjax.step import step_key
+
+Numbers = dict[str, jax.Array]
 
 
 class HeldOut:
@@ -33,11 +37,12 @@ class HeldOut:
         rows = batch_size // math.prod(mesh.shape[axis] for axis in BATCH_AXES)
         pretrainer = pretrainer.clone(microbatches=math.gcd(rows, pretrainer.microbatches))
 
-        def losses(variables: Any, batch: Any, step: Any, seed: Any, number: Any) -> dict[str, jax.Array]:
+        def losses(variables: Any, batch: Any, step: Any, seed: Any, number: Any) -> tuple[Numbers, Numbers]:
             rngs = {"mask": step_key(seed, number, "mask")}
             with nn.logical_axis_rules(ACTIVATION_RULES):
                 loss, metrics = pretrainer.apply(variables, batch, step, train=False, rngs=rngs)
-            return {"loss": loss, **metrics}
+            counts = {name: usable(part, batch).sum() for name, part in pretrainer.objectives.items()}
+            return {"loss": loss, **metrics}, counts
 
         self._losses = jax.jit(losses, out_shardings=replicated(mesh))
 
@@ -46,11 +51,13 @@ class HeldOut:
     ) -> dict[str, float]:
         """Means over `count` batches; None: as many as hold every example of the split about once.
 
+        An objective's numbers are means over the batches that have an example for it; where none has, there are none.
         The first batch, its masks too, is the one that a run of that seed would begin with. A source that lacks the
         split is left out. step: of the run, for weights that change.
 
         Raises:
             SplitNotFoundError: all sources lack the split.
+            UserError: no example of these batches can be used by any objective.
         """
         data = _only(self._data, split)
         if count is None:
@@ -61,8 +68,23 @@ class HeldOut:
                 self._losses(variables, batch, np.int32(step), np.uint32(seed), np.int32(number))
                 for number, batch in enumerate(ready)
             ]
-        values = jax.device_get(found)
-        return {name: float(np.mean([one[name] for one in values])) for name in values[0]}
+        numbers, counts = (
+            {name: np.array([one[name] for one in each], np.float64) for name in each[0]}
+            for each in zip(*jax.device_get(found), strict=True)
+        )
+        used = {name: rows > 0 for name, rows in counts.items()}
+        used["loss"] = np.any(list(used.values()), axis=0)
+        if not used["loss"].any():
+            raise UserError(
+                f"the loss on the {split} split would be over nothing: of {count * self._batch_size:,} examples none "
+                f"has what an objective reads ({', '.join(counts)}); they are bad, or lack a modality"
+            )
+        means = {}
+        for name, each in numbers.items():
+            where = used[next((part for part in counts if name.startswith(f"{part}/")), "loss")]
+            if where.any():
+                means[name] = float(np.mean(each[where]))
+        return means
 
 
 def _only(data: Prepared, split: str) -> Prepared:

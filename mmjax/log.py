@@ -36,8 +36,9 @@ class Log:
         log_every: int,
         batch_size: int,
         last: int,
+        nothing: bool = False,
     ):
-        """last: the step that is always written, as the first is."""
+        """last: the step that is always written, as the first is. nothing: as below, of the steps before."""
         self._metrics, self._progress, self._stream, self._clock = metrics, progress, stream, clock
         self._every, self._batch_size, self._last = log_every, batch_size, last
         self._pending: tuple[int, dict[str, jax.Array]] | None = None
@@ -47,6 +48,7 @@ class Log:
         self.read = 0  # the last step whose metrics were looked at
         self.values: dict[str, jax.Array] = {}  # they
         self.bad_in_a_row = 0  # steps up to that one whose update was skipped
+        self.nothing = nothing  # whether loss and gradient were exactly 0 at every step so far
 
     def step(self, step: int, values: dict[str, jax.Array]) -> None:
         """Takes the metrics of a step that was just dispatched; waits for the one before it."""
@@ -79,6 +81,8 @@ class Log:
         it begins."""
         counts = jax.device_get({name: value for name, value in values.items() if "/nonfinite/" in name})
         self.read, self.values = step, values
+        if self.nothing:  # until the first step that isn't so, which is the first step of nearly every run
+            self.nothing = float(values["loss"]) == 0 and float(values["grad_norm"]) == 0
         before, self.bad_in_a_row = self.bad_in_a_row, int(values.get("guard/in_a_row", 0))
         if self.bad_in_a_row and not before:
             loss, norm = float(values["loss"]), float(values["grad_norm"])

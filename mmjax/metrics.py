@@ -39,6 +39,10 @@ class Metrics:
         self.stepped: float = max(
             ((line.get("goodput") or 0.0) * (line.get("seconds") or 0.0) for line in kept), default=0.0
         )
+        trained = [line for line in kept if "split" not in line]
+        self.last: dict[str, Any] = trained[-1] if trained else {}  # what was written of the last step before
+        idle = [line.get("loss") == 0 and line.get("grad_norm") == 0 for line in trained]
+        self.nothing = all(idle) if trained else not step  # whether no step so far had anything to learn from
         self._evaluations = {(line["step"], line["split"]): line for line in kept if "split" in line}
         self._watched: dict[tuple[int, str], dict[str, Any]] = {}
         self._tensorboard = workdir / TENSORBOARD

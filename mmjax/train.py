@@ -119,11 +119,14 @@ def train(
             if start:
                 evaluate_if_due(start)
             bad = BadExamples(workdir, data, experiment, start)
+            idle, before = hosts.first(lambda: metrics.nothing), hosts.first(lambda: metrics.last)
             source = bad.watched(batches(data, batch_size=size, seed=seed, step=start, host=mine))
             with (
                 device_prefetch(source, mesh, patience=experiment.patience) as stream,
-                Log(metrics, progress, stream, clock, experiment.log_every, size, last=steps) as log,
+                Log(metrics, progress, stream, clock, experiment.log_every, size, steps, idle) as log,
             ):
+                if start == steps:  # an end that was refused isn't taken for one when it is asked for again
+                    too_many = bad.too_many(steps, before, log.nothing)
                 for step in range(start + 1, steps + 1):
                     trace.before(step, state)
                     batch = next(stream)
@@ -141,7 +144,7 @@ def train(
                         last = checkpoints.latest_step()
                         raise bad_steps(workdir, data, experiment, log.read, log.bad_in_a_row, last)
                     overdue = 0 < 60 * experiment.save_minutes < time.monotonic() - saved
-                    too_many = bad.too_many(log.read, log.values)
+                    too_many = bad.too_many(log.read, log.values, log.nothing)
                     stop = interruption.asked(save=overdue) or too_many is not None
                     due = step % experiment.save_every == 0 or step == steps or interruption.save
                     if due or stop:

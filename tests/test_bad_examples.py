@@ -11,6 +11,7 @@ import pytest
 import soundfile
 
 from mmjax import bad_examples, guard, metrics
+from mmjax.__main__ import main
 from mmjax.bad_examples import BadExamplesError, summary
 from mmjax.checkpoint import latest_step, restore_params
 from mmjax.data.pipeline import examples
@@ -120,7 +121,7 @@ def test_a_run_that_is_cut_off_ends_as_the_whole_one(run: Path, table: str, tmp_
 
 
 def stop_after(step: int):
-    def too_many(self, read, values):
+    def too_many(self, read, values, nothing):
         return BadExamplesError("enough") if read >= step else None
 
     return too_many
@@ -162,6 +163,38 @@ def test_nothing_is_said_before_a_thousand_examples(run: Path, table: str, tmp_p
     assert "11.0% of the last 1,008 examples are bad" in str(found)
     assert "to step 63: 7 image empty. " in str(found)
     assert "set most_bad_examples=0.15 to go on" in str(found)
+
+
+def test_of_a_short_run_all_bad_are_too_many(run: Path, table: str, tmp_path: Path):
+    experiment = build(config(table, "steps=2", "optimizer.warmup_steps=0"))
+    (tmp_path / "bad_examples.jsonl").write_text(
+        '{"step": 1, "source": "shapes", "id": "x.png", "modality": "image", "kind": "undecodable"}\n'
+    )
+    watch = bad_examples.BadExamples(tmp_path, prepared(experiment.data, run), experiment, 2)
+    assert watch.too_many(1, {"bad_share": 1.0}, True) is None  # the next step may hold a good one
+    assert watch.too_many(2, {"bad_share": 0.9}) is None
+    found = watch.too_many(2, {"bad_share": 1.0, "bad/image/undecodable": 32.0}, True)
+    assert "100.0% of the last 32 examples are bad" in str(found)
+    assert "names them; the first ones:\n  image of x.png in shapes: undecodable\n" in str(found)
+    # Nothing to learn from is never borne, and need not be bad.
+    found = watch.too_many(2, {"bad_share": 0.0}, True)
+    assert str(found).startswith("the loss was over nothing: at all of the 2 steps it was 0, and so was its gradient")
+
+
+def test_a_run_of_which_every_picture_is_bad_fails_however_short_and_whatever_it_bears(tmp_path: Path, capsys):
+    table = write_shapes(tmp_path)
+    for picture in tmp_path.glob("*.png"):
+        picture.write_bytes(b"no picture")
+    words = ["train", "tests/tiny.py:pair", f"data.sources.shapes.table={table}", "--workdir", str(tmp_path / "run")]
+    assert main([*words, "most_bad_examples=1.0"]) == 2
+    said = capsys.readouterr().err
+    assert "error: the loss was over nothing: at all of the 2 steps it was 0" in said
+    assert "Of the 32 examples that were read here there are 0 with image that can be used, 32 with text" in said
+    assert "Bad ones: 32 image undecodable." in said
+    assert ".png in shapes: undecodable\n" in said
+    assert main(words) == 2  # it doesn't pass by being asked again
+    said = capsys.readouterr().err
+    assert "error: 100.0% of the last 32 examples are bad, and most_bad_examples=0.1 allows no more" in said
 
 
 def test_a_replay_says_what_is_wrong_with_which(run: Path, table: str):

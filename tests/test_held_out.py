@@ -114,6 +114,23 @@ def test_a_source_that_lacks_the_split_is_left_out(made: Made):
     assert made.losses("test", held_out) == made.losses("test")
 
 
+def test_a_loss_over_nothing_is_no_number(made: Made, tmp_path):
+    there = Path(made.experiment.data.sources["shapes"].table)
+    rows = [f"{there.parent}/{colour}-disc-4.png,a {colour} disc" for colour in ("red", "green")]
+
+    def held_out(*lines: str) -> HeldOut:
+        (tmp_path / "t.csv").write_text("\n".join(["image,text,split", *(f"{line},test" for line in lines)]) + "\n")
+        mixture = replace(made.experiment.data, sources={"shapes": Folder(str(tmp_path / "t.csv"))})
+        data = Prepared(mixture, made.data.chains, None)  # pyright: ignore[reportAttributeAccessIssue]
+        return HeldOut(made.experiment.pretrainer(), data, Mesh().build(), 16)
+
+    alone = made.losses("test", held_out(*(row.partition(",")[0] + "," for row in rows)))  # pictures without captions
+    assert alone.keys() >= {"loss", "masked_image/loss"}
+    assert not [name for name in alone if name.startswith("image_text/")]
+    with pytest.raises(UserError, match="test split would be over nothing: of 16 examples none has what"):
+        made.losses("test", held_out(*("," + row.partition(",")[2] for row in rows)))
+
+
 def test_memory_is_saved_as_in_training(made: Made):
     def traced(microbatches: int) -> str:
         held_out = HeldOut(made.experiment.pretrainer().clone(microbatches=microbatches), made.data, Mesh().build(), 16)  # pyright: ignore

@@ -34,3 +34,26 @@ def test_embeddings_that_are_not_finite_are_said_when_they_begin_with_their_towe
     ]
     assert [line["step"] for line in metrics.read(tmp_path)] == [1, 6]
     assert [line.get("clipped/audio") for line in metrics.read(tmp_path)] == [None, 0.25]
+
+
+def test_a_run_has_learnt_from_nothing_until_a_loss_or_a_gradient_is_not_0(tmp_path: Path):
+    def logged(first: int, *steps: tuple[float, float]) -> bool:
+        shown = Progress(9, 0, Console(file=io.StringIO()))
+        with (
+            Metrics(tmp_path, step=first) as written,
+            shown,
+            Log(written, shown, Stream(), Goodput(time.perf_counter()), 1, 16, 9, written.nothing) as log,
+        ):
+            for step, (loss, norm) in enumerate(steps, start=first + 1):
+                log.step(step, {"loss": jnp.float32(loss), "grad_norm": jnp.float32(norm)})
+            log.flush()
+            return log.nothing
+
+    assert logged(0, (0, 0), (0, 0))
+    assert logged(2, (0, 0))  # as the steps before it
+    assert not logged(3, (0, 0.5), (0, 0))
+    assert not logged(5, (0, 0))
+    assert not logged(0, (float("nan"), 0))
+    assert not logged(0, (1.5, 0))
+    (tmp_path / "metrics.jsonl").unlink()
+    assert not logged(3, (0, 0))  # nothing is known of what was before

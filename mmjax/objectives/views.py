@@ -99,6 +99,12 @@ def valid(batch: Mapping[str, Array], modality: str) -> Bool[Array, " b"]:
     return entry(batch, f"{modality}_valid")
 
 
+def usable(objective: Any, batch: Mapping[str, Array]) -> Bool[Array, " b"]:
+    """Which examples have what an objective reads: every view of it, of several modalities together one at least."""
+    each = [jnp.any(jnp.stack([valid(batch, one.modality) for one in parts(v)]), axis=0) for v in objective.views()]
+    return jnp.all(jnp.stack(each), axis=0)
+
+
 def entry(batch: Mapping[str, Array], name: str) -> Array:
     """`batch[name]`, or an error that says what the batch holds."""
     if name not in batch:
