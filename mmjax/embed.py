@@ -205,5 +205,5 @@ def _data_digest(bundle: Bundle, mixture: Mixture, data: str | None, split: str)
         found.update(name.encode() + hashlib.blake2b(tokenizer.model).digest())
     for source in mixture.sources.values():
         if isinstance(source, Folder):
-            found.update(Path(source.table).read_bytes())
+            found.update(Path(source.table).expanduser().read_bytes())
     return found.hexdigest()

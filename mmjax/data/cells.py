@@ -51,7 +51,7 @@ def media(table: Table, column: str, root: Path) -> list[Media]:
         if isinstance(value, str):
             if is_remote(value):
                 raise UserError(
-                    f"{table.at(row, column)}: {value:.80} is an address, and nothing is downloaded here: fetch the "
+                    f"{table.at(row, column)}: {value:.80} is a URL, and nothing is downloaded here: fetch the "
                     "files first (img2dataset does it for lists of pictures), and give their paths"
                 )
             return File(os.fspath(root / os.path.expanduser(value)))

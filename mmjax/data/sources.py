@@ -131,9 +131,7 @@ class Folder:
 
     def _read(self) -> Table:
         if is_remote(self.table):
-            raise UserError(
-                f"Folder({self.table!r}): an address, and nothing is downloaded here: fetch the table first"
-            )
+            raise UserError(f"Folder({self.table!r}): a URL, and nothing is downloaded here: fetch the table first")
         return read_table(Path(os.path.expanduser(self.table)))
 
     def _names(self, table: Table) -> dict[str, str]:

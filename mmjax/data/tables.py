@@ -209,7 +209,7 @@ def _undecodable(path: Path, encoding: str, error: UnicodeDecodeError) -> str:
     line = whole.count(b"\n", 0, error.start) + 1
     return (
         f"{path}, line {line}: byte 0x{whole[error.start]:02x} is no UTF-8, in which tables are read. If it is Latin-1 "
-        f"or Windows-1252, say so once: iconv -f CP1252 -t UTF-8 {path.name} > utf8{path.suffix}"
+        f"or Windows-1252, convert it once: iconv -f CP1252 -t UTF-8 {path.name} > utf8{path.suffix}"
     )
 
 

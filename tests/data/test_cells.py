@@ -68,9 +68,9 @@ def test_cells_of_bytes_and_path_are_read_as_hugging_face_writes_them():
 
 @pytest.mark.parametrize("address", ["https://a.org/1.png", "s3://b/1.png", "gs://b/1.png", "data:image/png,iVB"])
 def test_an_address_is_refused_with_the_way_out(address):
-    with pytest.raises(UserError, match=r"t\.csv, line 3, column 'c': .* is an address.*fetch the files first"):
+    with pytest.raises(UserError, match=r"t\.csv, line 3, column 'c': .* is a URL.*fetch the files first"):
         media(table("a.png", address), "c", Path())
-    with pytest.raises(UserError, match="is an address"):
+    with pytest.raises(UserError, match="is a URL"):
         media(table({"bytes": None, "path": address}), "c", Path())
 
 

@@ -223,10 +223,10 @@ def test_home_is_where_it_is_and_addresses_are_refused(tmp_path, monkeypatch):
     )
     records = Folder("~/t.csv", root="~/pictures").open("train")
     assert [records[i]["image"].read() for i in range(2)] == [b"a", b"a"]
-    with pytest.raises(UserError, match=r"Folder\('gs://bucket/t\.csv'\): an address, and nothing .* fetch the table"):
+    with pytest.raises(UserError, match=r"Folder\('gs://bucket/t\.csv'\): a URL, and nothing .* fetch the table"):
         Folder("gs://bucket/t.csv").open("train")
     table = write_table(tmp_path / "u.csv", [{"image": "https://a.org/1.png", "split": "train"}])
-    with pytest.raises(UserError, match=r"u\.csv, line 2, column 'image': https://a\.org/1\.png is an address"):
+    with pytest.raises(UserError, match=r"u\.csv, line 2, column 'image': https://a\.org/1\.png is a URL"):
         Folder(table).open("train")
 
 
