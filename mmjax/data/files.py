@@ -3,6 +3,7 @@
 import os
 import re
 import unicodedata
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -35,6 +36,9 @@ def on_disk(path: str) -> str | None:
         return path
     if path.isascii():
         return None
+    for form in ("NFC", "NFD"):  # of the whole path: folders need not be listed for it
+        if os.path.exists(other := unicodedata.normalize(form, path)):
+            return other
     here = Path(path).anchor or "."
     for part in Path(path).relative_to(Path(path).anchor).parts:
         there = os.path.join(here, part)
@@ -50,11 +54,16 @@ def on_disk(path: str) -> str | None:
     return here
 
 
+def some_exist(files: Sequence[File]) -> bool:
+    """Whether any of them is on the disk; of those that aren't by their very name the first hundred are looked for."""
+    return any(os.path.exists(file.path) for file in files) or any(on_disk(file.path) for file in files[:100])
+
+
 def same(name: str) -> str:
     """The name in the one normal form that names are compared in."""
-    return unicodedata.normalize("NFC", name)
+    return name if name.isascii() else unicodedata.normalize("NFC", name)
 
 
 def is_remote(path: str) -> bool:
     """Whether it is an address rather than a path."""
-    return _REMOTE.match(path) is not None
+    return ":" in path and _REMOTE.match(path) is not None

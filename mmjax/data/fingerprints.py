@@ -22,11 +22,11 @@ def of_columns(columns: Mapping[str, Iterable[Any]], root: str) -> Fingerprint:
 
     A file counts by its path within `root`, not by what it holds: to read them all would take as long as an epoch.
     """
-    found = {}
+    found, within = {}, os.path.join(root, "")
     for name, cells in columns.items():
         digest = hashlib.blake2b(digest_size=16)
         for cell in cells:
-            digest.update(json.dumps(_plain(cell, root), ensure_ascii=True).encode() + b"\n")
+            digest.update(json.dumps(_plain(cell, within)).encode() + b"\n")
         found[name] = digest.hexdigest()
     return found
 
@@ -36,11 +36,13 @@ def of_text(text: str) -> str:
     return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
 
 
-def _plain(cell: Any, root: str) -> Any:
+def _plain(cell: Any, within: str) -> Any:
+    if isinstance(cell, str):
+        return cell
     if isinstance(cell, File):
-        return {"path": cell.path.removeprefix(os.path.join(root, ""))}
+        return {"path": cell.path.removeprefix(within)}
     if isinstance(cell, bytes):
         return {"bytes": hashlib.blake2b(cell, digest_size=16).hexdigest()}
     if isinstance(cell, list):
-        return [_plain(item, root) for item in cell]
+        return [_plain(item, within) for item in cell]
     return cell

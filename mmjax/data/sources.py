@@ -7,13 +7,13 @@ str), and every other column, for evaluation.
 
 import hashlib
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
 from mmjax.data.cells import captions, labels, media, stripped, texts
-from mmjax.data.files import File, is_remote, on_disk, same
+from mmjax.data.files import File, is_remote, same, some_exist
 from mmjax.data.fingerprints import Fingerprint, of_columns
 from mmjax.data.splits import WHOLE, SplitNotFoundError, by_column, by_hash
 from mmjax.data.tables import Table, nearest, read_table
@@ -119,10 +119,12 @@ class Folder:
             columns["text"] = captions(table, names["text"])
         ids = _ids(table, names)
         rows = self._rows(table, names, ids, columns, split)
-        labelled = {name: labels(cells) for name, cells in table.columns.items() if name not in names.values()}
+        others = {name: cells for name, cells in table.columns.items() if name not in names.values()}
+        labelled = {name: labels(cells, name in table.class_names) for name, cells in others.items()}
         ordered = {modality: columns[modality] for modality in MODALITIES if modality in columns}
         whole = {**labelled, **ordered, "id": ids}
-        return FolderRecords({name: [cells[row] for row in rows] for name, cells in whole.items()}, os.fspath(root))
+        there = {name: [cells[row] for row in rows] for name, cells in whole.items()}
+        return FolderRecords(there, os.fspath(root), {n: c for n, c in table.class_names.items() if n in others})
 
     def modalities(self) -> list[str]:
         """Which of image, text and audio the table has. Raises as `open` does."""
@@ -166,14 +168,20 @@ class Folder:
             return list(range(len(ids)))
         if column is not None:
             return by_column(self.table, column, split, self.splits)
-        return by_hash(self.table, ids, _shared(ids, columns), split, self.splits, self.shares)
+        shared = _shared(ids, columns, "id" in names)
+        return by_hash(self.table, ids, shared, split, self.splits, self.shares)
 
 
 class FolderRecords:
-    """A split of a `Folder`: its columns, in memory. root: what its files' paths begin with."""
+    """A split of a `Folder`: its columns, in memory.
 
-    def __init__(self, table: dict[str, list[Any]], root: str = ""):
-        self._table, self._root = table, root
+    root: what its files' paths begin with. class_names: what the numbers in a column are called, in order.
+    """
+
+    def __init__(
+        self, table: dict[str, list[Any]], root: str = "", class_names: Mapping[str, tuple[str, ...]] | None = None
+    ):
+        self._table, self._root, self.class_names = table, root, dict(class_names or {})
         self.columns = tuple(table)
 
     def __len__(self) -> int:
@@ -210,23 +218,24 @@ def _path_or_text(cell: Any) -> str | None:
     return stripped(cell) if isinstance(cell, str) else None
 
 
-def _shared(ids: list[str], columns: Mapping[str, list[Any]]) -> list[list[tuple[str, Any]]]:
-    """What rows may have in common: of each its id, its pictures and its sounds."""
+def _shared(ids: list[str], columns: Mapping[str, list[Any]], named: bool) -> Iterator[list[Any]]:
+    """What rows may have in common: of each its pictures and its sounds, and its id, where it is `named` or all."""
     here = os.getcwd()
-    found: list[list[tuple[str, Any]]] = [[("id", id)] for id in ids]
-    for modality in ("image", "audio"):
-        for row, cell in enumerate(columns.get(modality, ())):
-            for item in cell if isinstance(cell, list) else [cell]:
+    media = [(modality, columns[modality]) for modality in ("image", "audio") if modality in columns]
+    for row, id in enumerate(ids):
+        found: list[Any] = []
+        for modality, cells in media:
+            for item in cells[row] if isinstance(cells[row], list) else [cells[row]]:
                 if isinstance(item, File):
-                    found[row].append((modality, os.path.normpath(os.path.join(here, same(item.path)))))
+                    found.append(f"{modality} {os.path.normpath(os.path.join(here, same(item.path)))}")
                 elif item is not None:
-                    found[row].append((modality, hashlib.blake2b(item, digest_size=16).digest()))
-    return found
+                    found.append((modality, hashlib.blake2b(item, digest_size=16).digest()))
+        yield found if found and not named else [*found, f"id {id}"]
 
 
 def _check_some_exist(table: str, modality: str, values: Iterable[Any]) -> None:
     files = [value for value in values if isinstance(value, File)]
-    if files and not any(on_disk(file.path) for file in files):
+    if files and not some_exist(files):
         raise FileNotFoundError(
             f"{table}: of the {len(files)} files in the column {modality} there is not one, the first is "
             f"{files[0].path}: paths are relative to the table's folder, or to Folder(root=...)"

@@ -3,7 +3,7 @@
 import hashlib
 import logging
 from collections import Counter
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 
 from mmjax.data.tables import nearest
 from mmjax.errors import UserError
@@ -47,7 +47,7 @@ def by_column(table: str, column: Sequence[str | None], split: str, splits: Mapp
 def by_hash(
     table: str,
     ids: Sequence[str],
-    shared: Sequence[Sequence[Hashable]],
+    shared: Iterable[Iterable[Hashable]],
     split: str,
     splits: Mapping[str, str],
     shares: Mapping[str, float],
@@ -85,9 +85,9 @@ def by_hash(
     return rows
 
 
-def together(shared: Sequence[Sequence[Hashable]]) -> list[int]:
+def together(shared: Iterable[Iterable[Hashable]]) -> list[int]:
     """For each row the first one that it is connected with: by something that both have, or by way of others."""
-    parent = list(range(len(shared)))
+    parent: list[int] = []
 
     def root(row: int) -> int:
         while parent[row] != row:
@@ -97,11 +97,12 @@ def together(shared: Sequence[Sequence[Hashable]]) -> list[int]:
 
     seen: dict[Hashable, int] = {}
     for row, things in enumerate(shared):
+        parent.append(row)
         for thing in things:
             other = root(seen.setdefault(thing, row))
             mine = root(row)
             parent[max(mine, other)] = min(mine, other)
-    return [root(row) for row in range(len(shared))]
+    return [root(row) for row in range(len(parent))]
 
 
 def hashed(id: str, shares: Mapping[str, float]) -> str:

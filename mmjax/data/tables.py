@@ -4,8 +4,9 @@ import codecs
 import csv
 import difflib
 import itertools
+import json
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -26,12 +27,16 @@ _LONGEST = 2**31 - 1  # characters of a cell: csv's own bound, 131,072, is short
 
 
 class Table(NamedTuple):
-    """A table's columns, its cells as they lie in the file, and where: the line of each row, or its number from 1."""
+    """A table's columns, its cells as they lie in the file, and where: the line of each row, or its number from 1.
+
+    class_names: what the numbers of a column stand for, where the file says so.
+    """
 
     path: Path
     columns: dict[str, list[Any]]
     places: Sequence[int]
     unit: str
+    class_names: Mapping[str, tuple[str, ...]] = {}
 
     def at(self, row: int, column: str) -> str:
         """`captions.csv, line 7, column 'image'`: how errors name a cell."""
@@ -78,7 +83,17 @@ def _read_parquet(path: Path) -> Table:
     except (pyarrow.ArrowException, OSError) as error:
         raise UserError(f"{path} can't be read as Parquet: {error}") from error
     columns = {name: column.to_pylist() for name, column in zip(names, table.columns, strict=True)}
-    return Table(path, columns, range(1, table.num_rows + 1), "row")
+    return Table(path, columns, range(1, table.num_rows + 1), "row", _class_names(table.schema.metadata or {}))
+
+
+def _class_names(metadata: Mapping[bytes, bytes]) -> dict[str, tuple[str, ...]]:
+    """What Hugging Face's `datasets` writes of the columns that are classes: without it they would be plain numbers."""
+    try:
+        features = json.loads(metadata[b"huggingface"])["info"]["features"]
+        labels = {str(name).strip(): f["names"] for name, f in features.items() if f.get("_type") == "ClassLabel"}
+        return {name: tuple(map(str, names)) for name, names in labels.items()}
+    except (KeyError, ValueError, TypeError, AttributeError):
+        return {}
 
 
 def _read_text(path: Path) -> Table:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import soundfile
 
-from mmjax.data.cells import label, present
+from mmjax.data.cells import label, present, with_class
 from mmjax.data.datasets.freed import rates
 from mmjax.data.datasets.prepare import is_ours, prepare
 from mmjax.data.fingerprints import Fingerprint, of_text
@@ -75,9 +75,9 @@ class TfdsRecords:
         example = {modality: _kept(_plain(_reach(record, path), modality)) for modality, path in self._paths.items()}
         for column in self._labels:
             value = _plain(record[column], column)
-            example[column] = label(_with_class(value) if column in self._classes else value)
+            example[column] = label(with_class(value) if column in self._classes else value)
         if self._spoken:
-            example["text"] = _named(_with_class(example["text"]), self._spoken)
+            example["text"] = _named(with_class(example["text"]), self._spoken)
         if self._rate is not None:
             example["audio"] = _sound(example["audio"], int(self._rate))
         own = example["id"] if "id" in self._paths else _plain(record["id"], "id") if "id" in record else None
@@ -162,13 +162,6 @@ def _named(value: Any, names: tuple[str, ...]) -> Any:
     if isinstance(value, list):
         return [names[item] for item in value]
     return None if value is None else names[int(value)]
-
-
-def _with_class(value: Any) -> Any:
-    """A class, or several, without -1, which TFDS writes where there is none."""
-    if isinstance(value, (list, np.ndarray)):
-        return [int(item) for item in value if item != -1] or (None if len(value) else [])
-    return None if value == -1 else value
 
 
 def _inside(feature: Any) -> Any:

@@ -108,3 +108,21 @@ def test_a_text_that_looks_like_several_captions_and_is_none_is_refused(cell):
 def test_what_is_no_caption_is_refused_by_name(cell):
     with pytest.raises(UserError, match=r"t\.csv, line 2, column 'c' holds .*: a caption is a text, a list of texts"):
         captions(table(cell), "c")
+
+
+@pytest.mark.parametrize("root", [".", "/", "pictures", "/data/pictures", "../x"])
+def test_a_path_lies_under_the_root_as_pathlib_says(root):
+    for name in (
+        "a.png",
+        "./a.png",
+        "../a.png",
+        "b//a.png",
+        "b/./a.png",
+        "b/../a.png",
+        "/a.png",
+        "b/",
+        ".a.png",
+        "b/.a",
+    ):
+        (found,) = media(table(name), "c", Path(root))
+        assert found == File(str(Path(root) / name))

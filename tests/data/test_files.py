@@ -3,7 +3,7 @@ from pathlib import Path
 
 import pytest
 
-from mmjax.data.files import File, is_remote, on_disk
+from mmjax.data.files import File, is_remote, on_disk, some_exist
 from mmjax.data.transforms import BadExample
 
 
@@ -15,8 +15,10 @@ def test_a_name_is_found_in_either_normal_form_of_unicode(tmp_path: Path, there,
     (folder / unicodedata.normalize(asked, "crème.png")).write_bytes(b"whole")  # the two may even be mixed
     name = unicodedata.normalize(asked, "gâteaux/crème.png")
     assert File(str(tmp_path / name)).read() == b"whole"
+    assert some_exist([File(str(tmp_path / "gone.png")), File(str(tmp_path / name))])
     assert on_disk(str(tmp_path / "gâteaux" / "none.png")) is None
     assert on_disk(str(tmp_path / "plain.png")) is None
+    assert not some_exist([File(str(tmp_path / "none.png"))])
 
 
 def test_of_two_names_that_differ_by_form_alone_each_is_its_own(tmp_path: Path):

@@ -1,5 +1,6 @@
 import csv
 import itertools
+import json
 import pickle
 import sys
 import unicodedata
@@ -212,6 +213,25 @@ def test_a_table_of_hugging_faces_is_read(tmp_path):
     assert len(DecodeAudio()(records[0]["audio"], None)) == 320
     assert records[1]["audio"] is None
     assert (records[0]["id"], records[1]["id"]) == ("0", "b.png")  # a name beside bytes need not be one of its own
+
+
+def test_classes_of_hugging_faces_have_their_names(tmp_path):
+    features = {
+        "label": {"_type": "ClassLabel", "names": ["cat", "dog"]},
+        "text": {"_type": "Value", "dtype": "string"},
+    }
+    table = pyarrow.table({"text": ["a", "b", "c"], "label": [1, -1, 0], "number": [1, -1, 0]})
+    told = table.replace_schema_metadata({"huggingface": json.dumps({"info": {"features": features}})})
+    pyarrow.parquet.write_table(told, tmp_path / "t.parquet")
+    records = pickle.loads(pickle.dumps(Folder(str(tmp_path / "t.parquet")).open("all")))
+    assert records.class_names == {"label": ("cat", "dog")}
+    assert [records[i]["label"] for i in range(3)] == [1, None, 0]
+    assert [records[i]["number"] for i in range(3)] == [1, -1, 0]  # a number, of which nothing says that it is a class
+    captions = Folder(str(tmp_path / "t.parquet"), fields={"text": "label"}).open("all")
+    assert [captions[i]["text"] for i in range(3)] == ["dog", None, "cat"]
+    for broken in ("{", "[]", '{"info": {"features": {"label": 3}}}'):
+        pyarrow.parquet.write_table(table.replace_schema_metadata({"huggingface": broken}), tmp_path / "b.parquet")
+        assert Folder(str(tmp_path / "b.parquet")).open("all").class_names == {}
 
 
 def test_home_is_where_it_is_and_addresses_are_refused(tmp_path, monkeypatch):
