@@ -164,7 +164,8 @@ class Folder:
         self, table: Table, names: Mapping[str, str], ids: list[str], columns: Mapping[str, list[Any]], split: str
     ) -> list[int]:
         column = texts(table.columns[names["split"]]) if "split" in names else None
-        if split == WHOLE and split not in self.splits and WHOLE not in (column or ()):
+        own = split in self.splits or WHOLE in (value.casefold() for value in column or () if value)
+        if split == WHOLE and not own:
             return list(range(len(ids)))
         if column is not None:
             return by_column(self.table, column, split, self.splits)

@@ -84,7 +84,7 @@ def test_the_split_all_is_the_whole_table_whatever_a_hash_or_column_says(tmp_pat
         records = Folder(table).open("all")
         assert [records[i]["text"] for i in range(len(records))] == [row["text"] for row in rows]
     assert len(Folder(split, splits={"all": "test"}).open("all")) == 1
-    own = write_table(tmp_path / "own.csv", [*rows, {"text": "of all", "split": "all"}])
+    own = write_table(tmp_path / "own.csv", [*rows, {"text": "of all", "split": "All"}])
     assert [Folder(own).open("all")[0]["text"], len(Folder(own).open("all"))] == ["of all", 1]
 
 

@@ -137,7 +137,7 @@ MUTATIONS = {
         "tests/test_bad_examples.py::test_each_record_is_written_down_once_with_its_step",
     ),
     "too many stop the run": Mutation(
-        *(5, "bad_examples.py", "if share <= most or seen < LEAST:", "if True:"),
+        *(5, "bad_examples.py", "if share > most and (seen >= LEAST or (last and share == 1)):", "if False:"),
         "tests/test_bad_examples.py::test_too_many_stop_the_run_saved_with_a_summary_and_a_higher_bound_lets_it_go_on",
     ),
     # 6: bad steps
