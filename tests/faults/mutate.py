@@ -48,7 +48,7 @@ MUTATIONS = {
         "tests/data/test_pipeline.py::test_resuming_at_a_step_goes_on_bit_for_bit",
     ),
     "later lines of the metrics are dropped": Mutation(
-        *(1, "metrics.py", 'if line["step"] <= step]', "]"),
+        *(1, "metrics.py", 'in found if line["step"] <= step]', "in found]"),
         "tests/test_metrics.py::test_going_on_drops_what_came_after_the_checkpoint",
     ),
     "the whole state is restored, the average too": Mutation(

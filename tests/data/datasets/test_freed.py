@@ -12,7 +12,7 @@ import soundfile
 import tensorflow_datasets as tfds
 from etils import epath
 
-from mmjax.data import sources
+from mmjax.data import tfds_records
 from mmjax.data.datasets.freed import FEATURES, ORIGINAL, free, rates
 from mmjax.data.datasets.prepare import DatasetError, prepare
 from mmjax.data.sources import Tfds
@@ -111,9 +111,9 @@ def test_prepare_frees_what_was_built_elsewhere_and_takes_the_newest(tmp_path):
 
 
 def test_a_waveform_keeps_its_samples_and_what_is_none_stays_as_it_is():
-    stream = sources._sound(wave(3).astype(np.int64), 8000)
+    stream = tfds_records._sound(wave(3).astype(np.int64), 8000)
     samples, rate = soundfile.read(io.BytesIO(stream), dtype="int16")
     assert rate == 8000
     np.testing.assert_array_equal(samples, wave(3))
     loud = np.array([0, 40_000], np.int64)
-    assert sources._sound(loud, 8000) is loud
+    assert tfds_records._sound(loud, 8000) is loud
