@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import ModuleType
-from typing import Any, ParamSpec, TypeVar, cast
+from typing import Any, ParamSpec, TypeVar, cast, get_args
 
 import fiddle as fdl
 import flax.linen as nn
@@ -32,6 +32,7 @@ from mmjax.fit import check_fit, idle
 from mmjax.guard import Spike
 from mmjax.keeping import Best, Keeping
 from mmjax.mesh import Mesh
+from mmjax.models.layers import DtypeName
 from mmjax.objectives.pretrainer import Pretrainer, Weight
 from mmjax.optimizer import Optimizer
 
@@ -109,6 +110,10 @@ class Experiment:
     def __post_init__(self) -> None:
         if not self.towers:
             raise UserError("an experiment needs towers, but towers={}")
+        for name, tower in self.towers.items():
+            dtype, allowed = getattr(tower, "dtype", None), get_args(DtypeName)
+            if isinstance(dtype, str) and dtype not in allowed:
+                raise UserError(f"towers.{name}.dtype={dtype!r} is none of {', '.join(allowed)}")
         if not isinstance(self.save_minutes, int | float) or self.save_minutes < 0:
             raise UserError(f"save_minutes={self.save_minutes!r} must be a number of at least 0 (0: by steps alone)")
         if not isinstance(self.most_bad_examples, int | float) or not 0 <= self.most_bad_examples <= 1:

@@ -21,6 +21,7 @@ from PIL import Image
 
 from mmjax.data.captions import PickCaption, Tokenize
 from mmjax.data.chains import Chains
+from mmjax.data.given_ids import IdsAlone
 from mmjax.data.loudness import LARGEST, in_scale, to_int16
 from mmjax.data.tokenizers import Tokenizer
 from mmjax.data.transforms import BadExample, Labelled, Masked, Transform, prefix_mask, seen_upright
@@ -136,12 +137,20 @@ class Inputs:
             raise UserError(f"{where} is token ids, but the model has no tokenizer")
         if ids.ndim != 1 or not 0 < len(ids) <= length:
             raise UserError(f"{where} is ids {list(ids.shape)}; ids are an array [L] of 1 to {length}")
-        vocab = transform.tokenizer.vocab_size
+        alone = isinstance(transform.tokenizer, IdsAlone)
+        vocab, whose = transform.tokenizer.vocab_size, "model" if alone else "tokenizer"
         if ids.min() < 0 or ids.max() >= vocab:
-            raise UserError(f"{where} holds ids from {ids.min()} to {ids.max()}; the tokenizer's are 0 to {vocab - 1}")
+            raise UserError(f"{where} holds ids from {ids.min()} to {ids.max()}; the {whose}'s are 0 to {vocab - 1}")
+        if alone and transform.pad is None and len(ids) < length:
+            raise UserError(
+                f"{where} is {len(ids)} ids of {length}, and which id fills up the rest, neither a tokenizer nor the "
+                f"model's config says: give all {length}"
+            )
         pad = transform.pad if transform.pad is not None else transform.tokenizer.pad
         row = np.full(length, pad, np.int32)
         row[: len(ids)] = ids
+        if isinstance(transform.tokenizer, IdsAlone):
+            return row, prefix_mask(length, transform.tokenizer.reach(ids, pad, transform.eos))
         return row, prefix_mask(length, transform.reach(ids))
 
     def _warn_if_cut(self, text: str, where: str) -> None:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, nullcontext
 from functools import cached_property
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 from flax.traverse_util import flatten_dict
@@ -15,6 +15,7 @@ from jaxtyping import Float
 from mmjax.calibration import Calibration, calibration
 from mmjax.classification import Classification, prompts
 from mmjax.data.chains import Chains, untrained
+from mmjax.data.given_ids import IdsAlone
 from mmjax.embedding import Embedder, chunks
 from mmjax.errors import UserError, nearest
 from mmjax.evaluators.zeroshot import class_embeddings
@@ -22,6 +23,7 @@ from mmjax.experiment import Experiment, build
 from mmjax.inputs import Inputs, Row
 from mmjax.interop.bundle import Bundle
 from mmjax.interop.resolve import resolve
+from mmjax.models.layers import DtypeName
 
 Vectors = Float[np.ndarray, "*n e"]
 Scores = Float[np.ndarray, "..."]  # [N, M], without the axis of a side that is one input alone
@@ -48,14 +50,16 @@ def load(
         for is fetched and converted once.
     step: which checkpoint of a workdir; None: the latest.
     ema: whether the moving average of the parameters is taken, where a checkpoint has one.
-    dtype: what the towers compute in, "bfloat16" say; None: as the experiment has it.
+    dtype: what the towers compute in, "float32", "bfloat16" or "float16"; None: as the experiment has it.
     batch_size: the most inputs that go through a tower at a time.
     upright: whether pictures with an EXIF orientation are turned as it says. False leaves that to the model's own
         preprocessing: CLIP's, SigLIP's and most others' don't turn them.
 
     Raises:
-        UserError: there is nothing of that name, or nothing that can be read; says what is near.
+        UserError: there is nothing of that name, or nothing that can be read (says what is near); no such dtype.
     """
+    if dtype is not None and dtype not in get_args(DtypeName):
+        raise UserError(f"dtype={dtype!r} is none of {', '.join(get_args(DtypeName))}, which towers compute in")
     bundle = resolve(source, step=step, ema=ema)
     if dtype is not None:
         for tower in bundle.config.towers.values():
@@ -70,7 +74,7 @@ class Model:
 
     - image: a PIL image, a file name, bytes of a file, a uint8 array `[H, W, 3]` (or `[H, W]`, `[H, W, 4]`); or a float
       array of the model's own size, `[size, size, 3]`, which is taken as it is: as normalised pixels.
-    - text: a string; or an int array `[L]` of token ids, taken as they are.
+    - text: a string; or an int array `[L]` of token ids, taken as they are: of a model without a tokenizer these alone.
     - audio: `(waveform, sample_rate)`, a waveform `[T]` at the model's rate, a file name, bytes of a file. Floats lie
       in [-1, 1]; of several channels the mean is taken.
 
@@ -86,10 +90,10 @@ class Model:
         self.experiment: Experiment = build(bundle.config)
         self.source = bundle.source
         transforms = {m: c for m, c in self.experiment.data.transforms.items() if m in self.experiment.towers}
-        # Others' checkpoints come without tokenizers at times; their pictures can be embedded all the same.
-        self._without = [modality for modality in untrained(transforms) if modality not in bundle.tokenizers]
-        chains = {modality: chain for modality, chain in transforms.items() if modality not in self._without}
-        self._chains = Chains(chains, bundle.tokenizers)
+        # Others' checkpoints come without tokenizers at times; their texts are given as ids then.
+        lacking = {m: spec for m, spec in untrained(transforms).items() if m not in bundle.tokenizers}
+        self._without = {modality: IdsAlone(spec, self.source) for modality, spec in lacking.items()}
+        self._chains = Chains(transforms, {**bundle.tokenizers, **self._without})
         self._inputs = Inputs(self._chains, upright)
         self._embedder = Embedder(self.experiment.pretrainer(), bundle.variables)
 
@@ -197,6 +201,8 @@ class Model:
             raise UserError(f"classify() takes one modality, not {len(given)}: {', '.join(given)}")
         ((modality, value),) = given.items()
         self._check("text", "labels are texts: ")
+        if "text" in self._without:
+            raise UserError(f"labels are texts: {self._without['text'].missing('text')}")
         names, words, sentences = prompts(labels, templates)
         calibrated = self._calibration((modality, "text"), objective)
         classes = class_embeddings(words, sentences, lambda texts: self.embed(text=texts))
@@ -235,8 +241,6 @@ class Model:
             raise UserError(
                 f"{why}the model has no {modality!r} tower; it embeds {known}{nearest(modality, self.modalities)}"
             )
-        if modality in self._without:
-            raise UserError(f"{why}{self.source} has no tokenizer, which the {modality} tower needs")
 
     def _vectors(self, modality: str, value: Any, size: int, progress: bool | None) -> Vectors:
         items, alone = self._inputs.listed(modality, value)
@@ -283,14 +287,14 @@ class Model:
         step = self._bundle.step
         lines = [f"mmjax.Model from {self.source}" + (f", step {step}" if step is not None else "")]
         for modality, tower in self.towers.items():
-            if modality in self._without:
-                lines.append(f"  {modality:6} {type(tower).__name__}, without its tokenizer")
-                continue
             shape = "×".join(map(str, self._inputs.specs[modality].shape))
             fields = [name for name in ("width", "depth", "patch") if hasattr(tower, name)]
             inner = ", ".join(f"{name} {getattr(tower, name)}" for name in fields)
+            more = "; without its tokenizer" if modality in self._without else ""
             size, count = self._embedder.size(self._one(modality)), self._sizes[modality]
-            lines.append(f"  {modality:6} {type(tower).__name__}: {shape} -> {size}; {inner}; {count:,} parameters")
+            lines.append(
+                f"  {modality:6} {type(tower).__name__}: {shape} -> {size}; {inner}; {count:,} parameters{more}"
+            )
         return "\n".join(lines)
 
 

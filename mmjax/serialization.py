@@ -58,10 +58,12 @@ _ALLOWED_BY_MODULE = {
     "mmjax.data.emoji_charts": ("EmojiCharts",),
     "mmjax.data.tokenizers": ("SentencePiece",),
     "mmjax.data.subwords": ("Subwords",),
+    "mmjax.data.given_ids": ("GivenIds",),
     "mmjax.data.captions": (
         *("Canonicalize", "CleanText", "Lowercase", "PickCaption", "Prompt", "RandomTokenize", "Tokenize"),
     ),
     "mmjax.data.sentence_pairs": ("SentencePair",),
+    "mmjax.data.unended": ("TokenizeUnended",),
     "mmjax.data.transforms": (
         "CenterCrop",
         "ColorJitter",

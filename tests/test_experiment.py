@@ -1,4 +1,5 @@
 import textwrap
+from typing import Any
 
 import fiddle as fdl
 import pytest
@@ -18,10 +19,13 @@ from mmjax.experiment import (
     unresumable,
 )
 from mmjax.mesh import Mesh
+from mmjax.models.image import ViT
 from mmjax.objectives.contrastive import Contrastive
 from mmjax.objectives.pretrainer import Pretrainer
 from mmjax.optim import AdamW
 from tests.parts import Encoder
+
+UNKNOWN: Any = "bf16"
 
 FILE = '''
 """A file of experiments."""
@@ -227,6 +231,10 @@ def test_a_damaged_record_is_named(tmp_path):
         ({"weights": {"pair": "a"}}, "weights.pair='a' must be a number"),
         ({"towers": {"image": Encoder()}}, "objectives.pair reads 'text', but the towers are image"),
         ({"towers": {}}, "an experiment needs towers"),
+        (
+            {"towers": {"image": ViT(patch=4, size=8, width=8, depth=1, heads=1, pooling="mean", dtype=UNKNOWN)}},
+            r"towers.image.dtype='bf16' is none of float32, bfloat16, float16",
+        ),
         ({"evaluators": ["retrieval"]}, "'retrieval' is no evaluator"),
         ({"ema": 1.0}, "ema=1.0 must lie between 0 and 1"),
         ({"init": {"image": Load("x")}}, r"init 'image', but the towers and objectives are towers.image, towers.text"),

@@ -177,6 +177,12 @@ def test_floats_of_the_models_own_size_are_taken_as_they_are(model: Model):
         model.embed(image=np.full((SIDE, SIDE, 3), np.nan))
 
 
+@pytest.mark.parametrize("dtype", ["bf16", "float64", "half", ""])
+def test_a_dtype_that_towers_do_not_compute_in_is_an_error_at_once(dtype):
+    with pytest.raises(UserError, match=f"dtype='{dtype}' is none of float32, bfloat16, float16, which towers"):
+        load("nowhere at all", dtype=dtype)
+
+
 def test_token_ids_are_taken_as_they_are(model: Model):
     arrays = model.preprocess(text=CAPTIONS)
     expected = model.embed(text=CAPTIONS)

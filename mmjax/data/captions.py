@@ -9,6 +9,7 @@ from typing import Any, Literal
 import numpy as np
 from jaxtyping import Int, Int32
 
+from mmjax.data.given_ids import GivenIds
 from mmjax.data.subwords import Subwords
 from mmjax.data.tokenizers import SPACE_MARK, PieceTokenizer, SentencePiece, split_names
 from mmjax.data.tokens import Tokenizer
@@ -133,7 +134,7 @@ class Tokenize(Transform):
     it lacks.
     """
 
-    tokenizer: SentencePiece | Subwords | Tokenizer
+    tokenizer: SentencePiece | Subwords | GivenIds | Tokenizer
     length: int
     bos: bool = False
     eos: bool = True

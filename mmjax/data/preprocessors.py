@@ -32,13 +32,15 @@ HALVES = (0.5, 0.5, 0.5), (0.5, 0.5, 0.5)
 # PIL's numbers, which Hugging Face writes. Its other filters (box, hamming) are none of ours.
 _METHODS: dict[int, Method] = {0: "nearest", 1: "lanczos", 2: "bilinear", 3: "bicubic"}
 
-# What Hugging Face's image processors do where the config says nothing, in releases of every age.
+# What Hugging Face's image processors do where the config says nothing, or null, in releases of every age: attributes
+# of the classes in transformers' models/{clip,siglip,vit,bit}/image_processing_*.py.
 _DEFAULTS: dict[str, dict[str, Any]] = {
     "CLIP": {"size": 224, "square": False, "crop": True, "resample": 3, "colours": CLIP},
     "Siglip": {"size": {"height": 224, "width": 224}, "square": False, "crop": False, "resample": 3, "colours": HALVES},
     "ViT": {"size": 224, "square": True, "crop": False, "resample": 2, "colours": HALVES},
     "Bit": {"size": 224, "square": False, "crop": True, "resample": 3, "colours": CLIP},  # DINOv2's
 }
+_CROP = 224  # of all those that crop
 _ENDINGS = ("ImageProcessorFast", "ImageProcessorPil", "ImageProcessor", "FeatureExtractor")
 
 
@@ -54,13 +56,15 @@ def from_hugging_face(config: Mapping[str, Any]) -> Preprocessing:
     """A `preprocessor_config.json` of CLIP's, SigLIP's, ViT's or BiT's (DINOv2) kind, of any age.
 
     The result equals Hugging Face's processors that use PIL, byte for byte; those that use torch (`use_fast`)
-    interpolate otherwise, by some grey levels where a picture is enlarged.
+    interpolate otherwise, by some grey levels where a picture is enlarged. A null value is the default of the
+    processor's class; a null switch (`do_...`) is off, as theirs is.
 
     Raises:
         UserError: it asks for what our transforms don't do.
     """
     kind = _kind(config)
     defaults = _DEFAULTS[kind]
+    config = {name: value for name, value in config.items() if value is not None or name.startswith("do_")}
     _refuse(config, kind, ("do_pad", "do_flip_channel_order", "do_reduce_labels", "do_splits"))
     if not config.get("do_rescale", True) or abs(config.get("rescale_factor", 1 / 255) * 255 - 1) > 1e-3:
         raise UserError("preprocessor_config.json: pictures that aren't scaled by 1/255 (do_rescale, rescale_factor)")
@@ -76,7 +80,7 @@ def from_hugging_face(config: Mapping[str, Any]) -> Preprocessing:
             raise UserError(f"preprocessor_config.json: resample={config['resample']} is none of {_listed(_METHODS)}")
         chain.append(_resize(config.get("size", defaults["size"]), defaults["square"], method))
     if config.get("do_center_crop", defaults["crop"]):
-        size = _square(config.get("crop_size", 224), "crop_size")
+        size = _square(config.get("crop_size", _CROP), "crop_size")
         resized = chain[-1]
         certain = isinstance(resized, Resize | ResizeShorter) and resized.size >= size
         chain.append(CenterCrop(size, fill=None if certain else BLACK))
@@ -145,6 +149,7 @@ def from_open_clip(config: Mapping[str, Any], size: int = 224) -> Preprocessing:
     for name in config:
         if name not in known:
             raise UserError(unknown("preprocess_cfg has", name, known, "known fields"))
+    config = {name: value for name, value in config.items() if value is not None}  # null is the default there
     if config.get("mode", "RGB") != "RGB":
         raise UserError(f"preprocess_cfg: mode={config['mode']!r} must be 'RGB'")
     size = _square(config.get("size", size), "size")
@@ -206,8 +211,8 @@ def _kind(config: Mapping[str, Any]) -> str:
     for ending in _ENDINGS:
         if (kind := str(name).removesuffix(ending)) in _DEFAULTS and kind != name:
             return kind
-    known = [f"{kind}ImageProcessor" for kind in _DEFAULTS]
-    raise UserError(unknown("preprocessor_config.json has image_processor_type", str(name), known, "known ones"))
+    known = ", ".join(f"{kind}ImageProcessor" for kind in _DEFAULTS)
+    raise UserError(f"preprocessor_config.json: image_processor_type={str(name)!r} isn't here; {known} are")
 
 
 def _refuse(config: Mapping[str, Any], kind: str, names: Sequence[str]) -> None:

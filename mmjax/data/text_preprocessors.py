@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 from mmjax.data.captions import Canonicalize, CleanText, Lowercase, Tokenize
 from mmjax.data.subwords import Subwords, SubwordTokenizer
-from mmjax.data.tokenizer_json import lowers, name_of, options_of, tokenizer_json
+from mmjax.data.tokenizer_json import lowers, name_of, options_of, tokenizer_json, with_capitals
 from mmjax.data.tokenizers import PieceTokenizer, SentencePiece
 from mmjax.data.tokens import Tokenizer, TokenizerSpec
 from mmjax.data.transforms import Transform
@@ -54,8 +54,8 @@ def from_hugging_face(folder: Path, length: int | None = None) -> TextPreprocess
     kind = str(options.get("tokenizer_class") or _guess(folder)).removesuffix("Fast")
     known = ("CLIPTokenizer", "BertTokenizer", "SiglipTokenizer", "Siglip2Tokenizer", "GemmaTokenizer")
     if kind not in known:
-        raise UserError(unknown(f"{folder} has tokenizer_class", kind, known, "known ones"))
-    if options.get("padding_side", "right") != "right":
+        raise UserError(f"{folder}: tokenizer_class={kind!r} isn't here; {', '.join(known)} are")
+    if (options.get("padding_side") or "right") != "right":
         raise UserError(f"{folder}: padding_side={options['padding_side']!r} must be 'right', as texts are padded here")
     length = length or _length(folder, kind, options)
     if kind == "SiglipTokenizer":
@@ -79,13 +79,16 @@ def from_hugging_face(folder: Path, length: int | None = None) -> TextPreprocess
 def from_open_clip(tokenizer: Tokenizer, length: int = 77, clean: str = "lower") -> TextPreprocessing:
     """open_clip's own tokenizer: `tokenizer` of its file of merges (`Subwords(path=...)`).
 
-    length: `context_length`. clean: as in the `tokenizer_kwargs` of its `text_cfg`.
+    length: `context_length`. clean: as in the `tokenizer_kwargs` of its `text_cfg`; after "whitespace" capitals stay,
+    and the tokenizer that is given back doesn't lower-case them either.
 
     Raises:
         UserError: for another way to clean.
     """
     if clean not in OPEN_CLIP_CLEANING:
         raise UserError(unknown("tokenizer_kwargs: clean", clean, OPEN_CLIP_CLEANING, "known ones"))
+    if clean == "whitespace":
+        tokenizer = SubwordTokenizer(with_capitals(tokenizer.model))
     return _made(OPEN_CLIP_CLEANING[clean], tokenizer, length)
 
 

@@ -70,7 +70,7 @@ def open_clip_bpe(path: Path) -> dict:
     """The tokenizer of OpenAI's and open_clip's code, from the file of merges that both ship: padded with id 0.
 
     The text is to be cleaned as they do before (`captions.CleanText`); lower-cased it is here, since the vocabulary has
-    no capitals.
+    no word with capitals.
     """
     lines = gzip.decompress(path.read_bytes()).decode("utf-8").split("\n")
     merges = [line for line in lines[1 : CLIP_MERGES + 1] if line]
@@ -79,6 +79,21 @@ def open_clip_bpe(path: Path) -> dict:
     vocab = {piece: i for i, piece in enumerate([*pieces, OPEN_CLIP_BEGIN, OPEN_CLIP_END])}
     special = OPEN_CLIP_BEGIN, OPEN_CLIP_END, pieces[0]
     return _bpe(vocab, merges, special, OPEN_CLIP_WORDS, {"type": "Lowercase"})
+
+
+def with_capitals(model: bytes) -> bytes:
+    """Of a `tokenizer.json` of CLIP's vocabulary, whoever's, the one that open_clip's code is for texts that it doesn't
+    lower-case (`clean: "whitespace"`): a capital is a piece of one letter, and contractions are cut off in any case."""
+    settings = json.loads(model)
+    words, *rest = settings["pre_tokenizer"]["pretokenizers"]
+    words = words | {"pattern": {"Regex": OPEN_CLIP_WORDS}}
+    cut = settings["pre_tokenizer"] | {"pretokenizers": [words, *rest]}
+    return written(settings | {"normalizer": None, "pre_tokenizer": cut})
+
+
+def lower_cases(model: bytes) -> bool:
+    """Whether a `tokenizer.json` lower-cases texts itself."""
+    return "Lowercase" in json.dumps(json.loads(model).get("normalizer"))
 
 
 def word_piece(vocab: Sequence[str], options: Mapping[str, Any] | None = None) -> dict:
@@ -194,9 +209,9 @@ def _bert_normalizer(options: Mapping[str, Any], stands: Mapping[str, Any] | Non
     return {
         "type": "BertNormalizer",
         "clean_text": stands["clean_text"],
-        "handle_chinese_chars": options.get("tokenize_chinese_chars", stands["handle_chinese_chars"]),
-        "strip_accents": options.get("strip_accents", stands["strip_accents"]),
-        "lowercase": options.get("do_lower_case", stands["lowercase"]),
+        "handle_chinese_chars": bool(options.get("tokenize_chinese_chars", stands["handle_chinese_chars"])),
+        "strip_accents": options.get("strip_accents", stands["strip_accents"]),  # null: as the lower-casing
+        "lowercase": bool(options.get("do_lower_case", stands["lowercase"])),
     }
 
 

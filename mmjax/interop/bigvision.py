@@ -21,6 +21,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from mmjax.data.captions import Canonicalize, PickCaption, Tokenize
+from mmjax.data.given_ids import GivenIds
 from mmjax.data.tokenizers import PieceTokenizer, SentencePiece
 from mmjax.data.tokens import Tokenizer
 from mmjax.data.transforms import Decode, Resize
@@ -31,6 +32,7 @@ from mmjax.interop import bundle as bundles
 from mmjax.interop.bundle import Bundle
 from mmjax.interop.hf_config import Parts
 from mmjax.interop.mapping import LAYER, Rule
+from mmjax.interop.wrappers import unwrapped
 from mmjax.models.image import ViT
 from mmjax.models.text import TextTransformer
 from mmjax.objectives.contrastive import Contrastive
@@ -40,6 +42,7 @@ Arrays = dict[str, np.ndarray]
 OBJECTIVE = "contrastive"
 END = 1  # the id of the end token in the vocabularies of big_vision's configs (c4_en, mc4), which also fills up
 TOWERS = {"image": "img/", "text": "txt/"}
+KERNELS = {"embedding/kernel", "img/embedding/kernel"}  # of the stem of a tower alone, and of one of two
 FIXED: dict[str, Any] = {"activation": "gelu_tanh", "norm_eps": 1e-6}
 
 # Names of older files, in which all submodules of a block were counted together, and positions stood elsewhere.
@@ -59,13 +62,15 @@ def read(path: str | Path) -> Bundle:
         UserError: it isn't there or broken, or holds what no tower here has.
     """
     path = Path(path)
-    arrays = renamed(_load(path))
+    found, notes = unwrapped(_load(path), lambda arrays: not KERNELS & renamed(arrays).keys(), str(path), dot="/")
+    arrays = renamed(found)
     described = parts(arrays, str(path))
     built = Parts(*({name: build(config) for name, config in group.items()} for group in described))
     variables = mapping.take(rules(built, arrays), arrays, str(path), _of_training)
     alike.unclip(described, variables)
     tokenizers = _tokenizers(path, built)
-    bundle = Bundle(bundles.stand_in(*described, chains(built)), variables, tokenizers, str(path))
+    transforms = chains(built, bool(tokenizers))
+    bundle = Bundle(bundles.stand_in(*described, transforms), variables, tokenizers, str(path), notes=notes)
     bundles.check(bundle)
     return bundle
 
@@ -308,13 +313,13 @@ def _check_kinds(built: Parts, where: str) -> None:
 # --- inputs and files ---
 
 
-def chains(built: Parts) -> dict[str, Any]:
-    """How pictures and texts become arrays in big_vision's configs for these models."""
+def chains(built: Parts, reads: bool = True) -> dict[str, Any]:
+    """How pictures and texts become arrays in big_vision's configs for these models. reads: there is a tokenizer."""
     size = built.towers["image"].size
     made: dict[str, Any] = {"image": (fdl.Config(Decode, upright=False), fdl.Config(Resize, size, "bilinear"))}
     if "text" in built.towers:
         text = built.towers["text"]
-        spec = fdl.Config(SentencePiece, text.vocab, path="")
+        spec = fdl.Config(SentencePiece, text.vocab, path="") if reads else fdl.Config(GivenIds, text.vocab, END)
         cut = fdl.Config(Tokenize, spec, text.length, pad=END, empty="keep")
         made["text"] = (fdl.Config(PickCaption, empty="keep"), fdl.Config(Canonicalize), cut)
     return made
@@ -345,8 +350,13 @@ def _load(path: Path) -> Arrays:
     try:
         with np.load(path) as file:
             arrays = {name: file[name] for name in file.files if not _of_training(name)}
-    except (ValueError, OSError, EOFError, AttributeError) as error:  # arrays of objects among them: they aren't read
-        raise UserError(f"{path} can't be read as arrays: {error}") from error
+    except (ValueError, OSError, EOFError, AttributeError) as error:
+        if "Object arrays" in str(error):  # numpy's own advice is to let them run
+            raise UserError(
+                f"{path} holds pickled objects of Python, which aren't opened, since they can run code: save the "
+                "arrays alone, numpy.savez(path, **arrays)"
+            ) from error
+        raise UserError(f"{path} can't be read as arrays: it is damaged, or no .npz") from error
     return {name: _fp32(array) for name, array in arrays.items()}
 
 

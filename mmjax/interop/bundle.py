@@ -44,6 +44,7 @@ class Bundle:
     extras: arrays of another project's model that have no place in ours, by its names: BERT's next-sentence head, say.
         Ours don't train them; written for that project again, they are part of it.
     step: of the run, where it comes from a workdir.
+    notes: lines to be said to whoever reads it: what of the files isn't as it is with their project.
     """
 
     config: fdl.Config
@@ -52,6 +53,7 @@ class Bundle:
     source: str = ""
     extras: dict[str, np.ndarray] = field(default_factory=dict)
     step: int | None = None
+    notes: tuple[str, ...] = ()
 
 
 def stand_in(
@@ -183,9 +185,15 @@ def check(bundle: Bundle) -> None:
     """Compares the variables with those that the experiment's model has.
 
     Raises:
-        UserError: lists what is missing, what has another shape, and what has no place.
+        UserError: lists what is missing, what has another shape, and what has no place; or says why there can be no
+            such model.
     """
-    expected = _expected(serialization.dumps(bundle.config))
+    try:
+        expected = _expected(serialization.dumps(bundle.config))
+    except UserError:
+        raise
+    except ValueError as error:  # sizes of another project's config that don't go together
+        raise UserError(f"{bundle.source or 'the model'}: {error}") from error
     found: dict[str, Any] = flatten_dict(bundle.variables, sep="/")
     wanted = dict(expected)
     given = {path: np.shape(leaf) for path, leaf in found.items()}

@@ -17,12 +17,25 @@ import numpy as np
 
 from mmjax.configs import Difference
 from mmjax.data.chains import chain_specs
-from mmjax.errors import UserError, nearest
+from mmjax.errors import UserError
 from mmjax.experiment import build
-from mmjax.interop import alike, hf_ast, hf_bert, hf_clip, hf_dinov2, hf_inputs, hf_siglip, hf_vitmae, mapping, tensors
+from mmjax.interop import (
+    alike,
+    hf_ast,
+    hf_bert,
+    hf_clip,
+    hf_dinov2,
+    hf_inputs,
+    hf_siglip,
+    hf_vitmae,
+    mapping,
+    not_here,
+    tensors,
+)
 from mmjax.interop import bundle as bundles
 from mmjax.interop.bundle import Bundle
 from mmjax.interop.hf_config import Family, Parts
+from mmjax.interop.wrappers import unwrapped
 from mmjax.objectives.masking import Keep
 
 CONFIG = "config.json"
@@ -46,16 +59,19 @@ def read(folder: str | Path) -> Bundle:
     config = _json(folder / CONFIG)
     family = family_of(config, str(folder))
     parts = family.parts(config)
-    arrays = family.renamed(tensors.read(folder))
+    table = family.rules(built(parts))
+    found = tensors.read(folder)
+    found, notes = unwrapped(found, lambda named: mapping.lacking(table, family.renamed(named)), str(folder))
+    arrays = family.renamed(found)
     family.check(arrays, str(folder))
     extras = {name: arrays.pop(name) for name in family.extras if name in arrays}
-    variables = mapping.take(family.rules(built(parts)), arrays, str(folder), family.ignored)
+    variables = mapping.take(table, arrays, str(folder), family.ignored)
     alike.unclip(parts, variables)
     transforms, tokenizers = hf_inputs.read(folder, family, config, parts)
     if family.positions_at is not None:
         fit(parts.towers["image"], variables["params"]["towers_image"], transforms["image"], family.positions_at)
     config = bundles.stand_in(parts.towers, parts.objectives, transforms)
-    bundle = Bundle(config, variables, tokenizers, str(folder), extras)
+    bundle = Bundle(config, variables, tokenizers, str(folder), extras, notes=notes)
     bundles.check(bundle)
     return bundle
 
@@ -75,10 +91,8 @@ def family_of(config: dict[str, Any], where: str) -> Family:
     model_type, architectures = config.get("model_type"), config.get("architectures") or []
     fitting = [family for family in FAMILIES if family.model_type == model_type]
     if not fitting:
-        known = list(dict.fromkeys(family.model_type for family in FAMILIES))
-        raise UserError(
-            f"{where}: model_type={model_type!r} can't be read; {', '.join(known)} can{nearest(str(model_type), known)}"
-        )
+        known = ", ".join(dict.fromkeys(family.model_type for family in FAMILIES))
+        raise UserError(f"{where}: {not_here.hugging_face(str(model_type))}; what can be read is {known}")
     for family in fitting:
         if not architectures or family.architecture in architectures:
             return family

@@ -167,7 +167,7 @@ FAMILIES = (
     Family(
         "clip_vision_model",
         "CLIPVisionModelWithProjection",
-        lambda config: Parts({"image": image(config, config.get("projection_dim", PROJECTION), "config.json")}, {}),
+        lambda config: Parts({"image": image(config, config.get("projection_dim") or PROJECTION, "config.json")}, {}),
         lambda built: image_of(built.towers["image"]),
         lambda built: [*image_rules(built.towers["image"]), *image_projection()],
         ignored=ids_alone,
@@ -184,7 +184,7 @@ FAMILIES = (
     Family(
         "clip_text_model",
         "CLIPTextModelWithProjection",
-        lambda config: Parts({"text": text(config, config.get("projection_dim", PROJECTION), "config.json")}, {}),
+        lambda config: Parts({"text": text(config, config.get("projection_dim") or PROJECTION, "config.json")}, {}),
         lambda built: text_of(built.towers["text"]),
         lambda built: [*text_rules(built.towers["text"]), *text_projection()],
         ignored=ids_alone,

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from mmjax.data.tokens import Tokenizer
-from mmjax.errors import UserError, nearest
+from mmjax.errors import UserError
 from mmjax.interop.mapping import Rule
 from mmjax.interop.tensors import Arrays
 from mmjax.models.layers import ActivationName
@@ -85,20 +85,26 @@ class Family:
 def settings(values: Values, where: str, defaults: Values, fixed: Values) -> dict[str, Any]:
     """What the keys of `defaults` say.
 
-    defaults: their value where it is left out.  fixed: keys that may have one value only, here and in what is read.
+    defaults: their value where it is left out, or null; a null switch, one that is on by default, is off.
+    fixed: keys that may have one value only, here and in what is read.
     Any other key must be harmless, or switched off: no number, no text, not true.
 
     Raises:
         UserError: names the key and its value.
     """
     for key, value in fixed.items():
-        if key in values and values[key] != value:
+        if key in values and values[key] != value and not (values[key] is None and value is not True):
             raise UserError(f"{where}: {key}={values[key]!r} can't be expressed here, where it is {value!r}")
     for key, value in values.items():
         if key not in defaults and key not in fixed and key not in HARMLESS and value:
-            near = nearest(key, [*defaults, *fixed])
-            raise UserError(f"{where}: {key}={value!r} isn't known here, and may change what the model computes{near}")
-    return {key: values.get(key, default) for key, default in defaults.items()}
+            raise UserError(f"{where}: {key}={value!r} isn't known here, and may change what the model computes")
+    return {key: _said(values, key, default) for key, default in defaults.items()}
+
+
+def _said(values: Values, key: str, default: Any) -> Any:
+    if values.get(key) is not None:
+        return values[key]
+    return False if key in values and default is True else default
 
 
 def within(values: Values, key: str, where: str) -> Values:
@@ -112,7 +118,7 @@ def within(values: Values, key: str, where: str) -> Values:
 def activation(name: Any, where: str, key: str = "hidden_act") -> ActivationName:
     """Ours of theirs."""
     if name not in ACTIVATIONS:
-        raise UserError(f"{where}: {key}={name!r} is none of {', '.join(ACTIVATIONS)}{nearest(str(name), ACTIVATIONS)}")
+        raise UserError(f"{where}: {key}={name!r} isn't here; {', '.join(ACTIVATIONS)} are")
     return ACTIVATIONS[name]
 
 

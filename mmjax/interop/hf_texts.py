@@ -12,10 +12,12 @@ import fiddle as fdl
 
 from mmjax.data import text_preprocessors
 from mmjax.data.captions import Canonicalize, PickCaption, Tokenize
-from mmjax.data.subwords import Subwords, SubwordTokenizer
+from mmjax.data.given_ids import GivenIds
+from mmjax.data.subwords import SubwordTokenizer
 from mmjax.data.tokenizer_json import options_of, tokenizer_json
 from mmjax.data.tokenizers import PieceTokenizer
 from mmjax.data.tokens import Tokenizer
+from mmjax.data.unended import TokenizeUnended
 from mmjax.errors import UserError
 from mmjax.interop.hf_config import Family, Values, within
 from mmjax.interop.openclip_inputs import graph
@@ -25,6 +27,8 @@ ANY_KIND = ("PreTrainedTokenizerFast", "TokenizersBackend")  # classes whose tok
 SIGLIP = (Canonicalize(spaced=""),)  # what SiglipTokenizer does before its pieces
 HIGHEST = 2  # as CLIP's `eos_token_id`: the highest id of a text is meant
 LAST = 49_407  # what it is where the config doesn't say
+# What fills up, where the config doesn't say. SigLIP's has no such value: its class says 1, and SigLIP 2 has 0.
+PADS = {"clip": 1, "clip_text_model": 1, "bert": 0}
 MASKS = ("[MASK]", "<mask>")
 
 
@@ -38,14 +42,17 @@ def read(
             finds their end.
     """
     tokenizer, where = None, str(folder)
-    chain: tuple[Any, ...] = (Tokenize(Subwords(tower.vocab), tower.length, bos=family.finds_end, empty="keep"),)
+    inner = within(config, family.text_config, where) if family.text_config else config
+    ends = {"bos": family.finds_end, "eos": family.finds_end}
+    pad = inner.get("pad_token_id", PADS.get(family.model_type))
+    chain: tuple[Any, ...] = (Tokenize(GivenIds(tower.vocab), tower.length, **ends, pad=pad, empty="keep"),)
     if any((folder / name).is_file() for name in FILES):
         chain, tokenizer = _of_folder(folder, tower.length)
         if tokenizer.vocab_size > tower.vocab:
             raise UserError(f"{where}: vocab_size={tower.vocab}, but the tokenizer has {tokenizer.vocab_size} pieces")
     if family.finds_end:
-        inner = within(config, family.text_config, where) if family.text_config else config
-        check_end(tokenizer, inner.get("eos_token_id", LAST), tower.vocab, where)
+        said = inner.get("eos_token_id")
+        check_end(tokenizer, LAST if said is None else said, tower.vocab, where)
     return graph((PickCaption(empty="keep"), *chain)), tokenizer
 
 
@@ -98,6 +105,8 @@ def write(
             "id of a text there: only a tokenizer that ends texts by another id can go there"
         )
     *cleaning, cut = [transform for transform in chain if not isinstance(transform, PickCaption)]
+    if isinstance(cut, TokenizeUnended):
+        raise UserError(f"a tokenizer of transformers' doesn't take out what ends a text, as this model's does: {cut}")
     pad = tokenizer.pad if cut.pad is None else cut.pad
     named = {"pad_token_id": pad, "bos_token_id": tokenizer.bos, "eos_token_id": tokenizer.eos}
     inner |= {key: value for key, value in named.items() if value is not None}

@@ -98,7 +98,12 @@ def fetched(text: str, say: Callable[[str], None] = print) -> Bundle:
             project, path = remote.fetch(commit, Path(scratch))
         except OfflineError as error:
             raise UserError(f"{exact} isn't in {cache()}, and {error}") from error
-        bundle = replace(PROJECTS[project].read(path), source=exact)
+        try:
+            bundle = replace(PROJECTS[project].read(path), source=exact)
+        except UserError as error:  # which names the folder that it was fetched to
+            raise UserError(str(error).replace(str(path), exact)) from error
+        for note in bundle.notes:
+            say(note.replace(str(path), exact))
     bundles.save(bundle, folder)
     return bundle
 

@@ -45,6 +45,17 @@ class Rule(NamedTuple):
     first: int = 0
 
 
+def lacking(rules: Iterable[Rule], tensors: Mapping[str, np.ndarray]) -> int:
+    """How many of their arrays, that the rules read, aren't there."""
+    names = (
+        name.replace(LAYER, str(rule.first + layer))
+        for rule in rules
+        for layer in range(max(1, rule.layers))
+        for name in rule.theirs
+    )
+    return sum(name not in tensors for name in names)
+
+
 def take(
     rules: Iterable[Rule], tensors: Mapping[str, np.ndarray], where: str, ignored: Callable[[str], bool] | None = None
 ) -> dict[str, Any]:
@@ -53,7 +64,7 @@ def take(
     where: whose they are, for messages.  ignored: says which of their names hold nothing that we need.
 
     Raises:
-        UserError: an array is missing, or there is one that no rule reads.
+        UserError: an array is missing, or isn't of the config's sizes, or there is one that no rule reads.
     """
     flat, read, missing = {}, set(), []
     for rule in rules:
@@ -63,7 +74,7 @@ def take(
             read.update(names)
             missing += [name for name in names if name not in tensors]
             if not missing:
-                parts.append(rule.take(*(np.asarray(tensors[name]) for name in names)))
+                parts.append(_taken(rule, [np.asarray(tensors[name]) for name in names], names, where))
         if not missing:
             flat[rule.ours] = np.stack(parts) if rule.layers else parts[0]
     if missing:
@@ -238,6 +249,14 @@ def blocks(ours: str, theirs: str, names: BlockNames, heads: int, layers: int) -
         *linear(f"{ours}/blocks/mlp/in", at["mlp_in"], layers),
         *linear(f"{ours}/blocks/mlp/out", at["mlp_out"], layers),
     ]
+
+
+def _taken(rule: Rule, arrays: Sequence[np.ndarray], names: Sequence[str], where: str) -> np.ndarray:
+    try:
+        return rule.take(*arrays)
+    except ValueError as error:
+        shapes = ", ".join(f"{name} {list(array.shape)}" for name, array in zip(names, arrays, strict=True))
+        raise UserError(f"{where}: the sizes of {shapes} aren't those of the config ({error})") from error
 
 
 def _listed(names: Sequence[str]) -> str:

@@ -23,6 +23,7 @@ from mmjax.interop.mapping import Rule, batch_norm, convolution, heads_in, heads
 from mmjax.interop.mapping import norm as layer_norm
 from mmjax.interop.openclip_config import describe, parts
 from mmjax.interop.openclip_names import resolve
+from mmjax.interop.wrappers import unwrapped
 from mmjax.models.image import ViT
 from mmjax.models.resnet import ResNet
 from mmjax.models.text import TextTransformer
@@ -54,10 +55,12 @@ def read(folder: str | Path) -> Bundle:
     described = parts(model, image.mean, image.std)
     built = _built(described)
     chain, tokenizers = openclip_inputs.texts(folder, model, built.towers["text"])
-    variables = mapping.take(rules(built), renamed(_arrays(folder)), str(folder), _nothing)
+    table = rules(built)
+    arrays, notes = unwrapped(_arrays(folder), lambda a: mapping.lacking(table, renamed(a)), str(folder))
+    variables = mapping.take(table, renamed(arrays), str(folder), _nothing)
     alike.unclip(described, variables)
     transforms = {"image": openclip_inputs.graph(image.transforms), "text": chain}
-    bundle = Bundle(bundles.stand_in(*described, transforms), variables, tokenizers, str(folder))
+    bundle = Bundle(bundles.stand_in(*described, transforms), variables, tokenizers, str(folder), notes=notes)
     bundles.check(bundle)
     return bundle
 
@@ -119,8 +122,7 @@ def described(ours: Parts, built: Parts, bundle: Bundle, where: str) -> dict[str
     Raises:
         UserError: it isn't; says what differs.
     """
-    tokenizer = bundle.tokenizers.get("text")
-    model = describe(built, None if tokenizer is None else tokenizer.eos)
+    model = describe(built, openclip_inputs.end_of(bundle))
     if different := alike.differences(parts(model), ours):
         lines = "\n".join(f"  {d.path}: {d.left!r} there, {d.right!r} here" for d in different)
         raise UserError(f"{where}: open_clip has no model that computes the same; the nearest has\n{lines}")
@@ -132,7 +134,7 @@ def described(ours: Parts, built: Parts, bundle: Bundle, where: str) -> dict[str
 
 def renamed(arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
     """With the text tower's names as they are where it isn't a part of its own (`custom_text`), as `rules` has them."""
-    return {name.removeprefix("module.").removeprefix("text."): array for name, array in arrays.items()}
+    return {name.removeprefix("text."): array for name, array in arrays.items()}
 
 
 def restored(arrays: dict[str, np.ndarray], model: Mapping[str, Any]) -> dict[str, np.ndarray]:
@@ -164,8 +166,10 @@ def _scalar(array: np.ndarray) -> np.ndarray:
     return array.reshape(())  # theirs may be an array of one
 
 
-def _blocks(ours: str, theirs: str, heads: int, layers: int) -> list[Rule]:
+def _blocks(ours: str, theirs: str, tower: ViT | TextTransformer) -> list[Rule]:
     """Of a transformer that is open_clip's own."""
+    heads, layers = tower.heads, tower.depth
+    scales = {} if tower.layer_scale is None else {"scale_attention": "ls_1", "scale_mlp": "ls_2"}
     ours, theirs = f"params/{ours}/transformer/blocks", f"{theirs}transformer.resblocks.{{layer}}"
     return [
         *heads_in_joined(f"{ours}/attention/qkv", f"{theirs}.attn.in_proj", heads, layers, dot="_"),
@@ -174,6 +178,7 @@ def _blocks(ours: str, theirs: str, heads: int, layers: int) -> list[Rule]:
         *layer_norm(f"{ours}/norm_mlp", f"{theirs}.ln_2", layers),
         *linear(f"{ours}/mlp/in", f"{theirs}.mlp.c_fc", layers),
         *linear(f"{ours}/mlp/out", f"{theirs}.mlp.c_proj", layers),
+        *(Rule(f"{ours}/{name}/scale", (f"{theirs}.{part}.gamma",), layers=layers) for name, part in scales.items()),
     ]
 
 
@@ -184,8 +189,8 @@ def _vit(tower: ViT) -> list[Rule]:
         Rule(f"{at}/cls", ("visual.class_embedding",)),
         Rule(f"{at}/position", ("visual.positional_embedding",)),
         *(layer_norm(f"{at}/norm_pre", "visual.ln_pre") if tower.pre_norm else []),
-        *_blocks(IMAGE, "visual.", tower.heads, tower.depth),
-        *layer_norm(f"{at}/transformer/norm", "visual.ln_post"),
+        *_blocks(IMAGE, "visual.", tower),
+        *layer_norm(f"{at}/norm_post" if tower.norm_pooled else f"{at}/transformer/norm", "visual.ln_post"),
         Rule(f"{at}/projection/kernel", ("visual.proj",)),
     ]
 
@@ -198,7 +203,7 @@ def _text(tower: TextTransformer) -> list[Rule]:
     return [
         Rule(f"{at}/token/embedding", ("token_embedding.weight",)),
         Rule(f"{at}/position", ("positional_embedding",)),
-        *_blocks(TEXT, "", tower.heads, tower.depth),
+        *_blocks(TEXT, "", tower),
         *layer_norm(f"{at}/transformer/norm", "ln_final"),
         *([] if tower.embed_dim is None else projection),
     ]

@@ -9,7 +9,7 @@ from typing import Any
 import fiddle as fdl
 
 from mmjax.errors import UserError
-from mmjax.interop import hf_config
+from mmjax.interop import hf_config, not_here
 from mmjax.interop.hf_config import Parts, Values
 from mmjax.models.image import ViT
 from mmjax.models.layers import ActivationName
@@ -27,6 +27,7 @@ UNREAD = (
     *("hf_tokenizer_name", "tokenizer_mode", "tokenizer_kwargs", "hf_model_pretrained", "hf_proj_type"),
     *("hf_pooler_type", "eos_id"),
 )
+POOLINGS = {"tok": "cls", "avg": "patches"}  # of open_clip's own vision transformer: theirs, ours
 BLOCKS = {"ls_init_value": None, "act_kwargs": None, "norm_kwargs": None, "mlp_ratio": RATIO}
 IMAGE = BLOCKS | {"layers": 12, "width": 768, "head_width": HEAD_WIDTH, "patch_size": 16, "image_size": 224}
 IMAGE |= {"no_ln_pre": False, "pool_type": "tok", "final_ln_after_pool": False}
@@ -51,6 +52,8 @@ def parts(config: Values, mean: Any = (0.5,) * 3, std: Any = (0.5,) * 3) -> Part
     Raises:
         UserError: names the key and its value.
     """
+    if config.get("multimodal_cfg"):
+        raise UserError("model_cfg: multimodal_cfg={...} is of CoCa, whose decoder of texts isn't here")
     known = {"embed_dim": None, "vision_cfg": None, "text_cfg": None, "quick_gelu": False, "custom_text": False}
     given = _settings(config, "model_cfg", known | {"init_logit_bias": None}, {})
     for key in ("embed_dim", "vision_cfg", "text_cfg"):
@@ -75,11 +78,14 @@ def _settings(values: Values, where: str, defaults: Values, fixed: Values) -> di
 
 
 def _vit(config: Values, embed_dim: int, quick_gelu: bool) -> fdl.Config:
-    fixed = {"pos_embed_type": "learnable", "pool_type": "tok", "attentional_pool": False, "block_type": "default"}
+    fixed = {"pos_embed_type": "learnable", "attentional_pool": False, "block_type": "default"}
     if config.get("block_type", "default") is None:
         fixed["block_type"] = None
     given = _settings(config, "vision_cfg", IMAGE, fixed)
     size, head = given["image_size"], given["head_width"]
+    if given["pool_type"] not in POOLINGS:
+        raise UserError(f"vision_cfg: pool_type={given['pool_type']!r} can't be expressed here; tok and avg can")
+    pooling = POOLINGS[given["pool_type"]]
     return fdl.Config(
         ViT,
         **_blocks(given, "vision_cfg", quick_gelu),
@@ -87,7 +93,8 @@ def _vit(config: Values, embed_dim: int, quick_gelu: bool) -> fdl.Config:
         **_sides(tuple(size) if isinstance(size, list | tuple) else size, given["patch_size"]),
         embed_dim=embed_dim,
         cls=True,
-        pooling="cls",
+        pooling=pooling,
+        norm_pooled=bool(given["final_ln_after_pool"]) and pooling == "patches",  # of one token it is the same
         pre_norm=not given["no_ln_pre"],
         stem_bias=False,
     )
@@ -111,8 +118,8 @@ def _timm(config: Values, embed_dim: int) -> fdl.Config:
     found = TIMM_NAME.fullmatch(name)
     if found is None or found[1] not in TIMM:
         raise UserError(
-            f"vision_cfg: timm_model_name={name!r} can't be expressed here; vit_<{'|'.join(TIMM)}>_patch<n>_siglip_"
-            "<size> can"
+            f"vision_cfg: timm_model_name={name!r}: the image tower, {not_here.image_tower(name)}, isn't here; of "
+            f"timm's vit_<{'|'.join(TIMM)}>_patch<n>_siglip_<size> are"
         )
     given = _settings(config, "vision_cfg", {"timm_model_name": None, "image_size": 224}, TIMM_FIXED)
     for key, value in TIMM_FIXED.items():  # there is no default that would do
@@ -136,7 +143,9 @@ def _sides(size: int | tuple[int, ...], patch: Any) -> dict[str, Any]:
 
 
 def _text(config: Values, embed_dim: int, quick_gelu: bool) -> fdl.Config:
-    fixed = {"embed_cls": False, "hf_model_name": None, "block_type": "default"}
+    if name := config.get("hf_model_name"):
+        raise UserError(f"text_cfg: hf_model_name={name!r}: the text tower, {not_here.text_tower(name)}, isn't here")
+    fixed = {"embed_cls": False, "block_type": "default", "hf_model_name": None}
     if config.get("block_type", "default") is None:
         fixed["block_type"] = None
     given = _settings(config, "text_cfg", TEXT, fixed)
@@ -170,8 +179,6 @@ def _text(config: Values, embed_dim: int, quick_gelu: bool) -> fdl.Config:
 
 def _blocks(given: Values, where: str, quick_gelu: bool) -> dict[str, Any]:
     """Our fields of a transformer's blocks."""
-    if given["ls_init_value"] is not None:
-        raise UserError(f"{where}: ls_init_value={given['ls_init_value']}: the towers here have no layer scale")
     norm, act = dict(given["norm_kwargs"] or {}), dict(given["act_kwargs"] or {})
     eps, approximate = norm.pop("eps", EPS), act.pop("approximate", "none")
     if norm or act or approximate not in ("none", "tanh"):
@@ -187,6 +194,7 @@ def _blocks(given: Values, where: str, quick_gelu: bool) -> dict[str, Any]:
         "mlp_dim": int(given["width"] * given["mlp_ratio"]),
         "activation": "quick_gelu" if quick_gelu else "gelu_tanh" if approximate == "tanh" else "gelu",
         "norm_eps": eps,
+        **({} if given["ls_init_value"] is None else {"layer_scale": float(given["ls_init_value"])}),
     }
 
 
@@ -222,6 +230,8 @@ def describe(built: Parts, eos: int | None = None) -> dict[str, Any]:
             "patch_size": image.patch,
             "image_size": _plain(image.size),
             "no_ln_pre": not image.pre_norm,
+            "pool_type": {ours: theirs for theirs, ours in POOLINGS.items()}.get(image.pooling, "tok"),
+            "final_ln_after_pool": image.norm_pooled,
         }
     config["text_cfg"] = _describe_text(text, eos)
     config["quick_gelu"] = quick == {True}
@@ -270,6 +280,8 @@ def _describe_blocks(tower: Any) -> dict[str, Any]:
     config["mlp_ratio"] = ratio(tower.width, tower.mlp_dim or 4 * tower.width)
     if tower.norm_eps != EPS:
         config["norm_kwargs"] = {"eps": tower.norm_eps}
+    if tower.layer_scale is not None:
+        config["ls_init_value"] = tower.layer_scale
     if tower.activation == "gelu_tanh":
         config["act_kwargs"] = {"approximate": "tanh"}
     return config

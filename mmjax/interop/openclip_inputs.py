@@ -9,15 +9,16 @@ from typing import Any
 
 import fiddle as fdl
 
-from mmjax.configs import target
 from mmjax.data import preprocessors, text_preprocessors
 from mmjax.data.captions import PickCaption, Tokenize
+from mmjax.data.given_ids import GivenIds
 from mmjax.data.preprocessors import Preprocessing
 from mmjax.data.subwords import Subwords, SubwordTokenizer
-from mmjax.data.tokenizer_json import name_of, options_of, tokenizer_json
+from mmjax.data.tokenizer_json import lower_cases, name_of, options_of, tokenizer_json, with_capitals
 from mmjax.data.tokenizers import PieceTokenizer, SentencePiece
 from mmjax.data.tokens import Tokenizer
 from mmjax.data.transforms import Transform
+from mmjax.data.unended import TokenizeUnended
 from mmjax.errors import UserError
 from mmjax.experiment import build
 from mmjax.interop.bundle import Bundle
@@ -33,7 +34,7 @@ CLIP_IDS = (49_408, 49_406, 49_407)  # size, begin and end of OpenAI's vocabular
 
 def pictures(config: Mapping[str, Any], model: Mapping[str, Any]) -> Preprocessing:
     """The image's transforms, and the tower's mean and std, of a `preprocess_cfg` and its `model_cfg`."""
-    size = (model.get("vision_cfg") or {}).get("image_size", 224)
+    size = (model.get("vision_cfg") or {}).get("image_size") or 224
     if isinstance(size, list | tuple) and len(set(size)) == 1:
         size = size[0]
     if not isinstance(size, int):
@@ -50,25 +51,36 @@ def texts(folder: Path, model: Mapping[str, Any], tower: Any) -> tuple[tuple[Any
     """
     config = model["text_cfg"]
     named, options = bool(config.get("hf_tokenizer_name")), dict(config.get("tokenizer_kwargs") or {})
-    clean = options.pop("clean", "whitespace" if named else "lower")
+    clean = options.pop("clean", None) or ("whitespace" if named else "lower")
+    unended = named and bool(options.pop("strip_sep_token", False))
     if options or config.get("tokenizer_mode"):
         key = "tokenizer_mode" if config.get("tokenizer_mode") else "tokenizer_kwargs"
-        raise UserError(f"text_cfg: {key}={config[key]!r}: of these only clean can be expressed here")
+        raise UserError(
+            f"text_cfg: {key}={config[key]!r}: of these only clean and strip_sep_token can be expressed here"
+        )
     if clean not in text_preprocessors.OPEN_CLIP_CLEANING:
         text_preprocessors.from_open_clip(_Never(b""), tower.length, clean)  # which says what there is
     chain: tuple[Transform, ...] = text_preprocessors.OPEN_CLIP_CLEANING[clean]
-    found = _tokenizer(folder, named, tower)
+    found = _tokenizer(folder, named, tower, clean)
     if found is None:
-        cut = Tokenize(Subwords(tower.vocab), tower.length, bos=not named, empty="keep")
+        kind = TokenizeUnended if unended else Tokenize
+        end = config.get("eos_id", 2) if config.get("pool_type") == "eos" else None
+        pad = config.get("pad_id") if named else 0  # theirs fills up with 0, and one of transformers' as it says
+        cut = kind(GivenIds(tower.vocab, end), tower.length, bos=unended or not named, pad=pad, empty="keep")
         return graph((PickCaption(empty="keep"), *chain, cut)), {}
     transforms, tokenizer = found
+    if unended:
+        *cleaning, cut = transforms
+        assert isinstance(cut, Tokenize)
+        transforms = (*cleaning, TokenizeUnended(**vars(cut)))
     if not tower.attend_padding and tower.pooling == "last":
         _check_end(config, tokenizer, tower.vocab)
     return graph((PickCaption(empty="keep"), *chain, *transforms)), {"text": tokenizer}
 
 
-def _tokenizer(folder: Path, named: bool, tower: Any) -> tuple[tuple[Transform, ...], Tokenizer] | None:
-    """What follows the cleaning, and the tokenizer: of the folder, or OpenAI's where none is named."""
+def _tokenizer(folder: Path, named: bool, tower: Any, clean: str) -> tuple[tuple[Transform, ...], Tokenizer] | None:
+    """What follows the cleaning, and the tokenizer: of the folder, or OpenAI's where none is named, which leaves
+    capitals as they are where the cleaning does."""
     if any((folder / name).is_file() for name in VOCABULARIES):
         transforms, tokenizer = _of_folder(folder, tower.length)
         if not named:  # then open_clip takes OpenAI's, whatever the folder holds, and fills up with 0
@@ -88,6 +100,8 @@ def _tokenizer(folder: Path, named: bool, tower: Any) -> tuple[tuple[Transform, 
         )
     if tokenizer.vocab_size > tower.vocab:
         raise UserError(f"{folder}: vocab_size={tower.vocab}, but the tokenizer has {tokenizer.vocab_size} pieces")
+    if not named and clean == "whitespace":
+        tokenizer = SubwordTokenizer(with_capitals(tokenizer.model))
     return transforms, tokenizer
 
 
@@ -163,6 +177,14 @@ def picture_config(bundle: Bundle, mean: Sequence[float], std: Sequence[float], 
     return preprocessors.to_open_clip(chain, mean, std, exact)
 
 
+def end_of(bundle: Bundle) -> int | None:
+    """The id that ends texts, where the model says one: its tokenizer's, or its config's where it has none."""
+    if (tokenizer := bundle.tokenizers.get("text")) is not None:
+        return tokenizer.eos
+    cuts = [t.tokenizer for t in map(build, bundle.config.data.transforms["text"]) if isinstance(t, Tokenize)]
+    return next((spec.eos for spec in cuts if isinstance(spec, GivenIds)), None)
+
+
 def write_tokenizer(bundle: Bundle, folder: Path) -> dict[str, Any]:
     """Writes the text's tokenizer, and gives what the `text_cfg` says of it.
 
@@ -172,15 +194,18 @@ def write_tokenizer(bundle: Bundle, folder: Path) -> dict[str, Any]:
     tokenizer = bundle.tokenizers.get("text")
     if tokenizer is None:
         return {}
-    cut = next(build(t) for t in bundle.config.data.transforms["text"] if target(t) is Tokenize)
+    cut = next(t for t in map(build, bundle.config.data.transforms["text"]) if isinstance(t, Tokenize))
     if isinstance(tokenizer, PieceTokenizer):
         _write_pieces(tokenizer, cut, folder)
         return {"hf_tokenizer_name": folder.name, "tokenizer_kwargs": {"clean": _cleaning(bundle)}}
-    _write(tokenizer, folder)
-    cleaning = _cleaning(bundle)
-    if is_clip(tokenizer):
+    cleaning, unended = _cleaning(bundle), isinstance(cut, TokenizeUnended)
+    _write(tokenizer, folder, unended)
+    if is_clip(tokenizer) and not unended:
+        if cleaning == "whitespace" and lower_cases(tokenizer.model):  # which open_clip leaves to the cleaning
+            cleaning = "lower"
         return {} if cleaning == "lower" else {"tokenizer_kwargs": {"clean": cleaning}}
-    return {"hf_tokenizer_name": folder.name, "tokenizer_kwargs": {"clean": cleaning}}
+    stripped = {"strip_sep_token": True} if unended else {}
+    return {"hf_tokenizer_name": folder.name, "tokenizer_kwargs": {"clean": cleaning, **stripped}}
 
 
 def _write_pieces(tokenizer: PieceTokenizer, cut: Tokenize, folder: Path) -> None:
@@ -197,11 +222,12 @@ def _write_pieces(tokenizer: PieceTokenizer, cut: Tokenize, folder: Path) -> Non
     (folder / "tokenizer_config.json").write_text(text + "\n", encoding="utf-8")
 
 
-def _write(tokenizer: Tokenizer, folder: Path) -> None:
-    """As `tokenizer.json`, and what transformers wants beside it."""
+def _write(tokenizer: Tokenizer, folder: Path, unended: bool) -> None:
+    """As `tokenizer.json`, and what transformers wants beside it; unended: `strip_sep_token` will look for the end."""
     (folder / "tokenizer.json").write_bytes(tokenizer.model)
     names = {id: name for name, id in _pieces(tokenizer).items()}
     special = {"pad_token": tokenizer.pad, "bos_token": tokenizer.bos, "eos_token": tokenizer.eos}
+    special |= {"sep_token": tokenizer.eos} if unended else {}
     options = {key: names[id] for key, id in special.items() if id is not None}
     text = json.dumps({"tokenizer_class": "PreTrainedTokenizerFast", **options}, indent=2)
     (folder / "tokenizer_config.json").write_text(text + "\n", encoding="utf-8")

@@ -7,6 +7,7 @@ repository holds an open_clip_config.json, which says whether the activation is 
 """
 
 from mmjax.errors import UserError, nearest
+from mmjax.interop import not_here
 
 QUICK = "-quickgelu"
 
@@ -110,6 +111,25 @@ REPOSITORIES: dict[str, dict[str, str]] = {
         "laion2b_s39b_b160k": "laion/CLIP-ViT-bigG-14-laion2B-39B-b160k",
         "metaclip_fullcc": "timm/vit_gigantic_patch14_clip_224.metaclip_2pt5b",
     },
+    "ViT-L-14-CLIPA": {
+        "datacomp1b": "UCSC-VLAA/ViT-L-14-CLIPA-datacomp1B",
+    },
+    "ViT-L-14-CLIPA-336": {
+        "datacomp1b": "UCSC-VLAA/ViT-L-14-CLIPA-336-datacomp1B",
+    },
+    "ViT-H-14-CLIPA": {
+        "datacomp1b": "UCSC-VLAA/ViT-H-14-CLIPA-datacomp1B",
+    },
+    "ViT-H-14-CLIPA-336": {
+        "laion2b": "UCSC-VLAA/ViT-H-14-CLIPA-336-laion2B",
+        "datacomp1b": "UCSC-VLAA/ViT-H-14-CLIPA-336-datacomp1B",
+    },
+    "ViT-bigG-14-CLIPA": {
+        "datacomp1b": "UCSC-VLAA/ViT-bigG-14-CLIPA-datacomp1B",
+    },
+    "ViT-bigG-14-CLIPA-336": {
+        "datacomp1b": "UCSC-VLAA/ViT-bigG-14-CLIPA-336-datacomp1B",
+    },
     "ViT-B-16-SigLIP": {
         "webli": "timm/ViT-B-16-SigLIP",
     },
@@ -207,10 +227,13 @@ def resolve(name: str) -> str:
     """The repository of a model and its weights, `ViT-B-32/laion2b_s34b_b79k`.
 
     Raises:
-        UserError: there is no such name, or it is of an architecture that can't be read here; has the nearest.
+        UserError: there is no such name (has the nearest), or it is of an architecture that can't be read here (says
+            what of it is missing).
     """
     model, slash, weights = name.partition("/")
     plain = model.removesuffix(QUICK)
+    if plain not in REPOSITORIES and (known := not_here.open_clip(plain)):
+        raise UserError(f"open_clip:{name}: {known}")
     if plain not in REPOSITORIES:
         known = nearest(model, REPOSITORIES) or f": {', '.join(REPOSITORIES)}"
         raise UserError(f"open_clip:{name}: {model!r} is none of the models of open_clip that can be read here{known}")

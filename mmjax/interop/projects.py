@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
 
+from mmjax.errors import UserError
 from mmjax.interop.bundle import Bundle
 
 
@@ -23,8 +24,13 @@ class Project:
     inexact: bool = False
 
     def read(self, path: Path) -> Bundle:
-        """The model there."""
-        return import_module(f"mmjax.interop.{self.module}").read(path)
+        """The model there. Raises UserError, which names the path, where it can't be read."""
+        try:
+            return import_module(f"mmjax.interop.{self.module}").read(path)
+        except UserError as error:
+            if str(path) in str(error):
+                raise
+            raise UserError(f"{path}: {error}") from error
 
     def write(self, bundle: Bundle, path: Path, exact: bool = True) -> None:
         """Writes a model to where nothing is."""

@@ -41,7 +41,7 @@ def resolve(
     source: see `FORMS`; a path may lie in a bucket (gs://...).
     step: which checkpoint of a workdir; None: the latest.
     ema: whether the moving average of the parameters is taken, where a checkpoint has one.
-    say: is told what was fetched.
+    say: is told what was fetched, and what of a model's files is read otherwise than it stands there.
 
     Raises:
         UserError: there is nothing, or nothing that can be read; says what is near, and what there may be.
@@ -59,9 +59,15 @@ def resolve(
         return _of_workdir(path, step, ema)
     _no_step(step, name)
     if "://" not in name:
-        return replace(_of_files(Path(path)), source=name)
+        return replace(_told(_of_files(Path(path)), say), source=name)
     with tempfile.TemporaryDirectory() as folder:  # what reads it reads files of this machine
-        return replace(_of_files(_copied(path, Path(folder) / path.name)), source=name)
+        return replace(_told(_of_files(_copied(path, Path(folder) / path.name)), say), source=name)
+
+
+def _told(bundle: Bundle, say: Callable[[str], None]) -> Bundle:
+    for note in bundle.notes:
+        say(note)
+    return bundle
 
 
 def _of_files(path: Path) -> Bundle:

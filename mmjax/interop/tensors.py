@@ -4,8 +4,11 @@ Nothing that is read can run code: PyTorch's file is opened with `weights_only`.
 """
 
 import json
+import re
+import warnings
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
@@ -14,6 +17,11 @@ from mmjax.errors import UserError
 
 WHOLE, SHARDS, TORCH = "model.safetensors", "model.safetensors.index.json", "pytorch_model.bin"
 TORCH_SHARDS = "pytorch_model.bin.index.json"
+
+# Where checkpoints of trainers have the model, beside the optimiser's state; in this order.
+ENTRIES = ("state_dict", "model_state_dict", "model", "module", "net")
+LFS = b"version https://git-lfs"
+SAVE = "safetensors.torch.save_file(model.state_dict(), 'model.safetensors')"
 
 Arrays = dict[str, np.ndarray]
 
@@ -39,6 +47,7 @@ def read_file(file: Path) -> Arrays:
     Raises:
         UserError: it is broken, or it is PyTorch's, and there is no PyTorch to open it.
     """
+    _check_pointer(file)
     return _fp32((_safetensors if file.suffix == ".safetensors" else _torch)(file))
 
 
@@ -60,6 +69,7 @@ def _sharded(folder: Path, index: str, reader: Callable[[Path], Arrays]) -> Arra
     for file in files:
         if not isinstance(file, str) or Path(file).name != file or not (folder / file).is_file():
             raise UserError(f"{folder / index} names the shard {file!r}, which isn't in the folder")
+        _check_pointer(folder / file)
         arrays |= reader(folder / file)
     if missing := sorted(set(names) - set(arrays)):
         raise UserError(f"{folder}: {len(missing)} arrays of {index} are in no shard: {', '.join(missing[:8])}")
@@ -82,12 +92,51 @@ def _torch(file: Path) -> Arrays:
     except ImportError as error:
         raise UserError(f'{file} is PyTorch\'s: pip install "mmjax[interop]", or torch alone, to read it') from error
     try:
-        tensors = torch.load(file, map_location="cpu", weights_only=True)
+        with warnings.catch_warnings(action="ignore"):  # of what the error says too
+            saved = torch.load(file, map_location="cpu", weights_only=True)
     except Exception as error:  # a zip, a pickle that holds more than tensors, ...: whatever it raises
-        raise UserError(f"{file} can't be read as tensors alone: {error}") from error
-    tensors = tensors.get("state_dict", tensors)  # with the optimiser's state beside it
-    tensors = {name: tensor for name, tensor in tensors.items() if isinstance(tensor, torch.Tensor)}
-    return {name: (t.float() if t.is_floating_point() else t).numpy() for name, t in tensors.items()}
+        raise UserError(_unopened(file, str(error))) from error
+    held = next((saved[name] for name in ENTRIES if _tensors(saved.get(name))), saved) if _is_dict(saved) else {}
+    tensors = _tensors(held)
+    if not tensors:
+        entries = ", ".join(map(str, saved))[:200] if _is_dict(saved) else type(saved).__name__
+        raise UserError(
+            f"{file} holds no tensors by name, of a model or in {', '.join(ENTRIES)}, but {entries or 'nothing'}: "
+            f"save the model's state_dict() alone, {SAVE}"
+        )
+    return {name: (t.float() if t.is_floating_point() else t).detach().numpy() for name, t in tensors.items()}
+
+
+def _is_dict(value: Any) -> bool:
+    return isinstance(value, Mapping)
+
+
+def _tensors(value: Any) -> dict[str, Any]:
+    """The tensors by their names, where it is a dict that holds some."""
+    import torch
+
+    given = value.items() if _is_dict(value) else ()
+    return {name: tensor for name, tensor in given if isinstance(name, str) and isinstance(tensor, torch.Tensor)}
+
+
+def _unopened(file: Path, reason: str) -> str:
+    """What to say of a file that PyTorch doesn't open as tensors alone. reason: what it says itself, many lines."""
+    if "TorchScript" in reason:
+        return (
+            f"{file} is a TorchScript archive, code and tensors in one, which isn't run: save the tensors alone, {SAVE}"
+        )
+    if objects := sorted(set(re.findall(r"GLOBAL ([\w.]+)", reason))):
+        return (
+            f"{file} holds objects of Python beside its tensors ({', '.join(objects)}), which aren't opened, since "
+            f"they can run code: where you trust it, save the tensors alone, {SAVE}"
+        )
+    return f"{file}, of {file.stat().st_size:,} bytes, is damaged, or no file of PyTorch's"
+
+
+def _check_pointer(file: Path) -> None:
+    with file.open("rb") as opened:
+        if opened.read(len(LFS)) == LFS:
+            raise UserError(f"{file} is a pointer of Git LFS; `git lfs pull` in its folder brings the file itself")
 
 
 def _fp32(arrays: Arrays) -> Arrays:

@@ -1,6 +1,6 @@
 """Pooling: tokens to one vector."""
 
-from typing import Literal
+from typing import Literal, get_args
 
 import flax.linen as nn
 import jax.numpy as jnp
@@ -18,7 +18,7 @@ from mmjax.models.layers import (
     unknown,
 )
 
-PoolingName = Literal["cls", "pair", "last", "mean", "mean_sqrt", "mean_weighted", "max", "map"]
+PoolingName = Literal["cls", "pair", "last", "mean", "mean_sqrt", "mean_weighted", "patches", "max", "map"]
 
 
 def first(tokens: Float[Array, "b n d"], mask: Bool[Array, "b n"]) -> Float[Array, "b d"]:
@@ -101,5 +101,5 @@ POOLINGS = {
 
 def check_pooling(name: str) -> None:
     """Raises ValueError where there is no pooling of that name."""
-    if name not in (*POOLINGS, "map"):
-        raise unknown("pooling", name, (*POOLINGS, "map"))
+    if name not in get_args(PoolingName):
+        raise unknown("pooling", name, get_args(PoolingName))

@@ -11,7 +11,7 @@ from jaxtyping import Array, Bool, Float, Int, Key
 from mmjax.models import rotary
 from mmjax.models.attention import AttentionName
 from mmjax.models.dropout import BEFORE_BLOCKS, drop, dropout_keys
-from mmjax.models.heads import POOLINGS, AttentionPool, PoolingName, check_pooling
+from mmjax.models.heads import POOLINGS, AttentionPool, PoolingName, check_pooling, mean
 from mmjax.models.layers import (
     BERT_STD,
     HIDDEN,
@@ -43,8 +43,9 @@ class Tower(nn.Module, kw_only=True):
         projection_bias: whether the projection to E has a bias.
         projection_tanh: whether the embedding is the projection's tanh (BERT's pooler).
         pooling: `cls` (first token), `pair` (the mean of the first two), `last` (last one allowed), `mean`, `max`,
-            `mean_sqrt` (a sum over the root of its count), `mean_weighted` (by place), or `map` (attention pooling with
-            an MLP).
+            `mean_sqrt` (a sum over the root of its count), `mean_weighted` (by place), `patches` (the mean without what
+            stands before the patches), or `map` (attention pooling with an MLP).
+        norm_pooled: whether the last LayerNorm is of the pooled token rather than of all tokens before (CLIPA).
         activation, norm, norm_eps, inits, remat, attention, layer_scale: see `Transformer`.
         dropout: rate, with train=True only.
         dtype: of the computation; parameters are float32.
@@ -70,6 +71,12 @@ class Tower(nn.Module, kw_only=True):
     norm: NormName = "pre"
     layer_scale: float | None = None
     trunk: Any = None
+    norm_pooled: bool = False
+
+    @property
+    def prefix(self) -> int:
+        """How many tokens stand before those of the input."""
+        return 0
 
     def _make_trunk(self, causal: bool = False) -> None:
         """The parts of every tower, for `setup`."""
@@ -85,6 +92,7 @@ class Tower(nn.Module, kw_only=True):
                 mlp_dim=self.mlp_dim,
                 activation=self.activation,
                 causal=causal,
+                final_norm=not self.norm_pooled,
                 norm_eps=self.norm_eps,
                 inits=self.inits,
                 dropout=self.dropout,
@@ -94,6 +102,13 @@ class Tower(nn.Module, kw_only=True):
                 norm=self.norm,
                 layer_scale=self.layer_scale,
             )
+        if self.norm_pooled:
+            if self.norm == "post" or self.pooling == "map":
+                raise ValueError(
+                    f"norm_pooled=True goes with norm='pre' and a pooling that only picks or averages, not with "
+                    f"norm={self.norm!r} and pooling={self.pooling!r}"
+                )
+            self.norm_post = layer_norm(eps=self.norm_eps, dtype=self.dtype)
         if self.pooling == "map":
             self.attention_pool = AttentionPool(
                 heads=self.heads,
@@ -119,7 +134,7 @@ class Tower(nn.Module, kw_only=True):
             if mine != its:
                 raise ValueError(f"{name}={mine}, but the trunk has {its}: set both alike")
         own = {"causal": causal, "norm": self.norm != "pre", "dropout": self.dropout, "layer_scale": self.layer_scale}
-        own |= {"remat": self.remat, "attention": self.attention != "plain"}
+        own |= {"remat": self.remat, "attention": self.attention != "plain", "norm_pooled": self.norm_pooled}
         if given := [name for name, value in own.items() if value]:
             raise ValueError(
                 f"with a trunk a tower has no {', '.join(given)} of its own: leave it out, or set the trunk's"
@@ -127,8 +142,13 @@ class Tower(nn.Module, kw_only=True):
 
     def pool(self, tokens: Float[Array, "b n d"], token_mask: Bool[Array, "b n"]) -> Float[Array, "b e"]:
         """The embedding of each example, float32, not normalised."""
-        pooling = self.attention_pool if self.pooling == "map" else POOLINGS[self.pooling]
-        pooled = pooling(tokens, token_mask)
+        if self.pooling == "patches":
+            pooled = mean(tokens[:, self.prefix :], token_mask[:, self.prefix :])
+        else:
+            pooling = self.attention_pool if self.pooling == "map" else POOLINGS[self.pooling]
+            pooled = pooling(tokens, token_mask)
+        if self.norm_pooled:
+            pooled = self.norm_post(pooled)
         if self.embed_dim is not None:
             pooled = self.projection(pooled)
             pooled = jnp.tanh(pooled) if self.projection_tanh else pooled

@@ -27,7 +27,14 @@ from mmjax.data.transforms import (
     Transform,
 )
 from mmjax.errors import UserError
-from tests.data.golden.make import HUGGING_FACE, OPEN_CLIP, by_hugging_face, by_open_clip, pictures
+from tests.data.golden.make import (
+    HUGGING_FACE,
+    OPEN_CLIP,
+    by_hugging_face,
+    by_open_clip,
+    let_torchvision_load,
+    pictures,
+)
 
 GOLDEN = Path(__file__).parent / "golden"
 SIDES = [*(("hugging_face", name) for name in HUGGING_FACE), *(("open_clip", name) for name in OPEN_CLIP)]
@@ -131,12 +138,48 @@ def test_configs_of_hugging_face_of_every_age(config, chain, colours):
     assert from_hugging_face(to_hugging_face(*made)) == made
 
 
+KINDS = ("CLIP", "Siglip", "ViT", "Bit")
+VALUES = ("resample", "image_mean", "image_std", "size", "crop_size", "rescale_factor", "do_convert_rgb", "do_pad")
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_null_value_is_the_default_of_the_processors_class(kind):
+    config = {"image_processor_type": f"{kind}ImageProcessor"}
+    plain = from_hugging_face(config)
+    for name in VALUES:
+        assert from_hugging_face({**config, name: None}) == plain, name
+    assert from_hugging_face(dict.fromkeys(VALUES) | config) == plain
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_what_is_left_out_or_null_beside_the_processors_of_hugging_face(kind):
+    transformers = pytest.importorskip("transformers", exc_type=ImportError)
+    let_torchvision_load()
+    theirs = getattr(transformers, f"{kind}ImageProcessorPil")
+    picture = Image.fromarray(np.random.default_rng(0).integers(0, 256, (240, 300, 3)).astype(np.uint8))
+    config = {"image_processor_type": f"{kind}ImageProcessor"}
+    made = from_hugging_face({**config, **dict.fromkeys(VALUES)})
+    pixels = theirs()(picture)["pixel_values"][0].transpose(1, 2, 0)
+    mean, std = (np.asarray(colour, np.float32) for colour in (made.mean, made.std))
+    ours = (run(made.transforms, picture) / np.float32(255) - mean) / std
+    np.testing.assert_allclose(ours, pixels, atol=1e-5)
+    null = theirs(do_normalize=None)(picture)["pixel_values"][0].transpose(1, 2, 0)  # a switch is off
+    made = from_hugging_face({**config, "do_normalize": None})
+    assert (made.mean, made.std) == NOTHING
+    np.testing.assert_allclose(run(made.transforms, picture) / np.float32(255), null, atol=1e-5)
+
+
+def test_a_null_in_a_preprocess_cfg_is_open_clips_default():
+    names = ("size", "mode", "mean", "std", "interpolation", "resize_mode", "fill_color")
+    assert from_open_clip(dict.fromkeys(names), size=32) == from_open_clip({}, size=32)
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
         ({"image_processor_type": None}, "no image_processor_type"),
-        ({"image_processor_type": "CLIPImagProcessor"}, "did you mean CLIPImageProcessor"),
-        ({"image_processor_type": "CLIP"}, "known ones are CLIPImageProcessor, Sig"),
+        ({"image_processor_type": "Siglip2ImageProcessor"}, r"'Siglip2ImageProcessor' isn't here; CLIPIm[\w, ]+ are$"),
+        ({"image_processor_type": "CLIP"}, "isn't here; CLIPImageProcessor, Sig"),
         ({"size": {"height": 224, "width": 336}}, "pictures are square"),
         ({"size": {"longest_edge": 224}}, "must have shortest_edge, or height and width"),
         ({"resample": 5}, r"resample=5 is none of 0 \(nearest\)"),

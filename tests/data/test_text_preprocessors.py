@@ -132,9 +132,7 @@ def test_open_clips_published_vocabulary_beside_open_clip(clean):
     tokenizer = Subwords(49_408, path=str(file)).load(None, file.parent)
     assert (tokenizer.vocab_size, tokenizer.pad, tokenizer.bos, tokenizer.eos) == (49_408, 0, 49_406, 49_407)
     assert tokenizer.encode("a photo of a cat") == [320, 1125, 539, 320, 2368]
-    texts = [*TEXTS, *NAMED]
-    if clean == "whitespace":  # capitals have no pieces of their own there, and are lower-cased here
-        texts = [text for text in texts if text == text.lower()]
+    texts = [*TEXTS, *NAMED, "A Cat", "THEY'RE OK, I'LL GO"]
     ids, _ = encoded(from_open_clip(tokenizer, LENGTH, clean), texts)
     expected = tokenizer_module.SimpleTokenizer(clean=clean)(texts, LENGTH).numpy()
     for i, text in enumerate(texts):
@@ -164,7 +162,7 @@ def test_the_chain_holds_specs_that_an_experiment_can_keep(tmp_path):
 @pytest.mark.parametrize(
     ("config", "message"),
     [
-        ({"tokenizer_class": "SiglipTokeniser"}, "did you mean SiglipTokenizer"),
+        ({"tokenizer_class": "XLMRobertaTokenizer"}, r"'XLMRobertaTokenizer' isn't here; CLIPTok[\w, ]+ are$"),
         ({"tokenizer_class": "SiglipTokenizer", "padding_side": "left"}, "padding_side='left' must be 'right'"),
         ({"tokenizer_class": "SiglipTokenizer", "do_lower_case": False}, "removes punctuation only"),
         ({"tokenizer_class": "SiglipTokenizer", "pad_token": "<none>"}, "no piece '<none>'"),

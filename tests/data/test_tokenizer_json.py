@@ -45,6 +45,18 @@ def test_the_config_beside_a_file_says_the_padding_and_berts_lower_casing(tmp_pa
         tokenizer_json(tmp_path)
 
 
+def test_a_null_switch_beside_a_vocabulary_is_off_and_other_nulls_say_nothing(tmp_path):
+    write_bert(tmp_path)
+    plain = tokenizer_json(tmp_path / "vocab.txt")
+    nulls = dict.fromkeys(("strip_accents", "pad_token", "model_max_length", "padding_side"))
+    (tmp_path / "tokenizer_config.json").write_text(json.dumps(nulls))
+    assert tokenizer_json(tmp_path / "vocab.txt") == plain
+    (tmp_path / "tokenizer_config.json").write_text(json.dumps({"do_lower_case": None, "tokenize_chinese_chars": None}))
+    normalizer = json.loads(tokenizer_json(tmp_path / "vocab.txt"))["normalizer"]
+    assert (normalizer["lowercase"], normalizer["handle_chinese_chars"]) == (False, False)
+    SubwordTokenizer(tokenizer_json(tmp_path / "vocab.txt"))  # the library takes it
+
+
 def test_siglip_2_lower_cases_what_gemma_does_not(tmp_path):
     pytest.importorskip("tokenizers")
     folder = write_gemma(tmp_path)

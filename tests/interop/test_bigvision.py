@@ -266,7 +266,7 @@ def test_a_tokenizer_beside_the_file_is_taken(pictures, tmp_path):
             "txt is no transformer of .* it lacks txt/Embed_0/embedding",
         ),
         ({"params/img/embedding/bias": None}, "lacks 1 arrays that this model needs: img/embedding/bias"),
-        ({"params/t": np.array([{}], object)}, "can't be read as arrays: Object arrays cannot be loaded"),
+        ({"params/t": np.array([{}], object)}, "it.npz holds pickled objects of Python, .* numpy.savez"),
     ],
 )
 def test_what_cannot_be_read_is_named(change, message, pictures, tmp_path):
@@ -280,7 +280,7 @@ def test_what_is_no_file_of_arrays_is_named(tmp_path):
     with pytest.raises(UserError, match="there is no file"):
         bigvision.read(tmp_path / "none.npz")
     (tmp_path / "text.npz").write_text("no arrays")
-    with pytest.raises(UserError, match=r"text\.npz can't be read as arrays"):
+    with pytest.raises(UserError, match=r"text\.npz can't be read as arrays: it is damaged, or no \.npz$"):
         bigvision.read(tmp_path / "text.npz")
 
 

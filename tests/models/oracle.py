@@ -80,7 +80,7 @@ def transformer(p, x, allowed: np.ndarray | bool = True, activation="gelu"):
     allowed = np.broadcast_to(allowed, (len(x), len(x)))
     for i in range(len(p["blocks"]["norm_mlp"]["scale"])):
         x = block(jax.tree.map(lambda leaf, i=i: leaf[i], p["blocks"]), x, allowed, activation)
-    return layer_norm(p["norm"], x)
+    return layer_norm(p["norm"], x) if "norm" in p else x
 
 
 def attention_pool(p, tokens, activation="gelu"):

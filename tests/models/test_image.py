@@ -69,6 +69,23 @@ def test_siglip_vit_equals_float64_numpy(pictures):
     )
 
 
+def test_a_norm_of_the_mean_of_the_patches_equals_float64_numpy(pictures):
+    """CLIPA's: the CLS is attended to, and isn't in the mean."""
+    vit = ViT(**SMALL, cls=True, pooling="patches", norm_pooled=True)
+    params = oracle.params_of(vit, pictures)
+    p = oracle.as64(params)["params"]
+    norm = {"scale": 1.5 + np.arange(16.0), "bias": np.arange(16.0)}
+    params["params"]["norm_post"] = jax.tree.map(jnp.float32, norm)
+    patches = cut(np.asarray(pictures[0], np.float64) / 127.5 - 1)
+    x = np.concatenate([p["cls"][None], oracle.dense(p["stem"], patches)]) + p["position"]
+    x = oracle.transformer(p["transformer"], x)
+    assert "norm" not in p["transformer"]
+    wanted = oracle.layer_norm(norm, x[1:].mean(0))
+    np.testing.assert_allclose(oracle.apply(vit, params, pictures)[0], wanted, rtol=2e-5, atol=5e-5)
+    with pytest.raises(ValueError, match=r"norm_pooled=True goes with .* not with norm='pre' and pooling='map'"):
+        abstract(ViT(**SMALL, pooling="map", norm_pooled=True), pictures)
+
+
 def test_patches_are_the_normalised_pixels_on_the_grid(pictures):
     vit = ViT(**SMALL, pooling="mean", positions="sincos")
     patches, real = oracle.apply(vit, {}, pictures, method="patches")
