@@ -7,7 +7,6 @@ embeddings-00000-of-00010.jsonl         the same examples' id, caption and label
 
 import hashlib
 import json
-import os
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -16,6 +15,7 @@ import numpy as np
 from safetensors import SafetensorError
 from safetensors.numpy import load_file, save
 
+from mmjax import files
 from mmjax.errors import UserError, nearest
 from mmjax.evaluators.embedded import Embedded
 
@@ -44,7 +44,7 @@ def manifest(folder: str | Path) -> dict[str, Any]:
 
 def write_manifest(folder: Path, content: dict[str, Any]) -> None:
     """Puts the manifest in its place, whole."""
-    _write(folder / MANIFEST, (json.dumps(content, indent=2, ensure_ascii=False) + "\n").encode())
+    files.write(folder / MANIFEST, json.dumps(content, indent=2, ensure_ascii=False) + "\n")
 
 
 def write_shard(folder: Path, name: str, embedded: Embedded) -> None:
@@ -52,10 +52,10 @@ def write_shard(folder: Path, name: str, embedded: Embedded) -> None:
     count = len(embedded)
     rows = [{column: values[i] for column, values in embedded.columns.items()} for i in range(count)]
     text = "".join(json.dumps(row, ensure_ascii=False, default=_plain) + "\n" for row in rows)
-    _write(folder / f"{name}.jsonl", text.encode())
+    files.write(folder / f"{name}.jsonl", text)
     arrays = {m: np.ascontiguousarray(v, np.float32) for m, v in embedded.embeddings.items()}
     arrays |= {f"{m}{VALID}": np.ascontiguousarray(v) for m, v in embedded.valid.items()}
-    _write(folder / f"{name}.safetensors", save(arrays))
+    files.write(folder / f"{name}.safetensors", save(arrays))
 
 
 def digest(folder: Path, name: str) -> str:
@@ -119,12 +119,6 @@ def read(folder: str | Path, modalities: Sequence[str] | None = None) -> Embedde
     if len(found) != (told := manifest(folder)["count"]):
         raise UserError(f"{folder} has {len(found):,} embeddings, and its {MANIFEST} says {told:,}: embed again")
     return found
-
-
-def _write(path: Path, content: bytes) -> None:
-    fresh = path.with_name(f".{path.name}.tmp")
-    fresh.write_bytes(content)
-    os.replace(fresh, path)  # a kill leaves no part of a file
 
 
 def _plain(value: Any) -> Any:

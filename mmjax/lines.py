@@ -1,10 +1,11 @@
 """Files of JSON, an object a line, of a run that may be killed at any moment."""
 
 import json
-import os
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
+
+from mmjax import files
 
 
 def read(path: Path) -> list[dict[str, Any]]:
@@ -22,9 +23,7 @@ def read(path: Path) -> list[dict[str, Any]]:
 
 def rewrite(path: Path, lines: Iterable[Mapping[str, Any]]) -> None:
     """Puts `lines` in the file's place at once, so that a kill leaves the old file or the new one."""
-    fresh = path.with_suffix(".tmp")
-    fresh.write_text("".join(map(text_of, lines)), encoding="utf-8")
-    os.replace(fresh, path)
+    files.write(path, "".join(map(text_of, lines)))
 
 
 def text_of(line: Mapping[str, Any]) -> str:

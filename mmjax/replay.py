@@ -1,14 +1,13 @@
 """Steps that went wrong: told, with their examples, when they stop a run; and taken again, to be looked at."""
 
 import json
-import os
 from collections.abc import Callable
 from pathlib import Path
 
 import fiddle as fdl
 import jax
 
-from mmjax import hosts
+from mmjax import files, hosts
 from mmjax.checkpoint import Checkpointer, whole_steps
 from mmjax.data.pipeline import Prepared, batch_spec, batches, examples
 from mmjax.errors import UserError
@@ -41,9 +40,7 @@ def bad_steps(
             {"step": step, "examples": examples(data, batch_size=size, seed=seed, step=step - 1)}
             for step in range(first, last + 1)
         ]
-        fresh = workdir / f"{FILE}.tmp"
-        fresh.write_text(json.dumps(told, ensure_ascii=False, indent=1) + "\n", encoding="utf-8")
-        os.replace(fresh, workdir / FILE)
+        files.write(workdir / FILE, json.dumps(told, ensure_ascii=False, indent=1) + "\n")
     good = f"the last checkpoint is that of step {saved}" if saved is not None else "nothing was saved so far"
     return BadStepsError(
         f"the updates of {in_a_row} steps in a row, {first} to {last}, were skipped, since their loss or gradient was "

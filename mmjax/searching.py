@@ -21,7 +21,7 @@ from rich.progress import Progress
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
-from mmjax import serialization
+from mmjax import files, serialization
 from mmjax.data.chains import Chains
 from mmjax.data.sources import File, Tfds
 from mmjax.data.transforms import BadExample
@@ -349,10 +349,7 @@ def _keep(file: Path, kept: Mapping[str, Mapping[tuple[str, str], np.ndarray]], 
     full = {modality: vectors for modality, vectors in kept.items() if vectors}
     names = json.dumps({modality: list(vectors) for modality, vectors in full.items()})
     content = save({m: np.stack(list(vectors.values())) for m, vectors in full.items()}, {"items": names})
-    part = file.with_name(f".{file.name}.{os.getpid()}")
     try:
-        file.parent.mkdir(parents=True, exist_ok=True)
-        part.write_bytes(content)
-        os.replace(part, file)
+        files.write(file, content)
     except OSError as error:
         console.print(f"the vectors can't be kept in {file.parent}: {error.strerror}", soft_wrap=True)

@@ -11,7 +11,7 @@ from pathlib import Path
 import fiddle as fdl
 import jax
 
-from mmjax import hosts, serialization
+from mmjax import files, hosts, serialization
 from mmjax.checkpoint import latest_step
 from mmjax.configs import Difference, short
 from mmjax.data.pipeline import Mixture, Prepared, prepare
@@ -50,11 +50,9 @@ def _record(config: fdl.Config, workdir: Path, name: str, fork: bool) -> None:
             shutil.copyfile(path, path.with_name(f"{RECORD}.old"))
         if not trained and diff(before, config):
             shutil.rmtree(workdir / TOKENIZERS, ignore_errors=True)  # of a try that took no step, maybe on other data
-    text, fresh = serialization.dumps(config, name), path.with_suffix(".tmp")
+    text = serialization.dumps(config, name)
     try:
-        workdir.mkdir(parents=True, exist_ok=True)
-        fresh.write_text(text, encoding="utf-8")
-        os.replace(fresh, path)  # a kill leaves the old record or the new one
+        files.write(path, text)
     except OSError as error:
         raise UserError(f"{workdir} can't be written to ({error.strerror}): give another --workdir") from error
 
@@ -114,8 +112,8 @@ def prepared(
         return ready
 
     made = hosts.together(lead)
-    files = hosts.first(lambda: to_files(made.chains.tokenizers) if made else {})
-    return hosts.together(lambda: made or make(from_files(files)))
+    models = hosts.first(lambda: to_files(made.chains.tokenizers) if made else {})
+    return hosts.together(lambda: made or make(from_files(models)))
 
 
 def going_on(workdir: Path) -> str:

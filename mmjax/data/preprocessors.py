@@ -99,16 +99,17 @@ def to_hugging_face(
 
     Whether pictures are turned upright is said nowhere there: their pipelines do so as they open a file.
 
-    exact: False takes the nearest that can be said for a `RandomResizedCrop`, whose evaluation cuts out the middle
-        square and then resizes, in the other order: the picture is shifted by less than a pixel.
+    exact: False takes the nearest that can be said: for a `RandomResizedCrop`, whose evaluation cuts out the middle
+        square and then resizes, the other order, which shifts the picture by less than a pixel; white for another
+        background; and a crop that starts at the pixel before the middle, and fills in black.
 
     Raises:
         UserError: it can't be said there.
     """
     background, resize, crop = _parts(transforms, exact)
-    if background != WHITE:
+    if exact and background != WHITE:
         raise UserError(f"Hugging Face's image processors put pictures on white, not on background={background}")
-    if crop is not None and (crop.middle != "down" or crop.fill not in (None, BLACK)):
+    if exact and crop is not None and (crop.middle != "down" or crop.fill not in (None, BLACK)):
         raise UserError(f"Hugging Face's image processors crop with middle='down' and fill in black, not as {crop}")
     config: dict[str, Any] = {
         "do_convert_rgb": True,

@@ -17,7 +17,8 @@ from typing import Literal
 import sentencepiece
 
 from mmjax.data.subwords import SubwordTokenizer
-from mmjax.data.tokens import Tokenizer, TokenizerSpec, write
+from mmjax.data.tokens import Tokenizer, TokenizerSpec
+from mmjax.files import write
 
 __all__ = [  # `Tokenizer` among them: here is where others look for it
     "BOS",

@@ -1,7 +1,5 @@
 """What a tokenizer is, and what an experiment says of one; `tokenizers.py` and `subwords.py` hold the kinds."""
 
-import os
-import tempfile
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, ClassVar
@@ -85,16 +83,3 @@ class TokenizerSpec:
                 f"room for fewer: set vocab_size, and the text tower's, to {tokenizer.vocab_size} or more"
             )
         return tokenizer
-
-
-def write(file: Path, content: bytes) -> None:
-    """All or nothing, also with two processes at once: each writes a file of its own, the last rename stays."""
-    file.parent.mkdir(parents=True, exist_ok=True)
-    handle, part = tempfile.mkstemp(dir=file.parent, prefix=file.name)
-    try:
-        with os.fdopen(handle, "wb") as stream:
-            stream.write(content)
-        os.replace(part, file)
-    except BaseException:
-        Path(part).unlink(missing_ok=True)
-        raise

@@ -1,16 +1,17 @@
 """Whether two descriptions are of models that compute the same."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import fiddle as fdl
 import numpy as np
 
-from mmjax.configs import Difference, complete, diff, fields, target
+from mmjax.configs import MISSING, Difference, complete, diff, fields, target
 from mmjax.experiment import build
 from mmjax.interop import bundle as bundles
 from mmjax.interop.hf_config import Parts
+from mmjax.models.image import ViT
 from mmjax.models.resnet import ResNet
 from mmjax.objectives.contrastive import PUBLISHED, Contrastive
 
@@ -25,13 +26,28 @@ SILENT = {
 
 def differences(theirs: Parts, ours: Parts) -> list[Difference]:
     """What of `ours` (configs, as `theirs`) the other ones don't compute; the objectives' names are one's own."""
-    if [sorted(group) for group in theirs[:1]] != [sorted(group) for group in ours[:1]]:
-        return [Difference("towers", sorted(theirs.towers), sorted(ours.towers))]
-    if len(theirs.objectives) != len(ours.objectives):
-        return [Difference("objectives", sorted(theirs.objectives), sorted(ours.objectives))]
-    renamed = dict(zip(ours.objectives, theirs.objectives.values(), strict=True))
-    pairs = (bundles.stand_in(spelled(group[0]), spelled(group[1]), {}) for group in ((theirs.towers, renamed), ours))
-    return [difference for difference in diff(*pairs) if difference.path.split(".")[-1] not in SILENT]
+    names = dict.fromkeys([*theirs.towers, *ours.towers])
+    apart = [name for name in names if _kind(theirs.towers, name) != _kind(ours.towers, name)]
+    found = [Difference(f"towers.{name}", _kind(theirs.towers, name), _kind(ours.towers, name)) for name in apart]
+    kinds = [[target(objective).__name__ for objective in parts.objectives.values()] for parts in (theirs, ours)]
+    if kinds[0] != kinds[1]:
+        found.append(Difference("objectives", *kinds))
+    renamed = dict(zip(ours.objectives, theirs.objectives.values(), strict=True)) if kinds[0] == kinds[1] else {}
+    pairs = []
+    for towers, objectives in ((theirs.towers, renamed), (ours.towers, ours.objectives if renamed else {})):
+        common = {name: tower for name, tower in towers.items() if name in names and name not in apart}
+        pairs.append(bundles.stand_in(spelled(common), spelled(objectives), {}))
+    return found + [difference for difference in diff(*pairs) if SILENT.isdisjoint(difference.path.split(".")[2:])]
+
+
+def distance(differences: Sequence[Difference]) -> tuple[int, int]:
+    """How far apart two models are: towers and objectives that only one has, then fields."""
+    whole = [d for d in differences if d.path == "objectives" or d.path.count(".") == 1]
+    return len(whole), len(differences)
+
+
+def _kind(towers: Mapping[str, fdl.Config], name: str) -> Any:
+    return target(towers[name]) if name in towers else MISSING
 
 
 def spelled(group: Mapping[str, fdl.Config]) -> dict[str, fdl.Config]:
@@ -46,7 +62,13 @@ def spelled(group: Mapping[str, fdl.Config]) -> dict[str, fdl.Config]:
         size = getattr(config, "size", None)
         if isinstance(size, tuple) and size[0] == size[1]:
             config.size = size[0]
+        if target(config) is ViT and all(side % config.patch == 0 for side in (size if _pair(size) else (size,))):
+            config.drop_rest = False  # there is no rest
     return group
+
+
+def _pair(size: Any) -> bool:
+    return isinstance(size, tuple | list)
 
 
 def unclip(parts: Parts, variables: dict[str, Any]) -> None:

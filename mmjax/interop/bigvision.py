@@ -9,9 +9,7 @@ an antialiased filter here, where big_vision's configs have one that isn't.
 """
 
 import math
-import os
 import re
-import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, cast
@@ -20,6 +18,8 @@ import fiddle as fdl
 import jax.numpy as jnp
 import numpy as np
 
+from mmjax import files
+from mmjax.configs import Difference
 from mmjax.data.captions import Canonicalize, PickCaption, Tokenize
 from mmjax.data.given_ids import GivenIds
 from mmjax.data.tokenizers import PieceTokenizer, SentencePiece
@@ -32,6 +32,7 @@ from mmjax.interop import bundle as bundles
 from mmjax.interop.bundle import Bundle
 from mmjax.interop.hf_config import Parts
 from mmjax.interop.mapping import LAYER, Rule
+from mmjax.interop.near import Twin, accepted, refused, slight
 from mmjax.interop.wrappers import unwrapped
 from mmjax.models.image import ViT
 from mmjax.models.text import TextTransformer
@@ -43,6 +44,9 @@ OBJECTIVE = "contrastive"
 END = 1  # the id of the end token in the vocabularies of big_vision's configs (c4_en, mc4), which also fills up
 TOWERS = {"image": "img/", "text": "txt/"}
 KERNELS = {"embedding/kernel", "img/embedding/kernel"}  # of the stem of a tower alone, and of one of two
+UNSAID = (
+    "a file of big_vision holds numbers alone: what happens to pictures and texts before isn't in it, nor a tokenizer"
+)
 FIXED: dict[str, Any] = {"activation": "gelu_tanh", "norm_eps": 1e-6}
 
 # Names of older files, in which all submodules of a block were counted together, and positions stood elsewhere.
@@ -75,8 +79,11 @@ def read(path: str | Path) -> Bundle:
     return bundle
 
 
-def write(bundle: Bundle, path: str | Path) -> Path:
+def write(bundle: Bundle, path: str | Path, exact: bool = True) -> Path:
     """Writes a file that big_vision loads, a block an `encoderblock_<n>`, and gives its path.
+
+    exact: whether the towers must be theirs to the rounding; else what is written is `near`'s. What happens to pictures
+    and texts before stands in no file.
 
     The position of a CLS is added to it: theirs has none. A logit scale above our objective's clip is written as what
     it is clipped to.
@@ -87,15 +94,37 @@ def write(bundle: Bundle, path: str | Path) -> Path:
     path, where = Path(path), bundle.source or "the model"
     if path.exists():
         raise UserError(f"{path} is there already: give another name")
+    twin = near(bundle)
+    refused(twin, exact, "big_vision")
+    arrays, _ = _described(twin.bundle, where)
+    _save({f"params/{name}": array for name, array in arrays.items()}, path)
+    return path
+
+
+def near(bundle: Bundle) -> Twin:
+    """The model as big_vision's towers compute it, or nearly.
+
+    Raises:
+        UserError: big_vision has no model that computes the same (says what differs).
+    """
+    _, slightly = _described(bundle, bundle.source or "the model")
+    bundle, differs = accepted(bundle, slightly)
+    kind = "ViT and text_transformer" if "text" in bundle.config.towers else "ViT"
+    return Twin(bundle, kind, tuple(differs), (UNSAID,))
+
+
+def _described(bundle: Bundle, where: str) -> tuple[Arrays, list[Difference]]:
+    """Their arrays, and what of the towers that these tell of differs slightly."""
     ours = Parts(dict(bundle.config.towers), dict(bundle.config.objectives))
     built = Parts(*({name: build(config) for name, config in group.items()} for group in ours))
     _check_kinds(built, where)
     arrays = mapping.give(rules(built, {}), _summed(built, alike.clip(built, bundle.variables)), where)
-    if different := alike.differences(parts(arrays, where), ours):
-        lines = "\n".join(f"  {d.path}: {d.left!r} there, {d.right!r} here" for d in different)
-        raise UserError(f"{where}: big_vision has no model that computes the same; the nearest has\n{lines}")
-    _save({f"params/{name}": array for name, array in arrays.items()}, path)
-    return path
+    different = alike.differences(parts(arrays, where), ours)
+    if not all(map(slight, different)):
+        raise UserError(
+            f"{where}: big_vision has no model that computes the same; the nearest has\n{listed(different)}"
+        )
+    return arrays, different
 
 
 # --- what a file is ---
@@ -289,25 +318,44 @@ def _check_kinds(built: Parts, where: str) -> None:
     pair = kinds == {"image": ViT, "text": TextTransformer} and [
         type(objective) for objective in built.objectives.values()
     ] == [Contrastive]
+    problems = []
     if not pair and not (kinds == {"image": ViT} and not built.objectives):
-        raise UserError(
-            f"{where}: a file of big_vision is a ViT, or that and a TextTransformer with a Contrastive objective; here "
+        problems.append(
+            "a file of big_vision is a ViT, or that and a TextTransformer with a Contrastive objective; here "
             f"there are {', '.join([*(kind.__name__ for kind in kinds.values()), *built.objectives])}"
         )
-    image = built.towers["image"]
-    if image.positions != "learned" or not image.stem_bias or image.pre_norm:
-        raise UserError(
-            f"{where}: big_vision's ViT has learned positions, a bias in its stem and no norm before its blocks; "
-            f"towers.image has positions={image.positions!r}, stem_bias={image.stem_bias}, pre_norm={image.pre_norm}"
-        )
-    if any(value != 0.5 for value in (*image.mean, *image.std)):
-        raise UserError(
-            f"{where}: big_vision's models see pixels in [-1, 1]: mean and std are 0.5. towers.image has "
-            f"mean={image.mean}, std={image.std}, which no file of theirs can say"
-        )
     for name, tower in built.towers.items():
-        if tower.embed_dim is not None and not tower.projection_bias:
-            raise UserError(f"{where}: big_vision's heads have a bias: towers.{name} has projection_bias=False")
+        if isinstance(tower, ViT | TextTransformer):
+            problems += _unlike(name, tower)
+    if problems:
+        raise UserError("\n  ".join([f"{where}: big_vision has no such model:", *problems]))
+
+
+def _unlike(name: str, tower: ViT | TextTransformer) -> list[str]:
+    """What of a tower no file of theirs can say, and no array tells."""
+    at, found = f"towers.{name}", []
+    if isinstance(tower, ViT):
+        if tower.positions != "learned" or not tower.stem_bias or tower.pre_norm:
+            found.append(
+                "big_vision's ViT has learned positions, a bias in its stem and no norm before its blocks; "
+                f"{at} has positions={tower.positions!r}, stem_bias={tower.stem_bias}, pre_norm={tower.pre_norm}"
+            )
+        if any(value != 0.5 for value in (*tower.mean, *tower.std)):
+            found.append(
+                f"big_vision's models see pixels in [-1, 1]: mean and std are 0.5. {at} has mean={tower.mean}, "
+                f"std={tower.std}, which no file of theirs can say"
+            )
+    elif tower.pooling not in ("last", "map") or tower.causal or not tower.attend_padding:
+        found.append(
+            "big_vision's text towers attend to padding, aren't causal, and pool the last position or by attention; "
+            f"{at} has attend_padding={tower.attend_padding}, causal={tower.causal}, pooling={tower.pooling!r}"
+        )
+    if tower.embed_dim is not None and not tower.projection_bias:
+        found.append(f"big_vision's heads have a bias: {at} has projection_bias=False")
+    own = {"trunk": tower.trunk is not None, "layer_scale": tower.layer_scale, "norm='post'": tower.norm != "pre"}
+    if told := [field for field, value in own.items() if value]:
+        found.append(f"big_vision's towers have no {', '.join(told)}, which {at} has")
+    return found
 
 
 # --- inputs and files ---
@@ -369,15 +417,7 @@ def _fp32(array: np.ndarray) -> np.ndarray:
 def _save(arrays: Arrays, path: Path) -> None:
     """All or nothing."""
     try:
-        path.absolute().parent.mkdir(parents=True, exist_ok=True)
-        handle, part = tempfile.mkstemp(dir=path.absolute().parent, prefix=f".{path.name}-")
-    except OSError as error:
-        raise UserError(f"{path} can't be written ({error.strerror}): give another name") from error
-    try:
-        with os.fdopen(handle, "wb") as file:
+        with files.replacing(path) as part, part.open("wb") as file:
             np.savez(file, **cast(Any, arrays))
-        Path(part).chmod(0o644)
-        os.replace(part, path)
-    except BaseException:
-        Path(part).unlink(missing_ok=True)
-        raise
+    except OSError as error:
+        raise UserError(f"{path} can't be written ({error.strerror or error}): give another name") from error

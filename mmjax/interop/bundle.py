@@ -8,10 +8,8 @@ tokenizers/           each modality's
 
 import functools
 import json
-import os
-import shutil
-import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -22,7 +20,7 @@ import numpy as np
 from flax.core import meta
 from flax.traverse_util import flatten_dict, unflatten_dict
 
-from mmjax import __version__, serialization
+from mmjax import __version__, files, serialization
 from mmjax.data.pipeline import Mixture, batch_spec
 from mmjax.data.tokenizers import Tokenizer, load_tokenizers, save_tokenizers
 from mmjax.errors import UserError, nearest
@@ -85,13 +83,7 @@ def save(bundle: Bundle, folder: str | Path, half: bool = False) -> Path:
     if folder.exists() and not is_bundle(folder) and (not folder.is_dir() or any(folder.iterdir())):
         raise UserError(f"{folder} is there already and is no exported model: give another folder")
     flat: dict[str, Any] = flatten_dict(bundle.variables, sep="/")
-    try:
-        folder.absolute().parent.mkdir(parents=True, exist_ok=True)
-        part = Path(tempfile.mkdtemp(dir=folder.absolute().parent, prefix=f".{folder.name}-"))
-    except OSError as error:
-        raise UserError(f"{folder} can't be written ({error.strerror}): give another folder") from error
-    try:
-        part.chmod(0o755)
+    with fresh_folder(folder) as part:
         (part / RECORD).write_text(serialization.dumps(bundle.config, bundle.source), encoding="utf-8")
         save_tokenizers(bundle.tokenizers, part / TOKENIZERS)
         arrays = {path: np.asarray(leaf, order="C") for path, leaf in flat.items()}
@@ -100,15 +92,17 @@ def save(bundle: Bundle, folder: str | Path, half: bool = False) -> Path:
         save_file(arrays, part / PARAMS, metadata={"mmjax": __version__})
         if bundle.extras:
             save_file(bundle.extras, part / EXTRAS, metadata={"mmjax": __version__})
-        for file in part.rglob("*"):  # temporary files are their owner's alone; a model is given away
-            file.chmod(0o755 if file.is_dir() else 0o644)
-        if folder.exists():
-            shutil.rmtree(folder)
-        os.replace(part, folder)
-    except BaseException:
-        shutil.rmtree(part, ignore_errors=True)
-        raise
     return folder
+
+
+@contextmanager
+def fresh_folder(folder: Path) -> Iterator[Path]:
+    """`files.replacing_folder`, whose errors of the disk are a user's too."""
+    try:
+        with files.replacing_folder(folder) as part:
+            yield part
+    except OSError as error:
+        raise UserError(f"{folder} can't be written ({error.strerror or error}): give another folder") from error
 
 
 def halved(bundle: Bundle) -> Bundle:

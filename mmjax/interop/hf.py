@@ -6,8 +6,6 @@ change the result, is an error.
 
 import json
 import math
-import shutil
-import tempfile
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -26,6 +24,7 @@ from mmjax.interop import (
     hf_clip,
     hf_dinov2,
     hf_inputs,
+    hf_near,
     hf_siglip,
     hf_vitmae,
     mapping,
@@ -35,6 +34,7 @@ from mmjax.interop import (
 from mmjax.interop import bundle as bundles
 from mmjax.interop.bundle import Bundle
 from mmjax.interop.hf_config import Family, Parts
+from mmjax.interop.near import Twin, listed, refused
 from mmjax.interop.wrappers import unwrapped
 from mmjax.objectives.masking import Keep
 
@@ -110,7 +110,7 @@ def built(parts: Parts) -> Parts:
 def write(bundle: Bundle, folder: str | Path, exact: bool = True) -> Path:
     """Writes a folder that `transformers` opens as the class that computes the same, and gives its path.
 
-    exact: whether the preprocessing must be theirs to the pixel, see `preprocessors.to_hugging_face`.
+    exact: whether pictures must be theirs to the pixel, and texts to the id; else what is written is `near`'s.
 
     A logit scale above our objective's clip is written as what it is clipped to.
 
@@ -120,28 +120,32 @@ def write(bundle: Bundle, folder: str | Path, exact: bool = True) -> Path:
     folder, where = Path(folder), bundle.source or "the model"
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise UserError(f"{folder} is there already: give another folder")
+    twin = near(bundle)
+    refused(twin, exact, "transformers")
+    bundle = twin.bundle
     parts = Parts(dict(bundle.config.towers), dict(bundle.config.objectives))
     family, described = choose(parts, where, bundle.extras)
     modules = built(parts)
     arrays = mapping.give(family.rules(modules), alike.clip(modules, bundle.variables), where)
     arrays |= _extras(family, bundle, where)
-    try:
-        folder.absolute().parent.mkdir(parents=True, exist_ok=True)
-        part = Path(tempfile.mkdtemp(dir=folder.absolute().parent, prefix=f".{folder.name}-"))
-    except OSError as error:
-        raise UserError(f"{folder} can't be written ({error.strerror}): give another folder") from error
-    try:
-        part.chmod(0o755)
+    with bundles.fresh_folder(folder) as part:
         tensors.write(family.restored(arrays, described), part)
-        hf_inputs.write(bundle, family, modules, described, part, exact)
+        hf_inputs.write(bundle, family, modules, described, part)
         (part / CONFIG).write_text(json.dumps(described, indent=2, sort_keys=True) + "\n", encoding="utf-8")
-        if folder.exists():
-            folder.rmdir()
-        part.rename(folder)
-    except BaseException:
-        shutil.rmtree(part, ignore_errors=True)
-        raise
     return folder
+
+
+def near(bundle: Bundle) -> Twin:
+    """The model as one of their classes, in pictures and texts the same or nearly.
+
+    Raises:
+        UserError: none of their classes computes the same (says what differs from the nearest); they have no way to
+            say what happens to pictures or texts before.
+    """
+    twin = hf_near.heads(bundle)
+    parts = Parts(dict(twin.bundle.config.towers), dict(twin.bundle.config.objectives))
+    family, _ = choose(parts, bundle.source or "the model", twin.bundle.extras)
+    return hf_near.inputs(twin, family)
 
 
 def _extras(family: Family, bundle: Bundle, where: str) -> dict[str, np.ndarray]:
@@ -160,6 +164,7 @@ def choose(parts: Parts, where: str, extras: Iterable[str] = ()) -> tuple[Family
     that which takes the most of the `extras`.
     """
     nearby: list[tuple[str, list[Difference]]] = []
+    unsaid: list[str] = []
     fitting: list[tuple[Family, dict[str, Any]]] = []
     modules = built(parts)
     for family in FAMILIES:
@@ -168,6 +173,9 @@ def choose(parts: Parts, where: str, extras: Iterable[str] = ()) -> tuple[Family
             described |= family.describe(modules)
             again = family.parts(described)
         except (AttributeError, KeyError, TypeError, ValueError):  # other modalities, or another kind of objective
+            continue
+        except UserError as error:  # a value that its config.json can't have
+            unsaid.append(f"{family.architecture}: {error}")
             continue
         differences = [d for d in alike.differences(again, parts) if not _as_many(d, parts)]
         if not differences:
@@ -179,10 +187,11 @@ def choose(parts: Parts, where: str, extras: Iterable[str] = ()) -> tuple[Family
         return max(best, key=lambda pair: len(pair[0].extras))
     if not nearby:
         kinds = [type(module).__name__ for group in modules for module in group.values()]
-        raise UserError(f"{where}: no class of transformers that is known here is made of {', '.join(kinds)}")
-    architecture, differences = min(nearby, key=lambda pair: len(pair[1]))
-    lines = "\n".join(f"  {d.path}: {d.left!r} there, {d.right!r} here" for d in differences)
-    raise UserError(f"{where}: no class of transformers computes the same; {architecture} is nearest, but has\n{lines}")
+        why = f": {unsaid[0]}" if unsaid else ""
+        raise UserError(f"{where}: no class of transformers that is known here is made of {', '.join(kinds)}{why}")
+    architecture, differences = min(nearby, key=lambda pair: alike.distance(pair[1]))
+    most = f"{architecture} is nearest, but has\n{listed(differences)}"
+    raise UserError(f"{where}: no class of transformers computes the same; {most}")
 
 
 def _as_many(difference: Difference, parts: Parts) -> bool:

@@ -74,7 +74,7 @@ def sounds(tower: fdl.Config) -> tuple[fdl.Config, ...]:
     return graph((PickUtterance(), DecodeAudio(), CropOrPad(tower.samples)))
 
 
-def write(bundle: Bundle, family: Family, modules: Parts, config: dict[str, Any], folder: Path, exact: bool) -> None:
+def write(bundle: Bundle, family: Family, modules: Parts, config: dict[str, Any], folder: Path) -> None:
     """Writes preprocessing and tokenizer, and the ids of special pieces into `config`.
 
     Raises:
@@ -84,7 +84,7 @@ def write(bundle: Bundle, family: Family, modules: Parts, config: dict[str, Any]
     built = {modality: tuple(build(step) for step in transforms[modality]) for modality in towers}
     if "image" in towers:
         tower = towers["image"]
-        _dump(preprocessors.to_hugging_face(built["image"], tower.mean, tower.std, exact), folder / FILE)
+        _dump(preprocessors.to_hugging_face(built["image"], tower.mean, tower.std), folder / FILE)
     if "audio" in towers:
         _dump(hf_ast.extractor_of(towers["audio"]), folder / FILE)
     if "text" in towers:

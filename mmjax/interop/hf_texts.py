@@ -4,7 +4,6 @@ A tokenizer is written as a `tokenizer.json`, which any version of transformers 
 """
 
 import json
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,14 +12,15 @@ import fiddle as fdl
 from mmjax.data import text_preprocessors
 from mmjax.data.captions import Canonicalize, PickCaption, Tokenize
 from mmjax.data.given_ids import GivenIds
-from mmjax.data.subwords import SubwordTokenizer
+from mmjax.data.piece_json import names_as_text, renamed
+from mmjax.data.subwords import Subwords, SubwordTokenizer
 from mmjax.data.tokenizer_json import options_of, tokenizer_json
 from mmjax.data.tokenizers import PieceTokenizer
 from mmjax.data.tokens import Tokenizer
 from mmjax.data.unended import TokenizeUnended
 from mmjax.errors import UserError
 from mmjax.interop.hf_config import Family, Values, within
-from mmjax.interop.openclip_inputs import graph
+from mmjax.interop.openclip_inputs import graph, pieces_of
 
 FILES = ("tokenizer.json", "vocab.json", "vocab.txt", "spiece.model", "tokenizer.model")
 ANY_KIND = ("PreTrainedTokenizerFast", "TokenizersBackend")  # classes whose tokenizer.json says it all
@@ -29,7 +29,7 @@ HIGHEST = 2  # as CLIP's `eos_token_id`: the highest id of a text is meant
 LAST = 49_407  # what it is where the config doesn't say
 # What fills up, where the config doesn't say. SigLIP's has no such value: its class says 1, and SigLIP 2 has 0.
 PADS = {"clip": 1, "clip_text_model": 1, "bert": 0}
-MASKS = ("[MASK]", "<mask>")
+MASKS = ("[MASK]", "<mask>", renamed("[MASK]"))
 
 
 def read(
@@ -78,7 +78,7 @@ def check_end(tokenizer: Tokenizer | None, said: Any, vocab: int, where: str) ->
 
 def mask_of(tokenizer: Tokenizer) -> int | None:
     """The id of the piece that stands for a hidden one."""
-    pieces = _pieces(tokenizer) if isinstance(tokenizer, SubwordTokenizer) else {}
+    pieces = pieces_of(tokenizer.model) if isinstance(tokenizer, SubwordTokenizer) else {}
     return next((pieces[name] for name in MASKS if name in pieces), None)
 
 
@@ -129,7 +129,7 @@ def write(
                 f"a tokenizer of transformers' doesn't clean texts by {cleaning}, as this model's chain does"
             )
         (folder / "tokenizer.json").write_bytes(tokenizer.model)
-        options = {"tokenizer_class": ANY_KIND[0], **_special(tokenizer, pad)}
+        options = {"tokenizer_class": ANY_KIND[0], **special(tokenizer, pad)}
     options |= {"model_max_length": cut.length, "padding_side": "right", "model_input_names": _inputs(family)}
     (folder / "tokenizer_config.json").write_text(json.dumps(options, indent=2) + "\n", encoding="utf-8")
 
@@ -141,14 +141,11 @@ def _inputs(family: Family) -> list[str]:
     return ["input_ids", *(["token_type_ids"] if family.model_type == "bert" else []), "attention_mask"]
 
 
-def _special(tokenizer: Tokenizer, pad: int | None) -> dict[str, str]:
-    names = {id: name for name, id in _pieces(tokenizer).items()}
-    ids = {"pad": pad, "bos": tokenizer.bos, "eos": tokenizer.eos, "mask": mask_of(tokenizer)}
-    return {f"{kind}_token": names[id] for kind, id in ids.items() if id is not None}
-
-
-def _pieces(tokenizer: Tokenizer) -> Mapping[str, int]:
-    settings = json.loads(tokenizer.model)
-    vocab = settings["model"]["vocab"]
-    pieces = vocab if isinstance(vocab, dict) else {piece: i for i, (piece, _) in enumerate(vocab)}
-    return pieces | {piece["content"]: piece["id"] for piece in settings.get("added_tokens", ())}
+def special(tokenizer: Tokenizer, pad: int | None) -> dict[str, Any]:
+    """What tokenizer_config.json says of a `tokenizer.json`'s special pieces."""
+    names = {id: name for name, id in pieces_of(tokenizer.model).items()}
+    model = json.loads(tokenizer.model)["model"]
+    unk = model.get("unk_id", pieces_of(tokenizer.model).get(model.get("unk_token") or ""))
+    ids = {"pad": pad, "bos": tokenizer.bos, "eos": tokenizer.eos, "unk": unk, "mask": mask_of(tokenizer)}
+    told: dict[str, Any] = {f"{kind}_token": names[id] for kind, id in ids.items() if id is not None}
+    return told | ({"split_special_tokens": True} if names_as_text(tokenizer.model) else {})

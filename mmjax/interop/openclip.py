@@ -5,28 +5,30 @@ transformers of SigLIP, its text transformers; anything else is an error that na
 """
 
 import json
-import shutil
-import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import fiddle as fdl
 import numpy as np
 
+from mmjax.configs import Difference
 from mmjax.errors import UserError
 from mmjax.experiment import build
-from mmjax.interop import alike, mapping, openclip_inputs, tensors
+from mmjax.interop import alike, mapping, openclip_config, openclip_inputs, openclip_near, tensors
 from mmjax.interop import bundle as bundles
 from mmjax.interop.bundle import Bundle
 from mmjax.interop.hf_config import Parts
 from mmjax.interop.mapping import Rule, batch_norm, convolution, heads_in, heads_in_joined, heads_out, leading, linear
 from mmjax.interop.mapping import norm as layer_norm
+from mmjax.interop.near import Twin, accepted, lines, refused, slight
 from mmjax.interop.openclip_config import describe, parts
 from mmjax.interop.openclip_names import resolve
 from mmjax.interop.wrappers import unwrapped
 from mmjax.models.image import ViT
 from mmjax.models.resnet import ResNet
 from mmjax.models.text import TextTransformer
+from mmjax.objectives.contrastive import Contrastive
 
 __all__ = ["read", "resolve", "write"]
 
@@ -68,7 +70,7 @@ def read(folder: str | Path) -> Bundle:
 def write(bundle: Bundle, folder: str | Path, exact: bool = True) -> Path:
     """Writes a folder that open_clip opens as `local-dir:<folder>`, and gives its path.
 
-    exact: whether the preprocessing must be open_clip's to the pixel, see `preprocessors.to_open_clip`.
+    exact: whether pictures must be open_clip's to the pixel, and texts to the id; else what is written is `near`'s.
 
     A logit scale above our objective's clip is written as what it is clipped to.
 
@@ -78,55 +80,83 @@ def write(bundle: Bundle, folder: str | Path, exact: bool = True) -> Path:
     folder, where = Path(folder), bundle.source or "the model"
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise UserError(f"{folder} is there already: give another folder")
+    twin = near(bundle)
+    refused(twin, exact, "open_clip")
+    bundle = twin.bundle
     ours = Parts(dict(bundle.config.towers), dict(bundle.config.objectives))
     built = _built(ours)
-    check_kinds(built, where)
-    model = described(ours, built, bundle, where)
+    model, _ = described(ours, built, bundle, where)
     arrays = restored(mapping.give(rules(built), alike.clip(built, bundle.variables), where), model)
     image = built.towers["image"]
-    preprocess = openclip_inputs.picture_config(bundle, image.mean, image.std, exact)
-    try:
-        folder.absolute().parent.mkdir(parents=True, exist_ok=True)
-        part = Path(tempfile.mkdtemp(dir=folder.absolute().parent, prefix=f".{folder.name}-"))
-    except OSError as error:
-        raise UserError(f"{folder} can't be written ({error.strerror}): give another folder") from error
-    try:
-        part.chmod(0o755)
+    preprocess = openclip_inputs.picture_config(bundle, image.mean, image.std)
+    with bundles.fresh_folder(folder) as part:
         _save(arrays, part / WEIGHTS)
         model["text_cfg"] |= openclip_inputs.write_tokenizer(bundle, part)
         text = json.dumps({"model_cfg": model, "preprocess_cfg": preprocess}, indent=2)
         (part / CONFIG).write_text(text + "\n", encoding="utf-8")
-        if folder.exists():
-            folder.rmdir()
-        part.rename(folder)
-    except BaseException:
-        shutil.rmtree(part, ignore_errors=True)
-        raise
     return folder
 
 
-def check_kinds(built: Parts, where: str) -> None:
-    """Raises UserError where there are other towers than of pictures and texts, or another objective than one pair."""
-    kinds = {name: type(tower).__name__ for name, tower in built.towers.items()}
+def near(bundle: Bundle) -> Twin:
+    """The model as open_clip's, in pictures and texts the same or nearly.
+
+    Raises:
+        UserError: open_clip has no model that computes the same (says what differs); it has no way to say what happens
+            to pictures or texts before.
+    """
+    where, ours = bundle.source or "the model", Parts(dict(bundle.config.towers), dict(bundle.config.objectives))
+    built = _built(ours)
+    if problems := other_kinds(built):
+        raise UserError("\n  ".join([f"{where}: open_clip has no such model:", *problems, *unlike(ours, bundle)]))
+    model, slightly = described(ours, built, bundle, where)
+    bundle, differs = accepted(bundle, slightly)
+    return openclip_near.inputs(Twin(bundle, _kind(model), tuple(differs)))
+
+
+def _kind(model: Mapping[str, Any]) -> str:
+    return "CustomTextCLIP" if model.get("custom_text") else "CLIP"
+
+
+def other_kinds(built: Parts) -> list[str]:
+    """What there is besides a tower of pictures, one of texts, and one contrastive objective, or lacks."""
+    problems, kinds = [], {name: type(tower).__name__ for name, tower in built.towers.items()}
     fits = isinstance(built.towers.get("image"), ViT | ResNet) and isinstance(built.towers.get("text"), TextTransformer)
     if set(kinds) != {"image", "text"} or not fits:
-        raise UserError(f"{where}: open_clip's models see pictures and read texts; this one's towers are {kinds}")
+        problems.append(f"open_clip's models see pictures and read texts; this one's towers are {kinds}")
     objectives = [type(objective).__name__ for objective in built.objectives.values()]
     if objectives != ["Contrastive"]:
-        raise UserError(f"{where}: open_clip's models have one contrastive objective, this one has {objectives}")
+        problems.append(f"open_clip's models have one contrastive objective, this one has {objectives}")
+    return problems
 
 
-def described(ours: Parts, built: Parts, bundle: Bundle, where: str) -> dict[str, Any]:
-    """The `model_cfg`. It is read again: what comes back must be the same model.
+def unlike(ours: Parts, bundle: Bundle) -> list[str]:
+    """What of the towers of pictures and texts differs too, where a model has other parts besides."""
+    towers = {name: tower for name, tower in ours.towers.items() if name in ("image", "text")}
+    pair = Parts(towers, {"pair": fdl.Config(Contrastive, ("image", "text"))})
+    if other_kinds(_built(pair)):
+        return []
+    try:
+        _, slightly = described(pair, _built(pair), bundle, "towers")
+    except UserError as error:
+        return [line.strip() for line in str(error).splitlines()[1:]]
+    return lines(slightly)
+
+
+def described(ours: Parts, built: Parts, bundle: Bundle, where: str) -> tuple[dict[str, Any], list[Difference]]:
+    """The `model_cfg`, and what differs slightly. It is read again: what comes back must be the same model.
 
     Raises:
         UserError: it isn't; says what differs.
     """
     model = describe(built, openclip_inputs.end_of(bundle))
-    if different := alike.differences(parts(model), ours):
-        lines = "\n".join(f"  {d.path}: {d.left!r} there, {d.right!r} here" for d in different)
-        raise UserError(f"{where}: open_clip has no model that computes the same; the nearest has\n{lines}")
-    return model
+    problems = openclip_config.unsaid(built.towers["text"])
+    different = [] if problems else alike.differences(parts(model), ours)
+    if problems or not all(map(slight, different)):
+        told = "\n  ".join(
+            [f"{where}: open_clip has no model that computes the same; the nearest has", *problems, *lines(different)]
+        )
+        raise UserError(told)
+    return model, different
 
 
 # --- parameters ---

@@ -240,6 +240,16 @@ def describe(built: Parts, eos: int | None = None) -> dict[str, Any]:
     return config
 
 
+def unsaid(tower: TextTransformer) -> list[str]:
+    """What of a text tower has no words in a `text_cfg`, a line each."""
+    found = []
+    if tower.pooling not in ("cls", "last"):
+        found.append(f"towers.text.pooling: 'last' or 'cls' there, {tower.pooling!r} here")
+    if not tower.causal and not tower.attend_padding:
+        found.append("towers.text.attend_padding: True there where causal=False, False here")
+    return found
+
+
 def _describe_resnet(tower: ResNet) -> dict[str, Any]:
     head = tower.width * STRIDE // tower.pool_heads
     sizes = {"layers": list(tower.layers), "width": tower.width, "head_width": head}
@@ -248,7 +258,7 @@ def _describe_resnet(tower: ResNet) -> dict[str, Any]:
 
 def _describe_timm(tower: ViT) -> dict[str, Any]:
     sizes = (tower.width, tower.depth, tower.heads, tower.mlp_dim or 4 * tower.width, tower.activation)
-    kinds = [kind for kind, known in TIMM.items() if known == sizes]
+    kinds = [kind for kind, known in TIMM.items() if known[:-1] == sizes[:-1]]  # the activation is compared by who asks
     if not kinds:
         raise UserError(
             "open_clip takes a ViT with pooling='map' from timm, which has these sizes (width, depth, heads, mlp_dim, "

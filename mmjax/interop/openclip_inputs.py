@@ -12,6 +12,7 @@ import fiddle as fdl
 from mmjax.data import preprocessors, text_preprocessors
 from mmjax.data.captions import PickCaption, Tokenize
 from mmjax.data.given_ids import GivenIds
+from mmjax.data.piece_json import names_as_text
 from mmjax.data.preprocessors import Preprocessing
 from mmjax.data.subwords import Subwords, SubwordTokenizer
 from mmjax.data.tokenizer_json import lower_cases, name_of, options_of, tokenizer_json, with_capitals
@@ -167,14 +168,14 @@ def _config(value: Any) -> Any:
 # --- out ---
 
 
-def picture_config(bundle: Bundle, mean: Sequence[float], std: Sequence[float], exact: bool) -> dict[str, Any]:
+def picture_config(bundle: Bundle, mean: Sequence[float], std: Sequence[float]) -> dict[str, Any]:
     """The `preprocess_cfg` of the image's chain.
 
     Raises:
         UserError: it can't be said there.
     """
     chain = [build(transform) for transform in bundle.config.data.transforms["image"]]
-    return preprocessors.to_open_clip(chain, mean, std, exact)
+    return preprocessors.to_open_clip(chain, mean, std)
 
 
 def end_of(bundle: Bundle) -> int | None:
@@ -226,15 +227,22 @@ def _write(tokenizer: Tokenizer, folder: Path, unended: bool) -> None:
     """As `tokenizer.json`, and what transformers wants beside it; unended: `strip_sep_token` will look for the end."""
     (folder / "tokenizer.json").write_bytes(tokenizer.model)
     names = {id: name for name, id in _pieces(tokenizer).items()}
-    special = {"pad_token": tokenizer.pad, "bos_token": tokenizer.bos, "eos_token": tokenizer.eos}
+    pad = tokenizer.eos if is_clip(tokenizer) else tokenizer.pad  # "!" as such a piece would go out of texts
+    special = {"pad_token": pad, "bos_token": tokenizer.bos, "eos_token": tokenizer.eos}
     special |= {"sep_token": tokenizer.eos} if unended else {}
-    options = {key: names[id] for key, id in special.items() if id is not None}
+    options: dict[str, Any] = {key: names[id] for key, id in special.items() if id is not None}
+    options |= {"split_special_tokens": True} if names_as_text(tokenizer.model) else {}
     text = json.dumps({"tokenizer_class": "PreTrainedTokenizerFast", **options}, indent=2)
     (folder / "tokenizer_config.json").write_text(text + "\n", encoding="utf-8")
 
 
 def _pieces(tokenizer: Tokenizer) -> dict[str, int]:
-    settings = json.loads(tokenizer.model)
+    return pieces_of(tokenizer.model)
+
+
+def pieces_of(model: bytes) -> dict[str, int]:
+    """The ids of a `tokenizer.json`'s pieces, special ones too."""
+    settings = json.loads(model)
     pieces = settings["model"]["vocab"]
     added = {piece["content"]: piece["id"] for piece in settings.get("added_tokens", ())}
     return (dict(pieces) if isinstance(pieces, dict) else {piece: i for i, (piece, _) in enumerate(pieces)}) | added

@@ -2,7 +2,6 @@
 
 import base64
 import hashlib
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -12,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from mmjax import files
 from mmjax.reporting.confusions import confusion
 from mmjax.reporting.examples import COMPARED, MAPPED, embedding_map, noun, retrievals, similarities
 from mmjax.reporting.findings import Findings
@@ -53,9 +53,7 @@ def write(
 ) -> Path:
     """Writes the page, whole or not at all. history: the run's metrics, for the curves. budget: bytes of media."""
     path = Path(path)
-    fresh = path.with_name(f".{path.name}.tmp")
-    fresh.write_text(page(about, findings, history, budget), encoding="utf-8")
-    os.replace(fresh, path)
+    files.write(path, page(about, findings, history, budget))
     return path
 
 

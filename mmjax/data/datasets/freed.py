@@ -6,9 +6,10 @@ is rewritten with the one in place of the other; the old one stays beside it, an
 """
 
 import json
-import os
 from pathlib import Path
 from typing import Any
+
+from mmjax.files import write
 
 FEATURES = "features.json"
 ORIGINAL = "features.tfds.json"
@@ -23,9 +24,7 @@ def free(folder: Path) -> None:
     if not any([_as_tensor(feature) for feature in _audio(content).values()]):  # a list: every one is changed
         return
     for name, new in ((ORIGINAL, text), (FEATURES, json.dumps(content, indent=4))):
-        fresh = folder / f"{name}.{os.getpid()}.tmp"
-        fresh.write_text(new, encoding="utf-8")
-        os.replace(fresh, folder / name)  # a kill leaves the old description or the new one
+        write(folder / name, new)
 
 
 def rates(folder: Path) -> dict[str, int]:

@@ -1,0 +1,73 @@
+"""Files and folders that are written whole or not at all, with the modes that the umask gives to any new file.
+
+What is half written has a name of its own beside its place, with the process's number, so that two don't meet;
+a kill leaves the old content in its place, or the new one.
+"""
+
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+ANY = 0o666  # of a file, before the umask: what `open` asks for
+
+
+def write(path: str | Path, content: str | bytes) -> None:
+    """Puts a file, text in UTF-8, in the place of what is there; the folder above it is made.
+
+    Raises:
+        OSError: it can't be written.
+    """
+    with replacing(path) as part:
+        part.write_bytes(content.encode() if isinstance(content, str) else content)
+
+
+@contextmanager
+def replacing(path: str | Path) -> Iterator[Path]:
+    """Gives the name to write a file to; once that is done it takes the place of `path`.
+
+    Raises:
+        OSError: it can't be written.
+    """
+    path = Path(path)
+    path.absolute().parent.mkdir(parents=True, exist_ok=True)
+    part = _beside(path)
+    try:
+        part.touch()
+        mode = part.stat().st_mode
+        yield part
+        part.chmod(mode)  # whoever wrote it may have made another file, for its owner alone
+        os.replace(part, path)
+    except BaseException:
+        part.unlink(missing_ok=True)
+        raise
+
+
+@contextmanager
+def replacing_folder(folder: str | Path) -> Iterator[Path]:
+    """Gives an empty folder to write into; once that is done it takes the place of `folder` and all that is in it.
+
+    Raises:
+        OSError: it can't be written.
+    """
+    folder = Path(folder)
+    folder.absolute().parent.mkdir(parents=True, exist_ok=True)
+    part = _beside(folder)
+    shutil.rmtree(part, ignore_errors=True)  # of a process of the same number that was killed
+    part.mkdir()
+    try:
+        yield part
+        mode = part.stat().st_mode
+        for inner in part.rglob("*"):
+            inner.chmod(mode if inner.is_dir() else mode & ANY)
+        if folder.exists():
+            shutil.rmtree(folder)
+        os.replace(part, folder)
+    except BaseException:
+        shutil.rmtree(part, ignore_errors=True)
+        raise
+
+
+def _beside(path: Path) -> Path:
+    return path.absolute().with_name(f".{path.name}.{os.getpid()}.tmp")

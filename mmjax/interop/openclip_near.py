@@ -1,0 +1,59 @@
+"""What of a model must be said otherwise for open_clip, to the same effect or nearly: pictures and texts."""
+
+from dataclasses import replace
+
+from mmjax.data.captions import Tokenize
+from mmjax.data.preprocessors import from_open_clip, to_open_clip
+from mmjax.data.subwords import Subwords
+from mmjax.data.text_preprocessors import OPEN_CLIP_CLEANING
+from mmjax.data.tokenizers import PieceTokenizer
+from mmjax.experiment import build
+from mmjax.interop import near
+from mmjax.interop.hf_near import parted, said
+from mmjax.interop.near import Twin
+from mmjax.interop.openclip_inputs import is_clip
+
+
+def inputs(twin: Twin) -> Twin:
+    """With chains, and a tokenizer, that can be said there.
+
+    Raises:
+        UserError: they can't, not even nearly.
+    """
+    twin = near.pictures(twin, to_open_clip, from_open_clip)
+    return texts(twin) if "text" in twin.bundle.tokenizers else twin
+
+
+def texts(twin: Twin) -> Twin:
+    """The text's part: one of open_clip's ways to clean, and OpenAI's tokenizer or a file that transformers opens.
+
+    A chain that cleans in another way is the file's own work there, after what open_clip does to any text.
+    """
+    tower, tokenizer = build(twin.bundle.config.towers["text"]), twin.bundle.tokenizers["text"]
+    pick, cleaning, cut = parted(near.chain_of(twin.bundle, "text"))
+    known = cleaning in OPEN_CLIP_CLEANING.values()
+    if known and is_clip(tokenizer):
+        return twin
+    if known and isinstance(tokenizer, PieceTokenizer) and _as_siglip(tokenizer, cut):
+        return twin.told(notes=["texts: names of special pieces (</s>) within a text are ids there, and text here"])
+    if is_clip(tokenizer):  # open_clip takes its own, and what goes with it
+        theirs = OPEN_CLIP_CLEANING["lower"]
+        twin = twin.told([f"texts: cleaned by {theirs} there, by {cleaning or 'nothing'} here"])
+        return replace(twin, bundle=near.with_config(twin.bundle, text=(*pick, *theirs, cut)))
+    theirs = OPEN_CLIP_CLEANING["whitespace"]
+    if cleaning[:1] == theirs:
+        cleaning = cleaning[1:]
+    else:
+        twin = twin.told(
+            [f"texts: {theirs[0]} there before anything else, which mends and unescapes them; not so here"]
+        )
+    twin, told = said(twin, tokenizer, cleaning, cut, tower.attend_padding)
+    again = Tokenize(Subwords(told.vocab_size), cut.length, bos=cut.bos, eos=cut.eos, empty="keep")
+    bundle = near.with_config(twin.bundle, text=(*pick, *theirs, again))
+    return replace(twin, bundle=replace(bundle, tokenizers={**bundle.tokenizers, "text": told}))
+
+
+def _as_siglip(tokenizer: PieceTokenizer, cut: Tokenize) -> bool:
+    """Whether `spiece.model` alone says it: open_clip reads it as SigLIP's."""
+    end = tokenizer.id_of("</s>")
+    return end is not None and tokenizer.eos == end == cut.pad and cut.eos and not cut.bos

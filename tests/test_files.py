@@ -1,0 +1,52 @@
+"""Files and folders that are written: whole or not at all, and readable by whom the umask says."""
+
+import os
+from collections.abc import Iterator
+
+import numpy as np
+import pytest
+from safetensors.numpy import save_file
+
+from mmjax import files
+
+
+@pytest.fixture(params=[0o022, 0o007, 0o077])
+def umask(request: pytest.FixtureRequest) -> Iterator[int]:
+    before = os.umask(request.param)
+    yield request.param
+    os.umask(before)
+
+
+def mode(path) -> int:
+    return path.stat().st_mode & 0o777
+
+
+def test_the_umask_decides_who_reads_it(tmp_path, umask):
+    files.write(tmp_path / "inner" / "a.txt", "ä")
+    assert (tmp_path / "inner" / "a.txt").read_bytes() == "ä".encode()
+    assert mode(tmp_path / "inner" / "a.txt") == 0o666 & ~umask
+    with files.replacing(tmp_path / "b.safetensors") as part:
+        save_file({"x": np.zeros(2)}, part)  # which is its owner's alone in some versions
+    assert mode(tmp_path / "b.safetensors") == 0o666 & ~umask
+    with files.replacing_folder(tmp_path / "folder") as part:
+        (part / "within").mkdir()
+        save_file({"x": np.zeros(2)}, part / "within" / "c.safetensors")
+    assert mode(tmp_path / "folder") == mode(tmp_path / "folder" / "within") == 0o777 & ~umask
+    assert mode(tmp_path / "folder" / "within" / "c.safetensors") == 0o666 & ~umask
+
+
+def test_what_fails_leaves_what_was_there(tmp_path):
+    files.write(tmp_path / "a", b"old")
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "folder" / "kept").touch()
+    with pytest.raises(RuntimeError), files.replacing(tmp_path / "a") as part:
+        part.write_bytes(b"new")
+        raise RuntimeError
+    with pytest.raises(RuntimeError), files.replacing_folder(tmp_path / "folder") as part:
+        (part / "other").touch()
+        raise RuntimeError
+    assert (tmp_path / "a").read_bytes() == b"old"
+    assert sorted(path.name for path in tmp_path.rglob("*")) == ["a", "folder", "kept"]
+    with files.replacing_folder(tmp_path / "folder") as part:
+        (part / "other").touch()
+    assert [path.name for path in (tmp_path / "folder").iterdir()] == ["other"]
