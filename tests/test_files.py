@@ -39,14 +39,17 @@ def test_what_fails_leaves_what_was_there(tmp_path):
     files.write(tmp_path / "a", b"old")
     (tmp_path / "folder").mkdir()
     (tmp_path / "folder" / "kept").touch()
-    with pytest.raises(RuntimeError), files.replacing(tmp_path / "a") as part:
-        part.write_bytes(b"new")
-        raise RuntimeError
-    with pytest.raises(RuntimeError), files.replacing_folder(tmp_path / "folder") as part:
-        (part / "other").touch()
-        raise RuntimeError
+    for how, name in ((files.replacing, "a"), (files.replacing_folder, "folder")):
+        with pytest.raises(ZeroDivisionError):
+            _fails(how(tmp_path / name))
     assert (tmp_path / "a").read_bytes() == b"old"
     assert sorted(path.name for path in tmp_path.rglob("*")) == ["a", "folder", "kept"]
     with files.replacing_folder(tmp_path / "folder") as part:
         (part / "other").touch()
     assert [path.name for path in (tmp_path / "folder").iterdir()] == ["other"]
+
+
+def _fails(opened):
+    with opened as part:
+        (part / "other" if part.is_dir() else part).write_bytes(b"new")
+        1 / 0  # noqa: B018

@@ -29,10 +29,11 @@ from mmjax.errors import UserError
 from mmjax.experiment import build
 from mmjax.interop import alike, mapping
 from mmjax.interop import bundle as bundles
+from mmjax.interop.bigvision_near import check
 from mmjax.interop.bundle import Bundle
 from mmjax.interop.hf_config import Parts
 from mmjax.interop.mapping import LAYER, Rule
-from mmjax.interop.near import Twin, accepted, refused, slight
+from mmjax.interop.near import Twin, accepted, listed, refused, slight
 from mmjax.interop.wrappers import unwrapped
 from mmjax.models.image import ViT
 from mmjax.models.text import TextTransformer
@@ -117,13 +118,12 @@ def _described(bundle: Bundle, where: str) -> tuple[Arrays, list[Difference]]:
     """Their arrays, and what of the towers that these tell of differs slightly."""
     ours = Parts(dict(bundle.config.towers), dict(bundle.config.objectives))
     built = Parts(*({name: build(config) for name, config in group.items()} for group in ours))
-    _check_kinds(built, where)
+    check(built, where)
     arrays = mapping.give(rules(built, {}), _summed(built, alike.clip(built, bundle.variables)), where)
     different = alike.differences(parts(arrays, where), ours)
     if not all(map(slight, different)):
-        raise UserError(
-            f"{where}: big_vision has no model that computes the same; the nearest has\n{listed(different)}"
-        )
+        told = f"{where}: big_vision has no model that computes the same; the nearest has"
+        raise UserError(f"{told}\n{listed(different)}")
     return arrays, different
 
 
@@ -311,51 +311,6 @@ def _summed(built: Parts, variables: Mapping[str, Any]) -> dict[str, Any]:
         tower["cls"] = np.asarray(tower["cls"]) + position[0]
         params["towers_image"] = tower
     return {**variables, "params": params}
-
-
-def _check_kinds(built: Parts, where: str) -> None:
-    kinds = {name: type(tower) for name, tower in built.towers.items()}
-    pair = kinds == {"image": ViT, "text": TextTransformer} and [
-        type(objective) for objective in built.objectives.values()
-    ] == [Contrastive]
-    problems = []
-    if not pair and not (kinds == {"image": ViT} and not built.objectives):
-        problems.append(
-            "a file of big_vision is a ViT, or that and a TextTransformer with a Contrastive objective; here "
-            f"there are {', '.join([*(kind.__name__ for kind in kinds.values()), *built.objectives])}"
-        )
-    for name, tower in built.towers.items():
-        if isinstance(tower, ViT | TextTransformer):
-            problems += _unlike(name, tower)
-    if problems:
-        raise UserError("\n  ".join([f"{where}: big_vision has no such model:", *problems]))
-
-
-def _unlike(name: str, tower: ViT | TextTransformer) -> list[str]:
-    """What of a tower no file of theirs can say, and no array tells."""
-    at, found = f"towers.{name}", []
-    if isinstance(tower, ViT):
-        if tower.positions != "learned" or not tower.stem_bias or tower.pre_norm:
-            found.append(
-                "big_vision's ViT has learned positions, a bias in its stem and no norm before its blocks; "
-                f"{at} has positions={tower.positions!r}, stem_bias={tower.stem_bias}, pre_norm={tower.pre_norm}"
-            )
-        if any(value != 0.5 for value in (*tower.mean, *tower.std)):
-            found.append(
-                f"big_vision's models see pixels in [-1, 1]: mean and std are 0.5. {at} has mean={tower.mean}, "
-                f"std={tower.std}, which no file of theirs can say"
-            )
-    elif tower.pooling not in ("last", "map") or tower.causal or not tower.attend_padding:
-        found.append(
-            "big_vision's text towers attend to padding, aren't causal, and pool the last position or by attention; "
-            f"{at} has attend_padding={tower.attend_padding}, causal={tower.causal}, pooling={tower.pooling!r}"
-        )
-    if tower.embed_dim is not None and not tower.projection_bias:
-        found.append(f"big_vision's heads have a bias: {at} has projection_bias=False")
-    own = {"trunk": tower.trunk is not None, "layer_scale": tower.layer_scale, "norm='post'": tower.norm != "pre"}
-    if told := [field for field, value in own.items() if value]:
-        found.append(f"big_vision's towers have no {', '.join(told)}, which {at} has")
-    return found
 
 
 # --- inputs and files ---

@@ -291,9 +291,10 @@ def test_what_is_no_file_of_arrays_is_named(tmp_path):
         (
             "image",
             {"activation": "gelu"},
-            r"the nearest has\n  towers.image.activation: 'gelu_tanh' there",
+            r"it isn't quite the same:\n  towers.image.activation: 'gelu_tanh' there, 'gelu' here\n--inexact writes",
         ),
         ("image", {"pre_norm": True}, "pre_norm=True"),
+        ("image", {"activation": "quick_gelu"}, r"the nearest has\n  towers.image.activation: 'gelu_tanh' there"),
         ("text", {"causal": True}, "towers.text.causal: False there, True here"),
         ("text", {"projection_bias": False}, "heads have a bias: towers.text has projection_bias=False"),
     ],

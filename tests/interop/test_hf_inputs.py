@@ -13,7 +13,7 @@ from PIL import Image
 torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")
 
-from mmjax.data.captions import Lowercase  # noqa: E402
+from mmjax.data.captions import Lowercase, Tokenize  # noqa: E402
 from mmjax.data.chains import Chains  # noqa: E402
 from mmjax.data.documents import DocumentRecords  # noqa: E402
 from mmjax.data.sentence_pairs import SentencePair  # noqa: E402
@@ -114,10 +114,27 @@ def test_the_end_of_a_text_must_be_where_the_model_looks_for_it(tmp_path):
     with pytest.raises(UserError, match=r"eos_token_id=5 .* but it has no tokenizer that says so"):
         hf.read(tmp_path / "it")
     twins.edited(tmp_path / "it", {"text_config.eos_token_id": 2})
-    bundle = hf.read(tmp_path / "it")
-    own = PieceTokenizer(SentencePiece(64).train(TEXTS))  # ends texts by 2, and has higher ids
-    with pytest.raises(UserError, match="can't be told that texts end by the id 2"):
-        hf.write(Bundle(bundle.config, bundle.variables, {"text": own}), tmp_path / "own")
+    assert hf.read(tmp_path / "it").tokenizers == {}
+
+
+def test_an_end_that_means_another_id_there_changes_its_place(tmp_path):
+    own = PieceTokenizer(SentencePiece(64).train(TEXTS))  # ends texts by 2, which stands for the highest id there
+    vocab = own.vocab_size
+    assert own.eos == 2
+    model = twins.random_model(transformers.CLIPModel, clip(vocab, eos_token_id=2))
+    model.save_pretrained(tmp_path / "it")
+    read = hf.read(tmp_path / "it")
+    chain = (fdl.Config(Lowercase), fdl.Config(Tokenize, fdl.Config(SentencePiece, vocab), LENGTH, bos=True))
+    read.config.data.transforms["text"] = chain
+    bundle = Bundle(read.config, read.variables, {"text": own})
+    hf.write(bundle, tmp_path / "own")
+    tokenizer = transformers.AutoTokenizer.from_pretrained(tmp_path / "own")
+    given = tokenizer([*TEXTS, "</s> A cat </s>"], padding="max_length", truncation=True, return_tensors="pt")
+    assert tokenizer.eos_token_id == vocab - 1
+    again = transformers.CLIPModel.from_pretrained(tmp_path / "own").eval()
+    rows = [chained(bundle, "text", text) for text in [*TEXTS, "</s> A cat </s>"]]
+    texts, masks = (np.stack(part) for part in zip(*rows, strict=True))
+    twins.close(twins.embed(bundle, "text", texts, masks), again.get_text_features(**given).pooler_output)
 
 
 IDS = [[1, 5, 9, 59, 59, 59, 59, 59], [1, 4, 3, 8, 6, 59, 7, 59], [1, 5, 9, 59], [1, 2, 3, 4, 5, 6, 7, 59]]
@@ -251,8 +268,11 @@ def test_siglip_from_strings(tmp_path):
     again = hf.read(tmp_path / "ours")
     assert build(again.config).data.transforms == build(bundle.config).data.transforms
     bundle.config.data.transforms["text"] = (fdl.Config(Lowercase), *bundle.config.data.transforms["text"][-1:])
-    with pytest.raises(UserError, match=r"SiglipTokenizer, which cleans texts by Canonicalize.*Lowercase"):
-        hf.write(bundle, tmp_path / "other")
+    hf.write(bundle, tmp_path / "other")
+    tokenizer = transformers.AutoTokenizer.from_pretrained(tmp_path / "other")
+    given = tokenizer([*TEXTS, "A Cat!"], padding="max_length", truncation=True, return_tensors="np")
+    rows = np.stack([chained(bundle, "text", text).values for text in [*TEXTS, "A Cat!"]])
+    np.testing.assert_array_equal(rows, given["input_ids"])
 
 
 def test_what_a_folder_does_not_say_is_as_published(tmp_path):
