@@ -9,13 +9,17 @@ HELP = "write a model in mmjax's layout, or another project's"
 EPILOG = """\
 examples:
   mmjax export runs/quickstart quickstart                                 # a folder: experiment, numbers, tokenizer
-  mmjax export runs/clip --to hf clip_hf                                  # transformers opens it
-  mmjax export runs/clip --to open_clip clip_open_clip --step 5000
-  mmjax export runs/quickstart --to hf emoji_clip --towers image text     # leaves the audio tower behind
+  mmjax export runs/quickstart pair --towers image text                   # leaves the audio tower behind
+  mmjax export runs/clip --to hf clip_hf --inexact                        # transformers opens it
+  mmjax export runs/clip --to open_clip clip_open_clip --inexact --step 5000 --license cc-by-4.0
   mmjax export hf:google/siglip-base-patch16-224 --to bv siglip.npz       # big_vision opens it
 
 The optimiser's state stays behind, and the moving average of the parameters is taken where there is one. What was
-written is read back, and compared with the model bit by bit, before it is called done.
+written is read back, and compared with the model bit by bit, before it is called done; texts go through the other
+project's tokenizer, where it is installed. A README.md beside it says what it is, how it is loaded, and its figures.
+
+Another project computes the same on the same pixels and ids, or the model is refused, with all that is in the way.
+What happens to pictures and texts before must be the same too; --inexact takes what is nearest, and lists what differs.
 """
 LAYOUTS = ("mmjax", "hf", "open_clip", "sentence_transformers", "bv")
 
@@ -27,7 +31,8 @@ def add(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--towers", metavar="NAME", nargs="+", help="only these, with the objectives of theirs alone")
     parser.add_argument("--step", type=int, help="which checkpoint of a workdir (default: the latest)")
     parser.add_argument("--without", choices=("tokenizer",), help="leave out what the layout can't hold")
-    parser.add_argument("--inexact", action="store_true", help="let preprocessing be nearly the same, where it must")
+    parser.add_argument("--inexact", action="store_true", help="take what is nearest, and list what differs")
+    parser.add_argument("--license", metavar="NAME", help="what the card says: apache-2.0, say (default: none chosen)")
     parser.add_argument("--half", action="store_true", help="store numbers in 16 bits, half the size, rounded")
     parser.add_argument("--no-ema", action="store_true", help="the parameters themselves, not their moving average")
 
@@ -46,5 +51,6 @@ def run(arguments: argparse.Namespace) -> None:
         towers=arguments.towers,
         exact=not arguments.inexact,
         half=arguments.half,
+        license=arguments.license,
         tokenizers=arguments.without != "tokenizer",
     )

@@ -6,6 +6,7 @@ import os
 import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from itertools import combinations
 from pathlib import Path
 from typing import Any
 
@@ -16,10 +17,14 @@ from flax.traverse_util import flatten_dict
 from mmjax.errors import UserError, nearest
 from mmjax.experiment import build
 from mmjax.interop import bundle as bundles
+from mmjax.interop import card, texts_there
 from mmjax.interop.bundle import Bundle
+from mmjax.interop.card import origin
+from mmjax.interop.near import Twin, refused
 from mmjax.interop.projects import PROJECTS
 from mmjax.interop.resolve import resolve
 from mmjax.objectives.contrastive import PUBLISHED, Contrastive
+from mmjax.objectives.views import parts
 
 LISTED = 8  # paths in a message, before it only counts
 
@@ -35,6 +40,7 @@ def export(
     exact: bool = True,
     tokenizers: bool = True,
     half: bool = False,
+    license: str | None = None,
     say: Callable[[str], None] = print,
 ) -> None:
     """Writes the model at `source` (see `resolve`) to `out`.
@@ -42,9 +48,11 @@ def export(
     layout: "mmjax", or a key of `projects.PROJECTS`. In another project's, objectives that aren't contrastive stay
         behind where there are contrastive ones besides: a decoder that only trains has no place there.
     towers: only these, and the objectives that read no other; None: all.
-    exact: whether the preprocessing must be the same to the pixel; else it is the layout's nearest.
+    exact: whether pictures must be the same there to the byte, and texts to the id; else it is the layout's nearest,
+        and what differs is said, and listed in the card.
     half: of "mmjax": the numbers are stored in 16 bits, and rounded to that.
     tokenizers: whether they are written: one that the layout can't hold may be left out.
+    license: what the card says of it; None: that none was chosen.
 
     Raises:
         UserError: there is no such model, the layout can't hold it, or something stands at `out` already; or what was
@@ -59,23 +67,72 @@ def export(
         if layout != "mmjax":
             raise UserError(f"--half is for mmjax's own layout, not for {layout!r}")
         bundle = bundles.halved(bundle)
-    if layout != "mmjax":
-        bundle = without_decoders(bundle, say)
+    made = origin(Path(source).expanduser(), bundle)
     if layout == "mmjax":
         at = f", step {bundle.step}" if bundle.step is not None and "step" not in bundle.source else ""
+        twin = Twin(bundle, "")
         bundles.save(replace(bundle, source=f"{bundle.source}{at}"), out, half)
         again = bundles.read(out)
     else:
-        PROJECTS[layout].write(bundle, out, exact)
+        twin = near(without_decoders(bundle, say, encoders=layout == "bv"), layout)
+        refused(twin, exact, PROJECTS[layout].title)
+        PROJECTS[layout].write(twin.bundle, out)
         again = PROJECTS[layout].read(out)
-    if problems := differences(bundle, again):
-        shutil.rmtree(out) if out.is_dir() else out.unlink()
+    if problems := differences(twin.bundle, again):
+        _remove(out)
         more = f"\n  and {len(problems) - LISTED} more" if len(problems) > LISTED else ""
         lines = "\n".join(f"  {problem}" for problem in problems[:LISTED])
         raise UserError(f"{out}: what is read back isn't what was written, so it was removed:\n{lines}{more}")
+    if layout != "mmjax" and PROJECTS[layout].folder:
+        try:
+            twin = twin.told(texts_there.unlike(bundle, twin, again, out, layout))
+            refused(twin, exact, PROJECTS[layout].title)
+        except UserError:
+            _remove(out)
+            raise
+    if layout == "mmjax" or PROJECTS[layout].folder:
+        card.write(out, layout, twin, made, license)
+    for line in [*twin.differs, *twin.notes]:
+        say(f"  {line}")
     count = sum(np.size(leaf) for leaf in jax.tree.leaves(bundle.variables))
     title = "" if layout == "mmjax" else f" in {PROJECTS[layout].title}'s layout"
     say(f"{out}: {bundle.source}{title}, {count:,} numbers, read back and the same to the bit")
+
+
+def near(bundle: Bundle, layout: str) -> Twin:
+    """The model as it can be said there.
+
+    Raises:
+        UserError: it can't; says which of its towers can.
+    """
+    try:
+        return PROJECTS[layout].near(bundle)
+    except UserError as error:
+        raise UserError(f"{error}{_some(bundle, layout)}") from error
+
+
+def _some(bundle: Bundle, layout: str) -> str:
+    """The end of a message: what goes of a model that doesn't go whole, the most towers first."""
+    names = list(bundle.config.towers)
+    for count in range(len(names) - 1, 0, -1):
+        found = []
+        for towers in combinations(names, count):
+            try:
+                twin = PROJECTS[layout].near(without_decoders(part(bundle, towers), _nothing, encoders=layout == "bv"))
+            except UserError:
+                continue
+            found.append(f"--towers {' '.join(towers)} goes, as {twin.kind}{' (--inexact)' if twin.differs else ''}")
+        if found:
+            return f"\n{'; '.join(found)}"
+    return ""
+
+
+def _nothing(text: str) -> None:
+    del text
+
+
+def _remove(out: Path) -> None:
+    shutil.rmtree(out) if out.is_dir() else out.unlink()
 
 
 def part(bundle: Bundle, towers: Sequence[str] | None) -> Bundle:
@@ -92,16 +149,18 @@ def part(bundle: Bundle, towers: Sequence[str] | None) -> Bundle:
             has = ", ".join(known)
             raise UserError(f"{bundle.source} has no tower {name!r}, it has {has}{nearest(name, known)}")
     objectives = build(bundle.config).objectives
-    kept = [name for name, o in objectives.items() if all(view.modality in towers for view in o.views())]
+    kept = [
+        name for name, o in objectives.items() if all(v.modality in towers for view in o.views() for v in parts(view))
+    ]
     return _kept(bundle, [name for name in known if name in towers], kept)
 
 
-def without_decoders(bundle: Bundle, say: Callable[[str], None]) -> Bundle:
-    """The model with its contrastive objectives alone, where it has such."""
+def without_decoders(bundle: Bundle, say: Callable[[str], None], encoders: bool = False) -> Bundle:
+    """The model with its contrastive objectives alone, where it has such, or where only `encoders` have a place."""
     objectives = build(bundle.config).objectives
     kept = [name for name, objective in objectives.items() if isinstance(objective, Contrastive)]
     left = [name for name in objectives if name not in kept]
-    if not kept or not left:
+    if not left or not (kept or encoders):
         return bundle
     say(f"objectives that have no place there stay behind: {', '.join(left)}")
     return _kept(bundle, list(bundle.config.towers), kept)

@@ -4,6 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
+from typing import Any
 
 from mmjax.errors import UserError
 from mmjax.interop.bundle import Bundle
@@ -12,16 +13,17 @@ from mmjax.interop.bundle import Bundle
 @dataclass(frozen=True)
 class Project:
     """
-    module: of this folder, with `read(path) -> Bundle` and `write(bundle, path)`; imported when it is needed.
+    module: of this folder, with `read(path) -> Bundle` and, but for what is read alone, `near(bundle) -> Twin` and
+        `write(bundle, path, exact)`; imported when it is needed.
     owns: whether a file or folder is in the project's layout.
     title: how it is called.
-    inexact: whether `write` takes `exact=False`, for preprocessing that is only nearly ours.
+    folder: whether a model is a folder there, or a file.
     """
 
     module: str
     owns: Callable[[Path], bool]
     title: str
-    inexact: bool = False
+    folder: bool = True
 
     def read(self, path: Path) -> Bundle:
         """The model there. Raises UserError, which names the path, where it can't be read."""
@@ -34,8 +36,11 @@ class Project:
 
     def write(self, bundle: Bundle, path: Path, exact: bool = True) -> None:
         """Writes a model to where nothing is."""
-        how = {} if exact or not self.inexact else {"exact": False}
-        import_module(f"mmjax.interop.{self.module}").write(bundle, path, **how)
+        import_module(f"mmjax.interop.{self.module}").write(bundle, path, exact)
+
+    def near(self, bundle: Bundle) -> Any:
+        """Its `Twin` there, or nearly that. Raises UserError where there is none."""
+        return import_module(f"mmjax.interop.{self.module}").near(bundle)
 
 
 def _holds(name: str) -> Callable[[Path], bool]:
@@ -45,9 +50,11 @@ def _holds(name: str) -> Callable[[Path], bool]:
 # In this order: a folder of open_clip's on the hub may have a config.json besides, for another library, and one of
 # sentence-transformers' has that of the BERT within.
 PROJECTS: dict[str, Project] = {
-    "open_clip": Project("openclip", _holds("open_clip_config.json"), "open_clip", inexact=True),
+    "open_clip": Project("openclip", _holds("open_clip_config.json"), "open_clip"),
     "sentence_transformers": Project("sentence_transformers", _holds("modules.json"), "sentence-transformers"),
     "hf": Project("hf", _holds("config.json"), "Hugging Face"),
-    "bv": Project("bigvision", lambda path: path.suffix == ".npz" and path.is_file(), "big_vision"),
-    "onnx": Project("onnx", lambda path: path.suffix == ".onnx" and path.is_file(), "ONNX"),  # is read alone
+    "bv": Project("bigvision", lambda path: path.suffix == ".npz" and path.is_file(), "big_vision", folder=False),
+    "onnx": Project(
+        "onnx", lambda path: path.suffix == ".onnx" and path.is_file(), "ONNX", folder=False
+    ),  # is read alone
 }

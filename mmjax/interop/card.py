@@ -1,0 +1,232 @@
+"""The card of an exported model: a README.md that says what it is, how it is loaded, where it is from, how good it is.
+
+Its head is the metadata that model hubs read. What isn't known isn't said.
+"""
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+
+from mmjax import __version__, files, metrics, serialization
+from mmjax.configs import name_of
+from mmjax.experiment import RECORD
+from mmjax.interop.bundle import Bundle
+from mmjax.interop.near import Twin
+from mmjax.objectives.contrastive import Contrastive
+
+FILE = "README.md"
+LIBRARIES = {"hf": "transformers", "open_clip": "open_clip", "mmjax": "mmjax"}
+INSTALL = {"hf": "transformers torch pillow", "open_clip": "open_clip_torch transformers"}
+PIPELINE_LENGTH = 64  # ids to which transformers' pipeline fills texts up for SigLIP, whatever the model's length
+ZERO_SHOT = "zero-shot-image-classification"
+TASKS = {
+    **dict.fromkeys(("CLIPModel", "SiglipModel", "CLIP", "CustomTextCLIP"), ZERO_SHOT),
+    **dict.fromkeys(("BertForMaskedLM", "BertForPreTraining"), "fill-mask"),
+    "ASTForAudioClassification": "audio-classification",
+}
+FEATURES = {"image": "image-feature-extraction", "text": "feature-extraction", "audio": "feature-extraction"}
+
+
+@dataclass(frozen=True)
+class Origin:
+    """
+    name: of the experiment, as it was trained: "experiments/clip.py:tiny"; empty where that isn't known.
+    step: of its checkpoint.
+    figures: the last evaluation of each split, `{"step": ..., "split": ..., "retrieval/image->text/R@1": ...}`.
+    """
+
+    name: str = ""
+    step: int | None = None
+    figures: tuple[Mapping[str, Any], ...] = ()
+
+
+def origin(source: Path, bundle: Bundle) -> Origin:
+    """What a workdir tells of its model; of anything else nothing is known."""
+    if bundle.step is None or not (source / RECORD).is_file():
+        return Origin()
+    name = serialization.name_of((source / RECORD).read_text(encoding="utf-8"))
+    latest: dict[str, dict[str, Any]] = {}
+    for line in metrics.read(source):
+        if "split" in line and line["step"] <= bundle.step:
+            latest[line["split"]] = line
+    return Origin(name, bundle.step, tuple(latest.values()))
+
+
+def write(folder: Path, layout: str, twin: Twin, made: Origin, license: str | None) -> None:
+    """Puts the card into an exported folder. license: as its giver says; None: nothing was said."""
+    files.write(folder / FILE, card(folder, layout, twin, made, license))
+
+
+def card(folder: Path, layout: str, twin: Twin, made: Origin, license: str | None) -> str:
+    """The text."""
+    bundle = twin.bundle
+    sections = [
+        _head(layout, twin, license),
+        f"# {folder.name}",
+        _about(layout, twin),
+        "## How to load it\n\n" + LOADS[layout](folder, twin),
+        _listed("## What is not the same\n\nBeside the model in mmjax:", twin.differs),
+        _listed("## What is to be known", twin.notes),
+        "## Where it is from\n\n" + _from(bundle, made),
+        _figures(bundle, made),
+        "" if license else "## Licence\n\nNone was chosen by whoever exported it: ask before you use it.",
+    ]
+    return "\n\n".join(section for section in sections if section) + "\n"
+
+
+def _head(layout: str, twin: Twin, license: str | None) -> str:
+    config = twin.bundle.config
+    lines = [f"library_name: {LIBRARIES[layout]}"]
+    if task := task_of(twin):
+        lines.append(f"pipeline_tag: {task}")
+    kinds = [name_of(config.towers[name]) for name in config.towers]
+    lines += ["tags:", *(f"- {tag}" for tag in dict.fromkeys(["mmjax", *config.towers, *kinds]))]
+    lines.append(f"license: {json.dumps(license)}" if license else "# license: none was chosen")
+    if config.data.weights:
+        lines += ["datasets:", *(f"- {json.dumps(name)}" for name in config.data.weights)]
+    return "\n".join(["---", *lines, "---"])
+
+
+def task_of(twin: Twin) -> str | None:
+    """The hubs' name of what a model is for."""
+    towers, objectives = twin.bundle.config.towers, twin.bundle.config.objectives
+    if twin.kind in TASKS:
+        return TASKS[twin.kind]
+    if {"image", "text"} <= set(towers) and any(name_of(o) == Contrastive.__name__ for o in objectives.values()):
+        return ZERO_SHOT
+    return FEATURES.get(next(iter(towers), "")) if len(towers) == 1 else None
+
+
+def _about(layout: str, twin: Twin) -> str:
+    config = twin.bundle.config
+    count = sum(int(np.size(leaf)) for leaf in jax.tree.leaves(twin.bundle.variables.get("params", {})))
+    towers = ", ".join(f"{name} (`{name_of(tower)}`)" for name, tower in config.towers.items())
+    as_what = f"`{twin.kind}` of {LIBRARIES[layout]}" if layout != "mmjax" else "mmjax's own layout"
+    objectives = ", ".join(f"`{name_of(objective)}`" for objective in config.objectives.values())
+    trained = f", trained by {objectives}" if objectives else ""
+    return f"{count:,} parameters in {as_what}. Towers: {towers}{trained}. Written by mmjax {__version__}."
+
+
+def _from(bundle: Bundle, made: Origin) -> str:
+    config = bundle.config
+    if not made.name and made.step is None:
+        return f"From `{bundle.source or 'a model without a name'}`."
+    data = ", ".join(config.data.weights) or "unknown data"
+    return (
+        f"Experiment `{made.name}`, step {made.step:,} of {config.steps:,}, batches of {config.batch_size:,} examples "
+        f"of {data}, `{name_of(config.optimizer)}`."
+    )
+
+
+def _figures(bundle: Bundle, made: Origin) -> str:
+    """Of what is still there: a tower that stayed behind takes its figures along."""
+    gone = {"image", "text", "audio", "video"} - set(bundle.config.towers)
+    tables = []
+    for line in made.figures:
+        rows = {
+            name: value
+            for name, value in line.items()
+            if isinstance(value, float) and not gone & set(name.replace("->", "/").replace("_", "/").split("/"))
+        }
+        if rows:
+            table = [f"| {line['split']}, step {line['step']:,} | |", "|---|---|"]
+            tables.append("\n".join([*table, *(f"| {name} | {value:.4f} |" for name, value in rows.items())]))
+    return "\n\n".join(["## Figures", "As the run itself measured them, by mmjax.", *tables]) if tables else ""
+
+
+def _listed(title: str, lines: Sequence[str]) -> str:
+    return f"{title}\n\n" + "\n".join(f"- {line}" for line in lines) if lines else ""
+
+
+# --- how it is loaded: code that runs as it stands ---
+
+
+def _python(install: str, *lines: str) -> str:
+    return f"`pip install {install}`; then\n\n```python\n" + "\n".join(lines) + "\n```"
+
+
+def _transformers(folder: Path, twin: Twin) -> str:
+    towers, size = twin.bundle.config.towers, _side(twin.bundle)
+    picture = f'picture = Image.new("RGB", ({size}, {size}), "red")  # or Image.open("cat.jpg")'
+    place = f"folder = {str(folder)!r}  # this folder, or its name on a hub"
+    with_texts = "text" in twin.bundle.tokenizers
+    length = twin.bundle.config.towers["text"].length if "text" in towers else 0
+    fits = twin.kind == "CLIPModel" or (twin.kind == "SiglipModel" and length == PIPELINE_LENGTH)
+    exact = (
+        "\n\nWhere torchvision is installed, transformers resizes by it, some grey levels apart from PIL: "
+        '`AutoImageProcessor.from_pretrained(folder, backend="pil")` (`use_fast=False` before version 5) is as here.'
+        if "image" in towers
+        else ""
+    )
+    if fits and with_texts:
+        classify = f'classify = pipeline("{ZERO_SHOT}", model=folder)'
+        ask = 'print(classify(picture, candidate_labels=["a cat", "a dog"], hypothesis_template="{}"))'
+        imports = "from PIL import Image", "from transformers import pipeline"
+        return _python(INSTALL["hf"], *imports, "", place, classify, picture, ask) + exact
+    imports, code = ["import torch"], [f"model = {twin.kind}.from_pretrained(folder).eval()", "inputs = {}"]
+    names = [twin.kind]
+    if "image" in towers:
+        imports.append("from PIL import Image")
+        names.append("AutoImageProcessor")
+        code += [picture, 'inputs |= AutoImageProcessor.from_pretrained(folder)(picture, return_tensors="pt")']
+    if with_texts:
+        names.append("AutoTokenizer")
+        how = f'padding="max_length", truncation=True, max_length={length}, return_tensors="pt"'
+        code += ["tokenizer = AutoTokenizer.from_pretrained(folder)", f'inputs |= tokenizer(["a cat", "a dog"], {how})']
+    elif "text" in towers:
+        code.append("inputs |= {'input_ids': torch.tensor([[1, 2]])}  # there is no tokenizer here")
+    if "audio" in towers:
+        names.append("AutoFeatureExtractor")
+        code += ["extractor = AutoFeatureExtractor.from_pretrained(folder)", "sound = torch.zeros(16_000).numpy()"]
+        code.append('inputs |= extractor(sound, sampling_rate=16_000, return_tensors="pt")')
+    imports.append(f"from transformers import {', '.join(sorted(names))}")
+    end = ["with torch.no_grad():", "    print(model(**inputs))"]
+    return _python(INSTALL["hf"], *imports, "", place, *code, *end) + exact
+
+
+def _open_clip(folder: Path, twin: Twin) -> str:
+    size = _side(twin.bundle)
+    return _python(
+        INSTALL["open_clip"],
+        *("import open_clip", "import torch", "from PIL import Image", ""),
+        f"name = {f'local-dir:{folder}'!r}  # on a hub: hf-hub:ORG/NAME",
+        "model, prepare = open_clip.create_model_from_pretrained(name)",
+        f'picture = Image.new("RGB", ({size}, {size}), "red")  # or Image.open("cat.jpg")',
+        *(
+            ['texts = open_clip.get_tokenizer(name)(["a cat", "a dog"])']
+            if "text" in twin.bundle.tokenizers
+            else ["texts = torch.tensor([[1, 2]])  # there is no tokenizer here"]
+        ),
+        "with torch.no_grad():",
+        "    image, text, *_ = model.eval()(prepare(picture)[None], texts)",
+        "print(image @ text.T)",
+    )
+
+
+def _mmjax(folder: Path, twin: Twin) -> str:
+    towers = twin.bundle.config.towers
+    code = [f"model = mmjax.load({str(folder)!r})"]
+    imports = ["import mmjax"]
+    if "image" in towers:
+        imports += ["from PIL import Image"]
+        size = _side(twin.bundle)
+        code += [f'print(model.embed(image=Image.new("RGB", ({size}, {size}), "red")).shape)  # or a file: "cat.jpg"']
+    if "text" in towers and "text" in twin.bundle.tokenizers:
+        code += ['print(model.embed(text=["a cat", "a dog"]).shape)']
+    if "audio" in towers:
+        imports += ["import numpy as np"]
+        code += ['print(model.embed(audio=(np.zeros(16_000, np.float32), 16_000)).shape)  # or a file: "bell.ogg"']
+    return _python("mmjax", *imports, "", *code)
+
+
+def _side(bundle: Bundle) -> int:
+    size = getattr(bundle.config.towers.get("image"), "size", 224)
+    return size if isinstance(size, int) else max(size)
+
+
+LOADS: dict[str, Callable[[Path, Twin], str]] = {"hf": _transformers, "open_clip": _open_clip, "mmjax": _mmjax}
