@@ -59,16 +59,12 @@ def spelled(group: Mapping[str, fdl.Config]) -> dict[str, fdl.Config]:
                 part.mlp_dim = part.mlp_dim or 4 * part.width
         if target(config) is ResNet:
             config.heads = config.heads or build(config).pool_heads
-        size = getattr(config, "size", None)
+        size: Any = getattr(config, "size", None)
         if isinstance(size, tuple) and size[0] == size[1]:
             config.size = size[0]
-        if target(config) is ViT and all(side % config.patch == 0 for side in (size if _pair(size) else (size,))):
+        if target(config) is ViT and all(side % config.patch == 0 for side in np.ravel(np.asarray(size))):
             config.drop_rest = False  # there is no rest
     return group
-
-
-def _pair(size: Any) -> bool:
-    return isinstance(size, tuple | list)
 
 
 def unclip(parts: Parts, variables: dict[str, Any]) -> None:

@@ -15,6 +15,7 @@ import numpy as np
 from mmjax import __version__, files, metrics, serialization
 from mmjax.configs import name_of
 from mmjax.experiment import RECORD
+from mmjax.interop import hub
 from mmjax.interop.bundle import Bundle
 from mmjax.interop.near import Twin
 from mmjax.objectives.contrastive import Contrastive
@@ -115,7 +116,8 @@ def _about(layout: str, twin: Twin) -> str:
 def _from(bundle: Bundle, made: Origin) -> str:
     config = bundle.config
     if not made.name and made.step is None:
-        return f"From `{bundle.source or 'a model without a name'}`."
+        name = bundle.source if hub.is_name(bundle.source) else Path(bundle.source).name
+        return f"From `{name or 'a model without a name'}`."
     data = ", ".join(config.data.weights) or "unknown data"
     return (
         f"Experiment `{made.name}`, step {made.step:,} of {config.steps:,}, batches of {config.batch_size:,} examples "
@@ -153,7 +155,7 @@ def _python(install: str, *lines: str) -> str:
 def _transformers(folder: Path, twin: Twin) -> str:
     towers, size = twin.bundle.config.towers, _side(twin.bundle)
     picture = f'picture = Image.new("RGB", ({size}, {size}), "red")  # or Image.open("cat.jpg")'
-    place = f"folder = {str(folder)!r}  # this folder, or its name on a hub"
+    place = f"folder = {folder.name!r}  # where this folder is, or its name on a hub"
     with_texts = "text" in twin.bundle.tokenizers
     length = twin.bundle.config.towers["text"].length if "text" in towers else 0
     fits = twin.kind == "CLIPModel" or (twin.kind == "SiglipModel" and length == PIPELINE_LENGTH)
@@ -194,7 +196,7 @@ def _open_clip(folder: Path, twin: Twin) -> str:
     return _python(
         INSTALL["open_clip"],
         *("import open_clip", "import torch", "from PIL import Image", ""),
-        f"name = {f'local-dir:{folder}'!r}  # on a hub: hf-hub:ORG/NAME",
+        f"name = {f'local-dir:{folder.name}'!r}  # where this folder is; on a hub: hf-hub:ORG/NAME",
         "model, prepare = open_clip.create_model_from_pretrained(name)",
         f'picture = Image.new("RGB", ({size}, {size}), "red")  # or Image.open("cat.jpg")',
         *(
@@ -210,7 +212,7 @@ def _open_clip(folder: Path, twin: Twin) -> str:
 
 def _mmjax(folder: Path, twin: Twin) -> str:
     towers = twin.bundle.config.towers
-    code = [f"model = mmjax.load({str(folder)!r})"]
+    code = [f"model = mmjax.load({folder.name!r})  # where this folder is"]
     imports = ["import mmjax"]
     if "image" in towers:
         imports += ["from PIL import Image"]

@@ -149,9 +149,8 @@ def part(bundle: Bundle, towers: Sequence[str] | None) -> Bundle:
             has = ", ".join(known)
             raise UserError(f"{bundle.source} has no tower {name!r}, it has {has}{nearest(name, known)}")
     objectives = build(bundle.config).objectives
-    kept = [
-        name for name, o in objectives.items() if all(v.modality in towers for view in o.views() for v in parts(view))
-    ]
+    seen = {name: {v.modality for view in o.views() for v in parts(view)} for name, o in objectives.items()}
+    kept = [name for name, modalities in seen.items() if modalities <= set(towers)]
     return _kept(bundle, [name for name in known if name in towers], kept)
 
 

@@ -172,10 +172,10 @@ def choose(parts: Parts, where: str, extras: Iterable[str] = ()) -> tuple[Family
         try:
             described |= family.describe(modules)
             again = family.parts(described)
-        except (AttributeError, KeyError, TypeError, ValueError):  # other modalities, or another kind of objective
-            continue
         except UserError as error:  # a value that its config.json can't have
             unsaid.append(f"{family.architecture}: {error}")
+            continue
+        except (AttributeError, KeyError, TypeError, ValueError):  # other modalities, or another kind of objective
             continue
         differences = [d for d in alike.differences(again, parts) if not _as_many(d, parts)]
         if not differences:

@@ -127,7 +127,7 @@ def pictures(twin: Twin, said: Callable[..., Any], read: Callable[[Any], Preproc
     return replace(twin, bundle=with_config(twin.bundle, image=theirs)).told(differs, notes)
 
 
-def _chain(chain: Sequence[Transform]) -> str:
+def _chain(chain: Sequence[Any]) -> str:
     """Without what is as usual."""
     told = []
     for transform in chain:

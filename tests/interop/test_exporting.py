@@ -6,6 +6,7 @@ import jax
 import numpy as np
 import pytest
 
+from mmjax import metrics
 from mmjax.__main__ import main
 from mmjax.errors import UserError
 from mmjax.interop import bundle as bundles
@@ -112,3 +113,20 @@ def test_a_model_of_the_hub_can_be_imported_from_its_folder(tmp_path):
     np.testing.assert_array_equal(load(tmp_path / "own").embed(image=picture), load(folder).embed(image=picture))
     with pytest.raises(UserError, match=r"has no tokenizer"):
         load(folder).embed(text="a cat")
+
+
+def test_a_run_brings_its_name_and_figures(trained: Trained, tmp_path):
+    export(trained.workdir, tmp_path / "pair", towers=["image", "text"], step=16, say=quiet)
+    card = (tmp_path / "pair" / "README.md").read_text(encoding="utf-8")
+    assert "# license: none was chosen" in card
+    assert "ask before you use it" in card
+    assert 'datasets:\n- "shapes"' in card
+    assert "Experiment `tests/tiny.py:tiny`, step 16 of 24, batches of 16 examples of shapes, `AdamW`." in card
+    (line,) = (
+        line for line in metrics.read(trained.workdir) if (line["step"], line.get("split")) == (12, "validation")
+    )
+    value = line["retrieval/image->text/R@1"]
+    assert "| validation, step 12 | |\n|---|---|\n" in card
+    assert f"| retrieval/image->text/R@1 | {value:.4f} |" in card
+    assert "audio" not in card
+    assert "test, step 24" not in card  # which came later

@@ -1,0 +1,284 @@
+"""What goes out to other projects: which experiments do, what differs, and that theirs compute the same."""
+
+import dataclasses
+import json
+import os
+import re
+from pathlib import Path
+from typing import Any
+
+import fiddle as fdl
+import numpy as np
+import pytest
+from PIL import Image
+
+torch = pytest.importorskip("torch")
+transformers = pytest.importorskip("transformers")
+open_clip = pytest.importorskip("open_clip")
+
+from mmjax.__main__ import main  # noqa: E402
+from mmjax.cli.export import EPILOG  # noqa: E402
+from mmjax.data.captions import CleanText, Lowercase, PickCaption, Tokenize  # noqa: E402
+from mmjax.data.subwords import Subwords, SubwordTokenizer  # noqa: E402
+from mmjax.data.tokenizer_json import open_clip_bpe, written  # noqa: E402
+from mmjax.data.tokenizers import PieceTokenizer, SentencePiece  # noqa: E402
+from mmjax.data.transforms import CenterCrop, Decode, RandomResizedCrop, ResizeShorter  # noqa: E402
+from mmjax.errors import UserError  # noqa: E402
+from mmjax.experiment import build, load_experiment  # noqa: E402
+from mmjax.interop import bundle as bundles  # noqa: E402
+from mmjax.interop import exporting, hf, near, openclip, texts_there  # noqa: E402
+from mmjax.interop.bundle import Bundle  # noqa: E402
+from mmjax.interop.exporting import export  # noqa: E402
+from mmjax.interop.projects import PROJECTS  # noqa: E402
+from mmjax.loading import load  # noqa: E402
+from mmjax.models.image import ViT  # noqa: E402
+from mmjax.models.text import TextTransformer  # noqa: E402
+from mmjax.objectives.contrastive import Contrastive  # noqa: E402
+from tests.benchmarks.sizes import FOLDER, experiments, files  # noqa: E402
+from tests.data import vocabularies  # noqa: E402
+from tests.interop.small import randomised  # noqa: E402
+
+NOTEBOOKS = Path(__file__).parents[2] / "notebooks" / "spoken_emoji"
+SIDE, LENGTH = 16, 24
+CROPPED = (fdl.Config(Decode), fdl.Config(RandomResizedCrop, SIDE))
+LIKE: dict[str, Any] = {
+    "width": 16,
+    "depth": 1,
+    "heads": 2,
+    "embed_dim": 8,
+    "activation": "quick_gelu",
+    "norm_eps": 1e-5,
+}
+LABELS = ["a cat", "Hello World!!", "</s> dog"]
+
+
+def model(pictures: Any = CROPPED, words: Any = None, loss: Any = "softmax", vocab: int = 512, **more: Any) -> Bundle:
+    """A CLIP of two blocks; texts by the quickstart's tokenizer."""
+    towers = {
+        "image": fdl.Config(
+            ViT, patch=8, size=SIDE, cls=True, pooling="cls", pre_norm=True, stem_bias=False, **LIKE, **more
+        ),
+        "text": fdl.Config(TextTransformer, vocab=vocab, length=LENGTH, causal=True, pooling="last", **LIKE),
+    }
+    cut = fdl.Config(Tokenize, fdl.Config(SentencePiece, vocab), LENGTH, bos=True)
+    chains = {"image": pictures, "text": words or (fdl.Config(PickCaption), fdl.Config(Lowercase), cut)}
+    objectives = {"pair": fdl.Config(Contrastive, ("image", "text"), loss=loss)}
+    made = randomised(bundles.stand_in(towers, objectives, chains), source="it")
+    made.variables["params"]["objectives_pair"]["log_scale"] = np.float32(2.5)
+    return dataclasses.replace(made, tokenizers={"text": quickstarts()})
+
+
+def quickstarts() -> PieceTokenizer:
+    return PieceTokenizer((NOTEBOOKS / "tokenizers" / "text.model").read_bytes())
+
+
+def openais(folder: Path) -> Bundle:
+    """The same with a tokenizer like open_clip's, which fills up with the piece "!"."""
+    tokenizer = SubwordTokenizer(written(open_clip_bpe(vocabularies.write_open_clip(folder))))
+    cut = fdl.Config(Tokenize, fdl.Config(Subwords, tokenizer.vocab_size), LENGTH, bos=True)
+    made = model(words=(fdl.Config(PickCaption), cut), vocab=tokenizer.vocab_size)
+    return dataclasses.replace(made, tokenizers={"text": tokenizer})
+
+
+def said(*_: str) -> None:
+    pass
+
+
+# --- which experiments go where ---
+
+OUT = {  # of each file's tiny; what isn't here is refused
+    ("bert.py", "hf"): ("BertForPreTraining", False),
+    ("clip.py", "hf"): ("CLIPModel", True),
+    ("mae.py", "hf"): ("ViTMAEForPreTraining", True),
+    ("siglip.py", "hf"): ("SiglipModel", True),
+    ("clip.py", "open_clip"): ("CLIP", True),
+    ("clip_resnet.py", "open_clip"): ("CLIP", True),
+    ("siglip.py", "bv"): ("ViT and text_transformer", False),
+}
+OBSTACLES = {
+    "audiomae.py": "is made of AudioTransformer, MaskedAudio",
+    "clap.py": r"towers.audio: none there, AudioTransformer here\n.*\n  towers.text.pooling",
+    "clip_resnet.py": r"towers.image: none there, ResNet here(.|\n)*--towers text goes, as CLIPTextModelWithProjection",
+    "flip.py": r"CLIPModel is nearest(.|\n)*image.pooling(.|\n)*image.positions(.|\n)*text.causal",
+    "imagebind.py": r"towers.audio: none there(.|\n)*towers.image.pooling: 'map' there, 'mean' here",
+    "lit.py": r"towers.image.layer_scale(.|\n)*--towers image goes, as Dinov2Model",
+    "m3ae.py": r"objectives: \['Contrastive'\] there, \['MaskedTogether'\] here(.|\n)*image.trunk",
+    "quickstart.py": r"towers.audio: none there(.|\n)*towers.text.pooling: 'last' there, 'mean' here",
+    "trimodal.py": r"towers.audio: none there(.|\n)*towers.text.pooling: 'last' there, 'mean' here",
+}
+
+
+@pytest.mark.parametrize("file", files())
+def test_every_experiment_goes_out_or_says_all_that_is_in_the_way(file):
+    name = "tiny" if "tiny" in experiments(file) else experiments(file)[0]
+    config = load_experiment(f"{FOLDER / file}:{name}")
+    variables: dict[str, Any] = {"params": {}}
+    if any(file == known for known, _ in OUT):
+        variables = randomised(config).variables
+    tokenizers = {"text": quickstarts()} if "text" in config.towers else {}
+    bundle = Bundle(config, variables, tokenizers, file)
+    for layout in ("hf", "open_clip", "bv"):
+        whole = exporting.without_decoders(bundle, said, encoders=layout == "bv")
+        if (file, layout) in OUT:
+            kind, inexact = OUT[file, layout]
+            twin = PROJECTS[layout].near(whole)
+            assert (twin.kind, bool(twin.differs)) == (kind, inexact)
+        else:
+            with pytest.raises(UserError) as caught:
+                exporting.near(whole, layout)
+            assert "--inexact writes" not in str(caught.value)
+            if layout == "hf":
+                assert re.search(OBSTACLES[file], str(caught.value))
+
+
+# --- Hugging Face ---
+
+
+def test_transformers_own_pipeline_gives_our_scores(tmp_path, monkeypatch, capsys):
+    bundles.save(model(), tmp_path / "own")
+    monkeypatch.chdir(tmp_path)
+    assert main(["export", "own", "clip", "--to", "hf"]) == 2
+    told = capsys.readouterr().err
+    assert "as CLIPModel of Hugging Face it isn't quite the same:\n  pictures: ResizeShorter(size=16)" in told
+    assert not Path("clip").exists()
+    assert main(["export", "own", "clip", "--to", "hf", "--inexact", "--license", "cc0-1.0"]) == 0
+    told = capsys.readouterr().out
+    assert "  pictures: ResizeShorter(size=16), CenterCrop(size=16) there, RandomResizedCrop(size=16)" in told
+
+    rng, ours, again = np.random.default_rng(0), load("own"), load("clip")
+    square, wide = (Image.fromarray(rng.integers(0, 256, (16, w, 3), np.uint8)) for w in (16, 29))
+    scale = np.exp(np.float32(2.5))
+    from_pil = transformers.AutoImageProcessor.from_pretrained("clip", backend="pil")
+    for picture, mine, more in ((square, ours, {}), (wide, again, {"image_processor": from_pil})):
+        classify = transformers.pipeline("zero-shot-image-classification", model="clip", **more)
+        found = classify(picture, candidate_labels=LABELS, hypothesis_template="{}")
+        logits = scale * np.asarray(mine.similarity(image=[picture], text=LABELS))[0]
+        wanted = np.exp(logits) / np.exp(logits).sum()
+        assert wanted.max() > 0.4  # they aren't all alike
+        scores = {one["label"]: one["score"] for one in found}
+        np.testing.assert_allclose([scores[label] for label in LABELS], wanted, rtol=0, atol=1e-4)
+
+
+def test_a_swapped_vocabulary_is_the_same_model(tmp_path):
+    bundle = model()
+    twin = hf.near(bundle)
+    assert twin.swap == (2, 511)
+    table, was = (b.variables["params"]["towers_text"]["token"]["embedding"] for b in (twin.bundle, bundle))
+    np.testing.assert_array_equal(table[[2, 511]], was[[511, 2]])
+    np.testing.assert_array_equal(np.delete(table, [2, 511], 0), np.delete(was, [2, 511], 0))
+    assert hf.near(twin.bundle).swap == (0, 0)
+
+
+def test_a_piece_of_texts_does_not_fill_them_up(tmp_path):
+    bundle = openais(tmp_path)
+    assert bundle.tokenizers["text"].pad == 0
+    out = tmp_path / "clip"
+    exact = dataclasses.replace(bundle, config=near.with_config(bundle, image=EXACT).config)
+    bundles.save(exact, tmp_path / "own")
+    export(tmp_path / "own", out, "hf", say=said)
+    options = json.loads((out / "tokenizer_config.json").read_text())
+    assert (options["pad_token"], options["eos_token"]) == ("<end_of_text>", "<end_of_text>")
+    theirs = transformers.AutoTokenizer.from_pretrained(out)(["Hello World!!", "!"])["input_ids"]
+    encode = bundle.tokenizers["text"].encode
+    ends = bundle.tokenizers["text"].bos, bundle.tokenizers["text"].eos
+    assert theirs == [[ends[0], *encode(text), ends[1]] for text in ("Hello World!!", "!")]
+
+    # As it was written once: transformers takes each "!" for padding, and out of the text.
+    (out / "tokenizer_config.json").write_text(json.dumps(options | {"pad_token": "!"}))
+    twin = hf.near(exact)
+    (line,) = texts_there.unlike(exact, twin, hf.read(out), out, "hf")
+    assert re.match(r"texts: of \d+ that were tried \d+ have other ids there: 'Hello World!!', '! !! wow!'", line)
+
+
+EXACT = (Decode(), ResizeShorter(SIDE), CenterCrop(SIDE))
+
+
+def test_what_goes_out_exactly(tmp_path):
+    """The recipes that the README names."""
+    twin = hf.near(model(pictures=tuple(fdl.Config(type(t), **_given(t)) for t in EXACT)))
+    assert twin.differs == ()
+    cut = fdl.Config(Tokenize, fdl.Config(SentencePiece, 512), LENGTH, bos=True)
+    words = (fdl.Config(PickCaption), fdl.Config(CleanText), fdl.Config(Lowercase), cut)
+    chain = Decode(background=None), ResizeShorter(SIDE), CenterCrop(SIDE, middle="even")
+    bundle = model(pictures=tuple(fdl.Config(type(t), **_given(t)) for t in chain), words=words)
+    assert openclip.near(bundle).differs == ()
+    bundles.save(bundle, tmp_path / "own")
+    export(tmp_path / "own", tmp_path / "clip", "open_clip", say=said)
+    again = openclip.read(tmp_path / "clip")
+    assert build(again.config).data.transforms["image"] == chain
+
+
+def _given(transform: Any) -> dict[str, Any]:
+    return {f.name: getattr(transform, f.name) for f in dataclasses.fields(transform)}
+
+
+def test_open_clip_sees_what_ours_sees(tmp_path):
+    bundle = model()
+    bundles.save(bundle, tmp_path / "own")
+    lines: list[str] = []
+    export(tmp_path / "own", tmp_path / "clip", "open_clip", exact=False, say=lines.append)
+    assert [line.split(":")[0].strip() for line in lines[:-1]] == ["pictures", "what is transparent", "texts", "texts"]
+    assert "'cat &amp; dog'" in lines[3]
+    theirs = open_clip.get_tokenizer(f"local-dir:{tmp_path / 'clip'}")(LABELS).numpy()
+    made, prepare = open_clip.create_model_from_pretrained(f"local-dir:{tmp_path / 'clip'}")
+    picture = Image.fromarray(np.random.default_rng(0).integers(0, 256, (16, 16, 3), np.uint8))
+    with torch.no_grad():
+        image, text, *_ = made.eval()(prepare(picture)[None], torch.from_numpy(theirs))
+    wanted = load(tmp_path / "own").similarity(image=[picture], text=LABELS)
+    np.testing.assert_allclose((image @ text.T).numpy(), wanted, rtol=0, atol=1e-4)
+
+
+# --- what comes with it ---
+
+
+@pytest.mark.parametrize("layout", ["mmjax", "hf", "open_clip"])
+def test_the_card_says_how_to_load_it_and_that_runs(layout, tmp_path, monkeypatch, capsys):
+    bundles.save(model(), tmp_path / "own")
+    export(tmp_path / "own", tmp_path / "clip", layout, exact=False, say=said, license="cc-by-4.0")
+    card = (tmp_path / "clip" / "README.md").read_text(encoding="utf-8")
+    head = card.split("---")[1].splitlines()
+    library = {"hf": "transformers"}.get(layout, layout)
+    assert f"library_name: {library}" in head
+    assert "pipeline_tag: zero-shot-image-classification" in head
+    assert 'license: "cc-by-4.0"' in head
+    assert "- mmjax" in head
+    assert ("RandomResizedCrop(size=16)" in card) == (layout != "mmjax")  # what differs
+    code = re.search(r"```python\n(.*?)```", card, re.DOTALL)
+    assert code is not None
+    monkeypatch.chdir(tmp_path)
+    exec(code[1], {})
+    assert capsys.readouterr().out.strip()
+
+
+def test_all_files_follow_the_umask(tmp_path):
+    before = os.umask(0o027)
+    try:
+        bundles.save(model(), tmp_path / "own")
+        for layout in ("mmjax", "hf", "open_clip"):
+            export(tmp_path / "own", tmp_path / layout, layout, exact=False, say=said)
+        PROJECTS["bv"].write(_plain(), tmp_path / "vit.npz")
+    finally:
+        os.umask(before)
+    for file in tmp_path.rglob("*"):
+        assert file.stat().st_mode & 0o777 == (0o750 if file.is_dir() else 0o640), file
+
+
+def _plain() -> Bundle:
+    """Of big_vision's kind."""
+    tower = fdl.Config(ViT, patch=8, size=SIDE, pooling="mean", width=16, depth=1, heads=2, activation="gelu_tanh")
+    return randomised(bundles.stand_in({"image": tower}, {}, {"image": CROPPED}))
+
+
+def test_the_examples_of_the_help_start(tmp_path, monkeypatch):
+    bundles.save(model(), tmp_path / "runs" / "clip")
+    (tmp_path / "runs" / "quickstart").symlink_to(NOTEBOOKS)
+    monkeypatch.chdir(tmp_path)
+    examples = [
+        line.split("#")[0].split()[1:] for line in EPILOG.splitlines() if line.startswith("  mmjax export runs/")
+    ]
+    assert len(examples) == 4
+    for words in examples:
+        if "--step" in words:  # which an exported folder has none of
+            at = words.index("--step")
+            del words[at : at + 2]
+        assert main(words) == 0, words
