@@ -22,11 +22,12 @@ from mmjax.data.captions import CleanText, Lowercase, PickCaption, Tokenize  # n
 from mmjax.data.subwords import Subwords, SubwordTokenizer  # noqa: E402
 from mmjax.data.tokenizer_json import open_clip_bpe, written  # noqa: E402
 from mmjax.data.tokenizers import PieceTokenizer, SentencePiece  # noqa: E402
+from mmjax.data.tokens import Tokenizer  # noqa: E402
 from mmjax.data.transforms import CenterCrop, Decode, RandomResizedCrop, ResizeShorter  # noqa: E402
 from mmjax.errors import UserError  # noqa: E402
 from mmjax.experiment import build, load_experiment  # noqa: E402
 from mmjax.interop import bundle as bundles  # noqa: E402
-from mmjax.interop import exporting, hf, near, openclip, texts_there  # noqa: E402
+from mmjax.interop import exporting, hf, hf_near, near, openclip, texts_there  # noqa: E402
 from mmjax.interop.bundle import Bundle  # noqa: E402
 from mmjax.interop.exporting import export  # noqa: E402
 from mmjax.interop.projects import PROJECTS  # noqa: E402
@@ -115,7 +116,7 @@ def test_every_experiment_goes_out_or_says_all_that_is_in_the_way(file):
     variables: dict[str, Any] = {"params": {}}
     if any(file == known for known, _ in OUT):
         variables = randomised(config).variables
-    tokenizers = {"text": quickstarts()} if "text" in config.towers else {}
+    tokenizers: dict[str, Tokenizer] = {"text": quickstarts()} if "text" in config.towers else {}
     bundle = Bundle(config, variables, tokenizers, file)
     for layout in ("hf", "open_clip", "bv"):
         whole = exporting.without_decoders(bundle, said, encoders=layout == "bv")
@@ -190,6 +191,46 @@ def test_a_piece_of_texts_does_not_fill_them_up(tmp_path):
     assert re.match(r"texts: of \d+ that were tried \d+ have other ids there: 'Hello World!!', '! !! wow!'", line)
 
 
+def test_without_their_library_ours_reads_what_was_written(tmp_path, monkeypatch):
+    def gone(name: str) -> None:
+        raise ImportError(name)
+
+    monkeypatch.setattr(texts_there, "import_module", gone)
+    bundle = model(pictures=tuple(fdl.Config(type(t), **_given(t)) for t in EXACT))
+    out = hf.write(bundle, tmp_path / "clip")
+    twin, again = hf.near(bundle), hf.read(out)
+    assert texts_there.unlike(bundle, twin, again, out, "hf") == []
+    cased = dataclasses.replace(again, tokenizers={"text": SubwordTokenizer(_cased(again.tokenizers["text"].model))})
+    (line,) = texts_there.unlike(bundle, twin, cased, out, "hf")
+    assert "have other ids there: 'Hello World!!'" in line
+
+
+def _cased(file: bytes) -> bytes:
+    settings = json.loads(file)
+    steps = settings["normalizer"]["normalizers"]
+    settings["normalizer"]["normalizers"] = [step for step in steps if step["type"] != "Lowercase"]
+    return written(settings)
+
+
+def test_what_is_turned_upright_is_told():
+    @dataclasses.dataclass(frozen=True)
+    class Upright(Decode):
+        upright: bool = True
+
+    twin = near.Twin(
+        model(pictures=(fdl.Config(Upright), fdl.Config(ResizeShorter, 16), fdl.Config(CenterCrop, 16))), ""
+    )
+    found = near.pictures(twin, hf_near.to_hugging_face, lambda said: _without(hf_near.from_hugging_face(said)))
+    assert found.differs == ()
+    assert found.notes == ("files are turned upright here (EXIF); there it is the caller's part",)
+
+
+def _without(made: Any) -> Any:
+    """As other projects' pictures are read: as they lie in the file."""
+    plain = dataclasses.make_dataclass("Plain", [("upright", bool, False)], bases=(Decode,), frozen=True)
+    return made._replace(transforms=(plain(), *made.transforms[1:]))
+
+
 EXACT = (Decode(), ResizeShorter(SIDE), CenterCrop(SIDE))
 
 
@@ -204,8 +245,8 @@ def test_what_goes_out_exactly(tmp_path):
     assert openclip.near(bundle).differs == ()
     bundles.save(bundle, tmp_path / "own")
     export(tmp_path / "own", tmp_path / "clip", "open_clip", say=said)
-    again = openclip.read(tmp_path / "clip")
-    assert build(again.config).data.transforms["image"] == chain
+    decode, *rest = build(openclip.read(tmp_path / "clip").config).data.transforms["image"]
+    assert (decode.background, *rest) == (None, *chain[1:])
 
 
 def _given(transform: Any) -> dict[str, Any]:
@@ -277,8 +318,8 @@ def test_the_examples_of_the_help_start(tmp_path, monkeypatch):
         line.split("#")[0].split()[1:] for line in EPILOG.splitlines() if line.startswith("  mmjax export runs/")
     ]
     assert len(examples) == 4
-    for words in examples:
+    for words in map(list[Any], examples):
         if "--step" in words:  # which an exported folder has none of
             at = words.index("--step")
             del words[at : at + 2]
-        assert main(words) == 0, words
+        assert main([str(word) for word in words]) == 0, words
