@@ -35,6 +35,13 @@ def test_the_umask_decides_who_reads_it(tmp_path, umask):
     assert mode(tmp_path / "folder" / "within" / "c.safetensors") == 0o666 & ~umask
 
 
+def test_what_is_no_content_leaves_what_was_there(tmp_path):
+    files.write(tmp_path / "deep" / "a.model", b"first")
+    with pytest.raises(TypeError):
+        files.write(tmp_path / "deep" / "a.model", 5)  # type: ignore[arg-type]
+    assert [path.read_bytes() for path in (tmp_path / "deep").iterdir()] == [b"first"]
+
+
 def test_what_fails_leaves_what_was_there(tmp_path):
     files.write(tmp_path / "a", b"old")
     (tmp_path / "folder").mkdir()

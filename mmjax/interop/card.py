@@ -4,6 +4,7 @@ Its head is the metadata that model hubs read. What isn't known isn't said.
 """
 
 import json
+import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +12,7 @@ from typing import Any
 
 import jax
 import numpy as np
+from etils import epath
 
 from mmjax import __version__, files, metrics, serialization
 from mmjax.configs import name_of
@@ -46,13 +48,15 @@ class Origin:
     figures: tuple[Mapping[str, Any], ...] = ()
 
 
-def origin(source: Path, bundle: Bundle) -> Origin:
-    """What a workdir tells of its model; of anything else nothing is known."""
-    if bundle.step is None or not (source / RECORD).is_file():
+def origin(source: str | os.PathLike[str], bundle: Bundle) -> Origin:
+    """What a workdir, which may lie in a bucket, tells of its model; of anything else nothing is known."""
+    if bundle.step is None:
         return Origin()
-    name = serialization.name_of((source / RECORD).read_text(encoding="utf-8"))
+    workdir: Any = epath.Path(source).expanduser() if "://" not in str(source) else epath.Path(source)
+    workdir = workdir.parent if workdir.name == RECORD else workdir
+    name = serialization.name_of((workdir / RECORD).read_text())
     latest: dict[str, dict[str, Any]] = {}
-    for line in metrics.read(source):
+    for line in metrics.read(workdir):
         if "split" in line and line["step"] <= bundle.step:
             latest[line["split"]] = line
     return Origin(name, bundle.step, tuple(latest.values()))

@@ -67,7 +67,7 @@ def export(
         if layout != "mmjax":
             raise UserError(f"--half is for mmjax's own layout, not for {layout!r}")
         bundle = bundles.halved(bundle)
-    made = origin(Path(source).expanduser(), bundle)
+    made = origin(source, bundle)
     if layout == "mmjax":
         at = f", step {bundle.step}" if bundle.step is not None and "step" not in bundle.source else ""
         twin = Twin(bundle, "")
@@ -124,7 +124,7 @@ def _some(bundle: Bundle, layout: str) -> str:
             found.append(f"--towers {' '.join(towers)} goes, as {twin.kind}{' (--inexact)' if twin.differs else ''}")
         if found:
             return f"\n{'; '.join(found)}"
-    return ""
+    return "\nmmjax's own layout takes it as it is: leave out --to"
 
 
 def _nothing(text: str) -> None:

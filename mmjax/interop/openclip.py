@@ -4,6 +4,7 @@ What can be read is what our towers compute exactly: its vision transformers and
 transformers of SigLIP, its text transformers; anything else is an error that names the key.
 """
 
+import copy
 import json
 from collections.abc import Mapping
 from pathlib import Path
@@ -150,7 +151,12 @@ def described(ours: Parts, built: Parts, bundle: Bundle, where: str) -> tuple[di
     """
     model = describe(built, openclip_inputs.end_of(bundle))
     problems = openclip_config.unsaid(built.towers["text"])
-    different = [] if problems else alike.differences(parts(model), ours)
+    if problems:  # what else there is in the way is told too, of a text tower that has words there
+        text = copy.deepcopy(ours.towers["text"])
+        text.causal, text.pooling, text.attend_padding = True, "last", False
+        ours = Parts({**ours.towers, "text": text}, ours.objectives)
+        model = describe(_built(ours))
+    different = alike.differences(parts(model), ours)
     if problems or not all(map(slight, different)):
         told = "\n  ".join(
             [f"{where}: open_clip has no model that computes the same; the nearest has", *problems, *lines(different)]

@@ -2,7 +2,7 @@ import pytest
 
 from mmjax.data.subwords import Subwords
 from mmjax.data.tokenizers import PieceTokenizer, SentencePiece
-from mmjax.data.tokens import Tokenizer, TokenizerSpec, write
+from mmjax.data.tokens import Tokenizer, TokenizerSpec
 
 
 class Two(Tokenizer):
@@ -32,13 +32,6 @@ def test_a_spec_has_room_for_so_many_pieces(spec: type[TokenizerSpec]):
 def test_only_what_is_trained_reads_captions():
     assert SentencePiece(max_captions=7).captions == 7
     assert SentencePiece(path="a.model").captions == Subwords(8, path="a.json").captions == 0
-
-
-def test_a_file_is_written_whole_or_not_at_all(tmp_path):
-    write(tmp_path / "deep" / "a.model", b"first")
-    with pytest.raises(TypeError):
-        write(tmp_path / "deep" / "a.model", "no bytes")  # type: ignore[arg-type]
-    assert [path.read_bytes() for path in (tmp_path / "deep").iterdir()] == [b"first"]
 
 
 def test_a_model_of_one_kind_knows_one_way_to_cut():
