@@ -16,6 +16,7 @@ from etils import epath
 
 from mmjax import __version__, files, metrics, serialization
 from mmjax.configs import name_of
+from mmjax.data.tokenizers import PieceTokenizer
 from mmjax.experiment import RECORD
 from mmjax.interop import hub
 from mmjax.interop.bundle import Bundle
@@ -152,7 +153,9 @@ def _listed(title: str, lines: Sequence[str]) -> str:
 # --- how it is loaded: code that runs as it stands ---
 
 
-def _python(install: str, *lines: str) -> str:
+def _python(twin: Twin, install: str, *lines: str) -> str:
+    if install != "mmjax" and isinstance(twin.bundle.tokenizers.get("text"), PieceTokenizer):
+        install += " sentencepiece protobuf"
     return f"`pip install {install}`; then\n\n```python\n" + "\n".join(lines) + "\n```"
 
 
@@ -173,7 +176,7 @@ def _transformers(folder: Path, twin: Twin) -> str:
         classify = f'classify = pipeline("{ZERO_SHOT}", model=folder)'
         ask = 'print(classify(picture, candidate_labels=["a cat", "a dog"], hypothesis_template="{}"))'
         imports = "from PIL import Image", "from transformers import pipeline"
-        return _python(INSTALL["hf"], *imports, "", place, classify, picture, ask) + exact
+        return _python(twin, INSTALL["hf"], *imports, "", place, classify, picture, ask) + exact
     imports, code = ["import torch"], [f"model = {twin.kind}.from_pretrained(folder).eval()", "inputs = {}"]
     names = [twin.kind]
     if "image" in towers:
@@ -192,12 +195,13 @@ def _transformers(folder: Path, twin: Twin) -> str:
         code.append('inputs |= extractor(sound, sampling_rate=16_000, return_tensors="pt")')
     imports.append(f"from transformers import {', '.join(sorted(names))}")
     end = ["with torch.no_grad():", "    print(model(**inputs))"]
-    return _python(INSTALL["hf"], *imports, "", place, *code, *end) + exact
+    return _python(twin, INSTALL["hf"], *imports, "", place, *code, *end) + exact
 
 
 def _open_clip(folder: Path, twin: Twin) -> str:
     size = _side(twin.bundle)
     return _python(
+        twin,
         INSTALL["open_clip"],
         *("import open_clip", "import torch", "from PIL import Image", ""),
         f"name = {f'local-dir:{folder.name}'!r}  # where this folder is; on a hub: hf-hub:ORG/NAME",
@@ -227,7 +231,7 @@ def _mmjax(folder: Path, twin: Twin) -> str:
     if "audio" in towers:
         imports += ["import numpy as np"]
         code += ['print(model.embed(audio=(np.zeros(16_000, np.float32), 16_000)).shape)  # or a file: "bell.ogg"']
-    return _python("mmjax", *imports, "", *code)
+    return _python(twin, "mmjax", *imports, "", *code)
 
 
 def _side(bundle: Bundle) -> int:

@@ -130,6 +130,8 @@ def write(
             )
         (folder / "tokenizer.json").write_bytes(tokenizer.model)
         options = {"tokenizer_class": ANY_KIND[0], **special(tokenizer, pad)}
+        if family.model_type == "bert":  # whose users put the mask into texts by its name
+            options.pop("split_special_tokens", None)
     options |= {"model_max_length": cut.length, "padding_side": "right", "model_input_names": _inputs(family)}
     (folder / "tokenizer_config.json").write_text(json.dumps(options, indent=2) + "\n", encoding="utf-8")
 

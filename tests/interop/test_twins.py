@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import fiddle as fdl
+import jax
 import numpy as np
 import pytest
 from PIL import Image
@@ -37,6 +38,7 @@ from mmjax.models.text import TextTransformer  # noqa: E402
 from mmjax.objectives.contrastive import Contrastive  # noqa: E402
 from tests.benchmarks.sizes import FOLDER, experiments, files  # noqa: E402
 from tests.data import vocabularies  # noqa: E402
+from tests.interop import hf_twins as twins  # noqa: E402
 from tests.interop.small import randomised  # noqa: E402
 
 NOTEBOOKS = Path(__file__).parents[2] / "notebooks" / "spoken_emoji"
@@ -168,6 +170,30 @@ def test_a_swapped_vocabulary_is_the_same_model(tmp_path):
     np.testing.assert_array_equal(table[[2, 511]], was[[511, 2]])
     np.testing.assert_array_equal(np.delete(table, [2, 511], 0), np.delete(was, [2, 511], 0))
     assert hf.near(twin.bundle).swap == (0, 0)
+
+
+def test_a_bert_of_ours_is_theirs_with_both_heads(tmp_path):
+    config = load_experiment(f"{FOLDER / 'bert.py'}:tiny")
+    drawn = randomised(config)
+    variables = jax.tree.map(lambda leaf: np.float32(0.1) * leaf, drawn.variables)  # so that no softmax saturates
+    bundle = dataclasses.replace(drawn, variables=variables, tokenizers={"text": quickstarts()})
+    out = hf.write(bundle, tmp_path / "bert")
+    tokenizer = transformers.AutoTokenizer.from_pretrained(out)
+    assert tokenizer(f"a cat {tokenizer.mask_token}")["input_ids"][-2:] == [4, 2]
+    texts = ["a cat", "[SEP] Face with tears of joy </s>", "flag: Norway " * 9]
+    given = tokenizer(texts, padding="max_length", truncation=True, return_tensors="pt")
+    theirs = transformers.BertForPreTraining.from_pretrained(out).eval()
+    rows = [text for text, _ in texts_there._chained(bundle, texts)]
+    np.testing.assert_array_equal(given["input_ids"], rows)
+    with torch.no_grad():
+        pooled = theirs.bert(**given).pooler_output
+    ours = twins.embed(bundle, "text", np.array(rows), given["attention_mask"].numpy().astype(bool))
+    twins.close(ours, pooled)
+    params = bundle.variables["params"]
+    kernel, table = params["objectives_next"]["classify"]["kernel"], params["towers_text"]["token"]["embedding"]
+    np.testing.assert_array_equal(theirs.cls.seq_relationship.weight.detach().T, kernel)
+    np.testing.assert_array_equal(theirs.cls.predictions.decoder.weight.detach(), table)
+    assert not exporting.differences(hf.near(bundle).bundle, hf.read(out))
 
 
 def test_a_piece_of_texts_does_not_fill_them_up(tmp_path):
