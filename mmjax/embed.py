@@ -14,7 +14,7 @@ import numpy as np
 from flax.traverse_util import flatten_dict
 from rich.console import Console
 
-from mmjax import __version__, embeddings, hosts, serialization
+from mmjax import __version__, embeddings, files, hosts, serialization
 from mmjax.benchmarks import BENCHMARKS
 from mmjax.checkpoint import latest_step
 from mmjax.data.pipeline import Mixture, Prepared, evaluation_count, prepare
@@ -174,6 +174,7 @@ def _begun(out: Path, told: dict[str, Any]) -> dict[str, Any]:
             f"{out} holds {there['count']:,} examples of {', '.join(there['modalities'])}, and here are "
             f"{told['count']:,} of {', '.join(told['modalities'])}: give another --out"
         )
+    files.sweep(out)
     return there
 
 

@@ -69,5 +69,11 @@ def replacing_folder(folder: str | Path) -> Iterator[Path]:
         raise
 
 
+def sweep(folder: Path) -> None:
+    """Removes what processes that were killed have left half written in a folder to which nobody else writes."""
+    for part in folder.glob(".*.tmp"):
+        part.unlink(missing_ok=True)
+
+
 def _beside(path: Path) -> Path:
     return path.absolute().with_name(f".{path.name}.{os.getpid()}.tmp")

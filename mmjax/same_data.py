@@ -1,11 +1,11 @@
 """Whether a run goes on with the data that it began with: what identifies its sources is kept in the workdir."""
 
 import json
-import os
+import shutil
 from pathlib import Path
 from typing import Any
 
-from mmjax import hosts
+from mmjax import files, hosts
 from mmjax.data.fingerprints import Fingerprint, fingerprint
 from mmjax.data.pipeline import Prepared
 from mmjax.errors import UserError
@@ -61,12 +61,10 @@ def _compare_and_keep(found: dict[str, Fingerprint], path: Path, begun: bool, fo
         )
     if not keep or before == found:
         return
-    fresh = path.with_suffix(".tmp")
     try:
         if differences:
-            os.replace(path, path.with_name(f"{FILE}.old"))
-        fresh.write_text(json.dumps({SPLIT: found}, ensure_ascii=False, indent=1) + "\n", encoding="utf-8")
-        os.replace(fresh, path)
+            shutil.copyfile(path, path.with_name(f"{FILE}.old"))
+        files.write(path, json.dumps({SPLIT: found}, ensure_ascii=False, indent=1) + "\n")
     except OSError as error:
         raise UserError(f"{path} can't be written ({error.strerror}): give another --workdir") from error
 

@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from mmjax import embed as module
-from mmjax import embeddings
+from mmjax import embeddings, files
 from mmjax.__main__ import main
 from mmjax.benchmarks import benchmark
 from mmjax.checkpoint import restore_variables
@@ -57,22 +57,22 @@ def test_the_numbers_are_those_of_an_evaluation(trained: Trained, folder: Path):
 
 @pytest.mark.parametrize("killed", ["before a shard's vectors", "after a shard"])
 def test_killed_anywhere_it_ends_with_the_same_files(trained: Trained, folder: Path, tmp_path, monkeypatch, killed):
-    out, real = tmp_path / "again", embeddings._write
+    out, real = tmp_path / "again", files.write
 
     def write(path, content):
         if killed == "before a shard's vectors" and path.name == "embeddings-00001-of-00003.safetensors":
-            path.with_name(f".{path.name}.tmp").write_bytes(content[:50])
+            path.with_name(f".{path.name}.9.tmp").write_bytes(content[:50])
             raise KeyboardInterrupt
         if killed == "after a shard" and path.name.startswith("embeddings-00002"):
             raise KeyboardInterrupt
         real(path, content)
 
-    monkeypatch.setattr(embeddings, "_write", write)
+    monkeypatch.setattr(files, "write", write)
     with pytest.raises(KeyboardInterrupt):
         embed(str(trained.workdir), None, out, rows=10, batch_size=8)
     with pytest.raises(UserError, match="is not complete"):
         embeddings.read(out)
-    monkeypatch.setattr(embeddings, "_write", real)
+    monkeypatch.setattr(files, "write", real)
     made = []
     monkeypatch.setattr(
         embeddings, "write_shard", lambda *given, shard=embeddings.write_shard: (made.append(given[1]), shard(*given))

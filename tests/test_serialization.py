@@ -360,7 +360,7 @@ LEFT_OUT = {
     "mmjax.objectives.pretrainer:Pretrainer": "made by Experiment.pretrainer",
     "mmjax.objectives.ring:Plan": "made by ring_loss",
     "mmjax.data.datasets.": "builders, which TFDS finds by name",
-    "mmjax.data.files:File": "made by Folder",
+    "mmjax.data.paths:File": "made by Folder",
     "mmjax.evaluators.embedded:Embedded": "what evaluators are given",
     "mmjax.models.resnet:Bottleneck": "what ResNet is made of",
     "mmjax.models.resnet:MeanAttention": "as above",

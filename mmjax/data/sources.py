@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from mmjax.data.cells import captions, labels, media, stripped, texts
-from mmjax.data.files import File, is_remote, same, some_exist
 from mmjax.data.fingerprints import Fingerprint, of_columns
+from mmjax.data.paths import File, is_remote, same, some_exist
 from mmjax.data.splits import WHOLE, SplitNotFoundError, by_column, by_hash
 from mmjax.data.tables import Table, nearest, read_table
 from mmjax.data.tfds_records import TfdsRecords

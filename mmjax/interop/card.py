@@ -24,13 +24,19 @@ from mmjax.interop.near import Twin
 from mmjax.objectives.contrastive import Contrastive
 
 FILE = "README.md"
-LIBRARIES = {"hf": "transformers", "open_clip": "open_clip", "mmjax": "mmjax"}
+LIBRARIES = {
+    "hf": "transformers",
+    "open_clip": "open_clip",
+    "sentence_transformers": "sentence-transformers",
+    "mmjax": "mmjax",
+}
 INSTALL = {"hf": "transformers torch pillow", "open_clip": "open_clip_torch transformers"}
 PIPELINE_LENGTH = 64  # ids to which transformers' pipeline fills texts up for SigLIP, whatever the model's length
 ZERO_SHOT = "zero-shot-image-classification"
 TASKS = {
     **dict.fromkeys(("CLIPModel", "SiglipModel", "CLIP", "CustomTextCLIP"), ZERO_SHOT),
     **dict.fromkeys(("BertForMaskedLM", "BertForPreTraining"), "fill-mask"),
+    "SentenceTransformer": "sentence-similarity",
     "ASTForAudioClassification": "audio-classification",
 }
 FEATURES = {"image": "image-feature-extraction", "text": "feature-extraction", "audio": "feature-extraction"}
@@ -218,6 +224,17 @@ def _open_clip(folder: Path, twin: Twin) -> str:
     )
 
 
+def _sentence_transformers(folder: Path, twin: Twin) -> str:
+    return _python(
+        twin,
+        "sentence-transformers",
+        *("from sentence_transformers import SentenceTransformer", ""),
+        f"model = SentenceTransformer({folder.name!r})  # where this folder is, or its name on a hub",
+        'vectors = model.encode(["a cat", "a dog"])',
+        "print(model.similarity(vectors, vectors))",
+    )
+
+
 def _mmjax(folder: Path, twin: Twin) -> str:
     towers = twin.bundle.config.towers
     code = [f"model = mmjax.load({folder.name!r})  # where this folder is"]
@@ -239,4 +256,9 @@ def _side(bundle: Bundle) -> int:
     return size if isinstance(size, int) else max(size)
 
 
-LOADS: dict[str, Callable[[Path, Twin], str]] = {"hf": _transformers, "open_clip": _open_clip, "mmjax": _mmjax}
+LOADS: dict[str, Callable[[Path, Twin], str]] = {
+    "hf": _transformers,
+    "open_clip": _open_clip,
+    "sentence_transformers": _sentence_transformers,
+    "mmjax": _mmjax,
+}

@@ -95,7 +95,7 @@ def export(
     for line in [*twin.differs, *twin.notes]:
         say(f"  {line}")
     count = sum(np.size(leaf) for leaf in jax.tree.leaves(bundle.variables))
-    title = "" if layout == "mmjax" else f" in {PROJECTS[layout].title}'s layout"
+    title = "" if layout == "mmjax" else f" in the layout of {PROJECTS[layout].title}"
     say(f"{out}: {bundle.source}{title}, {count:,} numbers, read back and the same to the bit")
 
 

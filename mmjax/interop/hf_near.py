@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 
 from mmjax.configs import target
-from mmjax.data.captions import CleanText, PickCaption, Tokenize
+from mmjax.data.captions import Canonicalize, CleanText, PickCaption, Tokenize
 from mmjax.data.piece_json import cleaned, piece_json
 from mmjax.data.preprocessors import from_hugging_face, to_hugging_face
 from mmjax.data.subwords import Subwords, SubwordTokenizer
@@ -15,6 +15,7 @@ from mmjax.data.tokenizer_json import written
 from mmjax.data.tokenizers import PieceTokenizer
 from mmjax.data.tokens import Tokenizer
 from mmjax.data.transforms import Transform
+from mmjax.data.unended import TokenizeUnended
 from mmjax.errors import UserError
 from mmjax.experiment import build
 from mmjax.interop import near
@@ -102,13 +103,15 @@ def texts(twin: Twin, family: Family) -> Twin:
     pick, cleaning, cut = parted(chain)
     if family.finds_end and not cut.eos:
         raise UserError(f"a {family.architecture} looks for the end of a text, and this model's are cut by {cut}")
-    siglip = family.model_type.startswith("siglip") and cleaning == SIGLIP and not cut.bos and cut.eos
-    if isinstance(tokenizer, PieceTokenizer) and siglip:
-        return twin.told(notes=["texts: names of special pieces (</s>) within a text are ids there, and text here"])
+    if isinstance(cut, TokenizeUnended):
+        raise UserError(f"a tokenizer of transformers' doesn't take out what ends a text, as this model's does: {cut}")
+    siglip = family.model_type.startswith("siglip") and not cut.bos and cut.eos
+    if isinstance(tokenizer, PieceTokenizer) and siglip and cleaning in (SIGLIP, (Canonicalize("", cut.names),)):
+        return twin if cut.names else names_there(twin)
     highest = tokenizer.vocab_size - 1
     swap = (HIGHEST, highest) if family.finds_end and tokenizer.eos == HIGHEST < highest else (0, 0)
     twin, tokenizer = said(twin, tokenizer, cleaning, cut, tower.attend_padding, swap)
-    cut = Tokenize(Subwords(tokenizer.vocab_size), cut.length, bos=cut.bos, eos=cut.eos, empty="keep")
+    cut = cut_again(cut, tokenizer.vocab_size)
     bundle = near.with_config(twin.bundle, text=(*pick, cut))
     bundle = replace(bundle, tokenizers={**bundle.tokenizers, "text": tokenizer})
     if swap == (0, 0):
@@ -119,6 +122,20 @@ def texts(twin: Twin, family: Family) -> Twin:
         f"table of words: to a {family.architecture} the id {HIGHEST} means another thing"
     )
     return replace(twin, bundle=bundle, swap=swap).told(notes=[note])
+
+
+def names_there(twin: Twin) -> Twin:
+    """With the note that their tokenizer knows special pieces by their names in a text."""
+    return replace(twin, names=False).told(
+        notes=["texts: names of special pieces (</s>) within a text are ids there, and text here"]
+    )
+
+
+def cut_again(cut: Tokenize, vocab: int) -> Tokenize:
+    """What cuts texts in the same way by a `tokenizer.json`, in evaluation."""
+    if isinstance(cut, TokenizeUnended):
+        return replace(cut, tokenizer=Subwords(vocab), pad=None, empty="keep")
+    return Tokenize(Subwords(vocab), cut.length, bos=cut.bos, eos=cut.eos, empty="keep")
 
 
 def parted(chain: Sequence[Transform]) -> tuple[tuple[PickCaption, ...], tuple[Transform, ...], Tokenize]:

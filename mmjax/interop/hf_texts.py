@@ -13,7 +13,7 @@ from mmjax.data import text_preprocessors
 from mmjax.data.captions import Canonicalize, PickCaption, Tokenize
 from mmjax.data.given_ids import GivenIds
 from mmjax.data.piece_json import names_as_text, renamed
-from mmjax.data.subwords import Subwords, SubwordTokenizer
+from mmjax.data.subwords import SubwordTokenizer
 from mmjax.data.tokenizer_json import options_of, tokenizer_json
 from mmjax.data.tokenizers import PieceTokenizer
 from mmjax.data.tokens import Tokenizer
@@ -43,9 +43,10 @@ def read(
     """
     tokenizer, where = None, str(folder)
     inner = within(config, family.text_config, where) if family.text_config else config
-    ends = {"bos": family.finds_end, "eos": family.finds_end}
     pad = inner.get("pad_token_id", PADS.get(family.model_type))
-    chain: tuple[Any, ...] = (Tokenize(GivenIds(tower.vocab), tower.length, **ends, pad=pad, empty="keep"),)
+    chain: tuple[Any, ...] = (
+        Tokenize(GivenIds(tower.vocab), tower.length, family.finds_end, family.finds_end, pad, empty="keep"),
+    )
     if any((folder / name).is_file() for name in FILES):
         chain, tokenizer = _of_folder(folder, tower.length)
         if tokenizer.vocab_size > tower.vocab:

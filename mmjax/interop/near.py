@@ -32,6 +32,7 @@ class Twin:
     differs: what isn't quite the same there, a line each. Empty: pictures are the same to the byte, texts to the id.
     notes: what is told besides, and changes nothing of what the files here give.
     swap: two ids of the text's tokenizer that have changed places.
+    names: whether names of special pieces within a text are read there as here; else a note says so.
     """
 
     bundle: Bundle
@@ -39,6 +40,7 @@ class Twin:
     differs: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
     swap: tuple[int, int] = (0, 0)
+    names: bool = True
 
     def told(self, differs: Sequence[str] = (), notes: Sequence[str] = ()) -> "Twin":
         """With more to tell."""

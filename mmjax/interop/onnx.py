@@ -73,8 +73,9 @@ def read(file: str | Path) -> Bundle:
     return bundle
 
 
-def write(bundle: Bundle, path: Path) -> None:
+def write(bundle: Bundle, path: Path, exact: bool = True) -> None:
     """Raises UserError: nothing is written so."""
+    del path, exact
     raise UserError(f"{bundle.source or 'the model'} can't be written as ONNX, which is only read; hf can be written")
 
 

@@ -2,14 +2,13 @@
 
 from dataclasses import replace
 
-from mmjax.data.captions import Tokenize
+from mmjax.data.captions import Canonicalize, Tokenize
 from mmjax.data.preprocessors import from_open_clip, to_open_clip
-from mmjax.data.subwords import Subwords
 from mmjax.data.text_preprocessors import OPEN_CLIP_CLEANING
 from mmjax.data.tokenizers import PieceTokenizer
 from mmjax.experiment import build
 from mmjax.interop import near
-from mmjax.interop.hf_near import parted, said
+from mmjax.interop.hf_near import cut_again, names_there, parted, said
 from mmjax.interop.near import Twin
 from mmjax.interop.openclip_inputs import is_clip
 
@@ -35,7 +34,9 @@ def texts(twin: Twin) -> Twin:
     if known and is_clip(tokenizer):
         return twin
     if known and isinstance(tokenizer, PieceTokenizer) and _as_siglip(tokenizer, cut):
-        return twin.told(notes=["texts: names of special pieces (</s>) within a text are ids there, and text here"])
+        if any(isinstance(transform, Canonicalize) for transform in cleaning):  # no name outlives it
+            return twin
+        return names_there(twin)
     if is_clip(tokenizer):  # open_clip takes its own, and what goes with it
         theirs = OPEN_CLIP_CLEANING["lower"]
         twin = twin.told([f"texts: cleaned by {theirs} there, by {cleaning or 'nothing'} here"])
@@ -48,7 +49,7 @@ def texts(twin: Twin) -> Twin:
             [f"texts: {theirs[0]} there before anything else, which mends and unescapes them; not so here"]
         )
     twin, told = said(twin, tokenizer, cleaning, cut, tower.attend_padding)
-    again = Tokenize(Subwords(told.vocab_size), cut.length, bos=cut.bos, eos=cut.eos, empty="keep")
+    again = cut_again(cut, told.vocab_size)
     bundle = near.with_config(twin.bundle, text=(*pick, *theirs, again))
     return replace(twin, bundle=replace(bundle, tokenizers={**bundle.tokenizers, "text": told}))
 

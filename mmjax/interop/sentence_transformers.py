@@ -11,8 +11,6 @@ modules; only vectors that are to be compared with their lengths are refused.
 """
 
 import json
-import shutil
-import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -30,6 +28,7 @@ from mmjax.interop import bundle as bundles
 from mmjax.interop.bundle import Bundle
 from mmjax.interop.hf_config import Parts, Values
 from mmjax.interop.mapping import Rule, linear
+from mmjax.interop.near import Twin
 from mmjax.interop.openclip_inputs import graph
 from mmjax.interop.sentence_modules import CONFIG, read_json, write_json
 from mmjax.interop.tensors import Arrays
@@ -171,21 +170,35 @@ def _lowering(tokenizer: Tokenizer, where: Path) -> Tokenizer:
 # --- out ---
 
 
-def write(bundle: Bundle, folder: str | Path) -> Path:
-    """Writes a folder that sentence_transformers opens, and gives its path. Of its prompts it has the one in use.
+def near(bundle: Bundle) -> Twin:
+    """The model as a SentenceTransformer, exactly.
 
     Raises:
-        UserError: the model isn't a text tower alone, or not one that BERT, a pooling of theirs and a Dense make up; it
-            has no tokenizer, or one that theirs don't read; the folder is taken.
+        UserError: the model isn't a text tower alone, or not one that BERT, a pooling of theirs and a Dense make up.
     """
-    folder, where = Path(folder), bundle.source or "the model"
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise UserError(f"{folder} is there already: give another folder")
+    where = bundle.source or "the model"
     if set(bundle.config.towers) != {"text"} or bundle.config.objectives:
         parts = ", ".join([*bundle.config.towers, *bundle.config.objectives])
         raise UserError(f"{where} is made of {parts}: a model of sentence-transformers is a text tower alone")
     if "text" not in bundle.tokenizers:
         raise UserError(f"{where} has no tokenizer, which a model of sentence-transformers has")
+    _described(bundle, build(bundle.config.towers["text"]), where)
+    return Twin(bundle, "SentenceTransformer")
+
+
+def write(bundle: Bundle, folder: str | Path, exact: bool = True) -> Path:
+    """Writes a folder that sentence_transformers opens, and gives its path. Of its prompts it has the one in use.
+
+    exact: makes no difference, see `near`.
+
+    Raises:
+        UserError: as `near`; the model has no tokenizer that theirs read; the folder is taken.
+    """
+    del exact
+    folder, where = Path(folder), bundle.source or "the model"
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise UserError(f"{folder} is there already: give another folder")
+    near(bundle)
     tower = build(bundle.config.towers["text"])
     described = _described(bundle, tower, where)
     steps = [build(transform) for transform in bundle.config.data.transforms["text"]]
@@ -193,9 +206,7 @@ def write(bundle: Bundle, folder: str | Path) -> Path:
     chain = tuple(step for step in steps if not isinstance(step, Prompt))
     arrays = mapping.give(_rules(tower), bundle.variables, where) | bundle.extras
     dense = {name.removeprefix(DENSE): arrays.pop(name) for name in list(arrays) if name.startswith(DENSE)}
-    folder.absolute().parent.mkdir(parents=True, exist_ok=True)
-    part = Path(tempfile.mkdtemp(dir=folder.absolute().parent, prefix=f".{folder.name}-"))
-    try:
+    with bundles.fresh_folder(folder) as part:
         sentence_modules.write(tower, dense, part)
         tensors.write(arrays, part)
         hf_texts.write(chain, bundle.tokenizers["text"], FAMILY, described, part)
@@ -203,14 +214,6 @@ def write(bundle: Bundle, folder: str | Path) -> Path:
         write_json({"max_seq_length": chain[-1].length, "do_lower_case": False}, part / LIMITS)
         named = {"prompts": {"default": "".join(prompts)}, "default_prompt_name": "default"} if prompts else {}
         write_json({"similarity_fn_name": "cosine", **named}, part / SETTINGS)
-        for file in [part, *part.rglob("*")]:  # temporary ones are their owner's alone; a model is given away
-            file.chmod(0o755 if file.is_dir() else 0o644)
-        if folder.exists():
-            folder.rmdir()
-        part.rename(folder)
-    except BaseException:
-        shutil.rmtree(part, ignore_errors=True)
-        raise
     return folder
 
 

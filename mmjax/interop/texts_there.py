@@ -42,9 +42,7 @@ def unlike(ours: Bundle, twin: Twin, again: Bundle, folder: Path, layout: str) -
     tokenizer = ours.tokenizers.get("text")
     if tokenizer is None or "text" not in again.tokenizers:
         return []
-    named = texts_with(special(tokenizer) + special(twin.bundle.tokenizers["text"]))
-    if isinstance(twin.bundle.tokenizers["text"], PieceTokenizer):
-        named = []
+    named = texts_with(special(tokenizer) + special(twin.bundle.tokenizers["text"])) if twin.names else []
     texts = [*ORDINARY, *named]
     try:
         theirs = _theirs(layout, folder, texts) or _chained(again, texts)
@@ -107,6 +105,7 @@ def _theirs(layout: str, folder: Path, texts: Sequence[str]) -> list[tuple[list[
     known: dict[str, tuple[tuple[str, ...], Callable[..., Any]]] = {
         "hf": (("transformers",), _transformers),
         "open_clip": (("open_clip", "transformers", "torch"), _open_clip),
+        "sentence_transformers": (("sentence_transformers",), _sentence_transformers),
     }
     libraries, encode = known[layout]
     for library in libraries:
@@ -124,6 +123,15 @@ def _transformers(folder: Path, texts: list[str]) -> list[tuple[list[int], int |
     given = tokenizer(texts, padding="max_length", truncation=True)
     masks = given.get("attention_mask")
     return [(ids, None if masks is None else sum(masks[i])) for i, ids in enumerate(given["input_ids"])]
+
+
+def _sentence_transformers(folder: Path, texts: list[str]) -> list[tuple[list[int], int | None]]:
+    from sentence_transformers import SentenceTransformer
+
+    model: Any = SentenceTransformer(str(folder), device="cpu", local_files_only=True)
+    before = model.prompts.get(model.default_prompt_name, "") if model.default_prompt_name else ""
+    rows = [model.tokenize([before + text])["input_ids"][0].tolist() for text in texts]
+    return [(row, len(row)) for row in rows]
 
 
 def _open_clip(folder: Path, texts: list[str]) -> list[tuple[list[int], int | None]]:

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from mmjax.data.cells import captions, labels, media, present, texts
-from mmjax.data.files import File
+from mmjax.data.paths import File
 from mmjax.data.tables import Table
 from mmjax.errors import UserError
 

@@ -3,7 +3,7 @@ from pathlib import Path
 
 import pytest
 
-from mmjax.data.files import File, is_remote, on_disk, some_exist
+from mmjax.data.paths import File, is_remote, on_disk, some_exist
 from mmjax.data.transforms import BadExample
 
 
