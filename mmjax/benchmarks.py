@@ -1,6 +1,6 @@
 """Datasets that models are judged on, by name: which split, which fields, and what is measured with which prompts."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -8,9 +8,11 @@ from typing import Any
 from mmjax import hosts
 from mmjax.data.every_caption import EveryCaption
 from mmjax.data.pipeline import Mixture
-from mmjax.data.sources import Folder, Tfds
+from mmjax.data.sources import MODALITIES, WHOLE, Folder, Tfds
 from mmjax.data.transforms import seen_upright
 from mmjax.errors import UserError, unknown
+from mmjax.evaluators.embedded import fit_split
+from mmjax.evaluators.lists import checked_templates
 from mmjax.evaluators.neighbours import KNN
 from mmjax.evaluators.probe import Probe
 from mmjax.evaluators.retrieval import Retrieval
@@ -81,26 +83,57 @@ BENCHMARKS: Mapping[str, Benchmark] = {
 
 @dataclass(frozen=True)
 class On:
-    """A dataset to judge an experiment's model on: what is read, and the evaluators that there are."""
+    """A dataset to judge an experiment's model on: what is read, and the evaluators that there are.
+
+    columns: of a table, what there is to read besides pictures, captions and sounds; None: of a benchmark.
+    """
 
     data: Mixture
     evaluators: tuple[Any, ...]
     default: tuple[str, ...]
+    columns: tuple[str, ...] | None = None
+
+    def lacking(self, evaluator: Any) -> str | None:
+        """The column that an evaluator reads and the table lacks; None where it has all."""
+        read = (getattr(evaluator, name, None) for name in ("label", "same", "folds"))
+        return next((c for c in read if c is not None and self.columns is not None and c not in self.columns), None)
+
+    @property
+    def labels(self) -> str:
+        """The columns that may be labels, as a hint."""
+        found = [column for column in self.columns or () if column not in ("id", *MODALITIES)]
+        return f"name one with --label, of {', '.join(found)}" if found else "it has no column of labels"
 
 
-def benchmark(name: str, experiment: Experiment, data_dir: str | None = None) -> On:
+def is_table(name: str) -> bool:
+    """Whether data is named that lies in a table of one's own."""
+    return Path(name).suffix in TABLES
+
+
+def benchmark(
+    name: str,
+    experiment: Experiment,
+    data_dir: str | None = None,
+    labels: Sequence[str] = (),
+    templates: Sequence[str] = (),
+) -> On:
     """A benchmark, or a table of one's own files (`Folder`), for an experiment: with its transforms and modalities.
 
     data_dir: where a benchmark's dataset is, or is to be built (None: where TFDS has its datasets).
 
+    Of a table the experiment's evaluators read all rows, but for those that learn from another split. An experiment
+    without (another project's model has none) gets `Retrieval`. labels, of a table: columns that `ZeroShot` is to find
+    besides, by prompts that are made with the templates.
+
     Raises:
         UserError: no benchmark has the name (the nearest is named) and it is no table; or the experiment has no tower
-            for what the dataset holds.
+            for what the dataset holds; or the table has no such column.
     """
-    if Path(name).suffix in TABLES:
-        folder = Folder(name)
-        found = Benchmark(folder, tuple(hosts.first(folder.modalities)), tuple(experiment.evaluators))
-        default = tuple(evaluator.name for evaluator in experiment.evaluators)
+    if is_table(name):
+        found = _of_table(name, experiment, labels, templates)
+        default = tuple(evaluator.name for evaluator in found.evaluators)
+    elif labels or templates:
+        raise UserError(f"{name} has its own labels and prompts: --label and --templates are for tables")
     elif name in BENCHMARKS:
         found = BENCHMARKS[name]
         default = found.default
@@ -115,11 +148,68 @@ def benchmark(name: str, experiment: Experiment, data_dir: str | None = None) ->
             f"{', '.join(experiment.towers)}"
         )
     evaluators = tuple(e for e in found.evaluators if _possible(e, experiment, found.modalities))
+    if not evaluators and is_table(name):
+        raise UserError(_nothing(name, experiment, found.modalities))
     if not evaluators:
         raise UserError(f"{name}: none of its evaluators ({', '.join(e.name for e in found.evaluators)}) can judge an "
                         f"experiment with towers for {', '.join(experiment.towers)}")  # fmt: skip
     source = found.source if data_dir is None else _in(found.source, data_dir)
-    return On(Mixture({name: 1.0}, transforms, {name: source}), evaluators, default)
+    columns = tuple(_columns(name)) if is_table(name) else None
+    return On(Mixture({name: 1.0}, transforms, {name: source}), evaluators, default, columns)
+
+
+def _of_table(name: str, experiment: Experiment, labels: Sequence[str], templates: Sequence[str]) -> Benchmark:
+    """A table of one's own files, and how it is judged."""
+    modalities = tuple(hosts.first(Folder(name).modalities))
+    every = [e if fit_split(e) is not None else _on_all(e) for e in experiment.evaluators]
+    every = every or [Retrieval(WHOLE)]
+    if labels:
+        if "text" not in experiment.towers:
+            raise UserError(
+                f"--label {labels[0]}: classes are found by prompts, and the model has no text tower, but "
+                f"{', '.join(experiment.towers)}: mmjax embed it, and mmjax evaluate --embeddings with --label"
+            )
+        columns = _labels(name)
+        for label in labels:
+            if label not in columns:
+                raise UserError(unknown("--label", label, columns, f"columns of labels in {name}"))
+        seen = [m for m in modalities if m != "text" and m in experiment.towers]
+        if not seen:
+            raise UserError(f"--label {labels[0]}: {name} has {', '.join(modalities)}, and nothing else to classify")
+        prompts = templates[0] if len(templates) == 1 else tuple(templates) or ("{}",)
+        checked_templates(prompts, "--templates")
+        every = [e for e in every if not (isinstance(e, ZeroShot) and e.label in labels)]
+        every += [
+            ZeroShot(label, WHOLE, prompts, modality=m, name="zeroshot" if len(seen) == 1 else f"zeroshot_{m}")
+            for label in labels
+            for m in seen
+        ]
+    elif templates:
+        raise UserError("--templates are the prompts of classes: say which column holds these, --label COLUMN")
+    return Benchmark(Folder(name), modalities, tuple(dict.fromkeys(every)))
+
+
+def _on_all(evaluator: Any) -> Any:
+    """The same on all rows of a table."""
+    return replace(evaluator, split=WHOLE, when="always")
+
+
+def _columns(name: str) -> list[str]:
+    """The columns of a table, as they are called here."""
+    return hosts.first(lambda: list(Folder(name).open(WHOLE).columns))
+
+
+def _labels(name: str) -> list[str]:
+    """Those that may be labels."""
+    return [column for column in _columns(name) if column not in ("id", *MODALITIES)]
+
+
+def _nothing(name: str, experiment: Experiment, modalities: Sequence[str]) -> str:
+    """What to say of a table that a model can't be judged on as it is."""
+    both = [modality for modality in modalities if modality in experiment.towers]
+    labels = _labels(name)
+    can = f"name a column of labels, --label COLUMN ({', '.join(labels)})" if labels else "it has no column of labels"
+    return f"{name} and the model have {' and '.join(both)} in common, which nothing is to be compared with: {can}"
 
 
 def _possible(evaluator: Any, experiment: Experiment, modalities: tuple[str, ...]) -> bool:

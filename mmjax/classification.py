@@ -8,7 +8,7 @@ import numpy as np
 from jaxtyping import Float
 
 from mmjax.errors import UserError
-from mmjax.evaluators.lists import template_list
+from mmjax.evaluators.lists import checked_templates
 
 SHOWN = 5  # labels of an input that printing shows
 SHOWN_INPUTS = 10
@@ -19,11 +19,26 @@ class Classification:
     """A probability for each label, of one input `[K]` or of several `[N, K]`.
 
     logits: cosines to the labels' vectors, scaled and shifted as the objective has learned it.
+
+    Raises:
+        UserError: a logit isn't finite, which would make the first label the likeliest.
     """
 
     labels: tuple[str, ...]
     probabilities: Float[np.ndarray, "*n k"]
     logits: Float[np.ndarray, "*n k"]
+
+    def __post_init__(self) -> None:
+        bad = ~np.isfinite(np.atleast_2d(self.logits))
+        if not bad.any():
+            return
+        labels = [label for label, column in zip(self.labels, bad.T, strict=True) if column.all()]
+        inputs = np.flatnonzero(bad.any(axis=1))
+        if len(labels) == len(self.labels):
+            what = f"input {inputs[0]}" if len(inputs) < len(bad) else "every input"
+        else:
+            what = f"the label {labels[0]!r}" if labels else f"input {inputs[0]}"
+        raise UserError(f"classify(): the scores of {what} aren't finite (NaN), as of weights that hold NaN")
 
     @property
     def best(self) -> Any:
@@ -77,12 +92,6 @@ def prompts(
             raise UserError(f"labels: {value!r} is no string")
     if twice := [name for name in names if names.count(name) > 1]:
         raise UserError(f"labels: {twice[0]!r} comes {names.count(twice[0])} times")
-    if isinstance(templates, str):
-        templates = (templates,) if "{}" in templates else template_list(templates)
-    templates = tuple(templates)
     if not templates:
-        raise UserError("templates=[]: give at least one, '{}' for the label alone")
-    for template in templates:
-        if template.replace("{}", "", 1) == template:
-            raise UserError(f"templates: {template!r} has no {{}} where the label goes")
-    return names, words, templates
+        raise UserError(f"templates={templates!r}: give at least one, '{{}}' for the label alone")
+    return names, words, checked_templates(templates, "templates")

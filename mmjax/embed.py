@@ -18,7 +18,7 @@ from mmjax import __version__, embeddings, files, hosts, serialization
 from mmjax.benchmarks import BENCHMARKS
 from mmjax.checkpoint import latest_step
 from mmjax.data.pipeline import Mixture, Prepared, evaluation_count, prepare
-from mmjax.data.sources import Folder, Tfds
+from mmjax.data.sources import WHOLE, Folder, Tfds
 from mmjax.data.transforms import seen_upright
 from mmjax.errors import UserError, unknown
 from mmjax.evaluate import Embedder
@@ -38,7 +38,7 @@ def embed(
     data: str | None,
     out: str | Path,
     *,
-    split: str = "test",
+    split: str | None = None,
     modalities: Sequence[str] | None = None,
     step: int | None = None,
     rows: int = ROWS,
@@ -47,6 +47,7 @@ def embed(
 ) -> Path:
     """Embeds a split into a folder (`embeddings.read`), or what is still missing there.
 
+    split: None: the test split, and of a table all rows.
     source: whatever `mmjax.load` takes. data: a benchmark, another TFDS name, or a table of one's own files; None: what
     the model was trained on. modalities: which of the model's; None: those that the data has. step: of a workdir.
     rows: of a shard; of a folder that was begun, its own. batch_size: over all devices.
@@ -58,6 +59,7 @@ def embed(
     """
     use_compilation_cache()
     hosts.join()
+    split = split or (WHOLE if data is not None and data.endswith(TABLES) else "test")
     console = console or Console(highlight=False, quiet=not hosts.leads())
     out = Path(out)
     if step is None and (Path(source) / "checkpoints").is_dir():

@@ -2,7 +2,8 @@
 
 embeddings.json                         what was embedded by what, and the digest of each shard
 embeddings-00000-of-00010.safetensors   by modality `[n, e]` unit vectors, fp32, and `<modality>_valid` `[n]` bool
-embeddings-00000-of-00010.jsonl         the same examples' id, caption and labels, an object a line
+embeddings-00000-of-00010.jsonl         the same examples' id, caption and labels, an object a line; `image#` is
+                                        the same in rows that hold the same picture
 """
 
 import hashlib
@@ -21,6 +22,7 @@ from mmjax.evaluators.embedded import Embedded
 
 MANIFEST = "embeddings.json"
 VALID = "_valid"
+CONTENT = "#"  # what the name ends in of what a modality's picture or sound is recognised by
 
 
 def shard_name(index: int, count: int) -> str:
@@ -50,7 +52,8 @@ def write_manifest(folder: Path, content: dict[str, Any]) -> None:
 def write_shard(folder: Path, name: str, embedded: Embedded) -> None:
     """One shard: its columns first, so that a shard whose vectors are there is whole."""
     count = len(embedded)
-    rows = [{column: values[i] for column, values in embedded.columns.items()} for i in range(count)]
+    columns = embedded.columns | {modality + CONTENT: keys for modality, keys in embedded.contents.items()}
+    rows = [{column: values[i] for column, values in columns.items()} for i in range(count)]
     text = "".join(json.dumps(row, ensure_ascii=False, default=_plain) + "\n" for row in rows)
     files.write(folder / f"{name}.jsonl", text)
     arrays = {m: np.ascontiguousarray(v, np.float32) for m, v in embedded.embeddings.items()}
@@ -98,10 +101,12 @@ def shards(folder: str | Path, modalities: Sequence[str] | None = None) -> Itera
             rows = [json.loads(line) for line in text.split("\n")[:-1]]
             columns = {column: [row[column] for row in rows] for column in (rows[0] if rows else {})}
             chosen = [m for m in known if modalities is None or m in modalities]
+            contents = {m: keys for m in known if (keys := columns.pop(m + CONTENT, None)) is not None}
+            contents = {m: keys for m, keys in contents.items() if m in chosen}
             vectors, valid = {m: arrays[m] for m in chosen}, {m: arrays[f"{m}{VALID}"] for m in chosen}
         except (OSError, ValueError, KeyError, SafetensorError) as error:
             raise UserError(f"{folder / name} can't be read ({error}): delete its files, and embed again") from error
-        yield Embedded(vectors, valid, columns, split=told["data"]["split"])
+        yield Embedded(vectors, valid, columns, split=told["data"]["split"], contents=contents)
 
 
 def read(folder: str | Path, modalities: Sequence[str] | None = None) -> Embedded:
@@ -115,6 +120,11 @@ def read(folder: str | Path, modalities: Sequence[str] | None = None) -> Embedde
         {m: np.concatenate([part.valid[m] for part in parts]) for m in parts[0].valid},
         {name: [value for part in parts for value in part.columns[name]] for name in parts[0].columns},
         split=parts[0].split,
+        contents={
+            m: [key for part in parts for key in part.contents[m]]
+            for m in parts[0].contents
+            if all(m in part.contents for part in parts)  # a folder may have been begun by an older mmjax
+        },
     )
     if len(found) != (told := manifest(folder)["count"]):
         raise UserError(f"{folder} has {len(found):,} embeddings, and its {MANIFEST} says {told:,}: embed again")

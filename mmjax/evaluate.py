@@ -10,17 +10,18 @@ from typing import Any, Protocol
 import flax.linen as nn
 import jax
 import numpy as np
+from flax.traverse_util import flatten_dict
 from jaxtyping import Float
 from rich.console import Console
 
 from mmjax import hosts, metrics, published
-from mmjax.benchmarks import benchmark
+from mmjax.benchmarks import On, benchmark
 from mmjax.checkpoint import latest_step
 from mmjax.data.chains import Chains
-from mmjax.data.pipeline import Prepared, class_names, evaluation_batches
+from mmjax.data.pipeline import CONTENT, Prepared, class_names, evaluation_batches
 from mmjax.errors import UserError, nearest
 from mmjax.evaluators.classified import Classified, judged
-from mmjax.evaluators.embedded import Embedded, Evaluator, fit_split, reads_classified, reads_embeddings
+from mmjax.evaluators.embedded import Embedded, Evaluator, fit_split, protocols, reads_classified, reads_embeddings
 from mmjax.experiment import RECORD, Experiment, build
 from mmjax.held_out import HeldOut
 from mmjax.interop import hub
@@ -29,11 +30,12 @@ from mmjax.interop.projects import PROJECTS
 from mmjax.interop.resolve import resolve
 from mmjax.mesh import ACTIVATION_RULES, Mesh, put, replicated
 from mmjax.objectives.pretrainer import Pretrainer
-from mmjax.progress import Results, tables
+from mmjax.progress import Protocols, Results, tables
 from mmjax.report import collectors, write_report
 from mmjax.workdir import going_on, prepared
 
 Variables = dict[str, Any]  # Linen's collections
+BATCH = 64  # of a model that comes without data
 
 
 class Embedder:
@@ -72,7 +74,8 @@ class Embedder:
         embedded: list[dict[str, np.ndarray]] = []
         known: list[dict[str, list[Any]]] = []  # what is told of this host's examples, by batch
         kept: list[dict[str, np.ndarray]] = []
-        for batch, names in evaluation_batches(self._data, split, self._batch_size, host=self._part, rows=rows):
+        stream = evaluation_batches(self._data, split, self._batch_size, host=self._part, rows=rows, contents=True)
+        for batch, names in stream:
             wanted = [f"{modality}_valid" for modality in self._data.chains.specs] + [n for n in inputs if n in batch]
             vectors, entries = self._whole(variables, batch, wanted)
             embedded.append(vectors)
@@ -85,8 +88,10 @@ class Embedder:
             for batches in (embedded, kept)
         )
         valid = {modality: entries[f"{modality}_valid"] for modality in vectors}
+        contents = {m: columns.pop(m + CONTENT) for m in list(vectors) if m + CONTENT in columns}
         kept_inputs = {name: entries[name] for name in inputs if name in entries}
-        return Embedded(vectors, valid, columns, kept_inputs, split, class_names=class_names(self._data, split))
+        named = class_names(self._data, split)
+        return Embedded(vectors, valid, columns, kept_inputs, split, class_names=named, contents=contents)
 
     def text(self, variables: Variables, strings: Sequence[str]) -> Float[np.ndarray, "n e"]:
         """Unit vectors of prompts, which go through the experiment's own text transforms."""
@@ -205,6 +210,8 @@ def evaluate_model(
     evaluators: Sequence[str | Evaluator] | None = None,
     on: str | None = None,
     data_dir: str | None = None,
+    labels: Sequence[str] = (),
+    templates: Sequence[str] = (),
     json_path: str | Path | None = None,
     report: str | Path | None = None,
     console: Console | None = None,
@@ -212,10 +219,12 @@ def evaluate_model(
     """Judges a model: what `mmjax.load` takes. Of a workdir the latest checkpoint, and its moving average where it has
     one.
 
-    split: what all evaluators read; default: what each of them says. evaluators: names, of the experiment's; or
-    evaluators. on: another dataset than the experiment's own, by the name of a benchmark ("cifar100", with the
-    evaluators that it comes with) or as a table of one's own files (with the experiment's); its pictures, captions and
-    sounds go through the experiment's own transforms. data_dir: where its dataset is, or is to be built.
+    split: what all evaluators read; default: what each of them says, and all rows of a table (`benchmarks.benchmark`).
+    evaluators: names, of the experiment's; or evaluators. on: another dataset than the experiment's own, by the name of
+    a benchmark ("cifar100", with the evaluators that it comes with) or as a table of one's own files (with the
+    experiment's, or where it has none with Retrieval); its pictures, captions and sounds go through the experiment's
+    own transforms. labels: columns of the table that ZeroShot is to find besides, by prompts made with `templates`.
+    data_dir: where its dataset is, or is to be built.
     Prints tables, and writes `{"step": 400, "test": {"retrieval/image->text/R@1": 0.41, ...}}` to `json_path`.
     A page of HTML with all of it goes to `report`. Of a model by name, on a benchmark, all three have what is published
     of it beside what is measured (`published.beside`), as far as it is measured in the benchmark's own way.
@@ -231,14 +240,19 @@ def evaluate_model(
         hosts.first(lambda: hub.fetched(str(source), print).source)  # the others find it in the cache
     bundle: Bundle = hosts.together(lambda: resolve(source, step=step, say=lambda text: None))
     experiment: Experiment = build(bundle.config)
-    other = None if on is None else benchmark(on, experiment, data_dir)
+    if on is None and (labels or templates):
+        raise UserError("the evaluators of a model know their labels: --label and --templates are for a table, --on")
+    other = None if on is None else benchmark(on, experiment, data_dir, labels, templates)
     if other is None and not experiment.data.weights:
         raise UserError(f"{source} brings no data of its own: say --on what it is to be judged")
     chosen = choose(experiment.evaluators if other is None else other.evaluators, evaluators, split)
     if other is not None and evaluators is None:
         chosen = [evaluator for evaluator in chosen if evaluator.name in other.default] or chosen
+    if other is not None:
+        chosen = _readable(chosen, other, on or "", evaluators is not None, console)
     mesh = Mesh().build()  # whatever the run was sharded over, this machine's devices are what there is
-    size = -(-experiment.batch_size // mesh.size) * mesh.size
+    size = experiment.batch_size if experiment.data.weights else BATCH  # another project's model says nothing of it
+    size = -(-size // mesh.size) * mesh.size
     with jax.set_mesh(mesh):
         read = [name for e in chosen for name in (e.split, fit_split(e)) if name is not None]
         data = prepared(experiment.data if other is None else other.data, workdir, read, bundle.tokenizers)
@@ -254,7 +268,12 @@ def evaluate_model(
             about: dict[str, Any] = dict(source=str(source), step=step, on=on, experiment=experiment, workdir=workdir)
             write_report(report, collected, params=bundle.variables["params"], beside=beside, **about)
         where = {"model": str(source), "step": step} | ({} if on is None else {"on": on})
-        tell(results, where, beside, bundle.source, json_path, console)
+        bad = not_finite(bundle.variables)
+        if bad:
+            say = console or Console(highlight=False, stderr=True)
+            more = f" and {len(bad) - 1:,} others" if len(bad) > 1 else ""
+            say.print(f"the model's weights hold NaN or infinity: {bad[0]}{more}", soft_wrap=True)
+        tell(results, where, beside, bundle.source, json_path, console, protocols(chosen))
     hosts.wait()
     return results
 
@@ -266,16 +285,18 @@ def tell(
     model: str,
     json_path: str | Path | None,
     console: Console | None,
+    how: Protocols,
 ) -> None:
     """Prints results, and writes them where that is asked for. where: what the file says of them first, `step` and `on`
-    for the screen too. beside: what is published of them, by `model`."""
+    for the screen too. beside: what is published of them, by `model`. how: was counted."""
     console, on = console or Console(highlight=False), where.get("on", "")
-    for table in tables(results, where["step"], on):
+    for table in tables(results, where["step"], on, how):
         console.print(table)
     if beside:
         published.show(console, beside, model, on)
     if json_path is not None:
-        also = {"published": {"model": model, "numbers": beside}} if beside else {}
+        also: dict[str, Any] = {"published": {"model": model, "numbers": beside}} if beside else {}
+        also |= {"protocols": {split: list(said) for split, said in how.items() if said}}
         text = json.dumps({**where, **results, **also}, indent=2, ensure_ascii=False)
         Path(json_path).write_text(text + "\n", encoding="utf-8")
 
@@ -301,6 +322,27 @@ def _is_workdir(source: str | Path, written: Iterable[str | Path | None]) -> boo
     if latest_step(workdir) is None:
         raise UserError(f"{workdir} has no checkpoint yet; `{going_on(workdir)}` goes on with it")
     return True
+
+
+def _readable(chosen: list[Any], other: On, on: str, asked: bool, console: Console | None) -> list[Any]:
+    """The evaluators for which the table has what they read; the others are told, or an error where they were asked for
+    or none stays."""
+    lacking = {evaluator: column for evaluator in chosen if (column := other.lacking(evaluator)) is not None}
+    there = [evaluator for evaluator in chosen if evaluator not in lacking]
+    if lacking and (asked or not there):
+        evaluator, column = next(iter(lacking.items()))
+        raise UserError(f"{evaluator.name} reads a column {column!r}, which {on} lacks: {other.labels}")
+    for evaluator, column in lacking.items():
+        if hosts.leads():
+            screen = console or Console(highlight=False)
+            screen.print(f"{evaluator.name} is left out: {on} has no column {column!r}; {other.labels}", soft_wrap=True)
+    return there
+
+
+def not_finite(variables: Variables) -> list[str]:
+    """The paths of arrays that hold NaN or infinity."""
+    flat = flatten_dict(variables, sep="/")
+    return [path for path, leaf in sorted(flat.items()) if not np.isfinite(np.asarray(leaf, np.float32)).all()]
 
 
 def choose(every: Sequence[Any], names: Sequence[str | Evaluator] | None, split: str | None) -> list[Any]:

@@ -9,9 +9,10 @@ from rich.console import Console
 
 from mmjax import embeddings, published
 from mmjax.benchmarks import BENCHMARKS
+from mmjax.data.sources import WHOLE
 from mmjax.errors import UserError
 from mmjax.evaluate import choose, evaluate, tell
-from mmjax.evaluators.embedded import Embedded, fit_split
+from mmjax.evaluators.embedded import Embedded, fit_split, protocols
 from mmjax.evaluators.neighbours import KNN
 from mmjax.evaluators.probe import Probe
 from mmjax.evaluators.retrieval import Retrieval
@@ -89,6 +90,11 @@ def evaluate_embeddings(
     every = [e for e in own if not isinstance(e, ZeroShot) and e.split in judged_on]
     if not any(isinstance(e, Retrieval) for e in every):
         every += [Retrieval(each) for each in judged_on]
+    if labels and WHOLE in judged_on:
+        raise UserError(
+            f"{cached.folders[WHOLE]} holds all rows, those too that KNN and Probe would learn from: embed --split "
+            "train and --split test, and give both folders"
+        )
     every += [e for each in judged_on for label in labels for e in _classifiers(label, each, modalities)]
     possible = [e for e in every if _reads(e, modalities)]
     there = [e for e in possible if fit_split(e) is None or fit_split(e) in cached.folders]
@@ -106,7 +112,7 @@ def evaluate_embeddings(
     source = told["model"]["source"]
     where = {"model": source, "step": step, "on": name, "embeddings": [str(folder) for folder in folders]}
     beside = published.beside(source, name, results, [e for e in chosen if e in own])
-    tell(results, where, beside, source, json_path, console)
+    tell(results, where, beside, source, json_path, console, protocols(chosen))
     return results
 
 

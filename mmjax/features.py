@@ -47,9 +47,12 @@ class Features:
         folder = self.folder.replace(SPLIT, split)
         found = embeddings.read(folder, (self.modality,))
         vectors, valid = found.embeddings[self.modality], found.valid[self.modality]
-        rows = {str(id): vectors[i] if valid[i] else None for i, id in enumerate(found.columns["id"])}
-        if len(rows) != len(records):
-            count = f"{len(rows):,} examples, and the {split} split has {len(records):,}"
+        rows: dict[str, Any] = {}
+        for i, id in enumerate(map(str, found.columns["id"])):  # rows may share a picture, and then its id
+            if rows.get(id) is None:
+                rows[id] = vectors[i] if valid[i] else None
+        if not len(rows) <= len(records) <= len(found):
+            count = f"{len(found):,} examples, and the {split} split has {len(records):,}"
             raise UserError(f"{folder} has embeddings of {count}: embed it again")
         written = of_text(json.dumps(embeddings.manifest(folder)["digests"], sort_keys=True))
         return FeatureRecords(records, self.modality, rows, folder, written)

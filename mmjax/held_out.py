@@ -11,7 +11,8 @@ import jax
 import numpy as np
 
 from mmjax import hosts
-from mmjax.data.pipeline import Prepared, batches, evaluation_count
+from mmjax.counts import EXAMPLES
+from mmjax.data.pipeline import Prepared, batches
 from mmjax.errors import UserError
 from mmjax.mesh import ACTIVATION_RULES, BATCH_AXES, device_prefetch, replicated
 from mmjax.objectives.pretrainer import Pretrainer
@@ -49,7 +50,8 @@ class HeldOut:
     def __call__(
         self, variables: Any, split: str, *, step: int, count: int | None = None, seed: int = 0
     ) -> dict[str, float]:
-        """Means over `count` batches; None: as many as hold every example of the split about once.
+        """Means over `count` batches; None: as many as hold every example of the split about once. And `examples`, how
+        many these hold.
 
         An objective's numbers are means over the batches that have an example for it; where none has, there are none.
         The first batch, its masks too, is the one that a run of that seed would begin with. A source that lacks the
@@ -61,7 +63,7 @@ class HeldOut:
         """
         data = _only(self._data, split)
         if count is None:
-            count = max(1, -(-evaluation_count(data, split) // self._batch_size))
+            count = max(1, -(-sum(map(len, data.open(split).values())) // self._batch_size))
         stream = batches(data, batch_size=self._batch_size, seed=seed, host=self._part, split=split)
         with device_prefetch(_first(stream, count), self._mesh) as ready:
             found = [
@@ -84,7 +86,7 @@ class HeldOut:
             where = used[next((part for part in counts if name.startswith(f"{part}/")), "loss")]
             if where.any():
                 means[name] = float(np.mean(each[where]))
-        return means
+        return means | {EXAMPLES: float(len(found) * self._batch_size)}
 
 
 def _only(data: Prepared, split: str) -> Prepared:

@@ -1,7 +1,7 @@
 """What a person sees of a run: a live line on a terminal, plain lines in a log, and tables of results."""
 
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Self
 
 from rich import progress
@@ -9,7 +9,10 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from mmjax import counts
+
 Results = Mapping[str, Mapping[str, float]]  # {split: {flat name: value}}
+Protocols = Mapping[str, Sequence[str]]  # how was counted: {split: a sentence an evaluator, which begins with its name}
 
 
 class Progress:
@@ -78,28 +81,39 @@ def duration(seconds: float) -> str:
     return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
 
 
-def tables(results: Results, step: int | None, on: str = "") -> list[Table]:
+def tables(results: Results, step: int | None, on: str = "", protocols: Protocols | None = None) -> list[Table]:
     """Evaluation results: a table for each split and kind of metric, its row and column making up the flat name.
-    on: another dataset than the experiment's own.
+    on: another dataset than the experiment's own. protocols: how was counted.
 
-    `retrieval/image->text/R@1` stands in row `retrieval/image->text`, column `R@1`.
+    `retrieval/image->text/R@1` stands in row `retrieval/image->text`, column `R@1`. Below a table stands how much was
+    judged (`counts.told`), and the protocols of its rows.
     """
     made = []
     for split, metrics in results.items():
-        rows: dict[str, dict[str, float]] = {}
-        for name, value in metrics.items():
+        rows: dict[str, dict[str, float | None]] = {}
+        for name, value in counts.scores(metrics).items():
             row, _, column = name.rpartition("/")
             rows.setdefault(row, {})[column] = value
-        for columns in dict.fromkeys(tuple(row) for row in rows.values()):
-            table = Table(
-                title=f"{on} {split} split".strip() + ("" if step is None else f", step {step:,}"), title_justify="left"
-            )
+        said = counts.told(metrics)
+        title = f"{on} {split} split".strip() + ("" if step is None else f", step {step:,}")
+        kinds = list(dict.fromkeys(tuple(row) for row in rows.values()))
+        for place, columns in enumerate(kinds):
+            mine = {row: values for row, values in rows.items() if tuple(values) == columns}
+            last = place == len(kinds) - 1  # what was counted and has no score is told too
+            below = [line for line in said if (row := line.partition(":")[0]) in mine or (last and row not in rows)]
+            how = (protocols or {}).get(split, ())
+            below += [line for line in how if any(r.split("/")[0] == line.partition(":")[0] for r in mine)]
+            table = Table(title=title, title_justify="left", caption_justify="left", caption_style="")
+            table.caption = Text("\n".join(below)) if below else None
             table.add_column("", no_wrap=True)
             for column in columns:
                 table.add_column(column, justify="right", no_wrap=True)
-            for row, values in rows.items():
-                if tuple(values) == columns:
-                    table.add_row(Text(row), *(number(value, column) for column, value in values.items()))
+            for row, values in mine.items():
+                table.add_row(Text(row), *(number(value, column) for column, value in values.items()))
+            made.append(table)
+        if said and not kinds:
+            table = Table(title=title, title_justify="left", caption_justify="left", caption_style="")
+            table.caption = Text("\n".join(said))
             made.append(table)
     return made
 

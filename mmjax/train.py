@@ -13,6 +13,7 @@ from mmjax.bad_examples import BadExamples, summary
 from mmjax.checkpoint import Checkpointer, latest_step, whole_step
 from mmjax.data.pipeline import batch_spec, batches
 from mmjax.evaluate import Embedder, evaluate
+from mmjax.evaluators.embedded import protocols
 from mmjax.experiment import Experiment, build
 from mmjax.goodput import Goodput
 from mmjax.initial import initialised, sources, tokenizers
@@ -170,7 +171,7 @@ def train(
         if stopped:
             progress.say(f"stopped after step {done} of {steps}, which is saved. To go on:\n  {going_on(workdir)}")
             raise interruption.end()
-        for table in tables(results, done):
+        for table in tables(results, done, protocols=protocols(experiment.evaluators)):
             progress.console.print(table)
         loss = f", loss {log.loss:.3f}" if log.loss is not None else ""
         seconds = time.perf_counter() - began

@@ -16,7 +16,7 @@ from rich.console import Console
 from mmjax import hosts, metrics, serialization
 from mmjax.checkpoint import CheckpointError, identity, restore_variables, saved_steps
 from mmjax.evaluate import Embedder, choose, evaluate
-from mmjax.evaluators.embedded import fit_split
+from mmjax.evaluators.embedded import fit_split, protocols
 from mmjax.evaluators.gallery import Gallery
 from mmjax.experiment import RECORD, Experiment, build
 from mmjax.mesh import Mesh, replicated
@@ -113,7 +113,7 @@ def watch(
             continue
         if hosts.first(partial(_written, workdir, judge.record, step, seen, results)):
             judged += 1
-            for table in tables(results, step):
+            for table in tables(results, step, protocols=protocols(judge.evaluators)):
                 console.print(table)
 
 

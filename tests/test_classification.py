@@ -25,6 +25,17 @@ def test_the_likeliest_come_first():
     assert (none.best, none.top(), len(none)) == ([], [], 0)
 
 
+def test_no_label_is_the_likeliest_of_nan():
+    fine = np.zeros((3, 3), np.float32)
+    for where, said in (((1,), "input 1"), ((slice(None), 1), "the label 'dog'"), ((), "every input")):
+        logits = fine.copy()
+        logits[where] = np.nan
+        with pytest.raises(UserError, match=rf"the scores of {said} aren't finite \(NaN\)"):
+            Classification(LABELS, fine, logits)
+    with pytest.raises(UserError, match="every input"):
+        Classification(LABELS, fine[0], np.full(3, np.nan))
+
+
 def test_labels_may_be_spelled_out_and_templates_named():
     names, words, templates = prompts({"n02": "crane bird", "n03": "crane machine"}, "a photo of a {}.")
     assert names == ("n02", "n03")
@@ -35,3 +46,7 @@ def test_labels_may_be_spelled_out_and_templates_named():
         prompts(["a", 3], "{}")  # pyright: ignore[reportArgumentType]
     with pytest.raises(UserError, match="templates="):
         prompts(["a"], [])
+    with pytest.raises(UserError, match=r"templates: 'a {c}' has {c}, which is no place for the label: write {}"):
+        prompts(["a"], ["{}", "a {c}"])
+    with pytest.raises(UserError, match=r"templates: 'a photo of a' has no {} where"):
+        prompts(["a"], "a photo of a")

@@ -123,8 +123,11 @@ def test_ones_own_table_gives_what_it_has(trained: Trained, tmp_path):
     out = embed(str(trained.workdir), str(table), tmp_path / "out")
     found = embeddings.read(out)
     assert list(found.embeddings) == ["text"]
-    assert found.valid["text"].tolist() == [True, False, True]
-    assert found.columns["mood"] == ["calm", "none", "wild"]
+    assert found.valid["text"].tolist() == [True, False, True, True]  # all rows, whatever their split
+    assert found.columns["mood"] == ["calm", "none", "wild", "x"]
+    assert embeddings.manifest(out)["data"]["split"] == "all"
+    part = embed(str(trained.workdir), str(table), tmp_path / "test", split="test")
+    assert embeddings.read(part).columns["mood"] == ["calm", "none", "wild"]
     before = contents(out)
     table.write_text(table.read_text().replace("blue", "pink"))
     with pytest.raises(UserError, match="by other data"):

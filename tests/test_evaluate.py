@@ -12,6 +12,7 @@ from rich.console import Console
 
 from mmjax import metrics
 from mmjax.checkpoint import restore_variables
+from mmjax.counts import scores
 from mmjax.data.pipeline import evaluation_batches
 from mmjax.data.sources import SplitNotFoundError
 from mmjax.errors import UserError
@@ -129,7 +130,15 @@ def test_a_workdir_gives_the_numbers_of_its_run(trained: Trained, tmp_path):
     assert results.keys() == logged.keys() == {"validation", "test"}
     for split in logged:
         assert results[split] == pytest.approx(logged[split])
-    assert json.loads(file.read_text()) == {"model": str(trained.workdir), "step": 24, **results}
+    told = json.loads(file.read_text())
+    (how,) = told.pop("protocols")["test"]
+    assert how.startswith("retrieval: each picture and sound counts once")
+    assert told == {"model": str(trained.workdir), "step": 24, **results}
+    said = " ".join(screen.getvalue().split())
+    assert "retrieval/text->audio: 22 captions, among 22 sounds; at random 0.045" in said
+    assert "retrieval/image->text: 24 pictures, among 24 captions; at random 0.042" in said
+    assert "zeroshot/shape: 24 examples in 4 classes; at random 0.250" in said
+    assert how in said
     row = re.search(r"^ *retrieval/text->audio +([\d. │|]+)", screen.getvalue(), re.MULTILINE)
     assert row or "retrieval/text->audio" in screen.getvalue()
     assert f"{results['test']['retrieval/text->audio/R@1']:.3f}" in screen.getvalue()
@@ -149,7 +158,7 @@ def test_an_exported_model_gives_the_same_numbers(trained: Trained, tmp_path):
 def test_split_step_and_evaluators_can_be_chosen(trained: Trained):
     results = evaluate_model(trained.workdir, split="test", step=8, evaluators=["zeroshot"])
     assert results.keys() == {"test"}
-    assert results["test"].keys() == {"zeroshot/shape/top1", "zeroshot/shape/top5", "zeroshot/shape/recall"}
+    assert scores(results["test"]).keys() == {f"zeroshot/shape/{name}" for name in ("top1", "top5", "recall")}
     assert results["test"]["zeroshot/shape/top5"] == 1  # there are four shapes
 
 

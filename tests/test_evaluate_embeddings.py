@@ -13,6 +13,7 @@ import pytest
 from mmjax import embeddings
 from mmjax.__main__ import main
 from mmjax.benchmarks import BENCHMARKS
+from mmjax.counts import scores
 from mmjax.errors import UserError
 from mmjax.evaluate_embeddings import evaluate_embeddings
 from mmjax.evaluators.embedded import Embedded
@@ -61,7 +62,8 @@ def test_evaluators_give_what_they_give_an_evaluation(folders, tmp_path, capsys)
     for evaluator in (Retrieval("test"), KNN("shape", "test"), Probe("shape", "test")):
         expected |= evaluator(replace(test, fit=train), no_text)
     assert told["test"] == pytest.approx(expected)
-    assert len(expected) == 8 + 3 + 4
+    assert len(scores(expected)) == 8 + 3 + 4
+    assert expected["knn/shape/examples"] == expected["retrieval/text->image/candidates"] == 30
     assert told["embeddings"] == [str(folders["test"]), str(folders["train"])]
     assert f"{expected['knn/shape/top1']:.3f}" in capsys.readouterr().out
 

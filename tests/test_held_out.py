@@ -71,6 +71,7 @@ def test_the_means_are_those_of_plain_batches(made: Made):
         seen.append({"loss": loss, **details})
     plain = {name: np.mean([one[name] for one in seen]) for name in seen[0]}
     found = made.losses("test", step=7, seed=5)
+    assert found.pop("examples") == 32
     assert found.keys() == plain.keys() > {"loss", "image_text/loss", "image_text/accuracy", "masked_image/loss"}
     for name, value in found.items():
         assert value == pytest.approx(plain[name], rel=1e-4, abs=1e-5), name
@@ -82,6 +83,7 @@ def test_the_first_batch_has_the_losses_of_a_runs_first_step(made: Made):
     with jax.set_mesh(Mesh().build()):
         _, values = jax.jit(step)(made.state, batch)  # pyright: ignore[reportArgumentType]
     found = made.losses("train", count=1, seed=0)
+    assert found.pop("examples") == 16
     for name, value in found.items():
         assert value == pytest.approx(float(values[name]), rel=1e-4, abs=1e-5), name
 
@@ -171,7 +173,9 @@ def test_the_evaluator_tells_them_by_flat_names(made: Made, tmp_path):
 def test_a_run_can_be_judged_by_its_losses(couple_trained: Trained, tmp_path, capsys):
     path = tmp_path / "found.json"
     evaluate_model(couple_trained.workdir, evaluators=[Losses("test"), Losses("train")], json_path=path)
-    assert "losses/masked_image" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert "losses/masked_image" in said
+    assert "losses: 32 examples" in said
     found = json.loads(path.read_text())
     logged = [line["loss"] for line in metrics.read(couple_trained.workdir) if "loss" in line]
     first, last = logged[0], logged[-1]

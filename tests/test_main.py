@@ -42,9 +42,10 @@ def test_train_reads_the_experiment_and_its_overrides_wherever_they_stand(called
 
 def test_evaluate_passes_what_was_asked(called):
     command = ["evaluate", "run", "--split", "test", "--step", "500", "--json", "out.json", "--evaluators", "a", "b"]
-    assert main([*command, "--on", "cifar100", "--data-dir", "there", "--report", "out.html"]) == 0
+    labels = ["--label", "kind", "--templates", "a {}"]
+    assert main([*command, "--on", "cifar100", "--data-dir", "there", "--report", "out.html", *labels]) == 0
     wanted = {"split": "test", "step": 500, "json_path": "out.json", "evaluators": ["a", "b"]}
-    wanted |= {"on": "cifar100", "data_dir": "there", "report": "out.html"}
+    wanted |= {"on": "cifar100", "data_dir": "there", "report": "out.html", "labels": ["kind"], "templates": ["a {}"]}
     assert called == [(("run",), wanted)]
 
 

@@ -98,3 +98,23 @@ def test_tables_hold_every_number_under_its_flat_name():
         ("test", "zeroshot/group/top1"): "not finite",
     }
     assert "1,400" in str(made[0].title)
+
+
+def test_what_was_judged_stands_below_each_table_and_in_no_column():
+    counts = {"retrieval/text->image/queries": 1200.0, "retrieval/text->image/candidates": 1.0}
+    classes = {"zeroshot/kind/examples": 23.0, "zeroshot/kind/classes": 1.0, "zeroshot/kind/left_out": 2.0}
+    test = {"retrieval/text->image/R@1": 0.5, **counts, "zeroshot/kind/top1": 1.0, **classes}
+    results = {"test": {**test, "zeroshot/kind/not_finite": 3.0}, "all": {"zeroshot/kind/left_out": 4.0}}
+    how = {"test": ["retrieval: each counts once"], "all": ["retrieval: otherwise"]}
+    retrieval, zeroshot, nothing = tables(results, 7, "own.csv", how)
+    assert [str(c.header) for table in (retrieval, zeroshot) for c in table.columns] == ["", "R@1", "", "top1"]
+    said = "retrieval/text->image: 1,200 captions, among 1 picture\nretrieval: each counts once"
+    assert str(retrieval.caption) == said
+    assert str(zeroshot.caption) == (
+        "zeroshot/kind: 23 examples in 1 class; 2 without a label are left out; "
+        "3 embeddings aren't finite (NaN) and count as wrong"
+    )
+    assert str(nothing.caption) == "zeroshot/kind: 4 without a label are left out"
+    screen = console(terminal=False)
+    screen.print(retrieval)
+    assert "among 1 picture" in " ".join(text(screen).split())

@@ -361,6 +361,7 @@ LEFT_OUT = {
     "mmjax.objectives.ring:Plan": "made by ring_loss",
     "mmjax.data.datasets.": "builders, which TFDS finds by name",
     "mmjax.data.paths:File": "made by Folder",
+    "mmjax.data.contents": "made of what a Folder gives",
     "mmjax.evaluators.embedded:Embedded": "what evaluators are given",
     "mmjax.models.resnet:Bottleneck": "what ResNet is made of",
     "mmjax.models.resnet:MeanAttention": "as above",
@@ -368,6 +369,7 @@ LEFT_OUT = {
     "mmjax.evaluators.classified:Classified": "what evaluators find",
     "mmjax.evaluators.classification:Labels": "what evaluators work with",
     "mmjax.evaluators.fitting:Part": "what evaluators work with",
+    "mmjax.evaluators.pairs:Pairs": "what evaluators work with",
     "mmjax.evaluators.linear:Linear": "what a probe learns",
     "mmjax.keeping:Keeping": "made of an experiment's fields, not one of them",
 }

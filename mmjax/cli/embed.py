@@ -6,7 +6,7 @@ HELP = "write a dataset's embeddings into files"
 EPILOG = """\
 examples:
   mmjax embed runs/quickstart --out embeddings/quickstart                    # of its own data, the test split
-  mmjax embed runs/quickstart photos.csv --split train --out embeddings/photos --modalities image
+  mmjax embed runs/quickstart photos.csv --out embeddings/photos --modalities image       # all rows of a table
   mmjax embed hf:google/siglip-base-patch16-224 cifar100 --out embeddings/cifar100
 
 The same command goes on where it was stopped. `mmjax.embeddings.read(DIR)` gives the arrays.
@@ -19,7 +19,7 @@ def add(parser: argparse.ArgumentParser) -> None:
         "data", metavar="DATA", nargs="?", help="a TFDS name or a table (default: the model's own data)"
     )
     parser.add_argument("--out", metavar="DIR", required=True, help="where the embeddings go")
-    parser.add_argument("--split", default="test", help="train, validation or test (default: test)")
+    parser.add_argument("--split", help="train, validation or test (default: test; of a table all rows)")
     parser.add_argument("--modalities", metavar="NAME", nargs="+", help="only these (default: all that the data has)")
     parser.add_argument("--step", type=int, help="which checkpoint of a workdir (default: the latest)")
     parser.add_argument("--rows", type=positive, default=8192, help="examples of a file (default: 8192)")

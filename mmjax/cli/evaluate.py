@@ -13,7 +13,8 @@ examples:
   mmjax evaluate runs/clip --on cifar100 --evaluators zeroshot knn
   mmjax evaluate hf:google/siglip-base-patch16-224 --on imagenet2012 --json siglip.json
   mmjax evaluate --published --on imagenet2012                    # what others measured, and how to repeat it
-  mmjax evaluate runs/clip --on photos.csv                        # a table of pictures, captions, sounds
+  mmjax evaluate runs/clip --on photos.csv                        # a table of pictures, captions, sounds; all its rows
+  mmjax evaluate hf:openai/clip-vit-base-patch32 --on photos.csv --label kind --templates "a photo of a {}"
   mmjax evaluate runs/quickstart --report report.html             # a page with curves, examples, confusions, a map
   mmjax evaluate --embeddings emb/test emb/train --label group    # what mmjax embed wrote, without the model
   mmjax evaluate runs/quickstart --watch                          # beside a run: each new checkpoint, to its end
@@ -24,7 +25,9 @@ def add(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "model", metavar="MODEL", nargs="?", help="a workdir, a folder of a model, or a name (as mmjax.load)"
     )
-    parser.add_argument("--split", help="train, validation or test (default: what each evaluator says)")
+    parser.add_argument(
+        "--split", help="train, validation or test (default: what each evaluator says; of a table all rows)"
+    )
     parser.add_argument("--step", type=int, help="which checkpoint (default: the latest)")
     parser.add_argument("--evaluators", metavar="NAME", nargs="+", help="only these")
     parser.add_argument("--on", metavar="DATA", help="another dataset than its own: a benchmark's name, or a table")
@@ -35,7 +38,13 @@ def add(parser: argparse.ArgumentParser) -> None:
         "--embeddings", metavar="DIR", nargs="+", help="judge what mmjax embed wrote, without the model"
     )
     parser.add_argument(
-        "--label", metavar="COLUMN", nargs="+", help="with --embeddings: what KNN and Probe are to find"
+        "--label",
+        metavar="COLUMN",
+        nargs="+",
+        help="of a table: what prompts are to find; with --embeddings: what KNN and Probe are to find",
+    )
+    parser.add_argument(
+        "--templates", metavar="TEXT", nargs="+", help="with --label: prompts with {} for the label, or a list's name"
     )
     parser.add_argument("--published", action="store_true", help="list published numbers, with the commands for them")
     parser.add_argument("--watch", action="store_true", help="judge each new checkpoint, until the run has ended")
@@ -55,11 +64,21 @@ def seconds(text: str) -> float:
 
 def run(arguments: argparse.Namespace) -> None:
     if arguments.published:
-        _alone(arguments, "--published lists what others measured", "split", "step", "evaluators", "data_dir", "report")
+        _alone(arguments, "--published lists what others measured", "split", "step", "evaluators", "data_dir", "report",
+               "label", "templates")  # fmt: skip
         _list_published(arguments)
         return
     if arguments.embeddings is not None:
-        _alone(arguments, "--embeddings needs no model and no data", "model", "step", "on", "data_dir", "report")
+        _alone(
+            arguments,
+            "--embeddings needs no model and no data",
+            "model",
+            "step",
+            "on",
+            "data_dir",
+            "report",
+            "templates",
+        )
         from mmjax.evaluate_embeddings import evaluate_embeddings
 
         evaluate_embeddings(
@@ -70,7 +89,8 @@ def run(arguments: argparse.Namespace) -> None:
             json_path=arguments.json,
         )
         return
-    _alone(arguments, "the evaluators of a model know their labels", "label")
+    if arguments.on is None:
+        _alone(arguments, "the evaluators of a model know their labels", "label", "templates")
     if arguments.model is None:
         raise UserError("what is to be judged? mmjax evaluate MODEL: a workdir, a folder of a model, or a name")
     if arguments.watch:
@@ -88,6 +108,8 @@ def run(arguments: argparse.Namespace) -> None:
         evaluators=arguments.evaluators,
         on=arguments.on,
         data_dir=arguments.data_dir,
+        labels=arguments.label or (),
+        templates=arguments.templates or (),
         json_path=arguments.json,
         report=arguments.report,
     )

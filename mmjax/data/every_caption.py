@@ -1,11 +1,14 @@
 """Retrieval with several captions a picture: each caption is a row, its picture is there once."""
 
+from bisect import bisect_right
 from dataclasses import dataclass
+from itertools import accumulate
 from typing import Any
 
 from mmjax.data.captions import PickCaption
+from mmjax.data.contents import Again
 from mmjax.data.fingerprints import Fingerprint, fingerprint
-from mmjax.data.sources import MODALITIES, Records, Source
+from mmjax.data.sources import MODALITIES, FolderRecords, Records, Source
 
 
 @dataclass(frozen=True)
@@ -32,6 +35,8 @@ class EveryCaption:
 class EveryCaptionRecords:
     """A split of an `EveryCaption`."""
 
+    distinct = True  # each row's picture is another one, whatever it looks like: the dataset says so
+
     def __init__(self, records: Records, most: int):
         self._records, self._most = records, most
         self._others = tuple(name for name in MODALITIES if name != "text" and name in records.columns)
@@ -51,3 +56,41 @@ class EveryCaptionRecords:
     def fingerprint(self) -> Fingerprint:
         """The source's."""
         return fingerprint(self._records)
+
+
+def expanded(records: Records) -> Records:
+    """A table's records with a row for each caption of those that have a list of them, for evaluation.
+
+    Pictures and sounds of the second caption on are `Again`; id and labels are the row's. A table without lists, and
+    other sources (whose records would have to be read to know), as they are.
+    """
+    if not isinstance(records, FolderRecords) or "text" not in records.columns:
+        return records
+    lists = (value if isinstance(value := records[i]["text"], list | tuple) else () for i in range(len(records)))
+    counts = [max(1, len(PickCaption().every(value))) for value in lists]
+    return records if max(counts, default=1) == 1 else ListedRecords(records, counts)
+
+
+class ListedRecords:
+    """Records of which some have a list of captions: a row for each of them."""
+
+    def __init__(self, records: Records, counts: list[int]):
+        """counts: how many captions each record has."""
+        self._records, self._ends = records, list(accumulate(counts))
+        self.columns = records.columns
+        self.class_names = getattr(records, "class_names", {})
+        self._others = tuple(name for name in MODALITIES if name != "text" and name in records.columns)
+
+    def __len__(self) -> int:
+        return self._ends[-1]
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        row = bisect_right(self._ends, index)
+        place = index - (self._ends[row - 1] if row else 0)
+        record = dict(self._records[row])
+        if isinstance(record["text"], list | tuple):
+            captions = PickCaption().every(record["text"])
+            record["text"] = captions[place] if captions else None
+        if place:
+            record |= {name: Again(record[name]) for name in self._others if record[name] is not None}
+        return record

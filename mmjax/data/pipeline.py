@@ -22,13 +22,16 @@ import numpy as np
 from rich.progress import track
 
 from mmjax.data.chains import Chains, Row, captions, chain_specs, evaluation, identity, row_spec, stack, untrained
-from mmjax.data.sources import Records, Source, SplitNotFoundError, Tfds, nearest
+from mmjax.data.contents import Again, content_key, read_once
+from mmjax.data.every_caption import expanded
+from mmjax.data.sources import Records, Source, SplitNotFoundError, Tfds, TfdsRecords, nearest
 from mmjax.data.tokens import Tokenizer
 from mmjax.data.transforms import Transform
 
 Columns = dict[str, list[Any]]
 
 _BYTES = ("image", "audio")  # columns of evaluation that are given only where they are asked for
+CONTENT = "#"  # what a column's name ends in that tells which picture or sound a row holds
 
 
 @dataclass(frozen=True)
@@ -56,6 +59,7 @@ class Prepared:
     def __init__(self, mixture: Mixture, chains: Chains, data_dir: str | None):
         self.mixture, self.chains, self.data_dir = mixture, chains, data_dir
         self._opened: dict[str, dict[str, Records]] = {}
+        self._judged: dict[str, dict[str, Records]] = {}
 
     def open(self, split: str) -> dict[str, Records]:
         """The records of every source that has the split, by the source's name.
@@ -65,6 +69,14 @@ class Prepared:
         if split not in self._opened:
             self._opened[split] = _open(self.mixture, split, self.data_dir)
         return self._opened[split]
+
+    def judged(self, split: str) -> dict[str, Records]:
+        """As `open`, for evaluation: where a table has lists of captions, a row for each of them."""
+        if split not in self._judged:
+            opened = self.open(split)
+            several = "text" in self.chains.specs
+            self._judged[split] = {n: expanded(records) if several else records for n, records in opened.items()}
+        return self._judged[split]
 
 
 def prepare(
@@ -150,25 +162,29 @@ def evaluation_batches(
     columns: Sequence[str] | None = None,
     host: tuple[int, int] = (0, 1),
     rows: range | None = None,
+    contents: bool = False,
 ) -> Iterator[tuple[Row, Columns]]:
     """Every example of a split once, in a stable order, without augmentation: (batch, columns).
 
     The last batch is padded with zeros, valid False. `columns` holds, for the real rows alone, what doesn't go to the
     device: `id`, the caption that was picked as `text`, labels; None asks for all but the bytes of pictures and sounds
-    (`columns=("id", "image")` gives them). `rows`: only these of the split. A source that lacks the split is left out,
-    a column it lacks is None.
+    (`columns=("id", "image")` gives them). `contents` asks for `image#` and `audio#` besides: they are the same in rows
+    that hold the same picture or sound (`contents.content_key`). `rows`: only these of the split. A source that lacks
+    the split is left out, a column it lacks is None. Of a table's list of captions each is an example of its own; the
+    picture is in the batch with the first of them alone, and has the same `image#` in all.
     Raises `SplitNotFoundError`, and ValueError for a column that no source has.
     """
     prepared = mixture if isinstance(mixture, Prepared) else prepare(mixture)
     mine = _host_rows(batch_size, host)
-    opened = prepared.open(split)
+    opened = prepared.judged(split)
     known = list(dict.fromkeys(column for records in opened.values() for column in records.columns))
     for column in columns or ():
         if column not in known:
             raise ValueError(f"no source has a column {column!r}, there are {', '.join(known)}{nearest(column, known)}")
     wanted = tuple(columns) if columns is not None else tuple(column for column in known if column not in _BYTES)
     rows = range(sum(map(len, opened.values()))) if rows is None else rows
-    make = _EvaluationRow(prepared.chains, opened, wanted, batch_size, rows)
+    looked = tuple(m for m in _BYTES if contents and m in known and m in prepared.chains.specs)
+    make = _EvaluationRow(prepared.chains, opened, wanted, batch_size, rows, looked, split)
     padded = -(-len(rows) // batch_size) * batch_size
     stream = grain.MapDataset.range(padded).map(make).batch(mine, batch_fn=_stack_with_columns)
     index, count = host
@@ -189,17 +205,18 @@ def class_names(prepared: Prepared, split: str) -> dict[str, tuple[str, ...]]:
 
 def evaluation_count(prepared: Prepared, split: str) -> int:
     """How many examples `evaluation_batches` gives."""
-    return sum(map(len, prepared.open(split).values()))
+    return sum(map(len, prepared.judged(split).values()))
 
 
 def raw(prepared: Prepared, split: str, place: int, column: str) -> Any:
     """A column of one example as it lies in the data, by its place in `evaluation_batches`: the bytes of a picture or a
     sound, the caption that evaluation picks; None where it is missing."""
-    opened = prepared.open(split)
+    opened = prepared.judged(split)
     ends = list(itertools.accumulate(len(records) for records in opened.values()))
     source = bisect_right(ends, place)
     record = list(opened.values())[source][place - (ends[source - 1] if source else 0)]
-    return prepared.chains.raw(record, column)
+    value = record.get(column)
+    return prepared.chains.raw({**record, column: value.value if isinstance(value, Again) else value}, column)
 
 
 def _places(mixture: Mixture, opened: Mapping[str, Records], seed: int) -> grain.MapDataset:
@@ -254,10 +271,18 @@ class _EvaluationRow:
     """A place among `rows`, some of all examples -> (row, columns); beyond the last one, (zeros, None)."""
 
     def __init__(
-        self, chains: Chains, opened: Mapping[str, Records], columns: Sequence[str], batch_size: int, rows: range
+        self,
+        chains: Chains,
+        opened: Mapping[str, Records],
+        columns: Sequence[str],
+        batch_size: int,
+        rows: range,
+        contents: Sequence[str],
+        split: str,
     ):
+        """contents: modalities of which it is told what each row holds."""
         self.chains, self.opened, self.columns, self.batch_size = chains, opened, columns, batch_size
-        self.rows = rows
+        self.rows, self.contents, self.split = rows, contents, split
         self.names = list(opened)
         self.ends = list(itertools.accumulate(len(records) for records in opened.values()))
 
@@ -267,9 +292,18 @@ class _EvaluationRow:
         at = self.rows[place]
         source = bisect_right(self.ends, at)
         name = self.names[source]
-        record = self.opened[name][at - (self.ends[source - 1] if source else 0)]
+        records, index = self.opened[name], at - (self.ends[source - 1] if source else 0)
+        record = dict(records[index])
+        contents: dict[str, str | None] = {}
+        for modality in self.contents:
+            record[modality] = read_once(record.get(modality))
+            key = None if getattr(records, "distinct", False) else content_key(record[modality])
+            # A dataset of TFDS that gives its examples ids knows which are others, also where two look alike.
+            own = isinstance(records, TfdsRecords) and str(record["id"]) != f"{self.split}/{index}"
+            contents[modality + CONTENT] = f"{key} {record['id']}" if own and key is not None else key
+        record = {column: None if isinstance(value, Again) else value for column, value in record.items()}
         row = {**self.chains.row(record, evaluation), **identity(place % self.batch_size, name, record["id"])}
-        return row, {column: self.chains.raw(record, column) for column in self.columns}
+        return row, {column: self.chains.raw(record, column) for column in self.columns} | contents
 
 
 def _stack_with_columns(rows: Sequence[tuple[Row, dict[str, Any] | None]]) -> tuple[Row, Columns]:

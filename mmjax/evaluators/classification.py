@@ -7,11 +7,13 @@ from typing import Any
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
+from mmjax.counts import CHANCE, CLASSES, EXAMPLES, LEFT_OUT, NOT_FINITE, is_count
 from mmjax.errors import UserError, nearest
 from mmjax.evaluators.embedded import Embedded
 from mmjax.evaluators.ranking import TIE
 
 Metrics = dict[str, float]
+NEVER = 2**62  # the place of a class that isn't among those that are found
 
 
 @dataclass(frozen=True)
@@ -34,7 +36,7 @@ def is_several(values: Sequence[Any]) -> bool:
 
 
 def values_of(column: Sequence[Any]) -> tuple[Hashable, ...]:
-    """The different values of a column, of its lists those in them, sorted; None is none."""
+    """The different values of a column, of its lists those in them, sorted; a cell without content is none."""
     found = {item for value in column for item in _items(value)}
     return tuple(sorted(found, key=lambda value: (isinstance(value, str), value)))
 
@@ -43,35 +45,55 @@ def labelled(column: Sequence[Any], classes: Sequence[Hashable], ordered: bool =
     """The column in terms of `classes`.
 
     ordered: the classes are in the order of the data's numbers, so a whole number (of TFDS's ClassLabel, or as a table
-    writes it) is a place among them.
+    writes it) is a place among them; one below 0 stands for no class.
+
+    Raises:
+        UserError: ordered, and a number is no place among them.
     """
     number: dict[Hashable, int] = {}
     for i, value in enumerate(classes):
         number.setdefault(value, i)  # of two classes of one name the first
 
+    beyond: set[int] = set()
+
     def place(value: Hashable) -> int:
         if value in number:
             return number[value]
+        if ordered and isinstance(value, float) and value.is_integer():
+            value = int(value)  # as a table gives whole numbers of which one is missing
         if ordered and (isinstance(value, int) or (isinstance(value, str) and value.isdecimal())):
-            return int(value) if 0 <= int(value) < len(classes) else -1
+            if int(value) >= len(classes):
+                beyond.add(int(value))
+            return max(-1, int(value))
         return -1
 
+    placed = [[i for item in _items(value) if (i := place(item)) >= 0] for value in column]
+    if beyond:
+        found, last = ", ".join(map(str, sorted(beyond)[:5])), len(classes) - 1
+        raise UserError(
+            f"labels {found}: the {len(classes)} classes that are named have the numbers 0 to {last}. Count the labels "
+            "from 0, or write the names themselves into the column"
+        )
     if not is_several(column):
-        places = np.array([-1 if value is None else place(value) for value in column], np.int64)
+        places = np.array([mine[0] if mine else -1 for mine in placed], np.int64)
         return Labels(tuple(classes), places, places >= 0)
     several = np.zeros((len(column), len(classes)), bool)
-    for row, value in enumerate(column):
-        for item in _items(value):
-            if (i := place(item)) >= 0:
-                several[row, i] = True
-    known = np.array([value is not None for value in column], bool)
+    for row, mine in enumerate(placed):
+        several[row, mine] = True
+    known = np.array([not is_missing(value) for value in column], bool)
     return Labels(tuple(classes), np.full(len(column), -1), known, several)
 
 
+def is_missing(value: Any) -> bool:
+    """Whether a cell is without content: it is no class. Embeddings that were written before may hold such."""
+    return (
+        value is None or (isinstance(value, str) and not value.strip()) or (isinstance(value, float) and value != value)
+    )
+
+
 def _items(value: Any) -> list[Any]:
-    if value is None:
-        return []
-    return list(value) if isinstance(value, (list, tuple, np.ndarray)) else [value]
+    items = list(value) if isinstance(value, (list, tuple, np.ndarray)) else [value]
+    return [item for item in items if not is_missing(item)]
 
 
 def places(scores: Float[np.ndarray, "n c"], right: Int[np.ndarray, " n"]) -> Int[np.ndarray, " n"]:
@@ -80,8 +102,41 @@ def places(scores: Float[np.ndarray, "n c"], right: Int[np.ndarray, " n"]) -> In
     return (~(scores < best)).sum(axis=1)
 
 
-def found_metrics(found: Int[np.ndarray, " n"], right: Int[np.ndarray, " n"], prefix: str) -> Metrics:
-    """`top1`, `top5`, and `recall`: the mean over classes of the share found (top 1), which big ones can't dominate."""
+def counted(prefix: str, examples: int, classes: int, left_out: int, chance: float | None, not_finite: int) -> Metrics:
+    """How much was judged, as metrics.
+
+    examples: that were judged.  classes: among which.  left_out: examples without a label.  chance: the first score of
+    a model that answers at random.  not_finite: of the examples, those whose embedding is NaN; told where there are.
+    """
+    found: dict[str, float] = {EXAMPLES: examples, CLASSES: classes, LEFT_OUT: left_out}
+    found |= {} if chance is None else {CHANCE: chance}
+    found |= {NOT_FINITE: not_finite} if not_finite else {}
+    return {f"{prefix}/{name}": float(value) for name, value in found.items()}
+
+
+def not_finite(vectors: Float[np.ndarray, "n e"]) -> int:
+    """How many embeddings have a number that isn't finite."""
+    return int((~np.isfinite(vectors).all(axis=1)).sum())
+
+
+def chance_of(right: Bool[np.ndarray, "n c"]) -> float:
+    """What the mean average precision of scores at random is about: the mean share of a class's examples."""
+    return float(right.mean(axis=0)[right.any(axis=0)].mean()) if right.any() else 0.0
+
+
+def found_metrics(
+    found: Int[np.ndarray, " n"],
+    right: Int[np.ndarray, " n"],
+    prefix: str,
+    vectors: Float[np.ndarray, "n e"] | None = None,
+) -> Metrics:
+    """`top1`, `top5`, and `recall`: the mean over classes of the share found (top 1), which big ones can't dominate.
+
+    found: the place of the right class, from 1.  vectors: the embeddings; of one that isn't finite it is never found,
+    however few classes there are.
+    """
+    if vectors is not None:
+        found = np.where(np.isfinite(vectors).all(axis=1), found, NEVER)
     first = found == 1
     recalls = [first[right == i].mean() for i in np.unique(right)]
     return {
@@ -120,7 +175,8 @@ def over_folds(
     """`judge(fit, test, rows)` for each value of a column, testing on it and learning from all others.
 
     rows: where the examples of `test` stand in `embedded`.
-    Gives the mean over folds under each metric's own name, and each fold's under `<name>/fold=<value>`.
+    Gives the mean over folds under each metric's own name (of counts the sum), and each fold's under
+    `<name>/fold=<value>`, but for counts.
     """
     values = embedded.column(column, f"{who}(folds=...)")
     folds = values_of(values)
@@ -132,8 +188,18 @@ def over_folds(
         rows = np.flatnonzero(numbers == i)
         each[fold] = judge(embedded.take(np.flatnonzero((numbers != i) & (numbers >= 0))), embedded.take(rows), rows)
     names = list(dict.fromkeys(name for metrics in each.values() for name in metrics))
-    means = {name: float(np.mean([m[name] for m in each.values() if name in m])) for name in names}
-    return means | {f"{name}/fold={fold}": value for fold, metrics in each.items() for name, value in metrics.items()}
+    means = {}
+    for name in names:
+        mine = [metrics[name] for metrics in each.values() if name in metrics]
+        summed = name.rpartition("/")[2] in (EXAMPLES, LEFT_OUT, NOT_FINITE)
+        means[name] = float(np.sum(mine) if summed else np.mean(mine))
+    single = {
+        f"{name}/fold={fold}": value
+        for fold, metrics in each.items()
+        for name, value in metrics.items()
+        if not is_count(name)
+    }
+    return means | single
 
 
 def modality_of(embedded: Embedded, modality: str, who: str) -> Float[np.ndarray, "n e"]:

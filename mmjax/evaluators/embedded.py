@@ -30,6 +30,9 @@ class Embedded:
     fit: the split that the evaluator asked for as `fit_split`.
     classified: what the evaluators before this one decided, for one that `reads_classified`.
     losses: of the objectives on `count` batches of the split, drawn by `seed` (see `Losses`); None without a model.
+    contents: by modality, what each row's picture or sound is recognised by: the same in rows that hold the same one,
+    of which one alone need be valid, for it isn't encoded again; None where there is nothing to tell
+    (`pairs.items_of`).
     """
 
     embeddings: dict[str, Float[np.ndarray, "n e"]]
@@ -43,6 +46,7 @@ class Embedded:
     fit: Embedded | None = None
     classified: list[Classified] = field(default_factory=list)
     losses: Callable[..., dict[str, float]] | None = None
+    contents: dict[str, list[str | None]] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(next(iter(self.embeddings.values()), ()))
@@ -62,6 +66,7 @@ class Embedded:
             valid={name: array[rows] for name, array in self.valid.items()},
             columns={name: [values[row] for row in rows] for name, values in self.columns.items()},
             inputs={name: array[rows] for name, array in self.inputs.items()},
+            contents={name: [keys[row] for row in rows] for name, keys in self.contents.items()},
         )
 
 
@@ -73,6 +78,15 @@ def fit_split(evaluator: Any) -> str | None:
 def reads_classified(evaluator: Any) -> bool:
     """Whether an evaluator wants `Embedded.classified`, which costs time and memory."""
     return getattr(evaluator, "reads_classified", False)
+
+
+def protocols(evaluators: Sequence[Any]) -> dict[str, list[str]]:
+    """How evaluators count, by split, in a sentence of each that has one to say (its `protocol`)."""
+    found: dict[str, list[str]] = {}
+    for evaluator in evaluators:
+        said, mine = getattr(evaluator, "protocol", None), found.setdefault(evaluator.split, [])
+        mine += [said] if said is not None and said not in mine else []
+    return found
 
 
 def reads_embeddings(evaluator: Any) -> bool:

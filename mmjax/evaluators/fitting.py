@@ -8,9 +8,20 @@ import numpy as np
 from jaxtyping import Bool, Float, Int
 
 from mmjax.errors import UserError
-from mmjax.evaluators.classification import Metrics, is_several, labelled, modality_of, over_folds, values_of
+from mmjax.evaluators.classification import (
+    Metrics,
+    chance_of,
+    counted,
+    is_several,
+    labelled,
+    modality_of,
+    not_finite,
+    over_folds,
+    values_of,
+)
 from mmjax.evaluators.classified import Classified
 from mmjax.evaluators.embedded import Embedded
+from mmjax.evaluators.items import distinct
 
 
 @dataclass(frozen=True)
@@ -58,6 +69,11 @@ def judged(evaluator: Learner, embedded: Embedded, judge: Judge) -> tuple[Metric
     judge: also gives the class, as a number, that each of `asked` was taken for; None where it takes them for none.
     """
     who = type(evaluator).__name__
+    if names := embedded.class_names.get(evaluator.label):
+        try:
+            labelled(embedded.column(evaluator.label, f"{who}(label=...)"), names, ordered=True)
+        except UserError as error:
+            raise UserError(f"{who}(label={evaluator.label!r}): {error}") from None
     decided: list[tuple[np.ndarray, list[Hashable], list[Hashable]]] = []  # rows, true classes, those found
 
     def on(fit: Embedded, test: Embedded, places: Int[np.ndarray, " k"] | None = None) -> Metrics:
@@ -65,6 +81,8 @@ def judged(evaluator: Learner, embedded: Embedded, judge: Judge) -> tuple[Metric
         if not len(asked.vectors):
             return {}
         metrics, found = judge(known, asked)
+        if metrics:
+            metrics = metrics | _counts(evaluator, known, asked, test)
         if found is not None:
             rows = asked.rows if places is None else places[asked.rows]
             truth, taken = ([asked.values[i] for i in numbers.tolist()] for numbers in (asked.number, found))
@@ -82,11 +100,22 @@ def judged(evaluator: Learner, embedded: Embedded, judge: Judge) -> tuple[Metric
     values = values_of([*truth, *found])
     number = {value: i for i, value in enumerate(values)}
     truth, found = (np.array([number[value] for value in side], np.int64) for side in (truth, found))
-    names = embedded.class_names.get(evaluator.label, ())
-    classes = tuple(names[v] if isinstance(v, int) and 0 <= v < len(names) else v for v in values)
+    classes = tuple(names[v] if names and isinstance(v, int) and 0 <= v < len(names) else v for v in values)
     order = np.argsort(rows, kind="stable")
     name = f"{evaluator.name}/{evaluator.label}"
     return metrics, [Classified(name, evaluator.label, classes, rows[order], truth[order], found[order])]
+
+
+def _counts(evaluator: Learner, known: Part, asked: Part, test: Embedded) -> Metrics:
+    """How much was judged. Answers at random are drawn among the classes that were learnt."""
+    prefix = f"{evaluator.name}/{evaluator.label}"
+    left_out = int(distinct(test, evaluator.modality, evaluator.label).sum()) - len(asked.rows)
+    if asked.several is not None:
+        chance, classes = chance_of(asked.several), asked.classes
+    else:
+        classes = len(np.unique(known.number))
+        chance = 1 / classes
+    return counted(prefix, len(asked.rows), classes, left_out, chance, not_finite(asked.vectors))
 
 
 def learning(embedded: Embedded, split: str | None, who: str) -> Embedded:
@@ -97,7 +126,8 @@ def learning(embedded: Embedded, split: str | None, who: str) -> Embedded:
 
 
 def parts(fit: Embedded, test: Embedded, label: str, modality: str, who: str) -> tuple[Part, Part]:
-    """What to learn from and what to judge. Classes are the values of both; bad embeddings (NaN) teach nothing.
+    """What to learn from and what to judge, each picture once. Classes are the values of both; bad embeddings (NaN)
+    teach nothing.
 
     Raises:
         UserError: the modality isn't embedded, or nothing is there to learn from.
@@ -109,7 +139,7 @@ def parts(fit: Embedded, test: Embedded, label: str, modality: str, who: str) ->
     for split, column, teaches in zip((fit, test), columns, (True, False), strict=True):
         vectors = modality_of(split, modality, who).astype(np.float32)
         labels = labelled(column, classes)
-        usable = split.valid[modality] & labels.known
+        usable = distinct(split, modality, label) & labels.known
         if teaches:
             usable &= np.isfinite(vectors).all(axis=1)
         rows = np.flatnonzero(usable)

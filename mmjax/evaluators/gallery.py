@@ -10,7 +10,7 @@ from jaxtyping import Int
 
 from mmjax.errors import UserError
 from mmjax.evaluators.embedded import Embedded, EmbedText, When
-from mmjax.evaluators.retrieval import direction
+from mmjax.evaluators.pairs import pairs
 
 PANELS = (("text", "image"), ("audio", "image"), ("image", "text"))
 TOP = 5
@@ -55,10 +55,11 @@ class Gallery:
     def _panel(self, figure: Any, embedded: Embedded, source: str, target: str) -> None:
         """One row for each chosen `source`: itself, and the five `target`s nearest to it."""
         names = [_short(name) for name in embedded.column(self.text, "Gallery(text=...)")]
-        kinds = np.arange(len(embedded)) if self.same is None else embedded.column(self.same, "Gallery(same=...)")
-        candidates = np.flatnonzero(embedded.valid[target])
-        chosen = self.chosen(embedded, source, target)
-        share = np.mean(direction(embedded, source, target, self.same) == 1)
+        found = pairs(embedded, source, target, self.same, "Gallery")
+        candidates, chosen = found.columns, self.chosen(embedded, source, target)
+        right = found.right(np.searchsorted(found.rows, chosen))
+        ranks, _ = found.ranks(embedded, source, target)
+        share = np.mean(ranks[ranks > 0] == 1)
         figure.suptitle(
             f"{_noun(source)} → {_noun(target)}\n"
             f"first of {len(candidates):,} is right for {share:.0%} (R@1); rows drawn at random",
@@ -68,17 +69,19 @@ class Gallery:
         widths = [1.0 if source == "image" else 2.2] + [1.0] * TOP
         grid = figure.subplots(len(chosen), TOP + 1, squeeze=False, gridspec_kw={"width_ratios": widths})
         scores = embedded.embeddings[source][chosen] @ embedded.embeddings[target][candidates].T
-        best = candidates[np.argsort(-scores, axis=1, kind="stable")[:, :TOP]]
-        for axes, row, found in zip(grid, chosen, best, strict=True):
+        best = np.argsort(-scores, axis=1, kind="stable")[:, :TOP]
+        for axes, row, first, fits in zip(grid, chosen, best, right, strict=True):
             _show(axes[0], embedded, source, row, names[row])
-            for cell, i in zip(axes[1:], found, strict=False):
-                _show(cell, embedded, target, i, names[i], RIGHT if kinds[i] == kinds[row] else WRONG)
-            for cell in axes[1 + len(found) :]:  # fewer candidates than columns
+            for cell, i in zip(axes[1:], first, strict=False):
+                at = candidates[i]
+                _show(cell, embedded, target, int(at), names[at], RIGHT if fits[i] else WRONG)
+            for cell in axes[1 + len(first) :]:  # fewer candidates than columns
                 cell.set_axis_off()
 
     def chosen(self, embedded: Embedded, source: str, target: str) -> Int[np.ndarray, " rows"]:
         """The rows that a panel shows: both modalities are there; by `seed` alone, not by how well the model does."""
-        both = np.flatnonzero(embedded.valid[source] & embedded.valid[target])
+        found = pairs(embedded, source, target)
+        both = found.rows[found.counts()[0] > 0]
         draw = np.random.default_rng(self.seed)
         return np.sort(draw.choice(both, size=min(self.rows, len(both)), replace=False))
 

@@ -26,7 +26,7 @@ class KNN:
     folds: a column; each of its values is classified by the examples of all others, and `fit_split` isn't read.
 
     What has no label or isn't there doesn't count; a class that `fit_split` lacks is never found; ties, and NaN, count
-    against the model. Metrics: `<name>/<label>/top1`, `top5`, `recall` as in `ZeroShot` (`mAP` for lists).
+    against the model. Metrics: `<name>/<label>/top1`, `top5`, `recall` and counts as in `ZeroShot` (`mAP` for lists).
     """
 
     label: str
@@ -66,7 +66,8 @@ class KNN:
             right = votes[np.arange(len(votes)), chunk.number][:, None]
             places.append((~(votes < right - EQUAL * votes.max(axis=1, keepdims=True))).sum(axis=1))
             taken.append(taken_for(votes, chunk.number, places[-1]))
-        return found_metrics(np.concatenate(places), asked.number, prefix), np.concatenate(taken)
+        metrics = found_metrics(np.concatenate(places), asked.number, prefix, asked.vectors)
+        return metrics, np.concatenate(taken)
 
     def _votes(self, known: Part, vectors: Float[np.ndarray, "n e"]) -> Float[np.ndarray, "n c"]:
         """The votes that each class gets, as shares of all."""

@@ -30,8 +30,8 @@ class Probe:
     folds: a column; each of its values is judged after learning from all others, and `fit_split` isn't read.
 
     What has no label or isn't there doesn't count; a class that `fit_split` lacks is never found; ties, and NaN, count
-    against the model. Metrics: `<name>/<label>/top1`, `top5`, `recall` as in `ZeroShot` (`mAP` for lists) and
-    `log10_strength`, what was chosen; `<name>/<label>/<n>shot/top1`, the mean over draws, and `top1_std` (`mAP` and
+    against the model. Metrics: `<name>/<label>/top1`, `top5`, `recall` and counts as in `ZeroShot` (`mAP` for lists),
+    and `log10_strength`, what was chosen; `<name>/<label>/<n>shot/top1`, the mean over draws, and `top1_std` (`mAP` and
     `mAP_std` for lists).
     """
 
@@ -115,7 +115,7 @@ class Probe:
         if asked.several is not None:
             found = mean_average_precision(scores, asked.several, tie=0.0)
             return {} if found is None else {f"{prefix}/mAP": found}
-        return found_metrics(places(scores, asked.number), asked.number, prefix)
+        return found_metrics(places(scores, asked.number), asked.number, prefix, asked.vectors)
 
 
 def _targets(part: Part) -> Targets:

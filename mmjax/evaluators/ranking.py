@@ -1,6 +1,7 @@
 """The place of the right answer among all candidates."""
 
 from collections.abc import Hashable, Iterable, Iterator
+from typing import Any
 
 import numpy as np
 from jaxtyping import Float, Int
@@ -37,6 +38,25 @@ def both_ranks(
 ) -> tuple[Ranks, Ranks]:
     """`ranks` from a to b, and from b to a, of one matrix of scores, which is made once and never held whole."""
     return _Scored(a, b, a_groups, b_groups).ranked(tile, back=True)
+
+
+def marked_ranks(
+    queries: Float[np.ndarray, "n e"], candidates: Float[np.ndarray, "m e"], query_marks: Any, candidate_marks: Any
+) -> Ranks:
+    """`ranks` where what is right isn't told by groups: right are the candidates that have a mark in common with the
+    query. query_marks, candidate_marks: sparse `[n, marks]` and `[m, marks]`, above 0 where there is the mark."""
+    queries, candidates = queries.astype(np.float32), candidates.astype(np.float32)
+    found = np.zeros(len(queries), np.int64)
+    height = max(1, TILE[0] * TILE[1] // max(1, len(candidates)))
+    for start in range(0, len(queries), height):
+        part = slice(start, start + height)
+        with np.errstate(invalid="ignore"):
+            scores = queries[part] @ candidates.T
+        right = (query_marks[part] @ candidate_marks.T).toarray() > 0
+        best = np.where(right, scores, -np.inf).max(axis=1, initial=-np.inf)
+        before = ~(scores < best[:, None] - np.float32(TIE)) & ~right
+        found[part] = np.where(right.any(axis=1), 1 + before.sum(axis=1), 0)
+    return found
 
 
 class _Scored:

@@ -4,22 +4,27 @@ from dataclasses import dataclass
 from itertools import combinations
 
 import numpy as np
-from jaxtyping import Int
+from jaxtyping import Bool, Int
 
+from mmjax.counts import CANDIDATES, CHANCE, NOT_FINITE, QUERIES
 from mmjax.evaluators.embedded import Embedded, EmbedText, When
-from mmjax.evaluators.ranking import both_ranks, groups
+from mmjax.evaluators.pairs import pairs
 
 
 @dataclass(frozen=True)
 class Retrieval:
     """Recall at k and median rank in all directions between the modalities that the split has.
 
-    Each example that has both modalities, or a right candidate at least, is a query; every example that has the other
-    modality is a candidate. Right is the example itself, and with `same` (the name of a column) every example of the
-    same value there: give "text" where captions repeat. A tie counts against the model (`ranking.ranks`).
+    Rows that hold the same picture, or the same sound, are one query and one candidate; every caption is one of its
+    own, also where two say the same. Right for a picture are the captions of all its rows, and a picture is found where
+    any of them is among the first k: the protocol of Flickr30k and COCO, which papers' numbers are by. With `same` (the
+    name of a column) right is, instead, every row of the same value there: give "text" where captions repeat. What has
+    something right for it is a query; everything of the other modality is a candidate. A tie counts against the model
+    (`ranking.ranks`), and an embedding that isn't finite finds nothing.
 
     Metrics: `<name>/<from>-><to>/R@<k>`, the share of queries with a right candidate among the first k, and
-    `<name>/<from>-><to>/median_rank`.
+    `<name>/<from>-><to>/median_rank`; with `queries` and `candidates`, how many there are, and `chance`, the R@1 of
+    answers drawn at random.
     """
 
     split: str = "validation"
@@ -29,29 +34,55 @@ class Retrieval:
     name: str = "retrieval"
     inputs: tuple[str, ...] = ()
 
+    @property
+    def protocol(self) -> str:
+        """What is asked, what is found, and what is right, in a sentence."""
+        right = "what shares a row with it" if self.same is None else f"what has the same {self.same!r}"
+        return (
+            f"{self.name}: each picture and sound counts once, in however many rows it is, and each caption; "
+            f"right is {right}, and one right answer among the first k is a hit"
+        )
+
     def __call__(self, embedded: Embedded, embed_text: EmbedText) -> dict[str, float]:
         metrics = {}
         for source, target in combinations(embedded.embeddings, 2):
-            there, back = _both(embedded, source, target, self.same)
-            metrics |= self._of(f"{source}->{target}", there) | self._of(f"{target}->{source}", back)
+            found = pairs(embedded, source, target, self.same)
+            finite = [
+                np.asarray(np.isfinite(embedded.embeddings[modality][rows]).all(axis=1))
+                for modality, rows in ((source, found.rows), (target, found.columns))
+            ]
+            for name, ranks, right, good, candidates in zip(
+                (f"{source}->{target}", f"{target}->{source}"),
+                found.ranks(embedded, source, target),
+                found.counts(),
+                finite,
+                (len(found.columns), len(found.rows)),
+                strict=True,
+            ):
+                asked = ranks > 0
+                metrics |= self._of(name, ranks[asked], right[asked], good[asked], candidates)
         return metrics
 
-    def _of(self, direction: str, found: Int[np.ndarray, " q"]) -> dict[str, float]:
+    def _of(
+        self,
+        direction: str,
+        found: Int[np.ndarray, " q"],
+        right: Int[np.ndarray, " q"],
+        finite: Bool[np.ndarray, " q"],
+        candidates: int,
+    ) -> dict[str, float]:
         if not len(found):  # no example has both
             return {}
         prefix = f"{self.name}/{direction}"
-        shares = {f"{prefix}/R@{k}": float(np.mean(found <= k)) for k in self.at}
-        return shares | {f"{prefix}/median_rank": float(np.median(found))}
+        metrics = {f"{prefix}/R@{k}": float(np.mean((found <= k) & finite)) for k in self.at}
+        metrics[f"{prefix}/median_rank"] = float(np.median(found))
+        metrics |= {f"{prefix}/{QUERIES}": float(len(found)), f"{prefix}/{CANDIDATES}": float(candidates)}
+        if not finite.all():
+            metrics[f"{prefix}/{NOT_FINITE}"] = float((~finite).sum())
+        return metrics | {f"{prefix}/{CHANCE}": float(np.mean(right) / candidates)}
 
 
 def direction(embedded: Embedded, source: str, target: str, same: str | None = None) -> Int[np.ndarray, " q"]:
     """Ranks (from 1) of the right `target` for every `source` that has one; see `Retrieval`."""
-    return _both(embedded, source, target, same)[0]
-
-
-def _both(embedded: Embedded, a: str, b: str, same: str | None) -> tuple[Int[np.ndarray, " q"], Int[np.ndarray, " r"]]:
-    """Ranks from a to b and from b to a, of those that have a right one."""
-    rows, columns = np.flatnonzero(embedded.valid[a]), np.flatnonzero(embedded.valid[b])
-    kind = np.arange(len(embedded)) if same is None else groups(embedded.column(same, "Retrieval(same=...)"))
-    there, back = both_ranks(embedded.embeddings[a][rows], embedded.embeddings[b][columns], kind[rows], kind[columns])
-    return there[there > 0], back[back > 0]
+    ranks, _ = pairs(embedded, source, target, same).ranks(embedded, source, target)
+    return ranks[ranks > 0]

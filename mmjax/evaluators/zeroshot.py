@@ -6,19 +6,24 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Float, Int
 
+from mmjax.errors import UserError
 from mmjax.evaluators.classification import (
     Labels,
     Metrics,
+    chance_of,
+    counted,
     found_metrics,
     labelled,
     mean_average_precision,
     modality_of,
+    not_finite,
     over_folds,
     values_of,
 )
 from mmjax.evaluators.classified import Classified
 from mmjax.evaluators.embedded import Embedded, EmbedText, When
-from mmjax.evaluators.lists import class_list, template_list
+from mmjax.evaluators.items import distinct
+from mmjax.evaluators.lists import checked_templates, class_list, filled
 from mmjax.evaluators.ranking import TIE, ranks
 
 
@@ -27,18 +32,20 @@ class ZeroShot:
     """Finds the class of each example among all classes, knowing only their names.
 
     label: the column that holds the class, by name or as its number; or a list of them (multi-label).
-    templates: prompts, with `{}` for the class's name, or the name of a list ("clip80": `lists.py`); a class is the
-    normalised mean of its prompts' embeddings.
+    templates: prompts, with `{}` for the class's name, or the name of a list ("clip80": `lists.py`), or one prompt; a
+    class is the normalised mean of its prompts' embeddings.
     classes: their names in the order of the numbers, or the name of a list ("imagenet"). Where none are given: what the
     dataset says they are called, else the values in the split. present: only those that the split has examples of.
     separators: characters of a class that a prompt writes as spaces ("face-smiling" is asked for as "face smiling"); a
     list by name is asked for as it stands.
     modality: what is classified.  folds: a column; the numbers are then means over its values, each one's besides.
 
-    Examples without the modality, or whose label is None or not among the classes, don't count. Ties count against the
+    Rows of one picture and one label are one example. Examples without the modality, or whose label is None or not
+    among the classes, don't count. Ties count against the
     model; but of two classes of the very same name (ImageNet has two such pairs) the first comes first, as in published
     numbers. Metrics: `<name>/<label>/top1`, `top5`, and `recall`, the mean over classes of the share found (top 1),
-    which big classes can't dominate; for a multi-label column `mAP` (`classification.mean_average_precision`).
+    which big classes can't dominate; for a multi-label column `mAP` (`classification.mean_average_precision`). Besides
+    `examples`, `classes` and `left_out` (examples without a label), and `chance`, the first score of answers at random.
     """
 
     label: str
@@ -57,8 +64,10 @@ class ZeroShot:
         modality_of(embedded, self.modality, "ZeroShot")
         column = embedded.column(self.label, "ZeroShot(label=...)")
         labels = self._labels(embedded, column)
-        if not (embedded.valid[self.modality] & labels.known).any():
-            return {}
+        there = distinct(embedded, self.modality, self.label)
+        if not (there & labels.known).any():
+            left_out = int(there.sum())
+            return counted(f"{self.name}/{self.label}", 0, len(labels.classes), left_out, None, 0) if left_out else {}
         spoken = [self.spoken(label) for label in labels.classes]
         among, vectors = self._classes(labels, spoken, embed_text)
         twins = np.zeros(len(spoken), np.int64)
@@ -67,15 +76,23 @@ class ZeroShot:
         def judge(fit: Embedded | None, test: Embedded, places: Int[np.ndarray, " k"] | None = None) -> Metrics:
             del fit, places
             part = labelled(test.columns[self.label], labels.classes, ordered=True)
-            rows = np.flatnonzero(test.valid[self.modality] & part.known)
+            there = distinct(test, self.modality, self.label)
+            rows = np.flatnonzero(there & part.known)
             if not len(rows):
                 return {}
             tested, prefix = test.embeddings[self.modality][rows], f"{self.name}/{self.label}"
+            judged, left_out = (len(rows), len(among)), int((there & ~part.known).sum())
+            bad = not_finite(tested) if np.isfinite(vectors).all() else len(rows)  # a class of NaN stands before all
             if part.several is not None:
-                found = mean_average_precision(tested.astype(np.float32) @ vectors.T, part.several[rows][:, among])
-                return {} if found is None else {f"{prefix}/mAP": found}
+                right = part.several[rows][:, among]
+                found = mean_average_precision(tested.astype(np.float32) @ vectors.T, right)
+                counts = counted(prefix, *judged, left_out, chance_of(right), bad)
+                return {} if found is None else {f"{prefix}/mAP": found} | counts
             number = part.number[rows]
-            return found_metrics(ranks(tested, vectors, number, among) - twins[number], number, prefix)
+            found = ranks(tested, vectors, number, among) - twins[number]
+            whole = tested if np.isfinite(vectors).all() else np.full_like(tested, np.nan)
+            metrics = found_metrics(found, number, prefix, whole)
+            return metrics | counted(prefix, *judged, left_out, 1 / len(among), bad)
 
         if self.folds is None:
             return judge(None, embedded)
@@ -88,7 +105,7 @@ class ZeroShot:
         """
         embeddings = modality_of(embedded, self.modality, "ZeroShot")
         labels = self._labels(embedded, embedded.column(self.label, "ZeroShot(label=...)"))
-        rows = np.flatnonzero(embedded.valid[self.modality] & labels.known)
+        rows = np.flatnonzero(distinct(embedded, self.modality, self.label) & labels.known)
         if labels.several is not None or not len(rows):
             return []
         spoken = [self.spoken(label) for label in labels.classes]
@@ -108,7 +125,7 @@ class ZeroShot:
         self, labels: Labels, spoken: Sequence[str], embed_text: EmbedText
     ) -> tuple[Int[np.ndarray, " among"], Float[np.ndarray, "among e"]]:
         """Which classes are told apart, and the embedding of each."""
-        templates = template_list(self.templates) if isinstance(self.templates, str) else self.templates
+        templates = checked_templates(self.templates, "ZeroShot(templates=...)")
         several = labels.several
         there = np.unique(labels.number[labels.known]) if several is None else np.flatnonzero(several.any(axis=0))
         among = there if self.present else np.arange(len(spoken))
@@ -119,7 +136,10 @@ class ZeroShot:
             known: tuple[Hashable, ...] | None = class_list(self.classes)
         else:
             known = self.classes or embedded.class_names.get(self.label)
-        return labelled(column, known, ordered=True) if known else labelled(column, values_of(column))
+        try:
+            return labelled(column, known, ordered=True) if known else labelled(column, values_of(column))
+        except UserError as error:
+            raise UserError(f"ZeroShot(label={self.label!r}): {error}") from None
 
     def spoken(self, label: object) -> str:
         """The class as a prompt writes it."""
@@ -137,7 +157,7 @@ def class_embeddings(
     names: Sequence[str], templates: Sequence[str], embed_text: EmbedText
 ) -> Float[np.ndarray, "classes e"]:
     """The normalised mean, over templates, of each name's unit embeddings; fp32."""
-    prompts = [template.format(name) for name in names for template in templates]
+    prompts = [filled(template, name) for name in names for template in templates]
     vectors = np.asarray(embed_text(prompts), np.float32).reshape(len(names), len(templates), -1)
     vectors = vectors / np.maximum(np.linalg.norm(vectors, axis=-1, keepdims=True), 1e-12)
     mean = vectors.mean(axis=1)

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float
 
+from mmjax.counts import noun
 from mmjax.evaluators.embedded import Embedded
 from mmjax.reporting.drawing import Label, Point, heat_map, mark, plane
 from mmjax.reporting.findings import Findings
@@ -18,14 +19,8 @@ from mmjax.reporting.retrievals import FIRST, Direction, Hit, Query, directions
 COMPARED = 24  # examples of a heat map
 MAPPED = 250  # examples of the map
 THUMB, SMALL = 96, 36  # pixels
-NOUNS = {"text": "caption", "audio": "sound", "image": "picture"}
 MOST_LABELS = 7  # that have a colour of their own
 SEED = 0  # of all that is drawn
-
-
-def noun(modality: str) -> str:
-    """What one example of a modality is called."""
-    return NOUNS.get(modality, modality)
 
 
 def label_column(found: Findings) -> str | None:

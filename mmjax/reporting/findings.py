@@ -5,7 +5,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from mmjax.evaluators.classified import Classified
-from mmjax.evaluators.embedded import Embedded, EmbedText, When
+from mmjax.evaluators.embedded import Embedded, EmbedText, When, protocols
 from mmjax.evaluators.retrieval import Retrieval
 from mmjax.reporting.media import Raw
 
@@ -13,13 +13,14 @@ from mmjax.reporting.media import Raw
 @dataclass(frozen=True)
 class Findings:
     """Of one split. same: the column whose equal values are right for one another (`Retrieval.same`). raw: gives the
-    example's picture or sound, as it lies in the data."""
+    example's picture or sound, as it lies in the data. protocols: how the numbers count, a sentence an evaluator."""
 
     embedded: Embedded
     numbers: dict[str, float]
     classified: list[Classified]
     same: str | None
     raw: Raw
+    protocols: Sequence[str] = ()
 
     @property
     def split(self) -> str:
@@ -48,5 +49,7 @@ class Collector:
         numbers = {name: value for name, value in found.items() if name not in ("step", "split")}
         same = next((e.same for e in self.evaluators if isinstance(e, Retrieval) and e.same is not None), None)
         kept = replace(embedded, inputs={}, history=[], classified=[])
-        self.kept.append(Findings(kept, numbers, embedded.classified, same, self.raw))
+        self.kept.append(
+            Findings(kept, numbers, embedded.classified, same, self.raw, protocols(self.evaluators).get(self.split, []))
+        )
         return {}

@@ -4,6 +4,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from mmjax import counts
 from mmjax.progress import number
 from mmjax.reporting.drawing import COLOURS, DASHES, Line, lines
 from mmjax.reporting.markup import Markup, tag
@@ -20,17 +21,21 @@ def is_share(name: str) -> bool:
     return name.rpartition("/")[2].startswith(BOUNDED)
 
 
-def tables(numbers: Mapping[str, float | None]) -> list[Markup]:
-    """A table for each kind of metric: its row and column make up the flat name. The best of each column is marked."""
+def tables(numbers: Mapping[str, float | None], protocols: Sequence[str] = ()) -> list[Markup]:
+    """A table for each kind of metric: its row and column make up the flat name. The best of each column is marked.
+
+    Below stands how much was judged, and how (protocols: a sentence an evaluator).
+    """
     rows: dict[str, dict[str, float | None]] = {}
-    for name, value in numbers.items():
+    for name, value in counts.scores(numbers).items():
         row, _, column = name.rpartition("/")
         rows.setdefault(row, {})[column] = value
     made = []
     for columns in dict.fromkeys(tuple(row) for row in rows.values()):
         mine = {name: row for name, row in rows.items() if tuple(row) == columns}
         made.append(_table(columns, mine))
-    return made
+    said = [tag("li", line.replace("->", " → ")) for line in (*counts.told(numbers), *protocols)]
+    return [*made, tag("ul", said, class_="soft")] if said else made
 
 
 def compared(rows: Sequence[Mapping[str, Any]]) -> Markup | None:

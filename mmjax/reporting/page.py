@@ -12,8 +12,9 @@ from typing import Any
 import numpy as np
 
 from mmjax import files
+from mmjax.counts import noun
 from mmjax.reporting.confusions import confusion
-from mmjax.reporting.examples import COMPARED, MAPPED, embedding_map, noun, retrievals, similarities
+from mmjax.reporting.examples import COMPARED, MAPPED, embedding_map, retrievals, similarities
 from mmjax.reporting.findings import Findings
 from mmjax.reporting.markup import Markup, join, tag
 from mmjax.reporting.media import BUDGET, SECONDS, Media
@@ -68,7 +69,7 @@ def page(
     ]
     pairs = list(zip(findings, media, strict=True))
     sections: list[tuple[str, str, Any]] = [
-        ("Numbers", "", _by_split([(f, tables(f.numbers)) for f in findings])),
+        ("Numbers", "", _by_split([(f, tables(f.numbers, f.protocols)) for f in findings])),
         ("Published", PUBLISHED, compared(about.beside)),
         ("Training", "", _panels(curves(history))),
         ("Retrieval", RULE, _by_split([(f, retrievals(f, m)) for f, m in pairs])),

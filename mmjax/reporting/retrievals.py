@@ -7,7 +7,8 @@ import numpy as np
 from jaxtyping import Int
 
 from mmjax.evaluators.embedded import Embedded
-from mmjax.evaluators.ranking import TIE, groups
+from mmjax.evaluators.pairs import pairs
+from mmjax.evaluators.ranking import TIE
 
 ASKED = 2_000  # queries of a direction at most, drawn at random
 SHOWN = 3  # best, worst and random ones each
@@ -64,20 +65,21 @@ def directions(embedded: Embedded, same: str | None = None, seed: int = 0, asked
 def _direction(
     embedded: Embedded, source: str, target: str, same: str | None, seed: int, asked: int
 ) -> Direction | None:
-    kinds = np.arange(len(embedded)) if same is None else groups(embedded.column(same, "the report"))
-    candidates = np.flatnonzero(embedded.valid[target])
-    queries = np.flatnonzero(embedded.valid[source] & np.isin(kinds, kinds[candidates]))
+    found = pairs(embedded, source, target, same, "the report")
+    candidates = found.columns
+    queries = np.flatnonzero(found.counts()[0] > 0)  # places among the distinct ones, found.rows
     if not len(queries):
         return None
     draw = np.random.default_rng(seed)
-    rows = np.sort(draw.choice(queries, min(asked, len(queries)), replace=False))
+    places = np.sort(draw.choice(queries, min(asked, len(queries)), replace=False))
+    rows = found.rows[places]
     ranks, margins = np.empty(len(rows), np.int64), np.empty(len(rows))
     targets = embedded.embeddings[target][candidates]
     size = max(1, SCORES // len(candidates))
     for start in range(0, len(rows), size):
         part = rows[start : start + size]
         scores = embedded.embeddings[source][part] @ targets.T
-        right = kinds[part, None] == kinds[candidates]
+        right = found.right(places[start : start + size])
         best = np.where(right, scores, -np.inf).max(axis=1)
         wrong = np.where(right, -np.inf, np.nan_to_num(scores, nan=np.inf)).max(axis=1)
         before = ~(scores < best[:, None] - TIE) & ~right
@@ -88,7 +90,7 @@ def _direction(
         row = rows[i]
         scores = np.nan_to_num(targets @ embedded.embeddings[source][row], nan=-np.inf)
         order = np.argsort(-scores, kind="stable")
-        right = kinds[candidates[order]] == kinds[row]
+        right = found.right(places[[i]])[0, order]
         hits = [Hit(int(candidates[c]), float(scores[c]), n + 1, bool(right[n])) for n, c in enumerate(order[:FIRST])]
         n = int(np.argmax(right))
         return Query(

@@ -66,14 +66,16 @@ def test_the_mean_over_classes_is_not_the_mean_over_examples():
 
 def test_labels_by_name_by_number_and_in_lists():
     assert labelled(["b", None, "a", "z"], ("a", "b")).number.tolist() == [1, -1, 0, -1]
-    assert labelled([1, 0, 7, "1"], ("a", "b"), ordered=True).number.tolist() == [1, 0, -1, 1]
+    assert labelled([1, 0, -1, "1", None], ("a", "b"), ordered=True).number.tolist() == [1, 0, -1, 1, -1]
+    with pytest.raises(UserError, match="labels 2, 7: the 2 classes that are named have the numbers 0 to 1"):
+        labelled([1, 7, "2"], ("a", "b"), ordered=True)
     assert labelled([1, 5], (5, 1)).number.tolist() == [1, 0]  # the numbers themselves are the classes
     assert labelled(["x", "x"], ("x", "x")).number.tolist() == [0, 0]
     lists = labelled([["b", "a"], [], None, ["z"]], ("a", "b"))
     assert lists.several is not None
     assert lists.several.tolist() == [[True, True], [False, False], [False, False], [False, False]]
     assert lists.known.tolist() == [True, True, False, True]
-    assert values_of([["b"], None, "a", 3]) == (3, "a", "b")
+    assert values_of([["b", ""], None, "a", 3, "", " ", math.nan]) == (3, "a", "b")
 
 
 def test_folds_learn_from_all_others_and_are_averaged():

@@ -6,6 +6,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from mmjax import counts
 from mmjax.errors import UserError
 from mmjax.evaluators.classification import mean_average_precision
 from mmjax.evaluators.embedded import Embedded
@@ -44,7 +45,8 @@ def by_hand(fit: Embedded, test: Embedded, k: int, temperature: float | None) ->
             votes[known[j][1]] += 1.0 if temperature is None else math.exp(-minus / temperature)
         if not np.isfinite(query).all():
             votes = dict.fromkeys(classes, 0.0)
-        found.append(sum(votes[other] >= votes[label] - 1e-9 * max(votes.values()) for other in classes))
+        place = sum(votes[other] >= votes[label] - 1e-9 * max(votes.values()) for other in classes)
+        found.append(place if np.isfinite(query).all() else math.inf)  # not among five, though there are four classes
         right.append(label)
     hits = [place == 1 for place in found]
     recalls = [np.mean([hit for hit, r in zip(hits, right, strict=True) if r == label]) for label in sorted(set(right))]
@@ -60,7 +62,7 @@ def by_hand(fit: Embedded, test: Embedded, k: int, temperature: float | None) ->
 def test_votes_equal_the_definition(k, temperature):
     fit, test = split(70, 0), split(50, 1)
     found = KNN("kind", k=k, temperature=temperature)(replace(test, fit=fit), no_text)
-    assert found == pytest.approx(by_hand(fit, test, k, temperature))
+    assert counts.scores(found) == pytest.approx(by_hand(fit, test, k, temperature))
 
 
 @pytest.mark.parametrize("temperature", [0.5, None])
@@ -71,7 +73,18 @@ def test_ties_and_nan_equal_the_definition(temperature):
     vectors[0][::9], vectors[1][::11] = np.nan, np.nan
     fit, test = split(60, 3, vectors[0]), split(40, 4, vectors[1])
     found = KNN("kind", k=7, temperature=temperature)(replace(test, fit=fit), no_text)
-    assert found == pytest.approx(by_hand(fit, test, 7, temperature))
+    assert counts.scores(found) == pytest.approx(by_hand(fit, test, 7, temperature))
+    judged = {name: value for name, value in found.items() if counts.is_count(name)}
+    rows = [i for i in range(40) if test.valid["image"][i]]
+    labelled = [i for i in rows if test.columns["kind"][i] is not None]
+    assert judged == {
+        "knn/kind/examples": len(labelled),
+        "knn/kind/classes": 4,
+        "knn/kind/left_out": len(rows) - len(labelled),
+        "knn/kind/chance": 0.25,
+        "knn/kind/not_finite": sum(i % 11 == 0 for i in labelled),
+    }
+    assert min(judged.values()) > 0
     assert found["knn/kind/top1"] < 0.9
 
 
@@ -97,7 +110,7 @@ def test_neighbours_of_several_classes_vote_for_all_of_them(temperature):
     right = np.array([[c in test.columns["kind"][i] for c in "abcde"] for i in asked])
     knn = KNN("kind", k=7, temperature=temperature)
     found = knn(replace(test, fit=fit), no_text)
-    assert found == pytest.approx({"knn/kind/mAP": mean_average_precision(scores, right, tie=1e-9)})
+    assert counts.scores(found) == pytest.approx({"knn/kind/mAP": mean_average_precision(scores, right, tie=1e-9)})
     assert 0.3 < found["knn/kind/mAP"] < 1
     assert knn.classified(replace(test, fit=fit), no_text) == []
 
@@ -121,6 +134,15 @@ def test_decisions_are_those_that_the_metrics_count(folds):
         shares = [metrics[f"knn/kind/top1/fold={fold}"] for fold in range(2)]
         assert [right[found.rows % 2 == fold].mean() for fold in range(2)] == pytest.approx(shares)
     assert 0.1 < right.mean() < 0.9
+
+
+def test_copies_of_a_picture_are_one_neighbour_and_one_example():
+    fit, test = split(40, 0), split(20, 1)
+    once = KNN("kind", k=5)(replace(test, fit=fit), no_text)
+    several = [part.take(np.repeat(np.arange(len(part)), 5)) for part in (fit, test)]
+    told = [replace(part, contents={"image": [str(i // 5) for i in range(len(part))]}) for part in several]
+    assert KNN("kind", k=5)(replace(told[1], fit=told[0]), no_text) == once
+    assert KNN("kind", k=5)(replace(several[1], fit=several[0]), no_text) != once
 
 
 def test_chunks_change_nothing(monkeypatch):

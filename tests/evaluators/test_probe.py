@@ -6,6 +6,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from mmjax import counts
 from mmjax.errors import UserError
 from mmjax.evaluators.classification import mean_average_precision
 from mmjax.evaluators.embedded import Embedded
@@ -114,7 +115,9 @@ def test_lists_of_classes_give_average_precision():
     model = logistic(fit.embeddings["image"][rows["fit"]], right["fit"], 5, 1e-2)
     scores = model(test.embeddings["image"][rows["test"]])
     assert found["probe/kind/mAP"] == pytest.approx(mean_average_precision(scores, right["test"], tie=0))
-    assert set(found) == {"probe/kind/mAP", "probe/kind/log10_strength"}
+    assert set(counts.scores(found)) == {"probe/kind/mAP", "probe/kind/log10_strength"}
+    assert found["probe/kind/examples"] == len(right["test"])
+    assert found["probe/kind/chance"] == pytest.approx(right["test"].mean(axis=0).mean())
     # Few shots: so many of each class, each of them with all its classes.
     few = Probe("kind", whole=False, shots=(2,), draws=3)
     found = few(replace(test, fit=fit), no_text)
@@ -128,7 +131,7 @@ def test_lists_of_classes_give_average_precision():
         scores = np.stack([model(test.embeddings["image"][rows["test"]])[:, 1] for model in alone], axis=1)
         shares.append(mean_average_precision(scores, right["test"], tie=0))
     expected = {"probe/kind/2shot/mAP": np.mean(shares), "probe/kind/2shot/mAP_std": np.std(shares)}
-    assert found == pytest.approx(expected)
+    assert counts.scores(found) == pytest.approx(expected)
     assert 0.3 < found["probe/kind/2shot/mAP"] < 1
     assert few.classified(replace(test, fit=fit), no_text) == []
     empty = replace(test, columns={"kind": [[]] * len(test)})  # nobody is of any class

@@ -1,11 +1,13 @@
 """Zero-shot classification against its definition."""
 
+import math
 import zlib
 from dataclasses import replace
 
 import numpy as np
 import pytest
 
+from mmjax.counts import scores
 from mmjax.errors import UserError
 from mmjax.evaluators.embedded import Embedded
 from mmjax.evaluators.zeroshot import ZeroShot
@@ -43,12 +45,19 @@ def test_metrics_equal_the_definition(valid):
         top1.append(order[0] == right)
         top5.append(right in order[:5])
         by_class.setdefault(right, []).append(order[0] == right)
-    assert metrics == {
+    assert scores(metrics) == {
         "zeroshot/group/top1": pytest.approx(np.mean(top1)),
         "zeroshot/group/top5": pytest.approx(np.mean(top5)),
         "zeroshot/group/recall": pytest.approx(np.mean([np.mean(hits) for hits in by_class.values()])),
     }
     assert metrics["zeroshot/group/recall"] != metrics["zeroshot/group/top1"]
+    judged = {name: value for name, value in metrics.items() if name not in scores(metrics)}
+    assert judged == {
+        "zeroshot/group/examples": data.valid["image"].sum(),
+        "zeroshot/group/classes": len(classes),
+        "zeroshot/group/left_out": 0,
+        "zeroshot/group/chance": 1 / len(classes),
+    }
 
 
 def test_each_template_counts_the_same_however_long_its_embedding():
@@ -60,10 +69,16 @@ def test_each_template_counts_the_same_however_long_its_embedding():
 
 def test_labels_that_are_unknown_or_missing_do_not_count():
     data = split(20)
-    data.columns["group"][:5] = [None] * 5
+    expected = ZeroShot("group")(data.take(np.arange(5, 20)), embed_text)
+    data.columns["group"][:5] = [None, "", math.nan, " ", None]  # whatever a cell without content was read as
+    found = ZeroShot("group")(data, embed_text)
+    assert scores(found) == scores(expected)
+    assert (found["zeroshot/group/examples"], found["zeroshot/group/left_out"]) == (15, 5)
+    assert ZeroShot("group").classified(data, embed_text)[0].rows.tolist() == list(range(5, 20))
     only = ZeroShot("group", classes=("flags", "food-drink"), name="few")(data, embed_text)
     assert only["few/group/top5"] == 1  # two classes: every counted example is among the first five
-    assert ZeroShot("group", classes=("nothing",))(data, embed_text) == {}
+    nothing = ZeroShot("group", classes=("nothing",))(data, embed_text)
+    assert nothing == {"zeroshot/group/examples": 0, "zeroshot/group/classes": 1, "zeroshot/group/left_out": 20}
 
 
 def test_collapsed_text_is_not_rewarded():
@@ -131,11 +146,11 @@ def test_lists_of_labels_give_average_precision():
     precisions = []
     for label in sorted({label for row in lists if row for label in row}):
         prompt = embed_text([label.replace("-", " ").replace("_", " ")])[0]
-        scores = [float(data.embeddings["image"][i].astype(np.float64) @ prompt) for i in rows]
+        cosines = [float(data.embeddings["image"][i].astype(np.float64) @ prompt) for i in rows]
         right = [label in (lists[i] or ()) for i in rows]
         if any(right):
-            precisions.append(precision_by_hand(scores, right))
-    assert found == {"zeroshot/group/mAP": pytest.approx(np.mean(precisions))}
+            precisions.append(precision_by_hand(cosines, right))
+    assert scores(found) == {"zeroshot/group/mAP": pytest.approx(np.mean(precisions))}
 
 
 def test_each_fold_is_judged_among_all_classes():
@@ -149,3 +164,65 @@ def test_each_fold_is_judged_among_all_classes():
     assert found["zeroshot/group/top1"] == pytest.approx(
         np.mean([found[f"zeroshot/group/top1/fold={f}"] for f in range(3)])
     )
+    assert found["zeroshot/group/examples"] == 60  # of all folds; a fold's aren't told
+    assert "zeroshot/group/examples/fold=1" not in found
+
+
+def test_a_picture_in_several_rows_is_one_example():
+    data = split(20)
+    five = data.take(np.repeat(np.arange(20), 1 + np.arange(20) % 5))  # of uneven numbers of captions
+    contents = [str(i) for i in np.repeat(np.arange(20), 1 + np.arange(20) % 5)]
+    told = replace(five, contents={"image": contents})
+    assert ZeroShot("group")(told, embed_text) == ZeroShot("group")(data, embed_text)
+    assert len(ZeroShot("group").classified(told, embed_text)[0].rows) == 20
+    assert ZeroShot("group")(five, embed_text)["zeroshot/group/examples"] == 60  # nothing says that they are the same
+
+
+def test_templates_must_have_a_place_for_the_label():
+    data = split()
+    one, several = (ZeroShot("group", templates=t)(data, embed_text) for t in ("a {}", ("a {}",)))
+    assert one == several
+    twice = ZeroShot("group", templates=("{} {{or}} {}",))
+    asked: list[str] = []
+    twice(data, lambda strings: asked.extend(strings) or embed_text(strings))
+    assert asked[0] == "animals {or} animals"
+    for template, said in (
+        ("a photo", r"'a photo' has no {} where the label goes"),
+        ("a photo of a {c}", r"has {c}, which is no place for the label: write {}"),
+        ("a {0.x}", r"has {0.x}, which"),
+        ("a {!r}", r"has {!r}, which"),
+        ("a {:>9}", r"has {:>9}, which"),
+        ("a { of {}", r"'a { of {}'"),
+        ("a } of {}", r"'a } of {}' can't be read \(Single '}' encountered"),
+        ("{{}}", r"'{{}}' has no {}"),
+    ):
+        with pytest.raises(UserError, match=r"ZeroShot\(templates=\.\.\.\): .*" + said):
+            ZeroShot("group", templates=(template,))(data, embed_text)
+    with pytest.raises(UserError, match="give at least one"):
+        ZeroShot("group", templates=())(data, embed_text)
+
+
+def test_numbers_that_are_no_places_among_the_names_are_named():
+    data = replace(split(), columns={"group": [1 + i % 7 for i in range(50)]})  # counted from 1
+    with pytest.raises(
+        UserError, match=r"ZeroShot\(label='group'\): labels 7: the 7 classes .* numbers 0 to 6\. Count"
+    ):
+        ZeroShot("group", classes=tuple(sorted(LABELS)))(data, embed_text)
+    sparse = replace(data, columns={"group": [10 * (i % 7) for i in range(50)]}, class_names={"group": LABELS})
+    with pytest.raises(UserError, match="labels 10, 20, 30, 40, 50: "):
+        ZeroShot("group")(sparse, embed_text)
+    none = replace(data, columns={"group": [-1.0, 0.0] * 25}, class_names={"group": LABELS})  # -1: TFDS's "no label"
+    found = ZeroShot("group")(none, embed_text)
+    assert (found["zeroshot/group/examples"], found["zeroshot/group/left_out"]) == (25, 25)
+
+
+def test_a_model_of_nan_finds_nothing_and_is_told():
+    data = split()
+    data.embeddings["image"][:] = np.nan
+    found = ZeroShot("group")(data, embed_text)
+    assert (found["zeroshot/group/top1"], found["zeroshot/group/recall"], found["zeroshot/group/top5"]) == (0, 0, 0)
+    assert found["zeroshot/group/not_finite"] == 50
+    assert ZeroShot("group", classes=("flags", "places"))(data, embed_text)["zeroshot/group/top5"] == 0  # of two
+    blind = ZeroShot("group")(split(), lambda strings: np.full((len(strings), 6), np.nan))
+    assert (blind["zeroshot/group/top1"], blind["zeroshot/group/top5"]) == (0, 0)
+    assert blind["zeroshot/group/not_finite"] == blind["zeroshot/group/examples"]

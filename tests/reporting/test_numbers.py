@@ -28,6 +28,15 @@ def test_kinds_of_metrics_have_tables_of_their_own():
     assert len(tables({"retrieval/a->b/R@1": 0.1, "zeroshot/kind/top1": 0.2, "zeroshot/kind/top5": 0.2})) == 2
 
 
+def test_what_was_judged_stands_below_and_how():
+    numbers = {"retrieval/image->text/R@1": 0.25, "retrieval/image->text/queries": 24.0,
+               "retrieval/image->text/candidates": 120.0, "retrieval/image->text/chance": 5 / 120}  # fmt: skip
+    table, below = tables(numbers, ["retrieval: each <caption> counts"])
+    assert "queries" not in table
+    assert ">retrieval/image → text: 24 pictures, among 120 captions; at random 0.042</li>" in below
+    assert "each &lt;caption&gt; counts" in below
+
+
 def points(chart: str) -> dict[str, list]:
     return {
         line["name"]: line["points"] for line in json.loads(unescape(re.findall(r'data-lines="([^"]*)"', chart)[0]))

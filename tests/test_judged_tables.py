@@ -1,0 +1,157 @@
+"""Tables of one's own, judged whole: a row a caption, a list of captions, labels that are missing, others' models."""
+
+import csv
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow
+import pyarrow.parquet
+import pytest
+
+from mmjax import embeddings
+from mmjax.__main__ import main
+from mmjax.data.captions import PickCaption, Tokenize
+from mmjax.data.pipeline import Mixture, evaluation_batches, evaluation_count, prepare, raw
+from mmjax.data.sources import Folder
+from mmjax.data.tokens import Tokenizer
+from mmjax.data.transforms import Decode, Resize
+from mmjax.embed import embed
+from mmjax.errors import UserError
+from mmjax.evaluate import evaluate_model
+from mmjax.evaluate_embeddings import evaluate_embeddings
+from mmjax.interop import bundle as bundles
+from mmjax.interop.bundle import stand_in
+from mmjax.interop.resolve import resolve
+from tests.tiny import COLOURS, SHAPES, draw
+from tests.trained import Trained
+
+CAPTIONS = ("a {} {}", "{} {}", "the {} {}", "one {} {}", "{}: {}")
+
+
+@pytest.fixture(scope="module")
+def tables(tmp_path_factory) -> dict[str, str]:
+    """24 pictures of five captions each; of one the kind is missing. By layout: where they are."""
+    folder, rng = tmp_path_factory.mktemp("tables"), np.random.default_rng(0)
+    rows, lists = [], []
+    for c, colour in enumerate(COLOURS):
+        for s, shape in enumerate(SHAPES):
+            name, kind = f"{colour}-{shape}.png", shape if c + s else None
+            draw(c, s, rng).save(folder / name)
+            captions = [form.format(colour, shape) for form in CAPTIONS]
+            rows += [(name, caption, kind) for caption in captions]
+            lists.append((name, captions, kind))
+
+    def parquet(path: str, kept: list) -> str:
+        columns = dict(zip(("image", "text", "kind"), map(list, zip(*kept, strict=True)), strict=True))
+        pyarrow.parquet.write_table(pyarrow.table(columns), folder / path)
+        return str(folder / path)
+
+    with (folder / "rows.csv").open("w", newline="") as file:
+        csv.writer(file).writerows([("image", "text", "kind"), *rows])
+    inside = [((folder / name).read_bytes(), caption, kind) for name, caption, kind in rows]
+    copies = []
+    for i, (name, caption, kind) in enumerate(rows):
+        (folder / f"{i}.png").write_bytes((folder / name).read_bytes())
+        copies.append((f"{i}.png", caption, kind))
+    return {
+        "rows": str(folder / "rows.csv"),
+        "lists": parquet("lists.parquet", lists),
+        "bytes": parquet("bytes.parquet", inside),
+        "copies": parquet("copies.parquet", copies),
+    }
+
+
+@pytest.fixture(scope="module")
+def imported(trained: Trained, tmp_path_factory) -> Path:
+    """The model as it is after `mmjax import`: without data, without evaluators."""
+    whole = resolve(trained.workdir)
+    config = stand_in(whole.config.towers, whole.config.objectives, whole.config.data.transforms)
+    kept = bundles.Bundle(config, whole.variables, whole.tokenizers, "someone's")
+    return bundles.save(kept, tmp_path_factory.mktemp("imported") / "model")
+
+
+class Letters(Tokenizer):
+    """Each letter is a piece."""
+
+    pad, bos, eos, vocab_size = 0, None, 1, 256
+
+    def __init__(self):
+        self.model = b""
+
+    def encode(self, text: str) -> list[int]:
+        return list(map(ord, text))
+
+
+@pytest.mark.parametrize("layout", ["rows", "lists", "bytes", "copies"])
+def test_every_layout_tells_which_rows_hold_one_picture(tables, layout):
+    chain: dict[str, Any] = {"image": (Decode(), Resize(16))}
+    pictures = prepare(Mixture({"own": 1.0}, chain, {"own": Folder(tables[layout])}))
+    both = {**chain, "text": (PickCaption(), Tokenize(Letters(), 24))}
+    data = prepare(Mixture({"own": 1.0}, both, {"own": Folder(tables[layout])}))
+    assert evaluation_count(data, "all") == 120
+    found = list(evaluation_batches(data, "all", 50, contents=True))
+    keys = [key for _, columns in found for key in columns["image#"]]
+    assert len(set(keys)) == 24
+    assert all(len({keys[i] for i in range(start, start + 5)}) == 1 for start in range(0, 120, 5))
+    captions = [caption for _, columns in found for caption in columns["text"]]
+    assert captions[:6] == ["a red disc", "red disc", "the red disc", "one red disc", "red: disc", "a red square"]
+    encoded = np.concatenate([batch["image_valid"] for batch, _ in found])[:120]
+    assert encoded.sum() == (24 if layout == "lists" else 120)  # a list's picture is encoded once
+    assert evaluation_count(pictures, "all") == (24 if layout == "lists" else 120)  # where no captions are read
+    assert raw(data, "all", 7, "image") is not None
+    assert raw(data, "all", 7, "text") == "the red square"
+
+
+def test_a_table_is_judged_whole_however_it_is_laid_out(trained: Trained, imported: Path, tables, tmp_path, capsys):
+    """The numbers of a model's own code, of another project's model, of embeddings; from rows and from lists."""
+    out = tmp_path / "x.json"
+    words = ["evaluate", str(trained.workdir), "--on", tables["rows"], "--label", "kind", "--templates", "a {}"]
+    assert main([*words, "--json", str(out)]) == 0
+    said = " ".join(capsys.readouterr().out.split())
+    assert "retrieval/image->text: 24 pictures, among 120 captions; at random 0.042" in said
+    assert "retrieval/text->image: 120 captions, among 24 pictures; at random 0.042" in said
+    assert "zeroshot/kind: 23 examples in 4 classes; 1 without a label are left out; at random 0.250" in said
+    assert "zeroshot is left out:" in said
+    assert "has no column 'shape'; name one with --label, of kind" in said
+    rows = json.loads(out.read_text())["all"]
+    assert evaluate_model(imported, on=tables["lists"], labels=["kind"], templates=["a {}"])["all"] == pytest.approx(
+        rows
+    )
+    folder = embed(str(imported), tables["lists"], tmp_path / "vectors")
+    assert embeddings.manifest(folder)["count"] == 120
+    retrieval = {name: value for name, value in rows.items() if name.startswith("retrieval/")}
+    assert evaluate_embeddings([folder])["all"] == pytest.approx(retrieval)
+    assert embeddings.read(folder).columns["kind"][:6] == [None] * 5 + ["square"]
+    assert "image#" not in embeddings.read(folder).columns
+    with pytest.raises(UserError, match=r"vectors holds all rows, .* learn from: embed --split train and --split test"):
+        evaluate_embeddings([folder], labels=["kind"])
+
+
+def test_what_a_table_cannot_be_judged_by_is_said(trained: Trained, imported: Path, tables, tmp_path, capsys):
+    where = ["--on", tables["rows"]]
+    for more, message in (
+        (["--label", "knd"], r"--label 'knd', but the columns of labels in .*rows\.csv are kind; did you mean kind\?"),
+        (["--templates", "a {}"], r"--templates are the prompts of classes: say which column .* --label COLUMN"),
+        (["--label", "kind", "--templates", "a {c}"], r"--templates: 'a {c}' has {c}, which is no place for the label"),
+    ):
+        with pytest.raises(UserError, match=message):
+            evaluate_model(
+                imported,
+                on=tables["rows"],
+                labels=more[more.index("--label") + 1 : more.index("--label") + 2] if "--label" in more else (),
+                templates=more[-1:] if "--templates" in more else (),
+            )
+    assert main(["evaluate", str(trained.workdir), *where, "--evaluators", "zeroshot"]) == 2
+    assert "zeroshot reads a column 'shape', which" in capsys.readouterr().err
+    assert main(["evaluate", str(trained.workdir), "--templates", "a {}"]) == 2
+    assert "leave out --templates" in capsys.readouterr().err
+    with pytest.raises(UserError, match="cifar100 has its own labels and prompts: --label and --templates are for"):
+        evaluate_model(imported, on="cifar100", labels=["label"])
+    alone = tmp_path / "alone.csv"
+    alone.write_text("text,kind\na red disc,x\na bar,y\n")
+    with pytest.raises(UserError, match=r"and the model have text in common, .*--label COLUMN \(kind\)"):
+        evaluate_model(imported, on=str(alone))
+    with pytest.raises(UserError, match=r"alone\.csv has text, and nothing else to classify"):
+        evaluate_model(imported, on=str(alone), labels=["kind"])
