@@ -2,13 +2,13 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
 from mmjax import hosts
 from mmjax.data.every_caption import EveryCaption
 from mmjax.data.pipeline import Mixture
 from mmjax.data.sources import MODALITIES, WHOLE, Folder, Tfds
+from mmjax.data.tables import SUFFIXES, is_table
 from mmjax.data.transforms import seen_upright
 from mmjax.errors import UserError, unknown
 from mmjax.evaluators.embedded import fit_split
@@ -18,8 +18,6 @@ from mmjax.evaluators.probe import Probe
 from mmjax.evaluators.retrieval import Retrieval
 from mmjax.evaluators.zeroshot import ZeroShot
 from mmjax.experiment import Experiment
-
-TABLES = (".csv", ".tsv", ".parquet")
 
 
 @dataclass(frozen=True)
@@ -105,11 +103,6 @@ class On:
         return f"name one with --label, of {', '.join(found)}" if found else "it has no column of labels"
 
 
-def is_table(name: str) -> bool:
-    """Whether data is named that lies in a table of one's own."""
-    return Path(name).suffix in TABLES
-
-
 def benchmark(
     name: str,
     experiment: Experiment,
@@ -138,7 +131,7 @@ def benchmark(
         found = BENCHMARKS[name]
         default = found.default
     else:
-        raise UserError(f"{unknown('on', name, BENCHMARKS, 'benchmarks')}; or give a table, {', '.join(TABLES)}")
+        raise UserError(f"{unknown('on', name, BENCHMARKS, 'benchmarks')}; or give a table, {', '.join(SUFFIXES)}")
     transforms = {m: experiment.data.transforms[m] for m in found.modalities if m in experiment.towers}
     if isinstance(found.source, Folder):  # people's own pictures, seen upright as they are when given one by one
         transforms = {m: seen_upright(chain) for m, chain in transforms.items()}

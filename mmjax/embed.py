@@ -19,6 +19,7 @@ from mmjax.benchmarks import BENCHMARKS
 from mmjax.checkpoint import latest_step
 from mmjax.data.pipeline import Mixture, Prepared, evaluation_count, prepare
 from mmjax.data.sources import WHOLE, Folder, Tfds
+from mmjax.data.tables import is_table
 from mmjax.data.transforms import seen_upright
 from mmjax.errors import UserError, unknown
 from mmjax.evaluate import Embedder
@@ -30,7 +31,6 @@ from mmjax.workdir import use_compilation_cache
 
 ROWS = 8_192  # of a shard, about
 BATCH = 256
-TABLES = (".csv", ".tsv", ".parquet")
 
 
 def embed(
@@ -59,7 +59,7 @@ def embed(
     """
     use_compilation_cache()
     hosts.join()
-    split = split or (WHOLE if data is not None and data.endswith(TABLES) else "test")
+    split = split or (WHOLE if data is not None and is_table(data) else "test")
     console = console or Console(highlight=False, quiet=not hosts.leads())
     out = Path(out)
     if step is None and (Path(source) / "checkpoints").is_dir():
@@ -124,7 +124,7 @@ def chosen(experiment: Experiment, data: str | None, split: str, modalities: Seq
     else:
         weights = {data: 1.0}
         known = BENCHMARKS[data].source if data in BENCHMARKS else Tfds(data)  # with its fields by their names here
-        sources = {data: Folder(data) if data.endswith(TABLES) else own.sources.get(data, known)}
+        sources = {data: Folder(data) if is_table(data) else own.sources.get(data, known)}
     columns = {c for name in weights for c in sources.get(name, Tfds(name)).open(split).columns} if data else None
     names = [m for m in own.transforms if (m in modalities if modalities else columns is None or m in columns)]
     if not names:
@@ -133,7 +133,7 @@ def chosen(experiment: Experiment, data: str | None, split: str, modalities: Seq
             f"{', '.join(own.transforms)} (a table's columns are to have these names)"
         )
     transforms = {name: own.transforms[name] for name in names}
-    if data is not None and data.endswith(TABLES):
+    if data is not None and is_table(data):
         transforms = {name: seen_upright(chain) for name, chain in transforms.items()}
     return replace(own, weights=weights, sources=sources, transforms=transforms, cache=False)
 

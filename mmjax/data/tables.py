@@ -26,6 +26,11 @@ _NAMES = {",": "comma", ";": "semicolon", "\t": "tab", "|": "bar"}
 _LONGEST = 2**31 - 1  # characters of a cell: csv's own bound, 131,072, is shorter than documents are
 
 
+def is_table(name: str) -> bool:
+    """Whether data is named that lies in a table of one's own."""
+    return Path(name).suffix.lower() in SUFFIXES
+
+
 class Table(NamedTuple):
     """A table's columns, its cells as they lie in the file, and where: the line of each row, or its number from 1.
 
