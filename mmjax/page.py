@@ -1,7 +1,8 @@
 """`mmjax demo`: a page, served on this machine, to search pictures and sounds by typing, by a picture, by voice.
 
 It is a gradio page (extra `page`). Nothing leaves the machine: no analytics, no fonts or scripts of others
-(`serving.Policy` forbids the browser to ask for any), and what is uploaded lies in a folder that goes with the program.
+(`serving.Policy` forbids the browser to ask for any). What is uploaded lies in a folder that goes with the program, and
+nothing else is searched by (`uploads`).
 """
 
 import os
@@ -18,10 +19,12 @@ from mmjax.interop.resolve import resolve
 from mmjax.reporting.markup import Markup, join, short, tag
 from mmjax.searching import KINDS, Index, Item, folder, index, many, own, reason
 from mmjax.serving import HOST, Policy, free_port, media_routes
+from mmjax.uploads import LARGEST, Gate, Uploads, received
 from mmjax.workdir import use_compilation_cache
 
 FOUND = {"image": 12, "audio": 8}  # shown of each; of one kind alone twice as many
 MOST = 2 * max(FOUND.values())
+LONGEST = 10_000  # characters of a query: no model reads more
 LISTED = 100  # of files that could not be used, by name
 TABS = {"text": "Type", "image": "Picture", "audio": "Voice"}
 HINTS = {
@@ -85,6 +88,7 @@ def serve(
             time.sleep(1)
     except KeyboardInterrupt:
         page.close(verbose=False)
+        page.uploads.empty()
     return page
 
 
@@ -104,10 +108,11 @@ def _launch(page: Any, found: Index, port: int, share: bool) -> None:
     from starlette.middleware import Middleware
     from starlette.middleware.trustedhost import TrustedHostMiddleware
 
-    middleware = [Middleware(Policy)]
+    middleware = [Middleware(Policy), Middleware(Gate, page.uploads, lambda: page.share_url)]
     if not share:  # a page of someone else's whose name leads to this machine reads nothing
         middleware.append(Middleware(TrustedHostMiddleware, allowed_hosts=[HOST, "localhost"]))
     fonts = ["system-ui", "-apple-system", "Segoe UI", "Roboto", "DejaVu Sans", "sans-serif"]
+    page.uploads.keep_swept()
     try:
         page.launch(
             server_name=HOST,
@@ -120,6 +125,7 @@ def _launch(page: Any, found: Index, port: int, share: bool) -> None:
             mcp_server=False,
             pwa=False,
             run_history=False,
+            max_file_size=LARGEST,
             enable_monitoring=False,
             footer_links=[],
             theme=gradio.themes.Base(font=fonts, font_mono=["ui-monospace", "DejaVu Sans Mono", "monospace"]),
@@ -133,8 +139,9 @@ def _launch(page: Any, found: Index, port: int, share: bool) -> None:
 def build(found: Index) -> Any:
     """gradio's Blocks: what one searches by, in tabs, and below it what is found."""
     gr = _gradio()
-    uploads = tempfile.TemporaryDirectory(prefix="mmjax-demo-")  # of queries
-    os.environ["GRADIO_TEMP_DIR"] = uploads.name
+    kept = tempfile.TemporaryDirectory(prefix="mmjax-demo-")  # of queries; as long as the page
+    os.environ["GRADIO_TEMP_DIR"] = kept.name
+    uploads = Uploads(Path(kept.name))
 
     with gr.Blocks(title="mmjax demo", analytics_enabled=False, fill_width=True) as page:
         gr.HTML(_safe(head(found)), js_on_load=None)
@@ -147,7 +154,7 @@ def build(found: Index) -> Any:
         for modality, (component, events) in inputs.items():
             gr.on(
                 events,
-                _answer(found, modality),
+                _answer(found, modality, uploads.folder),
                 inputs=component,
                 outputs=results,
                 preprocess=modality == "text",  # files as they were given, not as gradio would write them anew
@@ -160,7 +167,7 @@ def build(found: Index) -> Any:
 
         similar.__annotations__["event"] = gr.EventData  # by which gradio knows what to give
         results.click(similar, outputs=results, show_progress="minimal", api_visibility="private")
-    page.uploads, page.found = uploads, found  # the folder lives as long as the page
+    page.kept, page.uploads, page.found = kept, uploads, found
     return page
 
 
@@ -194,28 +201,35 @@ def _input(gr: Any, modality: str) -> tuple[Any, list[Any]]:
     return sound, [sound.change]
 
 
-def _answer(found: Index, modality: str) -> Callable[[Any], str]:
+def _answer(found: Index, modality: str, uploads: Path) -> Callable[[Any], str]:
     """From what was given to what is shown."""
 
     def answer(query: Any) -> str:
-        if isinstance(query, Mapping):  # a file as gradio describes it
-            query = query.get("path")
-        return _safe(answered(found, modality, query))
+        try:
+            if modality == "text" or query is None:
+                return _safe(answered(found, modality, query))
+            return _safe(answered(found, modality, received(uploads, query)))
+        except UserError as error:
+            return _safe(wrong(error))
 
     return answer
 
 
-def answered(found: Index, modality: str, query: str | None) -> Markup:
-    """What is found for a text, or the file of a picture or sound; a hint where nothing is asked, and what is wrong
-    with a file that can't be used."""
-    if query is None or not query.strip():
+def answered(found: Index, modality: str, query: Any) -> Markup:
+    """What is found for a text, or the bytes of a picture or sound; a hint where nothing is asked, and what is wrong
+    with what can't be used."""
+    if not isinstance(query, str if modality == "text" else bytes) or not query.strip():
         return said(HINTS[modality], first(found))
     try:
-        hits = found.search(modality, query, MOST)
+        hits = found.search(modality, query[:LONGEST] if isinstance(query, str) else query, MOST)
     except UserError as error:
-        return said(f"This can't be searched by: {reason(error)}", kind="wrong")
-    asked = f"“{short(query)}”" if modality == "text" else f"this {KINDS[modality][:-1]}"
+        return wrong(error)
+    asked = f"“{short(str(query))}”" if modality == "text" else f"this {KINDS[modality][:-1]}"
     return said(f"Nearest to {asked}", shown(found, hits))
+
+
+def wrong(error: UserError) -> Markup:
+    return said(f"This can't be searched by: {reason(error)}", kind="wrong")
 
 
 def like(found: Index, modality: str, row: Any) -> Markup:

@@ -129,7 +129,8 @@ def folder(path: str | Path) -> Place:
         for name in sorted(names):
             file = Path(inside) / name
             modality = kinds.get(file.suffix.lower())
-            if modality is None or name.startswith("."):
+            # Pipes and devices of such names would be waited for.
+            if modality is None or name.startswith(".") or (file.exists() and not file.is_file()):
                 others += not name.startswith(".")
                 continue
             shown = file.relative_to(root).as_posix().encode(errors="replace").decode()  # names need not be UTF-8

@@ -104,7 +104,8 @@ ARROWS = {
     | OBJECTIVES,
     "searching": {"__init__", "embed", "embedding", "experiment", "interop", "loading"} | MIDDLE | GRAPH | OBJECTIVES,
     "serving": {"data", "searching"} | BOTTOM,
-    "page": {"interop", "reporting", "searching", "serving", "workdir"} | MIDDLE | GRAPH | OBJECTIVES,
+    "uploads": BOTTOM,
+    "page": {"interop", "reporting", "searching", "serving", "uploads", "workdir"} | MIDDLE | GRAPH | OBJECTIVES,
     "watch": {"evaluate", "experiment", "workdir"} | MIDDLE | GRAPH | OBJECTIVES,
     "train": {
         *("bad_examples", "evaluate", "experiment", "goodput", "initial", "interruption", "lock", "log", "replay"),
