@@ -6,6 +6,8 @@ from concurrent.futures import ThreadPoolExecutor
 
 from etils import epath
 
+from mmjax import json_text
+
 NAME = "digests.json"
 THREADS = 8
 PIECE = 2**24  # bytes that are read at a time
@@ -29,7 +31,7 @@ def problems(folder: epath.Path) -> list[str]:
     Files that came later are no problem: nothing that was written is lost by them.
     """
     try:
-        read = json.loads((folder / NAME).read_text())
+        read = json_text.parse((folder / NAME).read_text())
         pairs = {str(name): (int(size), str(digest)) for name, (size, digest) in read["blake2b"].items()}
         if read["of this list"] != _of_list(pairs):
             return [f"{NAME} has other contents than were written"]

@@ -3,7 +3,7 @@
 import hashlib
 import json
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -17,6 +17,7 @@ from rich.console import Console
 from mmjax import __version__, embeddings, files, hosts, serialization
 from mmjax.benchmarks import BENCHMARKS
 from mmjax.checkpoint import latest_step
+from mmjax.confined import Record, check
 from mmjax.data.pipeline import Mixture, Prepared, evaluation_count, prepare
 from mmjax.data.sources import WHOLE, Folder, Tfds
 from mmjax.data.tables import is_table
@@ -67,7 +68,8 @@ def embed(
     bundle: Bundle = hosts.together(lambda: resolve(source, step=step))
     experiment: Experiment = build(bundle.config)
     mixture = hosts.together(lambda: chosen(experiment, data, split, modalities))
-    ready = _ready(mixture, bundle, split)
+    given = Record(source, bundle.tokenizers, data=data is None or data in experiment.data.sources)
+    ready = _ready(mixture, bundle, split, given, partial(console.print, soft_wrap=True, markup=False))
     count = evaluation_count(ready, split)
     if count == 0:
         raise UserError(f"the {split} split of {data or 'the data'} has no examples")
@@ -138,11 +140,12 @@ def chosen(experiment: Experiment, data: str | None, split: str, modalities: Seq
     return replace(own, weights=weights, sources=sources, transforms=transforms, cache=False)
 
 
-def _ready(mixture: Mixture, bundle: Bundle, split: str) -> Prepared:
+def _ready(mixture: Mixture, bundle: Bundle, split: str, given: Record, say: Callable[[str], None]) -> Prepared:
     """The data, opened: by host 0 first, which builds it where it has to be."""
 
     def ready() -> Prepared:
         tokenizers = {name: t for name, t in bundle.tokenizers.items() if name in mixture.transforms}
+        check(given, mixture, tokenizers, say)
         made = prepare(mixture, tokenizers=tokenizers, progress=False)
         made.open(split)
         return made

@@ -16,7 +16,7 @@ import numpy as np
 from safetensors import SafetensorError
 from safetensors.numpy import load_file, save
 
-from mmjax import files
+from mmjax import files, json_text
 from mmjax.errors import UserError, nearest
 from mmjax.evaluators.embedded import Embedded
 
@@ -36,7 +36,7 @@ def manifest(folder: str | Path) -> dict[str, Any]:
     if not path.is_file():
         raise UserError(f"{folder} holds no embeddings: it has no {MANIFEST}")
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))
+        found = json_text.parse(path.read_text(encoding="utf-8"))
         if not (isinstance(found["count"], int) and isinstance(found["shards"], int) and "digests" in found):
             raise ValueError
     except (ValueError, KeyError, TypeError) as error:
@@ -98,7 +98,7 @@ def shards(folder: str | Path, modalities: Sequence[str] | None = None) -> Itera
         try:
             arrays = load_file(folder / f"{name}.safetensors")
             text = (folder / f"{name}.jsonl").read_text(encoding="utf-8")
-            rows = [json.loads(line) for line in text.split("\n")[:-1]]
+            rows = [json_text.parse(line) for line in text.split("\n")[:-1]]
             columns = {column: [row[column] for row in rows] for column in (rows[0] if rows else {})}
             chosen = [m for m in known if modalities is None or m in modalities]
             contents = {m: keys for m in known if (keys := columns.pop(m + CONTENT, None)) is not None}

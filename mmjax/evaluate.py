@@ -17,6 +17,7 @@ from rich.console import Console
 from mmjax import hosts, metrics, published
 from mmjax.benchmarks import On, benchmark
 from mmjax.checkpoint import latest_step
+from mmjax.confined import Record, check_folder
 from mmjax.data.chains import Chains
 from mmjax.data.pipeline import CONTENT, Prepared, class_names, evaluation_batches
 from mmjax.errors import UserError, nearest
@@ -240,8 +241,11 @@ def evaluate_model(
         hosts.first(lambda: hub.fetched(str(source), print).source)  # the others find it in the cache
     bundle: Bundle = hosts.together(lambda: resolve(source, step=step, say=lambda text: None))
     experiment: Experiment = build(bundle.config)
+    if workdir is not None:
+        hosts.first(partial(check_folder, workdir))
     if on is None and (labels or templates):
         raise UserError("the evaluators of a model know their labels: --label and --templates are for a table, --on")
+    say = partial((console or Console(highlight=False)).print, soft_wrap=True, markup=False)
     other = None if on is None else benchmark(on, experiment, data_dir, labels, templates)
     if other is None and not experiment.data.weights:
         raise UserError(f"{source} brings no data of its own: say --on what it is to be judged")
@@ -255,7 +259,9 @@ def evaluate_model(
     size = -(-size // mesh.size) * mesh.size
     with jax.set_mesh(mesh):
         read = [name for e in chosen for name in (e.split, fit_split(e)) if name is not None]
-        data = prepared(experiment.data if other is None else other.data, workdir, read, bundle.tokenizers)
+        given = Record(str(source), bundle.tokenizers, data=other is None)
+        mixture = experiment.data if other is None else other.data
+        data = prepared(mixture, workdir, read, bundle.tokenizers, given, say)
         prompts = Chains(experiment.data.transforms, {**bundle.tokenizers, **data.chains.tokenizers})
         embedder = Embedder(experiment.pretrainer(), data, mesh, size, prompts)
         variables = hosts.placed(bundle.variables, replicated(mesh))

@@ -24,7 +24,7 @@ import flax.linen as nn
 from etils import epath
 from fiddle.experimental import auto_config
 
-from mmjax import serialization
+from mmjax import bounds, serialization
 from mmjax.configs import Difference, complete, diff, override, target
 from mmjax.data.pipeline import Mixture
 from mmjax.errors import UserError, closest, nearest, unknown
@@ -33,6 +33,7 @@ from mmjax.guard import Spike
 from mmjax.keeping import Best, Keeping
 from mmjax.mesh import Mesh
 from mmjax.models.layers import DtypeName
+from mmjax.names import plain
 from mmjax.objectives.pretrainer import Pretrainer, Weight
 from mmjax.optimizer import Optimizer
 
@@ -162,13 +163,33 @@ class Experiment:
         for evaluator in self.evaluators:
             if not callable(evaluator):
                 raise UserError(f"{evaluator!r} is no evaluator: one of mmjax.evaluators is, such as Retrieval()")
+        self._check_names()
         starts = [f"towers.{name}" for name in self.towers] + [f"objectives.{name}" for name in self.objectives]
         for path, load in self.init.items():
             if path not in starts:
                 raise UserError(unknown("init", path, starts, "towers and objectives"))
             if not isinstance(load, Load | str):
                 raise UserError(f'init={{"{path}": {load!r}}} must be a path, or Load(path, skip=...)')
+        sized = {"towers": self.towers, "objectives": self.objectives, "data.transforms": self.data.transforms}
+        others = {"data.weights": self.data.weights, "optimizer": self.optimizer, "spike": self.spike, "ema": self.ema}
+        bounds.check({**sized, "batch_size": self.batch_size, "steps": self.steps}, {**others, "weights": self.weights})
         check_fit(self.towers, self.objectives, self.data, self._idle())
+
+    def _check_names(self) -> None:
+        """What becomes a name of a file: of a parameter, a tokenizer, a picture, a folder of TensorBoard's."""
+        for field_, names in (
+            ("towers", self.towers),
+            ("objectives", self.objectives),
+            ("data.transforms", self.data.transforms),
+        ):
+            for name in names:
+                plain(name, f"a key of {field_}")
+        for place, evaluator in enumerate(self.evaluators):
+            for field_ in ("split", "fit_split"):
+                if (split := getattr(evaluator, field_, None)) is not None:
+                    plain(split, f"evaluators.{place}.{field_}")
+        if self.keep_best is not None:
+            plain(self.keep_best.split, "keep_best.split")
 
     def _idle(self) -> tuple[str, ...]:
         try:

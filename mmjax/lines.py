@@ -5,7 +5,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from mmjax import files
+from mmjax import files, json_text
 
 
 def read(path: Path) -> list[dict[str, Any]]:
@@ -13,7 +13,7 @@ def read(path: Path) -> list[dict[str, Any]]:
     lines = []
     for text in path.read_text(encoding="utf-8").splitlines() if path.exists() else ():
         try:
-            line = json.loads(text)
+            line = json_text.parse(text)
         except ValueError:
             continue
         if isinstance(line, dict) and "step" in line:

@@ -10,6 +10,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Self
 
+from mmjax import json_text
 from mmjax.errors import UserError
 
 FILE = ".lock"
@@ -70,7 +71,7 @@ class Lock:
 
 def _holder(path: Path) -> str:
     try:
-        found = json.loads(path.read_text())
+        found = json_text.parse(path.read_text())
         return f"process {found['process']} on {found['host']}, since {found['since']}"
     except (OSError, ValueError, KeyError, TypeError):
         return "another process"

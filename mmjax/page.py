@@ -9,6 +9,7 @@ import os
 import tempfile
 import time
 from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -71,7 +72,8 @@ def serve(
     place = folder(where) if where is not None else None
     use_compilation_cache()
     bundle = resolve(source, step=step)
-    found = index(bundle, place or own(bundle), console)
+    say = partial(console.print, soft_wrap=True, markup=False)
+    found = index(bundle, place or own(bundle, say), console)
     console.print(f"{counted(found)} in {found.place.name}", soft_wrap=True, markup=False)
     for name, why in found.bad[:LISTED]:
         console.print(f"  left out: {name}: {why}", soft_wrap=True, markup=False)

@@ -9,6 +9,7 @@ import jax
 
 from mmjax import files, hosts
 from mmjax.checkpoint import Checkpointer, whole_steps
+from mmjax.confined import Record
 from mmjax.data.pipeline import Prepared, batch_spec, batches, examples
 from mmjax.errors import UserError
 from mmjax.experiment import Experiment, build
@@ -50,10 +51,12 @@ def bad_steps(
     )
 
 
-def replay(config: fdl.Config, workdir: str | Path, step: int, say: Say = print) -> dict[str, float]:
+def replay(
+    config: fdl.Config, workdir: str | Path, step: int, say: Say = print, given: Record | None = None
+) -> dict[str, float]:
     """Takes a step again, from the last whole checkpoint before it, and gives its metrics; nothing is written.
 
-    Also says which examples were in its batch, and which of them were bad.
+    Also says which examples were in its batch, and which of them were bad. given: as in `train`.
 
     Raises:
         UserError: a step that the run doesn't have, or data that isn't the run's.
@@ -69,7 +72,7 @@ def replay(config: fdl.Config, workdir: str | Path, step: int, say: Say = print)
     mesh = experiment.mesh.build()
     check_batch(size, mesh, experiment.microbatches)
     mine = hosts.reader(mesh, size)
-    data = prepared(experiment.data, workdir, ("train",))
+    data = prepared(experiment.data, workdir, ("train",), None, given, say)
     check_data(data, workdir, begun=True, keep=False)
     start = hosts.first(lambda: next((s for s in whole_steps(workdir) if s < step), 0))
     pretrainer, optimizer, spec = experiment.pretrainer(), experiment.optimizer, batch_spec(experiment.data, size)

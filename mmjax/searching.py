@@ -9,7 +9,7 @@ import json
 import os
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -21,7 +21,8 @@ from rich.progress import Progress
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
-from mmjax import files, serialization
+from mmjax import files, json_text, serialization
+from mmjax.confined import Record, check
 from mmjax.data.chains import Chains
 from mmjax.data.sources import File, Tfds
 from mmjax.data.transforms import BadExample
@@ -143,7 +144,7 @@ def folder(path: str | Path) -> Place:
     return Place(str(path), str(root.resolve()), items)
 
 
-def own(bundle: Bundle) -> Place:
+def own(bundle: Bundle, say: Callable[[str], None] = lambda text: None) -> Place:
     """The pictures and sounds of the test split that the model's experiment names.
 
     Raises:
@@ -154,6 +155,8 @@ def own(bundle: Bundle) -> Place:
     data = build(bundle.config).data
     if not data.weights:
         raise UserError(f"{bundle.source} brings no data of its own: --folder says where pictures and sounds are")
+    silent = replace(data, transforms={m: chain for m, chain in data.transforms.items() if m in KINDS})
+    check(Record(bundle.source, bundle.tokenizers), silent, bundle.tokenizers, say)
     chains = Chains({m: chain for m, chain in data.transforms.items() if m in KINDS})
     items = []
     for name in data.weights:
@@ -338,7 +341,7 @@ def _kept(file: Path) -> Kept:
     try:
         with safe_open(file, framework="numpy") as opened:
             kept: Kept = {}
-            for modality, names in json.loads(opened.metadata()["items"]).items():
+            for modality, names in json_text.parse(opened.metadata()["items"]).items():
                 vectors = opened.get_tensor(modality)
                 kept[modality] = {(key, stamp): v for (key, stamp), v in zip(names, vectors, strict=True)}
             return kept

@@ -23,7 +23,7 @@ from typing import Any
 
 import fiddle as fdl
 
-from mmjax import __version__
+from mmjax import __version__, json_text
 from mmjax.configs import complete, fields, short, target
 from mmjax.errors import UserError, nearest
 
@@ -109,6 +109,7 @@ GONE = {"mmjax.models.text:TextTransformer": ("separator",)}
 CALL, TUPLE, FLOAT, SAME = "@call", "@tuple", "@float", "@same"
 _FLOATS = {"inf": math.inf, "-inf": -math.inf, "nan": math.nan}
 
+DEEPEST = 64  # parts within parts: an experiment has about ten
 SHORT = 80  # characters of a list or dict of plain values that stands on one line of the file
 
 Path = tuple[str | int, ...]
@@ -190,10 +191,7 @@ def loads(text: str) -> fdl.Config:
     Raises:
         UserError: the text isn't such a record, or names what isn't on the list.
     """
-    try:
-        config = _read(_record(text)["experiment"], (), {})
-    except RecursionError:
-        raise UserError("this is no experiment.json of mmjax: it is nested without end") from None
+    config = _read(_record(text)["experiment"], (), {})
     if not isinstance(config, fdl.Config):
         raise UserError(f"'experiment' must be a {CALL}, not {short(config)}")
     return config
@@ -211,7 +209,7 @@ def version_of(text: str) -> str:
 
 def _record(text: str) -> dict[str, Any]:
     try:
-        record = json.loads(text, parse_constant=_refuse_constant)
+        record = json_text.parse(text, parse_constant=_refuse_constant)
     except UserError:
         raise
     except ValueError as error:  # no JSON, or a number of thousands of digits
@@ -226,6 +224,10 @@ def _refuse_constant(name: str) -> None:
 
 
 def _read(value: Any, path: Path, seen: dict[Path, fdl.Config]) -> Any:
+    if len(path) > DEEPEST:  # what builds it would run out of stack
+        raise UserError(
+            f"{_dotted(path[:4])}... is nested more than {DEEPEST} deep: this is no experiment.json of mmjax"
+        )
     if isinstance(value, list):
         return [_read(item, (*path, i), seen) for i, item in enumerate(value)]
     if not isinstance(value, dict):

@@ -11,6 +11,7 @@ import jax
 from mmjax import hosts, serialization
 from mmjax.bad_examples import BadExamples, summary
 from mmjax.checkpoint import Checkpointer, latest_step, whole_step
+from mmjax.confined import Record, check_folder
 from mmjax.data.pipeline import batch_spec, batches
 from mmjax.evaluate import Embedder, evaluate
 from mmjax.evaluators.embedded import protocols
@@ -39,6 +40,7 @@ def train(
     strict: bool = False,
     profile: tuple[int, int] | None = None,
     wandb: str | None = None,
+    given: Record | None = None,
 ) -> TrainState:
     """Trains an experiment, or goes on with it where its workdir stopped; gives the last state.
 
@@ -47,7 +49,8 @@ def train(
     name: what the experiment is called, kept beside it for people. fork: go on from the checkpoint of a different
     experiment, or with data that has changed since (`same_data`). strict: stop where the latest checkpoint is damaged,
     instead of setting it aside and going on from the one before. profile: a trace of these steps, the first and the
-    last, goes to `<workdir>/profile`. wandb: the project to mirror metrics to.
+    last, goes to `<workdir>/profile`. wandb: the project to mirror metrics to. given: the record that the experiment
+    was read from, which may name less than a file of one's own (`confined`); None: it is the caller's own.
 
     Raises:
         UserError, ValueError: what was asked for can't be had. CheckpointError: a checkpoint can't be written or read.
@@ -64,12 +67,13 @@ def train(
     check_batch(size, mesh, experiment.microbatches)
     mine = hosts.reader(mesh, size)
     lead = hosts.leads()
+    hosts.first(partial(check_folder, workdir))
     with hosts.together(partial(Lock, workdir, say=print, holds=lead)):
         record(config, workdir, name, fork)
         say = print if lead else lambda text: None
         begins = hosts.first(lambda: latest_step(workdir)) is None
         starts = sources(experiment, say) if experiment.init and begins else {}
-        data = prepared(experiment.data, workdir, ("train",), tokenizers(experiment, starts, say))
+        data = prepared(experiment.data, workdir, ("train",), tokenizers(experiment, starts, say), given, say)
         check_data(data, workdir, begun=not begins, fork=fork)
         start = hosts.first(lambda: whole_step(workdir, strict=strict, say=print)) or 0
         written = partial(

@@ -15,13 +15,15 @@ from rich.console import Console
 
 from mmjax import hosts, metrics, serialization
 from mmjax.checkpoint import CheckpointError, identity, restore_variables, saved_steps
+from mmjax.confined import Record, check_folder
+from mmjax.data.tokenizers import load_tokenizers
 from mmjax.evaluate import Embedder, choose, evaluate
 from mmjax.evaluators.embedded import fit_split, protocols
 from mmjax.evaluators.gallery import Gallery
 from mmjax.experiment import RECORD, Experiment, build
 from mmjax.mesh import Mesh, replicated
 from mmjax.progress import Results, tables
-from mmjax.workdir import prepared, use_compilation_cache
+from mmjax.workdir import TOKENIZERS, prepared, use_compilation_cache
 
 POLL = 30.0  # seconds between two looks at the folder
 
@@ -44,7 +46,9 @@ class _Judge:
         with jax.set_mesh(mesh):
             if self._embedder is None:
                 read = [name for e in self.evaluators for name in (e.split, fit_split(e)) if name is not None]
-                data = prepared(self.experiment.data, self._workdir, read)
+                hosts.first(partial(check_folder, self._workdir))
+                kept = load_tokenizers(self._workdir / TOKENIZERS)
+                data = prepared(self.experiment.data, self._workdir, read, kept, Record(str(self._workdir), kept))
                 size = -(-self.experiment.batch_size // mesh.size) * mesh.size
                 self._embedder = Embedder(self.experiment.pretrainer(), data, mesh, size)
             variables = hosts.together(lambda: restore_variables(self._workdir, step, ema=True))

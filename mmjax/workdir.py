@@ -5,7 +5,7 @@ import shlex
 import shutil
 import sys
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 
 import fiddle as fdl
@@ -14,12 +14,13 @@ import jax
 from mmjax import files, hosts, serialization
 from mmjax.checkpoint import latest_step
 from mmjax.configs import Difference, short
+from mmjax.confined import TOKENIZERS, Record, check
+from mmjax.confined import models as beside
 from mmjax.data.pipeline import Mixture, Prepared, prepare
 from mmjax.data.tokenizers import Tokenizer, from_files, load_tokenizers, save_tokenizers, to_files
 from mmjax.errors import UserError
 from mmjax.experiment import RECORD, diff, unresumable
 
-TOKENIZERS = "tokenizers"
 PATIENCE = 30  # seconds until what host 0 writes is seen on the others: a network disk may take some
 
 
@@ -86,12 +87,19 @@ def _refusal(workdir: Path, differences: list[Difference]) -> str:
 
 
 def prepared(
-    data: Mixture, workdir: Path | None, splits: Iterable[str] = (), tokenizers: Mapping[str, Tokenizer] | None = None
+    data: Mixture,
+    workdir: Path | None,
+    splits: Iterable[str] = (),
+    tokenizers: Mapping[str, Tokenizer] | None = None,
+    given: Record | None = None,
+    say: Callable[[str], None] = lambda text: None,
 ) -> Prepared:
     """The mixture made ready, with the tokenizers that the workdir keeps; else found or trained now, and kept there.
 
     workdir: None where there is none, nor anything to keep.
     tokenizers: those to begin with, by modality, where the workdir keeps none.
+    given: where the experiment comes from a record, which may name less than a file of one's own (`confined`); `say` is
+    told what it names.
     splits: are opened, which builds the dataset that isn't there yet. Host 0 does all that first; the others get its
     tokenizers and find its data, or build their own where they have disks of their own.
     """
@@ -106,7 +114,11 @@ def prepared(
         if not hosts.leads():
             return None
         kept = load_tokenizers(workdir / TOKENIZERS) if workdir is not None else {}
-        ready = make({**(tokenizers or {}), **kept})
+        models = {**(tokenizers or {}), **kept}
+        if given is not None:
+            models = {**beside(given, data), **models}
+            check(given, data, models, say)
+        ready = make(models)
         if workdir is not None and ready.chains.tokenizers.keys() - kept.keys():
             save_tokenizers(ready.chains.tokenizers, workdir / TOKENIZERS)
         return ready

@@ -14,7 +14,7 @@ PACKAGE = ROOT / "mmjax"
 FILES = sorted(PACKAGE.rglob("*.py"))
 
 # What a part may import besides its own package. A part is a file of mmjax/, or a folder.
-BOTTOM = {"counts", "errors", "files", "kinds", "lines"}
+BOTTOM = {"archives", "bounds", "counts", "errors", "files", "json_text", "kinds", "lines", "names"}
 MODELS = {"models"} | BOTTOM
 OBJECTIVES = {"objectives"} | MODELS
 MIDDLE = {
@@ -29,6 +29,7 @@ MIDDLE = {
     "hosts",
     "keeping",
     "data",
+    "confined",
     "evaluators",
 }
 GRAPH = {"configs", "hints", "serialization"}  # of experiments: what reads, changes and writes them
@@ -38,19 +39,24 @@ ARROWS = {
     "counts": set(),
     "files": set(),
     "kinds": set(),
-    "lines": {"files"},
+    "lines": {"files", "json_text"},
+    "archives": {"errors"},
+    "bounds": {"errors"},
+    "json_text": {"errors"},
+    "names": {"errors"},
     "tensorboard": set(),
     "models": MODELS,
     "objectives": OBJECTIVES,
     "data": {"data"} | BOTTOM,
     "evaluators": {"evaluators"} | BOTTOM,
+    "confined": {"data"} | BOTTOM,  # what a record may name
     "schedules": BOTTOM,
     "optimizer": {"schedules"} | BOTTOM,
     "optim": {"optimizer"} | BOTTOM,
     "mesh": BOTTOM,
     "launch": BOTTOM,
     "hosts": {"launch", "mesh"} | BOTTOM,
-    "digests": set(),
+    "digests": BOTTOM,
     "lock": BOTTOM,
     "keeping": BOTTOM,
     "checkpoint": {"digests", "hosts", "keeping"} | BOTTOM,
@@ -117,6 +123,7 @@ ARROWS = {
     "cli": {
         *(
             "cli",
+            "confined",
             "data",
             "embed",
             "evaluate",

@@ -282,6 +282,22 @@ def test_other_records_are_refused(experiment, message):
 def test_text_that_is_no_record_is_refused(text):
     with pytest.raises(UserError):
         loads(text)
+    if text != '{"experiment": NaN}':
+        for read in (serialization.name_of, serialization.version_of):
+            with pytest.raises(UserError):
+                read(text)
+
+
+@pytest.mark.parametrize("deep", [65, 300, 900])
+@pytest.mark.parametrize("inside", [{"@call": "mmjax.data.every_caption:EveryCaption"}, {}, None])
+def test_parts_within_parts_without_end_are_refused(deep, inside):
+    """Less deep than Python's stack, and deeper than what builds an experiment bears."""
+    value: object = 1
+    for _ in range(deep):
+        value = [value] if inside is None else {**inside, "source": value}
+    root = {"@call": "mmjax.data.every_caption:EveryCaption", "source": value}
+    with pytest.raises(UserError, match=r"source\..*\.\.\. is nested more than 64 deep: this is no experiment\.json"):
+        loads(record(root))
 
 
 def test_fiddles_own_json_is_no_way_in():

@@ -209,7 +209,8 @@ def test_the_disk_of_uploads_is_bounded_and_emptied(tmp_path):
         path = tmp_path / name / "a.png"
         path.parent.mkdir()
         path.write_bytes(b"x" * size)
-        os.utime(path, (time.time() - age,) * 2)
+        when = time.time() - age
+        os.utime(path, (when, when))
         return path
 
     old, older, young = put("old", 400, 60), put("older", 400, 120), put("young", 100, 0)

@@ -34,14 +34,16 @@ def add(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int | None:
     if arguments.supervise is not None:
         return supervised(arguments.argv, arguments.supervise)
+    from mmjax.confined import record_of
     from mmjax.experiment import experiment_name, load_experiment
     from mmjax.replay import replay
     from mmjax.train import train
 
     config = load_experiment(arguments.experiment, arguments.overrides)
     name = experiment_name(arguments.experiment)
+    given = record_of(arguments.experiment, arguments.overrides)
     if arguments.replay is not None:
-        replay(config, arguments.workdir, arguments.replay)
+        replay(config, arguments.workdir, arguments.replay, given=given)
         return None
     train(
         config,
@@ -51,6 +53,7 @@ def run(arguments: argparse.Namespace) -> int | None:
         strict=arguments.strict,
         profile=arguments.profile,
         wandb=arguments.wandb,
+        given=given,
     )
     return None
 

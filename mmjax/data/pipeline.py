@@ -8,6 +8,7 @@ tells of its examples stands beside: `text_next` and `text_types` of `SentencePa
 """
 
 import itertools
+import math
 import os
 import signal
 import zlib
@@ -352,9 +353,9 @@ def _check(mixture: Mixture) -> None:
     if not mixture.weights:
         raise ValueError("Mixture(weights={}): name at least one source, such as {'spoken_emoji': 1.0}")
     for name, weight in mixture.weights.items():
-        if not weight > 0:
+        if not isinstance(weight, int | float) or not 0 < weight < math.inf:
             raise ValueError(
-                f"Mixture(weights={{{name!r}: {weight}}}): a weight is above 0; leave the source out instead"
+                f"Mixture(weights={{{name!r}: {weight!r}}}): a weight is above 0 and finite; or leave the source out"
             )
     if unused := [name for name in mixture.sources if name not in mixture.weights]:
         hint = nearest(unused[0], mixture.weights)

@@ -4,13 +4,13 @@ They are other projects': none is trained here. `tokenizer_json.py` makes the fi
 in another form. Reading one runs no code: it is JSON that the library's parser reads.
 """
 
-import json
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+from mmjax import json_text
 from mmjax.data.tokenizer_json import tokenizer_json
 from mmjax.data.tokens import Tokenizer, TokenizerSpec
 from mmjax.errors import UserError
@@ -27,7 +27,7 @@ class SubwordTokenizer(Tokenizer):
     def __init__(self, model: bytes):
         self.model = model
         try:
-            settings = json.loads(model)
+            settings = json_text.parse(model)
             self._backend = _library().Tokenizer.from_str(model.decode())
         except UserError:
             raise

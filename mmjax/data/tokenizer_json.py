@@ -5,12 +5,12 @@ ids that begin and end a text (its post-processor) and the one that fills up (it
 `tokenizers` library, which isn't needed to write it.
 """
 
-import gzip
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from mmjax import archives, json_text
 from mmjax.errors import UserError
 
 # How CLIP cuts a text into words (Radford et al. 2021; its byte-level BPE is Radford et al. 2019's): English
@@ -45,7 +45,7 @@ def tokenizer_json(path: Path) -> bytes:
         merges = path.with_name(path.name.replace("vocab.json", "merges.txt"))
         if not merges.is_file():
             raise UserError(f"{path} needs {merges.name} beside it: the two are one tokenizer")
-        return written(clip_bpe(json.loads(path.read_text(encoding="utf-8")), _lines(merges), options))
+        return written(clip_bpe(_object(path), _lines(merges), options))
     if path.suffix == ".json":
         return _with_options(path.read_bytes(), options)
     raise UserError(f"{path} is no vocabulary: tokenizer.json, vocab.json, vocab.txt and bpe_*.txt.gz are")
@@ -72,7 +72,7 @@ def open_clip_bpe(path: Path) -> dict:
     The text is to be cleaned as they do before (`captions.CleanText`); lower-cased it is here, since the vocabulary has
     no word with capitals.
     """
-    lines = gzip.decompress(path.read_bytes()).decode("utf-8").split("\n")
+    lines = archives.gunzip(path).decode("utf-8").split("\n")
     merges = [line for line in lines[1 : CLIP_MERGES + 1] if line]
     letters = _byte_letters()
     pieces = [*letters, *(f"{letter}</w>" for letter in letters), *("".join(merge.split()) for merge in merges)]
@@ -182,7 +182,7 @@ def _with_options(model: bytes, options: Mapping[str, Any]) -> bytes:
     Unchanged where it says nothing more.
     """
     try:
-        settings = json.loads(model)
+        settings = json_text.parse(model)
         vocab = settings["model"]["vocab"]
     except (ValueError, KeyError, TypeError) as error:
         raise UserError(f"this is no tokenizer.json: {type(error).__name__} {error}") from error
@@ -226,7 +226,14 @@ def options_of(folder: Path) -> dict[str, Any]:
     found: dict[str, Any] = {}
     for name in ("tokenizer_config.json", "special_tokens_map.json"):
         if (folder / name).is_file():
-            found = {**json.loads((folder / name).read_text(encoding="utf-8")), **found}
+            found = {**_object(folder / name), **found}
+    return found
+
+
+def _object(path: Path) -> dict[str, Any]:
+    """What a file of JSON says, which must be an object. Raises UserError where it isn't."""
+    if not isinstance(found := json_text.read(path), dict):
+        raise UserError(f"{path} holds no object but {found!r:.80}")
     return found
 
 

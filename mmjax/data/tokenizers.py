@@ -18,7 +18,9 @@ import sentencepiece
 
 from mmjax.data.subwords import SubwordTokenizer
 from mmjax.data.tokens import Tokenizer, TokenizerSpec
+from mmjax.errors import UserError
 from mmjax.files import write
+from mmjax.names import plain
 
 __all__ = [  # `Tokenizer` among them: here is where others look for it
     "BOS",
@@ -117,6 +119,9 @@ class SentencePiece(TokenizerSpec):
     coverage: float = 0.9995  # the share of the characters that get a piece: SentencePiece's default
     max_captions: int = 1_000_000  # of more than this, evenly spaced ones are read
     path: str | None = None
+
+    def __post_init__(self) -> None:
+        plain(self.name, "SentencePiece(name=...)")
 
     @property
     def captions(self) -> int:
@@ -223,10 +228,19 @@ def from_files(files: Mapping[str, bytes]) -> dict[str, Tokenizer]:
 def save_tokenizers(tokenizers: Mapping[str, Tokenizer], folder: str | os.PathLike[str]) -> None:
     """Writes each modality's model as `<folder>/<modality>.model`, or `.json`."""
     for name, model in to_files(tokenizers).items():
-        write(Path(folder) / name, model)
+        write(Path(folder) / plain(name, "the file of a tokenizer"), model)
 
 
 def load_tokenizers(folder: str | os.PathLike[str]) -> dict[str, Tokenizer]:
-    """What `save_tokenizers` wrote into the folder, by modality; empty where there is nothing."""
+    """What `save_tokenizers` wrote into the folder, by modality; empty where there is nothing.
+
+    Raises UserError for what is no file of the folder's own: a link that leads away, or a pipe.
+    """
     files = [file for kind in _KINDS for file in Path(folder).glob(f"*{kind.SUFFIX}")]
+    home = Path(os.path.realpath(Path(folder).parent))  # the workdir's
+    for file in files:
+        if not file.is_file() or not Path(os.path.realpath(file)).is_relative_to(home):
+            raise UserError(
+                f"{file} is no file of {Path(folder).parent} itself, and isn't read: put the file in its place"
+            )
     return from_files({file.name: file.read_bytes() for file in files})

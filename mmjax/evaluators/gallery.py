@@ -11,6 +11,7 @@ from jaxtyping import Int
 from mmjax.errors import UserError
 from mmjax.evaluators.embedded import Embedded, EmbedText, When
 from mmjax.evaluators.pairs import pairs
+from mmjax.names import plain
 
 PANELS = (("text", "image"), ("audio", "image"), ("image", "text"))
 TOP = 5
@@ -48,7 +49,8 @@ class Gallery:
         parts = figure.subfigures(1, len(panels), squeeze=False)[0]
         for part, (source, target) in zip(parts, panels, strict=True):
             self._panel(part, embedded, source, target)
-        figure.savefig(embedded.workdir / f"gallery-{self.split}.png", dpi=110, facecolor="white")
+        name = plain(f"gallery-{self.split}.png", "the picture of Gallery(split=...)")
+        figure.savefig(embedded.workdir / name, dpi=110, facecolor="white")
         draw_curves(embedded.history, embedded.workdir / "curves.png")
         return {}
 

@@ -18,7 +18,7 @@ import fiddle as fdl
 import jax.numpy as jnp
 import numpy as np
 
-from mmjax import files
+from mmjax import archives, files
 from mmjax.configs import Difference
 from mmjax.data.captions import Canonicalize, PickCaption, Tokenize
 from mmjax.data.given_ids import GivenIds
@@ -67,10 +67,25 @@ def read(path: str | Path) -> Bundle:
         UserError: it isn't there or broken, or holds what no tower here has.
     """
     path = Path(path)
-    found, notes = unwrapped(_load(path), lambda arrays: not KERNELS & renamed(arrays).keys(), str(path), dot="/")
-    arrays = renamed(found)
-    described = parts(arrays, str(path))
+    if not path.is_file():
+        raise UserError(f"there is no file {path}")
+
+    def named(found: Any) -> tuple[Any, tuple[str, ...]]:
+        return unwrapped(found, lambda arrays: not KERNELS & renamed(arrays).keys(), str(path), dot="/")
+
+    table = archives.npz_table(path, _of_training)
+    found, notes = named(table)
+    shapes: Any = renamed(found)
+    try:
+        described = parts(shapes, str(path))
+    except UserError:
+        raise
+    except (ValueError, IndexError) as error:  # of arrays with other numbers of axes
+        raise UserError(f"{path} is no transformer of big_vision's: {error}") from error
     built = Parts(*({name: build(config) for name, config in group.items()} for group in described))
+    mapping.check_names(rules(built, shapes), shapes, str(path), _of_training)  # before anything is unpacked
+    found, _ = named({name: _fp32(array) for name, array in archives.npz(path, table).items()})
+    arrays = renamed(found)
     variables = mapping.take(rules(built, arrays), arrays, str(path), _of_training)
     alike.unclip(described, variables)
     tokenizers = _tokenizers(path, built)
@@ -130,7 +145,7 @@ def _described(bundle: Bundle, where: str) -> tuple[Arrays, list[Difference]]:
 # --- what a file is ---
 
 
-def renamed(arrays: Mapping[str, np.ndarray]) -> Arrays:
+def renamed(arrays: Mapping[str, Any]) -> dict[str, Any]:
     """By the names of today, without `params/`."""
     found = {}
     for name, array in arrays.items():
@@ -345,22 +360,6 @@ def _tokenizers(path: Path, built: Parts) -> dict[str, Tokenizer]:
 
 def _of_training(name: str) -> bool:
     return name.startswith(("opt/", "extra/", "states/"))
-
-
-def _load(path: Path) -> Arrays:
-    if not path.is_file():
-        raise UserError(f"there is no file {path}")
-    try:
-        with np.load(path) as file:
-            arrays = {name: file[name] for name in file.files if not _of_training(name)}
-    except (ValueError, OSError, EOFError, AttributeError) as error:
-        if "Object arrays" in str(error):  # numpy's own advice is to let them run
-            raise UserError(
-                f"{path} holds pickled objects of Python, which aren't opened, since they can run code: save the "
-                "arrays alone, numpy.savez(path, **arrays)"
-            ) from error
-        raise UserError(f"{path} can't be read as arrays: it is damaged, or no .npz") from error
-    return {name: _fp32(array) for name, array in arrays.items()}
 
 
 def _fp32(array: np.ndarray) -> np.ndarray:

@@ -7,7 +7,6 @@ tokenizers/           each modality's
 """
 
 import functools
-import json
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
@@ -20,7 +19,7 @@ import numpy as np
 from flax.core import meta
 from flax.traverse_util import flatten_dict, unflatten_dict
 
-from mmjax import __version__, files, serialization
+from mmjax import __version__, archives, files, serialization
 from mmjax.data.pipeline import Mixture, batch_spec
 from mmjax.data.tokenizers import Tokenizer, load_tokenizers, save_tokenizers
 from mmjax.errors import UserError, nearest
@@ -152,16 +151,19 @@ def read(folder: str | Path) -> Bundle:
     text = (folder / RECORD).read_text(encoding="utf-8")
     try:
         config = serialization.loads(text)
-        arrays = {path: _unhalved(array) for path, array in load_file(folder / PARAMS).items()}
-        extras = load_file(folder / EXTRAS) if (folder / EXTRAS).is_file() else {}
-    except (UserError, json.JSONDecodeError, SafetensorError) as error:
+        table = archives.safetensors_table(folder / PARAMS)
+    except UserError as error:
         raise UserError(f"{folder} can't be read: {error}{written_by(text)}") from error
-    bundle = Bundle(config, unflatten_dict(arrays, sep="/"), load_tokenizers(folder / TOKENIZERS), str(folder), extras)
     try:
-        check(bundle)
+        _check_shapes(config, table, str(folder))  # before a number is read
     except UserError as error:
         raise UserError(f"{error}{written_by(text)}") from error
-    return bundle
+    try:
+        arrays = {path: _unhalved(array) for path, array in load_file(folder / PARAMS).items()}
+        extras = load_file(folder / EXTRAS) if (folder / EXTRAS).is_file() else {}
+    except SafetensorError as error:
+        raise UserError(f"{folder} can't be read: {error}{written_by(text)}") from error
+    return Bundle(config, unflatten_dict(arrays, sep="/"), load_tokenizers(folder / TOKENIZERS), str(folder), extras)
 
 
 def written_by(record: str) -> str:
@@ -182,15 +184,18 @@ def check(bundle: Bundle) -> None:
         UserError: lists what is missing, what has another shape, and what has no place; or says why there can be no
             such model.
     """
+    _check_shapes(bundle.config, flatten_dict(bundle.variables, sep="/"), bundle.source)
+
+
+def _check_shapes(config: fdl.Config, found: Mapping[str, Any], source: str) -> None:
+    """`check` of what is known by its paths and shapes alone."""
     try:
-        expected = _expected(serialization.dumps(bundle.config))
+        wanted = dict(_expected(serialization.dumps(config)))
     except UserError:
         raise
     except ValueError as error:  # sizes of another project's config that don't go together
-        raise UserError(f"{bundle.source or 'the model'}: {error}") from error
-    found: dict[str, Any] = flatten_dict(bundle.variables, sep="/")
-    wanted = dict(expected)
-    given = {path: np.shape(leaf) for path, leaf in found.items()}
+        raise UserError(f"{source or 'the model'}: {error}") from error
+    given = {path: tuple(leaf.shape) for path, leaf in found.items()}
     problems = [
         f"{path} {shape} is missing{nearest(path, given)}" for path, shape in wanted.items() if path not in given
     ]
@@ -203,7 +208,7 @@ def check(bundle: Bundle) -> None:
     if problems:
         more = f"\n  and {len(problems) - LISTED} more" if len(problems) > LISTED else ""
         lines = "\n".join(f"  {problem}" for problem in problems[:LISTED])
-        raise UserError(f"{bundle.source or 'the model'} doesn't hold the experiment's parameters:\n{lines}{more}")
+        raise UserError(f"{source or 'the model'} doesn't hold the experiment's parameters:\n{lines}{more}")
 
 
 @functools.lru_cache(maxsize=8)

@@ -13,6 +13,7 @@ from typing import Any
 import fiddle as fdl
 import numpy as np
 
+from mmjax import json_text
 from mmjax.configs import Difference
 from mmjax.data.chains import chain_specs
 from mmjax.errors import UserError
@@ -205,10 +206,7 @@ def _as_many(difference: Difference, parts: Parts) -> bool:
 def _json(file: Path) -> dict[str, Any]:
     if not file.is_file():
         raise UserError(f"{file.parent} is no folder of a Hugging Face model: it has no {file.name}")
-    try:
-        values = json.loads(file.read_text(encoding="utf-8"))
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise UserError(f"{file} is no JSON: {error}") from error
+    values = json_text.read(file)
     if not isinstance(values, dict):
         raise UserError(f"{file} holds no object but {values!r:.80}")
     return values

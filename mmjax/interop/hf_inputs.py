@@ -10,11 +10,11 @@ from typing import Any
 
 import fiddle as fdl
 
+from mmjax import json_text
 from mmjax.data import preprocessors
 from mmjax.data.preprocessors import CLIP, HALVES
 from mmjax.data.tokens import Tokenizer
 from mmjax.data.waveforms import CropOrPad, DecodeAudio, PickUtterance
-from mmjax.errors import UserError
 from mmjax.experiment import build
 from mmjax.interop import hf_ast, hf_texts
 from mmjax.interop.bundle import Bundle
@@ -96,10 +96,7 @@ def _said(folder: Path, within: str) -> dict[str, Any] | None:
     for name in (FILE, WITHIN):
         if not (folder / name).is_file():
             continue
-        try:
-            said = json.loads((folder / name).read_text(encoding="utf-8"))
-        except (json.JSONDecodeError, UnicodeDecodeError) as error:
-            raise UserError(f"{folder / name} is no JSON: {error}") from error
+        said = json_text.read(folder / name)
         said = said if name == FILE or not isinstance(said, dict) else said.get(within)
         if isinstance(said, dict):
             return said

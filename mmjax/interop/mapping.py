@@ -4,7 +4,7 @@ A table is a list of `Rule`s, one for each of our parameters. What both directio
 compute with them, so that there and back gives the same bits.
 """
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -47,13 +47,8 @@ class Rule(NamedTuple):
 
 def lacking(rules: Iterable[Rule], tensors: Mapping[str, np.ndarray]) -> int:
     """How many of their arrays, that the rules read, aren't there."""
-    names = (
-        name.replace(LAYER, str(rule.first + layer))
-        for rule in rules
-        for layer in range(max(1, rule.layers))
-        for name in rule.theirs
-    )
-    return sum(name not in tensors for name in names)
+    most = len(tensors) + 1  # of more layers than arrays some are missing
+    return sum(name not in tensors for rule in rules for names in _names(rule, at_most=most) for name in names)
 
 
 def take(
@@ -66,24 +61,45 @@ def take(
     Raises:
         UserError: an array is missing, or isn't of the config's sizes, or there is one that no rule reads.
     """
-    flat, read, missing = {}, set(), []
+    rules = list(rules)
+    check_names(rules, tensors, where, ignored)
+    flat = {}
     for rule in rules:
-        parts = []
-        for layer in range(max(1, rule.layers)):
-            names = [name.replace(LAYER, str(rule.first + layer)) for name in rule.theirs]
+        each = [(names, [np.asarray(tensors[name]) for name in names]) for names in _names(rule)]
+        parts = [_taken(rule, arrays, names, where) for names, arrays in each]
+        try:
+            flat[rule.ours] = np.stack(parts) if rule.layers else parts[0]
+        except ValueError as error:  # layers of several shapes
+            names = ", ".join(name for name in each[0][0])
+            raise UserError(
+                f"{where}: the layers' {names} aren't of one shape, so {rule.ours} can't be made"
+            ) from error
+    return unflatten_dict(flat, sep="/")
+
+
+def check_names(
+    rules: Iterable[Rule], tensors: Mapping[str, Any], where: str, ignored: Callable[[str], bool] | None = None
+) -> None:
+    """Whether the names are those that the rules read; of `tensors` nothing else is looked at. Raises as `take`."""
+    read: set[str] = set()
+    missing: list[str] = []
+    for rule in rules:
+        for names in _names(rule, at_most=len(tensors) + 1):  # of more layers than arrays some are missing
             read.update(names)
             missing += [name for name in names if name not in tensors]
-            if not missing:
-                parts.append(_taken(rule, [np.asarray(tensors[name]) for name in names], names, where))
-        if not missing:
-            flat[rule.ours] = np.stack(parts) if rule.layers else parts[0]
     if missing:
         near = nearest(missing[0], tensors)
         raise UserError(f"{where} lacks {len(missing)} arrays that this model needs: {_listed(missing)}{near}")
     unread = [name for name in tensors if name not in read and not (ignored and ignored(name))]
     if unread:
         raise UserError(f"{where} has {len(unread)} arrays that have no place in this model: {_listed(unread)}")
-    return unflatten_dict(flat, sep="/")
+
+
+def _names(rule: Rule, at_most: int | None = None) -> Iterator[list[str]]:
+    """Theirs of each layer, of at most so many layers."""
+    layers = max(1, rule.layers)
+    for layer in range(layers if at_most is None else min(layers, at_most)):
+        yield [name.replace(LAYER, str(rule.first + layer)) for name in rule.theirs]
 
 
 def give(rules: Iterable[Rule], variables: Mapping[str, Any], where: str) -> dict[str, np.ndarray]:
@@ -254,7 +270,7 @@ def blocks(ours: str, theirs: str, names: BlockNames, heads: int, layers: int) -
 def _taken(rule: Rule, arrays: Sequence[np.ndarray], names: Sequence[str], where: str) -> np.ndarray:
     try:
         return rule.take(*arrays)
-    except ValueError as error:
+    except (ValueError, IndexError, TypeError) as error:
         shapes = ", ".join(f"{name} {list(array.shape)}" for name, array in zip(names, arrays, strict=True))
         raise UserError(f"{where}: the sizes of {shapes} aren't those of the config ({error})") from error
 

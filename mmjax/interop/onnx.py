@@ -56,11 +56,15 @@ def read(file: str | Path) -> Bundle:
     file = Path(file)
     try:
         graph = parse(file.read_bytes())
-    except (IndexError, TypeError, ValueError) as error:  # TypeError: a number where a message should be
+    except (IndexError, OverflowError, TypeError, ValueError) as error:  # of lengths, names and shapes that can't be
         raise UserError(f"{file} is no ONNX file that can be read: {error}") from error
     arrays = tower(graph, str(file))
     family = hf_dinov2.FAMILIES[-1]
-    parts = family.parts(described(arrays, graph, str(file)))
+    try:
+        said = described(arrays, graph, str(file))
+    except (KeyError, IndexError, ZeroDivisionError) as error:
+        raise UserError(f"{file} has a tower like Dinov2Model's, but not its arrays: {error!r}") from error
+    parts = family.parts(said)
     variables = mapping.take(family.rules(hf.built(parts)), arrays, str(file))
     config = parts.towers["image"]
     size = graph.size or config.size
@@ -134,16 +138,17 @@ def parse(data: bytes) -> Graph:
     """What is needed of an ONNX file.
 
     Raises:
-        IndexError, TypeError, ValueError: it isn't one.
+        IndexError, OverflowError, TypeError, ValueError: it isn't one.
     """
-    graphs = [value for number, value in _fields(memoryview(data)) if number == _GRAPH]
+    graphs = [_message(value) for number, value in _fields(memoryview(data)) if number == _GRAPH]
     if len(graphs) != 1:
         raise ValueError("it holds no graph")
     initialisers: Arrays = {}
     nodes, size = [], 0
     for number, value in _fields(graphs[0]):
         if number == _NODE:
-            parts = [(field, bytes(text).decode()) for field, text in _fields(value) if field <= _NODE_KIND]
+            fields = ((field, text) for field, text in _fields(_message(value)) if field <= _NODE_KIND)
+            parts = [(field, bytes(_message(text)).decode()) for field, text in fields]
             kinds, inputs, outputs = ([t for f, t in parts if f == w] for w in (_NODE_KIND, _NODE_INPUT, _NODE_OUTPUT))
             nodes.append(Node(kinds[0], inputs, outputs))
         elif number == _INITIALISER:
@@ -158,29 +163,40 @@ def parse(data: bytes) -> Graph:
 def _tensor(data: memoryview) -> tuple[str, np.ndarray | None]:
     """A name and its array; None where it holds no floats."""
     shape, name, kind, raw = [], "", 0, None
-    for number, value in _fields(data):
+    for number, value in _fields(_message(data)):
         if number == _DIMS:
             shape += [value] if isinstance(value, int) else list(_varints(value))
         elif number == _TYPE:
             kind = value
         elif number == _NAME:
-            name = bytes(value).decode()
+            name = bytes(_message(value)).decode()
         elif number == _RAW:
-            raw = value
+            raw = _message(value)
     if kind not in _TYPES or raw is None:
         return name, None
-    return name, np.frombuffer(raw, _TYPES[kind]).reshape(shape).astype(np.float32)
+    values = np.frombuffer(raw, _TYPES[kind])
+    if math.prod(shape) != values.size:
+        raise ValueError(f"{name!r:.100} of the shape {shape} holds {values.size:,} numbers")
+    return name, values.reshape(shape).astype(np.float32)
 
 
 def _last_axis(data: memoryview) -> int:
     """Of an input's description, the size of the last axis; 0 where that is not fixed."""
     for number in (2, 1, 2):  # its type; of a tensor; its shape
-        found = [value for field, value in _fields(data) if field == number]
+        found = [value for field, value in _fields(_message(data)) if field == number]
         if not found:  # an input that is no tensor, or one of any shape
             return 0
         data = found[0]
-    axes = [dict(_fields(value)) for field, value in _fields(data) if field == 1]
-    return axes[-1].get(1, 0) if axes else 0
+    axes = [dict(_fields(_message(value))) for field, value in _fields(_message(data)) if field == 1]
+    size = axes[-1].get(1, 0) if axes else 0
+    return size if isinstance(size, int) else 0
+
+
+def _message(value: Any) -> memoryview:
+    """What should be bytes: a number in its place would become so many zeros."""
+    if not isinstance(value, memoryview):
+        raise TypeError(f"{value} stands where a message or a text should be")
+    return value
 
 
 def _fields(data: memoryview) -> Iterator[tuple[int, Any]]:
@@ -204,6 +220,8 @@ def _varint(data: memoryview, at: int) -> tuple[int, int]:
     value = shift = 0
     while True:
         byte = data[at]
+        if shift > 63:
+            raise ValueError("a number has more than 64 bits")
         value, shift, at = value | (byte & 127) << shift, shift + 7, at + 1
         if byte < 128:
             return value, at

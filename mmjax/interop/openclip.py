@@ -13,6 +13,7 @@ from typing import Any
 import fiddle as fdl
 import numpy as np
 
+from mmjax import json_text
 from mmjax.configs import Difference
 from mmjax.errors import UserError
 from mmjax.experiment import build
@@ -324,10 +325,7 @@ def _config(folder: Path) -> dict[str, Any]:
     file = folder / CONFIG
     if not file.is_file():
         raise UserError(f"{folder} is no folder of an open_clip model: it has no {CONFIG}")
-    try:
-        config = json.loads(file.read_text(encoding="utf-8"))
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise UserError(f"{file} is no JSON: {error}") from error
+    config = json_text.read(file)
     if not isinstance(config, dict) or not isinstance(config.get("model_cfg", config), dict):
         raise UserError(f"{file} holds no model_cfg")
     return config if "model_cfg" in config else {"model_cfg": config}

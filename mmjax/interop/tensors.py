@@ -3,9 +3,9 @@
 Nothing that is read can run code: PyTorch's file is opened with `weights_only`.
 """
 
-import json
 import re
 import warnings
+import zipfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -13,6 +13,7 @@ from typing import Any
 import jax.numpy as jnp
 import numpy as np
 
+from mmjax import archives, json_text
 from mmjax.errors import UserError
 
 WHOLE, SHARDS, TORCH = "model.safetensors", "model.safetensors.index.json", "pytorch_model.bin"
@@ -61,9 +62,9 @@ def write(arrays: Mapping[str, np.ndarray], folder: Path) -> None:
 
 def _sharded(folder: Path, index: str, reader: Callable[[Path], Arrays]) -> Arrays:
     try:
-        names = json.loads((folder / index).read_text(encoding="utf-8"))["weight_map"]
+        names = json_text.read(folder / index)["weight_map"]
         files = sorted(set(names.values()))
-    except (json.JSONDecodeError, UnicodeDecodeError, KeyError, TypeError, AttributeError) as error:
+    except (KeyError, TypeError, AttributeError) as error:
         raise UserError(f"{folder / index} lists no shards: {error!r}") from error
     arrays: Arrays = {}
     for file in files:
@@ -92,8 +93,12 @@ def _torch(file: Path) -> Arrays:
     except ImportError as error:
         raise UserError(f'{file} is PyTorch\'s: pip install "mmjax[interop]", or torch alone, to read it') from error
     try:
+        if zipfile.is_zipfile(file):
+            archives.check_zip(file)
         with warnings.catch_warnings(action="ignore"):  # of what the error says too
             saved = torch.load(file, map_location="cpu", weights_only=True)
+    except UserError:
+        raise
     except Exception as error:  # a zip, a pickle that holds more than tensors, ...: whatever it raises
         raise UserError(_unopened(file, str(error))) from error
     held = next((saved[name] for name in ENTRIES if _tensors(saved.get(name))), saved) if _is_dict(saved) else {}
@@ -104,6 +109,9 @@ def _torch(file: Path) -> Arrays:
             f"{file} holds no tensors by name, of a model or in {', '.join(ENTRIES)}, but {entries or 'nothing'}: "
             f"save the model's state_dict() alone, {SAVE}"
         )
+    archives.bounded(file, sum(tensor.numel() * tensor.element_size() for tensor in tensors.values()))
+    if odd := [name for name, tensor in tensors.items() if tensor.layout != torch.strided or tensor.is_quantized]:
+        raise UserError(f"{file}: {odd[0]!r:.100} is no plain array but sparse, or quantized")
     return {name: (t.float() if t.is_floating_point() else t).detach().numpy() for name, t in tensors.items()}
 
 

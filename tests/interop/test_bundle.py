@@ -5,6 +5,7 @@ import jax
 import numpy as np
 import pytest
 from flax.traverse_util import flatten_dict
+from safetensors.numpy import save_file
 
 from mmjax.data.captions import Tokenize
 from mmjax.data.pipeline import Mixture
@@ -18,6 +19,7 @@ from mmjax.models.image import ViT
 from mmjax.models.text import TextTransformer
 from mmjax.objectives.contrastive import Contrastive
 from mmjax.optim import AdamW
+from tests.test_archives import in_little_memory
 
 
 def config(**changes):
@@ -102,6 +104,14 @@ def test_what_is_missing_broken_or_of_another_model_is_named(model, tmp_path):
         bundles.read(folder)
     (folder / "params.safetensors").unlink()
     with pytest.raises(UserError, match=r"is no exported model: it has no params\.safetensors"):
+        bundles.read(folder)
+
+
+def test_another_model_is_told_by_the_header_before_a_number_is_read(model, tmp_path):
+    folder = bundles.save(model, tmp_path / "model")
+    bundles.read(folder)  # what is traced is traced
+    save_file({"params/other": np.zeros((2**23, 4), np.float32)}, folder / "params.safetensors")
+    with in_little_memory(), pytest.raises(UserError, match="model doesn't hold the experiment's parameters"):
         bundles.read(folder)
 
 

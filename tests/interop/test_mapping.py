@@ -6,6 +6,7 @@ import pytest
 from mmjax.errors import UserError
 from mmjax.interop import mapping
 from mmjax.interop.mapping import Rule, give, take
+from tests.test_archives import in_little_memory
 
 WIDTH, HEADS, LAYERS = 12, 3, 2
 
@@ -118,3 +119,17 @@ def test_what_is_missing_or_left_over_is_named():
         give(rules, {"params": {"a": np.zeros(1)}}, "it")
     with pytest.raises(UserError, match=r"^it: 1 parameters have no place there: params/c$"):
         give(rules, {"params": {"a": np.zeros(1), "b": np.zeros(1), "c": np.zeros(1)}}, "it")
+
+
+def test_more_layers_than_there_are_arrays_are_not_counted_to_their_end():
+    """A config.json of a line may say a thousand million."""
+    with (
+        in_little_memory(),
+        pytest.raises(UserError, match=r"it lacks \d+ arrays that .*: x\.1\.a\.weight"),
+    ):
+        take(mapping.linear("p/a", "x.{layer}.a", 10**9), randoms(linear_shapes("x.0.a")), "it")
+
+
+def test_shapes_that_do_not_fit_are_named():
+    with pytest.raises(UserError, match=r"it: p/a/kernel can't be made of q\.weight \[7, 12\]: cannot reshape"):
+        take(mapping.heads_in("p/a", ("q",), HEADS), randoms({"q.weight": (7, WIDTH), "q.bias": (WIDTH,)}), "it")

@@ -9,6 +9,7 @@ from mmjax.interop import hf, hf_dinov2, mapping, onnx
 from mmjax.interop.projects import PROJECTS
 from mmjax.interop.resolve import resolve
 from tests.interop import small
+from tests.test_archives import in_little_memory
 
 WIDTH, SIZE, PATCH, KEPT = 64, 8, 4, 12  # positions are kept for 12 pixels, pictures have 8
 CONFIG = {
@@ -108,6 +109,19 @@ def test_what_is_no_such_file_says_why(model, tmp_path):
     ):
         file.write_bytes(content)
         with pytest.raises(UserError, match=message):
+            resolve(file)
+    numbers = (  # in the place of texts, which would become as many zeros; a number of a megabyte; shapes that lie
+        (field(7, field(1, field(4, 2**40))), "1099511627776 stands where a message or a text should be"),
+        (field(7, field(5, field(8, 2**40))), "1099511627776 stands where a message"),
+        (field(7, field(5, field(2, 1) + field(9, 2**40))), "1099511627776 stands where a message"),
+        (field(7, field(11, 2**40)), "1099511627776 stands where a message"),
+        (b"\x38" + b"\xff" * 2**20, "a number has more than 64 bits"),
+        (field(7, field(5, field(1, 2**40) + field(2, 1) + field(9, bytes(8)))), "holds 2 numbers"),
+        (field(7, field(5, field(1, 2**62) * 9 + field(2, 1) + field(9, bytes(8)))), "holds 2 numbers"),
+    )
+    for content, message in numbers:
+        file.write_bytes(content)
+        with in_little_memory(), pytest.raises(UserError, match=f"is no ONNX file that can be read: .*{message}"):
             resolve(file)
     with pytest.raises(UserError, match="can't be written as ONNX"):
         PROJECTS["onnx"].write(model[0], tmp_path / "other.onnx")

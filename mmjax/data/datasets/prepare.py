@@ -7,12 +7,14 @@ import importlib
 import importlib.util
 import os
 import pkgutil
+import re
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from mmjax.data.datasets.freed import FEATURES, free
+from mmjax.names import plain
 
 OURS = {
     "esc50": "mmjax.data.datasets.esc50",
@@ -70,6 +72,21 @@ def is_ours(name: str) -> bool:
     return _base(name) in OURS
 
 
+def readable(name: str, data_dir: str | None = None) -> bool:
+    """Whether the dataset lies there and is read as it is: nothing is built, and no description is rewritten."""
+    from tensorflow_datasets.core import read_only_builder
+    from tensorflow_datasets.core.registered import DatasetNotFoundError
+
+    _check_name(name)
+    if is_ours(name) and ":" not in name:
+        return bool(builder(name, data_dir).data_path.exists())
+    try:
+        read_only_builder.builder_from_files(name, data_dir=data_dir)
+    except (DatasetNotFoundError, ImportError):
+        return False
+    return True
+
+
 def prepare(name: str, data_dir: str | None = None) -> Path:
     """Builds the dataset `name` under `data_dir`, unless it is built. Several processes may ask at once: one builds.
 
@@ -80,6 +97,7 @@ def prepare(name: str, data_dir: str | None = None) -> Path:
         DatasetError: unknown name, a missing package, files that must be downloaded by hand, a full disk, or a
             dataset that was built in a format without random access.
     """
+    _check_name(name)
     try:
         made = builder(name, data_dir)
     except NeedsTensorFlowError:
@@ -101,6 +119,12 @@ def prepare(name: str, data_dir: str | None = None) -> Path:
             f"elsewhere (data_dir), or delete that folder and run `mmjax prepare {name}`"
         )
     return Path(made.data_path)
+
+
+def _check_name(name: str) -> None:
+    """Raises UserError where a part of the name, which becomes a folder, isn't plain."""
+    for part in re.split("[/:]", name):
+        plain(part, f"a part of the dataset's name {name!r}")
 
 
 def _build(made: Any) -> None:

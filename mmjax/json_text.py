@@ -1,0 +1,30 @@
+"""JSON of others: whatever it is, it is read or refused in one line.
+
+Python's parser gives up on deep nesting with an error that no reader of files expects; here it is one of JSON.
+"""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from mmjax.errors import UserError
+
+
+def parse(text: str | bytes, **options: Any) -> Any:
+    """What the text says. Raises ValueError where it is no JSON, or nested too deeply; options: of `json.loads`."""
+    try:
+        return json.loads(text, **options)
+    except RecursionError:
+        raise ValueError("it is nested too deeply") from None
+
+
+def read(path: Path) -> Any:
+    """What a file says.
+
+    Raises:
+        UserError: it is no JSON, or no UTF-8, or nested too deeply.
+    """
+    try:
+        return parse(path.read_text(encoding="utf-8"))
+    except ValueError as error:  # json's, and that of bytes which are no text
+        raise UserError(f"{path} is no JSON: {error}") from error

@@ -1,0 +1,23 @@
+"""Names that become names of files: one plain component each, wherever they come from."""
+
+from mmjax.errors import UserError
+
+LONGEST = 100  # bytes: with what is put before and behind it, a file system takes it
+
+
+def plain(name: object, where: str) -> str:
+    """`name`, if it can stand in the name of a file and leads nowhere else.
+
+    where: what is called so, for the message.
+
+    Raises:
+        UserError: it is empty or too long, begins with a dot, or holds a slash, a backslash or what isn't printed.
+    """
+    if isinstance(name, str) and name.isprintable() and name and not name.startswith(".") and not {*"/\\"} & {*name}:
+        if len(name.encode("utf-8", "replace")) <= LONGEST:
+            return name
+        raise UserError(f"{where} is {name[:20]!r}…, {len(name):,} characters: a name of a file has {LONGEST} at most")
+    raise UserError(
+        f"{where} is {str(name)[:LONGEST]!r}, which becomes the name of a file: it must be one plain name, without "
+        "slashes or control characters, and not begin with a dot"
+    )
