@@ -12,6 +12,7 @@ import zlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -34,9 +35,9 @@ class Entry:
     shape: tuple[int, ...]
 
 
-def bounded(path: Path, unpacked: int) -> None:
-    """Raises UserError where so many bytes can't come of that file but by a trick."""
-    size = path.stat().st_size
+def bounded(path: Any, unpacked: int, size: int | None = None) -> None:
+    """Raises UserError where so many bytes can't come of that file, or of `size` bytes, but by a trick."""
+    size = path.stat().st_size if size is None else size
     if unpacked > max(SMALL, TIMES * size):
         raise UserError(
             f"{path} of {size / 1e6:,.1f} MB would unpack to {unpacked / 1e6:,.1f} MB, more than {TIMES} times its "

@@ -7,6 +7,7 @@ has been damaged since is seen.
 import hashlib
 import itertools
 import logging
+import math
 import shutil
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -19,7 +20,7 @@ import orbax.checkpoint as ocp
 from etils import epath
 from flax.traverse_util import flatten_dict, unflatten_dict
 
-from mmjax import digests, hosts
+from mmjax import archives, digests, hosts
 from mmjax.errors import UserError
 from mmjax.keeping import Keeping
 
@@ -251,7 +252,8 @@ def restore_variables(workdir: str | Path, step: int | None = None, *, ema: bool
     to be known.
 
     `ema`: for the parameters, their moving average where the checkpoint has one. `step` None: the latest.
-    Raises FileNotFoundError where there is no such checkpoint, CheckpointError where it is damaged.
+    Raises FileNotFoundError where there is no such checkpoint, CheckpointError where it is damaged, UserError where it
+    would unpack to many times its size.
     """
     directory = _directory(workdir)
     path = directory / str(_chosen(directory, _steps(directory), step))
@@ -260,6 +262,8 @@ def restore_variables(workdir: str | Path, step: int | None = None, *, ema: bool
     tops = unflatten_dict(_saved(path), sep="/")
     top = "ema" if ema and "ema" in tops else "params"
     wanted = {name: tops[name] for name in (top, "model_state") if name in tops}
+    size = sum((path / name).stat().length for name in digests.files(path))
+    archives.bounded(path, sum(map(_bytes, jax.tree.leaves(wanted))), size)
     as_numpy = jax.tree.map(lambda _: ocp.RestoreArgs(restore_type=np.ndarray), wanted)
     args = ocp.args.PyTreeRestore(wanted, restore_args=as_numpy, partial_restore=True)
     with ocp.Checkpointer(ocp.PyTreeCheckpointHandler()) as checkpointer:
@@ -313,6 +317,10 @@ def _saved(path: epath.Path) -> dict[str, Any]:
     with ocp.Checkpointer(ocp.PyTreeCheckpointHandler()) as checkpointer:
         tree = checkpointer.metadata(path / ITEM).item_metadata.tree
     return flatten_dict(tree, sep="/")
+
+
+def _bytes(leaf: Any) -> int:
+    return np.dtype(leaf.dtype).itemsize * math.prod(leaf.shape)
 
 
 def _described(leaf: Any) -> str:

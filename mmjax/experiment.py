@@ -24,7 +24,7 @@ import flax.linen as nn
 from etils import epath
 from fiddle.experimental import auto_config
 
-from mmjax import bounds, serialization
+from mmjax import bounds, json_text, serialization
 from mmjax.configs import Difference, complete, diff, override, target
 from mmjax.data.pipeline import Mixture
 from mmjax.errors import UserError, closest, nearest, unknown
@@ -318,7 +318,7 @@ def _load(source: str) -> tuple[fdl.Config, str]:
             f"{source!r} is neither an experiment (file.py or file.py:name) nor a workdir nor a {RECORD}"
             f"{_near_files(source)}"
         )
-    text = record.read_text()
+    text = json_text.text(record)
     try:
         return serialization.loads(text), serialization.name_of(text) or str(record)
     except UserError as error:

@@ -18,6 +18,18 @@ def parse(text: str | bytes, **options: Any) -> Any:
         raise ValueError("it is nested too deeply") from None
 
 
+def text(path: Any) -> str:
+    """The text of a file, here or in a bucket.
+
+    Raises:
+        UserError: it isn't UTF-8.
+    """
+    try:
+        return path.read_bytes().decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise UserError(f"{path} is no text: {error}") from error
+
+
 def read(path: Path) -> Any:
     """What a file says.
 

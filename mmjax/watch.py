@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import jax
 from rich.console import Console
 
-from mmjax import hosts, metrics, serialization
+from mmjax import hosts, json_text, metrics, serialization
 from mmjax.checkpoint import CheckpointError, identity, restore_variables, saved_steps
 from mmjax.confined import Record, check_folder
 from mmjax.data.tokenizers import load_tokenizers
@@ -123,7 +123,7 @@ def watch(
 
 def _next(workdir: Path, judge: _Judge | None, hopeless: set[tuple[int, str | None]]) -> _Next:
     path = workdir / RECORD
-    record = path.read_text(encoding="utf-8") if path.exists() else None
+    record = json_text.text(path) if path.exists() else None
     if judge is None or record is None or record != judge.record:
         return _Next(record, None, None, [], False)
     lines = {(line["step"], line["split"]): line for line in metrics.read(workdir) if "split" in line}

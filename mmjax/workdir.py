@@ -11,7 +11,7 @@ from pathlib import Path
 import fiddle as fdl
 import jax
 
-from mmjax import files, hosts, serialization
+from mmjax import files, hosts, json_text, serialization
 from mmjax.checkpoint import latest_step
 from mmjax.configs import Difference, short
 from mmjax.confined import TOKENIZERS, Record, check
@@ -43,7 +43,7 @@ def _record(config: fdl.Config, workdir: Path, name: str, fork: bool) -> None:
     if trained and not path.exists():
         raise UserError(f"{workdir} has checkpoints but no {RECORD} that says whose: give another --workdir")
     if path.exists():
-        before = serialization.loads(path.read_text(encoding="utf-8"))
+        before = serialization.loads(json_text.text(path))
         differences = unresumable(before, config)
         if trained and differences and not fork:
             raise UserError(_refusal(workdir, differences))

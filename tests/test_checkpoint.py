@@ -14,7 +14,16 @@ import numpy as np
 import pytest
 from jax.sharding import NamedSharding, PartitionSpec
 
-from mmjax.checkpoint import Checkpointer, CheckpointError, latest_step, restore_params, whole_step
+from mmjax import archives
+from mmjax.checkpoint import (
+    Checkpointer,
+    CheckpointError,
+    latest_step,
+    restore_params,
+    restore_variables,
+    whole_step,
+)
+from mmjax.errors import UserError
 from mmjax.mesh import Mesh
 from mmjax.optim import AdamW
 from mmjax.step import abstract_state
@@ -301,3 +310,12 @@ def test_what_was_set_aside_is_never_overwritten(two):
 
 def test_a_workdir_without_checkpoints_has_no_whole_step(tmp_path):
     assert whole_step(tmp_path) is None
+
+
+def test_a_checkpoint_that_would_unpack_to_many_times_its_size_is_not_read(tmp_path, monkeypatch):
+    with Checkpointer(tmp_path) as checkpoints:
+        checkpoints.save(1, {"params": {"a": np.zeros(2**20, np.float32)}})
+    assert restore_variables(tmp_path)["params"]["a"].shape == (2**20,)
+    monkeypatch.setattr(archives, "SMALL", 2**20)
+    with pytest.raises(UserError, match=r"checkpoints/1 of 0\.0 MB would unpack to 4\.2 MB, more than 20 times"):
+        restore_variables(tmp_path)

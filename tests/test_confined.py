@@ -276,3 +276,29 @@ def test_a_tokenizer_that_is_a_link_elsewhere_or_a_pipe_is_not_read(hostile: Hos
     with pytest.raises(UserError, match=r"text\.model is no file of .*x itself, and isn't read"):
         mmjax.load(hostile.workdir)
     assert SentencePiece().name == "captions"
+
+
+def test_numbers_and_nesting_that_can_not_be_are_told_by_every_command(hostile: Hostile, capsys, tmp_path):
+    x, path = str(hostile.workdir), hostile.workdir / "experiment.json"
+    whole = path.read_text()
+    within, out = tree(hostile.workdir / "checkpoints"), str(tmp_path / "out")
+    for content, message, commands in (
+        ("vocab", "towers.text.vocab=35184372088832 is beyond 2,147,483,647", ("evaluate", "train", "show")),
+        ("weight", "weights.masked_image=inf must be a finite number", ("evaluate", "show")),
+        ("deep", "it is nested too deeply", ("evaluate", "train", "show", "export")),
+        ("bytes", "experiment.json is no text: ", ("evaluate", "train", "show")),
+    ):
+        path.write_text(whole)
+        if content == "vocab":
+            hostile.change(lambda r: placed(r, "towers", "text", "vocab", value=2**45))
+        elif content == "weight":
+            hostile.change(lambda r: placed(r, "weights", "masked_image", value={"@float": "inf"}))
+        else:
+            path.write_bytes(b"\xff\xfe" if content == "bytes" else b"[" * 200_000)
+        more = {"train": ["--workdir", x], "export": [out]}
+        for command in commands:
+            assert main([command, x, *more.get(command, [])]) == 2, command
+            assert message in capsys.readouterr().err, command
+        with pytest.raises(UserError, match=message.replace(".", r"\.")):
+            mmjax.load(x)
+    assert tree(hostile.workdir / "checkpoints") == within

@@ -11,7 +11,8 @@ examples:
 
 By typing, by a picture, by voice: by what the model has a tower for. Needs pip install "mmjax[page]". The page is for
 this machine alone (127.0.0.1), and nothing is sent elsewhere but with --share. Vectors are kept under
-$XDG_CACHE_HOME/mmjax/demo (~/.cache/mmjax/demo); the folder itself is only read.
+$XDG_CACHE_HOME/mmjax/demo (~/.cache/mmjax/demo); the folder itself is only read. Whoever has the link can search by
+what is typed or uploaded on the page, and by nothing else on this machine.
 """
 
 

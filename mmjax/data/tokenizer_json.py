@@ -269,4 +269,4 @@ def _byte_letters() -> list[str]:
 
 
 def _lines(path: Path) -> list[str]:
-    return path.read_text(encoding="utf-8").split("\n")  # splitlines would also cut at the odd separators of Unicode
+    return json_text.text(path).split("\n")  # splitlines would also cut at the odd separators of Unicode

@@ -19,7 +19,7 @@ import numpy as np
 from flax.core import meta
 from flax.traverse_util import flatten_dict, unflatten_dict
 
-from mmjax import __version__, archives, files, serialization
+from mmjax import __version__, archives, files, json_text, serialization
 from mmjax.data.pipeline import Mixture, batch_spec
 from mmjax.data.tokenizers import Tokenizer, load_tokenizers, save_tokenizers
 from mmjax.errors import UserError, nearest
@@ -148,7 +148,7 @@ def read(folder: str | Path) -> Bundle:
     for name in (RECORD, PARAMS):
         if not (folder / name).is_file():
             raise UserError(f"{folder} is no exported model: it has no {name}")
-    text = (folder / RECORD).read_text(encoding="utf-8")
+    text = json_text.text(folder / RECORD)
     try:
         config = serialization.loads(text)
         table = archives.safetensors_table(folder / PARAMS)

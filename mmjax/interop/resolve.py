@@ -13,7 +13,7 @@ from pathlib import Path
 
 from etils import epath
 
-from mmjax import serialization
+from mmjax import json_text, serialization
 from mmjax.checkpoint import latest_step, restore_variables
 from mmjax.data.tokenizers import load_tokenizers
 from mmjax.errors import UserError, nearest
@@ -84,7 +84,7 @@ def _of_files(path: Path) -> Bundle:
 
 
 def _of_workdir(path: epath.Path, step: int | None, ema: bool) -> Bundle:
-    text = (path / RECORD).read_text()
+    text = json_text.text(path / RECORD)
     try:
         config = serialization.loads(text)
     except UserError as error:

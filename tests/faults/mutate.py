@@ -191,7 +191,7 @@ MUTATIONS = {
         *(8, "lock.py", "fcntl.lockf(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)", "pass"),
         "tests/test_lock.py::test_a_second_run_is_refused_and_told_who_has_it",
     ),
-    # 9: no code from data
+    # 9: no code from data, nothing written elsewhere, no bombs
     "experiment.json names nothing off the list": Mutation(
         *(9, "serialization.py", "or called not in pairs:", "or False:"),
         "tests/test_serialization.py::test_nothing_off_the_list_is_imported",
@@ -199,6 +199,104 @@ MUTATIONS = {
     "arrays between hosts hold no objects": Mutation(
         *(9, "hosts.py", "isinstance(value, np.ndarray) and value.dtype != object", "isinstance(value, np.ndarray)"),
         "tests/test_hosts.py::test_nothing_else_can_be_said",
+    ),
+    "names in a record are plain": Mutation(
+        *(9, "names.py", 'and not {*"/\\\\"} & {*name}', ""),
+        "tests/test_names.py::test_what_leads_elsewhere_is_refused",
+    ),
+    "all names that become files are looked at": Mutation(
+        *(9, "experiment.py", "        self._check_names()\n", ""),
+        "tests/test_confined.py::test_names_that_lead_elsewhere_are_refused_by_every_command",
+    ),
+    "a record's tokenizers come from its workdir": Mutation(
+        *(9, "confined.py", "if modality in kept or", "if True or modality in kept or"),
+        "tests/test_confined.py::test_tokenizers_come_from_the_workdir_alone",
+    ),
+    "nothing is built where a record says": Mutation(
+        *(9, "confined.py", "if not readable(source.name, source.data_dir):", "if False:"),
+        "tests/test_confined.py::test_nothing_is_built_where_a_record_says",
+    ),
+    "datasets have plain names": Mutation(
+        *(9, "data/datasets/prepare.py", 'for part in re.split("[/:]", name):', "for part in ():"),
+        "tests/test_confined.py::test_datasets_have_plain_names",
+    ),
+    "links out of a workdir are not written through": Mutation(
+        *(9, "confined.py", "if stat.S_ISLNK(mode) and not Path(", "if False and not Path("),
+        "tests/test_confined.py::test_links_out_of_a_workdir_are_not_written_through",
+    ),
+    "tokenizers are not read through links": Mutation(
+        *(9, "data/tokenizers.py", "or not Path(os.path.realpath(file)).is_relative_to(home)", ""),
+        "tests/test_confined.py::test_a_tokenizer_that_is_a_link_elsewhere_or_a_pipe_is_not_read",
+    ),
+    "nesting is bounded": Mutation(
+        *(9, "serialization.py", "if len(path) > DEEPEST:", "if False:"),
+        "tests/test_serialization.py::test_parts_within_parts_without_end_are_refused",
+    ),
+    "deep JSON is an error of JSON": Mutation(
+        *(9, "json_text.py", "except RecursionError:", "except ZeroDivisionError:"),
+        "tests/test_json_text.py::test_what_is_no_json_is_a_value_error",
+    ),
+    "sizes beyond any array": Mutation(
+        *(9, "bounds.py", "abs(value) > LARGEST", "False"),
+        "tests/test_bounds.py::test_numbers_that_can_not_be_are_named_by_their_paths",
+    ),
+    "weights are finite": Mutation(
+        *(9, "bounds.py", "(math.isinf(value) and name not in UNBOUNDED)", "False"),
+        "tests/test_bounds.py::test_numbers_that_can_not_be_are_named_by_their_paths",
+    ),
+    "an archive's sizes are looked at first": Mutation(
+        *(9, "archives.py", "if unpacked > max(SMALL, TIMES * size):", "if False:"),
+        "tests/test_archives.py::test_pytorch_s_zip_is_looked_at_before_it_is_opened",
+    ),
+    "an archive's names are looked at first": Mutation(
+        *(
+            9,
+            "interop/bigvision.py",
+            "shapes: Any = renamed(table)",
+            "shapes: Any = renamed(archives.npz(path, table))",
+        ),
+        "tests/test_archives.py::test_what_is_no_model_is_refused_by_its_names_before_it_is_unpacked",
+    ),
+    "an array fills its member": Mutation(
+        *(9, "archives.py", "if said != there or min(shape, default=0) < 0:", "if False:"),
+        "tests/test_archives.py::test_heads_that_lie_are_told",
+    ),
+    "numbers in the place of texts": Mutation(
+        *(9, "interop/onnx.py", "if not isinstance(value, memoryview):", "if False:"),
+        "tests/interop/test_onnx.py::test_what_is_no_such_file_says_why",
+    ),
+    # 10: a visitor of the page reads what was uploaded, and nothing else
+    "only what lies below the folder of uploads": Mutation(
+        *(10, "uploads.py", "if not real.is_relative_to(home):", "if False:"),
+        "tests/test_uploads.py::test_a_visitor_reads_nothing_that_was_not_uploaded",
+    ),
+    "by its real path": Mutation(
+        *(10, "uploads.py", "Path(os.path.realpath(path)), os.path.realpath(folder)", "Path(path), str(folder)"),
+        "tests/test_uploads.py::test_a_visitor_reads_nothing_that_was_not_uploaded",
+    ),
+    "regular files alone": Mutation(
+        *(10, "uploads.py", "if not stat.S_ISREG(found.st_mode):", "if False:"),
+        "tests/test_uploads.py::test_a_visitor_reads_nothing_that_was_not_uploaded",
+    ),
+    "pages of others are refused": Mutation(
+        *(10, "uploads.py", "elif not reads and self._foreign(scope, headers):", "elif False:"),
+        "tests/test_uploads.py::test_uploads_and_calls_of_other_pages_are_refused",
+    ),
+    "what goes on beyond its bound is cut off": Mutation(
+        *(10, "uploads.py", "if came > most:", "if False:"),
+        "tests/test_uploads.py::test_what_is_too_large_is_cut_off",
+    ),
+    "older uploads make room": Mutation(
+        *(10, "uploads.py", "self._sweep(self._room - size)", "pass"),
+        "tests/test_uploads.py::test_the_disk_of_uploads_is_bounded_and_emptied",
+    ),
+    "what has been there for a while goes": Mutation(
+        *(10, "uploads.py", "if now - written > self._kept or", "if"),
+        "tests/test_uploads.py::test_the_disk_of_uploads_is_bounded_and_emptied",
+    ),
+    "other doors of gradio": Mutation(
+        *(10, "uploads.py", "if CLOSED.match(path):", "if False:"),
+        "tests/test_uploads.py::test_other_doors_of_gradio_are_closed",
     ),
 }
 
