@@ -37,7 +37,7 @@ class Entry:
 
 def bounded(path: Any, unpacked: int, size: int | None = None) -> None:
     """Raises UserError where so many bytes can't come of that file, or of `size` bytes, but by a trick."""
-    size = path.stat().st_size if size is None else size
+    size = int(path.stat().st_size) if size is None else size
     if unpacked > max(SMALL, TIMES * size):
         raise UserError(
             f"{path} of {size / 1e6:,.1f} MB would unpack to {unpacked / 1e6:,.1f} MB, more than {TIMES} times its "

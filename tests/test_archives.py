@@ -7,6 +7,7 @@ import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -72,7 +73,8 @@ def test_an_archive_of_zeros_is_refused_by_its_size(zeros: Path):
 def test_what_is_no_model_is_refused_by_its_names_before_it_is_unpacked(tmp_path):
     path = tmp_path / "other.npz"
     rng = np.random.default_rng(0)
-    np.savez(path, **{f"layer{i}": rng.standard_normal((MB, 4)).astype(np.float32) for i in range(2)})
+    arrays: dict[str, Any] = {f"layer{i}": rng.standard_normal((MB, 4)).astype(np.float32) for i in range(2)}
+    np.savez(path, **arrays)
     with in_little_memory(), pytest.raises(UserError, match="img is no transformer of big_vision's: it lacks"):
         bigvision.read(path)
 
@@ -147,7 +149,7 @@ def test_one_number_that_pytorch_repeats_is_no_array(tmp_path):
 
 def test_a_vocabulary_that_unpacks_without_end_is_cut_off(tmp_path, monkeypatch):
     path = tmp_path / "bpe_simple_vocab_16e6.txt.gz"
-    with gzip.open(path, "wb") as file:
+    with gzip.GzipFile(path, "wb") as file:
         for _ in range(100):
             file.write(bytes(MB))
     with pytest.raises(UserError, match=r"\.txt\.gz would unpack to more than 67,108,864 bytes, and isn't read"):
