@@ -5,7 +5,7 @@ the metrics reads too (`metrics.read`), and into a TensorBoard run of its own.
 """
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -31,8 +31,15 @@ POLL = 30.0  # seconds between two looks at the folder
 class _Judge:
     """What one record's experiment judges with, compiled once."""
 
-    def __init__(self, record: str, workdir: Path, names: Sequence[str] | None, split: str | None):
-        self.record, self._workdir = record, workdir
+    def __init__(
+        self,
+        record: str,
+        workdir: Path,
+        names: Sequence[str] | None,
+        split: str | None,
+        say: Callable[[str], None] = lambda text: None,
+    ):
+        self.record, self._workdir, self._say = record, workdir, say
         self.experiment: Experiment = build(serialization.loads(record))
         self.evaluators = choose(self.experiment.evaluators, names, split)
         self._embedder: Embedder | None = None
@@ -48,7 +55,8 @@ class _Judge:
                 read = [name for e in self.evaluators for name in (e.split, fit_split(e)) if name is not None]
                 hosts.first(partial(check_folder, self._workdir))
                 kept = load_tokenizers(self._workdir / TOKENIZERS)
-                data = prepared(self.experiment.data, self._workdir, read, kept, Record(str(self._workdir), kept))
+                given = Record(str(self._workdir), kept)
+                data = prepared(self.experiment.data, self._workdir, read, kept, given, self._say)
                 size = -(-self.experiment.batch_size // mesh.size) * mesh.size
                 self._embedder = Embedder(self.experiment.pretrainer(), data, mesh, size)
             variables = hosts.together(lambda: restore_variables(self._workdir, step, ema=True))
@@ -93,7 +101,7 @@ def watch(
     while True:
         record, step, seen, places, ended = hosts.first(partial(_next, workdir, judge, hopeless))
         if record is not None and (judge is None or judge.record != record):
-            judge = _Judge(record, workdir, evaluators, split)  # the run is another one, or takes more steps
+            judge = _Judge(record, workdir, evaluators, split, say)  # the run is another one, or takes more steps
             continue
         if judge is None or step is None:
             if ended:

@@ -91,6 +91,7 @@ def test_what_is_no_model_is_refused_by_its_names_before_it_is_unpacked(tmp_path
         (b"", "can't be read as arrays"),
         (b"\x93NUMPY\x07\x00", "is of version"),
     ],
+    ids=["huge", "beyond", "short", "negative", "objects", "text", "empty", "version"],
 )
 def test_heads_that_lie_are_told(content, message, tmp_path):
     with zipfile.ZipFile(tmp_path / "a.npz", "w") as file:
