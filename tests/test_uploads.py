@@ -114,7 +114,7 @@ def test_a_visitor_reads_nothing_that_was_not_uploaded(served: Served, modality,
     served.found.asked.clear()
     began, texts = time.monotonic(), set()
     for attack in attacks:
-        for query in (attack, as_file(attack)):
+        for query in (attack, as_file(attack), {"path": attack}):  # gradio looks at what it calls a file alone
             text = served.ask(modality, query)
             assert "secret" not in text, attack
             assert "did you mean" not in text, attack
@@ -200,6 +200,11 @@ def test_only_regular_files_below_the_folder_of_a_bounded_size(tmp_path, monkeyp
     with pytest.raises(UserError, match=REFUSED) as told:
         received(folder, str(sibling / "b.png"))
     assert "b.png" not in str(told.value)
+    os.symlink(sibling, folder / "link")
+    monkeypatch.setattr(uploads, "LARGEST", 100)
+    for path in ("link/b.png", "../uploads-of-others/b.png"):
+        with pytest.raises(UserError, match=REFUSED):
+            received(folder, str(folder / path))
 
 
 def test_the_disk_of_uploads_is_bounded_and_emptied(tmp_path):

@@ -268,11 +268,11 @@ MUTATIONS = {
     # 10: a visitor of the page reads what was uploaded, and nothing else
     "only what lies below the folder of uploads": Mutation(
         *(10, "uploads.py", "if not real.is_relative_to(home):", "if False:"),
-        "tests/test_uploads.py::test_a_visitor_reads_nothing_that_was_not_uploaded",
+        "tests/test_uploads.py::test_only_regular_files_below_the_folder_of_a_bounded_size",
     ),
     "by its real path": Mutation(
         *(10, "uploads.py", "Path(os.path.realpath(path)), os.path.realpath(folder)", "Path(path), str(folder)"),
-        "tests/test_uploads.py::test_a_visitor_reads_nothing_that_was_not_uploaded",
+        "tests/test_uploads.py::test_only_regular_files_below_the_folder_of_a_bounded_size",
     ),
     "regular files alone": Mutation(
         *(10, "uploads.py", "if not stat.S_ISREG(found.st_mode):", "if False:"),
