@@ -268,7 +268,7 @@ MUTATIONS = {
     # 10: a visitor of the page reads what was uploaded, and nothing else
     "only what lies below the folder of uploads": Mutation(
         *(10, "uploads.py", "if not real.is_relative_to(home):", "if False:"),
-        "tests/test_uploads.py::test_only_regular_files_below_the_folder_of_a_bounded_size",
+        "tests/test_uploads.py::test_a_visitor_reads_nothing_that_was_not_uploaded",
     ),
     "by its real path": Mutation(
         *(10, "uploads.py", "Path(os.path.realpath(path)), os.path.realpath(folder)", "Path(path), str(folder)"),
