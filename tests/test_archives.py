@@ -86,7 +86,7 @@ def test_what_is_no_model_is_refused_by_its_names_before_it_is_unpacked(tmp_path
         (npy((2**62, 2**62)), "says that it has .* bytes, and has 0"),
         (npy((4,), bytes(12)), "says that it has 16 bytes, and has 12"),
         (npy((-4, -1), bytes(16)), "says that it has 16 bytes, and has 16"),
-        (npy((), bytes(8), "|O"), "Object arrays cannot be loaded"),
+        (npy((), bytes(8), "|O"), "holds pickled objects of Python"),
         (b"no array", "can't be read as arrays"),
         (b"", "can't be read as arrays"),
         (b"\x93NUMPY\x07\x00", "is of version"),
@@ -114,7 +114,7 @@ def test_broken_zips_are_told(zeros: Path, tmp_path):
     content = bytearray((tmp_path / "flipped.npz").read_bytes())
     content[300] ^= 1
     (tmp_path / "flipped.npz").write_bytes(content)
-    with pytest.raises(UserError, match="can't be read as arrays: Bad CRC-32"):
+    with pytest.raises(UserError, match=r"can't be read as arrays: it is damaged, or no \.npz \(Bad CRC-32"):
         archives.npz(tmp_path / "flipped.npz", {"a": archives.Entry((100,))})
 
 

@@ -19,9 +19,12 @@ class File:
     path: str
 
     def read(self) -> bytes:
-        """The bytes. Raises `BadExample` where the file can't be read."""
+        """The bytes. Raises `BadExample` where the file can't be read, or is a pipe or a device, which never end."""
+        path = Path(on_disk(self.path) or self.path)
         try:
-            return Path(on_disk(self.path) or self.path).read_bytes()
+            if path.exists() and not path.is_file() and not path.is_dir():
+                raise BadExample(f"{self.path} is no file but a pipe, a socket or a device", "undecodable")
+            return path.read_bytes()
         except (OSError, ValueError) as error:  # a name with a NUL in it is a ValueError
             reason = getattr(error, "strerror", None) or error
             raise BadExample(f"{self.path} can't be read: {reason}", "undecodable") from error

@@ -1,3 +1,4 @@
+import os
 import unicodedata
 from pathlib import Path
 
@@ -39,3 +40,10 @@ def test_addresses_are_told_from_paths():
         map(is_remote, ("https://a.org/b.png", "s3://bucket/b.png", "gs://b", " HTTP://x", "data:image/png;base64,"))
     )
     assert not any(map(is_remote, ("a.png", "/a/b.png", "http/a.png", "C:/a.png", "a:b.png", "~/a.png")))
+
+
+def test_what_never_ends_is_not_read(tmp_path):
+    os.mkfifo(tmp_path / "pipe.png")
+    for path in (tmp_path / "pipe.png", "/dev/zero"):
+        with pytest.raises(BadExample, match="is no file but a pipe, a socket or a device"):
+            File(str(path)).read()

@@ -131,5 +131,7 @@ def test_more_layers_than_there_are_arrays_are_not_counted_to_their_end():
 
 
 def test_shapes_that_do_not_fit_are_named():
-    with pytest.raises(UserError, match=r"it: p/a/kernel can't be made of q\.weight \[7, 12\]: cannot reshape"):
+    with pytest.raises(
+        UserError, match=r"it: the sizes of q\.weight \[7, 12\] aren't those of the config \(cannot resh"
+    ):
         take(mapping.heads_in("p/a", ("q",), HEADS), randoms({"q.weight": (7, WIDTH), "q.bias": (WIDTH,)}), "it")
