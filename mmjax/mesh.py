@@ -1,11 +1,13 @@
 """Where arrays live: the device mesh, the rules that lay parameters and batches out on it, and the way there."""
 
 import math
+import multiprocessing
 import queue
 import threading
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Self
 
 import jax
@@ -223,8 +225,8 @@ class DevicePrefetch(Iterator[dict[str, jax.Array]]):
         except queue.Empty:
             self._closed.set()
             raise StalledError(
-                f"no batch has come for {self._patience:g} s (patience={self._patience:g}): the disk, the network or a "
-                "process that reads hangs. Start the same command again to go on"
+                f"no batch has come for {self._patience:g} s (patience={self._patience:g}): {_hanging()}. Start the "
+                "same command again to go on"
             ) from None
         self.waited += time.perf_counter() - start
         if batch is None:
@@ -244,6 +246,23 @@ class DevicePrefetch(Iterator[dict[str, jax.Array]]):
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+
+def _hanging() -> str:
+    """Who may be to blame that no data comes: the processes that read and were stopped, or else all of them."""
+    readers = sorted(child.pid for child in multiprocessing.active_children() if child.pid)
+    if stopped := [pid for pid in readers if _stopped(pid)]:
+        which = f"process {stopped[0]}" if len(stopped) == 1 else f"processes {', '.join(map(str, stopped))}"
+        return f"{which}, which should read, {'is' if len(stopped) == 1 else 'are'} stopped (SIGSTOP)"
+    named = f" ({', '.join(map(str, readers))})" if readers else ""
+    return f"the disk, the network or a process that reads{named} hangs"
+
+
+def _stopped(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(") ")[2].startswith("T")  # proc(5)
+    except OSError:  # it has ended, or this is no Linux
+        return False
 
 
 def device_prefetch(

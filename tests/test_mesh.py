@@ -1,3 +1,6 @@
+import multiprocessing
+import os
+import signal
 import threading
 import time
 
@@ -112,6 +115,27 @@ def test_a_source_that_hangs_is_told_after_its_time():
         with pytest.raises(StalledError, match=r"no batch has come for 0.3 s \(patience=0.3\)"):
             next(stream)
         hangs.set()
+
+
+def test_of_the_processes_that_read_the_one_that_is_stopped_is_named():
+    spawn = multiprocessing.get_context("spawn")
+    one, other = (spawn.Process(target=time.sleep, args=(60,), daemon=True) for _ in range(2))
+    for process in (one, other):
+        process.start()
+    try:
+        with device_prefetch(iter(lambda: time.sleep(1), 0), Mesh().build(), patience=0.1) as stream:
+            pids = ", ".join(map(str, sorted((one.pid, other.pid))))
+            with pytest.raises(StalledError, match=rf"the disk, the network or a process that reads \({pids}\) hangs"):
+                next(stream)
+        os.kill(one.pid, signal.SIGSTOP)
+        with device_prefetch(iter(lambda: time.sleep(1), 0), Mesh().build(), patience=0.1) as stream:
+            told = rf"0.1 s \(patience=0.1\): process {one.pid}, which should read, is stopped \(SIGSTOP\). Start the"
+            with pytest.raises(StalledError, match=told):
+                next(stream)
+    finally:
+        for process in (one, other):
+            process.kill()
+            process.join()
 
 
 def test_prefetch_measures_the_time_its_consumer_waits():

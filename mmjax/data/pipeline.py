@@ -10,7 +10,6 @@ tells of its examples stands beside: `text_next` and `text_types` of `SentencePa
 import itertools
 import math
 import os
-import signal
 import zlib
 from bisect import bisect_right
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -25,6 +24,7 @@ from rich.progress import track
 from mmjax.data.chains import Chains, Row, captions, chain_specs, evaluation, identity, row_spec, stack, untrained
 from mmjax.data.contents import Again, content_key, read_once
 from mmjax.data.every_caption import expanded
+from mmjax.data.readers import Readers
 from mmjax.data.sources import Records, Source, SplitNotFoundError, Tfds, TfdsRecords, nearest
 from mmjax.data.tokens import Tokenizer
 from mmjax.data.transforms import Transform
@@ -121,7 +121,8 @@ def batches(
 
     `batch_size` is the global one; `host` is (index, count), and host i has the rows from i · B/n on. Every source is
     shuffled anew in each epoch. The iterator has `close()`, which ends its threads and processes.
-    Raises ValueError where the hosts don't divide the batch.
+    Raises ValueError where the hosts don't divide the batch; the iterator, `readers.ReaderError` where a process that
+    reads was killed.
     """
     prepared = mixture if isinstance(mixture, Prepared) else prepare(mixture)
     rows = _host_rows(batch_size, host)
@@ -133,7 +134,7 @@ def batches(
     # Batched first and sliced after: the global batch is the same for any number of hosts (and so is resuming a slice).
     index, count = host
     mine = stream.map_with_index(make).batch(rows)[step * count + index :: count]
-    return iter(_iterated(mine, prepared.mixture))
+    return _iterated(mine, prepared.mixture)
 
 
 def examples(
@@ -316,26 +317,11 @@ def _u32(value: int | list[int]) -> np.ndarray:
     return np.asarray(value, np.uint32)
 
 
-def _iterated(dataset: Any, mixture: Mixture) -> Iterable[Row]:
-    if not mixture.workers:
-        options = grain.ReadOptions(num_threads=mixture.prefetch, prefetch_buffer_size=mixture.prefetch)
-        return dataset.to_iter_dataset(options)
-    from absl import flags
-
-    if not flags.FLAGS.is_parsed():  # Grain's workers read absl's flags, which nobody parsed
-        flags.FLAGS.mark_as_parsed()
-    per_worker = -(-mixture.prefetch // mixture.workers)
-    options = grain.ReadOptions(num_threads=1, prefetch_buffer_size=1)
-    return dataset.to_iter_dataset(options).mp_prefetch(
-        grain.MultiprocessingOptions(num_workers=mixture.workers, per_worker_buffer_size=per_worker),
-        worker_init_fn=_leave_interrupts,
-    )
-
-
-def _leave_interrupts(index: int, count: int) -> None:
-    """Ctrl-C reaches every process of a terminal: a worker leaves it to the training process, which ends it."""
-    del index, count
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+def _iterated(dataset: Any, mixture: Mixture) -> Iterator[Row]:
+    if mixture.workers:
+        return Readers(dataset, mixture.workers, mixture.prefetch)
+    options = grain.ReadOptions(num_threads=mixture.prefetch, prefetch_buffer_size=mixture.prefetch)
+    return iter(dataset.to_iter_dataset(options))
 
 
 def _host_rows(batch_size: int, host: tuple[int, int]) -> int:

@@ -1,6 +1,7 @@
 import dataclasses
 import itertools
 import json
+import multiprocessing
 import os
 import subprocess
 import sys
@@ -96,6 +97,7 @@ def test_seeking_far_costs_nothing_and_the_seed_decides(prepared, stream):
 def test_worker_processes_give_the_same_stream(prepared, stream, workers, monkeypatch):
     monkeypatch.setattr(prepared, "mixture", dataclasses.replace(prepared.mixture, workers=workers))
     assert_same(take(4, prepared, batch_size=16, seed=3, step=2), stream[2:6])
+    assert multiprocessing.active_children() == []
 
 
 def test_keeping_examples_in_memory_gives_the_same_stream(prepared, stream, monkeypatch):

@@ -1,0 +1,129 @@
+"""Processes that read end with the one that trains, however it ends, and leave no shared memory behind."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from mmjax.data import parcels
+
+# A training process without a model: says who reads for it and what they send, takes three batches, and ends as asked.
+TRAINS = """
+import json, multiprocessing, os, signal, sys, time
+import grain, numpy as np
+from mmjax.data.readers import ReaderError, Readers
+
+class Row:
+    def __call__(self, place):
+        if sys.argv[1] == "hangs" and place > 5:
+            time.sleep(600)
+        return {"image": np.full((4, 1000), place % 256, np.uint8), "index": np.arange(4, dtype=np.uint32)}
+
+def main():
+    readers = Readers(grain.MapDataset.range(10_000).map(Row()), workers=2, prefetch=4)
+    kept = [next(readers) for _ in range(3)]  # as jax may
+    pids = [process.pid for process in multiprocessing.active_children()]
+    taken = [int(batch["image"][0, 0]) for batch in kept]
+    print(json.dumps({"pids": pids, "taken": taken, "address": readers._mailbox.address.text}), flush=True)
+    if sys.argv[1] != "loses":
+        time.sleep(600)
+    os.kill(pids[1], signal.SIGKILL)
+    try:
+        while True:
+            kept.append(next(readers))
+    except ReaderError as error:
+        print(error)
+
+if __name__ == "__main__":
+    main()
+"""
+
+
+def alive(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(") ")[2][0] not in "ZX"
+    except FileNotFoundError:
+        return False
+
+
+def left(address: str) -> list[str]:
+    return [path.name for path in parcels.FOLDER.glob(f"{address}*")]
+
+
+def wait_until(true, seconds: float) -> bool:
+    deadline = time.monotonic() + seconds
+    while not true():
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(0.02)
+    return True
+
+
+@pytest.fixture
+def trainer(tmp_path):
+    """Starts TRAINS; whatever it leaves is killed."""
+    begun: list[subprocess.Popen[str]] = []
+    pids: list[int] = []
+
+    def start(how: str):
+        (tmp_path / "trains.py").write_text(TRAINS)
+        words = [sys.executable, str(tmp_path / "trains.py"), how]
+        pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+        process = subprocess.Popen(words, text=True, start_new_session=True, **pipes)
+        begun.append(process)
+        assert process.stdout is not None
+        said = json.loads(process.stdout.readline())
+        pids.extend(said["pids"])
+        assert said["taken"] == [0, 1, 2]
+        assert len(said["pids"]) == 2
+        return process, said["pids"], said["address"]
+
+    yield start
+    for process in begun:
+        process.kill()
+        process.wait()
+    for pid in filter(alive, pids):
+        os.kill(pid, signal.SIGKILL)
+
+
+def test_a_kill_of_the_training_process_takes_its_readers_along_and_their_memory(trainer):
+    process, pids, address = trainer("hangs")
+    assert wait_until(lambda: len(left(address)) > 1, 5)  # its lock, and batches that wait
+    os.kill(pids[0], signal.SIGSTOP)  # of the two one runs, and one is stopped
+    process.kill()
+    assert wait_until(lambda: not any(map(alive, pids)), 5)
+    assert left(address) == []
+
+
+def test_what_a_kill_of_all_leaves_the_next_run_removes_and_no_more_than_that(trainer):
+    living = parcels.Mailbox()
+    kept = parcels.Pack(living.address)({"index": np.arange(3)})
+    process, pids, address = trainer("hangs")
+    assert wait_until(lambda: len(left(address)) > 1, 5)
+    os.killpg(process.pid, signal.SIGKILL)  # Python's own tracker of shared memory too
+    process.wait()
+    assert wait_until(lambda: not any(map(alive, pids)), 5)
+    assert len(left(address)) > 1
+    parcels.Mailbox().close()
+    assert left(address) == []
+    np.testing.assert_array_equal(parcels.unpacked(kept)["index"], np.arange(3))
+    living.close()
+
+
+def test_a_reader_that_is_killed_is_told_and_the_end_leaves_nothing(trainer):
+    process, pids, address = trainer("loses")
+    said, complained = process.communicate(timeout=60)
+    assert said == (
+        f"a process that reads data ({pids[1]}) was ended by SIGKILL, for want of memory maybe (data.workers=2, "
+        "data.cache). Start the same command again to go on\n"
+    )
+    assert complained == ""  # "resource_tracker: There appear to be 27 leaked shared_memory objects"
+    assert process.returncode == 0
+    assert not any(map(alive, pids))
+    assert left(address) == []
