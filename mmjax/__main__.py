@@ -4,7 +4,10 @@ import argparse
 import dis
 import errno
 import multiprocessing
+import os
+import shutil
 import sys
+import tempfile
 from pathlib import Path
 from types import ModuleType, TracebackType
 
@@ -66,7 +69,7 @@ def main(argv: list[str] | None = None) -> int:
     except Exception as error:
         if not meant_for_user(error):
             raise
-        print(f"error: {error}", file=sys.stderr)
+        print(f"error: {explained(error, arguments)}", file=sys.stderr)
         return 2
 
 
@@ -86,6 +89,18 @@ def meant_for_user(error: BaseException) -> bool:
     code = last.tb_frame.f_code
     raised = code.co_code[last.tb_lasti] == dis.opmap["RAISE_VARARGS"]
     return raised and code.co_filename.startswith(PACKAGE)
+
+
+def explained(error: BaseException, arguments: argparse.Namespace) -> str:
+    """What is told of an error: of a full disk where it is and what is free, which the system's own words leave out."""
+    if not isinstance(error, OSError) or error.errno not in (errno.ENOSPC, errno.EDQUOT):
+        return str(error)
+    workdir = getattr(arguments, "workdir", None)
+    named = str(error.filename or workdir or getattr(arguments, "out", None) or tempfile.gettempdir())
+    place = Path(named).absolute()
+    free = shutil.disk_usage(next(path for path in (place, *place.parents) if path.exists())).free
+    after = "" if workdir is None else f"; what was saved in {workdir} is whole, and the same command then goes on"
+    return f"{os.strerror(error.errno)}: {named!r} ({free / 1e6:,.1f} MB are free there): make space{after}"
 
 
 def parsers() -> tuple[argparse.ArgumentParser, dict[str, tuple[argparse.ArgumentParser, ModuleType]]]:

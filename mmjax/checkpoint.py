@@ -4,10 +4,12 @@ A checkpoint holds digests of its own files, written before Orbax gives it its n
 has been damaged since is seen.
 """
 
+import errno
 import hashlib
 import itertools
 import logging
 import math
+import os
 import shutil
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -31,6 +33,7 @@ ASIDE = "damaged"  # where checkpoints go that are not whole
 UNFINISHED = ".orbax-checkpoint-tmp"  # in the name of a step that isn't saved to its end
 CHANGING = "_CHECKPOINT_METADATA"  # times and versions: Orbax writes it once more after the rest; nothing is read of it
 SLICED = 2**20  # bytes from which on the replicas of an array save a slice each; cutting a small one costs more
+FULL = os.strerror(errno.ENOSPC)
 LISTED = 8  # lines of a mismatch that an error shows
 
 
@@ -39,10 +42,11 @@ class CheckpointError(UserError):
 
 
 class _Quiet(logging.Filter):
-    """Drops what Orbax says to absl below an error: dozens of lines a save, none of which a user can act on."""
+    """Drops what Orbax says to absl below an error: dozens of lines a save, none of which a user can act on. And what
+    each of its threads says, with a traceback, of an exception that is raised again for whoever waits for the save."""
 
     def filter(self, record: logging.LogRecord) -> bool:
-        return record.levelno >= logging.ERROR or "orbax" not in record.pathname
+        return "orbax" not in record.pathname or (record.levelno >= logging.ERROR and not record.exc_info)
 
 
 logging.getLogger("absl").addFilter(_Quiet())
@@ -143,6 +147,7 @@ class Checkpointer:
             yield
         except Exception as error:  # OSError, or tensorstore's ValueError, or Orbax's own around either
             reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+            reason = FULL if FULL in str(error) else reason
             free = _free_bytes(self.directory)
             space = "" if free is None else f" {free / 1e6:,.1f} MB are free there."
             raise CheckpointError(

@@ -25,7 +25,7 @@ from etils import epath
 from fiddle.experimental import auto_config
 
 from mmjax import bounds, json_text, serialization
-from mmjax.configs import Difference, complete, diff, override, target
+from mmjax.configs import Difference, complete, diff, override, paths, target
 from mmjax.data.pipeline import Mixture
 from mmjax.errors import UserError, closest, nearest, unknown
 from mmjax.fit import check_fit, idle
@@ -238,6 +238,17 @@ MAY_CHANGE: dict[str, str] = {
     "keep_best": "only what is written",
     "keep_every": "only what is written",
 }
+
+
+def unscaled(config: fdl.Config) -> str | None:
+    """A warning where something computes in fp16: no loss is scaled here."""
+    found = [f"{path}={value}" for path, value in paths(config) if path.endswith("dtype") and value == "float16"]
+    if not found:
+        return None
+    return (
+        f"warning: {', '.join(found)}: nothing scales the loss, so gradients below 6e-8 become 0 and those above 65504 "
+        "infinite; bfloat16, as fast, has the range of float32"
+    )
 
 
 def unresumable(recorded: fdl.Config, wanted: fdl.Config) -> list[Difference]:

@@ -3,12 +3,32 @@
 import os
 import signal
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from types import FrameType
 from typing import Any, Self
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 SAVE = 1  # what a host says when its clock wants a checkpoint: below every signal, so that a signal is heard first
+
+
+@contextmanager
+def nothing_begun() -> Iterator[None]:
+    """While entered, SIGTERM ends the process with exit code 0, as there is nothing to save: while a run starts (or has
+    ended), around its `Interruption`. In a thread other than the main one signals are left as they are."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def end(number: int, frame: FrameType | None) -> None:
+        os.write(2, b"\nSIGTERM: no step is being taken, so there is nothing to save\n")
+        raise SystemExit(0)
+
+    before = signal.signal(signal.SIGTERM, end)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 class Interruption:

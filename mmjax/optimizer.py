@@ -42,7 +42,7 @@ class Optimizer:
         warmup_steps: steps of linear warm-up; step s has (s+1)/warmup_steps of the peak, so that no step is lost.
         weight_decay: decoupled; a step shrinks a decayed parameter by lr * weight_decay, as in optax and torch.
         schedule: after the warm-up "cosine" or "linear" down to `end_lr`, "constant", or "rsqrt" (`schedules.share`).
-        end_lr: where the schedule, or the cooldown, ends.
+        end_lr: where the schedule, or the cooldown, ends: at the step after the run's last one (`schedules.share`).
         cooldown_steps: the last so many go down to `end_lr` in a straight line; for "constant" and "rsqrt".
         timescale: of "rsqrt", in steps.
         clip_norm: the gradient is scaled down to this global norm (over what trains); None: never.

@@ -55,12 +55,15 @@ def share(
     """The share of the peak at a step (from 0).
 
     A linear warm-up: step s has (s+1)/warmup_steps, so that no step is lost. Then
-        cosine: down to `end` at the last step;  linear: the same in a straight line;
+        cosine: down to `end` at step `total_steps`;  linear: the same in a straight line;
         constant: the peak;
         rsqrt: sqrt(timescale / (timescale + s - warmup_steps)) (Zhai et al. 2021, arXiv:2106.04560), the same for runs
         of any length.
     With a cooldown the last steps go down to `end` in a straight line: from the constant that is the "warm-up, stable,
     decay" of Hu et al. 2024 (arXiv:2404.06395), and a run can be cooled down from any checkpoint of the stable part.
+
+    The last step that a run takes is `total_steps - 1`, and one short of `end` (as with optax's and torch's schedules):
+    a run that ends at 0 takes no step at a rate of 0.
     """
     rest = total_steps - warmup_steps
     after = jnp.maximum(step - warmup_steps, 0)

@@ -22,7 +22,7 @@ def supervise(
 
     It is not started again after an end (0; also of a run that was asked to stop and has saved), after Ctrl-C, nor
     after an error that would come again (2). SIGTERM and Ctrl-C go on to the command, which then ends in its own way.
-    A command that a signal killed counts as 128 + its number, as in a shell.
+    A command that a signal killed counts as 128 + its number, as in a shell, but 0 if it was the SIGTERM passed on.
 
     say: is told what happens, on stderr by default. pause: seconds before the second start.
 
@@ -35,6 +35,8 @@ def supervise(
         restart = 0
         while True:
             code = relay.run(command)
+            if relay.heard == signal.SIGTERM and code == -signal.SIGTERM:
+                return 0  # it came before the command heard signals, so before there was anything to save
             ended = f"by {signal.Signals(-code).name}" if code < 0 else f"with exit code {code}"
             code = 128 - code if code < 0 else code
             if code in (0, USER, CTRL_C) or relay.heard:

@@ -15,7 +15,7 @@ from mmjax.confined import Record, check_folder
 from mmjax.data.pipeline import batch_spec, batches
 from mmjax.evaluate import Embedder, evaluate
 from mmjax.evaluators.embedded import protocols
-from mmjax.experiment import Experiment, build
+from mmjax.experiment import Experiment, build, unscaled
 from mmjax.goodput import Goodput
 from mmjax.initial import initialised, sources, tokenizers
 from mmjax.interruption import Interruption
@@ -71,6 +71,8 @@ def train(
     with hosts.together(partial(Lock, workdir, say=print, holds=lead)):
         record(config, workdir, name, fork)
         say = print if lead else lambda text: None
+        if warning := unscaled(config):
+            say(warning)
         begins = hosts.first(lambda: latest_step(workdir)) is None
         starts = sources(experiment, say) if experiment.init and begins else {}
         data = prepared(experiment.data, workdir, ("train",), tokenizers(experiment, starts, say), given, say)

@@ -17,6 +17,7 @@ from mmjax.experiment import (
     experiment_name,
     load_experiment,
     unresumable,
+    unscaled,
 )
 from mmjax.mesh import Mesh
 from mmjax.models.image import ViT
@@ -284,3 +285,11 @@ def test_a_pattern_matches_whole_components_and_what_is_below(file):
     assert {d.path for d in diff(left, right)} == {"mesh.tensor", "evaluators.0"}
     assert unresumable(left, right) == []
     assert {path for path in MAY_CHANGE if path.split(".")[0] not in Experiment.__dataclass_fields__} == set()
+
+
+def test_what_computes_in_fp16_is_named_for_no_loss_is_scaled(file):
+    assert unscaled(load_experiment(file)) is None
+    assert unscaled(load_experiment(file, ["towers.image.dtype=bfloat16"])) is None
+    told = unscaled(load_experiment(file, ["towers.image.dtype=float16"]))
+    assert told is not None
+    assert told.startswith("warning: towers.image.dtype=float16: nothing scales the loss, so gradients below 6e-8 ")

@@ -5,7 +5,8 @@ import signal
 
 import pytest
 
-from mmjax.interruption import Interruption
+from mmjax.__main__ import main
+from mmjax.interruption import Interruption, nothing_begun
 
 
 def hear(*numbers: signal.Signals) -> None:
@@ -40,3 +41,23 @@ def test_the_end_after_sigterm_is_without_fault_and_after_ctrl_c_its_own():
         hear(signal.SIGINT)
         assert interruption.asked()
     assert isinstance(interruption.end(), KeyboardInterrupt)
+
+
+def test_sigterm_while_a_run_starts_ends_it_without_fault(monkeypatch, tmp_path, capfd):
+    before = signal.getsignal(signal.SIGTERM)
+    monkeypatch.setattr("mmjax.experiment.load_experiment", lambda *_: hear(signal.SIGTERM))
+    with pytest.raises(SystemExit) as ended:
+        main(["train", "nothing.py", "--workdir", str(tmp_path / "run")])
+    assert ended.value.code == 0
+    assert "SIGTERM: no step is being taken, so there is nothing to save" in capfd.readouterr().err
+    assert not (tmp_path / "run").exists()
+    assert signal.getsignal(signal.SIGTERM) == before
+
+
+def test_once_it_trains_the_step_is_finished_first_and_after_it_that_holds_again():
+    with nothing_begun():
+        with Interruption() as interruption:
+            hear(signal.SIGTERM)
+            assert interruption.asked()
+        with pytest.raises(SystemExit, match="0"):
+            hear(signal.SIGTERM)

@@ -1,5 +1,6 @@
 import errno
 import json
+import os
 import subprocess
 import sys
 import time
@@ -223,3 +224,18 @@ def test_a_disk_that_refuses_is_no_fault_of_the_program(monkeypatch, capsys, cal
     monkeypatch.setattr(sys.modules["mmjax.train"], "train", full)
     assert main(["train", file, "--workdir", "run"]) == 2
     assert "No space left on device: 'metrics.jsonl'" in capsys.readouterr().err
+
+
+def test_a_full_disk_is_one_line_with_its_place_and_what_is_free(called, file, monkeypatch, capsys, tmp_path):  # noqa: F811
+    def train(config, workdir, **_):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))  # as a file's `write` raises it: of no file
+
+    monkeypatch.setattr(sys.modules["mmjax.train"], "train", train)
+    monkeypatch.setattr(
+        "shutil.disk_usage", lambda path: types.SimpleNamespace(free=123_456 if path == tmp_path else 0)
+    )
+    assert main(["train", file, "--workdir", str(tmp_path / "run")]) == 2
+    assert capsys.readouterr().err == (
+        f"error: No space left on device: '{tmp_path}/run' (0.1 MB are free there): make space; what was saved in "
+        f"{tmp_path}/run is whole, and the same command then goes on\n"
+    )

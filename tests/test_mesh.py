@@ -3,6 +3,7 @@ import os
 import signal
 import threading
 import time
+from typing import Any
 
 import flax.linen as nn
 import jax
@@ -119,21 +120,26 @@ def test_a_source_that_hangs_is_told_after_its_time():
 
 def test_of_the_processes_that_read_the_one_that_is_stopped_is_named():
     spawn = multiprocessing.get_context("spawn")
-    one, other = (spawn.Process(target=time.sleep, args=(60,), daemon=True) for _ in range(2))
-    for process in (one, other):
+    processes = [spawn.Process(target=time.sleep, args=(60,), daemon=True) for _ in range(2)]
+    for process in processes:
         process.start()
+    pids: Any = [process.pid for process in processes]
+
+    def hangs():
+        yield from iter(lambda: time.sleep(1) or {}, None)
+
     try:
-        with device_prefetch(iter(lambda: time.sleep(1), 0), Mesh().build(), patience=0.1) as stream:
-            pids = ", ".join(map(str, sorted((one.pid, other.pid))))
-            with pytest.raises(StalledError, match=rf"the disk, the network or a process that reads \({pids}\) hangs"):
+        with device_prefetch(hangs(), Mesh().build(), patience=0.1) as stream:
+            named = ", ".join(map(str, sorted(pids)))
+            with pytest.raises(StalledError, match=rf"the disk, the network or a process that reads \({named}\) hangs"):
                 next(stream)
-        os.kill(one.pid, signal.SIGSTOP)
-        with device_prefetch(iter(lambda: time.sleep(1), 0), Mesh().build(), patience=0.1) as stream:
-            told = rf"0.1 s \(patience=0.1\): process {one.pid}, which should read, is stopped \(SIGSTOP\). Start the"
+        os.kill(pids[0], signal.SIGSTOP)
+        with device_prefetch(hangs(), Mesh().build(), patience=0.1) as stream:
+            told = rf"0.1 s \(patience=0.1\): process {pids[0]}, which should read, is stopped \(SIGSTOP\). Start the"
             with pytest.raises(StalledError, match=told):
                 next(stream)
     finally:
-        for process in (one, other):
+        for process in processes:
             process.kill()
             process.join()
 

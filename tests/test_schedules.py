@@ -37,6 +37,14 @@ def test_each_schedule_is_its_formula(fields, formula):
     np.testing.assert_allclose(found[WARMUP:], [formula(s) for s in range(TOTAL - WARMUP)], rtol=1e-5)
 
 
+@pytest.mark.parametrize("fields", [{"schedule": "linear"}, {"schedule": "constant", "cooldown_steps": 90}])
+def test_the_last_step_is_one_short_of_the_end_which_the_next_would_have(fields):
+    optimizer = AdamW(2.0, warmup_steps=WARMUP, end_lr=0.2, **fields)
+    last, beyond = (float(optimizer.learning_rate(step, TOTAL)) for step in (TOTAL - 1, TOTAL))
+    assert last == pytest.approx(0.2 + 1.8 / 90, rel=1e-5)
+    assert beyond == pytest.approx(0.2, rel=1e-6)
+
+
 def test_the_stable_part_does_not_depend_on_the_length_of_the_run():
     long = AdamW(1.0, warmup_steps=WARMUP, schedule="rsqrt", timescale=25, cooldown_steps=20)
     for step in range(80):

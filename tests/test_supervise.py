@@ -112,6 +112,15 @@ def test_a_signal_reaches_the_run_once_and_its_end_counts(number):
                 os.killpg(process.pid, signal.SIGKILL)  # both, if the signal got lost
 
 
+def test_sigterm_before_the_run_hears_signals_is_an_end_without_fault():
+    words = ["3", "0.1", sys.executable, "-c", "import time; print('ready', flush=True); time.sleep(60)"]
+    with subprocess.Popen([sys.executable, "-c", SUPERVISES, *words], stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "ready\n"
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(10) == 0
+
+
 def test_ctrl_c_on_a_terminal_which_reaches_both_is_heard_once():
     pid, terminal = pty.fork()
     if pid == 0:  # pragma: no cover (the child)

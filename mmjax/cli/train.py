@@ -34,6 +34,14 @@ def add(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int | None:
     if arguments.supervise is not None:
         return supervised(arguments.argv, arguments.supervise)
+    from mmjax.interruption import nothing_begun
+
+    with nothing_begun():  # from here on, for what is imported next takes seconds
+        return unsupervised(arguments)
+
+
+def unsupervised(arguments: argparse.Namespace) -> None:
+    """Trains, or takes a step again, in this process."""
     from mmjax.confined import record_of
     from mmjax.experiment import experiment_name, load_experiment
     from mmjax.replay import replay
@@ -44,7 +52,7 @@ def run(arguments: argparse.Namespace) -> int | None:
     given = record_of(arguments.experiment, arguments.overrides)
     if arguments.replay is not None:
         replay(config, arguments.workdir, arguments.replay, given=given)
-        return None
+        return
     train(
         config,
         arguments.workdir,
@@ -55,7 +63,6 @@ def run(arguments: argparse.Namespace) -> int | None:
         wandb=arguments.wandb,
         given=given,
     )
-    return None
 
 
 def supervised(argv: list[str], restarts: int) -> int:

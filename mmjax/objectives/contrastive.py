@@ -17,7 +17,7 @@ from mmjax.errors import UserError, nearest
 from mmjax.objectives import ring
 from mmjax.objectives.masking import Masking
 from mmjax.objectives.tile import Rows
-from mmjax.objectives.views import Encoded, View, at_least_fp32, valid
+from mmjax.objectives.views import Encoded, View, at_least_fp32, selected, valid
 
 DENSE_PAIRS = 2048**2  # up to so many pairs one device holds them all: faster, and 17 MB a matrix
 EPSILON = 1e-12  # added to the squared norm: the gradient at a zero vector stays finite
@@ -89,8 +89,8 @@ class Contrastive(nn.Module):
     def per_example(
         self, encoded: Mapping[View, Encoded], batch: Mapping[str, Array]
     ) -> tuple[Float[Array, "b e"], Float[Array, "b e"]]:
-        """The pair's unit vectors `[B,E]`, in fp32 at least."""
-        a, b = (unit(encoded[view].embedding) for view in self.views())
+        """The pair's unit vectors `[B,E]`, in fp32 at least; zeros of what isn't valid."""
+        a, b = (unit(selected(valid(batch, view.modality), encoded[view].embedding)) for view in self.views())
         if a.shape != b.shape:
             raise UserError(
                 f"the towers of {self.pair[0]!r} and {self.pair[1]!r} embed into {a.shape[-1]} and {b.shape[-1]} "

@@ -10,7 +10,7 @@ from jaxtyping import Array, Bool, Float
 
 from mmjax.objectives.masked import HEAD_INIT
 from mmjax.objectives.masking import Corrupt
-from mmjax.objectives.views import Encoded, View, at_least_fp32, entry, valid, weighted_mean
+from mmjax.objectives.views import Encoded, View, at_least_fp32, entry, selected, valid, weighted_mean
 
 FOLLOWS, RANDOM = 0, 1  # the classes, numbered as in BERT's released heads
 
@@ -42,14 +42,14 @@ class NextSentence(nn.Module):
 
     @nn.compact
     def per_example(self, encoded: Mapping[View, Encoded], batch: Mapping[str, Array]) -> Guesses:
-        embedding = encoded[self.views()[0]].embedding
+        right = jnp.where(entry(batch, "text_next"), FOLLOWS, RANDOM)
+        embedding = selected(valid(batch, "text"), encoded[self.views()[0]].embedding)
         logits = nn.Dense(
             2,
             kernel_init=nn.with_logical_partitioning(HEAD_INIT, ("joint", None)),
             bias_init=nn.with_logical_partitioning(nn.initializers.zeros_init(), (None,)),
             name="classify",
         )(at_least_fp32(embedding))
-        right = jnp.where(entry(batch, "text_next"), FOLLOWS, RANDOM)
         cross_entropy = optax.softmax_cross_entropy_with_integer_labels(logits, right)
         return Guesses(cross_entropy, jnp.argmax(logits, axis=-1) == right)
 

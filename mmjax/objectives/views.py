@@ -117,6 +117,12 @@ def at_least_fp32(x: Shaped[Array, "*shape"]) -> Float[Array, "*shape"]:
     return x.astype(jnp.promote_types(x.dtype, jnp.float32))
 
 
+def selected(rows: Bool[Array, " b"], x: Shaped[Array, "b *e"]) -> Shaped[Array, "b *e"]:
+    """`x` with zeros in the rows that aren't among `rows`. To be done before anything is computed of `x`: a NaN that
+    is selected away only afterwards comes back in the gradient, where it is multiplied by 0."""
+    return jnp.where(rows.reshape(-1, *[1] * (x.ndim - 1)), x, 0)
+
+
 def weighted_mean(total: Float[Array, " b"], count: Shaped[Array, " b"], weight: Bool[Array, " b"]) -> Float[Array, ""]:
     """Sum of `total` over sum of `count`, both over the rows with weight; 0 where there is nothing to count.
 

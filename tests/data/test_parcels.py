@@ -42,7 +42,8 @@ def test_a_batch_comes_out_as_it_went_in_and_its_memory_is_gone():
 def test_what_nobody_took_goes_when_the_mailbox_is_closed():
     mailbox, other = Mailbox(), Mailbox()
     pack, kept = Pack(mailbox.address), Pack(other.address)(BATCH)
-    pack(BATCH), pack(BATCH)
+    for _ in range(2):
+        pack(BATCH)
     assert len(names(mailbox)) == 2
     mailbox.close()
     mailbox.close()

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -74,7 +75,7 @@ def trainer(tmp_path):
     def start(how: str):
         (tmp_path / "trains.py").write_text(TRAINS)
         words = [sys.executable, str(tmp_path / "trains.py"), how]
-        pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+        pipes: Any = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
         process = subprocess.Popen(words, text=True, start_new_session=True, **pipes)
         begun.append(process)
         assert process.stdout is not None

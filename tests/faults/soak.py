@@ -4,34 +4,41 @@ python -m tests.faults.soak --minutes 60 --json experiments/records/soak.json
 python -m tests.faults.soak --minutes 60 --resize --json experiments/records/soak_resize.json
 
 Real processes of the command line, on data of which some examples are bad. Each life of the run is ended at a random
-moment (from --seed) by SIGKILL, SIGTERM or Ctrl-C, a third of them in the middle of a save; after some, a file of the
+moment (from --seed) by SIGKILL, SIGTERM or Ctrl-C, a third of them in the middle of a save; by SIGKILL of all that it
+has started, too; or by a reader that is stopped (SIGSTOP) and that the run waits for in vain. After some, a file of the
 latest checkpoint is cut, flipped or deleted. A fault counts only if the run had finished at least one step that it
-never finished before. When the time is over, the run goes on undisturbed to its last step; then parameters, optimiser
-and every line of its metrics (their clocks apart) must be equal, bit for bit, to those of a run that was never
-disturbed.
+never finished before. When it is time, the run goes on undisturbed to its last step (the one after the next save, if
+--steps doesn't say), and so does a second one from its first; then parameters, optimiser and every line of its metrics
+(their clocks apart) must be equal, bit for bit. All of it takes about --minutes: faults are dealt until what is left is
+needed for those two runs.
 
 With --resize each life has another number of processes and devices; a kill may take one process alone, and the other
 must follow by itself. There, one short run after another must end with the same examples in every batch, and losses
 equal to 1e-5 of those of the undisturbed run, which one device made.
+
+--also tokenizer: a bit of the tokenizer's model is flipped after some lives; --also metrics: the metrics lose a half.
 """
 
 import argparse
+import contextlib
 import datetime
 import importlib.metadata
 import json
+import os
 import random
 import signal
 import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from mmjax import hosts, metrics
+from mmjax.progress import duration
 from tests.benchmarks.machine import machine
 from tests.faults.spoil import spoil
 from tests.multiprocess.launcher import Ended, Group, mmjax
@@ -40,10 +47,19 @@ from tests.tiny import write_shapes
 EXPERIMENT = "tests/tiny.py:couple"
 CLOCKS = ("seconds", "goodput", "examples_per_second", "data_wait")  # of a metrics line
 ENDS = {signal.SIGKILL: -9, signal.SIGTERM: 0, signal.SIGINT: 130}
+GROUP, STOPPED = "SIGKILL of all", "SIGSTOP of a reader"  # these need readers: processes of their own
+STALLED = 8.0  # seconds (`patience`) after which a run is to see that a reader stands still
 DAMAGES = ("none", "none", "flipped", "cut", "deleted")
+ALSO = ("tokenizer", "metrics")
+UNENDING = 1_000_000  # steps of a run whose last one is not known yet
 SHAPES = ((1, 1), (1, 4), (1, 8), (2, 1), (2, 4))  # processes, and devices of each
-PATIENCE = 120.0  # seconds without a new step, after which the run is said to hang
+BATCH = 16  # examples of a step of EXPERIMENT
+PATIENCE = 300.0  # seconds without a new step, after which the run is said to hang
 RATE = 1e-4  # of the short runs: at the experiment's own, differences of rounding grow tenfold every dozen steps
+
+
+def tell(text: str) -> None:
+    print(text, flush=True)
 
 
 class Run:
@@ -56,16 +72,18 @@ class Run:
             *("keep=4", "most_bad_examples=0.5", *overrides),
         )
 
-    def live(self, shape: tuple[int, int] = (1, 1), meanwhile: Callable[[Group], None] = lambda group: None) -> Ended:
-        """A life, and how it ended."""
-        processes, devices = shape
-        variables = {hosts.HEARTBEAT_VARIABLE: "3"}
-        return mmjax(
-            *self._words, processes=processes, devices=devices, meanwhile=meanwhile, timeout=900, variables=variables
-        )
+    def live(
+        self,
+        shape: tuple[int, int] = (1, 1),
+        meanwhile: Callable[[Group], None] = lambda group: None,
+        more: Sequence[str] = (),
+    ) -> Ended:
+        """A life, and how it ended. more: words of its command line."""
+        options: Any = {"processes": shape[0], "devices": shape[1], "meanwhile": meanwhile, "timeout": 900}
+        return mmjax(*self._words, *more, variables={hosts.HEARTBEAT_VARIABLE: "3"}, **options)
 
-    def to_the_end(self) -> None:
-        ended = self.live()
+    def to_the_end(self, *more: str) -> None:
+        ended = self.live(more=more)
         assert ended.codes == [0], str(ended)
 
     def last_step(self) -> int:
@@ -80,41 +98,89 @@ class Run:
         return any((self.workdir / "checkpoints").glob("*.orbax-checkpoint-tmp*"))
 
 
-def disturb(run: Run, furthest: int, choose: random.Random, shape: tuple[int, int]) -> tuple[str, int] | None:
+def disturb(
+    run: Run, furthest: int, choose: random.Random, shape: tuple[int, int], also: Sequence[str] = ()
+) -> tuple[str, int] | None:
     """One life and its end: the fault's name, and how far the run has come. None where it came to its last step."""
-    number = choose.choice(list(ENDS))
+    kinds = [number.name for number in ENDS] + ([GROUP, STOPPED] if shape == (1, 1) else [])
+    kind = choose.choice(kinds)
+    number = signal.SIGKILL if kind == GROUP else signal.SIGTERM if kind == STOPPED else signal.Signals[kind]
     everyone = list(range(shape[0]))
-    victims = [choose.choice(everyone)] if number == signal.SIGKILL and choose.random() < 0.5 else everyone
+    one_alone = kind == "SIGKILL" and choose.random() < 0.5
+    victims = [choose.choice(everyone)] if one_alone else everyone
+    reads = kind in (GROUP, STOPPED)
+    more = ("data.workers=1", f"patience={STALLED}") if reads else ()
+    stopped: list[int] = []
+    left: list[int] = []
 
     def meanwhile(group: Group) -> None:
         deadline = time.monotonic() + PATIENCE
         while run.last_step() <= furthest:
             if not group.running():
                 return
-            assert time.monotonic() < deadline, "no new step"
+            assert time.monotonic() < deadline, f"no new step in:\n{group.said(0)}\n{group.errors(0)}"
             time.sleep(0.02)
         time.sleep(choose.uniform(0, 0.4))
         if choose.random() < 1 / 3:  # in the middle of a save, if there is one soon
             until = time.monotonic() + 2
             while not run.saving() and time.monotonic() < until and group.running():
                 time.sleep(0.001)
-        group.send(number, victims)
+        if not group.running():
+            return
+        left.extend(group.children(0) if reads else [])
+        if kind == GROUP:
+            group.send_groups(number, victims)
+        elif kind == STOPPED:
+            stopped.extend(reading(group.children(0)))
+            for pid in stopped:
+                os.kill(pid, signal.SIGSTOP)
+        else:
+            group.send(number, victims)
 
-    ended = run.live(shape, meanwhile)
+    ended = run.live(shape, meanwhile, more)
     if set(ended.codes) == {0} and "stopped after step" not in ended.said[0]:
         return None
-    for index, code in enumerate(ended.codes):
-        if index in victims:
-            assert code == ENDS[number], str(ended)
-        else:
-            assert code not in (0, 2), str(ended)  # it followed, for want of the other
+    assert not reading(left), f"{left} still read after the end of\n{ended}"
+    if kind == STOPPED:
+        assert ended.codes == [1], str(ended)
+        assert f"process {stopped[0]}, which should read, is stopped (SIGSTOP)" in ended.errors[0], str(ended)
+    else:
+        for index, code in enumerate(ended.codes):
+            if index in victims:
+                assert code == ENDS[number], str(ended)
+            else:
+                assert code not in (0, 2), str(ended)  # it followed, for want of the other
     if victims == everyone:
         assert "Traceback" not in "".join(ended.errors), str(ended)
-    damage = choose.choice(DAMAGES) if len(run.checkpoints()) >= 3 else "none"
-    if damage != "none":
+    damage = choose.choice([*DAMAGES, *also]) if len(run.checkpoints()) >= 3 else "none"
+    reached = run.last_step()
+    if damage == "tokenizer":
+        flip(choose.choice([path for path in (run.workdir / "tokenizers").rglob("*") if path.is_file()]), choose)
+    elif damage == "metrics":
+        path = run.workdir / metrics.FILE
+        path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    elif damage != "none":
         hurt(run.checkpoints()[-1], damage, choose)
     who = "" if victims == everyone else " of one"
-    return number.name + who + ("" if damage == "none" else f", {damage}"), run.last_step()
+    return kind + who + ("" if damage == "none" else f", {damage}"), reached
+
+
+def reading(pids: Sequence[int]) -> list[int]:
+    """Those among the processes that read for a run, and live."""
+    found = []
+    for pid in pids:
+        with contextlib.suppress(OSError):
+            state = Path(f"/proc/{pid}/stat").read_text().rpartition(") ")[2][0]
+            if state not in "ZX" and b"spawn_main" in Path(f"/proc/{pid}/cmdline").read_bytes():
+                found.append(pid)
+    return found
+
+
+def flip(path: Path, choose: random.Random) -> None:
+    """Turns a bit of a file round."""
+    contents = bytearray(path.read_bytes())
+    contents[choose.randrange(len(contents))] ^= 1 << choose.randrange(8)
+    path.write_bytes(contents)
 
 
 def hurt(checkpoint: Path, how: str, choose: random.Random) -> None:
@@ -127,8 +193,7 @@ def hurt(checkpoint: Path, how: str, choose: random.Random) -> None:
     elif how == "cut":
         path.write_bytes(contents[: choose.randrange(len(contents))])
     else:
-        contents[choose.randrange(len(contents))] ^= 1 << choose.randrange(8)
-        path.write_bytes(contents)
+        flip(path, choose)
 
 
 def differences(one: Path, other: Path) -> list[str]:
@@ -182,39 +247,66 @@ def everything(workdir: Path) -> dict[str, np.ndarray]:
     return {jax.tree_util.keystr(path): np.asarray(leaf) for path, leaf in leaves}
 
 
-def soak(folder: Path, minutes: float, steps: int, save_every: int, seed: int, say: Any = print) -> dict[str, Any]:
-    """Runs it; the faults that were survived, by kind. Raises AssertionError where anything was lost."""
-    table, overrides = data(folder), (f"steps={steps}", f"save_every={save_every}")
-    whole = Run(table, folder / "whole", *overrides)
-    began = time.monotonic()
-    whole.to_the_end()
-    say(f"undisturbed: {steps} steps in {time.monotonic() - began:.0f} s")
+def soak(
+    folder: Path,
+    minutes: float,
+    steps: int | None,
+    save_every: int,
+    seed: int,
+    say: Callable[[str], Any] = tell,
+    also: Sequence[str] = (),
+) -> dict[str, Any]:
+    """Runs it; the faults that were survived, by kind. Raises AssertionError where anything was lost.
+
+    steps: None: as many as come of the time. The learning rate is constant after its warm-up: it may not depend on how
+    many they are.
+    """
+    table, left = data(folder), Left(minutes)
+    overrides = (f"save_every={save_every}", "optimizer.schedule=constant", f"steps={steps or UNENDING}")
     run, choose = Run(table, folder / "disturbed", *overrides), random.Random(seed)
     faults: Counter[str] = Counter()
-    until = time.monotonic() + 60 * minutes
-    furthest = 0
-    while time.monotonic() < until and (found := disturb(run, furthest, choose, (1, 1))) is not None:
+    furthest, slowest, pace = 0, 0.0, 0.0
+    say(f"{left}: the run begins, to be disturbed at its first steps")
+    while not faults.total() or left.seconds > 2 * slowest + 2 * furthest * pace:
+        began = time.monotonic()
+        found = disturb(run, furthest, choose, (1, 1), also)
+        if found is None:
+            break
         name, reached = found
         faults[name] += reached > furthest
-        furthest = max(furthest, reached)
-        say(f"{sum(faults.values())} faults; {name} at step {reached} of {steps}")
-    run.to_the_end()
+        slowest = max(slowest, time.monotonic() - began)
+        furthest, pace = max(furthest, reached), seconds_a_step(run)
+        say(f"{left}: {faults.total()} faults; {name} at step {reached}" + (f" of {steps}" if steps else ""))
+    last = steps or furthest + save_every
+    ends = ("--fork", f"steps={last}")  # another number of steps is another experiment
+    say(f"{left}: {faults.total()} faults in all; now the run goes on undisturbed, to step {last}")
+    run.to_the_end(*ends)
+    say(f"{left}: the run that nobody disturbs begins, {last} steps")
+    whole = Run(table, folder / "whole", *overrides)
+    whole.to_the_end(*ends)
+    say(f"{left}: both have ended; they are compared")
     wrong = differences(run.workdir, whole.workdir)
     assert not wrong, "\n".join(wrong[:20])
-    return told(faults) | {"checkpoints_set_aside": aside(run), "differences": len(wrong)}
+    return told(faults) | {"steps": last, "checkpoints_set_aside": aside(run), "differences": len(wrong)}
 
 
-def soak_resized(folder: Path, minutes: float, steps: int, seed: int, say: Any = print) -> dict[str, Any]:
+def soak_resized(
+    folder: Path, minutes: float, steps: int, seed: int, say: Callable[[str], Any] = tell
+) -> dict[str, Any]:
     """Runs it, with other numbers of processes and devices; the same, and how far the losses were apart at most."""
-    table, overrides = data(folder), (f"steps={steps}", "save_every=2", f"optimizer.peak_lr={RATE}")
+    table, left = data(folder), Left(minutes)
+    overrides = (f"steps={steps}", "save_every=2", f"optimizer.peak_lr={RATE}")
     whole, choose = Run(table, folder / "whole", *overrides), random.Random(seed)
+    say(f"{left}: the run that nobody disturbs begins, {steps} steps")
+    began = time.monotonic()
     whole.to_the_end()
+    slowest = time.monotonic() - began
     faults: Counter[str] = Counter()
     shapes: Counter[str] = Counter()
-    until, runs, apart, damaged = time.monotonic() + 60 * minutes, 0, 0.0, 0
-    while time.monotonic() < until:
+    runs, apart, damaged = 0, 0.0, 0
+    while not runs or left.seconds > 2 * slowest:
         run, furthest = Run(table, folder / f"run{runs}", *overrides), 0
-        while time.monotonic() < until:
+        while not faults.total() or left.seconds > slowest:
             shape = choose.choice(SHAPES)
             found = disturb(run, furthest, choose, shape)
             shapes[f"{shape[0]}x{shape[1]}"] += 1
@@ -223,16 +315,36 @@ def soak_resized(folder: Path, minutes: float, steps: int, seed: int, say: Any =
             name, reached = found
             faults[name] += reached > furthest
             furthest = max(furthest, reached)
-            say(
-                f"{sum(faults.values())} faults; {name} with {shape[0]}x{shape[1]} devices at step {reached} of {steps}"
-            )
+            with_devices = f"{name} with {shape[0]}x{shape[1]} devices"
+            say(f"{left}: {faults.total()} faults; {with_devices} at step {reached} of {steps}")
+        say(f"{left}: run {runs} goes on undisturbed, from step {furthest}")
         run.to_the_end()
         apart = max(apart, distance(run.workdir, whole.workdir))
-        say(f"run {runs}: the same examples, losses {apart:.1e} apart at most")
+        say(f"{left}: run {runs}: the same examples, losses {apart:.1e} apart at most")
         assert apart <= 1e-5, f"losses are {apart:.1e} apart"
         runs, damaged = runs + 1, damaged + aside(run)
     lives = {"lives_by_shape": dict(sorted(shapes.items())), "runs": runs, "checkpoints_set_aside": damaged}
     return told(faults) | lives | {"largest_relative_difference_of_losses": apart}
+
+
+class Left:
+    """How much of so many minutes is left; as text `1:05 left`."""
+
+    def __init__(self, minutes: float):
+        self._until = time.monotonic() + 60 * minutes
+
+    @property
+    def seconds(self) -> float:
+        return max(0.0, self._until - time.monotonic())
+
+    def __str__(self) -> str:
+        return f"{duration(self.seconds)} left"
+
+
+def seconds_a_step(run: Run) -> float:
+    """At the pace of its metrics; generously, for what writes and saves."""
+    rates = [line["examples_per_second"] for line in metrics.read(run.workdir) if line.get("examples_per_second")]
+    return 2 * BATCH / float(np.median(rates)) if rates else 0.0
 
 
 def data(folder: Path) -> str:
@@ -256,9 +368,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--minutes", type=float, required=True)
     parser.add_argument("--resize", action="store_true")
-    parser.add_argument("--steps", type=int, help="default: 20,000; with --resize 40 a run")
+    parser.add_argument("--steps", type=int, help="default: as many as come of the time; with --resize 40 a run")
     parser.add_argument("--save-every", type=int, default=10, help="without --resize")
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--also", nargs="+", choices=ALSO, default=(), help="other damage; without --resize")
     parser.add_argument("--json", type=Path)
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as name:
@@ -266,7 +379,7 @@ def main() -> None:
         if arguments.resize:
             found = soak_resized(folder, minutes, arguments.steps or 40, seed)
         else:
-            found = soak(folder, minutes, arguments.steps or 20_000, arguments.save_every, seed)
+            found = soak(folder, minutes, arguments.steps, arguments.save_every, seed, also=arguments.also)
     record = {
         "command": "python -m tests.faults.soak " + " ".join(sys.argv[1:]),
         "date": datetime.datetime.now(datetime.UTC).date().isoformat(),

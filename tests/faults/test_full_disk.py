@@ -40,8 +40,11 @@ def test_a_run_on_a_full_disk_stops_with_its_checkpoints_whole_and_goes_on_with_
 
     ended = run.live(meanwhile=fill)
     assert ended.codes == [2], str(ended)
-    (error,) = (line for line in ended.errors[0].splitlines() if line.startswith("error: "))  # Orbax says more
+    (error,) = ended.errors[0].splitlines()  # and no traceback
+    assert error.startswith("error: ")
     assert "No space left on device" in error or "No space for a checkpoint" in error, error
+    assert str(run.workdir) in error
+    assert " MB are free" in error
     checkpoints = saved(run.workdir)
     assert checkpoints
     assert not [each for each in checkpoints if each.problems]

@@ -58,6 +58,11 @@ class Group:
         for index in indices:
             self._processes[index].send_signal(number)
 
+    def send_groups(self, number: signal.Signals, indices: Sequence[int]) -> None:
+        """As `send`, to all that the processes have started too."""
+        for index in indices:
+            os.killpg(self._processes[index].pid, number)
+
     def running(self) -> bool:
         """Whether none has ended."""
         return all(process.poll() is None for process in self._processes)
@@ -93,9 +98,8 @@ def launch(
                 environment = _environment(devices) | (_address(port, processes, index) if processes > 1 else {})
                 environment |= variables or {}
                 with (folder / f"{index}.out").open("w") as out, (folder / f"{index}.err").open("w") as err:
-                    running.append(
-                        subprocess.Popen([sys.executable, *words], cwd=ROOT, env=environment, stdout=out, stderr=err)
-                    )
+                    options = {"cwd": ROOT, "env": environment, "start_new_session": True}  # a group of its own
+                    running.append(subprocess.Popen([sys.executable, *words], stdout=out, stderr=err, **options))
             group = Group(running, folder)
             meanwhile(group)
             late = False
@@ -106,7 +110,8 @@ def launch(
                     late = True
         finally:
             for process in running:
-                process.kill()
+                with contextlib.suppress(ProcessLookupError):
+                    os.killpg(process.pid, signal.SIGKILL)
                 process.wait()
         everyone = range(processes)
         said, errors = [group.said(i) for i in everyone], [group.errors(i) for i in everyone]
@@ -121,15 +126,19 @@ def mmjax(*words: str, **options) -> Ended:
 
 
 def _environment(devices: int) -> dict[str, str]:
-    """The suite's (platform, cache of compiled code), with other devices; of a terminal of one width."""
+    """The suite's (platform, cache of compiled code), or that of a fresh shell, with other devices; of a terminal of
+    one width."""
     variables = {name: value for name, value in os.environ.items() if name not in (ADDRESS, COUNT, INDEX)}
-    return variables | {
-        "XLA_FLAGS": re.sub(
-            r"(device_count=)\d+", rf"\g<1>{devices}", os.environ["XLA_FLAGS"]
-        ),  # as conftest.py has it
-        "COLUMNS": "200",
-        "PYTHONUNBUFFERED": "1",
-    }
+    flags = re.sub(r"--xla_force_host_platform_device_count=\d+", "", variables.get("XLA_FLAGS", ""))
+    return (
+        {"JAX_PLATFORMS": "cpu"}
+        | variables
+        | {
+            "XLA_FLAGS": f"{flags} --xla_force_host_platform_device_count={devices}".strip(),
+            "COLUMNS": "200",
+            "PYTHONUNBUFFERED": "1",
+        }
+    )
 
 
 def _address(port: int, count: int, index: int) -> dict[str, str]:

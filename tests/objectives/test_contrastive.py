@@ -11,6 +11,7 @@ from scipy.special import expit, logsumexp
 
 from mmjax.errors import UserError
 from mmjax.objectives.contrastive import Contrastive, at_most, sigmoid_loss, softmax_loss, unit
+from mmjax.objectives.views import Encoded, View
 
 B, E = 7, 5
 
@@ -172,6 +173,35 @@ def test_validity_permutation_and_nothing_valid(loss: str) -> None:
     for other in (nothing, a_valid):
         assert f(a, b, nothing, other) == 0
         assert all((np.asarray(g) == 0).all() for g in gradient(a, b, nothing, other))
+
+
+@pytest.mark.parametrize("method", ["dense", "ring"])
+@pytest.mark.parametrize("loss", ["softmax", "sigmoid"])
+def test_nan_in_a_row_that_is_not_valid_is_in_no_gradient(loss: Any, method: Any) -> None:
+    a, b, a_valid, b_valid = inputs()
+    objective = Contrastive(("image", "text"), loss=loss, method=method)
+    batch = {"image_valid": a_valid, "text_valid": b_valid}
+
+    def whole(embedding: Any) -> Any:
+        nothing: Any = None
+        return Encoded(nothing, nothing, embedding, None, None, None, None, (), 0)
+
+    def loss_of(a: Any, b: Any, params: Any) -> Any:
+        encoded = {View("image"): whole(a), View("text"): whole(b)}
+        outputs = objective.apply(params, encoded, batch, method="per_example")
+        return objective.apply(params, outputs, batch, method="batch_loss")[0]  # pyright: ignore
+
+    params: Any = {"params": {"log_scale": jnp.float32(1.0)} | ({"bias": jnp.float32(-1)} if loss == "sigmoid" else {})}
+    gradients = jax.jit(jax.value_and_grad(loss_of, argnums=(0, 1, 2)))
+    a, b = 3 * a.astype(np.float32), 0.5 * b.astype(np.float32)
+    expected = gradients(a, b, params)
+    a[~a_valid], b[~b_valid] = np.nan, np.inf
+    found = gradients(a, b, params)
+    jax.tree.map(np.testing.assert_array_equal, found, expected)
+    of_a, of_b, _ = found[1]
+    assert (np.asarray(of_a)[~a_valid] == 0).all()
+    assert np.abs(of_a).max() > 0
+    assert np.isfinite(of_b).all()
 
 
 def test_unit_has_a_finite_gradient_at_zero() -> None:

@@ -37,6 +37,14 @@ def test_it_equals_numpy_over_the_valid_rows_alone() -> None:
     expected = np.log(np.exp(logits).sum(1)) - logits[np.arange(len(right)), right]
     np.testing.assert_allclose(loss, expected.mean(), rtol=1e-5)
     np.testing.assert_allclose(metrics["accuracy"], (logits.argmax(1) == right).mean(), rtol=1e-6)
+
+    def loss_of(params: Any) -> Any:
+        outputs: Any = NextSentence().apply(params, encoded, batch, method="per_example")
+        return NextSentence().batch_loss(outputs, batch)[0]
+
+    of_kernel = jax.grad(loss_of)(params)["params"]["classify"]["kernel"]
+    share = np.exp(logits) / np.exp(logits).sum(1, keepdims=True) - np.eye(2)[right]
+    np.testing.assert_allclose(of_kernel, np.asarray(embedding[rows]).T @ share / len(right), rtol=1e-4, atol=1e-6)
     with pytest.raises(UserError, match="the batch has no 'text_next'"):
         NextSentence().apply(params, encoded, {}, method="per_example")
 
