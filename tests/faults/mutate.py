@@ -27,6 +27,7 @@ from tests.benchmarks.machine import machine
 
 ROOT = Path(__file__).parent.parent.parent
 PATIENCE = 600  # seconds for one test
+READERS = "tests/data/test_readers.py"
 
 
 @dataclass(frozen=True)
@@ -77,6 +78,14 @@ MUTATIONS = {
         *(3, "interruption.py", "if number == signal.SIGINT:", "if True:"),
         "tests/test_interruption.py::test_sigterm_again_changes_nothing",
     ),
+    "SIGTERM while a run starts": Mutation(
+        *(3, "interruption.py", "raise SystemExit(0)", "raise SystemExit(1)"),
+        "tests/test_interruption.py::test_sigterm_while_a_run_starts_ends_it_without_fault",
+    ),
+    "SIGTERM before a supervised run hears it": Mutation(
+        *(3, "supervise.py", "if relay.heard == signal.SIGTERM and code == -signal.SIGTERM:", "if False:"),
+        "tests/test_supervise.py::test_sigterm_before_the_run_hears_signals_is_an_end_without_fault",
+    ),
     "the hosts agree on the step": Mutation(
         *(3, "train.py", "Interruption(hosts.Largest(mesh))", "Interruption()"),
         "tests/multiprocess/test_training.py"
@@ -105,6 +114,15 @@ MUTATIONS = {
     ),
     "a full disk is told, and what is there stays": Mutation(
         *(4, "checkpoint.py", "except Exception as error:  # OSError", "except ZeroDivisionError as error:  # OSError"),
+        "tests/test_checkpoint.py::test_a_disk_that_fills_while_saving_is_an_error_and_leaves_the_step_before",
+    ),
+    "a full disk is told in one line": Mutation(
+        *(4, "__main__.py", "if not isinstance(error, OSError) or error.errno not in (errno.ENOSPC, errno.EDQUOT):"),
+        "if True:",
+        "tests/test_main.py::test_a_full_disk_is_one_line_with_its_place_and_what_is_free",
+    ),
+    "and without the tracebacks of Orbax's threads": Mutation(
+        *(4, "checkpoint.py", "record.levelno >= logging.ERROR and not record.exc_info", "record.levelno >= 40"),
         "tests/test_checkpoint.py::test_a_disk_that_fills_while_saving_is_an_error_and_leaves_the_step_before",
     ),
     # 5: bad examples
@@ -161,6 +179,20 @@ MUTATIONS = {
         *(6, "train.py", "if log.bad_in_a_row > experiment.most_bad_steps:", "if False:"),
         "tests/test_replay.py::test_a_run_of_bad_steps_stops_and_says_which",
     ),
+    "NaN of a row that isn't valid stays out of the gradient": Mutation(
+        *(6, "objectives/contrastive.py", "selected(valid(batch, view.modality), encoded[view].embedding)"),
+        "encoded[view].embedding",
+        "tests/objectives/test_contrastive.py::test_nan_in_a_row_that_is_not_valid_is_in_no_gradient",
+    ),
+    "and of that of next-sentence prediction": Mutation(
+        *(6, "objectives/next_sentence.py", 'selected(valid(batch, "text"), encoded[self.views()[0]].embedding)'),
+        "encoded[self.views()[0]].embedding",
+        "tests/objectives/test_next_sentence.py::test_it_equals_numpy_over_the_valid_rows_alone",
+    ),
+    "fp16 is warned of": Mutation(
+        *(6, "experiment.py", 'value == "float16"', 'value == "float8"'),
+        "tests/test_experiment.py::test_what_computes_in_fp16_is_named_for_no_loss_is_scaled",
+    ),
     # 7: a host that dies or hangs
     "heartbeats": Mutation(
         *(7, "hosts.py", "heartbeat_timeout_seconds=heartbeat,", "heartbeat_timeout_seconds=3600,"),
@@ -177,6 +209,52 @@ MUTATIONS = {
     "a reader that hangs is noticed": Mutation(
         *(7, "mesh.py", "self._ready.get(timeout=self._patience)", "self._ready.get()"),
         "tests/test_mesh.py::test_a_source_that_hangs_is_told_after_its_time",
+    ),
+    "of the readers the one that is stopped is named": Mutation(
+        *(7, "mesh.py", "[pid for pid in readers if _stopped(pid)]", "[]"),
+        "tests/test_mesh.py::test_of_the_processes_that_read_the_one_that_is_stopped_is_named",
+    ),
+    "a reader that is killed is told": Mutation(
+        *(7, "data/readers.py", "if (found := KILLED.search(str(error))) is None:", "if (found := None) is None:"),
+        f"{READERS}::test_a_reader_that_is_killed_is_told_and_the_end_leaves_nothing",
+    ),
+    "readers end when the run does": Mutation(
+        *(7, "data/readers.py", "    parent.join()", "    threading.Event().wait()"),
+        f"{READERS}::test_a_kill_of_the_training_process_takes_its_readers_along_and_their_memory",
+    ),
+    "one that is stopped is woken for it": Mutation(
+        *(
+            7,
+            "data/readers.py",
+            "prctl(PR_SET_PDEATHSIG, signal.SIGCONT, 0, 0, 0)",
+            "prctl(PR_SET_PDEATHSIG, 0, 0, 0, 0)",
+        ),
+        f"{READERS}::test_a_kill_of_the_training_process_takes_its_readers_along_and_their_memory",
+    ),
+    "they remove what they had sent": Mutation(
+        *(7, "data/readers.py", "address.discard_dead(wait=True)", "pass"),
+        f"{READERS}::test_a_kill_of_the_training_process_takes_its_readers_along_and_their_memory",
+    ),
+    "or the next run does": Mutation(
+        *(7, "data/parcels.py", "Address(path.stem).discard_dead(wait=False)", "pass"),
+        f"{READERS}::test_what_a_kill_of_all_leaves_the_next_run_removes_and_no_more_than_that",
+    ),
+    "of the dead alone": Mutation(
+        *(7, "data/parcels.py", "fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB", "fcntl.LOCK_UN"),
+        f"{READERS}::test_what_a_kill_of_all_leaves_the_next_run_removes_and_no_more_than_that",
+    ),
+    "a batch that is taken leaves no memory": Mutation(
+        *(
+            7,
+            "data/parcels.py",
+            "    finally:\n        memory.close()\n        memory.unlink()",
+            "    finally:\n        pass",
+        ),
+        "tests/data/test_parcels.py::test_a_batch_comes_out_as_it_went_in_and_its_memory_is_gone",
+    ),
+    "no space in shared memory": Mutation(
+        *(7, "data/parcels.py", "os.posix_fallocate(descriptor, 0, max(size, 1))", "pass"),
+        "tests/data/test_parcels.py::test_without_space_or_without_shared_memory_the_batch_goes_as_it_is",
     ),
     "a signal reaches the supervised run": Mutation(
         *(7, "supervise.py", "            self._process.send_signal(number)\n\n    def", "            pass\n\n    def"),

@@ -66,17 +66,21 @@ def test_a_host_that_dies_ends_the_other_and_the_supervisors_bring_both_back(cou
 
 def test_a_reader_that_hangs_ends_the_run_and_the_supervisor_brings_it_back(table, tmp_path):
     """Of one host, with a process that reads: SIGSTOP makes it stand still for ever."""
+    stopped: list[int] = []
 
     def meanwhile(group: Group) -> None:
         group.wait_for("step 8/100 ")
         (run,) = group.children(0)
-        (reader,) = readers(run)
-        os.kill(reader, signal.SIGSTOP)
+        stopped.extend(readers(run))
+        os.kill(stopped[0], signal.SIGSTOP)
 
     words = ("data.workers=1", "patience=6.0", "steps=100", "save_every=10", "--supervise", "1")
     ended = start(table, tmp_path / "run", meanwhile, *words, processes=1, devices=1)
     assert ended.codes == [0], str(ended)
-    assert "no batch has come for 6 s (patience=6)" in ended.errors[0]
+    told = f"no batch has come for 6 s (patience=6): process {stopped[0]}, which should read, is stopped (SIGSTOP)"
+    assert told in ended.errors[0]
+    assert not Path(f"/proc/{stopped[0]}").exists()
+    assert "leaked" not in ended.errors[0]
     assert "the run ended with exit code 1: starting it again" in ended.errors[0]
     lines = [line for line in metrics.read(tmp_path / "run") if "split" not in line]
     assert [line["step"] for line in lines] == list(range(1, 101))
