@@ -11,6 +11,7 @@ import logging
 import math
 import os
 import shutil
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -50,6 +51,30 @@ class _Quiet(logging.Filter):
 
 
 logging.getLogger("absl").addFilter(_Quiet())
+
+
+class _Told(logging.Filter):
+    """Drops what asyncio says of the writes that failed with the first one, which is raised."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        return not ("never retrieved" in record.getMessage() and record.exc_info and "OCDBT" in str(record.exc_info[1]))
+
+
+logging.getLogger("asyncio").addFilter(_Told())
+
+
+def _told_already(hook: Callable[[Any], Any]) -> Callable[[Any], Any]:
+    """`sys.unraisablehook` without what tensorstore's threads print of a save that has failed: each write that is still
+    under way finds the event loop closed, which Orbax closed at the first that failed; and that one is raised."""
+
+    def quiet(unraisable: Any) -> None:
+        if str(unraisable.exc_value) != "Event loop is closed":
+            hook(unraisable)
+
+    return quiet
+
+
+sys.unraisablehook = _told_already(sys.unraisablehook)
 
 
 class Checkpointer:
