@@ -130,6 +130,7 @@ ARROWS = {
             "evaluate_embeddings",
             "experiment",
             "interop",
+            "interruption",
             "listing",
             "page",
             "plan",
