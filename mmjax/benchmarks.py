@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from mmjax import hosts
+from mmjax import counts, hosts
 from mmjax.data.every_caption import EveryCaption
 from mmjax.data.pipeline import Mixture
 from mmjax.data.sources import MODALITIES, WHOLE, Folder, Tfds
@@ -131,7 +131,7 @@ def benchmark(
         found = BENCHMARKS[name]
         default = found.default
     else:
-        raise UserError(f"{unknown('on', name, BENCHMARKS, 'benchmarks')}; or give a table, {', '.join(SUFFIXES)}")
+        raise UserError(f"{unknown('--on', name, BENCHMARKS, 'benchmarks')}; or give a table, {', '.join(SUFFIXES)}")
     transforms = {m: experiment.data.transforms[m] for m in found.modalities if m in experiment.towers}
     if isinstance(found.source, Folder):  # people's own pictures, seen upright as they are when given one by one
         transforms = {m: seen_upright(chain) for m, chain in transforms.items()}
@@ -202,6 +202,9 @@ def _nothing(name: str, experiment: Experiment, modalities: Sequence[str]) -> st
     both = [modality for modality in modalities if modality in experiment.towers]
     labels = _labels(name)
     can = f"name a column of labels, --label COLUMN ({', '.join(labels)})" if labels else "it has no column of labels"
+    lacking = [m for m in MODALITIES if m in experiment.towers and m not in modalities]
+    if labels and lacking:
+        can += f"; if one of them holds the {counts.noun(lacking[0])}s, call it {lacking[0]!r} in the table"
     return f"{name} and the model have {' and '.join(both)} in common, which nothing is to be compared with: {can}"
 
 

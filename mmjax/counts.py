@@ -10,7 +10,7 @@ QUERIES, CANDIDATES = "queries", "candidates"  # of retrieval
 EXAMPLES, CLASSES = "examples", "classes"  # of classification
 LEFT_OUT = "left_out"  # examples that couldn't be judged, for they have no label (or none of the classes)
 NOT_FINITE = "not_finite"  # of those that were judged, how many have an embedding that isn't finite
-CHANCE = "chance"  # the first score of a model that answers at random
+CHANCE = "chance"  # what answers at random would give: retrieval's R@1, of classification the first score (top1, mAP)
 NAMES = (QUERIES, CANDIDATES, EXAMPLES, CLASSES, LEFT_OUT, NOT_FINITE, CHANCE)
 
 NOUNS = {"image": "picture", "text": "caption", "audio": "sound"}
@@ -21,18 +21,26 @@ def is_count(name: str) -> bool:
     return any(part in NAMES for part in name.split("/"))
 
 
+def is_whole(name: str) -> bool:
+    """Whether a metric is a number of things: a count, but for the score of answers at random."""
+    return is_count(name) and name.rpartition("/")[2] != CHANCE
+
+
 def told(metrics: Mapping[str, float | None]) -> list[str]:
     """A sentence for each row of a table whose metrics have counts, such as
-    `retrieval/image->text: 100 pictures, among 500 captions; at random 0.010`."""
+    `retrieval/image->text: 100 pictures, among 500 captions; R@1 at random 0.010`."""
     rows: dict[str, dict[str, float]] = {}
+    first: dict[str, str] = {}
     for name, value in metrics.items():
         row, _, last = name.rpartition("/")
-        if last in NAMES and value is not None:
+        if last not in NAMES:
+            first.setdefault(row, last)
+        elif value is not None:
             rows.setdefault(row, {})[last] = value
-    return [f"{row}: {_sentence(row, counts)}" for row, counts in rows.items()]
+    return [f"{row}: {_sentence(row, counts, first.get(row, ''))}" for row, counts in rows.items()]
 
 
-def _sentence(row: str, counts: Mapping[str, float]) -> str:
+def _sentence(row: str, counts: Mapping[str, float], first: str) -> str:
     parts = []
     if QUERIES in counts and CANDIDATES in counts:
         source, _, target = row.rpartition("/")[2].partition("->")
@@ -41,11 +49,13 @@ def _sentence(row: str, counts: Mapping[str, float]) -> str:
         among = f" in {of(counts[CLASSES], 'class', 'classes')}" if CLASSES in counts else ""
         parts.append(f"{of(counts[EXAMPLES], 'example')}{among}")
     if counts.get(LEFT_OUT):
-        parts.append(f"{counts[LEFT_OUT]:,.0f} without a label are left out")
+        verb = "is" if counts[LEFT_OUT] == 1 else "are"
+        parts.append(f"{counts[LEFT_OUT]:,.0f} without a label {verb} left out")
     if counts.get(NOT_FINITE):
         parts.append(f"{counts[NOT_FINITE]:,.0f} embeddings aren't finite (NaN) and count as wrong")
     if CHANCE in counts:
-        parts.append(f"at random {counts[CHANCE]:.3f}")
+        score = "R@1" if QUERIES in counts else first  # also where a `Retrieval(at=...)` gives no R@1
+        parts.append(f"{score} at random {counts[CHANCE]:.3f}".strip())
     return "; ".join(parts)
 
 

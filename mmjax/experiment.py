@@ -326,7 +326,7 @@ def _load(source: str) -> tuple[fdl.Config, str]:
         record /= RECORD
     if not record.exists():
         raise UserError(
-            f"{source!r} is neither an experiment (file.py or file.py:name) nor a workdir nor a {RECORD}"
+            f"{source!r} is neither an experiment (file.py or file.py:name) nor a workdir nor an {RECORD}"
             f"{_near_files(source)}"
         )
     text = json_text.text(record)

@@ -54,7 +54,7 @@ class Interruption:
                 raise KeyboardInterrupt
             return
         self.signal = signal.Signals(number)
-        heard = f"\n{self.signal.name}: finishing this step and saving; Ctrl-C again stops at once, without\n"
+        heard = f"\n{self.signal.name}: finishing this step and saving; Ctrl-C again stops at once, without saving\n"
         os.write(2, heard.encode())  # a handler may stand in the middle of a print, which isn't made for a second one
 
     def __enter__(self) -> Self:

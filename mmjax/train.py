@@ -182,7 +182,7 @@ def train(
         loss = f", loss {log.loss:.3f}" if log.loss is not None else ""
         seconds = time.perf_counter() - began
         if told := summary(log.values):
-            progress.say(f"bad examples: {told}; {bad.path} names them")
+            progress.say(f"bad examples, counted each time they were drawn: {told}; {bad.path} names them")
         progress.say(clock.summary(stream.waited))
         progress.say(
             f"{done:,} steps, {done * size:,} examples{loss}, {duration(seconds)} in all; written to {workdir}:"

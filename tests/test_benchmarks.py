@@ -2,6 +2,7 @@
 
 import io
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -180,6 +181,18 @@ def test_a_table_of_ones_own_is_judged_by_the_experiments_evaluators(trained: Tr
     assert found["all"]["zeroshot/shape/classes"] == 4
 
 
+def test_captions_in_a_column_of_another_name_are_looked_for(trained: Trained, tmp_path):
+    table = Path(trained.table)
+    lines = table.read_text(encoding="utf-8").splitlines()
+    header = lines[0].split(",")
+    columns = [header.index(name) for name in ("image", "text")]
+    rows = [[line.split(",")[c] for c in columns] for line in lines[1:4]]
+    own = tmp_path / "own.csv"
+    own.write_text("\n".join(["image,caption", *(f"{table.parent / image},{text}" for image, text in rows)]))
+    with pytest.raises(UserError, match=r"--label COLUMN \(caption\); if .* holds the captions, call it 'text' in the"):
+        benchmark(str(own), build(tiny_config(trained.table, name="pair")))
+
+
 @pytest.mark.parametrize("name", sorted(BENCHMARKS))
 def test_every_benchmark_names_a_dataset_with_its_splits_and_fields(name):
     """What can be known of it without its data: TFDS's or our code, where that needs no TensorFlow."""
@@ -213,7 +226,7 @@ def test_what_an_experiment_has_no_tower_for_is_left_out(experiment: Experiment,
     assert found.data.sources["coco_captions"].source.data_dir == "/data"
     assert [type(e) for e in found.evaluators] == [Retrieval]
     assert [type(e) for e in benchmark("cifar100", experiment).evaluators] == [ZeroShot, KNN, Probe]
-    with pytest.raises(UserError, match=r"on 'cifar10', but the benchmarks are .*did you mean cifar100\?"):
+    with pytest.raises(UserError, match=r"--on 'cifar10', but the benchmarks are .*did you mean cifar100\?"):
         benchmark("cifar10", experiment)
     with pytest.raises(FileNotFoundError, match="there is no table"):
         benchmark(str(tmp_path / "none.csv"), experiment)

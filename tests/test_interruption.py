@@ -25,6 +25,15 @@ def test_sigterm_again_changes_nothing(first):
         assert interruption.asked()
 
 
+def test_what_a_second_ctrl_c_does_is_told(capfd):
+    with Interruption():
+        hear(signal.SIGINT)
+    assert (
+        capfd.readouterr().err
+        == "\nSIGINT: finishing this step and saving; Ctrl-C again stops at once, without saving\n"
+    )
+
+
 def test_ctrl_c_after_a_signal_interrupts_at_once():
     with Interruption(), pytest.raises(KeyboardInterrupt):
         hear(signal.SIGTERM, signal.SIGINT)

@@ -74,6 +74,12 @@ def test_a_command_that_cannot_be_read_exits_2(command, message, capsys, called)
     assert not called
 
 
+def test_labels_without_a_table_are_refused(capsys, called):
+    assert main(["evaluate", "run", "--label", "kind"]) == 2
+    assert "(a table's are given with --on TABLE): leave out --label" in capsys.readouterr().err
+    assert not called
+
+
 # --- errors ---
 
 

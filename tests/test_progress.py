@@ -115,6 +115,13 @@ def test_what_was_judged_stands_below_each_table_and_in_no_column():
         "3 embeddings aren't finite (NaN) and count as wrong"
     )
     assert str(nothing.caption) == "zeroshot/kind: 4 without a label are left out"
+    fewer = {"retrieval/a->b/R@5": 0.5, "retrieval/a->b/queries": 2.0, "retrieval/a->b/candidates": 2.0}
+    several = {"zeroshot/tags/mAP": 0.5, "zeroshot/tags/examples": 2.0, "zeroshot/tags/chance": 0.25}
+    chance = tables({"test": {**fewer, "retrieval/a->b/chance": 0.5, **several}}, None)
+    assert [str(table.caption).rpartition("; ")[2] for table in chance] == [
+        "R@1 at random 0.500",
+        "mAP at random 0.250",
+    ]
     screen = console(terminal=False)
     screen.print(retrieval)
     assert "among 1 picture" in " ".join(text(screen).split())

@@ -44,7 +44,10 @@ def add(parser: argparse.ArgumentParser) -> None:
         help="of a table: what prompts are to find; with --embeddings: what KNN and Probe are to find",
     )
     parser.add_argument(
-        "--templates", metavar="TEXT", nargs="+", help="with --label: prompts with {} for the label, or a list's name"
+        "--templates",
+        metavar="TEXT",
+        nargs="+",
+        help="with --label: prompts with {} for the label, or a list's name (clip7, clip18, clip80)",
     )
     parser.add_argument("--published", action="store_true", help="list published numbers, with the commands for them")
     parser.add_argument("--watch", action="store_true", help="judge each new checkpoint, until the run has ended")
@@ -90,7 +93,8 @@ def run(arguments: argparse.Namespace) -> None:
         )
         return
     if arguments.on is None:
-        _alone(arguments, "the evaluators of a model know their labels", "label", "templates")
+        _alone(arguments, "a run's own evaluators know their labels (a table's are given with --on TABLE)", "label",
+               "templates")  # fmt: skip
     if arguments.model is None:
         raise UserError("what is to be judged? mmjax evaluate MODEL: a workdir, a folder of a model, or a name")
     if arguments.watch:

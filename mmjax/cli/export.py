@@ -31,7 +31,11 @@ def add(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--towers", metavar="NAME", nargs="+", help="only these, with the objectives of theirs alone")
     parser.add_argument("--step", type=int, help="which checkpoint of a workdir (default: the latest)")
     parser.add_argument("--without", choices=("tokenizer",), help="leave out what the layout can't hold")
-    parser.add_argument("--inexact", action="store_true", help="take what is nearest, and list what differs")
+    parser.add_argument(
+        "--inexact",
+        action="store_true",
+        help="take the nearest preprocessing of pictures and texts, and list what differs",
+    )
     parser.add_argument("--license", metavar="NAME", help="what the card says: apache-2.0, say (default: none chosen)")
     parser.add_argument("--half", action="store_true", help="store numbers in 16 bits, half the size, rounded")
     parser.add_argument("--no-ema", action="store_true", help="the parameters themselves, not their moving average")

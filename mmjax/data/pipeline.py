@@ -25,7 +25,7 @@ from mmjax.data.chains import Chains, Row, captions, chain_specs, evaluation, id
 from mmjax.data.contents import Again, content_key, read_once
 from mmjax.data.every_caption import expanded
 from mmjax.data.readers import Readers
-from mmjax.data.sources import Records, Source, SplitNotFoundError, Tfds, TfdsRecords, nearest
+from mmjax.data.sources import Records, Source, SplitNotFoundError, Tfds, TfdsRecords, nearest, renaming
 from mmjax.data.tokens import Tokenizer
 from mmjax.data.transforms import Transform
 
@@ -367,7 +367,7 @@ def _open(mixture: Mixture, split: str, data_dir: str | None) -> dict[str, Recor
             known = sorted({column for records in opened.values() for column in records.columns})
             raise ValueError(
                 f"Mixture(transforms={{{modality!r}: ...}}): no source has such a modality, there are "
-                f"{', '.join(known)}{nearest(modality, known)}"
+                f"{', '.join(known)}{nearest(modality, known) or renaming(mixture.sources.values(), modality)}"
             )
     return opened
 

@@ -32,6 +32,7 @@ __all__ = [
     "Tfds",
     "TfdsRecords",
     "nearest",
+    "renaming",
 ]
 
 MODALITIES = ("image", "text", "audio")
@@ -195,6 +196,14 @@ class FolderRecords:
         """The number of rows, and a digest of each column that can train: `id`, `image`, `text`, `audio`."""
         columns = {name: cells for name, cells in self._table.items() if name in ("id", *MODALITIES)}
         return {"rows": len(self), **of_columns(columns, self._root)}
+
+
+def renaming(sources: Iterable[Source], modality: str) -> str:
+    """The end of an error: how a column of another name is told to be a modality; "" where no source is a table."""
+    table = next((source.table for source in sources if isinstance(source, Folder)), None)
+    if table is None or modality not in MODALITIES:
+        return ""
+    return f"; if a column of another name holds it, say Folder({table!r}, fields={{{modality!r}: NAME}})"
 
 
 def _column(key: str, known: Iterable[str]) -> str | None:

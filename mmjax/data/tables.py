@@ -61,9 +61,9 @@ def read_table(path: Path) -> Table:
     if not path.is_file():
         beside = [p.name for p in path.parent.glob("*") if p.suffix.lower() in SUFFIXES]
         raise FileNotFoundError(
-            f"there is no table {path}{nearest(path.name, beside)}: make one, a row an example, its columns image "
-            "and audio (paths beside it) and text, or those of them that you have; or name yours, in an experiment by "
-            "data.sources.NAME.table=PATH"
+            f"there is no table {path}{nearest(path.name, beside) or '.'} Make one, a row an example, its columns "
+            "image and audio (paths beside it) and text, or those of them that you have; or name yours (an "
+            "experiment's: data.sources.NAME.table=PATH)"
         )
     suffix = path.suffix.lower()
     if suffix not in SUFFIXES:

@@ -37,7 +37,9 @@ class Retrieval:
     @property
     def protocol(self) -> str:
         """What is asked, what is found, and what is right, in a sentence."""
-        right = "what shares a row with it" if self.same is None else f"what has the same {self.same!r}"
+        right = f"what has the same {self.same!r}"
+        if self.same is None:
+            right = "what shares a row with it (where captions repeat, see Retrieval's same='text')"
         return (
             f"{self.name}: each picture and sound counts once, in however many rows it is, and each caption; "
             f"right is {right}, and one right answer among the first k is a hit"

@@ -16,6 +16,7 @@ from etils import epath
 
 from mmjax import __version__, files, metrics, serialization
 from mmjax.configs import name_of
+from mmjax.counts import is_whole
 from mmjax.data.tokenizers import PieceTokenizer
 from mmjax.experiment import RECORD
 from mmjax.interop import hub
@@ -147,9 +148,15 @@ def _figures(bundle: Bundle, made: Origin) -> str:
             if isinstance(value, float) and not gone & set(name.replace("->", "/").replace("_", "/").split("/"))
         }
         if rows:
-            table = [f"| {line['split']}, step {line['step']:,} | |", "|---|---|"]
-            tables.append("\n".join([*table, *(f"| {name} | {value:.4f} |" for name, value in rows.items())]))
+            head = [f"| {line['split']}, step {line['step']:,} | |", "|---|---|"]
+            body = [f"| {name} | {_figure(name, value)} |" for name, value in rows.items()]
+            tables.append("\n".join([*head, *body]))
     return "\n\n".join(["## Figures", "As the run itself measured them, by mmjax.", *tables]) if tables else ""
+
+
+def _figure(name: str, value: float) -> str:
+    """A count as a whole number, a score with four digits."""
+    return f"{value:,.0f}" if is_whole(name) else f"{value:.4f}"
 
 
 def _listed(title: str, lines: Sequence[str]) -> str:

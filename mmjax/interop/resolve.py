@@ -138,10 +138,15 @@ def _nothing(name: str, path: epath.Path) -> str:
     scheme, colon, _ = name.partition(":")
     if colon and "://" not in name and re.fullmatch(r"\w{2,}", scheme):
         kinds = [f"{kind}:" for kind in hub.KINDS]
-        return f"there is no {name!r}{nearest(scheme + ':', kinds)}. A model is {FORMS}"
+        return f"there is no {name!r}{_ended(nearest(scheme + ':', kinds))} A model is {FORMS}"
     near = ""
     if path.parent.is_dir():
         near = nearest(path.name, [other.name for other in path.parent.iterdir()])
     if not near:
         near = hub.near(name)
-    return f"there is no {name!r}{near}. A model is {FORMS}"
+    return f"there is no {name!r}{_ended(near)} A model is {FORMS}"
+
+
+def _ended(hint: str) -> str:
+    """A hint as the end of a sentence: with a full stop where it is no question."""
+    return hint or "."

@@ -252,6 +252,17 @@ def test_errors_of_a_mixture_name_what_is_wrong(mixture, data_dir, change, messa
         batches(prepare(dataclasses.replace(mixture, **change), data_dir=data_dir), batch_size=4, seed=0)
 
 
+def test_a_modality_that_no_column_is_called_by_is_told_by_fields(tmp_path):
+    table = write_folder(tmp_path, 4)
+    table.write_text(table.read_text().replace("text", "caption", 1))
+    mixture = Mixture({"own": 1.0}, {"text": TRANSFORMS["text"]}, {"own": Folder(str(table))})
+    told = (
+        r"there are audio, caption, .*; if a column of another name holds it, say Folder\(.*fields=\{'text': NAME\}\)$"
+    )
+    with pytest.raises(ValueError, match=told):
+        prepare(mixture, data_dir=str(tmp_path))
+
+
 def test_batch_sizes_and_splits_are_checked(prepared):
     with pytest.raises(ValueError, match="batch_size=10 must be a multiple of the 4 hosts: 8 would do"):
         batches(prepared, batch_size=10, seed=0, host=(0, 4))

@@ -128,5 +128,7 @@ def test_a_run_brings_its_name_and_figures(trained: Trained, tmp_path):
     value = line["retrieval/image->text/R@1"]
     assert "| validation, step 12 | |\n|---|---|\n" in card
     assert f"| retrieval/image->text/R@1 | {value:.4f} |" in card
+    assert f"| retrieval/image->text/queries | {line['retrieval/image->text/queries']:.0f} |" in card
+    assert f"| retrieval/image->text/chance | {line['retrieval/image->text/chance']:.4f} |" in card
     assert "audio" not in card
     assert "test, step 24" not in card  # which came later

@@ -108,7 +108,7 @@ def test_what_is_no_model_says_what_is(tmp_path, monkeypatch, trained: Trained):
     shutil.copy(trained.workdir / "experiment.json", tmp_path / "runs" / "quickstart")
     (tmp_path / "notes.txt").touch()
     for name, message in {
-        "runs/quickstrat": r"no 'runs/quickstrat'; did you mean quickstart\?.*A model is a workdir",
+        "runs/quickstrat": r"no 'runs/quickstrat'; did you mean quickstart\? A model is a workdir",
         "google/siglip": r"no 'google/siglip'; did you mean hf:google/siglip\?",
         "fh:google/siglip": r"no 'fh:google/siglip'; did you mean hf:\?",
         "runs": r"runs holds no model; in it there is quickstart\. A model is",
