@@ -32,6 +32,7 @@ Row = dict[str, np.ndarray]
 
 MOST_CHANNELS = 8  # of a waveform: which of two axes is time is told by it
 CLIPPED = 0.01  # the share of a sound's samples at full scale from which on it is heard
+RATES = (100, 10_000_000)  # Hz that a waveform may have: beyond, soxr takes all memory, or never ends
 BRIGHTEST = 16.0  # a normalised picture's values are a few standard deviations; 255 is one that isn't normalised
 
 TAKEN = {
@@ -192,8 +193,11 @@ class Inputs:
         rate = model_rate = next((t.rate for t in self._chains["audio"] if isinstance(t, DecodeAudio)), None)
         if isinstance(value, tuple) and len(value) == 2:
             value, rate = _array(value[0]), value[1]
-            if not _is_number(rate) or not rate > 0:
-                raise UserError(f"{where}: the sample rate is {_short(rate)}; give (waveform, sample_rate), in Hz")
+            if not _is_number(rate) or not RATES[0] <= rate <= RATES[1]:
+                raise UserError(
+                    f"{where}: the sample rate is {_short(rate)}; give (waveform, sample_rate), in Hz, from "
+                    f"{RATES[0]} to {RATES[1]:,}"
+                )
         elif isinstance(value, np.ndarray) and value.ndim == 2:
             raise UserError(
                 f"{where} is an array {list(value.shape)}: give several channels as (waveform, sample_rate)"

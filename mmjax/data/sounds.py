@@ -77,7 +77,8 @@ def _read(content: bytes, rate: int | None, most_samples: int, used: int) -> Sou
         # soxr adds noise, another at each call, to what it resamples as int16: the same file would differ each time.
         dtype = "int16" if own == wanted and sound.subtype in _INT16_SUBTYPES else "float32"
         slack = _MP3_SLACK if sound.format == "MP3" else 0
-        samples = sound.read(dtype=dtype) if frames <= most else None
+        # Of what can't be sought in (GSM 6.10) soundfile wants to be told how many.
+        samples = sound.read(-1 if sound.seekable() else frames, dtype=dtype) if frames <= most else None
     if frames == _UNKNOWN:
         samples = _to_the_end(content, dtype, most)
         slack = _UNKNOWN
