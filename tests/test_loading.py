@@ -412,7 +412,7 @@ def test_a_bad_sound_is_named(model: Model, tmp_path):
     with pytest.raises(UserError, match=r"audio is an array \[700, 2\]: sound of several channels is \(waveform"):
         model.embed(audio=np.zeros((700, 2)))
     for rate in (0, 1e-3, 1e12, float("inf")):  # soxr would take all memory, or never end
-        with pytest.raises(UserError, match="the sample rate is .* in Hz, from 100 to 10,000,000"):
+        with pytest.raises(UserError, match=r"the sample rate is .* in Hz, from 100 to 10,000,000"):
             model.embed(audio=(wave, rate))
     (tmp_path / "x.wav").write_bytes(b"RIFF")
     with pytest.raises(UserError, match=r"audio 0 \(x.wav\): the sound can't be decoded"):

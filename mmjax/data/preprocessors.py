@@ -6,7 +6,8 @@ Neither turns pictures as their EXIF orientation says, so neither do the chains 
 `mmjax.load(...)` file by file is turned all the same.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any, NamedTuple
 
 from mmjax.data.transforms import (
@@ -52,6 +53,18 @@ class Preprocessing(NamedTuple):
     std: Colour
 
 
+@contextmanager
+def _named(where: str) -> Iterator[None]:
+    """A value that its field can't hold is an error that says where it stands."""
+    try:
+        yield
+    except UserError:
+        raise
+    except (TypeError, ValueError, AttributeError, OverflowError) as error:
+        raise UserError(f"{where} holds a value that its field can't have: {error}") from error
+
+
+@_named("preprocessor_config.json")
 def from_hugging_face(config: Mapping[str, Any]) -> Preprocessing:
     """A `preprocessor_config.json` of CLIP's, SigLIP's, ViT's or BiT's (DINOv2) kind, of any age.
 
@@ -70,14 +83,14 @@ def from_hugging_face(config: Mapping[str, Any]) -> Preprocessing:
         raise UserError("preprocessor_config.json: pictures that aren't scaled by 1/255 (do_rescale, rescale_factor)")
     mean, std = defaults["colours"]
     if config.get("do_normalize", True):
-        mean, std = _colour(config.get("image_mean", mean)), _colour(config.get("image_std", std))
+        mean, std = _colour(config.get("image_mean", mean)), _colour(config.get("image_std", std), positive=True)
     else:
         mean, std = NOTHING
     chain: list[Transform] = [Decode(upright=False)]
     if config.get("do_resize", True):
-        method = _METHODS.get(int(config.get("resample", defaults["resample"])))
+        method = _METHODS.get(config.get("resample", defaults["resample"]))
         if method is None:
-            raise UserError(f"preprocessor_config.json: resample={config['resample']} is none of {_listed(_METHODS)}")
+            raise UserError(f"preprocessor_config.json: resample={config['resample']!r} is none of {_listed(_METHODS)}")
         chain.append(_resize(config.get("size", defaults["size"]), defaults["square"], method))
     if config.get("do_center_crop", defaults["crop"]):
         size = _square(config.get("crop_size", _CROP), "crop_size")
@@ -134,6 +147,7 @@ def to_hugging_face(
     return {"image_processor_type": "SiglipImageProcessor" if crop is None else "CLIPImageProcessor", **config}
 
 
+@_named("preprocess_cfg")
 def from_open_clip(config: Mapping[str, Any], size: int = 224) -> Preprocessing:
     """An open_clip `preprocess_cfg`; what it doesn't say is open_clip's default.
 
@@ -168,7 +182,7 @@ def from_open_clip(config: Mapping[str, Any], size: int = 224) -> Preprocessing:
     }
     if mode not in chains:
         raise UserError(unknown("preprocess_cfg: resize_mode", mode, chains, "known ones"))
-    mean, std = _colour(config.get("mean") or CLIP[0]), _colour(config.get("std") or CLIP[1])
+    mean, std = _colour(config.get("mean") or CLIP[0]), _colour(config.get("std") or CLIP[1], positive=True)
     return Preprocessing((Decode(background=None, upright=False), *chains[mode]), mean, std)
 
 
@@ -245,11 +259,13 @@ def _square(size: Any, name: str) -> int:
     return int(sides[0])
 
 
-def _colour(values: Any) -> Colour:
-    """Three numbers; one is all three."""
+def _colour(values: Any, positive: bool = False) -> Colour:
+    """Three numbers; one is all three. positive: what is divided by."""
     several = [values] * 3 if isinstance(values, int | float) else list(values)
     if len(several) != 3:
         raise UserError(f"a mean and a std have 3 numbers, of red, green and blue, not {several}")
+    if positive and not all(0 < float(number) < float("inf") for number in several):
+        raise UserError(f"a std has numbers above 0, which pictures are divided by, not {several}")
     return float(several[0]), float(several[1]), float(several[2])
 
 

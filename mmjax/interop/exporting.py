@@ -96,7 +96,8 @@ def export(
         say(f"  {line}")
     count = sum(np.size(leaf) for leaf in jax.tree.leaves(bundle.variables))
     title = "" if layout == "mmjax" else f" in the layout of {PROJECTS[layout].title}"
-    say(f"{out}: {bundle.source}{title}, {count:,} numbers, read back and the same to the bit")
+    rounded = " (rounded to 16 bits)" * half
+    say(f"{out}: {bundle.source}{title}, {count:,} numbers{rounded}, read back and the same to the bit")
 
 
 def near(bundle: Bundle, layout: str) -> Twin:

@@ -186,7 +186,13 @@ def test_a_null_in_a_preprocess_cfg_is_open_clips_default():
         ({"rescale_factor": 1.0}, "scaled by 1/255"),
         ({"do_pad": True}, "do_pad=True of a CLIP processor"),
         ({"do_center_crop": False}, "pictures of many sizes"),
+        ({"resample": "bicubic"}, r"resample='bicubic' is none of 0 \(nearest\)"),
+        ({"resample": [3]}, "^preprocessor_config.json holds a value that its field can't have: .*list"),
+        ({"size": {"shortest_edge": "big"}}, "^preprocessor_config.json holds a value .*'big'"),
+        ({"rescale_factor": "1/255"}, "^preprocessor_config.json holds a value that its field can't have"),
         ({"image_mean": [0.5]}, "3 numbers"),
+        ({"image_mean": ["red", 0, 0]}, "^preprocessor_config.json holds a value .*'red'"),
+        ({"image_std": [0, 0, 0]}, r"a std has numbers above 0, .*not \[0, 0, 0\]"),
     ],
 )
 def test_what_of_hugging_face_cannot_be_done_is_said(change, message):
@@ -223,6 +229,8 @@ def test_configs_of_open_clip(config, chain):
         ({"resize_mode": "shorter"}, "resize_mode 'shorter'"),
         ({"interpolation": "nearest"}, "interpolation 'nearest'"),
         ({"mode": "L"}, "must be 'RGB'"),
+        ({"std": [0.3, 0.3, -1.0]}, "a std has numbers above 0"),
+        ({"fill_color": "grey"}, "^preprocess_cfg holds a value that its field can't have: .*'grey'"),
         ({"size": (224, 336)}, "pictures are square"),
     ],
 )

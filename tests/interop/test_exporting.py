@@ -24,6 +24,11 @@ def quiet(text: str) -> None:
     pass
 
 
+def test_that_numbers_were_rounded_is_said(trained: Trained, tmp_path, capsys):
+    assert main(["export", str(trained.workdir), str(tmp_path / "half"), "--half"]) == 0
+    assert capsys.readouterr().out.endswith("numbers (rounded to 16 bits), read back and the same to the bit\n")
+
+
 def test_a_run_is_exported_and_gives_the_same_vectors(trained: Trained, tmp_path, capsys):
     out = tmp_path / "out" / "tiny"
     assert main(["export", str(trained.workdir), str(out), "--step", "8"]) == 0
