@@ -4,7 +4,8 @@ import copy
 import math
 import os
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from itertools import combinations
 from pathlib import Path
@@ -68,30 +69,28 @@ def export(
             raise UserError(f"--half is for mmjax's own layout, not for {layout!r}")
         bundle = bundles.halved(bundle)
     made = origin(source, bundle)
+    at = f", step {bundle.step}" if bundle.step is not None and "step" not in bundle.source else ""
     if layout == "mmjax":
-        at = f", step {bundle.step}" if bundle.step is not None and "step" not in bundle.source else ""
         twin = Twin(bundle, "")
-        bundles.save(replace(bundle, source=f"{bundle.source}{at}"), out, half)
-        again = bundles.read(out)
     else:
         twin = near(without_decoders(bundle, say, encoders=layout == "bv"), layout)
         refused(twin, exact, PROJECTS[layout].title)
-        PROJECTS[layout].write(twin.bundle, out)
-        again = PROJECTS[layout].read(out)
-    if problems := differences(twin.bundle, again):
-        _remove(out)
-        more = f"\n  and {len(problems) - LISTED} more" if len(problems) > LISTED else ""
-        lines = "\n".join(f"  {problem}" for problem in problems[:LISTED])
-        raise UserError(f"{out}: what is read back isn't what was written, so it was removed:\n{lines}{more}")
-    if layout != "mmjax" and PROJECTS[layout].folder:
-        try:
+    with _whole(out):
+        if layout == "mmjax":
+            bundles.save(replace(bundle, source=f"{bundle.source}{at}"), out, half)
+            again = bundles.read(out)
+        else:
+            PROJECTS[layout].write(twin.bundle, out)
+            again = PROJECTS[layout].read(out)
+        if problems := differences(twin.bundle, again):
+            more = f"\n  and {len(problems) - LISTED} more" if len(problems) > LISTED else ""
+            lines = "\n".join(f"  {problem}" for problem in problems[:LISTED])
+            raise UserError(f"{out}: what is read back isn't what was written, so it was removed:\n{lines}{more}")
+        if layout != "mmjax" and PROJECTS[layout].folder:
             twin = twin.told(texts_there.unlike(bundle, twin, again, out, layout))
             refused(twin, exact, PROJECTS[layout].title)
-        except UserError:
-            _remove(out)
-            raise
-    if layout == "mmjax" or PROJECTS[layout].folder:
-        card.write(out, layout, twin, made, license)
+        if layout == "mmjax" or PROJECTS[layout].folder:
+            card.write(out, layout, twin, made, license)
     for line in [*twin.differs, *twin.notes]:
         say(f"  {line}")
     count = sum(np.size(leaf) for leaf in jax.tree.leaves(bundle.variables))
@@ -132,8 +131,15 @@ def _nothing(text: str) -> None:
     del text
 
 
-def _remove(out: Path) -> None:
-    shutil.rmtree(out) if out.is_dir() else out.unlink()
+@contextmanager
+def _whole(out: Path) -> Iterator[None]:
+    """Whatever goes wrong takes what was written with it."""
+    try:
+        yield
+    except BaseException:
+        if out.exists():
+            shutil.rmtree(out) if out.is_dir() else out.unlink()
+        raise
 
 
 def part(bundle: Bundle, towers: Sequence[str] | None) -> Bundle:

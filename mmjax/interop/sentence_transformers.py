@@ -122,6 +122,8 @@ def _texts(
     defaults = {"max_seq_length": None, "do_lower_case": False}
     limits = hf_config.settings(said, str(first / LIMITS), defaults, FIXED_LIMITS)
     length = limits["max_seq_length"] or options_of(first).get("model_max_length") or tower.length
+    if isinstance(length, bool) or not isinstance(length, int | float) or length < 1:
+        raise UserError(f"{first}: max_seq_length={length!r} is no number of pieces: 1 or more, or null")
     inner = fdl.copy_with(tower, length=int(min(length, tower.length)))
     (pick, *chain), tokenizer = hf_texts.read(first, FAMILY, config, inner)
     if tokenizer is None:

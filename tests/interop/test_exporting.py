@@ -24,6 +24,12 @@ def quiet(text: str) -> None:
     pass
 
 
+def test_an_export_that_fails_leaves_nothing(trained: Trained, tmp_path):
+    with pytest.raises(UserError, match="needs towers"):
+        export(trained.workdir, tmp_path / "out", towers=[], say=quiet)
+    assert not list(tmp_path.iterdir())
+
+
 def test_that_numbers_were_rounded_is_said(trained: Trained, tmp_path, capsys):
     assert main(["export", str(trained.workdir), str(tmp_path / "half"), "--half"]) == 0
     assert capsys.readouterr().out.endswith("numbers (rounded to 16 bits), read back and the same to the bit\n")

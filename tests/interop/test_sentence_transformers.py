@@ -177,6 +177,8 @@ def full(bert, tmp_path_factory):
             {"module_input_name": "token_embeddings"},
             r"module_input_name='token_embeddings' can't",
         ),
+        ("sentence_bert_config.json", {"max_seq_length": "16"}, r"max_seq_length='16' is no number of pieces"),
+        ("sentence_bert_config.json", {"max_seq_length": -1}, r"max_seq_length=-1 is no number of pieces"),
         ("sentence_bert_config.json", {"transformer_task": "fill-mask"}, r"transformer_task='fill-mask' can't"),
         ("config_sentence_transformers.json", {"similarity_fn_name": "dot"}, r"='dot': .* compared with their lengths"),
         ("config_sentence_transformers.json", {"default_prompt_name": "passage"}, r"'passage' is none of its prompts"),
