@@ -98,7 +98,26 @@ def settings(values: Values, where: str, defaults: Values, fixed: Values) -> dic
     for key, value in values.items():
         if key not in defaults and key not in fixed and key not in HARMLESS and value:
             raise UserError(f"{where}: {key}={value!r} isn't known here, and may change what the model computes")
-    return {key: _said(values, key, default) for key, default in defaults.items()}
+    given = {key: _said(values, key, default) for key, default in defaults.items()}
+    for key, value in given.items():
+        if not _of_kind(value, defaults[key], key):
+            raise UserError(f"{where}: {key}={value!r} is no value of it, as {defaults[key]!r} would be")
+    return given
+
+
+SEVERAL = ("image_size", "patch_size", "layers")  # numbers that may be lists of such
+
+
+def _of_kind(value: Any, default: Any, key: str) -> bool:
+    """Whether a value is of its default's kind: a size, a number, a text."""
+    if value == default or default is None or key.endswith("_id") or (key in SEVERAL and isinstance(value, list)):
+        return True
+    number = isinstance(value, int | float) and not isinstance(value, bool)
+    if isinstance(default, int) and not isinstance(default, bool):
+        return (number and value >= 0) if "ratio" in key else (type(value) is int and value >= 0)
+    if isinstance(default, float):
+        return number
+    return isinstance(value, str) or not isinstance(default, str)
 
 
 def _said(values: Values, key: str, default: Any) -> Any:
@@ -117,7 +136,7 @@ def within(values: Values, key: str, where: str) -> Values:
 
 def activation(name: Any, where: str, key: str = "hidden_act") -> ActivationName:
     """Ours of theirs."""
-    if name not in ACTIVATIONS:
+    if not isinstance(name, str) or name not in ACTIVATIONS:
         raise UserError(f"{where}: {key}={name!r} isn't here; {', '.join(ACTIVATIONS)} are")
     return ACTIVATIONS[name]
 
@@ -130,7 +149,7 @@ def activation_of(ours: str) -> str:
 def whole(value: Any, where: str, key: str) -> int:
     """A side of a square: a number, or two equal ones."""
     sides = value if isinstance(value, list | tuple) else [value]
-    if any(type(side) is not int or side != sides[0] for side in sides):
+    if not sides or any(type(side) is not int or side != sides[0] for side in sides):
         raise UserError(f"{where}: {key}={value!r} must be one number: only squares can be expressed here")
     return sides[0]
 

@@ -136,6 +136,11 @@ def test_a_scale_above_the_clip_is_not_clipped(tmp_path):
         ("text_config.hidden_act", "relu", r"text_config: hidden_act='relu' isn't here; gelu, [\w, ]+ are$"),
         ("vision_config.num_channels", 4, r"vision_config: num_channels=4 can't be expressed here, where it is 3"),
         ("vision_config.patch_size", [4, 2], r"patch_size=\[4, 2\] must be one number"),
+        ("vision_config.patch_size", [], r"patch_size=\[\] must be one number"),
+        ("text_config.hidden_act", ["gelu"], r"text_config: hidden_act=\['gelu'\] is"),
+        ("text_config.hidden_size", "x", r"text_config: hidden_size='x' is no value of it, as 512 would be"),
+        ("text_config.num_hidden_layers", -1, r"text_config: num_hidden_layers=-1 is no value of it"),
+        ("vision_config.layer_norm_eps", "small", r"vision_config: layer_norm_eps='small' is no value of it"),
         ("vision_config.registers", 4, r"vision_config: registers=4 isn't known here"),
     ],
 )
