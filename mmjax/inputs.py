@@ -293,7 +293,7 @@ def _read(value: str | os.PathLike[str], where: str) -> bytes:
     name = os.fspath(value)
     if name.startswith(("http://", "https://")):
         raise UserError(f"{where}: {name} lies on the web, and nothing is fetched: give a file, or its bytes")
-    path = epath.Path(name)
+    path = epath.Path(name) if "://" in name else epath.Path(name).expanduser()
     try:
         return path.read_bytes()
     except FileNotFoundError:

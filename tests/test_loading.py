@@ -2,6 +2,7 @@
 
 import io
 import warnings
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -354,6 +355,11 @@ def png(picture):
     stream = io.BytesIO()
     picture.save(stream, "PNG")
     return stream.getvalue()
+
+
+def test_home_is_found_in_names_of_files(model: Model, tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(broken(tmp_path)))
+    np.testing.assert_array_equal(model.embed(image="~/fine.png"), model.embed(image=Path.home() / "fine.png"))
 
 
 def test_a_bad_picture_is_named(model: Model, tmp_path):

@@ -239,7 +239,10 @@ def _object(path: Path) -> dict[str, Any]:
 
 def name_of(token: Any) -> str | None:
     """A special piece's name: written as a string, or as a dict with its `content`."""
-    return token.get("content") if isinstance(token, dict) else token
+    name = token.get("content") if isinstance(token, dict) else token
+    if name is not None and not isinstance(name, str):
+        raise UserError(f"a special piece is called {name!r:.60}, which is no name: a text, or a dict with its content")
+    return name
 
 
 def _id(vocab: Mapping[str, int], name: str) -> int:

@@ -124,6 +124,12 @@ def _some(bundle: Bundle, layout: str) -> str:
             found.append(f"--towers {' '.join(towers)} goes, as {twin.kind}{' (--inexact)' if twin.differs else ''}")
         if found:
             return f"\n{'; '.join(found)}"
+    for other in ("sentence_transformers", "hf", "open_clip"):
+        try:
+            if other != layout and not PROJECTS[other].near(without_decoders(bundle, _nothing)).differs:
+                return f"\n{PROJECTS[other].title} has it: --to {other}"
+        except UserError:
+            continue
     return "\nmmjax's own layout takes it as it is: leave out --to"
 
 

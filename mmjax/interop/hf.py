@@ -90,6 +90,8 @@ def fit(
 def family_of(config: dict[str, Any], where: str) -> Family:
     """Whose config.json it is."""
     model_type, architectures = config.get("model_type"), config.get("architectures") or []
+    if not isinstance(architectures, list):
+        raise UserError(f"{where}: architectures={architectures!r:.60} is no list of names of classes")
     fitting = [family for family in FAMILIES if family.model_type == model_type]
     if not fitting:
         known = ", ".join(dict.fromkeys(family.model_type for family in FAMILIES))

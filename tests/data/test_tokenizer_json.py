@@ -97,3 +97,12 @@ def test_what_is_no_vocabulary_is_said(tmp_path, name, content, message):
 def test_the_same_settings_are_the_same_bytes(tmp_path):
     settings = open_clip_bpe(write_open_clip(tmp_path))
     assert written(settings) == written(json.loads(written(settings)))
+
+
+@pytest.mark.parametrize("pad", [[], {"content": 3}, 7])
+def test_a_special_piece_without_a_name_is_told(pad, tmp_path):
+    settings = json.loads(tokenizer_json(write_bert(tmp_path)))
+    (tmp_path / "tokenizer.json").write_text(json.dumps({**settings, "padding": None}))
+    (tmp_path / "tokenizer_config.json").write_text(json.dumps({"pad_token": pad}))
+    with pytest.raises(UserError, match=r"a special piece is called .*, which is no name"):
+        tokenizer_json(tmp_path)

@@ -133,6 +133,7 @@ def test_a_scale_above_the_clip_is_not_clipped(tmp_path):
     [
         ("model_type", "clop", r"model_type='clop' isn't here; what can be read is clip, [\w, -]+$"),
         ("architectures", ["CLIPForImageClassification"], r"'CLIPForImageClassification'.*CLIPModel can"),
+        ("architectures", -1, r"architectures=-1 is no list of names of classes"),
         ("text_config.hidden_act", "relu", r"text_config: hidden_act='relu' isn't here; gelu, [\w, ]+ are$"),
         ("vision_config.num_channels", 4, r"vision_config: num_channels=4 can't be expressed here, where it is 3"),
         ("vision_config.patch_size", [4, 2], r"patch_size=\[4, 2\] must be one number"),

@@ -142,6 +142,8 @@ def test_a_published_model(tmp_path):
     same(bundle, model, ["A man is eating food.", "The girl is carrying a baby.", "cat [SEP] dog", "", "word " * 30])
     with pytest.raises(UserError, match="no class of transformers computes the same"):
         hf.write(bundle, tmp_path / "out")
+    with pytest.raises(UserError, match=r"sentence-transformers has it: --to sentence_transformers$"):
+        export(folder, tmp_path / "out", "hf", say=[].append)
 
 
 def edit(folder, name, **changes):
