@@ -173,7 +173,8 @@ def _begun(out: Path, told: dict[str, Any]) -> dict[str, Any]:
                 for side in (told, there)
                 for detail in ("step" if what == "model" else "split",)
             )
-            raise UserError(f"{out} holds embeddings by other {what}: {theirs} there, {mine} here; give another --out")
+            which = f"{theirs} there, {mine} here" if mine != theirs else f"{mine}, which has changed since"
+            raise UserError(f"{out} holds embeddings by other {what}: {which}; give another --out")
     if list(there["modalities"]) != list(told["modalities"]) or there["count"] != told["count"]:
         raise UserError(
             f"{out} holds {there['count']:,} examples of {', '.join(there['modalities'])}, and here are "

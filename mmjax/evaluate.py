@@ -14,7 +14,7 @@ from flax.traverse_util import flatten_dict
 from jaxtyping import Float
 from rich.console import Console
 
-from mmjax import hosts, metrics, published
+from mmjax import counts, files, hosts, metrics, published
 from mmjax.benchmarks import On, benchmark
 from mmjax.checkpoint import latest_step
 from mmjax.confined import Record, check_folder
@@ -267,6 +267,7 @@ def evaluate_model(
         variables = hosts.placed(bundle.variables, replicated(mesh))
         collected = collectors(chosen, data) if report is not None else []
         results = evaluate(embedder, variables, [*chosen, *collected], step=step or 0, workdir=workdir)
+    check_judged(results, chosen, on or "its own data")
     if hosts.leads():
         own = [] if other is None else [evaluator for evaluator in chosen if evaluator in other.evaluators]
         beside = published.beside(str(source), on or "", results, own)
@@ -307,15 +308,26 @@ def tell(
         Path(json_path).write_text(text + "\n", encoding="utf-8")
 
 
+def check_judged(results: Results, chosen: Sequence[Any], on: str) -> None:
+    """Raises UserError where evaluators that compare found nothing to: no number at all is no result."""
+    comparing = [e for e in chosen if hasattr(e, "protocol") or hasattr(e, "label")]
+    if comparing and not any(counts.scores(values) for values in results.values()):
+        names, splits = (", ".join(dict.fromkeys(getattr(e, n) for e in comparing)) for n in ("name", "split"))
+        raise UserError(
+            f"{on}, split {splits}: there was nothing to judge for {names}: no example holds both of what is to be "
+            "compared (two of picture, caption and sound, or one of them and a label), in cells that aren't empty and "
+            "files that can be read"
+        )
+
+
 def _is_workdir(source: str | Path, written: Iterable[str | Path | None]) -> bool:
     """Whether `source` is a run's, or another kind of model; if `written` can be written.
 
     Raises:
-        UserError: a workdir without checkpoints, or no folder for what is to be written.
+        UserError: a workdir without checkpoints, or a folder where a file is to be written, or none for it.
     """
     for path in written:
-        if path is not None and not (folder := Path(path).absolute().parent).is_dir():
-            raise UserError(f"{path} can't be written: there is no folder {folder}")
+        files.check_writable(path)
     workdir = Path(source)
     if not (workdir / RECORD).exists() or (workdir / PARAMS).exists():
         if (

@@ -7,11 +7,11 @@ from typing import Any
 import numpy as np
 from rich.console import Console
 
-from mmjax import embeddings, published
+from mmjax import embeddings, files, published
 from mmjax.benchmarks import BENCHMARKS
 from mmjax.data.sources import WHOLE
 from mmjax.errors import UserError
-from mmjax.evaluate import choose, evaluate, tell
+from mmjax.evaluate import check_judged, choose, evaluate, tell
 from mmjax.evaluators.embedded import Embedded, fit_split, protocols
 from mmjax.evaluators.neighbours import KNN
 from mmjax.evaluators.probe import Probe
@@ -75,6 +75,7 @@ def evaluate_embeddings(
     Raises:
         UserError: folders that don't go together, or an evaluator that needs the model or a split that isn't there.
     """
+    files.check_writable(json_path)
     cached = Cached(folders)
     told = cached.manifests[0]
     name, modalities = told["data"]["name"], list(told["modalities"])
@@ -109,6 +110,7 @@ def evaluate_embeddings(
     chosen = choose(there, evaluators, None)
     step = told["model"]["step"]
     results = evaluate(cached, {}, chosen, step=step or 0, workdir=None)
+    check_judged(results, chosen, name)
     source = told["model"]["source"]
     where = {"model": source, "step": step, "on": name, "embeddings": [str(folder) for folder in folders]}
     beside = published.beside(source, name, results, [e for e in chosen if e in own])

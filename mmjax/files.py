@@ -10,7 +10,19 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from mmjax.errors import UserError
+
 ANY = 0o666  # of a file, before the umask: what `open` asks for
+
+
+def check_writable(path: str | Path | None) -> None:
+    """Raises UserError where a file can't be written at the path, before there is anything to write."""
+    if path is None:
+        return
+    if not (folder := Path(path).absolute().parent).is_dir():
+        raise UserError(f"{path} can't be written: there is no folder {folder}")
+    if Path(path).is_dir():
+        raise UserError(f"{path} can't be written: it is a folder, name a file in it")
 
 
 def write(path: str | Path, content: str | bytes) -> None:

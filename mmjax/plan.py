@@ -20,6 +20,7 @@ import jax.numpy as jnp
 from rich.console import Console
 from rich.text import Text
 
+from mmjax import files
 from mmjax.configs import override
 from mmjax.data.pipeline import batch_spec
 from mmjax.errors import UserError
@@ -107,9 +108,8 @@ def plan_topologies(
         UserError: as `plan`; or a file that can't be written.
     """
     console = console or Console(highlight=False)
-    for path in filter(None, (json_path, picture)):
-        if not (folder := Path(path).absolute().parent).is_dir():
-            raise UserError(f"{path} can't be written: there is no folder {folder}")
+    for path in (json_path, picture):
+        files.check_writable(path)
     use_compilation_cache()
     plans: list[Plan] = []
     with console.status("") as status:

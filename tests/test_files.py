@@ -8,6 +8,7 @@ import pytest
 from safetensors.numpy import save_file
 
 from mmjax import files
+from mmjax.errors import UserError
 
 
 @pytest.fixture(params=[0o022, 0o007, 0o077])
@@ -60,3 +61,12 @@ def _fails(opened):
     with opened as part:
         (part / "other" if part.is_dir() else part).write_bytes(b"new")
         raise ZeroDivisionError
+
+
+def test_what_cannot_be_written_is_told_beforehand(tmp_path):
+    with pytest.raises(UserError, match=r"no/a\.json can't be written: there is no folder .*no"):
+        files.check_writable(tmp_path / "no" / "a.json")
+    with pytest.raises(UserError, match="can't be written: it is a folder, name a file in it"):
+        files.check_writable(tmp_path)
+    files.check_writable(tmp_path / "a.json")
+    files.check_writable(None)

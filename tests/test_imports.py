@@ -37,7 +37,7 @@ ARROWS = {
     "__init__": set(),  # lazy: it imports when asked
     "errors": set(),
     "counts": set(),
-    "files": set(),
+    "files": {"errors"},
     "kinds": set(),
     "lines": {"files", "json_text"},
     "archives": {"errors"},

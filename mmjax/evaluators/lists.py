@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from importlib import resources
 from string import Formatter
 
-from mmjax.errors import UserError, unknown
+from mmjax.errors import UserError, nearest, unknown
 
 
 def class_list(name: str) -> tuple[str, ...]:
@@ -28,6 +28,9 @@ def checked_templates(templates: str | Sequence[str], where: str) -> tuple[str, 
         UserError: no templates, or one that has no `{}`, or another field than that; `where` names what they were for.
     """
     if isinstance(templates, str):
+        if not set(templates) & set("{} ") and templates not in (known := _known("templates")):
+            raise UserError(f"{where}: {templates!r} has no {{}} where the label goes, and is none of the lists "
+                            f"{', '.join(known)}{nearest(templates, known)}")  # fmt: skip
         templates = (templates,) if set(templates) & set("{} ") else template_list(templates)
     if not templates:
         raise UserError(f"{where}: there is none: give at least one, '{{}}' for the label alone")
@@ -59,9 +62,14 @@ def _parts(template: str, where: str) -> list[tuple[str, bool]]:
     return [(text, field is not None) for text, field, _, _ in found]
 
 
+def _known(folder: str) -> list[str]:
+    files = resources.files("mmjax.evaluators").joinpath(folder).iterdir()
+    return sorted(file.name.removesuffix(".txt") for file in files if file.name.endswith(".txt"))
+
+
 def _lines(folder: str, name: str, where: str) -> tuple[str, ...]:
     files = resources.files("mmjax.evaluators").joinpath(folder)
-    known = sorted(file.name.removesuffix(".txt") for file in files.iterdir() if file.name.endswith(".txt"))
+    known = _known(folder)
     if name not in known:
         raise UserError(unknown(where, name, known, f"lists in mmjax/evaluators/{folder}"))
     text = files.joinpath(f"{name}.txt").read_text(encoding="utf-8")

@@ -1,7 +1,7 @@
 import pytest
 
 from mmjax.errors import UserError
-from mmjax.evaluators.lists import class_list, template_list
+from mmjax.evaluators.lists import checked_templates, class_list, template_list
 
 
 def test_imagenets_classes_stand_in_the_order_of_its_labels():
@@ -23,3 +23,11 @@ def test_an_unknown_list_names_the_nearest():
         class_list("imagnet")
     with pytest.raises(UserError, match="did you mean clip80"):
         template_list("clip800")
+
+
+def test_a_word_without_a_place_for_the_label_is_told_what_it_lacks():
+    with pytest.raises(UserError, match=r"--templates: 'photo' has no {} where the label goes, and is none of the"):
+        checked_templates("photo", "--templates")
+    with pytest.raises(UserError, match="did you mean clip80"):
+        checked_templates("clip800", "--templates")
+    assert checked_templates("clip80", "--templates") == template_list("clip80")
