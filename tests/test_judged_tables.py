@@ -9,6 +9,7 @@ import numpy as np
 import pyarrow
 import pyarrow.parquet
 import pytest
+import soundfile
 
 from mmjax import embeddings
 from mmjax.__main__ import main
@@ -17,10 +18,13 @@ from mmjax.data.pipeline import Mixture, evaluation_batches, evaluation_count, p
 from mmjax.data.sources import Folder
 from mmjax.data.tokens import Tokenizer
 from mmjax.data.transforms import Decode, Resize
+from mmjax.data.waveforms import CropOrPad, DecodeAudio
 from mmjax.embed import embed
 from mmjax.errors import UserError
 from mmjax.evaluate import evaluate_model
 from mmjax.evaluate_embeddings import evaluate_embeddings
+from mmjax.evaluators.embedded import Embedded
+from mmjax.evaluators.retrieval import Retrieval
 from mmjax.interop import bundle as bundles
 from mmjax.interop.bundle import stand_in
 from mmjax.interop.resolve import resolve
@@ -155,3 +159,42 @@ def test_what_a_table_cannot_be_judged_by_is_said(trained: Trained, imported: Pa
         evaluate_model(imported, on=str(alone))
     with pytest.raises(UserError, match=r"alone\.csv has text, and nothing else to classify"):
         evaluate_model(imported, on=str(alone), labels=["kind"])
+
+
+@pytest.mark.parametrize("named", [False, True])
+def test_a_sound_is_of_rows_that_share_its_id_where_the_table_has_ids(tmp_path, named):
+    """Three rows of one picture, one with a sound. By the picture alone the other captions are of no sound."""
+    draw(0, 0, np.random.default_rng(0)).save(tmp_path / "a.png")
+    soundfile.write(tmp_path / "a.wav", np.full(64, 0.1), 16_000)
+    rows = [("a.png", "a.wav", "x", 1), ("a.png", "", "y", 1), ("a.png", "no.wav", "z", 1)]
+    with (tmp_path / "t.csv").open("w", newline="") as file:
+        csv.writer(file).writerows([("image", "audio", "text", "id" if named else "n"), *rows])
+    chains = {"image": (Decode(), Resize(16)), "audio": (DecodeAudio(16_000), CropOrPad(64))}
+    both = {**chains, "text": (PickCaption(), Tokenize(Letters(), 24))}
+    data = prepare(Mixture({"own": 1.0}, both, {"own": Folder(str(tmp_path / "t.csv"))}))
+    (batch, columns) = next(iter(evaluation_batches(data, "all", 3, contents=True)))
+    assert len(set(columns["image#"])) == 1
+    valid = {m: np.asarray(batch[f"{m}_valid"], bool) for m in both}
+    assert valid["audio"].tolist() == [True, False, False]
+    kept = {m: columns.pop(f"{m}#") for m in chains}
+    split = Embedded(dict.fromkeys(both, np.eye(3, dtype=np.float32)), valid, columns, contents=kept)
+    found = Retrieval()(split, lambda strings: np.zeros((0, 3)))
+    assert found["retrieval/text->audio/queries"] == 1 + named  # what names another sound is of none, either way
+    assert found["retrieval/text->image/queries"] == 3
+
+
+def test_a_table_with_nothing_to_compare_is_an_error(imported: Path, tables, tmp_path, capsys):
+    folder = Path(tables["rows"]).parent
+    (folder / "apart.csv").write_text("image,text,kind\nred-disc.png,,\n,a red disc,\n")
+    (folder / "broken.png").write_text("nothing")
+    (folder / "broken.csv").write_text("image,text\nbroken.png,a red disc\n")
+    out = tmp_path / "x.json"
+    for name, more in (("apart.csv", []), ("broken.csv", []), ("apart.csv", ["--label", "kind"])):
+        assert main(["evaluate", str(imported), "--on", str(folder / name), *more, "--json", str(out)]) == 2
+        said = capsys.readouterr().err
+        assert f"{name}, split all: there was nothing to judge for retrieval" in said
+        assert "Traceback" not in said
+    assert main(["embed", str(imported), str(folder / "apart.csv"), "--out", str(tmp_path / "vectors")]) == 0
+    assert main(["evaluate", "--embeddings", str(tmp_path / "vectors"), "--json", str(out)]) == 2
+    assert "apart.csv, split all: there was nothing to judge for retrieval" in capsys.readouterr().err
+    assert not out.exists()

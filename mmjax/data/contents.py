@@ -10,6 +10,8 @@ import numpy as np
 from mmjax.data.sources import File
 from mmjax.data.transforms import BadExample
 
+NOTHING = ""  # in the place of a content: a row holds none, whatever others of its id hold
+
 
 @dataclass(frozen=True)
 class Again:
@@ -44,6 +46,19 @@ def content_key(value: Any) -> str | None:
     wherever it lies, an array, several recordings in their order. None of what is missing or can't be read."""
     found = hashlib.blake2b(digest_size=16)
     return found.hexdigest() if _add(found, value) else None
+
+
+def item_key(records: Any, value: Any, id: str | None = None) -> str | None:
+    """What an example's picture or sound is told by; None where its id may tell, "" where there is none at all.
+
+    An id tells where a table gives one and leaves the picture out: what a row without ids of its own lacks, and a file
+    that can't be read, are no other row's. records: which the example is of. id: of the example, if that tells, too.
+    """
+    if getattr(records, "distinct", False):
+        return None
+    if (key := content_key(value)) is None:
+        return None if value is None and getattr(records, "named", True) else NOTHING
+    return key if id is None else f"{key} {id}"
 
 
 def _add(found: Any, value: Any) -> bool:

@@ -78,7 +78,7 @@ class ListedRecords:
         """counts: how many captions each record has."""
         self._records, self._ends = records, list(accumulate(counts))
         self.columns = records.columns
-        self.class_names = getattr(records, "class_names", {})
+        self.class_names, self.named = getattr(records, "class_names", {}), getattr(records, "named", True)
         self._others = tuple(name for name in MODALITIES if name != "text" and name in records.columns)
 
     def __len__(self) -> int:

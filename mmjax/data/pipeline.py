@@ -22,7 +22,7 @@ import numpy as np
 from rich.progress import track
 
 from mmjax.data.chains import Chains, Row, captions, chain_specs, evaluation, identity, row_spec, stack, untrained
-from mmjax.data.contents import Again, content_key, read_once
+from mmjax.data.contents import Again, item_key, read_once
 from mmjax.data.every_caption import expanded
 from mmjax.data.readers import Readers
 from mmjax.data.sources import Records, Source, SplitNotFoundError, Tfds, TfdsRecords, nearest, renaming
@@ -299,10 +299,9 @@ class _EvaluationRow:
         contents: dict[str, str | None] = {}
         for modality in self.contents:
             record[modality] = read_once(record.get(modality))
-            key = None if getattr(records, "distinct", False) else content_key(record[modality])
             # A dataset of TFDS that gives its examples ids knows which are others, also where two look alike.
             own = isinstance(records, TfdsRecords) and str(record["id"]) != f"{self.split}/{index}"
-            contents[modality + CONTENT] = f"{key} {record['id']}" if own and key is not None else key
+            contents[modality + CONTENT] = item_key(records, record[modality], record["id"] if own else None)
         record = {column: None if isinstance(value, Again) else value for column, value in record.items()}
         row = {**self.chains.row(record, evaluation), **identity(place % self.batch_size, name, record["id"])}
         return row, {column: self.chains.raw(record, column) for column in self.columns} | contents

@@ -6,6 +6,7 @@ str), and every other column, for evaluation.
 """
 
 import hashlib
+import logging
 import os
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -37,6 +38,9 @@ __all__ = [
 
 MODALITIES = ("image", "text", "audio")
 FIELDS = (*MODALITIES, "id", "split")  # what a table's columns may be, besides labels
+OWN = ("image#", "audio#")  # what results of one's own are called (`embeddings.CONTENT`)
+
+log = logging.getLogger(__name__)
 
 
 class Records(Protocol):
@@ -125,7 +129,8 @@ class Folder:
         ordered = {modality: columns[modality] for modality in MODALITIES if modality in columns}
         whole = {**labelled, **ordered, "id": ids}
         there = {name: [cells[row] for row in rows] for name, cells in whole.items()}
-        return FolderRecords(there, os.fspath(root), {n: c for n, c in table.class_names.items() if n in others})
+        classes = {name: names for name, names in table.class_names.items() if name in others}
+        return FolderRecords(there, os.fspath(root), classes, named="id" in names)
 
     def modalities(self) -> list[str]:
         """Which of image, text and audio the table has. Raises as `open` does."""
@@ -157,8 +162,10 @@ class Folder:
             hints = "".join({m: nearest(m, known) for m in MODALITIES}.values())
             raise UserError(
                 f"{self.table} has none of the columns image, text and audio, it has {', '.join(known)}{hints}: "
-                f"say which is which, Folder({self.table!r}, fields={{'text': ...}})"
+                f"rename them, or say in an experiment which is which, Folder({self.table!r}, fields={{'text': ...}})"
             )
+        if taken := [name for name in OWN if name in known and name not in found.values()]:
+            raise UserError(f"{self.table}: the column {taken[0]!r} has a name that results are kept under: rename it")
         return found
 
     def _rows(
@@ -169,7 +176,11 @@ class Folder:
         if split == WHOLE and not own:
             return list(range(len(ids)))
         if column is not None:
-            return by_column(self.table, column, split, self.splits)
+            rows = by_column(self.table, column, split, self.splits)
+            if split == WHOLE and split not in self.splits and len(rows) < len(ids):
+                log.warning("%s: its column of splits puts %d of %d rows into %r, and these alone are read",
+                            self.table, len(rows), len(ids), split)  # fmt: skip
+            return rows
         shared = _shared(ids, columns, "id" in names)
         return by_hash(self.table, ids, shared, split, self.splits, self.shares)
 
@@ -178,12 +189,17 @@ class FolderRecords:
     """A split of a `Folder`: its columns, in memory.
 
     root: what its files' paths begin with. class_names: what the numbers in a column are called, in order.
+    named: whether the ids are the table's own, which say what belongs together.
     """
 
     def __init__(
-        self, table: dict[str, list[Any]], root: str = "", class_names: Mapping[str, tuple[str, ...]] | None = None
+        self,
+        table: dict[str, list[Any]],
+        root: str = "",
+        class_names: Mapping[str, tuple[str, ...]] | None = None,
+        named: bool = True,
     ):
-        self._table, self._root, self.class_names = table, root, dict(class_names or {})
+        self._table, self._root, self.class_names, self.named = table, root, dict(class_names or {}), named
         self.columns = tuple(table)
 
     def __len__(self) -> int:

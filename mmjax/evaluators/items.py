@@ -13,14 +13,15 @@ def items_of(embedded: Embedded, modality: str) -> Int[np.ndarray, " n"] | None:
     """Which item each row is of, as a number, -1 where it has none; None where each row is another item.
 
     Rows are of one picture (or sound) by its content. A row without one, whose id other rows have too, all with the
-    same picture, is of that one: a table may name it in the first row alone. Where nothing is known of contents (of
+    same picture, is of that one: a table with a column `id` may name it in the first row alone. Of a table without, and
+    where the picture can't be read, the content is "", and the row has none. Where nothing is known of contents (of
     embeddings that were written without), rows of one id with the very same embedding are of one.
     """
     if modality == "text":
         return None
     valid, ids = embedded.valid[modality], embedded.columns.get("id") or list(range(len(embedded)))
     if (contents := embedded.contents.get(modality)) is not None:
-        keys = [("row", i) if key is None and valid[i] else key for i, key in enumerate(contents)]
+        keys = [("row", i) if not key and valid[i] else key for i, key in enumerate(contents)]
     elif len(set(ids)) < len(ids):
         vectors = embedded.embeddings[modality]
         keys = [(id, _digest(vectors[i])) if valid[i] else None for i, id in enumerate(ids)]
@@ -28,14 +29,14 @@ def items_of(embedded: Embedded, modality: str) -> Int[np.ndarray, " n"] | None:
         return None
     of_id: dict[Hashable, set[Hashable]] = {}
     for key, id in zip(keys, ids, strict=True):
-        if key is not None:
+        if key:
             of_id.setdefault(id, set()).add(key)
     numbers: dict[Hashable, int] = {}
     found = []
     for key, id in zip(keys, ids, strict=True):
         if key is None and len(known := of_id.get(id, ())) == 1:
             key = next(iter(known))
-        found.append(-1 if key is None else numbers.setdefault(key, len(numbers)))
+        found.append(-1 if not key else numbers.setdefault(key, len(numbers)))
     return np.array(found, np.int64)
 
 

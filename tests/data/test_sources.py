@@ -76,7 +76,14 @@ def test_without_a_split_column_the_hash_of_the_id_decides(tmp_path):
         Folder(write_table(tmp_path / "two.csv", rows[:2]), shares={"train": 1.0, "test": 0.0}).open("test")
 
 
-def test_the_split_all_is_the_whole_table_whatever_a_hash_or_column_says(tmp_path):
+def test_a_column_under_a_name_of_our_own_is_refused(tmp_path):
+    table = write_table(tmp_path / "t.csv", [{"text": "a", "image#": "x"}])
+    with pytest.raises(UserError, match=r"t\.csv: the column 'image#' has a name that results are kept under: rename"):
+        Folder(table).open("all")
+    assert Folder(table, fields={"id": "image#"}).open("all")[0]["id"] == "x"
+
+
+def test_the_split_all_is_the_whole_table_whatever_a_hash_or_column_says(tmp_path, caplog):
     rows = [{"text": f"caption {i}", "split": "train" if i else "test"} for i in range(40)]
     plain = write_table(tmp_path / "plain.csv", [{"text": row["text"]} for row in rows])
     split = write_table(tmp_path / "split.csv", rows)
@@ -85,7 +92,9 @@ def test_the_split_all_is_the_whole_table_whatever_a_hash_or_column_says(tmp_pat
         assert [records[i]["text"] for i in range(len(records))] == [row["text"] for row in rows]
     assert len(Folder(split, splits={"all": "test"}).open("all")) == 1
     own = write_table(tmp_path / "own.csv", [*rows, {"text": "of all", "split": "All"}])
+    assert "split" not in caplog.text
     assert [Folder(own).open("all")[0]["text"], len(Folder(own).open("all"))] == ["of all", 1]
+    assert "own.csv: its column of splits puts 1 of 41 rows into 'all', and these alone are read" in caplog.text
 
 
 def test_parquet_may_hold_the_bytes_themselves(tmp_path, monkeypatch):
