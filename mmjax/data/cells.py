@@ -96,7 +96,9 @@ def captions(table: Table, column: str) -> list[Any]:
             except UnicodeDecodeError:
                 return value  # of which the chain says that it is no text
         if isinstance(value, str):
-            return _read(value, lambda: table.at(row, column)) if value[0] in "[{" else value
+            value = _read(value, lambda: table.at(row, column)) if value[0] in "[{" else value
+            if isinstance(value, str):
+                return value
         if isinstance(value, int) and not isinstance(value, bool):
             return str(value)
         if isinstance(value, Mapping):  # by language; Parquet gives every row all of them
@@ -104,7 +106,7 @@ def captions(table: Table, column: str) -> list[Any]:
             if value is None or all(isinstance(item, str) for item in value.values()):
                 return value
         if isinstance(value, list):
-            value = [stripped(item) if present(item) is not None else item for item in value if item is not None]
+            value = [item for item in map(stripped, value) if item is not None]
             if all(isinstance(item, str) for item in value):
                 return value or None
         elif value is None:
@@ -123,10 +125,10 @@ def _read(text: str, where: Callable[[], str]) -> Any:
         value = json.loads(text)
     except (ValueError, RecursionError):
         value = text
-    several = value if isinstance(value, list) else value.values() if isinstance(value, dict) else ()
-    if several and all(isinstance(item, str) for item in several):
+    several = value if isinstance(value, list) else value.values() if isinstance(value, dict) else [0]
+    if all(item is None or isinstance(item, str) for item in several):  # also of none, which is no caption
         return value
-    if _LISTED.fullmatch(text) or (several and any(isinstance(item, str) for item in several)):
+    if _LISTED.fullmatch(text) or any(isinstance(item, str) for item in several):
         raise UserError(
             f"{where()}: {text:.60} looks like several captions, and is no JSON list of texts: write "
             '["a cat", "a tom"] (json.dumps does), a row a caption, or a list column in Parquet'

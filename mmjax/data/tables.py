@@ -58,6 +58,8 @@ def read_table(path: Path) -> Table:
         FileNotFoundError: there is no such file. ImportError: pyarrow, which reads Parquet, isn't there.
         UserError: it can't be read as it is meant; names the line, and what to do.
     """
+    if path.is_dir():
+        raise UserError(f"{path} is a folder, and a table is one file: name one of those in it")
     if not path.is_file():
         beside = [p.name for p in path.parent.glob("*") if p.suffix.lower() in SUFFIXES]
         raise FileNotFoundError(

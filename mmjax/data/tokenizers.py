@@ -153,7 +153,9 @@ class SentencePiece(TokenizerSpec):
     def train(self, captions: list[str]) -> bytes:
         """Trains a model, a pure function of the captions and the fields. Raises ValueError where that can't be."""
         if not captions:
-            raise ValueError(f"there are no captions to train the tokenizer {self.name!r} on")
+            raise ValueError(
+                f"there are no captions to train the tokenizer {self.name!r} on: no example that trains has one"
+            )
         model = io.BytesIO()
         try:
             sentencepiece.SentencePieceTrainer.train(

@@ -120,3 +120,9 @@ def test_parquet_that_is_none_or_names_a_column_twice_is_an_error(tmp_path):
     pyarrow.parquet.write_table(twice, tmp_path / "t.parquet")
     with pytest.raises(UserError, match="names the column 'text' twice"):
         read_table(tmp_path / "t.parquet")
+
+
+def test_a_folder_of_that_name_is_said_to_be_one(tmp_path):
+    (tmp_path / "parts.parquet").mkdir()
+    with pytest.raises(UserError, match=r"parts\.parquet is a folder, and a table is one file: name one of those"):
+        read_table(tmp_path / "parts.parquet")
