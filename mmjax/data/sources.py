@@ -265,4 +265,5 @@ def _check_some_exist(table: str, modality: str, values: Iterable[Any]) -> None:
         raise FileNotFoundError(
             f"{table}: of the {len(files)} files in the column {modality} there is not one, the first is "
             f"{files[0].path}: paths are relative to the table's folder, or to Folder(root=...)"
+            + (", and have / where Windows has a backslash" if "\\" in files[0].path else "")
         )

@@ -23,6 +23,7 @@ _MARKS = (
 )
 _SEPARATORS = (",", ";", "\t", "|")
 _NAMES = {",": "comma", ";": "semicolon", "\t": "tab", "|": "bar"}
+_NAN = ("NaN", "nan")  # how text writes what isn't a number: a cell without content, as in the other formats
 _LONGEST = 2**31 - 1  # characters of a cell: csv's own bound, 131,072, is shorter than documents are
 
 
@@ -52,7 +53,7 @@ def read_table(path: Path) -> Table:
     """Reads a table.
 
     CSV is UTF-8, or UTF-16 with its mark; the separator is the suffix's, or the one that the header has instead.
-    Names have no spaces at their ends.
+    Names have no spaces at their ends. A cell of "NaN" or "nan" is empty.
 
     Raises:
         FileNotFoundError: there is no such file. ImportError: pyarrow, which reads Parquet, isn't there.
@@ -153,7 +154,7 @@ def _rows(path: Path, lines: Iterator[str]) -> Table:
                 if any("\n" in cell or "\r" in cell for cell in row):
                     _check_swallowed(path, began, row, [column[-1:] for column in columns], separator)
                 for column, cell in zip(columns, row, strict=True):
-                    column.append(cell)
+                    column.append("" if cell[:3] in _NAN and cell.strip() in _NAN else cell)
                 places.append(began)
             began = skipped + reader.line_num + 1
     except csv.Error as error:

@@ -15,7 +15,8 @@ from mmjax.evaluators.pairs import pairs
 class Retrieval:
     """Recall at k and median rank in all directions between the modalities that the split has.
 
-    Rows that hold the same picture, or the same sound, are one query and one candidate; every caption is one of its
+    Rows that hold the same picture, or the same sound, are one query and one candidate (a row without one has that of
+    its id, where a table's column `id` says so of it and one picture alone); every caption is one of its
     own, also where two say the same. Right for a picture are the captions of all its rows, and a picture is found where
     any of them is among the first k: the protocol of Flickr30k and COCO, which papers' numbers are by. With `same` (the
     name of a column) right is, instead, every row of the same value there: give "text" where captions repeat. What has

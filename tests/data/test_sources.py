@@ -76,6 +76,20 @@ def test_without_a_split_column_the_hash_of_the_id_decides(tmp_path):
         Folder(write_table(tmp_path / "two.csv", rows[:2]), shares={"train": 1.0, "test": 0.0}).open("test")
 
 
+def test_paths_of_windows_are_told_apart(tmp_path):
+    table = write_table(tmp_path / "t.csv", [{"image": ".\\a.png"}])
+    with pytest.raises(FileNotFoundError, match="and have / where Windows has a backslash"):
+        Folder(table).open("all")
+
+
+def test_nan_is_missing_in_text_as_it_is_in_numbers(tmp_path):
+    (tmp_path / "t.csv").write_text("id,image,text,kind\nnan,NaN,nan, NaN \n,0.png,nan bread,nano\n")
+    (tmp_path / "0.png").write_bytes(picture_bytes((1, 1, 1)))
+    records = Folder(str(tmp_path / "t.csv")).open("all")
+    assert records[0] == {"kind": None, "image": None, "text": None, "id": "0"}
+    assert (records[1]["kind"], records[1]["text"], records[1]["id"]) == ("nano", "nan bread", "0.png")
+
+
 def test_a_column_under_a_name_of_our_own_is_refused(tmp_path):
     table = write_table(tmp_path / "t.csv", [{"text": "a", "image#": "x"}])
     with pytest.raises(UserError, match=r"t\.csv: the column 'image#' has a name that results are kept under: rename"):
