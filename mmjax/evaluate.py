@@ -20,6 +20,7 @@ from mmjax.checkpoint import latest_step
 from mmjax.confined import Record, check_folder
 from mmjax.data.chains import Chains
 from mmjax.data.pipeline import CONTENT, Prepared, class_names, evaluation_batches
+from mmjax.data.sources import WHOLE
 from mmjax.errors import UserError, nearest
 from mmjax.evaluators.classified import Classified, judged
 from mmjax.evaluators.embedded import Embedded, Evaluator, fit_split, protocols, reads_classified, reads_embeddings
@@ -254,6 +255,12 @@ def evaluate_model(
         chosen = [evaluator for evaluator in chosen if evaluator.name in other.default] or chosen
     if other is not None:
         chosen = _readable(chosen, other, on or "", evaluators is not None, console)
+    for evaluator in chosen:
+        if fit_split(evaluator) is not None and evaluator.split == WHOLE:
+            raise UserError(
+                f"{evaluator.name} learns from the {fit_split(evaluator)} split, and the split {WHOLE!r}, on which it "
+                "is to be judged, holds those rows too: give --split test, say, or --evaluators without it"
+            )
     mesh = Mesh().build()  # whatever the run was sharded over, this machine's devices are what there is
     size = experiment.batch_size if experiment.data.weights else BATCH  # another project's model says nothing of it
     size = -(-size // mesh.size) * mesh.size

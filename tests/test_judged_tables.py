@@ -24,6 +24,8 @@ from mmjax.errors import UserError
 from mmjax.evaluate import evaluate_model
 from mmjax.evaluate_embeddings import evaluate_embeddings
 from mmjax.evaluators.embedded import Embedded
+from mmjax.evaluators.neighbours import KNN
+from mmjax.evaluators.probe import Probe
 from mmjax.evaluators.retrieval import Retrieval
 from mmjax.interop import bundle as bundles
 from mmjax.interop.bundle import stand_in
@@ -151,6 +153,11 @@ def test_what_a_table_cannot_be_judged_by_is_said(trained: Trained, imported: Pa
     assert "zeroshot reads a column 'shape', which" in capsys.readouterr().err
     assert main(["evaluate", str(trained.workdir), "--templates", "a {}"]) == 2
     assert "leave out --templates" in capsys.readouterr().err
+    for learning in (KNN("kind", "all"), Probe("kind", "test")):
+        with pytest.raises(
+            UserError, match=r"learns from the train split, and the split 'all', .* holds those rows too"
+        ):
+            evaluate_model(imported, on=tables["rows"], split="all", evaluators=[learning])
     with pytest.raises(UserError, match="cifar100 has its own labels and prompts: --label and --templates are for"):
         evaluate_model(imported, on="cifar100", labels=["label"])
     alone = tmp_path / "alone.csv"
