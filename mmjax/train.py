@@ -14,7 +14,7 @@ from mmjax.checkpoint import Checkpointer, latest_step, whole_step
 from mmjax.confined import Record, check_folder
 from mmjax.data.pipeline import batch_spec, batches
 from mmjax.evaluate import Embedder, evaluate
-from mmjax.evaluators.embedded import protocols
+from mmjax.evaluators.embedded import fit_split, protocols
 from mmjax.experiment import Experiment, build, unscaled
 from mmjax.goodput import Goodput
 from mmjax.initial import initialised, sources, tokenizers
@@ -75,7 +75,9 @@ def train(
             say(warning)
         begins = hosts.first(lambda: latest_step(workdir)) is None
         starts = sources(experiment, say) if experiment.init and begins else {}
-        data = prepared(experiment.data, workdir, ("train",), tokenizers(experiment, starts, say), given, say)
+        judged = [split for e in experiment.evaluators for split in (e.split, fit_split(e)) if split is not None]
+        models = tokenizers(experiment, starts, say)
+        data = prepared(experiment.data, workdir, ("train", *judged), models, given, say)
         check_data(data, workdir, begun=not begins, fork=fork)
         start = hosts.first(lambda: whole_step(workdir, strict=strict, say=print)) or 0
         written = partial(

@@ -207,3 +207,13 @@ def test_the_best_checkpoint_stays(trained: Trained, tmp_path):
     ranks = {line["step"]: line[metric] for line in metrics.read(tmp_path) if "split" in line and line["step"] < 8}
     best = min(ranks, key=lambda step: (ranks[step], -step))
     assert sorted(int(path.name) for path in (tmp_path / "checkpoints").iterdir()) == sorted({best, 8})
+
+
+def test_an_evaluator_of_a_split_that_is_not_there_is_told_before_the_first_step(trained: Trained, tmp_path):
+    rows = Path(trained.table).read_text().splitlines()
+    table = tmp_path / "two.csv"
+    table.write_text("\n".join(row for row in rows if not row.endswith(",test")) + "\n")
+    root = Path(trained.table).parent
+    with pytest.raises(ValueError, match=r"two\.csv has no row in the split 'test': its column of splits holds train"):
+        train(tiny_config(str(table), f"data.sources.shapes.root={root}"), tmp_path / "run")
+    assert not (tmp_path / "run" / "metrics.jsonl").exists()
