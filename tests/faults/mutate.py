@@ -330,8 +330,8 @@ MUTATIONS = {
         *(
             9,
             "interop/bigvision.py",
-            "shapes: Any = renamed(table)",
-            "shapes: Any = renamed(archives.npz(path, table))",
+            "found, notes = named(table)",
+            "found, notes = named(archives.npz(path, table))",
         ),
         "tests/test_archives.py::test_what_is_no_model_is_refused_by_its_names_before_it_is_unpacked",
     ),
