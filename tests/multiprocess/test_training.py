@@ -159,7 +159,7 @@ def test_the_first_process_alone_writes_and_speaks(double: Run):
     for folder in ("train", "test"):
         assert len(list((workdir / "tensorboard" / folder).iterdir())) == 1
     names = {"checkpoints", "curves.png", "experiment.json", "gallery-test.png", "metrics.jsonl", "tensorboard"}
-    assert {path.name for path in workdir.iterdir()} == names | {".lock", "tokenizers"}
+    assert {path.name for path in workdir.iterdir()} == names | {".lock", "data.json", "tokenizers"}
 
 
 def stopped(
