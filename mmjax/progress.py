@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from typing import Self
 
 from rich import progress
-from rich.console import Console
+from rich.console import Console, ConsoleOptions, RenderResult
 from rich.table import Table
 from rich.text import Text
 
@@ -81,6 +81,17 @@ def duration(seconds: float) -> str:
     return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
 
 
+class _Told(Table):
+    """A table whose caption is as wide as the screen: rich would break it at the table's own width."""
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        caption, self.caption = self.caption, None
+        yield from super().__rich_console__(console, options)
+        self.caption = caption
+        if caption is not None:
+            yield caption
+
+
 def tables(results: Results, step: int | None, on: str = "", protocols: Protocols | None = None) -> list[Table]:
     """Evaluation results: a table for each split and kind of metric, its row and column making up the flat name.
     on: another dataset than the experiment's own. protocols: how was counted.
@@ -103,7 +114,7 @@ def tables(results: Results, step: int | None, on: str = "", protocols: Protocol
             below = [line for line in said if (row := line.partition(":")[0]) in mine or (last and row not in rows)]
             how = (protocols or {}).get(split, ())
             below += [line for line in how if any(r.split("/")[0] == line.partition(":")[0] for r in mine)]
-            table = Table(title=title, title_justify="left", caption_justify="left", caption_style="")
+            table = _Told(title=title, title_justify="left")
             table.caption = Text("\n".join(below)) if below else None
             table.add_column("", no_wrap=True)
             for column in columns:
@@ -112,7 +123,7 @@ def tables(results: Results, step: int | None, on: str = "", protocols: Protocol
                 table.add_row(Text(row), *(number(value, column) for column, value in values.items()))
             made.append(table)
         if said and not kinds:
-            table = Table(title=title, title_justify="left", caption_justify="left", caption_style="")
+            table = _Told(title=title, title_justify="left")
             table.caption = Text("\n".join(said))
             made.append(table)
     return made

@@ -110,6 +110,10 @@ def test_what_was_judged_stands_below_each_table_and_in_no_column():
     assert [str(c.header) for table in (retrieval, zeroshot) for c in table.columns] == ["", "R@1", "", "top1"]
     said = "retrieval/text->image: 1,200 captions, among 1 picture\nretrieval: each counts once"
     assert str(retrieval.caption) == said
+    screen = Console(file=io.StringIO(), width=90)
+    for _ in range(2):  # as wide as the screen, not as the table
+        screen.print(retrieval)
+    assert screen.file.getvalue().count(said) == 2  # pyright: ignore[reportAttributeAccessIssue]
     assert str(zeroshot.caption) == (
         "zeroshot/kind: 23 examples in 1 class; 2 without a label are left out; "
         "3 embeddings aren't finite (NaN) and count as wrong"
