@@ -29,7 +29,7 @@ BROKEN = (
 
 
 @dataclass(frozen=True)
-class Entry:
+class Head:
     """An array of a file, by its table alone."""
 
     shape: tuple[int, ...]
@@ -64,7 +64,7 @@ def _check_table(path: Path, file: zipfile.ZipFile, wanted: Callable[[str], bool
     return members
 
 
-def npz_table(path: Path, ignored: Callable[[str], bool]) -> dict[str, Entry]:
+def npz_table(path: Path, ignored: Callable[[str], bool]) -> dict[str, Head]:
     """The arrays of a `.npz` by name, from its table and the heads of its members; `ignored` are left out.
 
     Raises:
@@ -80,7 +80,7 @@ def npz_table(path: Path, ignored: Callable[[str], bool]) -> dict[str, Entry]:
         raise UserError(f"{path} can't be read as arrays: it is damaged, or no .npz ({_said(error)})") from error
 
 
-def npz(path: Path, table: Mapping[str, Entry]) -> dict[str, np.ndarray]:
+def npz(path: Path, table: Mapping[str, Head]) -> dict[str, np.ndarray]:
     """The arrays of a table that `npz_table` gave.
 
     Raises:
@@ -97,7 +97,7 @@ def _said(error: Exception) -> str:
     return str(error) or type(error).__name__
 
 
-def _head(path: Path, file: zipfile.ZipFile, member: zipfile.ZipInfo) -> Entry:
+def _head(path: Path, file: zipfile.ZipFile, member: zipfile.ZipInfo) -> Head:
     """Of the array in a member; ValueError where it doesn't fill the member."""
     with file.open(member) as stream:
         version = np.lib.format.read_magic(stream)
@@ -113,10 +113,10 @@ def _head(path: Path, file: zipfile.ZipFile, member: zipfile.ZipInfo) -> Entry:
         there, said = member.file_size - stream.tell(), math.prod(shape) * dtype.itemsize
         if said != there or min(shape, default=0) < 0:
             raise ValueError(f"{member.filename!r:.100} says that it has {said:,} bytes, and has {there:,}")
-    return Entry(tuple(shape))
+    return Head(tuple(shape))
 
 
-def safetensors_table(path: Path) -> dict[str, Entry]:
+def safetensors_table(path: Path) -> dict[str, Head]:
     """The arrays of a `.safetensors` by name, from its header.
 
     Raises:
@@ -129,7 +129,7 @@ def safetensors_table(path: Path) -> dict[str, Entry]:
             shapes = {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118 (no dict)
     except (SafetensorError, OSError, ValueError) as error:
         raise UserError(f"{path} can't be read: {error}") from error
-    return {name: Entry(shape) for name, shape in shapes.items()}
+    return {name: Head(shape) for name, shape in shapes.items()}
 
 
 def gunzip(path: Path, most: int = SMALL) -> bytes:

@@ -5,7 +5,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-from mmjax import files, hosts
+from mmjax import files, hosts, json_text
 from mmjax.data.fingerprints import Fingerprint, fingerprint
 from mmjax.data.pipeline import Prepared
 from mmjax.errors import UserError
@@ -73,7 +73,7 @@ def _kept(path: Path) -> dict[str, Any] | None:
     if not path.exists():
         return None
     try:
-        kept = json.loads(path.read_text(encoding="utf-8"))[SPLIT]
+        kept = json_text.parse(path.read_text(encoding="utf-8"))[SPLIT]
         if not all(isinstance(source, dict) for source in kept.values()):
             raise TypeError
     except (ValueError, KeyError, TypeError, AttributeError) as error:

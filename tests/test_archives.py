@@ -115,7 +115,7 @@ def test_broken_zips_are_told(zeros: Path, tmp_path):
     content[300] ^= 1
     (tmp_path / "flipped.npz").write_bytes(content)
     with pytest.raises(UserError, match=r"can't be read as arrays: it is damaged, or no \.npz \(Bad CRC-32"):
-        archives.npz(tmp_path / "flipped.npz", {"a": archives.Entry((100,))})
+        archives.npz(tmp_path / "flipped.npz", {"a": archives.Head((100,))})
 
 
 def test_whole_archives_come_back(tmp_path):

@@ -4,12 +4,12 @@ import codecs
 import csv
 import difflib
 import itertools
-import json
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from mmjax import json_text
 from mmjax.errors import UserError
 
 SUFFIXES = (".csv", ".tsv", ".parquet")
@@ -97,7 +97,7 @@ def _read_parquet(path: Path) -> Table:
 def _class_names(metadata: Mapping[bytes, bytes]) -> dict[str, tuple[str, ...]]:
     """What Hugging Face's `datasets` writes of the columns that are classes: without it they would be plain numbers."""
     try:
-        features = json.loads(metadata[b"huggingface"])["info"]["features"]
+        features = json_text.parse(metadata[b"huggingface"])["info"]["features"]
         labels = {str(name).strip(): f["names"] for name, f in features.items() if f.get("_type") == "ClassLabel"}
         return {name: tuple(map(str, names)) for name, names in labels.items()}
     except (KeyError, ValueError, TypeError, AttributeError):

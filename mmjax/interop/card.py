@@ -45,7 +45,8 @@ FEATURES = {"image": "image-feature-extraction", "text": "feature-extraction", "
 
 @dataclass(frozen=True)
 class Origin:
-    """
+    """The run that a model comes from, as far as that is known.
+
     name: of the experiment, as it was trained: "experiments/clip.py:tiny"; empty where that isn't known.
     step: of its checkpoint.
     figures: the last evaluation of each split, `{"step": ..., "split": ..., "retrieval/image->text/R@1": ...}`.

@@ -26,7 +26,8 @@ SMALL_EPS = 1e-5  # an epsilon up to this is lost beside the variance of a train
 
 @dataclass(frozen=True)
 class Twin:
-    """
+    """A model as another project has it, and what of that isn't quite the same.
+
     bundle: the model as it goes out.
     kind: what it is there, "CLIPModel".
     differs: what isn't quite the same there, a line each. Empty: pictures are the same to the byte, texts to the id.

@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 
 import fiddle as fdl
 
+from mmjax import json_text
 from mmjax.errors import UserError, nearest
 from mmjax.interop import hf_config, tensors
 from mmjax.interop.tensors import Arrays
@@ -167,10 +168,7 @@ def read_json(file: Path, kind: type = dict) -> Any:
     """
     if not file.is_file():
         raise UserError(f"{file.parent} has no {file.name}, which a model of sentence-transformers has")
-    try:
-        values = json.loads(file.read_text(encoding="utf-8"))
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise UserError(f"{file} is no JSON: {error}") from error
+    values = json_text.read(file)
     if not isinstance(values, kind):
         raise UserError(f"{file} holds no {kind.__name__} but {values!r:.80}")
     return values

@@ -224,9 +224,10 @@ def test_modules_that_cannot_be_read_are_named(change, message, full, tmp_path):
     (folder / "modules.json").write_text(json.dumps(change(modules)))
     with pytest.raises(UserError, match=message):
         resolve(folder)
-    (folder / "modules.json").write_text("{")
-    with pytest.raises(UserError, match=r"modules\.json is no JSON"):
-        resolve(folder)
+    for broken in ("{", "[" * 100_000):
+        (folder / "modules.json").write_text(broken)
+        with pytest.raises(UserError, match=r"modules\.json is no JSON"):
+            resolve(folder)
 
 
 def test_what_theirs_cannot_hold_is_refused(full, tmp_path):

@@ -1,5 +1,6 @@
 """What goes out to other projects: which experiments do, what differs, and that theirs compute the same."""
 
+import contextlib
 import dataclasses
 import json
 import os
@@ -132,6 +133,29 @@ def test_every_experiment_goes_out_or_says_all_that_is_in_the_way(file):
             assert "--inexact writes" not in str(caught.value)
             if layout == "hf":
                 assert re.search(OBSTACLES[file], str(caught.value))
+
+
+FULL = {  # what the README says of the papers' sizes
+    "bert.py:base": {"hf": False},
+    "siglip.py:vit_b16": {"hf": False, "open_clip": True, "bv": False},
+    "clip.py:vit_b32": {"hf": True, "open_clip": True},
+    "mae.py:vit_b16": {"hf": True},
+    "clip_resnet.py:rn50": {"open_clip": True},
+}
+
+
+@pytest.mark.parametrize("name", FULL)
+def test_full_sizes_go_where_the_readme_says(name):
+    config = load_experiment(str(FOLDER / name))
+    shapes = bundles.variables_of(build(config))
+    nothing = jax.tree.map(lambda leaf: np.broadcast_to(np.zeros((), leaf.dtype), leaf.shape), shapes)
+    tokenizers: dict[str, Tokenizer] = {"text": quickstarts()} if "text" in config.towers else {}
+    bundle, found = Bundle(config, nothing, tokenizers, name), {}
+    for layout in ("hf", "open_clip", "bv"):
+        with contextlib.suppress(UserError):
+            twin = PROJECTS[layout].near(exporting.without_decoders(bundle, said, encoders=layout == "bv"))
+            found[layout] = bool(twin.differs)
+    assert found == FULL[name]
 
 
 # --- Hugging Face ---
