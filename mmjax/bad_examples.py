@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from mmjax import hosts, lines
+from mmjax import copies, hosts, lines
 from mmjax.data.pipeline import Prepared, examples
 from mmjax.errors import UserError
 from mmjax.experiment import Experiment
@@ -37,11 +37,13 @@ class BadExamples:
         index = hosts.host()[0]
         self.path = workdir / FILE.format(host=f"-{index}" if index else "")
         self._data, self._experiment, self._start = data, experiment, start
-        kept = [line for line in lines.read(self.path) if line["step"] <= start]
+        copy = copies.of_step(workdir, start) / self.path.name
+        kept, copied = ([line for line in lines.read(path) if line["step"] <= start] for path in (self.path, copy))
+        kept, _ = lines.completed(kept, copied, lambda line: (line["source"], line["id"], line["modality"]))
         self._known = {(line["source"], line["id"], line["modality"]) for line in kept}
         self._usable: Counter[str] = Counter()  # of this host's examples since then, by modality
         self._read = 0
-        if self.path.exists():
+        if self.path.exists() or kept:
             lines.rewrite(self.path, kept)
 
     def watched(self, batches: Iterator[Row]) -> Generator[Row]:

@@ -85,13 +85,21 @@ class Checkpointer:
     Raises CheckpointError where the folder can't be made.
     """
 
-    def __init__(self, workdir: str | Path, keep: int | Keeping = 3, reads_only: bool = False):
-        """reads_only: restores, and leaves alone what a run may be saving there at the time."""
+    def __init__(
+        self,
+        workdir: str | Path,
+        keep: int | Keeping = 3,
+        reads_only: bool = False,
+        beside: Callable[[epath.Path], None] = lambda folder: None,
+    ):
+        """reads_only: restores, and leaves alone what a run may be saving there at the time. beside: writes more into
+        the folder of a step, before its digests are taken; in a thread, and on host 0 alone."""
         keeping = Keeping(keep) if isinstance(keep, int) else keep
         if keeping.latest < 1:
             raise UserError(f"Checkpointer: keep={keeping.latest} must be at least 1.")
         self.directory = _directory(workdir)
         self._step: int | None = None  # what is being saved
+        self._beside = beside
         with self._writing("make"):
             if not reads_only:
                 self.directory.mkdir(parents=True, exist_ok=True)
@@ -122,6 +130,7 @@ class Checkpointer:
         if hosts.leads():
             for path in self.directory.iterdir():  # in a bucket it has its name from the start, and a mark at the end
                 if path.name == str(self._step) or path.name.startswith(f"{self._step}{UNFINISHED}"):
+                    self._beside(path)
                     digests.write(path, leave_out=(CHANGING,))
 
     def restore(self, abstract_state: T, step: int | None = None) -> T:
@@ -265,13 +274,13 @@ def whole_step(
                ". No checkpoint is whole: give another --workdir to begin anew, or bring back the files.")
         )  # fmt: skip
     for step, text in damaged.items():
-        say(f"{text}; it is set aside as {_set_aside(directory / str(step))}")
+        say(f"{text}; it is set aside as {set_aside(directory / str(step), directory.parent)}")
     return found
 
 
-def _set_aside(path: epath.Path) -> epath.Path:
-    """Moves a checkpoint to where it isn't taken for one; the name that it has there."""
-    folder = path.parent.parent / ASIDE
+def set_aside(path: epath.Path, workdir: epath.Path) -> epath.Path:
+    """Moves what is damaged, a checkpoint say, to where it isn't taken for whole; the name that it has there."""
+    folder = workdir / ASIDE
     folder.mkdir(parents=True, exist_ok=True)
     names = (folder / f"{path.name}{'' if n == 0 else f'-{n}'}" for n in itertools.count())
     return path.rename(next(name for name in names if not name.exists()))

@@ -12,6 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from mmjax import copies
+from mmjax.copies import TOKENIZERS
 from mmjax.data.captions import Tokenize
 from mmjax.data.datasets.prepare import readable
 from mmjax.data.pipeline import Mixture
@@ -19,8 +21,6 @@ from mmjax.data.sources import Folder, Tfds
 from mmjax.data.tokenizers import load_tokenizers
 from mmjax.data.tokens import Tokenizer, TokenizerSpec
 from mmjax.errors import UserError
-
-TOKENIZERS = "tokenizers"  # the folder of a workdir that keeps them
 
 
 @dataclass(frozen=True)
@@ -49,7 +49,7 @@ def record_of(source: str, overrides: Sequence[str] = ()) -> Record | None:
         return None
     folder = Path(source).parent if source.endswith(".json") else Path(source)
     paths = tuple(assignment.partition("=")[0].strip() for assignment in overrides)
-    return Record(source, load_tokenizers(folder / TOKENIZERS), paths, trains=True)
+    return Record(source, load_tokenizers(copies.whole(folder, TOKENIZERS)), paths, trains=True)
 
 
 def models(record: Record, data: Mixture) -> dict[str, Tokenizer]:

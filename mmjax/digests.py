@@ -1,8 +1,11 @@
-"""What the files of a folder hold, written beside them: whether they still hold it can be told later."""
+"""What the files of a folder hold, written beside them: whether they still hold it can be told later. A JSON object
+can say it of itself."""
 
 import hashlib
 import json
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 from etils import epath
 
@@ -11,6 +14,7 @@ from mmjax import json_text
 NAME = "digests.json"
 THREADS = 8
 PIECE = 2**24  # bytes that are read at a time
+SEAL = "blake2b"  # the key of an object's own digest
 
 
 def write(folder: epath.Path, leave_out: tuple[str, ...] = ()) -> None:
@@ -19,16 +23,22 @@ def write(folder: epath.Path, leave_out: tuple[str, ...] = ()) -> None:
     Raises:
         OSError: a file can't be read, or the list not be written.
     """
+    (folder / NAME).write_text(listed(folder, leave_out))
+
+
+def listed(folder: epath.Path, leave_out: tuple[str, ...] = ()) -> str:
+    """What `write` writes."""
     names = [name for name in files(folder) if name not in leave_out]
     with ThreadPoolExecutor(THREADS) as threads:
         found = dict(zip(names, threads.map(lambda name: _digest(folder / name), names), strict=True))
-    (folder / NAME).write_text(json.dumps({"blake2b": found, "of this list": _of_list(found)}, indent=1))
+    return json.dumps({"blake2b": found, "of this list": _of_list(found)}, indent=1)
 
 
-def problems(folder: epath.Path) -> list[str]:
+def problems(folder: epath.Path, within: str = "") -> list[str]:
     """What is not as it was written, a line a file; empty where everything is. Reads everything.
 
-    Files that came later are no problem: nothing that was written is lost by them.
+    within: only files whose names begin so. Files that came later are no problem: nothing that was written is lost by
+    them.
     """
     try:
         read = json_text.parse((folder / NAME).read_text())
@@ -44,6 +54,8 @@ def problems(folder: epath.Path) -> list[str]:
         path = folder / name
         if not path.exists():
             return f"{name} is missing"
+        if not path.is_file():
+            return f"{name} is no file"
         try:
             size, digest = _digest(path)
         except OSError as error:
@@ -53,7 +65,22 @@ def problems(folder: epath.Path) -> list[str]:
         return None if digest == pairs[name][1] else f"{name} has other contents than were written"
 
     with ThreadPoolExecutor(THREADS) as threads:
-        return [line for line in threads.map(problem, pairs) if line is not None]
+        chosen = [name for name in pairs if name.startswith(within)]
+        return [line for line in threads.map(problem, chosen) if line is not None]
+
+
+def sealed(value: Mapping[str, Any]) -> dict[str, Any]:
+    """A JSON object with its own digest as its last key."""
+    return {**value, SEAL: _of_object(value)}
+
+
+def unbroken(value: Mapping[str, Any]) -> bool:
+    """Whether a JSON object still is what it was when it was sealed; one that never was is."""
+    return SEAL not in value or value[SEAL] == _of_object({key: v for key, v in value.items() if key != SEAL})
+
+
+def _of_object(value: Mapping[str, Any]) -> str:
+    return hashlib.blake2b(json.dumps(value, sort_keys=True).encode(), digest_size=16).hexdigest()
 
 
 def _of_list(found: dict[str, tuple[int, str]]) -> str:

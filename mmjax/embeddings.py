@@ -96,6 +96,8 @@ def shards(folder: str | Path, modalities: Sequence[str] | None = None) -> Itera
     for index in range(told["shards"]):
         name = shard_name(index, told["shards"])
         try:
+            if told["digests"][name] != digest(folder, name):
+                raise ValueError("it holds something else than was written")
             arrays = load_file(folder / f"{name}.safetensors")
             text = (folder / f"{name}.jsonl").read_text(encoding="utf-8")
             rows = [json_text.parse(line) for line in text.split("\n")[:-1]]

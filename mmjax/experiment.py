@@ -24,7 +24,7 @@ import flax.linen as nn
 from etils import epath
 from fiddle.experimental import auto_config
 
-from mmjax import bounds, json_text, serialization
+from mmjax import bounds, copies, json_text, serialization
 from mmjax.configs import Difference, complete, diff, override, paths, target
 from mmjax.data.pipeline import Mixture
 from mmjax.errors import UserError, closest, nearest, unknown
@@ -329,7 +329,8 @@ def _load(source: str) -> tuple[fdl.Config, str]:
             f"{source!r} is neither an experiment (file.py or file.py:name) nor a workdir nor an {RECORD}"
             f"{_near_files(source)}"
         )
-    text = json_text.text(record)
+    here = record.name == RECORD and "://" not in source
+    text = json_text.text(copies.whole(Path(record.parent), RECORD) if here else record)
     try:
         return serialization.loads(text), serialization.name_of(text) or str(record)
     except UserError as error:

@@ -1,7 +1,7 @@
 """Which checkpoints stay: the latest few, the best few by a metric, and every k-th for ever."""
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 from mmjax.errors import UserError
@@ -37,19 +37,31 @@ class Keeping:
 
     latest: how many of the newest. every: those of steps that it divides, for ever; 0: none. best: see `Best`.
     evaluations: gives the evaluations of a step that are known so far, by split. One that is not evaluated yet isn't
-    among the best; the latest ones are still there when it is.
+    among the best; the latest ones are still there when it is. held: steps that stay although their score is unknown.
     """
 
     latest: int
     every: int = 0
     best: Best | None = None
     evaluations: Callable[[int], Mapping[str, Mapping[str, float | None]]] = lambda step: {}
+    held: frozenset[int] = frozenset()
+
+    def holding(self, steps: Iterable[int]) -> "Keeping":
+        """The same, which keeps those of a run's checkpoints that can only be there for a score that is lost."""
+        if self.best is None:
+            return self
+        older = sorted(steps)[: -self.latest]
+        scores = self._scores(self.best, older)
+        return replace(self, held=frozenset(s for s in older if s not in scores and not self._for_ever(s)))
+
+    def _for_ever(self, step: int) -> bool:
+        return bool(self.every) and step % self.every == 0
 
     def should_preserve(self, checkpoints: Sequence[Any], *, context: Any = None) -> Sequence[bool]:
         """For each checkpoint (it has a `step`), whether it stays."""
         del context
         steps = sorted(checkpoint.step for checkpoint in checkpoints)
-        stay = set(steps[-self.latest :]) | {step for step in steps if self.every and step % self.every == 0}
+        stay = {*steps[-self.latest :], *self.held, *filter(self._for_ever, steps)}
         if self.best is not None:
             stay |= self.best.of(self._scores(self.best, steps))
         return [checkpoint.step in stay for checkpoint in checkpoints]

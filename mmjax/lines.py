@@ -1,24 +1,42 @@
 """Files of JSON, an object a line, of a run that may be killed at any moment."""
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from mmjax import files, json_text
 
+Line = dict[str, Any]
+
 
 def read(path: Path) -> list[dict[str, Any]]:
-    """The objects that have a `step`; none where there is no file. A line that a kill cut off is left out."""
+    """The objects that have a `step`; none where there is no file. A line that is damaged, or that a kill cut off, is
+    left out."""
     lines = []
-    for text in path.read_text(encoding="utf-8").splitlines() if path.exists() else ():
+    for text in path.read_bytes().split(b"\n") if path.exists() else ():
         try:
-            line = json_text.parse(text)
+            line = json_text.parse(text.decode("utf-8"))
         except ValueError:
             continue
-        if isinstance(line, dict) and "step" in line:
+        if isinstance(line, dict) and type(line.get("step")) is int:
             lines.append(line)
     return lines
+
+
+def completed(
+    lines: Sequence[Line], copied: Sequence[Line], key: Callable[[Line], Any]
+) -> tuple[list[Line], list[Line]]:
+    """The lines as they were written, and those that they lacked, by a copy of an earlier time.
+
+    key: tells lines apart. Of a line that both have the copy's counts. Lines that the copy lacks are later ones, and
+    come after it.
+    """
+    there, known = {key(line): line for line in lines}, {key(line) for line in copied}
+    lacked = [line for line in copied if there.get(key(line)) != line]
+    if not lacked:
+        return list(lines), []
+    return [*copied, *(line for line in lines if key(line) not in known)], lacked
 
 
 def rewrite(path: Path, lines: Iterable[Mapping[str, Any]]) -> None:

@@ -1,18 +1,25 @@
 """Numbers of a run, written down: JSON lines, TensorBoard and, where asked for, Weights & Biases."""
 
+import logging
 import math
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, Self
 
-from mmjax import lines
+from etils import epath
+
+from mmjax import copies, lines
+from mmjax.checkpoint import latest_step, set_aside
 from mmjax.errors import UserError
 from mmjax.tensorboard import Event, FileWriter, SessionLog, Summary
 
 FILE = "metrics.jsonl"
 WATCHED = "evaluations.jsonl"  # what `mmjax evaluate --watch` found: no file has two writers
 TENSORBOARD = "tensorboard"
+
+log = logging.getLogger(__name__)
 
 
 class Metrics:
@@ -24,16 +31,26 @@ class Metrics:
     """
 
     def __init__(
-        self, workdir: Path, *, step: int = 0, wandb: str | None = None, config: Any = None, writes: bool = True
+        self,
+        workdir: Path,
+        *,
+        step: int = 0,
+        wandb: str | None = None,
+        config: Any = None,
+        writes: bool = True,
+        say: Callable[[str], None] = lambda text: None,
     ):
-        """Goes on after `step`: lines of later steps, left by a run that was cut off, are dropped.
+        """Goes on after `step`: lines of later steps, left by a run that was cut off, are dropped. Lines that were lost
+        come back from the step's checkpoint (`copies`); `say` is told of them, and of such as don't come back.
 
         wandb: the project to mirror everything to; needs the extra `wandb` (UserError without it). config: shown there.
         writes: False (of several hosts one writes) only remembers evaluations, and leaves the workdir as it is.
         """
         self._step, self._writes = step, writes
         found = lines.read(workdir / FILE)
-        kept = [line for line in found if line["step"] <= step] if step else []
+        kept, told, damaged = _whole(workdir, found, step) if step else ([], "", False)
+        if told:
+            say(told)
         # Of the runs before (`goodput`): their time, that of dropped lines too, and how much of it was not in vain.
         self.seconds: float = max((line.get("seconds") or 0.0 for line in found), default=0.0)
         self.stepped: float = max(
@@ -50,9 +67,11 @@ class Metrics:
         self._wandb = None
         if writes:
             workdir.mkdir(parents=True, exist_ok=True)
+            if damaged and (workdir / FILE).exists():
+                set_aside(epath.Path(workdir / FILE), epath.Path(workdir))
             lines.rewrite(workdir / FILE, kept)
-            if watched := lines.read(workdir / WATCHED):  # a watcher opens it anew for every line
-                lines.rewrite(workdir / WATCHED, [line for line in watched if line["step"] <= step] if step else [])
+            if (workdir / WATCHED).exists() or step:  # a watcher opens it anew for every line
+                _rewrite_watched(workdir, step)
             self._file = (workdir / FILE).open("a", encoding="utf-8")
             self._wandb = _wandb_run(wandb, workdir, config) if wandb else None
 
@@ -116,13 +135,51 @@ class Metrics:
         self.close()
 
 
+def _key(line: lines.Line) -> Any:
+    return line["step"], line.get("split")
+
+
+def _whole(workdir: Path, found: Sequence[lines.Line], step: int) -> tuple[list[lines.Line], str, bool]:
+    """The lines to `step`, what the file lacks from the checkpoint's copy of it; what is to be said, and whether the
+    file is damaged."""
+    file, kept = workdir / FILE, [line for line in found if line["step"] <= step]
+    copy = copies.of_step(workdir, step) / FILE
+    if not copy.is_file():  # an older version's
+        last, gaps = max((line["step"] for line in kept), default=0), [1]
+        gaps += [after["step"] - before["step"] for before, after in pairwise(kept)]
+        lost = f"{file} ends at step {last}, and the run goes on after step {step}: what lay between is lost"
+        return kept, lost if step - last > max(gaps) else "", False
+    copied = [line for line in lines.read(copy) if line["step"] <= step]
+    keys = {_key(line) for line in copied}  # the copy has all but evaluations of its own step
+    kept = [line for line in kept if _key(line) in keys or (line["step"] == step and "split" in line)]
+    kept, lacked = lines.completed(kept, copied, _key)
+    if not lacked:
+        return kept, "", False
+    which = (
+        f"{len(lacked)} of its {len(kept)} lines to step {step}, of steps {lacked[0]['step']} to {lacked[-1]['step']}"
+    )
+    return kept, f"{file} lacked {which}: they are back, from the checkpoint", True
+
+
+def _rewrite_watched(workdir: Path, step: int) -> None:
+    def names(line: lines.Line) -> Any:
+        return *_key(line), *line
+
+    kept = [line for line in lines.read(workdir / WATCHED) if line["step"] <= step]
+    copied = [line for line in lines.read(copies.of_step(workdir, step) / WATCHED) if line["step"] <= step]
+    whole = lines.completed(kept, copied, names)[0] if step else []
+    if whole or (workdir / WATCHED).exists():
+        lines.rewrite(workdir / WATCHED, whole)
+
+
 def read(workdir: Path) -> list[dict[str, Any]]:
     """The lines of a workdir's metrics; one that was cut off in the middle (a killed run) is left out.
 
+    Where the file is shorter than its copy in the latest checkpoint, which a warning says, lines of it come from there.
     What a watcher found of a step and split is in the run's own line of them, where it has one: what both have is the
     run's. Else it is a line of its own, after the last one of an earlier step.
     """
-    found = lines.read(workdir / FILE)
+    found = _unshortened(workdir)
     places = {(line["step"], line["split"]): i for i, line in enumerate(found) if "split" in line}
     others: dict[tuple[int, str], dict[str, Any]] = {}
     for line in watched(workdir):
@@ -132,6 +189,22 @@ def read(workdir: Path) -> list[dict[str, Any]]:
         else:
             others[key] = others.get(key, {}) | line
     return sorted([*found, *others.values()], key=lambda line: line["step"]) if others else found
+
+
+def _unshortened(workdir: Path) -> list[lines.Line]:
+    found = lines.read(workdir / FILE)
+    there = None if "://" in str(workdir) else latest_step(workdir)
+    if there is None:
+        return found
+    workdir = Path(workdir)
+    file = workdir / FILE
+    copy = copies.of_step(workdir, there) / FILE
+    if not (copy.is_file() and file.is_file() and file.stat().st_size < copy.stat().st_size):
+        return found
+    whole, lacked = lines.completed(found, lines.read(copy), _key)
+    if lacked:
+        log.warning("%s lacks %d lines, which are read from %s", file, len(lacked), copy)
+    return sorted(whole, key=lambda line: line["step"])
 
 
 def watched(workdir: Path) -> list[dict[str, Any]]:

@@ -5,7 +5,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-from mmjax import files, hosts, json_text
+from mmjax import digests, files, hosts, json_text
 from mmjax.data.fingerprints import Fingerprint, fingerprint
 from mmjax.data.pipeline import Prepared
 from mmjax.errors import UserError
@@ -64,7 +64,7 @@ def _compare_and_keep(found: dict[str, Fingerprint], path: Path, begun: bool, fo
     try:
         if differences:
             shutil.copyfile(path, path.with_name(f"{FILE}.old"))
-        files.write(path, json.dumps({SPLIT: found}, ensure_ascii=False, indent=1) + "\n")
+        files.write(path, json.dumps(digests.sealed({SPLIT: found}), ensure_ascii=False, indent=1) + "\n")
     except OSError as error:
         raise UserError(f"{path} can't be written ({error.strerror}): give another --workdir") from error
 
@@ -73,8 +73,9 @@ def _kept(path: Path) -> dict[str, Any] | None:
     if not path.exists():
         return None
     try:
-        kept = json_text.parse(path.read_text(encoding="utf-8"))[SPLIT]
-        if not all(isinstance(source, dict) for source in kept.values()):
+        read = json_text.parse(path.read_text(encoding="utf-8"))
+        kept = read[SPLIT]
+        if not all(isinstance(source, dict) for source in kept.values()) or not digests.unbroken(read):
             raise TypeError
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise UserError(

@@ -2,11 +2,12 @@
 
     {"mmjax": "0.1.0", "name": "experiments/clip.py:tiny",
      "experiment": {"@call": "mmjax.experiment:Experiment",
-                    "towers": {"image": {"@call": "mmjax.models.image:ViT", "patch": 8, ...}, ...}, ...}}
+                    "towers": {"image": {"@call": "mmjax.models.image:ViT", "patch": 8, ...}, ...}, ...},
+     "blake2b": "0c4f..."}
 
 Plain values, lists and dicts stand as they are. `{"@tuple": [...]}` is a tuple, `{"@float": "inf"}` a number that JSON
 lacks, and `{"@same": ["towers", "image"]}` the very config at that path (two equal towers are two, one used twice is
-one).
+one). `blake2b` is the digest of the rest: a record that was damaged isn't read.
 
 Why not Fiddle's own JSON (`fiddle.experimental.serialization`)? Its policy is asked about (module, symbol) pairs, but
 symbols may be dotted and are followed with getattr; after the policy has agreed, an override may put another module in
@@ -23,7 +24,7 @@ from typing import Any
 
 import fiddle as fdl
 
-from mmjax import __version__, json_text
+from mmjax import __version__, digests, json_text
 from mmjax.configs import complete, fields, short, target
 from mmjax.errors import UserError, nearest
 
@@ -123,7 +124,7 @@ def dumps(config: fdl.Config, name: str = "") -> str:
     """
     seen: dict[int, Path] = {}
     record = {"mmjax": __version__, "name": name, "experiment": _write(complete(config), (), seen)}
-    return _laid_out(record) + "\n"
+    return _laid_out(digests.sealed(record)) + "\n"
 
 
 def _laid_out(value: Any, indent: str = "") -> str:
@@ -216,6 +217,11 @@ def _record(text: str) -> dict[str, Any]:
         raise UserError(f"this is no experiment.json of mmjax: {error}") from None
     if not isinstance(record, dict) or "experiment" not in record:
         raise UserError("this is no experiment.json of mmjax: it has no 'experiment'")
+    if not digests.unbroken(record):
+        raise UserError(
+            "this experiment.json isn't what mmjax wrote: bring that back, or, if the change is meant, take out the "
+            f"entry {digests.SEAL!r} at its end"
+        )
     return record
 
 

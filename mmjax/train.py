@@ -8,7 +8,7 @@ from pathlib import Path
 import fiddle as fdl
 import jax
 
-from mmjax import hosts, serialization
+from mmjax import copies, hosts, serialization
 from mmjax.bad_examples import BadExamples, summary
 from mmjax.checkpoint import Checkpointer, latest_step, whole_step
 from mmjax.confined import Record, check_folder
@@ -28,7 +28,7 @@ from mmjax.replay import bad_steps
 from mmjax.same_data import check_data
 from mmjax.step import TrainState, abstract_state, compile_train_step, init_state, make_train_step, with_params
 from mmjax.trace import Trace
-from mmjax.workdir import going_on, judging, prepared, record, use_compilation_cache
+from mmjax.workdir import going_on, judging, keeping, prepared, record, use_compilation_cache
 
 
 def train(
@@ -69,6 +69,7 @@ def train(
     lead = hosts.leads()
     hosts.first(partial(check_folder, workdir))
     with hosts.together(partial(Lock, workdir, say=print, holds=lead)):
+        hosts.first(partial(copies.mend, workdir, print))
         record(config, workdir, name, fork)
         say = print if lead else lambda text: None
         if warning := unscaled(config):
@@ -83,12 +84,13 @@ def train(
         written = partial(
             Metrics, workdir, step=start, wandb=wandb, config=json.loads(serialization.dumps(config, name))
         )
+        copied = partial(copies.write, workdir)
         pretrainer, optimizer, spec = experiment.pretrainer(), experiment.optimizer, batch_spec(experiment.data, size)
 
         with (
             jax.set_mesh(mesh),
-            hosts.together(partial(written, writes=lead)) as metrics,
-            Checkpointer(workdir, keep=experiment.keeping(metrics.known)) as checkpoints,
+            hosts.together(partial(written, writes=lead, say=say)) as metrics,
+            Checkpointer(workdir, keeping(experiment, metrics, workdir, say), beside=copied) as checkpoints,
             Progress(steps, start, quiet=not lead) as progress,
             Trace(profile, workdir, start, steps) as trace,
             Interruption(hosts.Largest(mesh)) as interruption,
@@ -157,6 +159,7 @@ def train(
                     stop = interruption.asked(save=overdue) or too_many is not None
                     due = step % experiment.save_every == 0 or step == steps or interruption.save
                     if due or stop:
+                        log.flush()  # the checkpoint has a copy of what was written to its step
                         with clock.apart("saves"):
                             metrics.take(hosts.first(lambda: watched(workdir)))  # it counts for the best ones, too
                             checkpoints.save(step, state)

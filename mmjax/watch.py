@@ -13,9 +13,10 @@ from typing import Any, NamedTuple
 import jax
 from rich.console import Console
 
-from mmjax import hosts, json_text, metrics, serialization
+from mmjax import copies, hosts, json_text, metrics, serialization
 from mmjax.checkpoint import CheckpointError, identity, restore_variables, saved_steps
 from mmjax.confined import Record, check_folder
+from mmjax.copies import TOKENIZERS
 from mmjax.data.tokenizers import load_tokenizers
 from mmjax.evaluate import Embedder, choose, evaluate
 from mmjax.evaluators.embedded import fit_split, protocols
@@ -23,7 +24,7 @@ from mmjax.evaluators.gallery import Gallery
 from mmjax.experiment import RECORD, Experiment, build
 from mmjax.mesh import Mesh, replicated
 from mmjax.progress import Results, tables
-from mmjax.workdir import TOKENIZERS, prepared, use_compilation_cache
+from mmjax.workdir import prepared, use_compilation_cache
 
 POLL = 30.0  # seconds between two looks at the folder
 
@@ -54,7 +55,7 @@ class _Judge:
             if self._embedder is None:
                 read = [name for e in self.evaluators for name in (e.split, fit_split(e)) if name is not None]
                 hosts.first(partial(check_folder, self._workdir))
-                kept = load_tokenizers(self._workdir / TOKENIZERS)
+                kept = load_tokenizers(copies.whole(self._workdir, TOKENIZERS))
                 given = Record(str(self._workdir), kept)
                 data = prepared(self.experiment.data, self._workdir, read, kept, given, self._say)
                 size = -(-self.experiment.batch_size // mesh.size) * mesh.size

@@ -11,15 +11,18 @@ from pathlib import Path
 import fiddle as fdl
 import jax
 
-from mmjax import files, hosts, json_text, serialization
-from mmjax.checkpoint import latest_step
+from mmjax import digests, files, hosts, json_text, serialization
+from mmjax.checkpoint import latest_step, saved_steps
 from mmjax.configs import Difference, short
-from mmjax.confined import TOKENIZERS, Record, check
+from mmjax.confined import Record, check
 from mmjax.confined import models as beside
+from mmjax.copies import TOKENIZERS
 from mmjax.data.pipeline import Mixture, Prepared, prepare
 from mmjax.data.tokenizers import Tokenizer, from_files, load_tokenizers, save_tokenizers, to_files
 from mmjax.errors import UserError
-from mmjax.experiment import RECORD, diff, unresumable
+from mmjax.experiment import RECORD, Experiment, diff, unresumable
+from mmjax.keeping import Keeping
+from mmjax.metrics import Metrics, watched
 
 PATIENCE = 30  # seconds until what host 0 writes is seen on the others: a network disk may take some
 
@@ -119,13 +122,27 @@ def prepared(
             models = {**beside(given, data), **models}
             check(given, data, models, say)
         ready = make(models)
-        if workdir is not None and ready.chains.tokenizers.keys() - kept.keys():
+        unlisted = workdir is not None and not (workdir / TOKENIZERS / digests.NAME).is_file()  # an older mmjax's
+        if workdir is not None and (ready.chains.tokenizers.keys() - kept.keys() or unlisted):
             save_tokenizers(ready.chains.tokenizers, workdir / TOKENIZERS)
         return ready
 
     made = hosts.together(lead)
     models = hosts.first(lambda: to_files(made.chains.tokenizers) if made else {})
     return hosts.together(lambda: made or make(from_files(models)))
+
+
+def keeping(experiment: Experiment, metrics: Metrics, workdir: Path, say: Callable[[str], None]) -> Keeping:
+    """Which of the run's checkpoints stay; those whose scores were lost too, which `say` is told."""
+    metrics.take(hosts.first(lambda: watched(workdir)))
+    found = experiment.keeping(metrics.known).holding(hosts.first(lambda: saved_steps(workdir)))
+    if experiment.keep_best and found.held:
+        best, steps = experiment.keep_best, ", ".join(map(str, sorted(found.held)))
+        say(
+            f"the checkpoints of steps {steps} stay: they may have been among the best by {best.metric} of "
+            f"{best.split!r}, and the metrics no longer say it"
+        )
+    return found
 
 
 def going_on(workdir: Path) -> str:

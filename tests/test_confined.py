@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 import mmjax
-from mmjax import confined, workdir
+from mmjax import confined, copies, digests, workdir
 from mmjax.__main__ import main
 from mmjax.confined import Record, check, check_folder, record_of
 from mmjax.data.pipeline import Mixture
@@ -19,7 +19,7 @@ from mmjax.data.sources import Tfds
 from mmjax.data.tokenizers import SentencePiece, load_tokenizers
 from mmjax.errors import UserError
 from mmjax.experiment import build, load_experiment
-from tests.trained import Trained
+from tests.trained import Trained, without_copies
 
 TOKENIZE = "data.transforms.text.0.tokenizer"
 
@@ -40,7 +40,8 @@ class Hostile:
         path = self.workdir / "experiment.json"
         record = json.loads(path.read_text())
         change(record["experiment"])
-        path.write_text(json.dumps(record))
+        del record["blake2b"]  # whoever forges a record can seal it, too
+        path.write_text(json.dumps(digests.sealed(record)))
 
     def around(self) -> dict[str, tuple[int, int]]:
         """All but the workdir itself."""
@@ -134,6 +135,7 @@ def test_names_that_lead_elsewhere_are_refused_by_every_command(hostile: Hostile
 def test_tokenizers_come_from_the_workdir_alone(hostile: Hostile, capsys, tmp_path):
     """A path in a record is neither read nor copied, whatever lies there."""
     x, secret = str(hostile.workdir), hostile.home / "mine.model"
+    without_copies(hostile.workdir)
     hostile.change(lambda r: placed(tokenizer_of(r), "path", value=str(secret)))
     shutil.rmtree(hostile.workdir / "tokenizers")
     before = hostile.around()
@@ -156,6 +158,7 @@ def test_tokenizers_come_from_the_workdir_alone(hostile: Hostile, capsys, tmp_pa
 
 
 def test_a_checkpoint_s_tokenizer_is_not_trained_anew(hostile: Hostile, capsys):
+    without_copies(hostile.workdir)
     shutil.rmtree(hostile.workdir / "tokenizers")
     assert main(["evaluate", str(hostile.workdir)]) == 2
     assert f"{hostile.workdir} has no tokenizer of 'text': bring tokenizers/text.* back" in capsys.readouterr().err
@@ -269,6 +272,8 @@ def test_a_tokenizer_that_is_a_link_elsewhere_or_a_pipe_is_not_read(hostile: Hos
     kept = hostile.workdir / "tokenizers" / "text.model"
     kept.unlink()
     kept.symlink_to(hostile.home / "mine.model")
+    assert copies.whole(hostile.workdir, "tokenizers") == copies.of_step(hostile.workdir, 24) / "tokenizers"
+    without_copies(hostile.workdir)
     with pytest.raises(UserError, match=r"text\.model is no file of .*x itself, and isn't read"):
         mmjax.load(hostile.workdir)
     kept.unlink()
@@ -280,6 +285,7 @@ def test_a_tokenizer_that_is_a_link_elsewhere_or_a_pipe_is_not_read(hostile: Hos
 
 def test_numbers_and_nesting_that_can_not_be_are_told_by_every_command(hostile: Hostile, capsys, tmp_path):
     x, path = str(hostile.workdir), hostile.workdir / "experiment.json"
+    without_copies(hostile.workdir)
     whole = path.read_text()
     within, out = tree(hostile.workdir / "checkpoints"), str(tmp_path / "out")
     for content, message, commands in (

@@ -14,13 +14,14 @@ PACKAGE = ROOT / "mmjax"
 FILES = sorted(PACKAGE.rglob("*.py"))
 
 # What a part may import besides its own package. A part is a file of mmjax/, or a folder.
-BOTTOM = {"archives", "bounds", "counts", "errors", "files", "json_text", "kinds", "lines", "names"}
+BOTTOM = {"archives", "bounds", "counts", "digests", "errors", "files", "json_text", "kinds", "lines", "names"}
 MODELS = {"models"} | BOTTOM
 OBJECTIVES = {"objectives"} | MODELS
 MIDDLE = {
     "step",
     "guard",
     "checkpoint",
+    "copies",
     "metrics",
     "progress",
     "optim",
@@ -49,19 +50,20 @@ ARROWS = {
     "objectives": OBJECTIVES,
     "data": {"data"} | BOTTOM,
     "evaluators": {"evaluators"} | BOTTOM,
-    "confined": {"data"} | BOTTOM,  # what a record may name
+    "confined": {"copies", "data"} | BOTTOM,  # what a record may name
     "schedules": BOTTOM,
     "optimizer": {"schedules"} | BOTTOM,
     "optim": {"optimizer"} | BOTTOM,
     "mesh": BOTTOM,
     "launch": BOTTOM,
     "hosts": {"launch", "mesh"} | BOTTOM,
-    "digests": BOTTOM,
+    "digests": {"errors", "json_text"},
+    "copies": {"checkpoint"} | BOTTOM,
     "lock": BOTTOM,
     "keeping": BOTTOM,
     "checkpoint": {"digests", "hosts", "keeping"} | BOTTOM,
     "progress": BOTTOM,
-    "metrics": {"progress", "tensorboard"} | BOTTOM,
+    "metrics": {"checkpoint", "copies", "progress", "tensorboard"} | BOTTOM,
     "guard": BOTTOM,
     "step": {"guard", "mesh", "optimizer"} | OBJECTIVES,
     "hints": BOTTOM,

@@ -75,3 +75,15 @@ def trained_copy(trained: Trained, tmp_path: Path) -> Trained:
     workdir = tmp_path / "copy"
     shutil.copytree(trained.workdir, workdir)
     return replace(trained, workdir=workdir)
+
+
+def without_copies(workdir: Path) -> None:
+    """Makes its checkpoints such as mmjax wrote before they held copies (`copies`)."""
+    from etils import epath
+
+    from mmjax import checkpoint, copies, digests
+
+    for step in checkpoint.saved_steps(workdir):
+        folder = copies.of_step(workdir, step)
+        shutil.rmtree(folder)
+        digests.write(epath.Path(folder.parent), leave_out=(checkpoint.CHANGING,))

@@ -15,7 +15,9 @@ from pathlib import Path
 from typing import Literal
 
 import sentencepiece
+from etils import epath
 
+from mmjax import digests
 from mmjax.data.subwords import SubwordTokenizer
 from mmjax.data.tokens import Tokenizer, TokenizerSpec
 from mmjax.errors import UserError
@@ -146,8 +148,10 @@ class SentencePiece(TokenizerSpec):
             return self.check(PieceTokenizer(Path(self.path).read_bytes()))
         lines = [caption for caption in captions or () if caption.strip() and _is_text(caption)]
         file = folder / f"{self.name}-{self._key(lines)}.model"
-        if not file.is_file():
-            write(file, self.train(lines))
+        seal = file.with_name(f"{file.name}.blake2b")
+        if not file.is_file() or (seal.is_file() and seal.read_bytes() != _seal(file.read_bytes())):
+            write(file, model := self.train(lines))  # of what was damaged the same comes once more
+            write(seal, _seal(model))
         return self.check(PieceTokenizer(file.read_bytes()))
 
     def train(self, captions: list[str]) -> bytes:
@@ -189,6 +193,10 @@ class SentencePiece(TokenizerSpec):
         return digest.hexdigest()[:16]
 
 
+def _seal(model: bytes) -> bytes:
+    return hashlib.blake2b(model, digest_size=16).hexdigest().encode()
+
+
 def split_names(text: str, names: Sequence[str]) -> list[str]:
     """The parts of a text between names, and the names at odd places, without the white space round them."""
     return re.split(rf"\s*({'|'.join(map(re.escape, names))})\s*", text)
@@ -228,21 +236,27 @@ def from_files(files: Mapping[str, bytes]) -> dict[str, Tokenizer]:
 
 
 def save_tokenizers(tokenizers: Mapping[str, Tokenizer], folder: str | os.PathLike[str]) -> None:
-    """Writes each modality's model as `<folder>/<modality>.model`, or `.json`."""
+    """Writes each modality's model as `<folder>/<modality>.model`, or `.json`; and the digests of all files there."""
     for name, model in to_files(tokenizers).items():
         write(Path(folder) / plain(name, "the file of a tokenizer"), model)
+    if tokenizers:
+        write(Path(folder) / digests.NAME, digests.listed(epath.Path(folder)))
 
 
 def load_tokenizers(folder: str | os.PathLike[str]) -> dict[str, Tokenizer]:
     """What `save_tokenizers` wrote into the folder, by modality; empty where there is nothing.
 
-    Raises UserError for what is no file of the folder's own: a link that leads away, or a pipe.
+    Raises UserError for what is no file of the folder's own: a link that leads away, or a pipe; and for one that holds
+    something else than was written.
     """
-    files = [file for kind in _KINDS for file in Path(folder).glob(f"*{kind.SUFFIX}")]
+    listed = Path(folder) / digests.NAME
+    files = [file for kind in _KINDS for file in Path(folder).glob(f"*{kind.SUFFIX}") if file != listed]
     home = Path(os.path.realpath(Path(folder).parent))  # the workdir's
     for file in files:
         if not file.is_file() or not Path(os.path.realpath(file)).is_relative_to(home):
             raise UserError(
                 f"{file} is no file of {Path(folder).parent} itself, and isn't read: put the file in its place"
             )
+    if listed.is_file() and (problems := digests.problems(epath.Path(folder))):
+        raise UserError(f"in {folder}, {problems[0]}: bring back what was there")
     return from_files({file.name: file.read_bytes() for file in files})

@@ -1,5 +1,6 @@
 """A model as it travels: what it is, its numbers, its tokenizers; and the folder that holds one.
 
+digests.json          of the other files
 experiment.json       the experiment, as in a workdir: towers, objectives, and how inputs become arrays
 params.safetensors    every variable by its path, `params/towers_image/stem/kernel`
 extras.safetensors    of another project's model what has no place in ours, if there is any
@@ -16,10 +17,11 @@ from typing import Any
 import fiddle as fdl
 import jax
 import numpy as np
+from etils import epath
 from flax.core import meta
 from flax.traverse_util import flatten_dict, unflatten_dict
 
-from mmjax import __version__, archives, files, json_text, serialization
+from mmjax import __version__, archives, digests, files, json_text, serialization
 from mmjax.data.pipeline import Mixture, batch_spec
 from mmjax.data.tokenizers import Tokenizer, load_tokenizers, save_tokenizers
 from mmjax.errors import UserError, nearest
@@ -91,6 +93,7 @@ def save(bundle: Bundle, folder: str | Path, half: bool = False) -> Path:
         save_file(arrays, part / PARAMS, metadata={"mmjax": __version__})
         if bundle.extras:
             save_file(bundle.extras, part / EXTRAS, metadata={"mmjax": __version__})
+        digests.write(epath.Path(part))
     return folder
 
 
@@ -163,6 +166,8 @@ def read(folder: str | Path) -> Bundle:
         extras = load_file(folder / EXTRAS) if (folder / EXTRAS).is_file() else {}
     except SafetensorError as error:
         raise UserError(f"{folder} can't be read: {error}{written_by(text)}") from error
+    if (folder / digests.NAME).is_file() and (problems := digests.problems(epath.Path(folder))):
+        raise UserError(f"{folder} is damaged: {problems[0]}. Bring back what was there, or export the model again")
     return Bundle(config, unflatten_dict(arrays, sep="/"), load_tokenizers(folder / TOKENIZERS), str(folder), extras)
 
 

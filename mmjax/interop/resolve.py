@@ -13,7 +13,7 @@ from pathlib import Path
 
 from etils import epath
 
-from mmjax import json_text, serialization
+from mmjax import copies, json_text, serialization
 from mmjax.checkpoint import latest_step, restore_variables
 from mmjax.data.tokenizers import load_tokenizers
 from mmjax.errors import UserError, nearest
@@ -84,7 +84,7 @@ def _of_files(path: Path) -> Bundle:
 
 
 def _of_workdir(path: epath.Path, step: int | None, ema: bool) -> Bundle:
-    text = json_text.text(path / RECORD)
+    text = json_text.text(path / RECORD if "://" in str(path) else copies.whole(Path(path), RECORD))
     try:
         config = serialization.loads(text)
     except UserError as error:
@@ -98,7 +98,7 @@ def _of_workdir(path: epath.Path, step: int | None, ema: bool) -> Bundle:
     except FileNotFoundError as error:
         raise UserError(str(error)) from error
     with tempfile.TemporaryDirectory() as folder:
-        tokenizers = Path(path / TOKENIZERS)
+        tokenizers = copies.whole(Path(path), TOKENIZERS)
         if "://" in str(path) and (path / TOKENIZERS).is_dir():
             tokenizers = _copied(path / TOKENIZERS, Path(folder) / TOKENIZERS)
         bundle = Bundle(config, variables, load_tokenizers(tokenizers), str(path), step=step)

@@ -15,6 +15,7 @@ from mmjax.data.tokenizers import (
     load_tokenizers,
     save_tokenizers,
 )
+from tests.faults.spoil import flip
 
 CAPTIONS = [
     f"{a} {b} {c}" for a in ("red", "green", "dark blue") for b in ("cat", "dog") for c in ("one", "two", "six")
@@ -35,14 +36,18 @@ def test_special_ids_are_the_same_for_every_model(model_type):
 def test_training_happens_once_and_depends_on_captions_and_settings(tmp_path, monkeypatch):
     wanted = SentencePiece(60, name="toy")
     first = wanted.load(CAPTIONS, tmp_path)
-    (file,) = tmp_path.iterdir()
+    (file,) = tmp_path.glob("*.model")
     assert file.name.startswith("toy-")
     assert first.model == wanted.train(CAPTIONS)  # deterministic
     SentencePiece(50, name="toy").load(CAPTIONS, tmp_path)
     wanted.load(CAPTIONS[:-1], tmp_path)
-    assert len(list(tmp_path.iterdir())) == 3
-    monkeypatch.setattr(SentencePiece, "train", lambda *_: pytest.fail("trained again"))
-    assert wanted.load(iter(CAPTIONS), tmp_path) == first
+    assert len(list(tmp_path.glob("*.model"))) == 3
+    with monkeypatch.context() as patch:
+        patch.setattr(SentencePiece, "train", lambda *_: pytest.fail("trained again"))
+        assert wanted.load(iter(CAPTIONS), tmp_path) == first
+    flip(file)
+    assert wanted.load(CAPTIONS, tmp_path) == first  # what was damaged is made once more
+    assert file.read_bytes() == first.model
 
 
 def _load(folder: str) -> bytes:
@@ -53,7 +58,7 @@ def test_two_processes_at_once_leave_one_good_file(tmp_path):
     with multiprocessing.get_context("spawn").Pool(2) as pool:
         models = pool.map(_load, [str(tmp_path)] * 2)
     assert models[0] == models[1]
-    assert len(list(tmp_path.iterdir())) == 1
+    assert sorted(path.suffix for path in tmp_path.iterdir()) == [".blake2b", ".model"]
 
 
 def test_a_vocabulary_larger_than_the_captions_is_no_error_a_smaller_one_is():

@@ -5,9 +5,11 @@ python -m tests.faults.soak --minutes 60 --resize --json experiments/records/soa
 
 Real processes of the command line, on data of which some examples are bad. Each life of the run is ended at a random
 moment (from --seed) by SIGKILL, SIGTERM or Ctrl-C, a third of them in the middle of a save; by SIGKILL of all that it
-has started, too; or by a reader that is stopped (SIGSTOP) and that the run waits for in vain. After some, a file of the
-latest checkpoint is cut, flipped or deleted. A fault counts only if the run had finished at least one step that it
-never finished before. When it is time, the run goes on undisturbed to its last step (the one after the next save, if
+has started, too; or by a reader that is stopped (SIGSTOP) and that the run waits for in vain. After most, something is
+damaged: a file of the latest checkpoint is cut, flipped or deleted; a bit of a tokenizer, or of the record of the
+experiment or of its data, is flipped; metrics, or the list of bad examples, lose a half or are no text any more. An end
+counts only if the run had finished at least one step that it never finished before; ends and damages are the faults.
+When it is time, the run goes on undisturbed to its last step (the one after the next save, if
 --steps doesn't say), and so does a second one from its first; then parameters, optimiser and every line of its metrics
 (their clocks apart) must be equal, bit for bit. All of it takes about --minutes: faults are dealt until what is left is
 needed for those two runs.
@@ -15,8 +17,6 @@ needed for those two runs.
 With --resize each life has another number of processes and devices; a kill may take one process alone, and the other
 must follow by itself. There, one short run after another must end with the same examples in every batch, and losses
 equal to 1e-5 of those of the undisturbed run, which one device made.
-
---also tokenizer: a bit of the tokenizer's model is flipped after some lives; --also metrics: the metrics lose a half.
 """
 
 import argparse
@@ -40,7 +40,7 @@ import numpy as np
 from mmjax import hosts, metrics
 from mmjax.progress import duration
 from tests.benchmarks.machine import machine
-from tests.faults.spoil import spoil
+from tests.faults.spoil import flip, spoil
 from tests.multiprocess.launcher import Ended, Group, mmjax
 from tests.tiny import write_shapes
 
@@ -49,8 +49,9 @@ CLOCKS = ("seconds", "goodput", "examples_per_second", "data_wait")  # of a metr
 ENDS = {signal.SIGKILL: -9, signal.SIGTERM: 0, signal.SIGINT: 130}
 GROUP, STOPPED = "SIGKILL of all", "SIGSTOP of a reader"  # these need readers: processes of their own
 STALLED = 8.0  # seconds (`patience`) after which a run is to see that a reader stands still
-DAMAGES = ("none", "none", "flipped", "cut", "deleted")
-ALSO = ("tokenizer", "metrics")
+CHECKPOINT = ("flipped", "cut", "deleted")  # what a file of the latest one may be
+BESIDE = ("flipped tokenizer", "flipped record", "halved lines", "lines that are no text")
+DAMAGES = ("", *CHECKPOINT, *BESIDE)
 UNENDING = 1_000_000  # steps of a run whose last one is not known yet
 SHAPES = ((1, 1), (1, 4), (1, 8), (2, 1), (2, 4))  # processes, and devices of each
 BATCH = 16  # examples of a step of EXPERIMENT
@@ -98,10 +99,9 @@ class Run:
         return any((self.workdir / "checkpoints").glob("*.orbax-checkpoint-tmp*"))
 
 
-def disturb(
-    run: Run, furthest: int, choose: random.Random, shape: tuple[int, int], also: Sequence[str] = ()
-) -> tuple[str, int] | None:
-    """One life and its end: the fault's name, and how far the run has come. None where it came to its last step."""
+def disturb(run: Run, furthest: int, choose: random.Random, shape: tuple[int, int]) -> tuple[str, str, int] | None:
+    """One life: its end's name, that of what was damaged then ("": nothing), and how far the run has come. None where
+    it came to its last step."""
     kinds = [number.name for number in ENDS] + ([GROUP, STOPPED] if shape == (1, 1) else [])
     kind = choose.choice(kinds)
     number = signal.SIGKILL if kind == GROUP else signal.SIGTERM if kind == STOPPED else signal.Signals[kind]
@@ -152,17 +152,14 @@ def disturb(
                 assert code not in (0, 2), str(ended)  # it followed, for want of the other
     if victims == everyone:
         assert "Traceback" not in "".join(ended.errors), str(ended)
-    damage = choose.choice([*DAMAGES, *also]) if len(run.checkpoints()) >= 3 else "none"
+    damage = choose.choice(DAMAGES) if len(run.checkpoints()) >= 3 else ""
     reached = run.last_step()
-    if damage == "tokenizer":
-        flip(choose.choice([path for path in (run.workdir / "tokenizers").rglob("*") if path.is_file()]), choose)
-    elif damage == "metrics":
-        path = run.workdir / metrics.FILE
-        path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
-    elif damage != "none":
+    if damage in BESIDE:
+        hurt_beside(run.workdir, damage, choose)
+    elif damage:
         hurt(run.checkpoints()[-1], damage, choose)
-    who = "" if victims == everyone else " of one"
-    return kind + who + ("" if damage == "none" else f", {damage}"), reached
+        damage = f"{damage} checkpoint"
+    return kind + ("" if victims == everyone else " of one"), damage, reached
 
 
 def reading(pids: Sequence[int]) -> list[int]:
@@ -176,13 +173,6 @@ def reading(pids: Sequence[int]) -> list[int]:
     return found
 
 
-def flip(path: Path, choose: random.Random) -> None:
-    """Turns a bit of a file round."""
-    contents = bytearray(path.read_bytes())
-    contents[choose.randrange(len(contents))] ^= 1 << choose.randrange(8)
-    path.write_bytes(contents)
-
-
 def hurt(checkpoint: Path, how: str, choose: random.Random) -> None:
     """Damages a file of a checkpoint."""
     files = sorted(p for p in checkpoint.rglob("*") if p.is_file() and p.name != "_CHECKPOINT_METADATA")
@@ -194,6 +184,19 @@ def hurt(checkpoint: Path, how: str, choose: random.Random) -> None:
         path.write_bytes(contents[: choose.randrange(len(contents))])
     else:
         flip(path, choose)
+
+
+def hurt_beside(workdir: Path, how: str, choose: random.Random) -> None:
+    """Damages what a run keeps beside its checkpoints."""
+    if how == "flipped tokenizer":
+        flip(choose.choice(sorted(path for path in (workdir / "tokenizers").rglob("*") if path.is_file())), choose)
+    elif how == "flipped record":
+        flip(workdir / choose.choice(("experiment.json", "data.json")), choose)
+    else:
+        path = choose.choice(sorted(path for path in workdir.glob("*.jsonl") if path.stat().st_size))
+        contents = path.read_bytes()
+        half = len(contents) // 2
+        path.write_bytes(contents[:half] + (b"\xff\xfe" + contents[half:] if how == "lines that are no text" else b""))
 
 
 def differences(one: Path, other: Path) -> list[str]:
@@ -254,7 +257,6 @@ def soak(
     save_every: int,
     seed: int,
     say: Callable[[str], Any] = tell,
-    also: Sequence[str] = (),
 ) -> dict[str, Any]:
     """Runs it; the faults that were survived, by kind. Raises AssertionError where anything was lost.
 
@@ -269,14 +271,15 @@ def soak(
     say(f"{left}: the run begins, to be disturbed at its first steps")
     while not faults.total() or left.seconds > 2 * slowest + 2 * furthest * pace:
         began = time.monotonic()
-        found = disturb(run, furthest, choose, (1, 1), also)
+        found = disturb(run, furthest, choose, (1, 1))
         if found is None:
             break
-        name, reached = found
-        faults[name] += reached > furthest
+        name, damage, reached = found
+        counted(faults, found, furthest)
         slowest = max(slowest, time.monotonic() - began)
         furthest, pace = max(furthest, reached), seconds_a_step(run)
-        say(f"{left}: {faults.total()} faults; {name} at step {reached}" + (f" of {steps}" if steps else ""))
+        where = f"at step {reached}" + (f" of {steps}" if steps else "")
+        say(f"{left}: {faults.total()} faults; {name} {where}{damage and ', ' + damage}")
     last = steps or furthest + save_every
     ends = ("--fork", f"steps={last}")  # another number of steps is another experiment
     say(f"{left}: {faults.total()} faults in all; now the run goes on undisturbed, to step {last}")
@@ -312,11 +315,11 @@ def soak_resized(
             shapes[f"{shape[0]}x{shape[1]}"] += 1
             if found is None:
                 break
-            name, reached = found
-            faults[name] += reached > furthest
+            name, damage, reached = found
+            counted(faults, found, furthest)
             furthest = max(furthest, reached)
-            with_devices = f"{name} with {shape[0]}x{shape[1]} devices"
-            say(f"{left}: {faults.total()} faults; {with_devices} at step {reached} of {steps}")
+            where = f"with {shape[0]}x{shape[1]} devices at step {reached} of {steps}"
+            say(f"{left}: {faults.total()} faults; {name} {where}{damage and ', ' + damage}")
         say(f"{left}: run {runs} goes on undisturbed, from step {furthest}")
         run.to_the_end()
         apart = max(apart, distance(run.workdir, whole.workdir))
@@ -355,13 +358,25 @@ def data(folder: Path) -> str:
     return table
 
 
+def counted(faults: Counter[str], found: tuple[str, str, int], furthest: int) -> None:
+    """Counts a life's end, if the run came further than `furthest`, and what was damaged."""
+    name, damage, reached = found
+    faults[name] += reached > furthest
+    faults[damage] += bool(damage)
+
+
 def told(faults: Counter[str]) -> dict[str, Any]:
-    return {"faults": sum(faults.values()), "by_kind": {name: n for name, n in sorted(faults.items()) if n}}
+    ends = sum(n for name, n in faults.items() if name.startswith("SIG"))
+    return {
+        "faults": sum(faults.values()),
+        "in_the_middle_of_training": ends,
+        "by_kind": {name: n for name, n in sorted(faults.items()) if n},
+    }
 
 
 def aside(run: Run) -> int:
     """How many damaged checkpoints it has met."""
-    return len(list((run.workdir / "damaged").glob("*")))
+    return sum(path.is_dir() for path in (run.workdir / "damaged").glob("*"))
 
 
 def main() -> None:
@@ -371,7 +386,6 @@ def main() -> None:
     parser.add_argument("--steps", type=int, help="default: as many as come of the time; with --resize 40 a run")
     parser.add_argument("--save-every", type=int, default=10, help="without --resize")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--also", nargs="+", choices=ALSO, default=(), help="other damage; without --resize")
     parser.add_argument("--json", type=Path)
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as name:
@@ -379,7 +393,7 @@ def main() -> None:
         if arguments.resize:
             found = soak_resized(folder, minutes, arguments.steps or 40, seed)
         else:
-            found = soak(folder, minutes, arguments.steps, arguments.save_every, seed, also=arguments.also)
+            found = soak(folder, minutes, arguments.steps, arguments.save_every, seed)
     record = {
         "command": "python -m tests.faults.soak " + " ".join(sys.argv[1:]),
         "date": datetime.datetime.now(datetime.UTC).date().isoformat(),

@@ -1,5 +1,6 @@
 """Bad examples of every kind, made out of good ones of `tests/tiny.py`'s data."""
 
+import random
 import struct
 import zlib
 from pathlib import Path
@@ -43,3 +44,11 @@ def huge_png(side: int) -> bytes:
         struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data)) for name, data in chunks
     ]
     return b"\x89PNG\r\n\x1a\n" + b"".join(parts)
+
+
+def flip(path: Path, choose: random.Random | None = None) -> None:
+    """Turns a bit of a file round, one in its middle or any."""
+    contents = bytearray(path.read_bytes())
+    place, bit = (choose.randrange(len(contents)), choose.randrange(8)) if choose else (len(contents) // 2, 0)
+    contents[place] ^= 1 << bit
+    path.write_bytes(contents)

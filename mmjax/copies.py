@@ -1,0 +1,114 @@
+"""Copies, in every checkpoint, of what a run keeps beside its checkpoints: what is damaged there comes back from here.
+
+A checkpoint's digests (`checkpoint`) are those of its copies too. Damage is seen by the files' own digests
+(`experiment.json`, `data.json`), or by comparing; lines of metrics are compared where they are read.
+"""
+
+import logging
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+from etils import epath
+
+from mmjax import digests, files, json_text
+from mmjax.checkpoint import DIRECTORY, saved_steps, set_aside
+from mmjax.errors import UserError
+
+FOLDER = "beside"  # in a checkpoint
+SEALED = ("experiment.json", "data.json")  # they hold their own digests
+TOKENIZERS = "tokenizers"
+LINES = "*.jsonl"
+
+log = logging.getLogger(__name__)
+
+
+def write(workdir: Path, checkpoint: epath.Path) -> None:
+    """Copies into a checkpoint that isn't saved to its end yet.
+
+    Raises:
+        OSError: a file can't be read, or the copy not be written.
+    """
+    for pattern in (*SEALED, f"{TOKENIZERS}/*", LINES):
+        for path in sorted(workdir.glob(pattern)):
+            if path.is_file():
+                copy = checkpoint / FOLDER / path.relative_to(workdir).as_posix()
+                copy.parent.mkdir(parents=True, exist_ok=True)
+                copy.write_bytes(path.read_bytes())
+
+
+def of_step(workdir: Path, step: int) -> Path:
+    """Where the copies of a checkpoint are; one of an older version has none."""
+    return workdir / DIRECTORY / str(step) / FOLDER
+
+
+def latest(workdir: Path) -> Path | None:
+    """The copies in the latest checkpoint whose copies are whole; None where there are none."""
+    if "://" in str(workdir):
+        return None
+    for step in reversed(saved_steps(workdir)):
+        copies = of_step(workdir, step)
+        if copies.is_dir() and not digests.problems(epath.Path(copies.parent), within=f"{FOLDER}/"):
+            return copies
+    return None
+
+
+def mend(workdir: Path, say: Callable[[str], None]) -> None:
+    """Brings back from the copies what is damaged or missing: records and tokenizers; `say` is told what.
+
+    Raises:
+        UserError: it can't be written.
+    """
+    copies = latest(workdir)
+    if copies is None:
+        return
+    wanted = [copies / name for name in SEALED if not _sealed(workdir / name)]
+    wanted += [path for path in sorted(copies.glob(f"{TOKENIZERS}/*")) if not _same(path, copies, workdir)]
+    for path in wanted:
+        name = path.relative_to(copies)
+        if path.is_file():
+            say(_back(workdir / name, path, workdir) + f", from the checkpoint of step {copies.parent.name}")
+
+
+def _back(path: Path, copy: Path, workdir: Path) -> str:
+    try:
+        if not os.path.lexists(path):
+            told = f"{path} was missing: it is back"
+        else:
+            aside = set_aside(epath.Path(path), epath.Path(workdir))
+            told = f"{path} held something else than was written: that is {aside} now, and what was written is back"
+        files.write(path, copy.read_bytes())
+    except OSError as error:
+        raise UserError(f"{path} is damaged, and can't be written ({error.strerror})") from error
+    return told
+
+
+def whole(workdir: Path, name: str) -> Path:
+    """Where `experiment.json`, or the folder of tokenizers, of a workdir is whole: in its place, else among the copies,
+    of which a warning says so; its place, too, where there are none."""
+    copies = latest(workdir)
+    if copies is None or not (copies / name).exists():
+        return workdir / name
+    if name in SEALED:
+        fine = _sealed(workdir / name)
+    else:
+        fine = all(_same(path, copies, workdir) for path in copies.glob(f"{name}/*"))
+    if not fine:
+        log.warning("%s is damaged: its copy is used, %s", workdir / name, copies / name)
+    return workdir / name if fine else copies / name
+
+
+def _sealed(path: Path) -> bool:
+    try:
+        value = json_text.read(path) if path.is_file() else None  # a pipe would be waited for
+        return isinstance(value, dict) and digests.unbroken(value)
+    except (OSError, ValueError):  # UserError among them
+        return False
+
+
+def _same(path: Path, copies: Path, workdir: Path) -> bool:
+    there = workdir / path.relative_to(copies)
+    try:
+        return there.is_file() and not there.is_symlink() and path.read_bytes() == there.read_bytes()
+    except OSError:
+        return False

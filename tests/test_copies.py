@@ -1,0 +1,251 @@
+"""What damage there can be in a workdir, beside its checkpoints: it is named, and it is mended from them."""
+
+import json
+import logging
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import mmjax
+from mmjax import bad_examples, confined, copies, experiment, metrics, same_data, serialization
+from mmjax.checkpoint import saved, saved_steps
+from mmjax.data.tokenizers import load_tokenizers
+from mmjax.errors import UserError
+from mmjax.experiment import build
+from mmjax.keeping import Best, Keeping
+from mmjax.train import train
+from mmjax.workdir import keeping
+from tests.faults.spoil import flip
+from tests.trained import TINY, Trained, tiny_config, without_copies
+
+FILES = ("experiment.json", "data.json", "tokenizers/digests.json", "tokenizers/text.model")
+
+
+def last(workdir: Path) -> int:
+    return saved_steps(workdir)[-1]
+
+
+def changed(path: Path) -> None:
+    """Damage that is still JSON, where it is JSON."""
+    text = path.read_bytes()
+    known = {"experiment.json": (b'"seed": 0', b'"seed": 1'), "data.json": (b'"rows": 72', b'"rows": 73')}
+    if path.name in known:
+        assert known[path.name][0] in text
+        path.write_bytes(text.replace(*known[path.name]))
+    else:
+        flip(path)
+
+
+def cut(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[:-40])
+
+
+def pipe(path: Path) -> None:
+    path.unlink()
+    os.mkfifo(path)
+
+
+def test_every_file_that_a_run_reads_again_is_copied(trained: Trained):
+    mine = copies.of_step(trained.workdir, last(trained.workdir))
+    there = {path.relative_to(mine).as_posix() for path in mine.rglob("*") if path.is_file()}
+    assert there >= {*FILES, metrics.FILE}
+    assert copies.SEALED == (experiment.RECORD, same_data.FILE)
+    assert copies.TOKENIZERS == confined.TOKENIZERS
+    for name in (metrics.FILE, metrics.WATCHED, bad_examples.FILE.format(host="-3")):
+        assert Path(name).match(copies.LINES)
+    for name in FILES:
+        assert (mine / name).read_bytes() == (trained.workdir / name).read_bytes(), name
+    assert [line for line in metrics.lines.read(mine / metrics.FILE) if "split" not in line] == [
+        line for line in metrics.read(trained.workdir) if "split" not in line
+    ]  # the line of the checkpoint's own step among them
+
+
+@pytest.mark.parametrize("damage", [changed, cut, Path.unlink, pipe], ids=lambda damage: damage.__name__)
+def test_what_is_damaged_is_named_and_comes_back(trained_copy: Trained, damage):
+    workdir, told = trained_copy.workdir, []
+    before = {name: (workdir / name).read_bytes() for name in FILES}
+    copies.mend(workdir, told.append)
+    assert not told
+    for name in FILES:
+        damage(workdir / name)
+    damaged = {name: (workdir / name).read_bytes() for name in FILES if (workdir / name).is_file()}
+    copies.mend(workdir, told.append)
+    assert {name: (workdir / name).read_bytes() for name in FILES} == before
+    was = "was missing: it is back" if damage is Path.unlink else "held something else than was written: that is"
+    assert len(told) == len(FILES)
+    for name, line in zip(FILES, told, strict=True):
+        assert line.startswith(f"{workdir / name} {was}")
+        assert line.endswith(f"from the checkpoint of step {last(workdir)}")
+    for name, content in damaged.items():  # nothing is lost
+        assert (workdir / "damaged" / Path(name).name).read_bytes() == content
+    copies.mend(workdir, told.append)
+    assert len(told) == len(FILES)
+
+
+def test_a_run_goes_on_with_what_it_began_with(trained_copy: Trained, capsys):
+    workdir = trained_copy.workdir
+    for name in FILES:
+        changed(workdir / name)
+    with pytest.raises(UserError, match=r"tokenizers, text\.model has other contents|digests\.json has other contents"):
+        load_tokenizers(workdir / "tokenizers")
+    train(tiny_config(trained_copy.table), workdir, name=TINY)
+    out = "".join(capsys.readouterr().out.split())
+    for name in FILES:
+        assert f"{workdir / name}heldsomethingelsethanwaswritten".replace(" ", "") in out
+    assert json.loads((workdir / "data.json").read_text())["train"]["shapes"]["rows"] == 72
+
+
+def test_a_model_is_read_with_the_copies_and_says_so(trained_copy: Trained, caplog):
+    workdir = trained_copy.workdir
+    wanted = mmjax.load(workdir).embed(text=["a red disc"])
+    for name in FILES:
+        changed(workdir / name)
+    with caplog.at_level(logging.WARNING):
+        model = mmjax.load(workdir)
+    np.testing.assert_array_equal(model.embed(text=["a red disc"]), wanted)
+    mine = copies.of_step(workdir, last(workdir))
+    said = [record.getMessage() for record in caplog.records]
+    assert f"{workdir / 'experiment.json'} is damaged: its copy is used, {mine / 'experiment.json'}" in said
+    assert f"{workdir / 'tokenizers'} is damaged: its copy is used, {mine / 'tokenizers'}" in said
+
+
+def test_without_copies_what_is_damaged_is_refused_by_name(trained_copy: Trained):
+    workdir = trained_copy.workdir
+    without_copies(workdir)
+    changed(workdir / "tokenizers" / "text.model")
+    with pytest.raises(UserError, match=rf"in {workdir}/tokenizers, text\.model has other contents than were written"):
+        load_tokenizers(copies.whole(workdir, "tokenizers"))
+    changed(workdir / "experiment.json")
+    with pytest.raises(UserError, match=r"isn't what mmjax wrote.*take out the entry 'blake2b'"):
+        experiment.load_experiment(str(workdir))
+    record = json.loads((workdir / "experiment.json").read_text())
+    del record["blake2b"]
+    (workdir / "experiment.json").write_text(json.dumps(record))  # as the message says
+    assert build(experiment.load_experiment(str(workdir))).seed == 1
+
+
+def test_a_copy_that_is_damaged_is_no_help(trained_copy: Trained):
+    workdir = trained_copy.workdir
+    steps = saved_steps(workdir)
+    flip(copies.of_step(workdir, steps[-1]) / "tokenizers" / "text.model")
+    assert copies.latest(workdir) == copies.of_step(workdir, steps[-2])
+    assert "beside/tokenizers/text.model" in saved(workdir)[-1].problems[0]
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_no_bit_of_a_record_can_be_flipped_unseen(trained: Trained, seed):
+    text = (trained.workdir / "experiment.json").read_bytes()
+    wanted, choose = serialization.loads(text.decode()), np.random.default_rng(seed)
+    for place in choose.integers(len(text), size=100):
+        other = bytearray(text)
+        other[place] ^= 1 << int(choose.integers(8))
+        try:
+            read = serialization.loads(other.decode("utf-8"))
+        except ValueError:  # UserError too
+            continue
+        assert read == wanted  # white space, or the name of the digest itself
+
+
+def halved(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+
+
+def no_text(path: Path) -> None:
+    lines = path.read_bytes().split(b"\n")
+    lines[3] = b"\xff\xfe" + lines[3]
+    path.write_bytes(b"\n".join(lines))
+
+
+def other_number(path: Path) -> None:
+    lines = path.read_text().split("\n")
+    lines[2] = json.dumps(json.loads(lines[2]) | {"loss": 0.125})
+    path.write_text("\n".join(lines))
+
+
+def other_step(path: Path) -> None:
+    lines = path.read_text().split("\n")
+    line = json.loads(lines[2])
+    lines[2] = json.dumps(line | {"step": line["step"] - 1})
+    path.write_text("\n".join(lines))
+
+
+@pytest.mark.parametrize(
+    "damage", [halved, no_text, other_number, other_step, Path.unlink], ids=lambda damage: damage.__name__
+)
+def test_metrics_that_were_lost_come_back(trained_copy: Trained, damage):
+    workdir, told = trained_copy.workdir, []
+    file, step = workdir / metrics.FILE, last(workdir)
+    before = metrics.lines.read(file)
+    damage(file)
+    lost = file.read_bytes() if file.exists() else None
+    with metrics.Metrics(workdir, step=step, say=told.append) as again:
+        evaluated = again.evaluations(step)
+    found = metrics.lines.read(file)
+    trained_lines = [line for line in before if "split" not in line]
+    assert [line for line in found if "split" not in line] == trained_lines
+    assert all(line in before for line in found)  # evaluations of the last step are made again, or are there
+    ends = [line for line in before if "split" in line and line["step"] == step]
+    assert (
+        evaluated.items()
+        <= {line["split"]: {n: v for n, v in line.items() if n not in ("step", "split")} for line in ends}.items()
+    )
+    assert len(told) == 1
+    assert f"of its {len(found)} lines to step {step}, of steps " in told[0]
+    assert lost is None or (workdir / "damaged" / metrics.FILE).read_bytes() == lost
+    with metrics.Metrics(workdir, step=step, say=told.append):
+        assert len(told) == 1
+
+
+def test_metrics_without_a_copy_say_what_is_lost(trained_copy: Trained):
+    workdir, told = trained_copy.workdir, []
+    without_copies(workdir)
+    with metrics.Metrics(workdir, step=last(workdir), say=told.append):
+        assert not told
+    halved(workdir / metrics.FILE)
+    ends = max(line["step"] for line in metrics.read(workdir))
+    with metrics.Metrics(workdir, step=last(workdir), say=told.append):
+        lost = f"ends at step {ends}, and the run goes on after step {last(workdir)}: what lay between is lost"
+        assert told == [f"{workdir / metrics.FILE} {lost}"]
+
+
+def test_whoever_reads_shortened_metrics_is_told(trained_copy: Trained, caplog):
+    workdir = trained_copy.workdir
+    before = [line for line in metrics.read(workdir) if "split" not in line]
+    assert not caplog.records
+    halved(workdir / metrics.FILE)
+    assert [line for line in metrics.read(workdir) if "split" not in line] == before
+    assert "lines, which are read from" in caplog.text
+
+
+def test_bad_examples_that_were_lost_come_back(trained_copy: Trained):
+    workdir = trained_copy.workdir
+    line = {"step": 2, "source": "shapes", "id": "a", "modality": "image", "kind": "undecodable"}
+    copy = copies.of_step(workdir, last(workdir)) / "bad_examples.jsonl"
+    copy.write_text(json.dumps(line) + "\n")
+    run = build(tiny_config(trained_copy.table))
+    assert bad_examples.BadExamples(workdir, None, run, last(workdir)).last() == [line]  # type: ignore[arg-type]
+
+
+def test_the_best_stay_although_their_scores_are_lost(trained_copy: Trained):
+    best, scores = Best("validation", "R@1"), {}
+    policy = Keeping(1, every=20, best=best, evaluations=lambda step: scores.get(step, {}))
+    assert policy.holding([10, 20, 30, 40]).held == {10, 30}  # 20 stays for ever, 40 is the latest
+    scores[30] = {"validation": {"R@1": 0.5}}
+    assert policy.holding([10, 20, 30, 40]).held == {10}
+    assert Keeping(1).holding([10, 20, 30]).held == set()
+
+    workdir, told = trained_copy.workdir, []
+    config = tiny_config(trained_copy.table, "keep=1")
+    run = build(config)
+    object.__setattr__(run, "keep_best", Best("test", "retrieval/image->text/R@1"))
+    without_copies(workdir)
+    halved(workdir / metrics.FILE)
+    older = saved_steps(workdir)[:-1]
+    with metrics.Metrics(workdir, step=last(workdir)) as numbers:
+        found = keeping(run, numbers, workdir, told.append)
+    lost = [step for step in older if step not in {line["step"] for line in metrics.read(workdir) if "split" in line}]
+    assert lost
+    assert found.held == set(lost)
+    assert told[0].startswith(f"the checkpoints of steps {', '.join(map(str, lost))} stay")
