@@ -37,7 +37,7 @@ from typing import Any
 
 import numpy as np
 
-from mmjax import hosts, metrics
+from mmjax import hosts, lines, metrics
 from mmjax.progress import duration
 from tests.benchmarks.machine import machine
 from tests.faults.spoil import flip, spoil
@@ -89,7 +89,7 @@ class Run:
 
     def last_step(self) -> int:
         """The last step in the metrics."""
-        return max((line["step"] for line in metrics.read(self.workdir)), default=0)
+        return max((line["step"] for line in lines.read(self.workdir / metrics.FILE)), default=0)
 
     def checkpoints(self) -> list[Path]:
         folder = self.workdir / "checkpoints"
