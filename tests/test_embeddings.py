@@ -63,6 +63,17 @@ def test_what_cannot_be_read_is_named(folder, tmp_path_factory):
         embeddings.read(folder)
 
 
+@pytest.mark.parametrize("ending", ["safetensors", "jsonl"])
+def test_a_bit_that_was_flipped_is_seen(folder, ending):
+    path = folder / f"{embeddings.shard_name(1, 2)}.{ending}"
+    contents = bytearray(path.read_bytes())
+    place = len(contents) - 3 if ending == "safetensors" else contents.index(b"1-1") + 2  # a number; a name
+    contents[place] ^= 1
+    path.write_bytes(contents)
+    with pytest.raises(UserError, match=r"00001-of-00002 can't be read \(it holds something else than was written\)"):
+        embeddings.read(folder)
+
+
 def test_rows_that_are_not_there_are_missed(folder):
     told = embeddings.manifest(folder)
     (folder / "embeddings.json").write_text(json.dumps({**told, "count": 7}))

@@ -51,3 +51,9 @@ def test_what_was_never_evaluated_is_not_among_the_best():
 def test_none_of_the_best_is_refused():
     with pytest.raises(UserError, match=r"Best\(count=0\)"):
         Best("validation", "R@1", 0)
+
+
+def test_what_is_held_stays():
+    policy = Keeping(1, best=Best("test", "R@1"), evaluations=evaluations).holding([10, 20, 30])
+    assert policy.held == {10, 20}
+    assert kept(policy, 10, 20, 30, 40) == [10, 20, 40]

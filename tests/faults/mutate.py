@@ -60,6 +60,55 @@ MUTATIONS = {
         *(1, "step.py", "for part in (id[:, 0], id[:, 1]):", "for part in (id[:, 0],):"),
         "tests/test_step.py::test_the_hash_of_a_batch_goes_by_its_examples_and_their_rows",
     ),
+    "a record that was damaged isn't read": Mutation(
+        *(1, "serialization.py", "if not digests.unbroken(record):", "if False:"),
+        "tests/test_copies.py::test_no_bit_of_a_record_can_be_flipped_unseen",
+    ),
+    "what is damaged comes back from the copies": Mutation(
+        *(1, "train.py", "hosts.first(partial(copies.mend, workdir, print))", "pass"),
+        "tests/test_copies.py::test_a_run_goes_on_with_what_it_began_with",
+    ),
+    "tokenizers have digests": Mutation(
+        *(1, "data/tokenizers.py", "if listed.is_file() and (problems", "if False and (problems"),
+        "tests/test_copies.py::test_without_copies_what_is_damaged_is_refused_by_name",
+    ),
+    "a cached tokenizer has a digest": Mutation(
+        *(1, "data/tokenizers.py", "or (seal.is_file() and", "or (False and"),
+        "tests/data/test_tokenizers.py::test_training_happens_once_and_depends_on_captions_and_settings",
+    ),
+    "a model is read with the copies": Mutation(
+        *(
+            1,
+            "interop/resolve.py",
+            "tokenizers = copies.whole(Path(path), TOKENIZERS)",
+            "tokenizers = Path(path / TOKENIZERS)",
+        ),
+        "tests/test_copies.py::test_a_model_is_read_with_the_copies_and_says_so",
+    ),
+    "lost lines of the metrics come back": Mutation(
+        *(1, "metrics.py", "copy = copies.of_step(workdir, step) / FILE", 'copy = workdir / "nothing"'),
+        "tests/test_copies.py::test_metrics_that_were_lost_come_back",
+    ),
+    "lost bad examples come back": Mutation(
+        *(1, "bad_examples.py", "copy = copies.of_step(workdir, start) / self.path.name", 'copy = workdir / "nothing"'),
+        "tests/test_copies.py::test_bad_examples_that_were_lost_come_back",
+    ),
+    "bytes that are no text": Mutation(
+        *(1, "lines.py", 'in path.read_bytes().split(b"\\n")', "in path.read_text().encode().split(b'\\n')"),
+        "tests/test_copies.py::test_metrics_that_were_lost_come_back",
+    ),
+    "the best stay although their scores are lost": Mutation(
+        *(1, "keeping.py", "*self.held, ", ""),
+        "tests/test_keeping.py::test_what_is_held_stays",
+    ),
+    "an export has digests": Mutation(
+        *(1, "interop/bundle.py", "if (folder / digests.NAME).is_file() and", "if False and"),
+        "tests/interop/test_bundle.py::test_no_bit_is_flipped_unseen",
+    ),
+    "embeddings are compared with their digests": Mutation(
+        *(1, "embeddings.py", 'if told["digests"][name] != digest(folder, name):', "if False:"),
+        "tests/test_embeddings.py::test_a_bit_that_was_flipped_is_seen",
+    ),
     # 2: other machines
     "batched first and sliced after": Mutation(
         *(2, "data/pipeline.py", ".batch(rows)[step * count + index :: count]", "[index::count].batch(rows)[step:]"),

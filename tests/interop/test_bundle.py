@@ -1,5 +1,7 @@
 """A model in a folder: what was saved comes back, and what isn't whole or doesn't fit is named."""
 
+from dataclasses import replace
+
 import fiddle as fdl
 import jax
 import numpy as np
@@ -104,6 +106,19 @@ def test_what_is_missing_broken_or_of_another_model_is_named(model, tmp_path):
         bundles.read(folder)
     (folder / "params.safetensors").unlink()
     with pytest.raises(UserError, match=r"is no exported model: it has no params\.safetensors"):
+        bundles.read(folder)
+
+
+@pytest.mark.parametrize("name", ["params.safetensors", "experiment.json", "tokenizers/text.model"])
+def test_no_bit_is_flipped_unseen(model, tmp_path, name):
+    tokenizer = PieceTokenizer(SentencePiece(20).train(["red", "green"]))
+    folder = bundles.save(replace(model, tokenizers={"text": tokenizer}), tmp_path / "model")
+    assert bundles.read(folder).tokenizers["text"] == tokenizer
+    contents = bytearray((folder / name).read_bytes())
+    place = contents.index(b'"seed": 0') + 8 if name == "experiment.json" else len(contents) - 9
+    contents[place] ^= 1
+    (folder / name).write_bytes(contents)
+    with pytest.raises(UserError, match=r"isn't what mmjax wrote|has other contents than were written"):
         bundles.read(folder)
 
 
