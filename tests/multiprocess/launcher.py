@@ -74,7 +74,11 @@ class Group:
     def children(self, index: int) -> list[int]:
         """The processes that it has started itself."""
         tasks = Path(f"/proc/{self._processes[index].pid}/task").iterdir()
-        return [int(pid) for task in tasks for pid in (task / "children").read_text().split()]
+        found: list[int] = []
+        for task in tasks:
+            with contextlib.suppress(OSError):  # a thread that has ended since
+                found += map(int, (task / "children").read_text().split())
+        return found
 
 
 def launch(
