@@ -10,6 +10,7 @@ from pathlib import Path
 
 import fiddle as fdl
 import jax
+from etils import epath
 
 from mmjax import digests, files, hosts, json_text, serialization
 from mmjax.checkpoint import latest_step, saved_steps
@@ -46,19 +47,31 @@ def _record(config: fdl.Config, workdir: Path, name: str, fork: bool) -> None:
     if trained and not path.exists():
         raise UserError(f"{workdir} has checkpoints but no {RECORD} that says whose: give another --workdir")
     if path.exists():
-        before = serialization.loads(json_text.text(path))
-        differences = unresumable(before, config)
+        before = _before(path, trained)
+        differences = unresumable(before, config) if before is not None else []
         if trained and differences and not fork:
             raise UserError(_refusal(workdir, differences))
         if trained and differences:
             shutil.copyfile(path, path.with_name(f"{RECORD}.old"))
-        if not trained and diff(before, config):
+        if not trained and (before is None or diff(before, config)):
             shutil.rmtree(workdir / TOKENIZERS, ignore_errors=True)  # of a try that took no step, maybe on other data
+    if not trained and digests.problems(epath.Path(workdir / TOKENIZERS)):  # or without digests yet: nothing is lost
+        shutil.rmtree(workdir / TOKENIZERS, ignore_errors=True)
     text = serialization.dumps(config, name)
     try:
         files.write(path, text)
     except OSError as error:
         raise UserError(f"{workdir} can't be written to ({error.strerror}): give another --workdir") from error
+
+
+def _before(path: Path, trained: bool) -> fdl.Config | None:
+    """What the record says; None where it is damaged, and nothing was trained that it could stand for."""
+    try:
+        return serialization.loads(json_text.text(path))
+    except UserError as error:
+        if trained:
+            raise UserError(f"{path}: {error}") from error
+        return None
 
 
 def _check_seen(workdir: Path) -> None:

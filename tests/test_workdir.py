@@ -11,7 +11,8 @@ from mmjax.data.subwords import Subwords
 from mmjax.errors import UserError
 from mmjax.experiment import build
 from tests.data.vocabularies import write_clip
-from tests.trained import Trained, tiny_config
+from tests.faults.spoil import flip
+from tests.trained import Trained, tiny_config, without_copies
 
 
 def test_a_host_that_sees_another_workdir_says_so(trained: Trained, tmp_path, monkeypatch):
@@ -49,3 +50,24 @@ def test_a_workdir_keeps_another_projects_tokenizer_and_takes_it_from_there(trai
     assert (
         other.encode(text=["a grey square"])["text"].tolist() == first.encode(text=["a grey square"])["text"].tolist()
     )
+
+
+def test_before_the_first_step_damage_is_no_obstacle(trained: Trained, tmp_path):
+    config = tiny_config(trained.table)
+    workdir.record(config, tmp_path)
+    first = workdir.prepared(build(config).data, tmp_path).chains.tokenizers
+    record, model = (tmp_path / name for name in ("experiment.json", "tokenizers/text.model"))
+    whole = record.read_bytes(), model.read_bytes()
+    record.write_bytes(whole[0][:-30])
+    flip(model)
+    workdir.record(config, tmp_path)
+    assert workdir.prepared(build(config).data, tmp_path).chains.tokenizers == first
+    assert (record.read_bytes(), model.read_bytes()) == whole
+
+
+def test_of_a_run_that_has_begun_a_damaged_record_is_named(trained_copy: Trained):
+    without_copies(trained_copy.workdir)
+    (record := trained_copy.workdir / "experiment.json").write_text("{")
+    with pytest.raises(UserError, match=rf"^{record}: this is no experiment\.json"):
+        workdir.record(tiny_config(trained_copy.table), trained_copy.workdir)
+    assert record.read_text() == "{"
