@@ -89,11 +89,14 @@ def _of_list(found: dict[str, tuple[int, str]]) -> str:
 
 
 def files(folder: epath.Path) -> list[str]:
-    """The files that can have digests, by their paths within the folder, in order."""
+    """The files that can have digests, by their paths within the folder, in order; lists of folders in it are such."""
+    return [name for name in _within(folder) if name != NAME]
+
+
+def _within(folder: epath.Path) -> list[str]:
     found = []
     for path in sorted(folder.iterdir()):
-        inside = [f"{path.name}/{name}" for name in files(path)] if path.is_dir() else [path.name]
-        found += [name for name in inside if name != NAME]
+        found += [f"{path.name}/{name}" for name in _within(path)] if path.is_dir() else [path.name]
     return found
 
 

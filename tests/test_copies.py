@@ -126,12 +126,13 @@ def test_without_copies_what_is_damaged_is_refused_by_name(trained_copy: Trained
     assert build(experiment.load_experiment(str(workdir))).seed == 1
 
 
-def test_a_copy_that_is_damaged_is_no_help(trained_copy: Trained):
+@pytest.mark.parametrize("name", [*FILES, metrics.FILE])
+def test_a_copy_that_is_damaged_is_no_help(trained_copy: Trained, name):
     workdir = trained_copy.workdir
     steps = saved_steps(workdir)
-    flip(copies.of_step(workdir, steps[-1]) / "tokenizers" / "text.model")
+    flip(copies.of_step(workdir, steps[-1]) / name)
     assert copies.latest(workdir) == copies.of_step(workdir, steps[-2])
-    assert "beside/tokenizers/text.model" in saved(workdir)[-1].problems[0]
+    assert f"beside/{name} has other contents" in saved(workdir)[-1].problems[0]
 
 
 @pytest.mark.parametrize("seed", range(3))
