@@ -43,12 +43,17 @@ def of_step(workdir: Path, step: int) -> Path:
 
 
 def latest(workdir: Path) -> Path | None:
-    """The copies in the latest checkpoint whose copies are whole; None where there are none."""
+    """The copies in the latest checkpoint whose copies are whole, and were so when they were made; None where there are
+    none."""
     if "://" in str(workdir):
         return None
     for step in reversed(saved_steps(workdir)):
         copies = of_step(workdir, step)
-        if copies.is_dir() and not digests.problems(epath.Path(copies.parent), within=f"{FOLDER}/"):
+        if not copies.is_dir() or digests.problems(epath.Path(copies.parent), within=f"{FOLDER}/"):
+            continue
+        tokenizers = epath.Path(copies / TOKENIZERS)
+        listed = (tokenizers / digests.NAME).exists()
+        if all(_sealed(copies / name) for name in SEALED) and not (listed and digests.problems(tokenizers)):
             return copies
     return None
 

@@ -7,10 +7,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from etils import epath
 
 import mmjax
-from mmjax import bad_examples, confined, copies, experiment, metrics, same_data, serialization
-from mmjax.checkpoint import saved, saved_steps
+from mmjax import bad_examples, confined, copies, digests, experiment, metrics, same_data, serialization
+from mmjax.checkpoint import CHANGING, saved, saved_steps
 from mmjax.data.tokenizers import load_tokenizers
 from mmjax.errors import UserError
 from mmjax.experiment import build
@@ -147,6 +148,19 @@ def test_no_bit_of_a_record_can_be_flipped_unseen(trained: Trained, seed):
         except ValueError:  # UserError too
             continue
         assert read == wanted  # white space, or the name of the digest itself
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_what_is_damaged_while_a_run_runs_comes_from_an_earlier_checkpoint(trained_copy: Trained, name):
+    workdir, told = trained_copy.workdir, []
+    steps, before = saved_steps(workdir), (workdir / name).read_bytes()
+    changed(workdir / name)
+    folder = epath.Path(copies.of_step(workdir, steps[-1]).parent)
+    copies.write(workdir, folder)  # as the next save does
+    digests.write(folder, leave_out=(CHANGING,))
+    copies.mend(workdir, told.append)
+    assert (workdir / name).read_bytes() == before
+    assert told[0].endswith(f"from the checkpoint of step {steps[-2]}")
 
 
 def halved(path: Path) -> None:
