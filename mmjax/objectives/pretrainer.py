@@ -14,7 +14,7 @@ from jaxtyping import Array, Bool, Float, Int, Key, PRNGKeyArray
 from mmjax.errors import UserError, nearest
 from mmjax.objectives.contrastive import unit
 from mmjax.objectives.masking import Corrupt
-from mmjax.objectives.views import Encoded, EncodedTogether, Together, View, parts, valid
+from mmjax.objectives.views import Encoded, EncodedTogether, Together, View, parts, present, valid
 
 Batch = Mapping[str, Array]
 Weight = float | Callable[[Any], Any]
@@ -87,7 +87,8 @@ class Pretrainer(nn.Module):
         Args:
             batch: of each modality that an objective reads `<modality>`, `<modality>_valid` and, where it has one,
                 `<modality>_mask`; `text_types`, which of two texts a token is of, where its tower knows types; `index`,
-                each row's number in the global batch, where a view is masked.
+                each row's number in the global batch, where a view is masked. What stands in rows that aren't valid
+                changes nothing, be it NaN (but that batch statistics count their bytes, as `ResNet` says).
             step: for weights that are functions of it.
             train: whether the towers drop out.
             still: parts, by their parameters' names (`towers_image`), that don't train: those towers don't drop out.
@@ -102,7 +103,7 @@ class Pretrainer(nn.Module):
         views = self._views(batch)
         training = frozenset(name for name in self.towers if train and f"towers_{name}" not in still)
         keys = self._keys(views, bool(training))
-        batch = {"index": jnp.arange(len(batch[parts(views[0])[0].modality])), **batch}
+        batch = {"index": jnp.arange(len(batch[parts(views[0])[0].modality])), **present(batch)}
         if self.microbatches == 1 or self.is_initializing():
             outputs = self._encode(views, batch, keys, training)
         else:

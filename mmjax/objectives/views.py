@@ -12,6 +12,8 @@ from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray, Shaped
 from mmjax.errors import UserError
 from mmjax.objectives.masking import Masking
 
+VALID = "_valid"
+
 
 @dataclass(frozen=True)
 class View:
@@ -96,7 +98,7 @@ class Objective(Protocol):
 
 def valid(batch: Mapping[str, Array], modality: str) -> Bool[Array, " b"]:
     """Which examples have the modality: `batch["<modality>_valid"]`."""
-    return entry(batch, f"{modality}_valid")
+    return entry(batch, modality + VALID)
 
 
 def usable(objective: Any, batch: Mapping[str, Array]) -> Bool[Array, " b"]:
@@ -121,6 +123,23 @@ def selected(rows: Bool[Array, " b"], x: Shaped[Array, "b *e"]) -> Shaped[Array,
     """`x` with zeros in the rows that aren't among `rows`. To be done before anything is computed of `x`: a NaN that
     is selected away only afterwards comes back in the gradient, where it is multiplied by 0."""
     return jnp.where(rows.reshape(-1, *[1] * (x.ndim - 1)), x, 0)
+
+
+def present(batch: Mapping[str, Shaped[Array, "b *e"]]) -> dict[str, Shaped[Array, "b *e"]]:
+    """The batch, with zeros where an example lacks the modality of an entry that could hold, or make, a NaN.
+
+    Those are floats, and token ids, of which those outside the vocabulary have vectors of NaN. Bytes and 16-bit
+    waveforms are finite whatever they are, and stay as they are. What comes from the pipeline has zeros there already.
+    Selected later, a NaN would have gone through a tower, whose gradient it spoils though the row has no weight.
+    """
+    rows = {name.removesuffix(VALID): there for name, there in batch.items() if name.endswith(VALID)}
+
+    def cleaned(name: str, x: Shaped[Array, "b *e"]) -> Shaped[Array, "b *e"]:
+        owners = [modality for modality in rows if name == modality or name.startswith(f"{modality}_")]
+        spoils = jnp.issubdtype(x.dtype, jnp.floating) or x.dtype == jnp.int32
+        return selected(rows[max(owners, key=len)], x) if owners and spoils else x
+
+    return {name: cleaned(name, x) for name, x in batch.items()}
 
 
 def weighted_mean(total: Float[Array, " b"], count: Shaped[Array, " b"], weight: Bool[Array, " b"]) -> Float[Array, ""]:

@@ -61,8 +61,13 @@ def gradient(pretrainer: Pretrainer) -> Any:
 
 
 @pytest.fixture(scope="module")
-def whole(variables: Any) -> Any:
-    return gradient(build())(variables, toy_batch(B), 3)
+def step() -> Any:
+    return gradient(build())
+
+
+@pytest.fixture(scope="module")
+def whole(step: Any, variables: Any) -> Any:
+    return step(variables, toy_batch(B), 3)
 
 
 def assert_same(got: Any, expected: Any, tolerance: float = 1e-6) -> None:
@@ -104,16 +109,31 @@ def test_the_loss_is_the_weighted_sum_and_every_gradient_is_alive(whole: Any) ->
         assert np.abs(leaf).max() > 0, path
 
 
-def test_an_invalid_example_changes_nothing(variables: Any, whole: Any) -> None:
+def test_an_invalid_example_changes_nothing(step: Any, variables: Any, whole: Any) -> None:
     batch = toy_batch(B)
     for modality in SIZES:
         batch[modality][~batch[f"{modality}_valid"]] = 11
-    assert_same(gradient(build())(variables, batch, 3), whole)
+    assert_same(step(variables, batch, 3), whole)
 
 
-def test_a_batch_without_valid_examples_gives_zero(variables: Any) -> None:
+def test_nan_in_a_row_that_is_not_valid_is_in_no_loss_no_metric_and_no_gradient(step: Any, variables: Any) -> None:
+    """To the bit: of every objective here, that reads embeddings or tokens. Ids outside the vocabulary make NaN too."""
+
+    def filled(number: float, id: int) -> dict[str, np.ndarray]:
+        batch = toy_batch(B)
+        for modality in SIZES:
+            batch[modality][~batch[f"{modality}_valid"]] = id if modality == "text" else number
+        return batch
+
+    expected = step(variables, filled(0, 0), 3)
+    assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(expected))
+    for number, id in ((np.nan, VOCAB), (np.inf, 2**31 - 1), (-np.inf, -VOCAB - 1)):
+        jax.tree.map(np.testing.assert_array_equal, step(variables, filled(number, id), 3), expected)
+
+
+def test_a_batch_without_valid_examples_gives_zero(step: Any, variables: Any) -> None:
     nothing = {f"{modality}_valid": np.zeros(B, bool) for modality in SIZES}
-    (loss, _), gradients = gradient(build())(variables, toy_batch(B) | nothing, 3)
+    (loss, _), gradients = step(variables, toy_batch(B) | nothing, 3)
     assert loss == 0
     assert all((np.asarray(leaf) == 0).all() for leaf in jax.tree.leaves(gradients))
 
