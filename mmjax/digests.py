@@ -9,7 +9,9 @@ from typing import Any
 
 from etils import epath
 
+from mmjax import files as disk
 from mmjax import json_text
+from mmjax.errors import UserError
 
 NAME = "digests.json"
 THREADS = 8
@@ -41,7 +43,7 @@ def problems(folder: epath.Path, within: str = "") -> list[str]:
     them.
     """
     try:
-        read = json_text.parse((folder / NAME).read_text())
+        read = json_text.parse(json_text.text(folder / NAME))
         pairs = {str(name): (int(size), str(digest)) for name, (size, digest) in read["blake2b"].items()}
         if read["of this list"] != _of_list(pairs):
             return [f"{NAME} has other contents than were written"]
@@ -60,6 +62,8 @@ def problems(folder: epath.Path, within: str = "") -> list[str]:
             size, digest = _digest(path)
         except OSError as error:
             return f"{name} can't be read: {error.strerror or error}"
+        except UserError as error:
+            return str(error)
         if size != pairs[name][0]:
             return f"{name} has {size:,} bytes instead of {pairs[name][0]:,}"
         return None if digest == pairs[name][1] else f"{name} has other contents than were written"
@@ -102,6 +106,8 @@ def _within(folder: epath.Path) -> list[str]:
 
 def _digest(path: epath.Path) -> tuple[int, str]:
     digest, size = hashlib.blake2b(digest_size=16), 0
+    if "://" not in str(path):
+        disk.check(path)
     with path.open("rb") as file:
         while piece := file.read(PIECE):
             digest.update(piece)

@@ -22,6 +22,7 @@ from mmjax.evaluators.embedded import Embedded
 
 MANIFEST = "embeddings.json"
 VALID = "_valid"
+LARGEST = 2**34  # bytes of the columns of a shard
 CONTENT = "#"  # what the name ends in of what a modality's picture or sound is recognised by
 
 
@@ -36,7 +37,7 @@ def manifest(folder: str | Path) -> dict[str, Any]:
     if not path.is_file():
         raise UserError(f"{folder} holds no embeddings: it has no {MANIFEST}")
     try:
-        found = json_text.parse(path.read_text(encoding="utf-8"))
+        found = json_text.read(path)
         if not (isinstance(found["count"], int) and isinstance(found["shards"], int) and "digests" in found):
             raise ValueError
     except (ValueError, KeyError, TypeError) as error:
@@ -65,6 +66,7 @@ def digest(folder: Path, name: str) -> str:
     """Of a shard's two files."""
     found = hashlib.blake2b(digest_size=16)
     for ending in ("jsonl", "safetensors"):
+        files.check(folder / f"{name}.{ending}")
         with (folder / f"{name}.{ending}").open("rb") as file:
             while piece := file.read(2**24):
                 found.update(piece)
@@ -96,10 +98,11 @@ def shards(folder: str | Path, modalities: Sequence[str] | None = None) -> Itera
     for index in range(told["shards"]):
         name = shard_name(index, told["shards"])
         try:
+            files.check(folder / f"{name}.safetensors")
             if told["digests"][name] != digest(folder, name):
                 raise ValueError("it holds something else than was written")
             arrays = load_file(folder / f"{name}.safetensors")
-            text = (folder / f"{name}.jsonl").read_text(encoding="utf-8")
+            text = files.content(folder / f"{name}.jsonl", LARGEST).decode("utf-8")
             rows = [json_text.parse(line) for line in text.split("\n")[:-1]]
             columns = {column: [row[column] for row in rows] for column in (rows[0] if rows else {})}
             chosen = [m for m in known if modalities is None or m in modalities]

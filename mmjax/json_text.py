@@ -7,6 +7,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+from mmjax import files
 from mmjax.errors import UserError
 
 
@@ -22,10 +23,11 @@ def text(path: Any) -> str:
     """The text of a file, here or in a bucket.
 
     Raises:
-        UserError: it isn't UTF-8.
+        UserError: it is no file (`files.content`), or isn't UTF-8.
+        OSError: it isn't there, or can't be read.
     """
     try:
-        return path.read_bytes().decode("utf-8")
+        return files.content(path).decode("utf-8")
     except UnicodeDecodeError as error:
         raise UserError(f"{path} is no text: {error}") from error
 
@@ -34,9 +36,11 @@ def read(path: Path) -> Any:
     """What a file says.
 
     Raises:
-        UserError: it is no JSON, or no UTF-8, or nested too deeply.
+        UserError: it is no file, no JSON, or no UTF-8, or nested too deeply.
+        OSError: it isn't there, or can't be read.
     """
+    written = files.content(path)
     try:
-        return parse(path.read_text(encoding="utf-8"))
+        return parse(written.decode("utf-8"))
     except ValueError as error:  # json's, and that of bytes which are no text
         raise UserError(f"{path} is no JSON: {error}") from error

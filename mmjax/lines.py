@@ -7,6 +7,8 @@ from typing import Any
 
 from mmjax import files, json_text
 
+LARGEST = 2**32  # bytes; a line of metrics has about a thousand
+
 Line = dict[str, Any]
 
 
@@ -14,7 +16,7 @@ def read(path: Path) -> list[dict[str, Any]]:
     """The objects that have a `step`; none where there is no file. A line that is damaged, or that a kill cut off, is
     left out."""
     lines = []
-    for text in path.read_bytes().split(b"\n") if path.exists() else ():
+    for text in files.content(path, LARGEST).split(b"\n") if path.exists() else ():
         try:
             line = json_text.parse(text.decode("utf-8"))
         except ValueError:

@@ -71,7 +71,7 @@ class Lock:
 
 def _holder(path: Path) -> str:
     try:
-        found = json_text.parse(path.read_text())
+        found = json_text.read(path)
         return f"process {found['process']} on {found['host']}, since {found['since']}"
     except (OSError, ValueError, KeyError, TypeError):
         return "another process"

@@ -10,7 +10,7 @@ from typing import Any, Self
 
 from etils import epath
 
-from mmjax import copies, lines
+from mmjax import copies, json_text, lines
 from mmjax.checkpoint import latest_step, set_aside
 from mmjax.errors import UserError
 from mmjax.tensorboard import Event, FileWriter, SessionLog, Summary
@@ -241,5 +241,5 @@ def _wandb_run(project: str, workdir: Path, config: Any) -> Any:
         run_id.write_text(os.urandom(4).hex())
     name = workdir.resolve().name
     return wandb.init(
-        project=project, name=name, id=run_id.read_text(), resume="allow", dir=str(workdir), config=config
+        project=project, name=name, id=json_text.text(run_id), resume="allow", dir=str(workdir), config=config
     )

@@ -8,7 +8,7 @@ from typing import Any
 
 import jax
 
-from mmjax import __version__, metrics, serialization
+from mmjax import __version__, json_text, metrics, serialization
 from mmjax.data.pipeline import Prepared, raw
 from mmjax.experiment import RECORD, Experiment
 from mmjax.reporting.findings import Collector
@@ -38,7 +38,7 @@ def write_report(
     """Writes the page. source: what the model was called. params: of which the sizes are told.
     on: the dataset, if not the experiment's own. workdir: whose record and metrics there are to show, if any.
     beside: what is published of the numbers (`published.beside`)."""
-    record = None if workdir is None else (workdir / RECORD).read_text(encoding="utf-8")
+    record = None if workdir is None else json_text.text(workdir / RECORD)
     name = "" if record is None else serialization.name_of(record)
     sizes = {tower: _size(params.get(f"towers_{tower}", {})) for tower in experiment.towers}
     towers = ", ".join(

@@ -73,7 +73,7 @@ def _kept(path: Path) -> dict[str, Any] | None:
     if not path.exists():
         return None
     try:
-        read = json_text.parse(path.read_text(encoding="utf-8"))
+        read = json_text.read(path)
         kept = read[SPLIT]
         if not all(isinstance(source, dict) for source in kept.values()) or not digests.unbroken(read):
             raise TypeError

@@ -339,6 +339,7 @@ def _cache_file(bundle: Bundle, place: Place) -> Path:
 
 def _kept(file: Path) -> Kept:
     try:
+        files.check(file)
         with safe_open(file, framework="numpy") as opened:
             kept: Kept = {}
             for modality, names in json_text.parse(opened.metadata()["items"]).items():

@@ -154,7 +154,7 @@ def _scored(evaluator: Any, line: Mapping[str, Any] | None) -> bool:
 def _written(workdir: Path, record: str, step: int, seen: str | None, results: Results) -> bool:
     """Writes the numbers down, unless the run has meanwhile begun anew, or saved another checkpoint of that step."""
     now = identity(workdir, step)
-    if (workdir / RECORD).read_text(encoding="utf-8") != record or (now is not None and now != seen):
+    if json_text.text(workdir / RECORD) != record or (now is not None and now != seen):
         return False
     for split, values in results.items():
         metrics.write_watched(workdir, step, split, values)

@@ -90,7 +90,7 @@ def _check_seen(workdir: Path) -> None:
 
 
 def _contents(path: Path) -> str | None:
-    return path.read_text(encoding="utf-8") if path.exists() else None
+    return json_text.text(path) if path.exists() else None
 
 
 def _refusal(workdir: Path, differences: list[Difference]) -> str:

@@ -348,7 +348,7 @@ def _tokenizers(path: Path, built: Parts) -> dict[str, Tokenizer]:
     if "text" not in built.towers or len(models) != 1:
         return {}
     try:
-        tokenizer = PieceTokenizer(models[0].read_bytes())
+        tokenizer = PieceTokenizer(files.content(models[0]))
     except ValueError as error:
         raise UserError(f"{models[0]}: {error}") from error
     if tokenizer.vocab_size > built.towers["text"].vocab:

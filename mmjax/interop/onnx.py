@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from mmjax import files
 from mmjax.errors import UserError
 from mmjax.interop import bundle as bundles
 from mmjax.interop import hf, hf_dinov2, hf_inputs, mapping
@@ -20,6 +21,7 @@ from mmjax.interop.bundle import Bundle
 from mmjax.interop.tensors import Arrays
 
 HEAD = 64  # channels of a head, in all of DINOv2's published sizes: reshapes in the graph alone would tell
+LARGEST = 2**31  # bytes: protobuf has no larger message
 CLASS = "embeddings.cls_token"
 POSITIONS = "embeddings.position_embeddings"
 _MATRIX = re.compile(r"/(.+)/MatMul(_\d+)?_output_0")
@@ -55,7 +57,7 @@ def read(file: str | Path) -> Bundle:
     """
     file = Path(file)
     try:
-        graph = parse(file.read_bytes())
+        graph = parse(files.content(file, LARGEST))
     except (IndexError, OverflowError, TypeError, ValueError) as error:  # of lengths, names and shapes that can't be
         raise UserError(f"{file} is no ONNX file that can be read: {error}") from error
     arrays = tower(graph, str(file))

@@ -13,7 +13,7 @@ from typing import Any
 import jax.numpy as jnp
 import numpy as np
 
-from mmjax import archives, json_text
+from mmjax import archives, files, json_text
 from mmjax.errors import UserError
 
 WHOLE, SHARDS, TORCH = "model.safetensors", "model.safetensors.index.json", "pytorch_model.bin"
@@ -63,11 +63,11 @@ def write(arrays: Mapping[str, np.ndarray], folder: Path) -> None:
 def _sharded(folder: Path, index: str, reader: Callable[[Path], Arrays]) -> Arrays:
     try:
         names = json_text.read(folder / index)["weight_map"]
-        files = sorted(set(names.values()))
+        shards = sorted(set(names.values()))
     except (KeyError, TypeError, AttributeError) as error:
         raise UserError(f"{folder / index} lists no shards: {error!r}") from error
     arrays: Arrays = {}
-    for file in files:
+    for file in shards:
         if not isinstance(file, str) or Path(file).name != file or not (folder / file).is_file():
             raise UserError(f"{folder / index} names the shard {file!r}, which isn't in the folder")
         _check_pointer(folder / file)
@@ -142,6 +142,7 @@ def _unopened(file: Path, reason: str) -> str:
 
 
 def _check_pointer(file: Path) -> None:
+    files.check(file)
     with file.open("rb") as opened:
         if opened.read(len(LFS)) == LFS:
             raise UserError(f"{file} is a pointer of Git LFS; `git lfs pull` in its folder brings the file itself")
