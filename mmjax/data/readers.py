@@ -14,6 +14,7 @@ from typing import Any, Self
 import grain
 import numpy as np
 
+from mmjax.data import semaphores
 from mmjax.data.parcels import Address, Mailbox, Pack, unpacked
 from mmjax.errors import PassingError
 
@@ -39,6 +40,7 @@ class Readers(Iterator[Row]):
 
         if not flags.FLAGS.is_parsed():  # Grain's workers read absl's flags, which nobody parsed
             flags.FLAGS.mark_as_parsed()
+        semaphores.name_ours()
         self._mailbox, self._workers = Mailbox(), workers
         self._pids: set[int] = set()
         address = self._mailbox.address

@@ -1,6 +1,9 @@
 """Processes that read end with the one that trains, however it ends, and leave no shared memory behind."""
 
+import contextlib
+import gc
 import json
+import multiprocessing
 import os
 import signal
 import subprocess
@@ -12,7 +15,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from mmjax.data import parcels
+from mmjax.data import parcels, semaphores
 
 # A training process without a model: says who reads for it and what they send, takes three batches, and ends as asked.
 TRAINS = """
@@ -55,6 +58,17 @@ def alive(pid: int) -> bool:
 
 def left(address: str) -> list[str]:
     return [path.name for path in parcels.FOLDER.glob(f"{address}*")]
+
+
+def semaphores_of(pid: int) -> set[Path]:
+    """The files of those that have a name, which the process has in its memory."""
+    lines = Path(f"/proc/{pid}/maps").read_text().splitlines()
+    mapped = {int(line.split()[4]) for line in lines if "/dev/shm/sem." in line}  # under other names
+    found = set()
+    for path in semaphores.FOLDER.glob("sem.*"):
+        with contextlib.suppress(FileNotFoundError):  # of others
+            found |= {path} if path.stat().st_ino in mapped else set()
+    return found
 
 
 def wait_until(true, seconds: float) -> bool:
@@ -115,6 +129,41 @@ def test_what_a_kill_of_all_leaves_the_next_run_removes_and_no_more_than_that(tr
     assert left(address) == []
     np.testing.assert_array_equal(parcels.unpacked(kept)["index"], np.arange(3))
     living.close()
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere semaphores have no files")
+def test_semaphores_that_a_kill_of_all_leaves_are_removed_by_the_next_run(trainer, monkeypatch):
+    process, pids, _ = trainer("hangs")
+    named = semaphores_of(process.pid)
+    assert len(named) > 5  # of Grain's queues and events
+    semaphores.sweep()  # nothing of what lives
+    os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+    assert wait_until(lambda: not any(map(alive, pids)), 5)
+    assert all(path.exists() for path in named)
+    config = multiprocessing.process.current_process()._config  # pyright: ignore[reportAttributeAccessIssue]
+    monkeypatch.setitem(config, "semprefix", config["semprefix"])
+    semaphores.name_ours()
+    assert not any(path.exists() for path in named)
+    mine = multiprocessing.get_context("spawn").Lock()
+    (name,) = semaphores.FOLDER.glob(f"sem{config['semprefix'].replace('/', '.')}-*")
+    semaphores.sweep()
+    assert name.exists()
+    del mine
+    gc.collect()
+    assert not name.exists()
+
+
+def test_names_of_other_makers_are_told_from_those_of_the_dead(tmp_path, monkeypatch):
+    monkeypatch.setattr(semaphores, "FOLDER", tmp_path)
+    space, own = semaphores._space(), semaphores._maker(os.getpid())
+    started = int(str(own).rpartition("-")[2])
+    kept = {f"sem.mmjax-{own}-abc", f"sem.mmjax-{int(space) + 1}-999999999-1-abc", "sem.mp-abc", "sem.mmjax-x-y-z-w"}
+    dead = {f"sem.mmjax-{space}-999999999-1-abc", f"sem.mmjax-{space}-{os.getpid()}-{started - 1}-abc"}
+    for name in kept | dead:
+        (tmp_path / name).touch()
+    semaphores.sweep()
+    assert {path.name for path in tmp_path.iterdir()} == kept
 
 
 def test_a_reader_that_is_killed_is_told_and_the_end_leaves_nothing(trainer):

@@ -174,6 +174,10 @@ MUTATIONS = {
         *(4, "checkpoint.py", "record.levelno >= logging.ERROR and not record.exc_info", "record.levelno >= 40"),
         "tests/test_checkpoint.py::test_a_disk_that_fills_while_saving_is_an_error_and_leaves_the_step_before",
     ),
+    "what TensorBoard's disk refuses is told where it is written": Mutation(
+        *(4, "tensorboard.py", "        self._events.flush()", "        pass"),
+        "tests/test_tensorboard.py::test_a_full_disk_is_an_error_where_it_is_written_and_no_thread_tells_of_it",
+    ),
     # 5: bad examples
     "what PIL raises is a bad example": Mutation(
         *(5, "data/pictures.py", "except Exception as error:", "except OSError as error:"),
@@ -232,6 +236,26 @@ MUTATIONS = {
         *(6, "objectives/contrastive.py", "selected(valid(batch, view.modality), encoded[view].embedding)"),
         "encoded[view].embedding",
         "tests/objectives/test_contrastive.py::test_nan_in_a_row_that_is_not_valid_is_in_no_gradient",
+    ),
+    "and of all towers": Mutation(
+        *(6, "objectives/pretrainer.py", "**present(batch)}", "**batch}"),
+        "tests/objectives/test_pretrainer.py"
+        "::test_nan_in_a_row_that_is_not_valid_is_in_no_loss_no_metric_and_no_gradient",
+    ),
+    "ids outside the vocabulary make NaN too": Mutation(
+        *(6, "objectives/views.py", " or x.dtype == jnp.int32", ""),
+        "tests/objectives/test_pretrainer.py"
+        "::test_nan_in_a_row_that_is_not_valid_is_in_no_loss_no_metric_and_no_gradient",
+    ),
+    "a mean over nothing is a number": Mutation(
+        *(6, "models/heads.py", "    counts = jnp.maximum(mask.sum(axis=1, keepdims=True), 1)\n    total = jnp.sum("),
+        "    counts = mask.sum(axis=1, keepdims=True)\n    total = jnp.sum(",
+        "tests/models/test_tower.py::test_no_pooling_makes_nan_where_nothing_is_real_nor_of_its_gradient",
+    ),
+    "attention to nothing is a number": Mutation(
+        *(6, "models/attention.py", "jnp.where(allowed, logits, jnp.finfo(logits.dtype).min)"),
+        "jnp.where(allowed, logits, -jnp.inf)",
+        "tests/models/test_tower.py::test_no_tower_makes_nan_of_a_row_of_nothing_nor_of_its_gradient",
     ),
     "and of that of next-sentence prediction": Mutation(
         *(6, "objectives/next_sentence.py", 'selected(valid(batch, "text"), encoded[self.views()[0]].embedding)'),
@@ -305,6 +329,27 @@ MUTATIONS = {
         *(7, "data/parcels.py", "os.posix_fallocate(descriptor, 0, max(size, 1))", "pass"),
         "tests/data/test_parcels.py::test_without_space_or_without_shared_memory_the_batch_goes_as_it_is",
     ),
+    "semaphores are named after their makers": Mutation(
+        *(7, "data/readers.py", "        semaphores.name_ours()\n", ""),
+        f"{READERS}::test_semaphores_that_a_kill_of_all_leaves_are_removed_by_the_next_run",
+    ),
+    "the next run removes those of the dead": Mutation(
+        *(7, "data/semaphores.py", '["semprefix"] = f"/{PREFIX}-{maker}"  # type: ignore[attr-defined]\n    sweep()'),
+        '["semprefix"] = f"/{PREFIX}-{maker}"',
+        f"{READERS}::test_semaphores_that_a_kill_of_all_leaves_are_removed_by_the_next_run",
+    ),
+    "and none of the living": Mutation(
+        *(7, "data/semaphores.py", 'and _maker(int(pid)) != f"{there}-{pid}-{started}"', ""),
+        f"{READERS}::test_semaphores_that_a_kill_of_all_leaves_are_removed_by_the_next_run",
+    ),
+    "a number that another process has now is no life": Mutation(
+        *(7, "data/semaphores.py", '!= f"{there}-{pid}-{started}"', "is None"),
+        f"{READERS}::test_names_of_other_makers_are_told_from_those_of_the_dead",
+    ),
+    "nor can it be told in another space of processes": Mutation(
+        *(7, "data/semaphores.py", "if there == space and", "if"),
+        f"{READERS}::test_names_of_other_makers_are_told_from_those_of_the_dead",
+    ),
     "a signal reaches the supervised run": Mutation(
         *(7, "supervise.py", "            self._process.send_signal(number)\n\n    def", "            pass\n\n    def"),
         "tests/test_supervise.py::test_a_signal_reaches_the_run_once_and_its_end_counts",
@@ -358,6 +403,26 @@ MUTATIONS = {
     "nesting is bounded": Mutation(
         *(9, "serialization.py", "if len(path) > DEEPEST:", "if False:"),
         "tests/test_serialization.py::test_parts_within_parts_without_end_are_refused",
+    ),
+    "what is no file is not opened": Mutation(
+        *(9, "files.py", "    if not stat.S_ISREG(mode):", "    if False:"),
+        "tests/test_files.py::test_what_is_no_file_is_named_and_not_opened",
+    ),
+    "commands look at the record first": Mutation(
+        *(9, "json_text.py", 'return files.content(path).decode("utf-8")', 'return path.read_bytes().decode("utf-8")'),
+        "tests/test_files.py::test_no_command_waits_for_a_record_that_is_no_file",
+    ),
+    "lines of metrics are a file's": Mutation(
+        *(9, "lines.py", "files.content(path, LARGEST)", "path.read_bytes()"),
+        "tests/test_files.py::test_nothing_waits_for_numbers_or_digests_that_are_no_files",
+    ),
+    "digests are those of files": Mutation(
+        *(9, "digests.py", "        disk.check(path)", "        pass"),
+        "tests/test_files.py::test_nothing_waits_for_numbers_or_digests_that_are_no_files",
+    ),
+    "a text is of a bounded size": Mutation(
+        *(9, "files.py", "    if size > most or len(found) > most:", "    if False:"),
+        "tests/test_files.py::test_what_is_too_large_is_not_read",
     ),
     "deep JSON is an error of JSON": Mutation(
         *(9, "json_text.py", "except RecursionError:", "except ZeroDivisionError:"),
