@@ -88,7 +88,8 @@ def test_no_pooling_makes_nan_where_nothing_is_real_nor_of_its_gradient() -> Non
 def test_no_decoder_makes_nan_of_a_row_of_which_nothing_was_kept() -> None:
     tokens, real = jnp.zeros((2, 2, 16)), jnp.zeros((2, 2), bool)
     rest = (real, np.full((2, 2), EMPTY), (2, 2), 0, jnp.zeros((2, 4), bool))
-    decoders = [Decoder(**SIZE), Decoder(**SIZE | {"depth": 2}, window=(2, 2), shift=(1, 1))]
+    deeper: dict[str, Any] = SIZE | {"depth": 2}
+    decoders: Any = [Decoder(**SIZE), Decoder(**deeper, window=(2, 2), shift=(1, 1))]
     shapes = [
         nn.unbox(jax.eval_shape(lambda key, d=d: d.init(key, tokens, *rest), jax.random.key(0))) for d in decoders
     ]
