@@ -43,7 +43,9 @@ TOWERS: list[tuple[Any, tuple[Any, ...], np.ndarray | None]] = [
 
 def total(*arrays: Any) -> Any:
     """Of valid rows alone, so that the others have a gradient of zero to hand back."""
-    return reduce(operator.add, (jnp.sum(jnp.square(selected(ROWS, x).astype(jnp.float32))) for x in arrays))
+    return reduce(
+        operator.add, (jnp.sum(jnp.square(selected(jnp.asarray(ROWS), x).astype(jnp.float32))) for x in arrays)
+    )
 
 
 def test_no_tower_makes_nan_of_a_row_of_nothing_nor_of_its_gradient() -> None:
@@ -75,7 +77,7 @@ def test_no_pooling_makes_nan_where_nothing_is_real_nor_of_its_gradient() -> Non
     head = AttentionPool(heads=2, mlp_dim=4)
     shapes = nn.unbox(jax.eval_shape(head.init, jax.random.key(0), tokens, nothing))
     held: Any = jax.tree.map(lambda x: np.full(x.shape, 0.1, x.dtype), shapes)
-    poolings = POOLINGS | {"map": lambda tokens, mask: head.apply(held, tokens, mask)}
+    poolings: dict[str, Any] = POOLINGS | {"map": lambda tokens, mask: head.apply(held, tokens, mask)}
 
     def values(tokens: Any) -> Any:
         found = {name: jnp.sum(pooling(tokens, nothing)) for name, pooling in poolings.items()}
