@@ -56,8 +56,6 @@ def problems(folder: epath.Path, within: str = "") -> list[str]:
         path = folder / name
         if not path.exists():
             return f"{name} is missing"
-        if not path.is_file():
-            return f"{name} is no file"
         try:
             size, digest = _digest(path)
         except OSError as error:

@@ -17,6 +17,7 @@ from mmjax.errors import UserError
 
 ANY = 0o666  # of a file, before the umask: what `open` asks for
 LARGEST = 2**28  # bytes of a text that is read at once; the largest tokenizers have a tenth of it
+PIECE = 2**20  # bytes that are read at a time
 KINDS = ((stat.S_ISDIR, "folder"), (stat.S_ISFIFO, "pipe"), (stat.S_ISSOCK, "socket"))
 
 
@@ -58,10 +59,13 @@ def content(path: Any, most: int = LARGEST) -> bytes:
     # Not to wait for a writer, where a pipe has taken its place since.
     with open(os.open(path, os.O_RDONLY | os.O_NONBLOCK), "rb") as file:
         size = os.fstat(file.fileno()).st_size
-        found = b"" if size > most else file.read(most + 1)
-    if size > most or len(found) > most:
+        found = bytearray()
+        while size <= most and (piece := file.read(PIECE)):  # all at once would make room for the most there may be
+            found += piece
+            size = max(size, len(found))
+    if size > most:
         raise UserError(f"{path} has {size:,} bytes, more than the {most:,} that are read")
-    return found
+    return bytes(found)
 
 
 def check_writable(path: str | Path | None) -> None:

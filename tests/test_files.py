@@ -150,7 +150,6 @@ def test_no_command_waits_for_a_record_that_is_no_file(
     words = f"experiment.json is a {kind} and no file, and isn't read"
     for command in (
         ["show", str(tmp_path)],
-        ["plan", str(tmp_path), "--topology", "v5e:2x2"],
         ["train", str(tmp_path), "--workdir", str(tmp_path / "other")],
         ["evaluate", str(tmp_path), "--report", str(tmp_path / "page.html")],
         ["export", str(tmp_path), str(tmp_path / "exported")],

@@ -57,7 +57,7 @@ ARROWS = {
     "mesh": BOTTOM,
     "launch": BOTTOM,
     "hosts": {"launch", "mesh"} | BOTTOM,
-    "digests": {"errors", "json_text"},
+    "digests": {"errors", "files", "json_text"},
     "copies": {"checkpoint"} | BOTTOM,
     "lock": BOTTOM,
     "keeping": BOTTOM,
