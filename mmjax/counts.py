@@ -4,40 +4,61 @@
 others in files; tables leave their columns to the scores, and tell counts in lines below.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 QUERIES, CANDIDATES = "queries", "candidates"  # of retrieval
 EXAMPLES, CLASSES = "examples", "classes"  # of classification
 LEFT_OUT = "left_out"  # examples that couldn't be judged, for they have no label (or none of the classes)
 NOT_FINITE = "not_finite"  # of those that were judged, how many have an embedding that isn't finite
 CHANCE = "chance"  # what answers at random would give: retrieval's R@1, of classification the first score (top1, mAP)
+CHANCE_OF = "chance_"  # what they would give of another score: `chance_R@5`
 NAMES = (QUERIES, CANDIDATES, EXAMPLES, CLASSES, LEFT_OUT, NOT_FINITE, CHANCE)
 
 NOUNS = {"image": "picture", "text": "caption", "audio": "sound"}
 
 
 def is_count(name: str) -> bool:
-    """Whether a metric says how much was judged, by its name."""
-    return any(part in NAMES for part in name.split("/"))
+    """Whether a metric says how much was judged, by the last part of its name: a label may be called `classes`."""
+    last = name.rpartition("/")[2]
+    return last in NAMES or last.startswith(CHANCE_OF)
 
 
 def is_whole(name: str) -> bool:
-    """Whether a metric is a number of things: a count, but for the score of answers at random."""
-    return is_count(name) and name.rpartition("/")[2] != CHANCE
+    """Whether a metric is a number of things: a count, but for the scores of answers at random."""
+    return is_count(name) and not name.rpartition("/")[2].startswith(CHANCE)
 
 
-def told(metrics: Mapping[str, float | None]) -> list[str]:
-    """A sentence for each row of a table whose metrics have counts, such as
-    `retrieval/image->text: 100 pictures, among 500 captions; R@1 at random 0.010`."""
+def told(metrics: Mapping[str, float | None]) -> dict[str, str]:
+    """A sentence for each row of a table whose metrics have counts, by row, such as
+    `retrieval/image->text: 100 pictures, among 500 captions; at random R@1 0.010, R@5 0.049`."""
     rows: dict[str, dict[str, float]] = {}
     first: dict[str, str] = {}
     for name, value in metrics.items():
         row, _, last = name.rpartition("/")
-        if last not in NAMES:
+        if not is_count(name):
             first.setdefault(row, last)
         elif value is not None:
             rows.setdefault(row, {})[last] = value
-    return [f"{row}: {_sentence(row, counts, first.get(row, ''))}" for row, counts in rows.items()]
+    return {row: f"{row}: {_sentence(row, counts, _first(row, first))}" for row, counts in rows.items()}
+
+
+def below(sentences: Mapping[str, str], rows: Iterable[str]) -> list[str]:
+    """Those of the sentences (`told`) that are of these rows, each once.
+
+    A row that has no counts of its own (`probe/kind/5shot`, `knn/kind/top1` with a column for each fold) was judged on
+    what the row above it in name was, `probe/kind`.
+    """
+    found = []
+    for row in rows:
+        while row and row not in sentences:
+            row = row.rpartition("/")[0]
+        found += [sentences[row]] if row in sentences else []
+    return list(dict.fromkeys(found))
+
+
+def _first(row: str, first: Mapping[str, str]) -> str:
+    """The first score of a row; of one that has none, that of the first row below it in name."""
+    return next((last for name, last in first.items() if name == row or name.startswith(f"{row}/")), "")
 
 
 def _sentence(row: str, counts: Mapping[str, float], first: str) -> str:
@@ -53,10 +74,16 @@ def _sentence(row: str, counts: Mapping[str, float], first: str) -> str:
         parts.append(f"{counts[LEFT_OUT]:,.0f} without a label {verb} left out")
     if counts.get(NOT_FINITE):
         parts.append(f"{counts[NOT_FINITE]:,.0f} embeddings aren't finite (NaN) and count as wrong")
-    if CHANCE in counts:
-        score = "R@1" if QUERIES in counts else first  # also where a `Retrieval(at=...)` gives no R@1
-        parts.append(f"{score} at random {counts[CHANCE]:.3f}".strip())
+    first = "R@1" if QUERIES in counts else first  # also where a `Retrieval(at=...)` gives no R@1
+    chances = {first if name == CHANCE else name.removeprefix(CHANCE_OF): counts[name] for name in counts
+               if name.startswith(CHANCE)}  # fmt: skip
+    if chances:
+        parts.append("at random " + ", ".join(f"{name} {_chance(name, value)}" for name, value in chances.items()))
     return "; ".join(parts)
+
+
+def _chance(score: str, value: float) -> str:
+    return f"{value:,.1f}" if score.endswith("rank") else f"{value:.3f}"
 
 
 def noun(modality: str) -> str:

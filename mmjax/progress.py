@@ -105,13 +105,15 @@ def tables(results: Results, step: int | None, on: str = "", protocols: Protocol
         for name, value in counts.scores(metrics).items():
             row, _, column = name.rpartition("/")
             rows.setdefault(row, {})[column] = value
-        said = counts.told(metrics)
+        said, told = counts.told(metrics), list[str]()
         title = f"{on} {split} split".strip() + ("" if step is None else f", step {step:,}")
         kinds = list(dict.fromkeys(tuple(row) for row in rows.values()))
         for place, columns in enumerate(kinds):
             mine = {row: values for row, values in rows.items() if tuple(values) == columns}
             last = place == len(kinds) - 1  # what was counted and has no score is told too
-            below = [line for line in said if (row := line.partition(":")[0]) in mine or (last and row not in rows)]
+            below = counts.below(said, mine)
+            told += below
+            below += [line for row, line in said.items() if last and row not in rows and line not in told]
             how = (protocols or {}).get(split, ())
             below += [line for line in how if any(r.split("/")[0] == line.partition(":")[0] for r in mine)]
             table = _Told(title=title, title_justify="left")
@@ -124,7 +126,7 @@ def tables(results: Results, step: int | None, on: str = "", protocols: Protocol
             made.append(table)
         if said and not kinds:
             table = _Told(title=title, title_justify="left")
-            table.caption = Text("\n".join(said))
+            table.caption = Text("\n".join(said.values()))
             made.append(table)
     return made
 

@@ -123,8 +123,8 @@ def test_what_was_judged_stands_below_each_table_and_in_no_column():
     several = {"zeroshot/tags/mAP": 0.5, "zeroshot/tags/examples": 2.0, "zeroshot/tags/chance": 0.25}
     chance = tables({"test": {**fewer, "retrieval/a->b/chance": 0.5, **several}}, None)
     assert [str(table.caption).rpartition("; ")[2] for table in chance] == [
-        "R@1 at random 0.500",
-        "mAP at random 0.250",
+        "at random R@1 0.500",
+        "at random mAP 0.250",
     ]
     screen = console(terminal=False)
     screen.print(retrieval)

@@ -1,13 +1,13 @@
 """What classifiers share: the classes of a column, shares found, average precision, folds."""
 
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
-from mmjax.counts import CHANCE, CLASSES, EXAMPLES, LEFT_OUT, NOT_FINITE, is_count
+from mmjax.counts import CHANCE, CHANCE_OF, CLASSES, EXAMPLES, LEFT_OUT, NOT_FINITE, is_count
 from mmjax.errors import UserError, nearest
 from mmjax.evaluators.embedded import Embedded
 from mmjax.evaluators.ranking import TIE
@@ -102,14 +102,17 @@ def places(scores: Float[np.ndarray, "n c"], right: Int[np.ndarray, " n"]) -> In
     return (~(scores < best)).sum(axis=1)
 
 
-def counted(prefix: str, examples: int, classes: int, left_out: int, chance: float | None, not_finite: int) -> Metrics:
+def counted(
+    prefix: str, examples: int, classes: int, left_out: int, chance: Mapping[str, float], not_finite: int
+) -> Metrics:
     """How much was judged, as metrics.
 
-    examples: that were judged.  classes: among which.  left_out: examples without a label.  chance: the first score of
-    a model that answers at random.  not_finite: of the examples, those whose embedding is NaN; told where there are.
+    examples: that were judged.  classes: among which.  left_out: examples without a label.  chance: by score, the first
+    one first, what a model that answers at random would get.  not_finite: of the examples, those whose embedding is
+    NaN; told where there are.
     """
     found: dict[str, float] = {EXAMPLES: examples, CLASSES: classes, LEFT_OUT: left_out}
-    found |= {} if chance is None else {CHANCE: chance}
+    found |= {CHANCE_OF + score if i else CHANCE: value for i, (score, value) in enumerate(chance.items())}
     found |= {NOT_FINITE: not_finite} if not_finite else {}
     return {f"{prefix}/{name}": float(value) for name, value in found.items()}
 
@@ -117,11 +120,6 @@ def counted(prefix: str, examples: int, classes: int, left_out: int, chance: flo
 def not_finite(vectors: Float[np.ndarray, "n e"]) -> int:
     """How many embeddings have a number that isn't finite."""
     return int((~np.isfinite(vectors).all(axis=1)).sum())
-
-
-def chance_of(right: Bool[np.ndarray, "n c"]) -> float:
-    """What the mean average precision of scores at random is about: the mean share of a class's examples."""
-    return float(right.mean(axis=0)[right.any(axis=0)].mean()) if right.any() else 0.0
 
 
 def found_metrics(

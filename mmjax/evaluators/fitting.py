@@ -8,9 +8,9 @@ import numpy as np
 from jaxtyping import Bool, Float, Int
 
 from mmjax.errors import UserError
+from mmjax.evaluators.chance import of_classes, of_lists
 from mmjax.evaluators.classification import (
     Metrics,
-    chance_of,
     counted,
     is_several,
     labelled,
@@ -111,10 +111,10 @@ def _counts(evaluator: Learner, known: Part, asked: Part, test: Embedded) -> Met
     prefix = f"{evaluator.name}/{evaluator.label}"
     left_out = int(distinct(test, evaluator.modality, evaluator.label).sum()) - len(asked.rows)
     if asked.several is not None:
-        chance, classes = chance_of(asked.several), asked.classes
+        chance, classes = of_lists(asked.several), asked.classes
     else:
         classes = len(np.unique(known.number))
-        chance = 1 / classes
+        chance = of_classes(classes)
     return counted(prefix, len(asked.rows), classes, left_out, chance, not_finite(asked.vectors))
 
 

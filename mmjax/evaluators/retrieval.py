@@ -6,7 +6,8 @@ from itertools import combinations
 import numpy as np
 from jaxtyping import Bool, Int
 
-from mmjax.counts import CANDIDATES, CHANCE, NOT_FINITE, QUERIES
+from mmjax.counts import CANDIDATES, CHANCE, CHANCE_OF, NOT_FINITE, QUERIES
+from mmjax.evaluators import chance
 from mmjax.evaluators.embedded import Embedded, EmbedText, When
 from mmjax.evaluators.pairs import pairs
 
@@ -24,8 +25,8 @@ class Retrieval:
     (`ranking.ranks`), and an embedding that isn't finite finds nothing.
 
     Metrics: `<name>/<from>-><to>/R@<k>`, the share of queries with a right candidate among the first k, and
-    `<name>/<from>-><to>/median_rank`; with `queries` and `candidates`, how many there are, and `chance`, the R@1 of
-    answers drawn at random.
+    `<name>/<from>-><to>/median_rank`; with `queries` and `candidates`, how many there are, and what answers drawn at
+    random would give: `chance`, of R@1, and `chance_R@<k>`, `chance_median_rank`.
     """
 
     split: str = "validation"
@@ -82,7 +83,9 @@ class Retrieval:
         metrics |= {f"{prefix}/{QUERIES}": float(len(found)), f"{prefix}/{CANDIDATES}": float(candidates)}
         if not finite.all():
             metrics[f"{prefix}/{NOT_FINITE}"] = float((~finite).sum())
-        return metrics | {f"{prefix}/{CHANCE}": float(np.mean(right) / candidates)}
+        metrics[f"{prefix}/{CHANCE}"] = float(np.mean(right) / candidates)
+        metrics |= {f"{prefix}/{CHANCE_OF}R@{k}": chance.recall(right, candidates, k) for k in self.at if k != 1}
+        return metrics | {f"{prefix}/{CHANCE_OF}median_rank": chance.median_rank(right, candidates)}
 
 
 def direction(embedded: Embedded, source: str, target: str, same: str | None = None) -> Int[np.ndarray, " q"]:

@@ -7,10 +7,10 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from mmjax.errors import UserError
+from mmjax.evaluators.chance import of_classes, of_lists
 from mmjax.evaluators.classification import (
     Labels,
     Metrics,
-    chance_of,
     counted,
     found_metrics,
     labelled,
@@ -45,7 +45,8 @@ class ZeroShot:
     model; but of two classes of the very same name (ImageNet has two such pairs) the first comes first, as in published
     numbers. Metrics: `<name>/<label>/top1`, `top5`, and `recall`, the mean over classes of the share found (top 1),
     which big classes can't dominate; for a multi-label column `mAP` (`classification.mean_average_precision`). Besides
-    `examples`, `classes` and `left_out` (examples without a label), and `chance`, the first score of answers at random.
+    `examples`, `classes` and `left_out` (examples without a label), and what answers at random would give: `chance`, of
+    the first of these scores, and `chance_top5`, `chance_recall`.
     """
 
     label: str
@@ -67,7 +68,7 @@ class ZeroShot:
         there = distinct(embedded, self.modality, self.label)
         if not (there & labels.known).any():
             left_out = int(there.sum())
-            return counted(f"{self.name}/{self.label}", 0, len(labels.classes), left_out, None, 0) if left_out else {}
+            return counted(f"{self.name}/{self.label}", 0, len(labels.classes), left_out, {}, 0) if left_out else {}
         spoken = [self.spoken(label) for label in labels.classes]
         among, vectors = self._classes(labels, spoken, embed_text)
         twins = np.zeros(len(spoken), np.int64)
@@ -86,13 +87,13 @@ class ZeroShot:
             if part.several is not None:
                 right = part.several[rows][:, among]
                 found = mean_average_precision(tested.astype(np.float32) @ vectors.T, right)
-                counts = counted(prefix, *judged, left_out, chance_of(right), bad)
+                counts = counted(prefix, *judged, left_out, of_lists(right), bad)
                 return {} if found is None else {f"{prefix}/mAP": found} | counts
             number = part.number[rows]
             found = ranks(tested, vectors, number, among) - twins[number]
             whole = tested if np.isfinite(vectors).all() else np.full_like(tested, np.nan)
             metrics = found_metrics(found, number, prefix, whole)
-            return metrics | counted(prefix, *judged, left_out, 1 / len(among), bad)
+            return metrics | counted(prefix, *judged, left_out, of_classes(len(among)), bad)
 
         if self.folds is None:
             return judge(None, embedded)

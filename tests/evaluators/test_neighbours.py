@@ -82,6 +82,8 @@ def test_ties_and_nan_equal_the_definition(temperature):
         "knn/kind/classes": 4,
         "knn/kind/left_out": len(rows) - len(labelled),
         "knn/kind/chance": 0.25,
+        "knn/kind/chance_top5": 1.0,  # of four classes
+        "knn/kind/chance_recall": 0.25,
         "knn/kind/not_finite": sum(i % 11 == 0 for i in labelled),
     }
     assert min(judged.values()) > 0

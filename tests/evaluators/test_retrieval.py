@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 from itertools import permutations
+from math import comb
 
 import numpy as np
 import pytest
@@ -33,7 +34,7 @@ def embedded(n: int = 60, seed: int = 0, missing: float = 0.0, columns: dict | N
 def test_all_six_directions_equal_brute_force(missing):
     split = embedded(missing=missing)
     metrics = Retrieval()(split, no_text)
-    assert len(metrics) == 6 * 7
+    assert len(metrics) == 6 * 10
     for a, b in permutations(MODALITIES, 2):
         rows, columns = np.flatnonzero(split.valid[a]), np.flatnonzero(split.valid[b])
         found = np.array(brute_force(split.embeddings[a][rows], split.embeddings[b][columns], rows, columns))
@@ -41,6 +42,9 @@ def test_all_six_directions_equal_brute_force(missing):
         assert len(found) == (split.valid[a] & split.valid[b]).sum() == metrics[f"retrieval/{a}->{b}/queries"]
         assert metrics[f"retrieval/{a}->{b}/candidates"] == len(columns)
         assert metrics[f"retrieval/{a}->{b}/chance"] == 1 / len(columns)
+        assert metrics[f"retrieval/{a}->{b}/chance_median_rank"] == (len(columns) + 1) / 2
+        for k in (5, 10):
+            assert metrics[f"retrieval/{a}->{b}/chance_R@{k}"] == pytest.approx(k / len(columns))
         for k in (1, 5, 10):
             assert metrics[f"retrieval/{a}->{b}/R@{k}"] == np.mean(found <= k)
         assert metrics[f"retrieval/{a}->{b}/median_rank"] == np.median(found)
@@ -121,10 +125,14 @@ def test_rows_of_one_picture_are_one_candidate_as_in_papers():
         assert (found[f"retrieval/image->text/R@{k}"], found[f"retrieval/text->image/R@{k}"]) == (there, back)
     assert 0 < found["retrieval/text->image/R@1"] < found["retrieval/text->image/R@5"] < 1
     counts = {name.removeprefix("retrieval/"): value for name, value in found.items() if is_count(name)}
-    assert counts == {
+    of_five = {k: 1 - comb(145, k) / comb(150, k) for k in (5, 10, 19, 20)}  # that one of five captions is among k
+    assert of_five[19] < 0.5 < of_five[20]
+    assert counts == pytest.approx({
         **{"image->text/queries": 30, "image->text/candidates": 150, "image->text/chance": 5 / 150},
+        **{f"image->text/chance_R@{k}": of_five[k] for k in (5, 10)}, "image->text/chance_median_rank": 20,
         **{"text->image/queries": 150, "text->image/candidates": 30, "text->image/chance": 1 / 30},
-    }
+        **{f"text->image/chance_R@{k}": k / 30 for k in (5, 10)}, "text->image/chance_median_rank": 15.5,
+    })  # fmt: skip
     # The id that rows share says so too, of embeddings that nothing else is known of.
     assert Retrieval()(replace(split, contents={}), no_text) == found
     named = Retrieval(same="id")(split, no_text)  # its copies don't stand in the ranking either

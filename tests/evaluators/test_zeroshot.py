@@ -57,6 +57,8 @@ def test_metrics_equal_the_definition(valid):
         "zeroshot/group/classes": len(classes),
         "zeroshot/group/left_out": 0,
         "zeroshot/group/chance": 1 / len(classes),
+        "zeroshot/group/chance_top5": 5 / len(classes),
+        "zeroshot/group/chance_recall": 1 / len(classes),
     }
 
 

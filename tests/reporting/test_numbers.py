@@ -33,7 +33,7 @@ def test_what_was_judged_stands_below_and_how():
                "retrieval/image->text/candidates": 120.0, "retrieval/image->text/chance": 5 / 120}  # fmt: skip
     table, below = tables(numbers, ["retrieval: each <caption> counts"])
     assert "queries" not in table
-    assert ">retrieval/image → text: 24 pictures, among 120 captions; R@1 at random 0.042</li>" in below
+    assert ">retrieval/image → text: 24 pictures, among 120 captions; at random R@1 0.042</li>" in below
     assert "each &lt;caption&gt; counts" in below
 
 
