@@ -72,7 +72,7 @@ class Log:
             numbers |= self._pace(step) | self._clock.numbers(self._stream.waited)
             self.loss = numbers["loss"]
             self._metrics.write(step, numbers)
-            self._progress.log(step, self.loss, numbers.get("examples_per_second"))
+            self._progress.log(step, numbers)
         elif self._read is None:
             self.restart(step)
 

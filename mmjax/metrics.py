@@ -13,6 +13,7 @@ from etils import epath
 from mmjax import copies, json_text, lines
 from mmjax.checkpoint import latest_step, set_aside
 from mmjax.errors import UserError
+from mmjax.families import tag
 from mmjax.tensorboard import Event, FileWriter, SessionLog, Summary
 
 FILE = "metrics.jsonl"
@@ -27,7 +28,8 @@ class Metrics:
 
     `metrics.jsonl` has one flat object a line: `{"step": 20, "loss": 5.2, ...}` for training, and
     `{"step": 20, "split": "test", "retrieval/image->text/R@1": 0.41, ...}` for an evaluation; a number that isn't
-    finite is null. `tensorboard/train` and `tensorboard/<split>` have the same under the same names.
+    finite is null. `tensorboard/train` and `tensorboard/<split>` have the same, those of training that are no scores in
+    groups (`families.tag`: `batch_hash` is `health/batch_hash` there).
     """
 
     def __init__(
@@ -86,7 +88,7 @@ class Metrics:
         self._file.write(lines.text_of(line))
         self._file.flush()
         writer = self._writer(split or "train")
-        writer.add_summary(_summary(values), step)
+        writer.add_summary(_summary(values if split else {tag(name): value for name, value in values.items()}), step)
         writer.flush()
         if self._wandb is not None:
             self._wandb.log({f"{split}/{name}" if split else name: value for name, value in values.items()}, step=step)

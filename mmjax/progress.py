@@ -6,10 +6,12 @@ from typing import Self
 
 from rich import progress
 from rich.console import Console, ConsoleOptions, RenderResult
-from rich.table import Table
+from rich.table import Column, Table
 from rich.text import Text
 
 from mmjax import counts
+
+BAR = 20  # columns
 
 Results = Mapping[str, Mapping[str, float]]  # {split: {flat name: value}}
 Protocols = Mapping[str, Sequence[str]]  # how was counted: {split: a sentence an evaluator, which begins with its name}
@@ -33,8 +35,8 @@ class Progress:
         if self.console.is_terminal and not self.console.quiet:
             self._live = progress.Progress(
                 progress.TextColumn("step {task.completed:,.0f}/{task.total:,.0f}"),
-                progress.BarColumn(),
-                progress.TextColumn("{task.fields[numbers]}"),
+                progress.BarColumn(BAR),
+                progress.TextColumn("{task.fields[numbers]}", table_column=Column(no_wrap=False)),  # never cut off
                 console=self.console,
             )
             self._task = self._live.add_task("train", total=self._steps, completed=self._start, numbers="compiling")
@@ -53,14 +55,21 @@ class Progress:
         if self._live is not None:
             self._live.update(self._task, completed=step)
 
-    def log(self, step: int, loss: float, examples_per_second: float | None) -> None:
-        """The numbers of one logged step."""
-        rate = "" if examples_per_second is None else f"{examples_per_second:,.0f} examples/s  "
-        numbers = f"loss {loss:.3f}  {rate}{self.left(step)} left"
+    def log(self, step: int, numbers: Mapping[str, float]) -> None:
+        """A logged step, of whose metrics a few are shown: the loss, the learning rate, each objective's logit scale,
+        and the pace, as far as there are such."""
+        told = [f"loss {numbers['loss']:.3f}"]
+        if "lr" in numbers:
+            told.append(f"lr {numbers['lr']:.2e}")
+        if scales := [value for name, value in numbers.items() if name.endswith("/logit_scale")]:
+            told.append(f"logit scale {', '.join(f'{scale:.1f}' for scale in scales)}")
+        if "examples_per_second" in numbers:
+            told.append(f"{numbers['examples_per_second']:,.0f} examples/s")
+        line = "  ".join([*told, f"{self.left(step)} left"])
         if self._live is not None:
-            self._live.update(self._task, numbers=numbers)
+            self._live.update(self._task, numbers=line)
         else:
-            self.say(f"step {step}/{self._steps}  {numbers}")
+            self.say(f"step {step}/{self._steps}  {line}")
 
     def left(self, step: int) -> str:
         """The time that the steps after `step` will take, as `2:31`; `?` before the pace is known."""

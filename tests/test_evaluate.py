@@ -135,9 +135,9 @@ def test_a_workdir_gives_the_numbers_of_its_run(trained: Trained, tmp_path):
     assert how.startswith("retrieval: each picture and sound counts once")
     assert told == {"model": str(trained.workdir), "step": 24, **results}
     said = " ".join(screen.getvalue().split())
-    assert "retrieval/text->audio: 22 captions, among 22 sounds; R@1 at random 0.045" in said
-    assert "retrieval/image->text: 24 pictures, among 24 captions; R@1 at random 0.042" in said
-    assert "zeroshot/shape: 24 examples in 4 classes; top1 at random 0.250" in said
+    assert "retrieval/text->audio: 22 captions, among 22 sounds; at random R@1 0.045" in said
+    assert "retrieval/image->text: 24 pictures, among 24 captions; at random R@1 0.042" in said
+    assert "zeroshot/shape: 24 examples in 4 classes; at random top1 0.250" in said
     assert how in said
     row = re.search(r"^ *retrieval/text->audio +([\d. │|]+)", screen.getvalue(), re.MULTILINE)
     assert row or "retrieval/text->audio" in screen.getvalue()

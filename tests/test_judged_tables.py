@@ -116,9 +116,9 @@ def test_a_table_is_judged_whole_however_it_is_laid_out(trained: Trained, import
     words = ["evaluate", str(trained.workdir), "--on", tables["rows"], "--label", "kind", "--templates", "a {}"]
     assert main([*words, "--json", str(out)]) == 0
     said = " ".join(capsys.readouterr().out.split())
-    assert "retrieval/image->text: 24 pictures, among 120 captions; R@1 at random 0.042" in said
-    assert "retrieval/text->image: 120 captions, among 24 pictures; R@1 at random 0.042" in said
-    assert "zeroshot/kind: 23 examples in 4 classes; 1 without a label is left out; top1 at random 0.250" in said
+    assert "retrieval/image->text: 24 pictures, among 120 captions; at random R@1 0.042" in said
+    assert "retrieval/text->image: 120 captions, among 24 pictures; at random R@1 0.042" in said
+    assert "zeroshot/kind: 23 examples in 4 classes; 1 without a label is left out; at random top1 0.250" in said
     assert "zeroshot is left out:" in said
     assert "has no column 'shape'; name one with --label, of kind" in said
     rows = json.loads(out.read_text())["all"]

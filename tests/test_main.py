@@ -9,7 +9,7 @@ import types
 import numpy as np
 import pytest
 
-from mmjax import __main__, serialization
+from mmjax import __main__, confined, serialization
 from mmjax.__main__ import main
 from mmjax.errors import UserError
 from tests.test_experiment import file  # noqa: F401
@@ -18,6 +18,7 @@ from tests.test_experiment import file  # noqa: F401
 @pytest.fixture
 def called(monkeypatch):
     """Stands in for what the commands run; gathers the calls."""
+    assert confined  # imported before what it reads is replaced
     calls = []
 
     def stand_in(module: str, function: str):

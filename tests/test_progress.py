@@ -30,13 +30,16 @@ def test_a_log_gets_plain_lines(clock):
     screen = console(terminal=False)
     with Progress(400, 0, screen) as shown:
         shown.step(1)
-        shown.log(1, 6.0, None)
+        shown.log(1, {"loss": 6.0})
         clock.now += 49 * 0.5  # half a second a step
         shown.step(50)
-        shown.log(50, 5.2134, 1020.4)
+        shown.log(50, {"loss": 5.2134, "lr": 1 / 1900, "grad_norm": 3.0, "examples_per_second": 1020.4})
+        scales = {"pair/logit_scale": 14.2857, "other/logit_scale": 100.0}
+        shown.log(50, {"loss": 0.5, "lr": 0.001, **scales, "pair/logit_bias": -10.0, "examples_per_second": 99.0})
     assert text(screen).splitlines() == [
         "step 1/400  loss 6.000  ? left",
-        "step 50/400  loss 5.213  1,020 examples/s  2:55 left",
+        "step 50/400  loss 5.213  lr 5.26e-04  1,020 examples/s  2:55 left",
+        "step 50/400  loss 0.500  lr 1.00e-03  logit scale 14.3, 100.0  99 examples/s  2:55 left",
     ]
 
 
@@ -52,13 +55,27 @@ def test_a_terminal_gets_a_live_line_and_lines_that_stay(clock):
     screen = console(terminal=True)
     with Progress(400, 0, screen) as shown:
         shown.step(1)
-        shown.log(1, 6.0, 99.0)
+        shown.log(1, {"loss": 6.0, "examples_per_second": 99.0})
         shown.say("a checkpoint was saved")
         shown.step(2)
     plain = re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", "", text(screen))
     assert "loss 6.000  99 examples/s" in plain
     assert "a checkpoint was saved" in plain
     assert "step 2/400" in plain
+
+
+@pytest.mark.parametrize("width", [60, 80, 120])
+def test_a_narrow_terminal_cuts_nothing_off_the_live_line(clock, width):
+    screen = Console(file=io.StringIO(), force_terminal=True, width=width, highlight=False)
+    scales = {f"objective_{i}/logit_scale": 10.0 + i for i in range(3)}
+    with Progress(400, 0, screen) as shown:
+        shown.step(1)
+        shown.log(1, {"loss": 6.0, "lr": 1e-3, **scales, "examples_per_second": 1020.0})
+        shown.step(2)
+    plain = " ".join(re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", "", text(screen)).split())
+    assert "step 2/400" in plain
+    assert all(part in plain for part in ("loss 6.000 lr 1.00e-03", "10.0, 11.0,", "12.0", "1,020", "? left"))
+    assert "…" not in plain
 
 
 def test_commands_are_never_wrapped_or_read_as_markup():

@@ -70,7 +70,11 @@ def test_the_workdir_alone_tells_the_experiment(trained: Trained):
 
 def test_the_log_and_the_summary(trained: Trained):
     said = trained.said
-    assert re.search(r"^step 10/24  loss \d+\.\d{3}  [\d,]+ examples/s  \d+:\d\d left$", said, re.MULTILINE)
+    assert re.search(
+        r"^step 10/24  loss \d+\.\d{3}  lr \d\.\d\de-\d\d  logit scale [\d.]+, [\d.]+  [\d,]+ examples/s  \d+:\d\d left$",
+        said,
+        re.MULTILINE,
+    )
     assert re.search(r"^first step after \d+\.\d s$", said, re.MULTILINE)
     assert re.search(r"^24 steps, 384 examples, loss \d+\.\d{3}, \d+:\d\d in all", said, re.MULTILINE)
     assert "test split, step 24" in said

@@ -85,7 +85,9 @@ def test_a_checkpoint_that_is_deleted_while_it_is_read_is_left_out(bare, monkeyp
     monkeypatch.setattr(watch, "restore_variables", deleted)
     console = screen()
     assert watch.watch(workdir, split="test", evaluators=["zeroshot"], console=console) == 1
-    assert "zeroshot/shape: 24 examples in 4 classes; top1 at random 0.250" in " ".join(said(console).split())
+    assert "zeroshot/shape: 24 examples in 4 classes; at random top1 0.250, top5 1.000" in " ".join(
+        said(console).split()
+    )
     assert "the checkpoint of step 8 was deleted while it was read" in said(console)
 
 

@@ -3,6 +3,7 @@
 import argparse
 
 from mmjax.errors import UserError
+from mmjax.families import EVALUATION, told
 
 HELP = "judge a checkpoint"
 EPILOG = """\
@@ -18,7 +19,10 @@ examples:
   mmjax evaluate runs/quickstart --report report.html             # a page with curves, examples, confusions, a map
   mmjax evaluate --embeddings emb/test emb/train --label group    # what mmjax embed wrote, without the model
   mmjax evaluate runs/quickstart --watch                          # beside a run: each new checkpoint, to its end
+
+what the numbers are, in tables, --json and the lines of metrics.jsonl that have a split (shares are from 0 to 1):
 """
+EPILOG += told(EVALUATION)
 
 
 def add(parser: argparse.ArgumentParser) -> None:

@@ -3,8 +3,10 @@
 import argparse
 import sys
 
+from mmjax.families import TRAINING, told
+
 HELP = "train an experiment, or go on with it"
-EPILOG = """\
+EPILOG = f"""\
 examples:
   mmjax train experiments/quickstart.py --workdir runs/quickstart
   mmjax train experiments/clip.py:tiny --workdir runs/wide towers.image.width=96 batch_size=128 seed=1
@@ -16,6 +18,10 @@ another experiment, or began with other data, is refused, with the differences, 
 as the new one. A checkpoint that was damaged since it was saved is set aside, and the one before is used (--strict
 stops instead).
 With --supervise 5 a small parent process starts it again when it dies, or hangs for want of data, five times at most.
+
+what the numbers in WORKDIR/metrics.jsonl are, a JSON object a line (TensorBoard shows those that say how healthy and
+how fast the run is as health/... and speed/...; `mmjax evaluate --help` has those of an evaluation):
+{told(TRAINING)}
 """
 
 
