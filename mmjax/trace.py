@@ -1,5 +1,6 @@
 """A profile of a few steps, for XProf (`pip install xprof`, then `xprof WORKDIR/profile`)."""
 
+import contextlib
 from pathlib import Path
 from typing import Any, Self
 
@@ -7,15 +8,21 @@ import jax
 
 from mmjax.errors import UserError
 
+STEP = "train"  # what a step is called in a trace
+
 
 class Trace:
-    """Traces the steps `first` to `last`, both included, into `<workdir>/profile`; nothing if `steps` is None."""
+    """Traces the steps `first` to `last`, both included, into `<workdir>/profile`; nothing if `steps` is None.
+
+    Each step is marked by its number, from the wait for its batch to its dispatch: XProf's views by step are of those.
+    """
 
     def __init__(self, steps: tuple[int, int] | None, workdir: Path, start: int, total: int):
         """Raises UserError where the run, which goes from after `start` to `total`, does not take those steps."""
         if steps is not None and not start < steps[0] <= steps[1] <= total:
             raise UserError(f"profile={steps[0]}:{steps[1]} must lie in the steps that are left, {start + 1}:{total}")
         self._steps, self._folder, self._running = steps, workdir / "profile", False
+        self._marked = contextlib.ExitStack()  # the step that goes on
 
     def __enter__(self) -> Self:
         return self
@@ -26,6 +33,7 @@ class Trace:
 
     def _stop(self) -> None:
         self._running = False
+        self._marked.close()
         jax.profiler.stop_trace()
 
     def before(self, step: int, state: Any) -> None:
@@ -34,9 +42,12 @@ class Trace:
             jax.block_until_ready(state)  # the step before is not part of it
             jax.profiler.start_trace(self._folder)
             self._running = True
+        if self._running:
+            self._marked.enter_context(jax.profiler.StepTraceAnnotation(STEP, step_num=step))
 
     def after(self, step: int, state: Any) -> None:
         """To be called after a step: `state` is what it gave."""
+        self._marked.close()
         if self._steps is not None and step == self._steps[1]:
             jax.block_until_ready(state)
             self._stop()

@@ -8,6 +8,7 @@ import fiddle as fdl
 import jax
 import numpy as np
 import pytest
+from jax.profiler import ProfileData
 
 from mmjax import metrics, serialization
 from mmjax.checkpoint import CheckpointError, latest_step, restore_params
@@ -16,6 +17,7 @@ from mmjax.evaluators.retrieval import Retrieval
 from mmjax.experiment import Load
 from mmjax.keeping import Best
 from mmjax.models.positions import resize
+from mmjax.trace import STEP
 from mmjax.train import train
 from tests.trained import TINY, Trained, tiny_config
 
@@ -70,11 +72,10 @@ def test_the_workdir_alone_tells_the_experiment(trained: Trained):
 
 def test_the_log_and_the_summary(trained: Trained):
     said = trained.said
-    assert re.search(
-        r"^step 10/24  loss \d+\.\d{3}  lr \d\.\d\de-\d\d  logit scale [\d.]+, [\d.]+  [\d,]+ examples/s  \d+:\d\d left$",
-        said,
-        re.MULTILINE,
-    )
+    line = next(line for line in training(trained.workdir) if line["step"] == 10)
+    scales = ", ".join(f"{line[f'{name}/logit_scale']:.1f}" for name in ("image_text", "text_audio"))
+    shown = f"step 10/24  loss {line['loss']:.3f}  lr {line['lr']:.2e}  logit scale {scales}  "
+    assert re.search(rf"^{re.escape(shown)}[\d,]+ examples/s  \d+:\d\d left$", said, re.MULTILINE)
     assert re.search(r"^first step after \d+\.\d s$", said, re.MULTILINE)
     assert re.search(r"^24 steps, 384 examples, loss \d+\.\d{3}, \d+:\d\d in all", said, re.MULTILINE)
     assert "test split, step 24" in said
@@ -159,7 +160,14 @@ def test_a_profile_is_written(trained: Trained, tmp_path):
     with pytest.raises(UserError, match=r"profile=2:9 must lie in .* 1:2"):
         train(pair(trained), tmp_path, profile=(2, 9))
     train(pair(trained), tmp_path, profile=(1, 2))
-    assert list((tmp_path / "profile").rglob("*.xplane.pb"))
+    (file,) = (tmp_path / "profile").rglob("*.xplane.pb")
+    events = [e for plane in ProfileData.from_file(str(file)).planes for line in plane.lines for e in line.events]
+    steps = [event for event in events if event.name == STEP]
+    assert [dict(event.stats)["step_num"] for event in steps] == [1, 2]
+    calls = [event for event in events if event.name == "PjitFunction(train_step)"]
+    for step in steps:
+        assert any(step.start_ns <= call.start_ns and call.end_ns <= step.end_ns for call in calls)
+    assert steps[0].end_ns <= steps[1].start_ns
 
 
 def test_a_full_disk_names_the_path(trained: Trained, tmp_path, monkeypatch):
