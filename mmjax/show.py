@@ -1,10 +1,13 @@
 """An experiment, or the difference of two, on the terminal."""
 
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import fiddle as fdl
 import jax
-from rich.console import Group, RenderableType
+from rich.cells import cell_len
+from rich.console import Console, ConsoleOptions, Group, RenderableType, RenderResult
 from rich.table import Table
 from rich.text import Text
 from rich.tree import Tree
@@ -14,6 +17,8 @@ from mmjax.data.pipeline import batch_spec
 from mmjax.experiment import Experiment
 
 UNLIMITED = 1 << 20
+LETTERS = 400  # of a value that differs
+READABLE = 40  # columns that a value has in a table, where it is longer
 
 
 def tree(config: fdl.Config, name: str) -> RenderableType:
@@ -68,13 +73,51 @@ def parameters(experiment: Experiment) -> RenderableType:
 
 
 def differences(found: list[Difference], left: str, right: str) -> RenderableType:
-    """A line for each path at which two experiments differ, with both values."""
+    """The paths at which two experiments differ, with both values: a line each where the screen is wide enough, else
+    three."""
     if not found:
         return Text(f"no difference between {left} and {right}")
+    return Group(Differences(found, left, right), Text(f"{len(found)} difference{'s' * (len(found) > 1)}", style="dim"))
+
+
+@dataclass(frozen=True)
+class Differences:
+    """Differences of two experiments that are called `left` and `right`."""
+
+    found: Sequence[Difference]
+    left: str
+    right: str
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        rows = [("path", self.left, self.right)]
+        rows += [(path, short(left, LETTERS), short(right, LETTERS)) for path, left, right in self.found]
+        paths, *values = ([cell_len(cell) for cell in column] for column in zip(*rows, strict=True))
+        if max(paths) + sum(2 + min(max(widths), READABLE) for widths in values) <= options.max_width:
+            yield _table(rows)
+            return
+        yield _sides("", self.left, self.right)
+        for path, left, right in rows[1:]:
+            yield Text(path, style="bold", overflow="fold")
+            yield _sides("  ", left, right)
+
+
+def _table(rows: Sequence[tuple[str, str, str]]) -> Table:
+    """A head, and a line for each path."""
+    (path, left, right), *rest = rows
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
-    table.add_column("path", style="bold", no_wrap=True)
-    table.add_column(left, style="red", overflow="fold")
-    table.add_column(right, style="green", overflow="fold")
-    for path, a, b in found:
-        table.add_row(path, Text(short(a, 400)), Text(short(b, 400)))
-    return Group(table, Text(f"{len(found)} difference{'s' * (len(found) > 1)}", style="dim"))
+    table.add_column(path, style="bold", no_wrap=True)
+    table.add_column(Text(left), style="red", overflow="fold")
+    table.add_column(Text(right), style="green", overflow="fold")
+    for path, left, right in rest:
+        table.add_row(path, Text(left), Text(right))
+    return table
+
+
+def _sides(indent: str, left: str, right: str) -> Table:
+    """The one and the other, as a diff shows them."""
+    sides = Table.grid(padding=(0, 1, 0, 0))
+    sides.add_column(no_wrap=True)
+    sides.add_column(overflow="fold")
+    for sign, said, style in (("-", left, "red"), ("+", right, "green")):
+        sides.add_row(Text(indent + sign, style=style), Text(said, style=style))
+    return sides

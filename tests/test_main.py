@@ -185,6 +185,19 @@ def test_show_two_prints_where_they_differ(capsys, file):  # noqa: F811
     assert "no difference" in capsys.readouterr().out
 
 
+@pytest.mark.parametrize("columns", [50, 80, 100])
+def test_show_two_fits_the_terminal(columns, capsys, file, monkeypatch):  # noqa: F811
+    monkeypatch.setenv("COLUMNS", str(columns))
+    longer = f"{file}:small"
+    assert main(["show", file, longer, "optimizer.frozen=('^towers_image_with_a_name_that_is_long/.*$',)"]) == 0
+    said = capsys.readouterr().out
+    assert max(map(len, said.splitlines())) <= columns
+    assert "…" not in said
+    whole = "".join(said.split())
+    assert all("".join(part.split()) in whole for part in (longer, "towers.image.width", "optimizer.frozen"))
+    assert "towers_image_with_a_name_that_is_long" in whole
+
+
 @pytest.mark.usefixtures("wide")
 def test_overrides_are_of_the_last_experiment_named(capsys, file, tmp_path):  # noqa: F811
     from mmjax.experiment import load_experiment
