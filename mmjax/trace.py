@@ -14,7 +14,9 @@ STEP = "train"  # what a step is called in a trace
 class Trace:
     """Traces the steps `first` to `last`, both included, into `<workdir>/profile`; nothing if `steps` is None.
 
-    Each step is marked by its number, from the wait for its batch to its dispatch: XProf's views by step are of those.
+    Each step is marked by its number, which XProf's views by step are of. The device is a step behind: a mark lasts
+    from the wait for a batch until the step before is done, and the last one until its own is, so that on average they
+    are as long as a step. What is saved or evaluated in between is in none.
     """
 
     def __init__(self, steps: tuple[int, int] | None, workdir: Path, start: int, total: int):
@@ -46,8 +48,8 @@ class Trace:
             self._marked.enter_context(jax.profiler.StepTraceAnnotation(STEP, step_num=step))
 
     def after(self, step: int, state: Any) -> None:
-        """To be called after a step: `state` is what it gave."""
-        self._marked.close()
+        """To be called after a step, when the one before it has been waited for: `state` is what it gave."""
         if self._steps is not None and step == self._steps[1]:
             jax.block_until_ready(state)
             self._stop()
+        self._marked.close()

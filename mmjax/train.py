@@ -143,8 +143,8 @@ def train(
                     batch = next(stream)
                     with jax.transfer_guard("disallow"):
                         state, values = train_step(state, batch)
-                    trace.after(step, state)
                     log.step(step, values)
+                    trace.after(step, state)
                     done = step
                     if step == start + 1:
                         log.flush()
