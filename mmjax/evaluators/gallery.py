@@ -9,6 +9,7 @@ import numpy as np
 from jaxtyping import Int
 
 from mmjax.errors import UserError
+from mmjax.evaluators.chance import recall
 from mmjax.evaluators.embedded import Embedded, EmbedText, When
 from mmjax.evaluators.pairs import pairs
 from mmjax.names import plain
@@ -61,10 +62,10 @@ class Gallery:
         candidates, chosen = found.columns, self.chosen(embedded, source, target)
         right = found.right(np.searchsorted(found.rows, chosen))
         ranks, _ = found.ranks(embedded, source, target)
-        share = np.mean(ranks[ranks > 0] == 1)
+        share, chance = np.mean(ranks[ranks > 0] == 1), recall(found.counts()[0][ranks > 0], len(candidates), 1)
         figure.suptitle(
             f"{_noun(source)} → {_noun(target)}\n"
-            f"first of {len(candidates):,} is right for {share:.0%} (R@1); rows drawn at random",
+            f"first of {len(candidates):,} is right for {share:.0%} (R@1; by chance {chance:.1%}); rows are drawn",
             fontsize=10,
             color=INK,
         )

@@ -72,7 +72,10 @@ def retrievals(found: Findings, media: Media) -> list[Markup]:
 
 def _direction(direction: Direction, media: Media, first: bool, recall: float | None) -> Markup:
     asked, ranks = len(direction.ranks), direction.ranks
-    share = f"R@1 {np.mean(ranks == 1):.3f}, median rank {np.median(ranks):g} of {direction.candidates:,}"
+    share = (
+        f"R@1 {np.mean(ranks == 1):.3f}, at random {direction.chance:.3f}; median rank {np.median(ranks):g} of "
+        f"{direction.candidates:,}"
+    )
     if asked < direction.queries:
         whole = "" if recall is None else f"R@1 {recall:.3f} over the whole split; "
         share = f"{whole}{asked:,} of {direction.queries:,} queries asked here, at random: {share}"

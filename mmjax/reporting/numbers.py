@@ -1,10 +1,10 @@
 """The numbers of an evaluation as tables, and those of the whole run as curves."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from mmjax import counts
+from mmjax import counts, families
 from mmjax.progress import number
 from mmjax.reporting.drawing import COLOURS, DASHES, Line, lines
 from mmjax.reporting.markup import Markup, tag
@@ -12,7 +12,6 @@ from mmjax.reporting.media import silent
 
 # Of a run's metrics, those that tell how it went, with what they are measured in.
 COURSE = {"lr": ("Learning rate", ""), "examples_per_second": ("Speed", "examples per second")}
-LOWER = ("rank", "loss", "error")  # ends of names of which less is better
 BOUNDED = ("R@", "top", "recall", "mAP", "accuracy")  # starts of the last part of names of shares, from 0 to 1
 
 
@@ -22,9 +21,10 @@ def is_share(name: str) -> bool:
 
 
 def tables(numbers: Mapping[str, float | None], protocols: Sequence[str] = ()) -> list[Markup]:
-    """A table for each kind of metric: its row and column make up the flat name. The best of each column is marked.
+    """A table for each kind of metric: its row and column make up the flat name.
 
-    Below stands how much was judged, and how (protocols: a sentence an evaluator).
+    Below stands how much was judged, and how (protocols: a sentence an evaluator). No number is marked as the best:
+    those of a column answer different questions, image→text and text→image say, and only runs compare.
     """
     rows: dict[str, dict[str, float | None]] = {}
     for name, value in counts.scores(numbers).items():
@@ -56,11 +56,6 @@ def compared(rows: Sequence[Mapping[str, Any]]) -> Markup | None:
 
 
 def _table(columns: Sequence[str], rows: Mapping[str, Mapping[str, float | None]]) -> Markup:
-    best: dict[str, float] = {}
-    for column in columns:
-        finite = [v for row in rows.values() if (v := row[column]) is not None and math.isfinite(v)]
-        if len(set(finite)) > 1:
-            best[column] = min(finite) if column.endswith(LOWER) else max(finite)
     head = tag(
         "tr",
         tag("th", silent("metric"), scope="col"),
@@ -70,14 +65,14 @@ def _table(columns: Sequence[str], rows: Mapping[str, Mapping[str, float | None]
         tag(
             "tr",
             tag("th", row.replace("->", " → ") or "all", scope="row"),
-            [_cell(values[column], column, column in best and values[column] == best[column]) for column in columns],
+            [_cell(values[column], column) for column in columns],
         )
         for row, values in rows.items()
     ]
     return tag("div", tag("table", tag("thead", head), tag("tbody", body), class_="numbers"), class_="scroll")
 
 
-def _cell(value: float | None, column: str, best: bool) -> Markup:
+def _cell(value: float | None, column: str) -> Markup:
     finite = value is not None and math.isfinite(value)
     text = number(value if finite else None, column)
     bar = None
@@ -85,14 +80,34 @@ def _cell(value: float | None, column: str, best: bool) -> Markup:
         bar = tag(
             "span", tag("i", style=f"width:{100 * min(max(value, 0), 1):.1f}%"), class_="share", aria_hidden="true"
         )
-    return tag("td", text, silent(" (best)") if best else None, bar, class_="best" if best else None)
+    return tag("td", text, bar)
+
+
+def meanings(names: Iterable[str], evaluation: bool) -> Markup | None:
+    """A sentence for each family of these names, which says what is computed and which values are better.
+
+    evaluation: of which lines of metrics.jsonl they are (`families.family`). Names that are of no documented family
+    are left out.
+    """
+    said = []
+    for family, mine in families.families(counts.scores(dict.fromkeys(names)), evaluation):
+        whose = "each objective's " if family.names[0].startswith("<objective>") else ""
+        ends = dict.fromkeys(f"{whose}{_called(name)}" for name in mine)
+        said += [tag("dt", ", ".join(ends)), tag("dd", f"{family.sentence[0].upper()}{family.sentence[1:]}")]
+    return tag("dl", said, class_="facts") if said else None
+
+
+def _called(name: str) -> str:
+    """What a table's column or a chart's legend calls a number."""
+    *row, last = name.split("/")
+    column = f"{row[-1]} {last}" if row and row[-1].endswith("shot") else last
+    return column.replace("_", " ")
 
 
 def curves(history: Sequence[Mapping[str, Any]]) -> list[Markup]:
     """Charts over steps: the losses, what every split was evaluated to more than once, learning rate and speed."""
     training = [line for line in history if "split" not in line]
-    names = [n for n in dict.fromkeys(name for line in training for name in line) if f"/{n}".endswith("/loss")]
-    made = [_chart("Training loss", "nats", training, names)]
+    made = [_chart("Training loss", "nats", training, _losses(training))]
     for split in dict.fromkeys(line["split"] for line in history if "split" in line):
         tested = [line for line in history if line.get("split") == split]
         shares = sorted({name for line in tested for name in line if name.endswith(("/R@1", "/top1", "/mAP"))})
@@ -100,6 +115,16 @@ def curves(history: Sequence[Mapping[str, Any]]) -> list[Markup]:
     for name, (title, unit) in COURSE.items():
         made.append(_chart(title, unit, training, [name], low=0.0))
     return [chart for chart in made if chart is not None]
+
+
+def drawn(history: Sequence[Mapping[str, Any]]) -> list[str]:
+    """The names of training that `curves` draws."""
+    training = [line for line in history if "split" not in line]
+    return [*_losses(training), *(name for name in COURSE if any(line.get(name) is not None for line in training))]
+
+
+def _losses(training: Sequence[Mapping[str, Any]]) -> list[str]:
+    return [n for n in dict.fromkeys(name for line in training for name in line) if f"/{n}".endswith("/loss")]
 
 
 def _chart(

@@ -18,7 +18,7 @@ from mmjax.reporting.examples import COMPARED, MAPPED, embedding_map, retrievals
 from mmjax.reporting.findings import Findings
 from mmjax.reporting.markup import Markup, join, tag
 from mmjax.reporting.media import BUDGET, SECONDS, Media
-from mmjax.reporting.numbers import compared, curves, tables
+from mmjax.reporting.numbers import compared, curves, drawn, meanings, tables
 from mmjax.reporting.retrievals import ASKED, RULE
 
 SIMILARITY = (
@@ -69,9 +69,9 @@ def page(
     ]
     pairs = list(zip(findings, media, strict=True))
     sections: list[tuple[str, str, Any]] = [
-        ("Numbers", "", _by_split([(f, tables(f.numbers, f.protocols)) for f in findings])),
+        ("Numbers", "", _numbers(findings)),
         ("Published", PUBLISHED, compared(about.beside)),
-        ("Training", "", _panels(curves(history))),
+        ("Training", "", _training(history)),
         ("Retrieval", RULE, _by_split([(f, retrievals(f, m)) for f, m in pairs])),
         ("Similarity", SIMILARITY, _by_split([(f, [_panels(similarities(f, m))]) for f, m in pairs])),
         ("Classification", CLASSIFICATION, _by_split([(f, [confusion(c) for c in f.classified]) for f in findings])),
@@ -88,6 +88,20 @@ def page(
         _foot(media),
     )
     return _document(about.title + ("" if about.step is None else f", step {about.step:,}"), body)
+
+
+def _numbers(findings: Sequence[Findings]) -> Markup | None:
+    """The tables, and once for all splits what their numbers mean."""
+    made = _by_split([(found, tables(found.numbers, found.protocols)) for found in findings])
+    said = meanings(dict.fromkeys(name for found in findings for name in found.numbers), evaluation=True)
+    if made is None or said is None:
+        return made
+    return join(made, tag("section", tag("h3", "What the numbers mean"), said))
+
+
+def _training(history: Sequence[Mapping[str, Any]]) -> Markup | None:
+    charts = _panels(curves(history))
+    return None if charts is None else join(charts, meanings(drawn(history), evaluation=False))
 
 
 def _panels(figures: Sequence[Markup]) -> Markup | None:

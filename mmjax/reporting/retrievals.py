@@ -6,6 +6,7 @@ from itertools import permutations
 import numpy as np
 from jaxtyping import Int
 
+from mmjax.evaluators.chance import recall
 from mmjax.evaluators.embedded import Embedded
 from mmjax.evaluators.pairs import pairs
 from mmjax.evaluators.ranking import TIE
@@ -43,12 +44,14 @@ class Query:
 
 @dataclass(frozen=True)
 class Direction:
-    """From one modality to another. queries: so many could be asked; `ranks` has those of the ones that were."""
+    """From one modality to another. queries: so many could be asked; `ranks` has those of the ones that were.
+    chance: the R@1 of answers at random."""
 
     source: str
     target: str
     queries: int
     candidates: int
+    chance: float
     ranks: Int[np.ndarray, " asked"]
     best: list[Query]
     worst: list[Query]
@@ -67,7 +70,8 @@ def _direction(
 ) -> Direction | None:
     found = pairs(embedded, source, target, same, "the report")
     candidates = found.columns
-    queries = np.flatnonzero(found.counts()[0] > 0)  # places among the distinct ones, found.rows
+    right_ones = found.counts()[0]
+    queries = np.flatnonzero(right_ones > 0)  # places among the distinct ones, found.rows
     if not len(queries):
         return None
     draw = np.random.default_rng(seed)
@@ -105,6 +109,7 @@ def _direction(
         target,
         len(queries),
         len(candidates),
+        recall(right_ones[queries], len(candidates), 1),
         ranks,
         *([query(int(i)) for i in chosen] for chosen in (best, worst, drawn)),
     )

@@ -3,25 +3,49 @@
 import json
 import re
 from html import unescape
+from importlib import resources
 
-from mmjax.reporting.numbers import curves, tables
+from mmjax.reporting.numbers import curves, drawn, meanings, tables
 
 
-def test_the_best_of_a_column_is_marked():
+def test_no_direction_is_marked_as_better_than_another():
+    """Only runs compare, and a page is of one."""
     (made,) = tables({
         "retrieval/image->text/R@1": 0.25, "retrieval/image->text/median_rank": 9.0,
         "retrieval/text->image/R@1": 0.5, "retrieval/text->image/median_rank": 3.0,
     })  # fmt: skip
-    assert re.findall(r'<td class="best">([\d.]+)', made) == ["0.500", "3.0"]  # of ranks the lowest
-    assert re.findall(r"<td>([\d.]+)", made) == ["0.250", "9.0"]
+    assert re.findall(r"<td>([\d.]+)", made) == ["0.250", "9.0", "0.500", "3.0"]
+    assert "best" not in made
     assert "width:25.0%" in made
     assert 'scope="row">retrieval/image → text' in made
+    assert "★" not in resources.files("mmjax.reporting").joinpath("style.css").read_text(encoding="utf-8")
 
 
-def test_equal_and_lone_values_and_those_that_are_not_finite_are_not_best():
-    assert "best" not in "".join(tables({"a/R@1": 0.5, "b/R@1": 0.5, "c/R@1": None}))
-    assert "best" not in "".join(tables({"a/R@1": 0.5}))
+def test_what_is_not_finite_is_said():
     assert "not finite" in "".join(tables({"a/R@1": None}))
+
+
+def test_each_kind_of_number_is_explained_once_with_its_direction():
+    names = [f"retrieval/a->b/{score}" for score in ("R@1", "R@10", "median_rank", "chance", "chance_R@10")]
+    names += ["retrieval/b->a/R@1", "probe/kind/5shot/top1", "mine/whatever", "losses/loss", "losses/pair/accuracy"]
+    made = meanings(names, evaluation=True)
+    assert made is not None
+    said = dict(re.findall(r"<dt>(.*?)</dt><dd>(.*?)</dd>", unescape(made)))
+    assert list(said) == ["R@1, R@10", "median rank", "5shot top1", "loss", "each objective's accuracy"]
+    assert said["R@1, R@10"] == (
+        "Recall at k, the share of queries with a right answer among the first k; higher is better."
+    )
+    assert [each.rpartition("; ")[2].partition(" ")[0] for each in said.values()] == [
+        "higher", "lower", "higher", "lower", "higher",
+    ]  # fmt: skip
+    assert meanings(["mine/whatever"], evaluation=True) is None
+
+
+def test_what_the_curves_draw_is_explained_too():
+    history = [{"step": 1, "loss": 2.0, "pair/loss": 1.0, "lr": 0.1, "grad_norm": 3.0, "data_wait": 0.5}]
+    assert drawn(history) == ["loss", "pair/loss", "lr"]
+    said = re.findall(r"<dt>(.*?)</dt>", unescape(meanings(drawn(history), evaluation=False) or ""))
+    assert said == ["loss", "each objective's loss", "lr"]
 
 
 def test_kinds_of_metrics_have_tables_of_their_own():

@@ -72,6 +72,21 @@ def test_whatever_the_modalities_the_page_is_whole_and_needs_nothing_else(modali
     assert ("retrieval" in ids) == (len(modalities) > 1)
 
 
+def test_the_numbers_are_explained_once_for_all_splits():
+    first = made()
+    other = replace(first, embedded=replace(first.embedded, split="validation"))
+    html = page(ABOUT, [first, other], HISTORY)
+    assert html.count("Recall at k, the share of queries with a right answer among the first k; higher is better.") == 1
+    assert (
+        html.count("The share of examples whose class is the first found, or among the first five; higher is better.")
+        == 1
+    )
+    assert "What is minimised: the objectives&#x27; losses, times their weights; lower is better." in html
+    assert re.search(r"picture → caption</strong><span[^>]*>R@1 \d\.\d{3}, at random 0\.050; median rank", html, re.I)
+    assert "What the numbers mean" in html
+    assert "What the numbers mean" not in page(ABOUT, [replace(first, numbers={})], [])
+
+
 def test_a_page_of_nothing():
     empty = made(1, ("image",))
     empty = replace(

@@ -26,6 +26,7 @@ def test_ranks_and_choice_equal_brute_force(same, monkeypatch):
         queries_of, targets = embedded.embeddings[d.source][queries], embedded.embeddings[d.target][candidates]
         np.testing.assert_array_equal(d.ranks, ranks(queries_of, targets, kinds[queries], kinds[candidates]))
         assert (d.queries, d.candidates) == (len(queries), len(candidates))
+        assert d.chance == pytest.approx(np.mean([np.mean(kinds[candidates] == kinds[q]) for q in queries]))
         rank = dict(zip(queries.tolist(), d.ranks.tolist(), strict=True))
         assert [q.rank for q in d.best] == sorted(rank.values())[:3]
         assert [q.rank for q in d.worst] == sorted(rank.values())[::-1][:3]
