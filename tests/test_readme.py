@@ -8,6 +8,7 @@ import numpy as np
 from PIL import Image
 
 from mmjax.__main__ import main
+from mmjax.experiment import build, load_experiment
 from mmjax.metrics import read
 
 ROOT = Path(__file__).parent.parent
@@ -34,6 +35,11 @@ def test_a_newcomer_trains_on_own_pictures(tmp_path, monkeypatch):
     monkeypatch.setenv("TFDS_DATA_DIR", str(tmp_path / "data"))
     monkeypatch.delitem(sys.modules, "quickstart", raising=False)
     assert main(["train", "own.py", "--workdir", "run", *SMALL]) == 0
+    own = build(
+        load_experiment("own.py")
+    )  # it can't learn a small table by heart unseen: rows apart judge it on the way
+    assert 0 < own.evaluate_every <= own.steps // 5
+    assert any(evaluator.split == "validation" and evaluator.when == "always" for evaluator in own.evaluators)
     lines = read(Path("run"))
     assert [line["step"] for line in lines if "loss" in line] == [1, 2]
     assert any("retrieval/image->text/R@1" in line for line in lines)
