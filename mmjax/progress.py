@@ -12,6 +12,7 @@ from rich.text import Text
 from mmjax import counts
 
 BAR = 20  # columns
+UNLIMITED = 1 << 20
 
 Results = Mapping[str, Mapping[str, float]]  # {split: {flat name: value}}
 Protocols = Mapping[str, Sequence[str]]  # how was counted: {split: a sentence an evaluator, which begins with its name}
@@ -91,14 +92,30 @@ def duration(seconds: float) -> str:
 
 
 class _Told(Table):
-    """A table whose caption is as wide as the screen: rich would break it at the table's own width."""
+    """A table whose caption is as wide as the screen: rich would break it at the table's own width. Where the table
+    itself is wider than the screen, rich would cut numbers off: they then stand one a line, by their flat names."""
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
         caption, self.caption = self.caption, None
-        yield from super().__rich_console__(console, options)
+        if self.__rich_measure__(console, options.update(max_width=UNLIMITED)).maximum <= options.max_width:
+            yield from super().__rich_console__(console, options)
+        else:
+            yield from self._tall()
         self.caption = caption
         if caption is not None:
             yield caption
+
+    def _tall(self) -> RenderResult:
+        if self.title is not None:
+            yield Text(str(self.title), style="table.title", overflow="fold")
+        names, *columns = self.columns
+        tall = Table(show_header=False, box=None, padding=(0, 2, 0, 0), pad_edge=False)
+        tall.add_column(overflow="fold")
+        tall.add_column(justify="right", no_wrap=True)
+        for place, name in enumerate(names.cells):
+            for column in columns:
+                tall.add_row(Text(f"{name}/{column.header}"), list(column.cells)[place])
+        yield tall
 
 
 def tables(results: Results, step: int | None, on: str = "", protocols: Protocols | None = None) -> list[Table]:

@@ -117,6 +117,24 @@ def test_tables_hold_every_number_under_its_flat_name():
     assert "1,400" in str(made[0].title)
 
 
+@pytest.mark.parametrize(("width", "tall"), [(60, True), (80, True), (120, False)])
+def test_numbers_are_whole_whatever_the_screen(width, tall):
+    name = "retrieval_by_the_first_caption_of_each/image->text"
+    scores = {f"{name}/R@1": 0.4123, f"{name}/R@10": 0.5, f"{name}/median_rank": 3.0, f"{name}/queries": 24.0}
+    folds = {f"knn/category/top1/fold={fold}": 0.125 for fold in range(9)}
+    screen = Console(file=io.StringIO(), width=width, highlight=False)
+    for table in tables({"test": scores | folds}, 1400):
+        screen.print(table)
+    said = text(screen)
+    assert max(map(len, said.splitlines())) <= width
+    assert said.count("0.125") == 9
+    assert "…" not in said
+    assert ("│" not in said) == tall
+    if tall:
+        lines = ["".join(line.split()) for line in said.splitlines()]
+        assert lines[:3] == ["testsplit,step1,400", f"{name}/R@10.412", f"{name}/R@100.500"]
+
+
 def test_what_was_judged_stands_below_each_table_and_in_no_column():
     counts = {"retrieval/text->image/queries": 1200.0, "retrieval/text->image/candidates": 1.0}
     classes = {"zeroshot/kind/examples": 23.0, "zeroshot/kind/classes": 1.0, "zeroshot/kind/left_out": 2.0}
