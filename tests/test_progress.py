@@ -130,7 +130,7 @@ def test_numbers_are_whole_whatever_the_screen(width, tall):
     assert said.count("0.125") == 9
     assert "…" not in said
     assert ("│" not in said) == tall
-    if tall:
+    if width == 80:
         lines = ["".join(line.split()) for line in said.splitlines()]
         assert lines[:3] == ["testsplit,step1,400", f"{name}/R@10.412", f"{name}/R@100.500"]
 

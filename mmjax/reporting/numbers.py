@@ -34,7 +34,8 @@ def tables(numbers: Mapping[str, float | None], protocols: Sequence[str] = ()) -
     for columns in dict.fromkeys(tuple(row) for row in rows.values()):
         mine = {name: row for name, row in rows.items() if tuple(row) == columns}
         made.append(_table(columns, mine))
-    said = [tag("li", line.replace("->", " → ")) for line in (*counts.told(numbers).values(), *protocols)]
+    told = [line.replace("median_rank", "median rank") for line in counts.told(numbers).values()]  # as its column
+    said = [tag("li", line.replace("->", " → ")) for line in (*told, *protocols)]
     return [*made, tag("ul", said, class_="soft")] if said else made
 
 

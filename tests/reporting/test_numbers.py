@@ -54,10 +54,13 @@ def test_kinds_of_metrics_have_tables_of_their_own():
 
 def test_what_was_judged_stands_below_and_how():
     numbers = {"retrieval/image->text/R@1": 0.25, "retrieval/image->text/queries": 24.0,
-               "retrieval/image->text/candidates": 120.0, "retrieval/image->text/chance": 5 / 120}  # fmt: skip
+               "retrieval/image->text/candidates": 120.0, "retrieval/image->text/chance": 5 / 120,
+               "retrieval/image->text/chance_median_rank": 17.0}  # fmt: skip
     table, below = tables(numbers, ["retrieval: each <caption> counts"])
     assert "queries" not in table
-    assert ">retrieval/image → text: 24 pictures, among 120 captions; at random R@1 0.042</li>" in below
+    assert (
+        ">retrieval/image → text: 24 pictures, among 120 captions; at random R@1 0.042, median rank 17.0</li>" in below
+    )
     assert "each &lt;caption&gt; counts" in below
 
 
