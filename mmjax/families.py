@@ -105,6 +105,13 @@ TRAINING = (
         HEALTH,
     ),
     Family(
+        ("truncated/<source>", "truncated/<source>/<modality>"),
+        "the share of a batch's texts and sounds that are longer than the model reads, and lose their rest; written "
+        "where there are such",
+        "lower",
+        HEALTH,
+    ),
+    Family(
         ("batch_hash",),
         "a number for the examples of the batch and their order: the same in a run that went on as in one that never "
         "stopped",
@@ -209,11 +216,13 @@ def family(name: str, evaluation: bool = False) -> Family | None:
     found = max(listed, key=lambda each: each.fits(name))
     if found.fits(name):
         return found
+    if not evaluation:
+        return None
     rest = name.partition("/")[2]
-    if not evaluation or rest == EXAMPLES:
-        return LOSSES if evaluation else None
-    of = family(rest)
-    return of if of is not None and of.names[0].startswith(("<objective>/", "loss")) else None
+    if rest == EXAMPLES:
+        return LOSSES
+    found = family(rest)
+    return found if found is not None and found.names[0].startswith(("loss", "<objective>/")) else None
 
 
 def tag(name: str) -> str:

@@ -38,15 +38,22 @@ def scalars(folder) -> dict[tuple[str, int], float]:
     return found
 
 
-def test_the_same_flat_names_in_json_and_tensorboard(tmp_path):
+def test_flat_names_in_json_and_in_groups_on_tensorboard(tmp_path):
+    health = {"batch_hash": 77.0, "bad_share": 0.5, "bad/image/empty": 3.0, "guard/skipped": 1.0}
     with Metrics(tmp_path) as written:
         written.write(10, {"loss": 2.5, "grad_norm/towers_image": math.nan, "worst": -math.inf})
         written.write(10, {"retrieval/image->text/R@1": 0.25}, split="test")
+        written.write(20, {"loss": 1.5, **health, "goodput": 0.75})
     assert lines(tmp_path) == [
         {"step": 10, "loss": 2.5, "grad_norm/towers_image": None, "worst": None},
         {"step": 10, "split": "test", "retrieval/image->text/R@1": 0.25},
+        {"step": 20, "loss": 1.5, **health, "goodput": 0.75},
     ]
-    assert scalars(tmp_path / "tensorboard/train")["loss", 10] == 2.5
+    train = scalars(tmp_path / "tensorboard/train")
+    assert train["loss", 10] == 2.5
+    assert {tag: value for (tag, step), value in train.items() if step == 20} == {
+        "loss": 1.5, **{f"health/{name}": value for name, value in health.items()}, "speed/goodput": 0.75,
+    }  # fmt: skip
     assert scalars(tmp_path / "tensorboard/test") == {("retrieval/image->text/R@1", 10): 0.25}
 
 

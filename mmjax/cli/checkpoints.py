@@ -8,8 +8,9 @@ EPILOG = """\
 examples:
   mmjax checkpoints runs/quickstart
 
-Of each checkpoint its step, when it was saved, its size, the loss of that step, the first metric of each evaluation,
-and whether it is whole: every byte is read, and compared with what was written.
+Of each checkpoint its step, when it was saved, its size, the loss of that step, the first score of each evaluation, and
+whether it is whole: every byte is read, and compared with what was written. Below stand the scores' names, of how many
+they are, what they would be at random, and what is wrong where a checkpoint isn't whole.
 """
 
 
