@@ -140,12 +140,20 @@ def _text(head: bytes) -> Format | None:
     return Format(f"text ({first[:30]!r})", "other")
 
 
+_OBJECT = re.compile(r"(Error opening )?<[^<>]* at 0x[0-9A-Fa-f]+>:? ?")  # `<_io.BytesIO object at 0x7f2c>`
+
+
+def in_words(error: object) -> str:
+    """What an error says, without what Python calls objects in memory: an address is another at each run, and says
+    nothing."""
+    return _OBJECT.sub("", str(error)).strip()
+
+
 def undecodable(modality: str, content: object, error: Exception) -> str:
     """Why a picture ("image") or a sound ("audio") can't be decoded: what its bytes are, and what could read them."""
     what, wanted = ("picture", "picture") if modality == "image" else ("sound", "sound")
     start = f"the {what} can't be decoded: "
-    # Names of objects in memory, and that it is no format known, say nothing once the content is named.
-    told = re.sub(r"(Error opening )?<_?[\w.]*(BytesIO|_Stream) object at 0x[0-9a-f]+>:? ?", "", str(error)).strip()
+    told = in_words(error)  # that it is no format known says nothing once the content is named
     told = f"{type(error).__name__}: {told}" if told else type(error).__name__
     if not isinstance(content, bytes | bytearray):
         return start + told

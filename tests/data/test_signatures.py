@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from mmjax.data.signatures import format_of
+from mmjax.data.signatures import format_of, in_words
 from mmjax.data.transforms import BadExample, Decode
 from mmjax.data.waveforms import DecodeAudio
 from tests.data.conftest import picture_bytes, sound_bytes, tone
@@ -91,6 +91,61 @@ def test_a_picture_that_cannot_be_decoded(content, message):
         Decode()(content, None)
     assert bad.value.kind == "undecodable"
     assert "object at 0x" not in str(bad.value)
+
+
+def spoilt(content: bytes) -> list[bytes]:
+    """The file cut off at several places, and with bytes of its head and body that aren't its own."""
+    made = [content[:size] for size in (4, 12, 20, 44, len(content) // 2)]
+    draw = np.random.default_rng(0)
+    for most in (24, 60, 200, len(content)):
+        for _ in range(6):
+            array = bytearray(content)
+            for place in draw.integers(0, min(most, len(content)), 4):
+                array[place] = draw.integers(256)
+            made.append(bytes(array))
+    return made
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_no_decoder_shows_where_an_object_lies_in_memory():
+    sounds = [
+        "WAV",
+        "WAV GSM610",
+        "WAV IMA_ADPCM",
+        "RF64",
+        "W64",
+        "FLAC",
+        "OGG",
+        "OGG OPUS",
+        "MP3",
+        "AIFF",
+        "AU",
+        "CAF",
+    ]
+    pictures = ["PNG", "JPEG", "GIF", "BMP", "TIFF", "WEBP", "PPM", "TGA", "ICO", "PCX", "SGI", "JPEG2000", "AVIF"]
+    wave, kinds = 0.3 * np.sin(np.arange(8_000) / 9), [name.partition(" ") for name in sounds]
+    given = [(DecodeAudio(), sound_bytes(wave, 8_000, name, subtype or None)) for name, _, subtype in kinds]
+    given += [(Decode(), picture_bytes((1, 2, 3), (50, 40), format=name)) for name in pictures]
+    said = []
+    for decode, content in given:
+        for part in spoilt(content):
+            try:
+                decode(part, None)
+            except BadExample as error:
+                said.append(str(error))
+    assert len(said) > 200
+    assert [text for text in said if " at 0x" in text] == []
+
+
+def test_an_error_in_words_names_no_object():
+    stream = io.BytesIO(b"no picture")
+    with pytest.raises(OSError) as bad:  # noqa: PT011 (PIL's own words are looked at)
+        Image.open(stream)
+    assert " at 0x" in str(bad.value)
+    assert in_words(bad.value) == "cannot identify image file"
+    assert in_words("Error opening <a.b._Stream object at 0x7F3A>: Format not recognised.") == "Format not recognised."
+    assert in_words(f"{stream.read!r} failed") == "failed"
+    assert in_words("a < b at 0 > c") == "a < b at 0 > c"
 
 
 @pytest.mark.parametrize("format", ["PNG", "JPEG", "GIF", "WEBP", "BMP", "TIFF", "AVIF", "JPEG2000"])

@@ -7,6 +7,8 @@ import numpy as np
 from jaxtyping import UInt8
 from PIL import Image
 
+from mmjax.data.signatures import in_words
+
 IMAGE_SIZE = 224
 _DRAWN = 512  # pixels of an SVG's width, before it is cut out and scaled down
 # Of an inch, as Inkscape had it when they were drawn: files in pt, cm or mm without a viewBox fill their page with it.
@@ -23,7 +25,7 @@ def draw(file: Path) -> UInt8[np.ndarray, "224 224 3"] | None:
     try:
         drawn = Image.open(io.BytesIO(_rendered(file) if file.suffix == ".svg" else file.read_bytes())).convert("RGBA")
     except (OSError, ValueError) as error:
-        raise ValueError(f"{file} can't be drawn: {error}") from error
+        raise ValueError(f"{file} can't be drawn: {in_words(error)}") from error
     picture = Image.alpha_composite(Image.new("RGBA", drawn.size, "white"), drawn).convert("RGB")
     seen = Image.fromarray((255 - np.asarray(picture)).max(axis=2) > _SEEN).getbbox()
     if seen is None:

@@ -151,6 +151,9 @@ def test_pictures_fill_a_white_square(root, tmp_path):
     (tmp_path / "broken.svg").write_text("<svg")
     with pytest.raises(ValueError, match=r"broken\.svg can't be drawn"):
         draw(tmp_path / "broken.svg")
+    (tmp_path / "broken.png").write_text("no picture")
+    with pytest.raises(ValueError, match=r"broken\.png can't be drawn: cannot identify image file$"):  # no address
+        draw(tmp_path / "broken.png")
 
 
 def test_variants_are_linked_and_others_are_not(root):
