@@ -10,6 +10,7 @@ import jax
 
 from mmjax import __version__, json_text, metrics, serialization
 from mmjax.data.pipeline import Prepared, raw
+from mmjax.data.spans import heard
 from mmjax.experiment import RECORD, Experiment
 from mmjax.reporting.findings import Collector
 from mmjax.reporting.page import About, write
@@ -18,8 +19,10 @@ from mmjax.reporting.page import About, write
 def collectors(evaluators: Sequence[Any], data: Prepared) -> list[Collector]:
     """What is to run after the evaluators, on each split that they read, so that a page can be made."""
     splits = dict.fromkeys(evaluator.split for evaluator in evaluators)
+    most = heard(data.chains.transforms.get("audio", ()))
     return [
-        Collector(split, [e for e in evaluators if e.split == split], partial(raw, data, split)) for split in splits
+        Collector(split, [e for e in evaluators if e.split == split], partial(raw, data, split), heard=most)
+        for split in splits
     ]
 
 

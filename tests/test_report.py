@@ -3,12 +3,27 @@
 import json
 import re
 from html import unescape
+from types import SimpleNamespace
 
+import numpy as np
 import pytest
 
 from mmjax import metrics
 from mmjax.__main__ import main
+from mmjax.data.waveforms import CropOrPad, DecodeAudio
+from mmjax.evaluators.retrieval import Retrieval
+from mmjax.report import collectors
+from tests.reporting.made import made
 from tests.trained import Trained
+
+
+def test_a_page_knows_how_much_of_a_sound_its_model_hears():
+    silent = SimpleNamespace(chains=SimpleNamespace(transforms={}))
+    heard = SimpleNamespace(chains=SimpleNamespace(transforms={"audio": (DecodeAudio(8_000), CropOrPad(20_000))}))
+    for data, seconds in ((silent, None), (heard, 2.5)):
+        (collector,) = collectors([Retrieval(split="test")], data)  # pyright: ignore[reportArgumentType]
+        collector(made().embedded, lambda texts: np.zeros((0, 8), np.float32))
+        assert collector.kept[0].heard == seconds
 
 
 def test_the_command_writes_the_page_of_a_run(trained: Trained, tmp_path, capsys):

@@ -1,6 +1,7 @@
 """Reads a file of sound to its end, within bounds, as one waveform of int16."""
 
 import io
+import os
 from typing import Literal, NamedTuple
 
 import numpy as np
@@ -57,6 +58,15 @@ def read(content: bytes, most_samples: int, rate: int | None = None) -> Sound:
         raise
     except Exception as error:  # libsndfile's and soundfile's, and what broken headers do to numpy
         raise BadExample(undecodable("audio", content, error), "undecodable") from error
+
+
+def lasting(file: bytes | str | os.PathLike[str]) -> float | None:
+    """Seconds that a sound lasts, as its header says and without decoding it; None where it can't be told so."""
+    try:
+        told = soundfile.info(_Stream(file) if isinstance(file, bytes) else os.fspath(file))
+    except Exception:  # as `read`: broken headers make soundfile raise nearly anything
+        return None
+    return None if told.frames == _UNKNOWN or not told.samplerate else told.frames / told.samplerate
 
 
 def _joined(found: list[Sound]) -> Sound:

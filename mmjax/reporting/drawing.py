@@ -16,6 +16,7 @@ POINTS = 300  # of a line
 CIVIDIS = ((0, 34, 78), (18, 53, 112), (59, 73, 108), (87, 93, 109), (112, 113, 115),
            (138, 134, 120), (165, 156, 116), (195, 179, 105), (225, 204, 85), (254, 232, 56))  # fmt: skip
 DASHES = ("", "6 3", "2 3", "8 3 2 3")
+DIGIT = 10.2  # width of the widest digit as a phone shows it (DejaVu Sans, 16 px): the style makes letters large there
 
 
 @dataclass(frozen=True)
@@ -55,12 +56,18 @@ def lines(
 ) -> Markup:
     """A chart of lines over training steps, with a legend. low, high: where the axis begins and ends, if not at the
     values."""
-    width, height, left, right, top, bottom = 520, 250, 52, 14, 12, 40
+    width, height, top, bottom = 520, 250, 12, 40
     every = [value for line in series for value in line.values]
     last = max(step for line in series for step in line.steps)
     marks = ticks(min(every) if low is None else low, max(every) if high is None else high)
     floor, ceiling = (marks[0] if low is None else low), (marks[-1] if high is None else high)
-    steps = [mark for mark in ticks(0, last) if mark <= last]
+    marks = [mark for mark in marks if floor <= mark <= ceiling]
+    steps = [mark for mark in ticks(0, last) if mark <= last and mark == int(mark)]  # there are no steps between
+    # Numbers have room on the smallest screen: one whose first digit is cut off is another number.
+    left = max(52, math.ceil(10 + DIGIT * max(len(plain(mark)) for mark in marks)))
+    widest = DIGIT * len(f"{last:,.0f}")
+    right = max(14, math.ceil(widest / 2 + 2))
+    crowded = (len(steps) - 1) * (widest + 8) > width - left - right
 
     def x(step: float) -> float:
         return left + (width - left - right) * step / max(last, 1)
@@ -70,11 +77,11 @@ def lines(
 
     parts: list[Markup] = []
     for mark in marks:
-        if floor <= mark <= ceiling:
-            parts.append(tag("line", x1=left, x2=width - right, y1=y(mark), y2=y(mark), class_="grid"))
-            parts.append(tag("text", plain(mark), x=left - 6, y=y(mark) + 4, text_anchor="end"))
-    for mark in steps:
-        parts.append(tag("text", f"{mark:,.0f}", x=x(mark), y=height - bottom + 16, text_anchor="middle"))
+        parts.append(tag("line", x1=left, x2=width - right, y1=y(mark), y2=y(mark), class_="grid"))
+        parts.append(tag("text", plain(mark), x=left - 6, y=y(mark) + 4, text_anchor="end"))
+    for i, mark in enumerate(steps):
+        place = {"x": x(mark), "y": height - bottom + 16, "text_anchor": "middle"}
+        parts.append(tag("text", f"{mark:,.0f}", class_="between" if crowded and i % 2 else None, **place))
     parts.append(tag("line", x1=left, x2=width - right, y1=height - bottom, y2=height - bottom, class_="axis"))
     parts.append(tag("text", "training step", x=(left + width - right) / 2, y=height - 6, text_anchor="middle"))
     data = []
@@ -87,8 +94,9 @@ def lines(
         )
         if len(places) <= 20:
             parts += [tag("circle", cx=a, cy=b, r=2.5, class_=f"fill c{line.colour}") for a, b in places]
-        data.append({"name": line.name, "points": [[s, round(v, 6), round(a, 1), round(b, 1)] for (s, v), (a, b) in
-                                                   zip(pairs, places, strict=True)]})  # fmt: skip
+        said = [float(f"{value:.6g}") for _, value in pairs]
+        told = zip(pairs, said, places, strict=True)
+        data.append({"name": line.name, "points": [[s, v, round(a, 1), round(b, 1)] for (s, _), v, (a, b) in told]})
     drawing = tag(
         "svg",
         tag("title", f"{title}: {', '.join(_ends(line) for line in series)}"),
@@ -252,8 +260,8 @@ def ticks(low: float, high: float, count: int = 5) -> list[float]:
 
 
 def plain(value: float) -> str:
-    """A number in few letters: `0.25`, `12`, `1e-05`."""
-    return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.4g}"
+    """A number in few letters: `0.25`, `12`, `1e-05`, `1,200`, `3e+07`."""
+    return f"{value:,.0f}" if 1_000 <= abs(value) < 10_000_000 else f"{value:.4g}"
 
 
 def _thinned(pairs: list[tuple[int, float]]) -> list[tuple[int, float]]:

@@ -13,7 +13,8 @@ from mmjax.reporting.media import Raw
 @dataclass(frozen=True)
 class Findings:
     """Of one split. same: the column whose equal values are right for one another (`Retrieval.same`). raw: gives the
-    example's picture or sound, as it lies in the data. protocols: how the numbers count, a sentence an evaluator."""
+    example's picture or sound, as it lies in the data. protocols: how the numbers count, a sentence an evaluator.
+    heard: seconds of a sound that the model hears at most (`spans.heard`); None: all of it."""
 
     embedded: Embedded
     numbers: dict[str, float]
@@ -21,6 +22,7 @@ class Findings:
     same: str | None
     raw: Raw
     protocols: Sequence[str] = ()
+    heard: float | None = None
 
     @property
     def split(self) -> str:
@@ -43,13 +45,13 @@ class Collector:
     when: When = "always"
     name: str = "report"
     inputs: tuple[str, ...] = ()
+    heard: float | None = None
 
     def __call__(self, embedded: Embedded, embed_text: EmbedText) -> dict[str, float]:
         found = embedded.history[-1] if embedded.history else {}  # of those before it
         numbers = {name: value for name, value in found.items() if name not in ("step", "split")}
         same = next((e.same for e in self.evaluators if isinstance(e, Retrieval) and e.same is not None), None)
         kept = replace(embedded, inputs={}, history=[], classified=[])
-        self.kept.append(
-            Findings(kept, numbers, embedded.classified, same, self.raw, protocols(self.evaluators).get(self.split, []))
-        )
+        said = protocols(self.evaluators).get(self.split, [])
+        self.kept.append(Findings(kept, numbers, embedded.classified, same, self.raw, said, self.heard))
         return {}

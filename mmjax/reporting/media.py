@@ -9,6 +9,7 @@ import numpy as np
 import soundfile
 from PIL import Image
 
+from mmjax.data.spans import partly, seconds
 from mmjax.data.transforms import BadExample, Decode
 from mmjax.data.waveforms import DecodeAudio
 from mmjax.reporting.markup import Markup, short, tag
@@ -16,6 +17,7 @@ from mmjax.reporting.markup import Markup, short, tag
 RATE = 16_000  # samples a second of the sounds on a page
 SECONDS = 10  # of a sound; the rest is cut off
 QUALITY = 82  # of JPEG
+FEW = 12  # sounds that are listed open; a longer list is folded
 BUDGET = 7_000_000  # bytes of pictures and sounds, once they are written as text
 
 Raw = Callable[[int, str], Any]  # row of the split, modality -> bytes, an array, or None
@@ -24,11 +26,22 @@ Raw = Callable[[int, str], Any]  # row of the split, modality -> bytes, an array
 class Media:
     """Of one split. Each sound stands in a list once, and is played from wherever its example is shown."""
 
-    def __init__(self, raw: Raw, captions: list[Any], ids: list[Any], name: str, budget: list[int]):
-        """budget: bytes that are left, in a list that all splits of a page share.  name: of the split, in anchors."""
+    def __init__(
+        self,
+        raw: Raw,
+        captions: list[Any],
+        ids: list[Any],
+        name: str,
+        budget: list[int],
+        heard: float | None = None,
+    ):
+        """budget: bytes that are left, in a list that all splits of a page share.  name: of the split, in anchors.
+        heard: seconds of a sound that the model hears at most; None: all of it."""
         self._raw, self._captions, self._ids, self.name, self._budget = raw, captions, ids, name, budget
         self._pictures: dict[tuple[int, int], bytes | None] = {}
         self._sounds: dict[int, str | None] = {}
+        self._heard = heard
+        self._lasting: dict[int, float] = {}  # seconds, of all of a sound that is shown
         self.left_out = 0
 
     def caption(self, row: int) -> str:
@@ -72,18 +85,33 @@ class Media:
         )
 
     def sounds(self) -> Markup | None:
-        """All sounds that were shown, to be played one by one."""
+        """All sounds that were shown, to be played one by one: how many, and, folded where they are many, a list."""
         there = [(row, uri) for row, uri in sorted(self._sounds.items()) if uri is not None]
+        if not there:
+            return None
+        said = {row: partly(self._heard, self._lasting[row]) for row, _ in there}
         items = [
             tag(
                 "li",
                 tag("audio", controls=True, preload="none", src=uri, id=self.anchor("sound", row)),
-                " ",
-                self.caption(row),
+                tag("span", self.caption(row), tag("small", text) if (text := said[row]) else None, class_="name"),
             )
             for row, uri in there
         ]
-        return tag("ul", items, class_="sounds") if items else None
+        longer = sum(text is not None for text in said.values())
+        cut = (
+            f"; {longer:,} of them last{'s' if longer == 1 else ''} longer than the {seconds(self._heard)} that the "
+            "model hears"
+            if longer and self._heard
+            else ""
+        )
+        return tag(
+            "details",
+            tag("summary", f"{len(there):,} sound{'s' if len(there) > 1 else ''}, all that are shown above{cut}"),
+            tag("ul", items, class_="sounds"),
+            class_="folded",
+            open=len(there) <= FEW,
+        )
 
     def anchor(self, kind: str, row: int) -> str:
         """A name within the page: `sound-0-17`."""
@@ -120,11 +148,12 @@ class Media:
         if value is None:
             return None
         try:
-            samples = DecodeAudio(RATE)(value, None)[: SECONDS * RATE]
+            samples = DecodeAudio(RATE)(value, None)
         except BadExample:
             return None
+        self._lasting[row] = len(samples) / RATE
         stream = io.BytesIO()
-        soundfile.write(stream, np.asarray(samples), RATE, format="OGG", subtype="VORBIS")
+        soundfile.write(stream, np.asarray(samples[: SECONDS * RATE]), RATE, format="OGG", subtype="VORBIS")
         return stream.getvalue()
 
 

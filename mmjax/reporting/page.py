@@ -64,7 +64,9 @@ def page(
     """The page's HTML."""
     left = [budget]
     media = [
-        Media(found.raw, found.embedded.columns.get("text", []), found.embedded.columns["id"], str(i), left)
+        Media(
+            found.raw, found.embedded.columns.get("text", []), found.embedded.columns["id"], str(i), left, found.heard
+        )
         for i, found in enumerate(findings)
     ]
     pairs = list(zip(findings, media, strict=True))

@@ -39,6 +39,31 @@ def test_a_sound_is_cut_and_kept_once():
     assert len(samples) / rate == 10
 
 
+def test_many_sounds_are_folded_and_counted():
+    few, many = (media(lambda row, column: wav(row), count=20) for _ in range(2))
+    for page, count in ((few, 12), (many, 13)):
+        for row in range(count):
+            page.show(row, "audio")
+    assert "<summary>12 sounds, all that are shown above</summary>" in str(few.sounds())
+    assert '<details class="folded" open>' in str(few.sounds())
+    assert "<summary>13 sounds, all that are shown above</summary>" in str(many.sounds())
+    assert '<details class="folded">' in str(many.sounds())
+
+
+def test_a_sound_that_the_model_hears_in_part_says_so():
+    lasting = {0: 0.5, 1: 2.53, 2: 12.0}
+    page = Media(lambda row, column: wav(row, lasting[row]), ["a", "b", "c"], [0, 1, 2], "0", [10**7], heard=2.5)
+    for row in lasting:
+        page.show(row, "audio")
+    sounds = str(page.sounds())
+    assert (
+        "3 sounds, all that are shown above; 2 of them last longer than the 2.5 seconds that the model hears" in sounds
+    )
+    assert '<span class="name">a</span>' in sounds
+    assert '<span class="name">b<small>the first 2.50 of 2.53 seconds are heard</small></span>' in sounds
+    assert '<span class="name">c<small>the first 2.5 of 12.0 seconds are heard</small></span>' in sounds
+
+
 def test_what_has_no_space_is_left_out_and_counted():
     one = media(lambda row, column: png(row, 300)).uri(0, 96)
     assert one is not None

@@ -128,7 +128,7 @@ def test_in_a_browser_it_shows_and_plays(tmp_path):
         tip,
         ["move", "svg[data-lines]"],
         tip,
-        "document.querySelectorAll('details').forEach(d => { d.open = true; }); 'open'",
+        "document.querySelectorAll('details.direction').forEach(d => { d.open = true; }); 'open'",
         ["click", "a.play"],
         "document.querySelectorAll('a.playing').length || null",
         "[...document.querySelectorAll('audio')].some(a => !a.paused && a.currentTime >= 0) ? 'plays' : null",
@@ -136,10 +136,11 @@ def test_in_a_browser_it_shows_and_plays(tmp_path):
         "getComputedStyle(document.querySelector('.labels')).display.replace('none', '')",
         ["click", ".centre"],
         "getComputedStyle(document.querySelector('.plane.plain')).display.replace('block', '')",
-        "document.documentElement.scrollWidth <= innerWidth ? 'fits' : 'too wide'",
+        FITS,
+        BELOW,
         width=1200,
     )  # fmt: skip
-    title, numbers, seconds, point, line, _, playing, plays, labels, plain, fits = seen["results"]
+    title, numbers, seconds, point, line, _, playing, plays, labels, plain, fits, below = seen["results"]
     assert (seen["loaded"], seen["console"], seen["requests"]) == ([True], [], [])
     assert title == "<tiny>, step 1,200"
     assert "0.750" in numbers
@@ -147,20 +148,60 @@ def test_in_a_browser_it_shows_and_plays(tmp_path):
     assert "<img" in point
     assert "thing" in point
     assert re.match(r"step \d\nloss +[\d.]+", line)
-    assert (playing, plays, labels, plain, fits) == (1, "plays", "flex", "none", "fits")
+    assert (playing, plays, labels, plain, fits, below) == (1, "plays", "flex", "none", "fits", 0)
+
+
+# Of what a phone shows: the page's width, the names of sounds that aren't beside their players, and numbers of charts
+# that are cut off at their drawing's edge.
+FITS = "document.documentElement.scrollWidth <= innerWidth ? 'fits' : document.documentElement.scrollWidth"
+BELOW = """[...document.querySelectorAll('.sounds li')].filter(li => {
+  const [player, name] = [...li.children].map(e => e.getBoundingClientRect());
+  return name.left < player.right || name.bottom < player.top || name.top > player.bottom;
+}).length"""
+CUT_OFF = """[...document.querySelectorAll('svg.chart text')].filter(text => {
+  const inner = text.getBoundingClientRect(), outer = text.closest('svg').getBoundingClientRect();
+  return inner.left < outer.left || inner.right > outer.right;
+}).map(text => text.textContent).join() || 'none'"""
+
+
+def long_names() -> list[str]:
+    return [f"thing {i} of a name that goes on for longer than any line of a phone" for i in range(20)]
 
 
 def test_on_a_phone_in_the_dark_it_fits(tmp_path):
-    path = write(tmp_path / "page.html", ABOUT, [made()], HISTORY)
+    rates = [{"step": s, "loss": 5.0, "lr": s * 5e-8, "examples_per_second": 1.2e6} for s in (1, 10_000)]
+    names = [f"retrieval/{a}->{b}/R@{k}" for k in (1, 5, 10) for a, b in (("image", "text"), ("text", "image"))]
+    found = replace(made(text=long_names()), numbers={name: i / 9 for i, name in enumerate(names)})  # a best one, too
     seen = browse(
-        path,
-        "document.documentElement.scrollWidth <= innerWidth ? 'fits' : document.documentElement.scrollWidth",
+        write(tmp_path / "page.html", ABOUT, [found], rates),
+        FITS,
         "getComputedStyle(document.body).backgroundColor",
-        width=390,
+        "document.querySelector('.folded > summary').innerText",
+        "document.querySelector('.folded').open ? 'open' : 'folded'",
+        "document.querySelector('.folded').open = true; 'opened'",
+        BELOW,
+        CUT_OFF,
+        FITS,
+        width=400,
         dark=True,
     )
-    assert seen["results"] == ["fits", "rgb(20, 23, 27)"]
+    assert seen["results"] == [
+        *("fits", "rgb(20, 23, 27)", "17 sounds, all that are shown above", "folded", "opened", 0, "none", "fits")
+    ]
     assert seen["console"] == []
+
+
+def test_pages_of_no_step_one_step_and_many():
+    histories = {0: [], 1: [{"step": 1, "loss": 2.0, "lr": 1e-3, "examples_per_second": None}]}
+    histories[10_000] = [{"step": s, "loss": 2.0 + s % 2, "lr": 1e-4} for s in range(1, 10_001)]
+    pages = {steps: page(ABOUT, [made(4)], history) for steps, history in histories.items()}
+    for steps, html in pages.items():
+        Tags(html)
+        assert html.count("data-lines=") == (2 if steps else 0)  # loss and learning rate
+        assert ('id="training"' in html) == bool(steps)
+    assert "loss from 2 at step 1 to 2 at 1" in pages[1]
+    assert "loss from 3 at step 1 to 2 at 10,000" in pages[10_000]
+    assert len(pages[10_000]) < len(pages[1]) + 60_000  # 300 points a line
 
 
 def test_what_a_caption_a_label_or_a_file_name_holds_is_text(tmp_path):
