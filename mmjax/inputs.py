@@ -23,6 +23,9 @@ from mmjax.data.captions import PickCaption, Tokenize
 from mmjax.data.chains import Chains
 from mmjax.data.given_ids import IdsAlone
 from mmjax.data.loudness import LARGEST, in_scale, to_int16
+from mmjax.data.signatures import in_words
+from mmjax.data.sounds import lasting
+from mmjax.data.spans import heard, partly
 from mmjax.data.tokenizers import Tokenizer
 from mmjax.data.transforms import BadExample, Labelled, Masked, Transform, prefix_mask, seen_upright
 from mmjax.data.waveforms import DecodeAudio
@@ -53,6 +56,7 @@ class Inputs:
         self.specs = chains.specs
         self._chains = {modality: _by_hand(chain, upright) for modality, chain in chains.transforms.items()}
         self._warned = self._warned_of_clipping = False
+        self._warned_of_length = False
 
     def listed(self, modality: str, value: Any) -> tuple[Iterable[Any], bool]:
         """The inputs one by one, and whether `value` is one alone.
@@ -174,6 +178,8 @@ class Inputs:
 
     def _audio(self, value: Any, where: str) -> tuple[np.ndarray, np.ndarray | None]:
         values, mask = self._heard(value, where)
+        if mask is not None and mask.all() and not self._warned_of_length:
+            self._warn_if_longer(value, where)
         if values.dtype == np.int16 and not self._warned_of_clipping:
             share = np.mean(np.abs(values[mask if mask is not None else ...].astype(np.int32)) >= LARGEST)
             if share > CLIPPED:
@@ -184,6 +190,20 @@ class Inputs:
                     stacklevel=2,
                 )
         return values, mask
+
+    def _warn_if_longer(self, value: Any, where: str) -> None:
+        chain = self._chains["audio"]
+        if _is_path(value) or isinstance(value, bytes):
+            whole = lasting(value if isinstance(value, bytes) else os.path.expanduser(os.fspath(value)))
+        else:
+            wave, rate = value if isinstance(value, tuple) else (value, None)
+            rate = rate or next((t.rate for t in chain if isinstance(t, DecodeAudio)), None)
+            whole = max(np.shape(wave)) / rate if rate else None
+        if said := partly(heard(chain), whole):
+            self._warned_of_length = True
+            warnings.warn(
+                f"{where}: {said}, what follows is cut off; further sounds that are longer aren't named", stacklevel=2
+            )
 
     def _heard(self, value: Any, where: str) -> tuple[np.ndarray, np.ndarray | None]:
         if _is_path(value):
@@ -329,4 +349,6 @@ def _kind(value: Any) -> str:
 
 def _short(value: Any) -> str:
     text = repr(value)
+    if in_words(text) != text:  # an object without a name
+        return _kind(value)
     return text if len(text) <= 40 else f"{text[:39]}…"

@@ -247,6 +247,24 @@ def test_a_sound_that_is_clipped_is_said_once(trained: Trained):
     np.testing.assert_allclose(clipped, full, atol=1e-6)
 
 
+def test_a_sound_that_is_longer_than_the_model_hears_is_said_once(trained: Trained, tmp_path):
+    bundle, wave = resolve(trained.workdir), np.concatenate(waves(1) * 25)[: SAMPLES * 73 // 10]
+    soundfile.write(tmp_path / "long.wav", wave, RATE)
+    for way, name in (
+        (wave, "the audio"),
+        ((wave[::2], RATE // 2), "the audio"),
+        ((tmp_path / "long.wav").read_bytes(), "the audio"),
+        (tmp_path / "long.wav", "audio long.wav"),
+    ):
+        model = Model(bundle)
+        with pytest.warns(UserWarning, match=rf"^{name}: the first 0.1 of 0.7 seconds are heard, what follows is cut"):
+            model.preprocess(audio=way)
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            model.preprocess(audio=way)
+            Model(bundle).preprocess(audio=wave[:SAMPLES])
+
+
 def test_every_way_to_give_a_sound(model: Model, tmp_path):
     (wave,) = waves(1)
     file = tmp_path / "beep.wav"
@@ -420,6 +438,8 @@ def test_a_bad_sound_is_named(model: Model, tmp_path):
     for rate in (0, 1e-3, 1e12, float("inf")):  # soxr would take all memory, or never end
         with pytest.raises(UserError, match=r"the sample rate is .* in Hz, from 100 to 10,000,000"):
             model.embed(audio=(wave, rate))
+    with pytest.raises(UserError, match=r"^audio=an object: it takes"):  # and not where it lies in memory
+        model.embed(audio=object())
     (tmp_path / "x.wav").write_bytes(b"RIFF")
     with pytest.raises(UserError, match=r"audio 0 \(x.wav\): the sound can't be decoded"):
         model.embed(audio=[tmp_path / "x.wav"])
