@@ -9,17 +9,21 @@ import os
 import tempfile
 import time
 from collections.abc import Callable, Mapping
+from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 
+from mmjax.data.sounds import lasting
+from mmjax.data.spans import partly, seconds
 from mmjax.errors import UserError
+from mmjax.in_part import hears, in_part
 from mmjax.interop.resolve import resolve
 from mmjax.reporting.markup import Markup, join, short, tag
 from mmjax.searching import KINDS, Index, Item, folder, index, many, own, reason
-from mmjax.serving import HOST, Policy, free_port, media_routes
+from mmjax.serving import HOST, Policy, ended, ended_by_signals, free_port, media_routes
 from mmjax.uploads import LARGEST, Gate, Uploads, received
 from mmjax.workdir import use_compilation_cache
 
@@ -58,7 +62,7 @@ def serve(
     console: Console | None = None,
     wait: bool = True,
 ) -> Any:
-    """Embeds the folder `where`, or the model's own test data, and serves the page until Ctrl-C.
+    """Embeds the folder `where`, or the model's own test data, and serves the page until Ctrl-C, SIGTERM or SIGHUP.
 
     source, step: as `mmjax.load` takes them. port: None: the first free one from `PORT` on. share: a public link too.
     wait: False gives gradio's Blocks back, served by a thread of its own; `close()` ends it.
@@ -66,32 +70,44 @@ def serve(
     Raises:
         UserError: gradio isn't installed, the port is in use, there is nothing to search, or the model can't.
     """
-    _gradio()
-    chosen = free_port(port)  # before the folder is embedded
     console = console or Console(highlight=False)
+    say = partial(console.print, soft_wrap=True, markup=False)
+    with ended_by_signals() if wait else nullcontext():
+        kept = _kept()
+        _gradio()
+        chosen = free_port(port)  # before the folder is embedded
+        found = _found(source, where, step, say, console)
+        page = build(found, kept)
+        try:
+            _launch(page, found, chosen, share)
+            say(f"the page is at http://{HOST}:{chosen} (Ctrl-C ends it)")
+            if share:
+                link, lacking = page.share_url, "a public link could not be made: no network?"
+                say(f"and, for whoever has the link, at {link}" if link else lacking)
+            while wait:
+                time.sleep(1)
+        except KeyboardInterrupt:
+            say("\nthe page ends")  # at once: what follows takes a moment
+        finally:
+            if wait:
+                ended(page)
+    return page
+
+
+def _found(source: str, where: str | None, step: int | None, say: Callable[[str], None], console: Console) -> Index:
+    """What is to be searched. Each part that takes seconds is said when it begins."""
+    say(f"reading {source}")
     place = folder(where) if where is not None else None
     use_compilation_cache()
     bundle = resolve(source, step=step)
-    say = partial(console.print, soft_wrap=True, markup=False)
+    say("looking through its own test data" if place is None else f"looking through {place.name}")
     found = index(bundle, place or own(bundle, say), console)
-    console.print(f"{counted(found)} in {found.place.name}", soft_wrap=True, markup=False)
+    say(f"{counted(found)} in {found.place.name}")
     for name, why in found.bad[:LISTED]:
-        console.print(f"  left out: {name}: {why}", soft_wrap=True, markup=False)
-    page = build(found)
-    try:
-        _launch(page, found, chosen, share)
-        console.print(f"the page is at http://{HOST}:{chosen} (Ctrl-C ends it)", soft_wrap=True)
-        if share:
-            link = page.share_url
-            console.print(
-                f"and, for whoever has the link, at {link}" if link else "a public link could not be made: no network?"
-            )
-        while wait:
-            time.sleep(1)
-    except KeyboardInterrupt:
-        page.close(verbose=False)
-        page.uploads.empty()
-    return page
+        say(f"  left out: {name}: {why}")
+    if (most := hears(found.model)) and "audio" in (*found.items, *found.queries):
+        say(f"of a sound the model hears the first {seconds(most)}")
+    return found
 
 
 def _gradio() -> Any:
@@ -138,31 +154,41 @@ def _launch(page: Any, found: Index, port: int, share: bool) -> None:
         raise UserError(f"port {port} is in use since: --port N names another") from error
 
 
-def build(found: Index) -> Any:
-    """gradio's Blocks: what one searches by, in tabs, and below it what is found."""
-    gr = _gradio()
-    kept = tempfile.TemporaryDirectory(prefix="mmjax-demo-")  # of queries; as long as the page
+def _kept() -> tempfile.TemporaryDirectory[str]:
+    """Where queries lie, as long as the page is there. Made before gradio is imported, which leaves folders of its own
+    elsewhere otherwise."""
+    kept = tempfile.TemporaryDirectory(prefix="mmjax-demo-")
     os.environ["GRADIO_TEMP_DIR"] = kept.name
+    return kept
+
+
+def build(found: Index, kept: tempfile.TemporaryDirectory[str] | None = None) -> Any:
+    """gradio's Blocks: what one searches by, in tabs, and below it what is found. kept: where queries lie."""
+    kept = kept or _kept()
+    gr = _gradio()
     uploads = Uploads(Path(kept.name))
 
     with gr.Blocks(title="mmjax demo", analytics_enabled=False, fill_width=True) as page:
         gr.HTML(_safe(head(found)), js_on_load=None)
         inputs: dict[str, Any] = {}
+        tabs: dict[str, Any] = {}
         with gr.Tabs():
             for modality in found.queries:
-                with gr.Tab(TABS[modality], id=modality):
+                with gr.Tab(TABS[modality], id=modality) as tabs[modality]:
                     inputs[modality] = _input(gr, modality)
-        results = gr.HTML(_safe(first(found)), elem_id="results", js_on_load=SIMILAR)
+        start = answered(found, next(iter(inputs), "text"), None)
+        results = gr.HTML(_safe(start), elem_id="results", js_on_load=SIMILAR)
         for modality, (component, events) in inputs.items():
-            gr.on(
-                events,
-                _answer(found, modality, uploads.folder),
+            shared: dict[str, Any] = dict(
                 inputs=component,
                 outputs=results,
                 preprocess=modality == "text",  # files as they were given, not as gradio would write them anew
-                show_progress="minimal",
-                api_name=modality,
             )
+            answer = _answer(found, modality, uploads.folder)
+            gr.on(events, answer, show_progress="minimal", api_name=modality, **shared)
+            # What is shown belongs to the tab that is open: no error of another stays there.
+            opened = _answer(found, modality, uploads.folder, opened=True)
+            gr.on([tabs[modality].select], opened, show_progress="hidden", api_visibility="private", **shared)
 
         def similar(event: Any) -> str:
             return _safe(like(found, event.modality, event.row))
@@ -171,6 +197,13 @@ def build(found: Index) -> Any:
         results.click(similar, outputs=results, show_progress="minimal", api_visibility="private")
     page.kept, page.uploads, page.found = kept, uploads, found
     return page
+
+
+def hint(found: Index, modality: str) -> str:
+    """What to do in a tab; of sounds, how much of one the model hears too."""
+    most = hears(found.model) if modality == "audio" else None
+    heard = "" if most is None else f" Its first {seconds(most)} {'is' if most == 1 else 'are'} heard."
+    return HINTS[modality] + heard
 
 
 def _input(gr: Any, modality: str) -> tuple[Any, list[Any]]:
@@ -203,16 +236,18 @@ def _input(gr: Any, modality: str) -> tuple[Any, list[Any]]:
     return sound, [sound.change]
 
 
-def _answer(found: Index, modality: str, uploads: Path) -> Callable[[Any], str]:
-    """From what was given to what is shown."""
+def _answer(found: Index, modality: str, uploads: Path, opened: bool = False) -> Callable[[Any], str]:
+    """From what was given to what is shown. opened: asked as its tab was opened; what was given there may be gone."""
 
     def answer(query: Any) -> str:
-        try:
-            if modality == "text" or query is None:
-                return _safe(answered(found, modality, query))
-            return _safe(answered(found, modality, received(uploads, query)))
-        except UserError as error:
-            return _safe(wrong(error))
+        if modality != "text" and query is not None:
+            try:
+                query = received(uploads, query)
+            except UserError as error:
+                if not opened:
+                    return _safe(wrong(error))
+                query = None
+        return _safe(answered(found, modality, query))
 
     return answer
 
@@ -221,13 +256,15 @@ def answered(found: Index, modality: str, query: Any) -> Markup:
     """What is found for a text, or the bytes of a picture or sound; a hint where nothing is asked, and what is wrong
     with what can't be used."""
     if not isinstance(query, str if modality == "text" else bytes) or not query.strip():
-        return said(HINTS[modality], first(found))
+        return said(hint(found, modality), first(found))
+    query = query[:LONGEST] if isinstance(query, str) else query
     try:
-        hits = found.search(modality, query[:LONGEST] if isinstance(query, str) else query, MOST)
+        hits = found.search(modality, query, MOST)
+        part = in_part(found.model, modality, query)
     except UserError as error:
         return wrong(error)
     asked = f"“{short(str(query))}”" if modality == "text" else f"this {KINDS[modality][:-1]}"
-    return said(f"Nearest to {asked}", shown(found, hits))
+    return said(f"Nearest to {asked}" + (f" ({part})" if part else ""), shown(found, hits))
 
 
 def wrong(error: UserError) -> Markup:
@@ -283,13 +320,16 @@ def shown(found: Index, hits: Mapping[str, list[tuple[int, float | None]]] | Map
     parts = []
     for modality, rows in hits.items():
         rows = rows[: FOUND[modality] * (2 if len(hits) == 1 else 1)]
-        items = [_hit(found.items[modality][row], modality, row, score) for row, score in rows]
+        most = hears(found.model) if modality == "audio" else None
+        items = [_hit(found.items[modality][row], modality, row, score, most) for row, score in rows]
         there = tag("h2", KINDS[modality].capitalize()) if len(found.items) > 1 else None
         parts.append(tag("section", there, tag("ol", items, class_=f"hits {modality}")))
     return join(parts)
 
 
-def _hit(item: Item, modality: str, row: int, score: float | None) -> Markup:
+def _hit(item: Item, modality: str, row: int, score: float | None, most: float | None) -> Markup:
+    """most: seconds of a sound that the model hears; None: all."""
+    part = partly(most, _lasting(item)) if most is not None else None
     uri = f"media/{modality}/{row}"
     if modality == "image":
         picture = tag("img", src=f"{uri}?small", alt=short(item.name, 120), loading="lazy")
@@ -302,7 +342,15 @@ def _hit(item: Item, modality: str, row: int, score: float | None) -> Markup:
         tag("span", short(item.name, 80), class_="name", title=item.name),
         None if score is None else tag("span", f"{score:.3f}", class_="score", title="cosine of the two embeddings"),
         tag("button", "Similar", type="button", class_="like", data_modality=modality, data_row=row),
+        None if part is None else tag("span", part, class_="part"),
     )
+
+
+def _lasting(item: Item) -> float | None:
+    """Seconds that a sound lasts, by its header."""
+    if item.path is not None:
+        return lasting(item.path) if item.path.is_file() else None
+    return lasting(content) if (content := item.read()) is not None else None
 
 
 def _safe(markup: Markup) -> str:

@@ -7,7 +7,6 @@ is not embedded again. Nothing is written where the pictures are.
 import hashlib
 import json
 import os
-import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -203,6 +202,8 @@ def index(bundle: Bundle, place: Place, console: Console | None = None) -> Index
         known = kept.get(modality, {})
         vectors = {i: known[i.key, i.stamp] for i in items if i.stamp != GONE and (i.key, i.stamp) in known}
         new = [item for item in items if item not in vectors]
+        if vectors:
+            console.print(f"{many(modality, len(vectors))} embedded before: taken from the cache", soft_wrap=True)
         try:
             _embed(model, modality, new, vectors, made.bad, console)
         finally:  # what was embedded before Ctrl-C need not be again
@@ -216,6 +217,7 @@ def index(bundle: Bundle, place: Place, console: Console | None = None) -> Index
     if not made.items:
         name, why = made.bad[0]
         raise UserError(f"none of the {len(made.bad)} files in {place.name} can be read; {name}: {why}")
+    console.print("preparing the first search: the towers are compiled, or their code is loaded", soft_wrap=True)
     made.queries = [modality for modality in ("text", "image", "audio") if _embeds(model, modality, made)]
     return made
 
@@ -266,9 +268,8 @@ def _vectors(
 
 
 def reason(error: UserError) -> str:
-    """Why an input can't be used, without which one it is ("image 0 (a.png): ...") and what Python calls its bytes."""
-    text = str(error)
-    return re.sub(r" <_io\.BytesIO[^>]*>", "", text.partition(": ")[2] or text)
+    """Why an input can't be used, without which one it is ("image 0 (a.png): ...")."""
+    return str(error).partition(": ")[2] or str(error)
 
 
 def _embed_all(model: Model, modality: str, contents: list[Any]) -> np.ndarray:

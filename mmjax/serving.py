@@ -4,8 +4,14 @@ Pictures and sounds are asked for by their rows: no path of a file is ever taken
 """
 
 import io
+import os
+import signal
 import socket
-from functools import lru_cache
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from functools import lru_cache, partial
+from types import FrameType
 from typing import Any
 
 import soundfile
@@ -21,6 +27,7 @@ from mmjax.searching import Index, Item
 HOST = "127.0.0.1"
 PORT = 7860  # gradio's usual one
 TRIES = 100  # ports from it on
+PATIENCE, ROUNDS = 2.0, 10  # seconds for the server to end, and how often meanwhile connections are cut
 SMALL, LARGE = 320, 2048  # pixels of a picture in a list, and by itself
 THUMBNAILS = 2048  # kept in memory, about 15 kB each
 # As they are: other kinds of sound become WAV, which every browser plays.
@@ -48,6 +55,51 @@ def free_port(wanted: int | None) -> int:
     if wanted is None:
         raise UserError(f"no port from {PORT} to {PORT + TRIES - 1} is free: --port N names another")
     raise UserError(f"--port {wanted} can't be had: {reason}; without --port the next free one is taken")
+
+
+@contextmanager
+def ended_by_signals() -> Iterator[None]:
+    """While entered, SIGTERM and SIGHUP (its terminal was closed) end the process by an exception, with exit code 0:
+    what is temporary goes with it. In a thread other than the main one signals are left as they are."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def end(number: int, frame: FrameType | None) -> None:
+        with suppress(OSError):  # of a terminal that is gone
+            os.write(2, f"\n{signal.Signals(number).name}: the page ends\n".encode())
+        raise SystemExit(0)
+
+    before = {number: signal.signal(number, end) for number in (signal.SIGTERM, signal.SIGHUP)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def ended(page: Any) -> None:
+    """Closes gradio's Blocks and deletes what was uploaded, at once: connections that a browser holds open are cut, not
+    waited for."""
+    try:
+        closing = threading.Thread(target=partial(page.close, verbose=False), daemon=True)
+        closing.start()
+        for _ in range(ROUNDS):
+            closing.join(PATIENCE / ROUNDS)
+            if not closing.is_alive():
+                break
+            _cut(page)
+    finally:
+        page.uploads.empty()
+
+
+def _cut(page: Any) -> None:
+    """Ends the connections of a page's server (uvicorn's), which is closing, from another thread than its own."""
+    server: Any = getattr(page, "server", None)
+    for listening in getattr(server, "servers", ()):
+        for connection in list(server.server_state.connections):
+            with suppress(RuntimeError):  # its loop has ended meanwhile
+                listening.get_loop().call_soon_threadsafe(connection.transport.abort)
 
 
 class Policy:

@@ -116,7 +116,11 @@ ARROWS = {
     "searching": {"__init__", "embed", "embedding", "experiment", "interop", "loading"} | MIDDLE | GRAPH | OBJECTIVES,
     "serving": {"data", "searching"} | BOTTOM,
     "uploads": BOTTOM,
-    "page": {"interop", "reporting", "searching", "serving", "uploads", "workdir"} | MIDDLE | GRAPH | OBJECTIVES,
+    "in_part": {"data"} | BOTTOM,
+    "page": {"in_part", "interop", "reporting", "searching", "serving", "uploads", "workdir"}
+    | MIDDLE
+    | GRAPH
+    | OBJECTIVES,
     "watch": {"evaluate", "experiment", "workdir"} | MIDDLE | GRAPH | OBJECTIVES,
     "train": {
         *("bad_examples", "evaluate", "experiment", "goodput", "initial", "interruption", "lock", "log", "replay"),

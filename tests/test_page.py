@@ -1,11 +1,18 @@
 """The page in a browser: by typing, by a picture, by voice; and what it says where there is nothing to find."""
 
+import contextlib
 import io
 import json
 import os
+import re
+import signal
 import socket
+import tempfile
+import time
+import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
+from html import unescape
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -17,7 +24,9 @@ from mmjax import page
 from mmjax.__main__ import main
 from mmjax.errors import UserError
 from mmjax.loading import load
+from mmjax.searching import Item
 from mmjax.serving import HOST, free_port
+from tests.reporting.made import wav
 from tests.reporting.test_page import browse
 from tests.tiny import write_shapes
 from tests.trained import Trained
@@ -30,7 +39,7 @@ FIRST = "document.querySelector('.hits.image .name').title"
 def tab(name: str) -> list[Any]:
     """Scripts that open a tab."""
     find = f"[...document.querySelectorAll('button[role=tab]')].find(b => b.innerText === '{name}')"
-    return [f"(t => t ? (t.id = 'wanted') : null)({find})", ["click", "#wanted"]]
+    return [f"(t => t ? (t.id = 'wanted-{name}') : null)({find})", ["click", f"#wanted-{name}"]]
 
 
 def heading(part: str) -> str:
@@ -119,10 +128,15 @@ def test_by_a_picture_and_by_one_that_is_none(served: Served):
         f"document.querySelector('{upload}') && 'there'",
         ["click", upload, str(served.folder / "broken.png")],
         heading("can't be searched by"),
+        *tab("Voice"),  # whose own hint takes the error's place
+        heading("Say what"),
+        "document.querySelectorAll('#results .wrong').length",
         patience=20,
     )
     assert seen["results"][3:6] == ["Nearest to this picture", "green-cross-2.png", "1.000"]
-    assert seen["results"][-1].startswith("This can't be searched by: the picture can't be decoded")
+    *_, error, _, hint, wrong = seen["results"]
+    assert error.startswith("This can't be searched by: the picture can't be decoded")
+    assert (hint, wrong) == (page.hint(served.page.found, "audio"), 0)
     assert seen["requests"] == []
 
 
@@ -139,7 +153,9 @@ def test_by_voice(served: Served):
         "document.querySelectorAll('.hits.audio .score').length",
         patience=20,
     )
-    assert seen["results"][-2:] == ["Nearest to this sound", 8]
+    line, count = seen["results"][-2:]
+    assert re.fullmatch(r"Nearest to this sound \(the first 0\.1 of [1-9]\.\d seconds are heard\)", line)
+    assert count == 8
     assert seen["requests"] == []
 
 
@@ -195,19 +211,83 @@ def test_rows_that_are_not_there(served: Served):
     assert "there any more" in page.like(served.page.found, "video", 0)
 
 
-def test_ctrl_c_ends_it(trained: Trained, monkeypatch, tmp_path):
+def test_ctrl_c_ends_it_at_once_and_a_start_says_what_it_does(trained: Trained, monkeypatch, tmp_path, capfd):
+    """While a browser holds a connection open, as it does as long as the page is shown."""
+    httpx = pytest.importorskip("httpx")
     pytest.importorskip("gradio")
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    port = free_port(None)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    port, pressed_at, open_ = free_port(None), [], contextlib.ExitStack()
 
     def pressed(seconds):
-        with socket.create_connection((HOST, port), 5):  # it answers until then
-            raise KeyboardInterrupt
+        address = f"http://{HOST}:{port}/gradio_api/heartbeat/of-a-browser"
+        answer = open_.enter_context(httpx.stream("GET", address, timeout=20))
+        assert next(answer.iter_lines()) is not None  # it answers until then
+        pressed_at.append(time.monotonic())
+        raise KeyboardInterrupt
+
+    def terminated(seconds):
+        assert list(tmp_path.glob("mmjax-demo-*"))
+        signal.raise_signal(signal.SIGTERM)
 
     monkeypatch.setattr(page, "time", SimpleNamespace(sleep=pressed))
-    assert main(["demo", str(trained.workdir), "--port", str(port)]) == 0
+    with open_:
+        assert main(["demo", str(trained.workdir), "--port", str(port)]) == 0
+        assert time.monotonic() - pressed_at[0] < 3
     with pytest.raises(ConnectionRefusedError):
         socket.create_connection((HOST, port), 5)
+    said = capfd.readouterr().out
+    assert said.endswith("\nthe page ends\n")
+    assert list(tmp_path.glob("mmjax-demo-*")) == []
+    capfd.readouterr()
+    monkeypatch.setattr(page, "time", SimpleNamespace(sleep=terminated))
+    with pytest.raises(SystemExit) as end:
+        main(["demo", str(trained.workdir), "--port", str(port)])
+    assert end.value.code == 0
+    assert list(tmp_path.glob("mmjax-demo-*")) == []
+    again = capfd.readouterr()
+    assert again.err.endswith("SIGTERM: the page ends\n")
+    assert [line.partition(":")[0] for line in again.out.splitlines()] == [
+        "starting",
+        f"reading {trained.workdir}",
+        "looking through its own test data",
+        f"{trained.workdir} names its data",
+        "24 pictures embedded before",  # by the start before this one
+        "22 sounds embedded before",
+        "preparing the first search",
+        "24 pictures and 22 sounds in shapes (test split)",
+        "of a sound the model hears the first 0.1 seconds",
+        "the page is at http",
+    ]
+
+
+def test_how_much_of_a_query_is_taken_in_is_said(served: Served):
+    def line(modality: str, query: Any) -> str:
+        return unescape(re.sub("<[^>]*>", "", page.answered(served.page.found, modality, query).partition("</p>")[0]))
+
+    assert line("audio", wav(0, 0.05)) == "Nearest to this sound"
+    assert line("audio", wav(0, 0.5)) == "Nearest to this sound (the first 0.1 of 0.5 seconds are heard)"
+    assert line("text", "a red disc") == "Nearest to “a red disc”"
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        said = line("text", "a red disc " * 20)
+    assert re.search(r"\(the first [2-8] of 60 words are read\)$", said)
+    assert line("audio", None) == "Say what you look for, or give a sound file. Its first 0.1 seconds are heard."
+    broken = line("audio", wav(0)[:30])
+    assert broken.startswith("This can't be searched by: the sound can't be decoded: it is WAV, but broken")
+    assert " at 0x" not in broken
+
+
+def test_a_sound_that_is_found_says_how_much_of_it_was_heard(tmp_path):
+    (tmp_path / "long.wav").write_bytes(wav(0, 2.0))
+    for item in (
+        Item("audio", "long", "", "", lambda: None, tmp_path / "long.wav"),
+        Item("audio", "long", "", "", lambda: wav(0, 2.0)),
+    ):
+        assert "the first 0.5 of 2.0 seconds are heard" in page._hit(item, "audio", 0, None, 0.5)
+        assert "heard" not in page._hit(item, "audio", 0, None, 3.0)
+    gone = Item("audio", "gone", "", "", lambda: None, tmp_path / "gone.wav")
+    assert "heard" not in page._hit(gone, "audio", 0, None, 0.5)
 
 
 def test_without_gradio_it_says_what_to_install(monkeypatch):

@@ -1,6 +1,7 @@
 """Pictures and sounds as a browser gets them, a free port, and a policy that keeps the page to itself."""
 
 import io
+import signal
 import socket
 from pathlib import Path
 from types import SimpleNamespace
@@ -35,6 +36,17 @@ def test_the_port_that_is_asked_for_or_the_next_free_one(monkeypatch):
         with pytest.raises(UserError, match=f"no port from {port} to {port} is free"):
             free_port(None)
     assert free_port(port) == port
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+def test_signals_end_by_an_exception(number, capfd):
+    """So that what is temporary goes; by themselves they end the process where it stands."""
+    before = signal.getsignal(number)
+    with pytest.raises(SystemExit) as end, serving.ended_by_signals():
+        signal.raise_signal(number)
+    assert end.value.code == 0
+    assert capfd.readouterr().err == f"\n{number.name}: the page ends\n"
+    assert signal.getsignal(number) == before
 
 
 def test_pictures_are_jpeg_of_a_size_that_a_page_bears():

@@ -29,7 +29,9 @@ class Found:
     def __init__(self):
         self.items = {"image": [Item("image", "mine.png", "mine.png", "", lambda: png(0))]}
         self.vectors, self.bad, self.queries = {}, [], ["text", "image", "audio"]
-        self.place, self.model = Place("pictures", "pictures", []), SimpleNamespace(source="a model")
+        silent = SimpleNamespace(data=SimpleNamespace(transforms={}))
+        self.place = Place("pictures", "pictures", [])
+        self.model = SimpleNamespace(source="a model", experiment=silent)
         self.asked: list[Any] = []
 
     def search(self, modality, query, count):
