@@ -8,6 +8,8 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:  # what an editor reads
+    from mmjax import embeddings
+    from mmjax.errors import UserError
     from mmjax.experiment import Experiment, Load
     from mmjax.loading import Model, load
 
@@ -16,12 +18,19 @@ _HOME = {
     "Experiment": "mmjax.experiment",
     "Load": "mmjax.experiment",
     "Model": "mmjax.loading",
+    "UserError": "mmjax.errors",
+    "embeddings": "mmjax",  # a file of its own: `mmjax.embeddings.read`
     "load": "mmjax.loading",
 }
-__all__ = ["Experiment", "Load", "Model", "__version__", "load"]
+__all__ = ["Experiment", "Load", "Model", "UserError", "__version__", "embeddings", "load"]
 
 
 def __getattr__(name: str) -> Any:
-    if name in _HOME:
-        return getattr(import_module(_HOME[name]), name)
-    raise AttributeError(f"module 'mmjax' has no attribute {name!r}; it gives {', '.join(sorted(_HOME))}")
+    if name not in _HOME:
+        raise AttributeError(f"module 'mmjax' has no attribute {name!r}; it gives {', '.join(sorted(_HOME))}")
+    return import_module(f"mmjax.{name}") if _HOME[name] == "mmjax" else getattr(import_module(_HOME[name]), name)
+
+
+def __dir__() -> list[str]:
+    """What completion shows: the public names alone, none of which is imported for it."""
+    return sorted(__all__)

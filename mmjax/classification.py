@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from jaxtyping import Float
@@ -12,6 +11,8 @@ from mmjax.evaluators.lists import checked_templates
 
 SHOWN = 5  # labels of an input that printing shows
 SHOWN_INPUTS = 10
+
+Top = list[tuple[str, float]]  # labels with their probabilities, the likeliest first
 
 
 @dataclass(frozen=True)
@@ -41,15 +42,19 @@ class Classification:
         raise UserError(f"classify(): the scores of {what} aren't finite (NaN), as of weights that hold NaN")
 
     @property
-    def best(self) -> Any:
+    def best(self) -> str | list[str]:
         """The likeliest label; of several inputs a list of each one's."""
         found = self.logits.argmax(axis=-1)
         return self.labels[found] if found.ndim == 0 else [self.labels[i] for i in found]
 
-    def top(self, k: int = SHOWN) -> Any:
+    def top(self, k: int = SHOWN) -> Top | list[Top]:
         """The k likeliest labels with their probabilities, `[("cat", 0.93), ...]`; of several inputs a list of such."""
         if self.logits.ndim == 2:
-            return [self[i].top(k) for i in range(len(self.logits))]
+            return [self[i]._top(k) for i in range(len(self.logits))]
+        return self._top(k)
+
+    def _top(self, k: int) -> Top:
+        """Of one input."""
         order = np.argsort(-self.logits, kind="stable")[:k]
         return [(self.labels[i], float(self.probabilities[i])) for i in order]
 
@@ -64,9 +69,9 @@ class Classification:
 
     def __repr__(self) -> str:
         if self.logits.ndim == 1:
-            return "\n".join(f"{probability:6.3f}  {label}" for label, probability in self.top())
+            return "\n".join(f"{probability:6.3f}  {label}" for label, probability in self._top(SHOWN))
         rows = [
-            f"{i:4}  " + ", ".join(f"{label} {probability:.3f}" for label, probability in self[i].top(3))
+            f"{i:4}  " + ", ".join(f"{label} {probability:.3f}" for label, probability in self[i]._top(3))
             for i in range(min(len(self), SHOWN_INPUTS))
         ]
         more = [f"and {len(self) - SHOWN_INPUTS} more"] if len(self) > SHOWN_INPUTS else []

@@ -16,12 +16,15 @@ from mmjax.objectives.pretrainer import Pretrainer
 
 T = TypeVar("T")
 
+MANY = 4  # chunks
+
 
 class Embedder:
     """Embeds rows of one modality at a time, with the given variables.
 
     A batch is filled up to the next power of two (times the number of devices, where there are several), so that a
-    modality is compiled for a handful of sizes and what follows finds them there. Sets no mesh for others to trip over.
+    modality is compiled for a handful of sizes and what follows finds them there; of an input that comes in two dtypes
+    (pixels, and preprocessed floats) for each of them. Sets no mesh for others to trip over.
     """
 
     def __init__(self, pretrainer: Pretrainer, variables: dict[str, Any]):
@@ -58,18 +61,24 @@ class Embedder:
         """
         found: list[np.ndarray] = []
         before: list[tuple[list[int], jax.Array]] = []
-        for chunk in rows:
-            now = [(places, self._dispatch([chunk[i] for i in places])) for places in _alike(chunk)]
+        largest = 0
+        for number, chunk in enumerate(rows):
+            groups = _alike(chunk)
+            # What is left over at the end of many goes in a batch of their size: to compile for its own takes longer.
+            least = self.bucket(largest) if number >= MANY and len(groups) == 1 else 1
+            largest = max(largest, len(chunk))
+            now = [(places, self._dispatch([chunk[i] for i in places], least)) for places in groups]
             found += _in_order(before)
             before = now
         return np.concatenate(found + _in_order(before))
 
-    def _dispatch(self, rows: list[Row]) -> jax.Array:
-        size = self.bucket(len(rows))
+    def _dispatch(self, rows: list[Row], least: int = 1) -> jax.Array:
+        size = max(self.bucket(len(rows)), least)
         batch = {name: np.stack([row[name] for row in rows]) for name in rows[0]}
-        # Filled up by the first row, not by zeros: the rows beside it can't make a number that isn't finite.
-        filled = {name: np.concatenate([a, np.repeat(a[:1], size - len(a), axis=0)]) for name, a in batch.items()}
-        return self._embed(self._variables, put(filled, self._mesh))
+        if size > len(rows):
+            # Filled up by the first row, not by zeros: the rows beside it can't make a number that isn't finite.
+            batch = {name: np.concatenate([a, np.repeat(a[:1], size - len(a), axis=0)]) for name, a in batch.items()}
+        return self._embed(self._variables, put(batch, self._mesh))
 
 
 def _alike(rows: list[Row]) -> list[list[int]]:

@@ -1,35 +1,36 @@
 """`mmjax.load`: a checkpoint, whoever's, as a model that takes pictures, strings and sounds."""
 
+import inspect
 import os
-import sys
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager, nullcontext
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from functools import cached_property
-from typing import Any, get_args
+from itertools import chain
+from typing import Any, get_args, overload
 
 import numpy as np
 from flax.traverse_util import flatten_dict
 from jaxtyping import Float
 
+from mmjax import serialization
 from mmjax.calibration import Calibration, calibration
 from mmjax.classification import Classification, prompts
 from mmjax.data.chains import Chains, untrained
 from mmjax.data.given_ids import IdsAlone
-from mmjax.embedding import Embedder, chunks
+from mmjax.embedding import Embedder
 from mmjax.errors import UserError, nearest
 from mmjax.evaluators.zeroshot import class_embeddings
 from mmjax.experiment import Experiment, build
-from mmjax.inputs import Inputs, Row
+from mmjax.inputs import Inputs, Row, short
 from mmjax.interop.bundle import Bundle
 from mmjax.interop.resolve import resolve
 from mmjax.models.layers import DtypeName
+from mmjax.reading import rows
 
 Vectors = Float[np.ndarray, "*n e"]
 Scores = Float[np.ndarray, "..."]  # [N, M], without the axis of a side that is one input alone
 
-LONG = 4  # of more batches there is a bar
-READERS = 8  # threads that read and decode files, at most
+SPELT_OUT = ("image", "text", "audio", "video")  # modalities that a signature names, for editors
 
 
 def load(
@@ -97,6 +98,12 @@ class Model:
         self._inputs = Inputs(self._chains, upright)
         self._embedder = Embedder(self.experiment.pretrainer(), bundle.variables)
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Pickled (for the processes of a pool, say) it is what it was made of, without what is compiled or lies on a
+        device: the experiment's record, the parameters as numpy's arrays, the tokenizers."""
+        record = serialization.dumps(self._bundle.config, self.source)
+        return _unpickled, (replace(self._bundle, config=None), record, self.batch_size, self._inputs.upright)  # pyright: ignore[reportArgumentType]
+
     @property
     def modalities(self) -> tuple[str, ...]:
         """What it embeds."""
@@ -117,6 +124,15 @@ class Model:
         """The parameters, under `towers_<modality>` and `objectives_<name>`."""
         return self.variables["params"]
 
+    @overload
+    def embed(self, *, image: Any, batch_size: int | None = None, progress: bool | None = None) -> Vectors: ...
+    @overload
+    def embed(self, *, text: Any, batch_size: int | None = None, progress: bool | None = None) -> Vectors: ...
+    @overload
+    def embed(self, *, audio: Any, batch_size: int | None = None, progress: bool | None = None) -> Vectors: ...
+    @overload
+    def embed(self, *, video: Any, batch_size: int | None = None, progress: bool | None = None) -> Vectors: ...
+    @overload
     def embed(
         self,
         *,
@@ -126,8 +142,18 @@ class Model:
         video: Any = None,
         batch_size: int | None = None,
         progress: bool | None = None,
+    ) -> dict[str, Vectors]: ...
+    def embed(
+        self,
+        *unnamed: Any,
+        image: Any = None,
+        text: Any = None,
+        audio: Any = None,
+        video: Any = None,
+        batch_size: int | None = None,
+        progress: bool | None = None,
         **others: Any,
-    ) -> Any:
+    ) -> Vectors | dict[str, Vectors]:
         """Unit vectors, float32: `[E]` of one input, `[N, E]` of several; of several modalities a dict of such.
 
         batch_size: the most at a time; None: the model's.
@@ -136,24 +162,25 @@ class Model:
         Raises:
             UserError: an input can't be used (says which), or the model has no such modality.
         """
-        given = {"image": image, "text": text, "audio": audio, "video": video, **others}
-        given = self._given(given, "embed")
-        size = self.batch_size if batch_size is None else batch_size
-        vectors = {modality: self._vectors(modality, value, size, progress) for modality, value in given.items()}
+        self._refuse_unnamed(unnamed, "embed")
+        given = {"image": image, "text": text, "audio": audio, "video": video}
+        given = self._given({m: value for m, value in given.items() if value is not None} | others, "embed")
+        vectors = {modality: self._vectors(modality, value, batch_size, progress) for modality, value in given.items()}
         return vectors if len(vectors) > 1 else next(iter(vectors.values()))
 
-    def preprocess(self, **inputs: Any) -> Row:
+    def preprocess(self, *unnamed: Any, **inputs: Any) -> Row:
         """The arrays that the towers get: `image` uint8 `[N, H, W, 3]`, `text` int32 `[N, L]` with `text_mask`, `audio`
         int16 `[N, T]` with `audio_mask`; without the first axis for one input alone."""
+        self._refuse_unnamed(unnamed, "preprocess")
         arrays: Row = {}
         for modality, value in self._given(inputs, "preprocess").items():
             items, alone = self._inputs.listed(modality, value)
-            rows = [self._inputs.row(modality, item, None if alone else i) for i, item in enumerate(items)]
+            made = [self._inputs.row(modality, item, None if alone else i) for i, item in enumerate(items)]
             for name, empty in self._empty(modality).items():
-                column = [row[name] for row in rows]
+                column = [row[name] for row in made]
                 if len({array.dtype for array in column}) > 1:
                     raise UserError(f"{modality}: pixels and preprocessed floats can't stand in one array")
-                arrays[name] = column[0] if alone else np.stack(column) if column else empty
+                arrays[name] = column[0].copy() if alone else np.stack(column) if column else empty
         return arrays
 
     def similarity(self, *vectors: Any, **inputs: Any) -> Scores:
@@ -180,8 +207,8 @@ class Model:
     def classify(
         self,
         image: Any = None,
-        *,
-        labels: Sequence[str] | Mapping[str, str],
+        *unnamed: Any,
+        labels: Sequence[str] | Mapping[str, str] = (),
         templates: str | Sequence[str] = "{}",
         objective: str | None = None,
         **inputs: Any,
@@ -196,7 +223,9 @@ class Model:
         Of a softmax objective the probabilities add up to 1 over the labels; of a sigmoid objective each label has its
         own, and none may fit.
         """
-        given = self._given({"image": image, **inputs}, "classify")
+        if unnamed:
+            raise UserError(f"classify() takes its labels by name: classify(..., labels={short(unnamed[0])})")
+        given = self._given(({} if image is None else {"image": image}) | inputs, "classify")
         if len(given) != 1:
             raise UserError(f"classify() takes one modality, not {len(given)}: {', '.join(given)}")
         ((modality, value),) = given.items()
@@ -206,7 +235,7 @@ class Model:
         names, words, sentences = prompts(labels, templates)
         calibrated = self._calibration((modality, "text"), objective)
         classes = class_embeddings(words, sentences, lambda texts: self.embed(text=texts))
-        logits = calibrated.logits(_cosines(self.embed(**{modality: value}), classes))
+        logits = calibrated.logits(_cosines(self._vectors(modality, value), classes))
         return Classification(names, calibrated.probabilities(logits), logits)
 
     def _sides(self, vectors: tuple[Any, ...], inputs: dict[str, Any], who: str) -> list[tuple[Vectors, str | None]]:
@@ -217,7 +246,7 @@ class Model:
                 "vectors from embed() in place of either"
             )
         sides: list[tuple[Vectors, str | None]] = [(_checked(v, who), None) for v in vectors]
-        sides += [(self.embed(**{modality: value}), modality) for modality, value in given.items()]
+        sides += [(self._vectors(modality, value), modality) for modality, value in given.items()]
         if len({side.shape[-1] for side, _ in sides}) > 1:
             sizes = " and ".join(f"{m or 'vectors'} of {v.shape[-1]}" for v, m in sides)
             raise UserError(f"{who}() compares vectors of one size, not {sizes} dimensions")
@@ -227,44 +256,38 @@ class Model:
         return calibration(self.experiment.objectives, self.params, pair, objective)
 
     def _given(self, inputs: Mapping[str, Any], who: str) -> dict[str, Any]:
+        """The inputs by modality, without those that are None; a name that is none of the model's is refused, with
+        None behind it too."""
+        parameters = inspect.signature(getattr(self, who)).parameters
+        options = [name for name, p in parameters.items() if p.kind is p.KEYWORD_ONLY and name not in SPELT_OUT]
+        for name in inputs:
+            self._check(name, also=options)
         given = {modality: value for modality, value in inputs.items() if value is not None}
-        for modality in given:
-            self._check(modality)
         if not given:
             known = ", ".join(f"{modality}=..." for modality in self.modalities)
             raise UserError(f"{who}() needs something to embed: {known}")
         return given
 
-    def _check(self, modality: str, why: str = "") -> None:
-        if modality not in self.modalities:
-            known = ", ".join(self.modalities)
-            raise UserError(
-                f"{why}the model has no {modality!r} tower; it embeds {known}{nearest(modality, self.modalities)}"
-            )
+    def _refuse_unnamed(self, unnamed: tuple[Any, ...], who: str) -> None:
+        if unnamed:
+            ways = " or ".join(f"{who}({modality}={short(unnamed[0])})" for modality in self.modalities)
+            raise UserError(f"{who}({short(unnamed[0])}) doesn't say what that is: {ways}")
 
-    def _vectors(self, modality: str, value: Any, size: int, progress: bool | None) -> Vectors:
+    def _check(self, modality: str, why: str = "", also: Sequence[str] = ()) -> None:
+        """also: what else the name may have been meant to be."""
+        if modality not in self.modalities:
+            meant = nearest(modality, [*self.modalities, *also])
+            raise UserError(f"{why}the model has no {modality!r} tower; it embeds {', '.join(self.modalities)}{meant}")
+
+    def _vectors(self, modality: str, value: Any, size: int | None = None, progress: bool | None = None) -> Vectors:
         items, alone = self._inputs.listed(modality, value)
         if alone:
             return self._embedder([[self._inputs.row(modality, next(iter(items)))]])[0]
-        rows = iter(self._rows(modality, items, size, progress))
-        first = next(rows, None)
+        made = rows(self._inputs, modality, items, self.batch_size if size is None else size, progress)
+        first = next(made, None)
         if first is None:
             return np.zeros((0, self._embedder.size(self._one(modality))), np.float32)
-        return self._embedder(_again(first, rows))
-
-    def _rows(self, modality: str, items: Iterable[Any], size: int, progress: bool | None) -> Iterator[list[Row]]:
-        """The rows of the inputs, in lists of `size`; files are read by several threads."""
-        total = len(items) if isinstance(items, Sequence | np.ndarray) else None
-        place = 0
-        files = ThreadPoolExecutor(min(READERS, os.cpu_count() or 1)) if modality != "text" else nullcontext()
-        with files as threads, _bar(modality, total, size, progress) as advance:
-            for chunk in chunks(items, size):
-                read = lambda pair: self._inputs.row(modality, pair[1], pair[0])  # noqa: E731
-                pairs = list(enumerate(chunk, place))
-                by_threads = threads is not None and all(isinstance(i, str | bytes | os.PathLike) for i in chunk)
-                yield list(threads.map(read, pairs) if by_threads and threads else map(read, pairs))
-                place += len(chunk)
-                advance(len(chunk))
+        return self._embedder(chain([first], made))
 
     def _empty(self, modality: str) -> Row:
         return {name: np.zeros((0, *a.shape), a.dtype) for name, a in self._one(modality).items()}
@@ -298,6 +321,11 @@ class Model:
         return "\n".join(lines)
 
 
+def _unpickled(bundle: Bundle, record: str, batch_size: int, upright: bool) -> Model:
+    bundle = replace(bundle, config=serialization.loads(record))
+    return Model(bundle, batch_size=batch_size, upright=upright)
+
+
 def _checked(vectors: Any, who: str) -> Vectors:
     """Vectors that someone gives, as unit vectors."""
     array = np.asarray(vectors) if not isinstance(vectors, str | bytes) else np.empty(0, "U1")
@@ -311,24 +339,3 @@ def _checked(vectors: Any, who: str) -> Vectors:
 
 def _cosines(a: Vectors, b: Vectors) -> Scores:
     return np.asarray(a @ b.T, np.float32)
-
-
-def _again(first: list[Row], rest: Iterator[list[Row]]) -> Iterator[list[Row]]:
-    yield first
-    yield from rest
-
-
-@contextmanager
-def _bar(modality: str, total: int | None, size: int, wanted: bool | None) -> Iterator[Callable[[int], None]]:
-    """A bar on the screen, and what moves it on."""
-    if wanted is None:
-        wanted = sys.stderr.isatty() and total is not None and total > LONG * size
-    if not wanted:
-        yield lambda count: None
-        return
-    from rich.console import Console
-    from rich.progress import Progress
-
-    with Progress(console=Console(stderr=True), transient=True) as bars:
-        task = bars.add_task(f"embedding {modality}", total=total)
-        yield lambda count: bars.advance(task, count)

@@ -1,9 +1,14 @@
 """A model from a workdir: what is at hand goes in, unit vectors come out, as training would have computed them."""
 
+import copy
+import inspect
 import io
+import pickle
+import threading
 import warnings
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, get_overloads, get_type_hints
 
 import jax
 import jax.numpy as jnp
@@ -14,9 +19,10 @@ from PIL import Image
 
 import mmjax
 from mmjax.checkpoint import restore_variables
+from mmjax.classification import Classification
 from mmjax.errors import UserError
 from mmjax.interop.resolve import resolve
-from mmjax.loading import Model, load
+from mmjax.loading import Model, Vectors, load
 from tests.tiny import COLOURS, RATE, SAMPLES, SIDE, draw
 from tests.trained import Trained
 
@@ -31,6 +37,11 @@ def pictures(count=5):
 def waves(count=3):
     rng = np.random.default_rng(2)
     return [rng.integers(-9000, 9000, SAMPLES - 100 * i).astype(np.int16) for i in range(count)]
+
+
+def call(function: Callable[..., Any], *given: Any, **named: Any) -> Any:
+    """What no editor would let pass."""
+    return function(*given, **named)
 
 
 @pytest.fixture(scope="module")
@@ -456,9 +467,19 @@ def test_what_the_model_lacks_is_said(model: Model):
     with pytest.raises(UserError, match=r"no 'video' tower; it embeds image, text, audio$"):
         model.embed(video=np.zeros((2, 4, 4, 3), np.uint8))
     with pytest.raises(UserError, match=r"no 'imgae' tower; .*did you mean image\?"):
-        model.embed(imgae=pictures(1))
+        call(model.embed, imgae=pictures(1))
     with pytest.raises(UserError, match=r"embed\(\) needs something to embed: image=..., text=..., audio=..."):
         model.embed()
+    for misspelt in (pictures(1), None):  # None is what is left out, of the model's own modalities alone
+        with pytest.raises(UserError, match=r"no 'imgae' tower; it embeds image, text, audio; did you mean image\?"):
+            call(model.embed, text="red", imgae=misspelt)
+        with pytest.raises(UserError, match=r"no 'imgae' tower; .*did you mean image\?"):
+            call(model.similarity, text="red", imgae=misspelt)
+    with pytest.raises(UserError, match=r"no 'batchsize' tower; .*; did you mean batch_size\?"):
+        call(model.embed, text="red", batchsize=None)
+    with pytest.raises(UserError, match=r"no 'label' tower; .*; did you mean labels\?"):
+        call(model.classify, pictures(1), label=["a"])
+    assert call(model.embed, text="red", image=None, video=None).shape == (16,)
     with pytest.raises(UserError, match=r"classify\(\) takes one modality, not 2"):
         model.classify(pictures(1), audio=waves(1), labels=["a"])
     for labels, message in [([], "at least one label"), ("cat", "one string"), (["a", "a"], "'a' comes 2 times")]:
@@ -470,6 +491,83 @@ def test_what_the_model_lacks_is_said(model: Model):
         model.classify(pictures(1), labels=["a"], templates=["a photo"])
     with pytest.raises(UserError, match="batch_size=0 must be at least 1"):
         model.embed(text=["a"], batch_size=0)
+
+
+def test_what_is_given_without_a_name_is_refused_with_the_ways_to_give_it(model: Model):
+    ways = "{0}(image='cat.png') or {0}(text='cat.png') or {0}(audio='cat.png')"
+    for name in ("embed", "preprocess"):
+        with pytest.raises(UserError) as caught:
+            getattr(model, name)("cat.png")
+        assert str(caught.value) == f"{name}('cat.png') doesn't say what that is: {ways.format(name)}"
+    with pytest.raises(UserError, match=r"takes its labels by name: classify\(..., labels=\['cat', 'dog'\]\)"):
+        call(model.classify, pictures(1)[0], ["cat", "dog"])
+    with pytest.raises(UserError, match="give at least one label"):
+        model.classify(pictures(1)[0])
+
+
+def test_what_an_editor_is_told_of_embed():
+    """One modality gives an array, several a dict; any other keyword is none of its."""
+    told = [(inspect.signature(f).parameters, get_type_hints(f)["return"]) for f in get_overloads(Model.embed)]
+    assert all("others" not in parameters for parameters, _ in told)
+    needed = [[name for name, p in parameters.items() if p.default is p.empty] for parameters, _ in told]
+    assert needed == [["self", modality] for modality in ("image", "text", "audio", "video")] + [["self"]]
+    assert [hint for _, hint in told] == [Vectors] * 4 + [dict[str, Vectors]]
+    assert get_type_hints(vars(Classification)["best"].fget)["return"] == str | list[str]
+
+
+def test_a_pickled_model_is_the_same_model(trained: Trained):
+    model = load(trained.workdir, batch_size=5, upright=False)
+    expected = model.embed(image=pictures(3), text=CAPTIONS, audio=waves())  # so that something is compiled
+    kept = pickle.dumps(model)
+    sizes = sum(leaf.nbytes for leaf in jax.tree.leaves(model.variables))
+    sizes += len(model._chains.tokenizers["text"].model)  # pyright: ignore[reportAttributeAccessIssue]
+    assert sizes < len(kept) < sizes + 30_000  # all of it once, and nothing of what is compiled
+    again = pickle.loads(kept)
+    assert (again.batch_size, again.source, repr(again)) == (5, model.source, repr(model))
+    assert not again._inputs.upright
+    jax.tree.map(np.testing.assert_array_equal, again.variables, model.variables)
+    for modality, vectors in again.embed(image=pictures(3), text=CAPTIONS, audio=waves()).items():
+        np.testing.assert_array_equal(vectors, expected[modality])
+    assert isinstance(copy.deepcopy(again), Model)
+
+
+def test_files_are_read_ahead_in_order_and_the_first_that_is_bad_is_named(model: Model, tmp_path):
+    values = pictures(40)
+    files = [tmp_path / f"{i}.png" for i in range(40)]
+    for picture, file in zip(values, files, strict=True):
+        picture.save(file)
+    expected = model.embed(image=values)
+    mixed = [*files[:20], values[20], *files[21:]]  # one chunk isn't of files alone
+    for given in (files, iter(files), mixed):
+        np.testing.assert_allclose(model.embed(image=given, batch_size=3), expected, atol=1e-6)
+    for place in (4, 9, 30):
+        files[place].write_bytes(b"no picture")
+    before = threading.active_count()
+    with pytest.raises(UserError, match=r"^image 4 \(4.png\): the picture can't be decoded"):
+        model.embed(image=files, batch_size=3)
+    assert threading.active_count() == before
+
+
+def test_a_rest_goes_with_the_size_that_is_compiled(trained: Trained):
+    devices = jax.local_device_count()
+    model = load(trained.workdir, batch_size=2 * devices)
+    values = pictures(8 * devices + 3)
+    compiled = model._embedder._embed._cache_size  # pyright: ignore[reportAttributeAccessIssue]
+    many = model.embed(image=values)
+    assert compiled() == 1
+    np.testing.assert_allclose(many[-3:], model.embed(image=values[-3:]), atol=1e-6)
+    assert compiled() == 2
+
+
+def test_pictures_of_the_models_own_size_come_out_as_they_are_and_apart(model: Model):
+    pixels = np.asarray(pictures(1)[0]).copy()
+    seen = model.preprocess(image=pixels)["image"]
+    np.testing.assert_array_equal(seen, pixels)
+    assert not np.shares_memory(seen, pixels)
+    with pytest.raises(UserError, match="aren't finite"):
+        model.embed(image=np.where(np.arange(3) == 1, np.float32(np.nan), np.zeros((SIDE, SIDE, 3), np.float32)))
+    with pytest.raises(UserError, match="values up to 40:"):
+        model.embed(image=np.full((SIDE, SIDE, 3), -40.0))
 
 
 def test_a_bar_is_drawn_where_asked_for(model: Model, capsys, monkeypatch):

@@ -42,7 +42,10 @@ def rgb(value: Any, background: tuple[int, int, int] | None, most_pixels: int, u
                 "too_large",
             )
         if not isinstance(picture, Image.Image):
-            picture = _from_array(np.asarray(picture))
+            array = np.asarray(picture)
+            if array.dtype == np.uint8 and array.ndim == 3 and array.shape[2] == 3 and array.size:
+                return array  # what is to come out
+            picture = _from_array(array)
         turn = _turn(picture) if upright else None
         picture = _colours(_in_8_bits(picture), background)
         return np.asarray(picture if turn is None else picture.transpose(turn))
