@@ -15,13 +15,14 @@ import grain
 import numpy as np
 
 from mmjax.data import semaphores
+from mmjax.data.main_guard import check_main_guard
 from mmjax.data.parcels import Address, Mailbox, Pack, unpacked
 from mmjax.errors import PassingError
 
 Row = dict[str, np.ndarray]
 
 PR_SET_PDEATHSIG = 1  # linux/prctl.h
-KILLED = re.compile(r"terminated unexpectedly with exit code -?(\d+)")  # as Grain says it
+KILLED = re.compile(r"terminated unexpectedly with exit code (-?\d+)")  # as Grain says it
 
 
 class ReaderError(PassingError):
@@ -35,9 +36,14 @@ class Readers(Iterator[Row]):
     """
 
     def __init__(self, dataset: Any, workers: int, prefetch: int):
-        """prefetch: batches that wait ready, at least one of each process."""
+        """prefetch: batches that wait ready, at least one of each process.
+
+        Raises:
+            UserError: they would run the script anew that this process runs.
+        """
         from absl import flags
 
+        check_main_guard(f"data.workers={workers}", "set data.workers=0, which reads by threads")
         if not flags.FLAGS.is_parsed():  # Grain's workers read absl's flags, which nobody parsed
             flags.FLAGS.mark_as_parsed()
         semaphores.name_ours()
@@ -64,7 +70,12 @@ class Readers(Iterator[Row]):
             if (found := KILLED.search(str(error))) is None:
                 raise
             number = int(found[1])
-            by = signal.Signals(number).name if number in set(signal.Signals) else f"with exit code {number}"
+            if number >= 0:
+                raise ReaderError(
+                    f"a process that reads data{self._dead()} ended with exit code {number} "
+                    f"(data.workers={self._workers}): what it said stands above"
+                ) from error
+            by = signal.Signals(-number).name if -number in set(signal.Signals) else f"signal {-number}"
             raise ReaderError(
                 f"a process that reads data{self._dead()} was ended by {by}, for want of memory maybe "
                 f"(data.workers={self._workers}, data.cache). Start the same command again to go on"

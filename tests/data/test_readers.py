@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 
 from mmjax.data import parcels, semaphores
+from mmjax.data.readers import ReaderError, Readers
 
 # A training process without a model: says who reads for it and what they send, takes three batches, and ends as asked.
 TRAINS = """
@@ -177,3 +178,14 @@ def test_a_reader_that_is_killed_is_told_and_the_end_leaves_nothing(trainer):
     assert process.returncode == 0
     assert not any(map(alive, pids))
     assert left(address) == []
+
+
+def test_a_reader_that_ends_by_itself_is_no_want_of_memory():
+    def ends():
+        raise RuntimeError("Grain worker process 1 was terminated unexpectedly with exit code 3")
+        yield
+
+    readers = Readers.__new__(Readers)
+    readers._batches, readers._workers, readers._pids = ends(), 2, set()
+    with pytest.raises(ReaderError, match=r"^a process that reads data ended with exit code 3 \(data.workers=2\)"):
+        next(readers)

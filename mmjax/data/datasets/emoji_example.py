@@ -1,10 +1,6 @@
 """One example of `spoken_emoji`: picture and speech of a catalogue entry. Runs in worker processes, without jax."""
 
 import io
-import multiprocessing
-import os
-import signal
-import threading
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -97,11 +93,3 @@ def make_example(entry: Entry, languages: tuple[str, ...]) -> dict[str, Any]:
         "subgroup": entry.subgroup,
         "speech": speech,
     }
-
-
-def start_worker() -> None:
-    """What a worker process does first: leave Ctrl-C to its parent, and end when the parent does, however it ended."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    parent = multiprocessing.parent_process()
-    if parent is not None:
-        threading.Thread(target=lambda: (parent.join(), os._exit(1)), daemon=True).start()

@@ -6,14 +6,10 @@ emoji, and each has speakers of its own.
 
 import hashlib
 import io
-import multiprocessing
 import os
 from collections.abc import Iterable, Iterator
-from concurrent.futures import Executor, ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
 from contextlib import redirect_stdout
 from dataclasses import dataclass
-from functools import partial
 from typing import Any
 
 import numpy as np
@@ -23,9 +19,8 @@ from PIL import Image
 
 from mmjax.data.datasets.build_progress import BuildProgress
 from mmjax.data.datasets.emoji_catalogue import LANGUAGES, SPLITS, Entry, catalogue, hashed
-from mmjax.data.datasets.emoji_example import IMAGE_SIZE, make_example, picture_folder, start_worker
-
-_TASKS_AT_ONCE = 8  # examples a worker takes in one message
+from mmjax.data.datasets.emoji_example import IMAGE_SIZE, picture_folder
+from mmjax.data.datasets.emoji_workers import WorkerError, Workers
 
 
 @dataclass(eq=False)
@@ -77,21 +72,17 @@ class SpokenEmoji(tfds.core.GeneratorBasedBuilder):
         if self.data_path.exists():
             return
         workers = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-        # Spawned, not forked: the parent may hold jax and its threads. The workers never import it.
-        pool = ProcessPoolExecutor(workers, multiprocessing.get_context("spawn"), initializer=start_worker)
+        pool = Workers(workers)
         tfds.display_progress_bar(False)  # BuildProgress says how far it is; TFDS would draw three bars more
         try:
             with BuildProgress(f"building {self.info.full_name}") as self._progress, redirect_stdout(io.StringIO()):
-                self._pool: Executor = pool
+                self._pool = pool
                 super().download_and_prepare(**kwargs)
-        except BrokenProcessPool as error:
-            raise RuntimeError(
-                f"a worker process that built {self.info.full_name} died. Out of memory? A script of one's own that "
-                'builds a dataset needs `if __name__ == "__main__":` around what it does, so that workers can import it'
-            ) from error
+        except WorkerError as error:
+            raise RuntimeError(f"{self.info.full_name} isn't built: {error}") from error
         finally:
             tfds.display_progress_bar(True)
-            pool.shutdown(cancel_futures=True)
+            pool.close()
 
     def _split_generators(self, dl_manager: tfds.download.DownloadManager) -> dict[str, Iterator[tuple[str, Any]]]:
         entries = catalogue(path.stem for path in picture_folder().glob("*.svg"))
@@ -102,8 +93,7 @@ class SpokenEmoji(tfds.core.GeneratorBasedBuilder):
         return {split: self._generate_examples([e for e in entries if e.split == split]) for split in SPLITS}
 
     def _generate_examples(self, entries: list[Entry]) -> Iterator[tuple[str, Any]]:
-        make = partial(make_example, languages=self.builder_config.languages)  # type: ignore[union-attr]
-        for example in self._pool.map(make, entries, chunksize=_TASKS_AT_ONCE):
+        for example in self._pool.map(entries, self.builder_config.languages):  # type: ignore[union-attr]
             self._progress.advance()
             yield example["id"], example
 
