@@ -40,7 +40,8 @@ def measure(depth: int) -> dict[str, Any]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--json", type=Path, required=True)
+    parser.add_argument("--json", type=Path)
+    path = parser.parse_args().json
     jax.config.update("jax_enable_compilation_cache", False)
     measure(1)  # imports and first uses
     record = {
@@ -50,7 +51,9 @@ def main() -> None:
         "jax": jax.__version__,
         "runs": [measure(depth) for depth in DEPTHS],
     }
-    parser.parse_args().json.write_text(json.dumps(record, indent=1) + "\n")
+    print(json.dumps(record, indent=1))
+    if path:
+        path.write_text(json.dumps(record, indent=1) + "\n")
 
 
 if __name__ == "__main__":

@@ -82,8 +82,8 @@ def draw(runs: list[dict[str, Any]], path: Path) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--json", type=Path, required=True)
-    parser.add_argument("--picture", type=Path, required=True)
+    parser.add_argument("--json", type=Path)
+    parser.add_argument("--picture", type=Path)
     arguments = parser.parse_args()
     runs = []
     for topology, batches in PODS.items():
@@ -102,8 +102,10 @@ def main() -> None:
         "of": f"loss and gradient of N x {WIDTH} fp32, softmax; bytes of temporaries a chip; null: does not fit",
         "runs": runs,
     }
-    arguments.json.write_text(json.dumps(record, indent=1) + "\n")
-    draw(runs, arguments.picture)
+    if arguments.json:
+        arguments.json.write_text(json.dumps(record, indent=1) + "\n")
+    if arguments.picture:
+        draw(runs, arguments.picture)
 
 
 if __name__ == "__main__":

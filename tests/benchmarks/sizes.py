@@ -117,8 +117,9 @@ def written(text: str, found: str) -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--write", action="store_true", help="into experiments/README.md")
+    write = parser.parse_args().write
     found = table()
-    if parser.parse_args().write:
+    if write:
         README.write_text(written(README.read_text(encoding="utf-8"), found), encoding="utf-8")
     print(found)
 

@@ -389,7 +389,7 @@ def aside(run: Run) -> int:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--minutes", type=float, required=True)
+    parser.add_argument("--minutes", type=float, default=60.0, help="default: %(default)s")
     parser.add_argument("--resize", action="store_true")
     parser.add_argument("--steps", type=int, help="default: as many as come of the time; with --resize 40 a run")
     parser.add_argument("--save-every", type=int, default=10, help="without --resize")
