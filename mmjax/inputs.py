@@ -264,7 +264,7 @@ def _normalised(value: np.ndarray, shape: tuple[int, ...], where: str) -> np.nda
             f"{where} is a float array {list(value.shape)}: floats are taken as preprocessed, and must be "
             f"{list(shape)} then; give uint8 to have it resized"
         )
-    value = value.astype(np.float32)
+    value = value.astype(np.float32, copy=False)  # the batch that it goes into is a copy
     most = max(value.max(), -value.min())  # NaN where one is
     if not np.isfinite(most):
         raise UserError(f"{where} holds values that aren't finite")

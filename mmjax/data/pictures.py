@@ -88,7 +88,7 @@ def _colours(picture: Image.Image, background: tuple[int, int, int] | None) -> I
         picture = picture.convert("RGBA")
         opaque = Image.new("RGBA", picture.size, (*background, 255))
         picture = Image.alpha_composite(opaque, picture)
-    return picture.convert("RGB")
+    return picture if picture.mode == "RGB" else picture.convert("RGB")  # which would copy it
 
 
 def _in_8_bits(picture: Image.Image) -> Image.Image:
