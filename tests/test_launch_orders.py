@@ -13,8 +13,9 @@ from hypothesis import strategies as st
 
 ROOT = Path(__file__).parent.parent
 HOUR = 3600
-HORIZON = 30 * HOUR  # of the model's clock: what goes on until then is taken to go on for ever
+HORIZON = 12 * HOUR  # of the model's clock: what goes on until then is taken to go on for ever
 SILENCE = 600 + 1800 + 300  # seconds between two words: until a reminder is due, the longest call, a look at the log
+WHERE = ["tpu", "--zone", "z", "--type", "v5litepod-16"]
 TRAIN = ["train", "experiments/siglip.py", "--workdir", "/mnt/shared/run"]
 
 PASSING = ["hang", "late", "503", "255"]
@@ -35,17 +36,18 @@ class Seen:
     text: str
 
 
-def launched(draws: list[str], then: str = "", slice: str = "NONE", run: str = "none", steps: int = 3) -> Seen:
+def launched(draws: list[str], then: str = "", slice: str = "NONE", run: str = "none", poll: int = 20) -> Seen:
     """Runs the launcher in the model, where the slice and the run are in these states."""
     with tempfile.TemporaryDirectory() as folder:
         model = Path(folder)
         start = {"draws": " ".join(draws), "slice": slice, "run": run, "clock": "0", "calls": "0", "unmet": "0"}
+        start["steps"] = "0"
         for name, text in start.items():
             (model / name).write_text(f"{text}\n")
         settings = {"BASH_ENV": str(ROOT / "tests" / "gcloud_model.sh"), "MODEL": folder, "MODEL_THEN": then}
-        settings |= {"MODEL_HORIZON": str(HORIZON), "MODEL_STEPS": str(steps), "TMPDIR": folder}
+        settings |= {"MODEL_HORIZON": str(HORIZON), "MODEL_STEPS": "3", "TMPDIR": folder}
         bash = shutil.which("bash") or "bash"
-        arguments = [bash, str(ROOT / "launch_tpu.sh"), "tpu", "--zone", "z", "--type", "v5litepod-16", "--", *TRAIN]
+        arguments = [bash, str(ROOT / "launch_tpu.sh"), *WHERE, "--poll", str(poll), "--", *TRAIN]
         done = subprocess.run(
             arguments, env=os.environ | settings, capture_output=True, text=True, timeout=120, check=False
         )
@@ -89,4 +91,4 @@ def test_any_order_ends(draws, start):
 @settings(max_examples=40, deadline=None)
 @given(st.lists(WORDS, max_size=8), st.sampled_from([*PASSING, *SLICE, *RUN, "DELETED"]), STARTS)
 def test_whatever_stays_so_for_ever(draws, then, start):
-    judge(launched(draws, then, *start))
+    judge(launched(draws, then, *start, poll=300))
