@@ -210,15 +210,16 @@ deploy() { # 1 where the slice was taken away meanwhile
 
 found=''
 inspect() { # sets found: how the command ended on the hosts, each once: numbers, `running`, `lost` or `none`
-    local node all=''
+    local node line
     found=''
     for node in "${nodes[@]}"; do
         on "$look_limit" "$node" all "cd ~/$folder 2>/dev/null || { echo mmjax-exit none; exit; }
 if [ -f exit ]; then echo mmjax-exit \$(cat exit); elif [ ! -f pid ]; then echo mmjax-exit none
 elif kill -0 \$(cat pid) 2>/dev/null; then echo mmjax-exit running; else echo mmjax-exit lost; fi" || return
-        all+=$(sed -n 's/.*mmjax-exit //p' out)$'\n'
+        while read -r line; do
+            case $line in *'mmjax-exit '?*) line=${line##*mmjax-exit } && [[ " $found" == *" $line "* ]] || found+="$line " ;; esac
+        done <out
     done
-    found=$(sed '/^ *$/d' <<<"$all" | sort -u | tr '\n' ' ')
     [ -n "$found" ] || { complaint="they say nothing of the run"; return 1; }
     over hosts
 }
@@ -294,7 +295,7 @@ watch() { # until the slice is taken away (0), or the run is to be started again
                 uneven=0
                 over uneven
                 # Its log speaks for it, while it does.
-                if [ "$(wc -c <log)" -gt "$had" ]; then over running; else waits running "the run goes on; its log has nothing new"; fi
+                if [ "$(wc -c <log)" -gt "$had" ]; then over running; else waits running "the run goes on ($found); its log has nothing new"; fi
             else
                 [ "$uneven" -gt 0 ] || uneven=$now
                 waits uneven "the run goes on at some hosts, and at others it has ended with: $faults"

@@ -1,6 +1,6 @@
 """AudioMAE: masked autoencoders that listen (Huang et al. 2022, arXiv:2207.06405).
 
-    mmjax train experiments/audiomae.py:vit_b --workdir gs://bucket/audiomae     # batch 512, 33 epochs, as published
+    mmjax train experiments/audiomae.py:vit_b --workdir /mnt/bucket/audiomae     # batch 512, 33 epochs, as published
     mmjax train experiments/audiomae.py:tiny --workdir runs/audiomae_tiny        # minutes on a CPU, on the demo data
 
 A fifth of a spectrogram's patches is encoded, and a decoder that attends within windows rebuilds the others. The frames

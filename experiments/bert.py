@@ -1,7 +1,7 @@
 """BERT: masked words and next sentences of pairs of segments (Devlin et al. 2018, arXiv:1810.04805).
 
-    mmjax train experiments/bert.py:base --workdir gs://bucket/bert          # 900,000 steps of 256 pairs, length 128
-    mmjax train experiments/bert.py:base_512 --workdir gs://bucket/bert_512  # then 100,000 at length 512
+    mmjax train experiments/bert.py:base --workdir /mnt/bucket/bert          # 900,000 steps of 256 pairs, length 128
+    mmjax train experiments/bert.py:base_512 --workdir /mnt/bucket/bert_512  # then 100,000 at length 512
     mmjax train experiments/bert.py:tiny --workdir runs/bert_tiny            # minutes on a CPU, on the demo data
 
 BooksCorpus isn't given out any more: the English Wikipedia stands in (`mmjax prepare wikipedia/20230601.en`, once). The
@@ -90,7 +90,7 @@ def base() -> Experiment:
 @experiment
 def base_512() -> Experiment:
     """The last 100,000 steps of `base`."""
-    start = {part: Load("gs://bucket/bert") for part in ("towers.text", "objectives.masked", "objectives.next")}
+    start = {part: Load("/mnt/bucket/bert") for part in ("towers.text", "objectives.masked", "objectives.next")}
     return bert(768, 12, 512, 100_000, adam(1e-5, end_lr=0.0, warmup_steps=1_000), init=start)
 
 

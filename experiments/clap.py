@@ -1,7 +1,7 @@
 """CLAP: contrastive language-audio pretraining (Elizalde et al. 2022, arXiv:2206.04769; Wu et al. 2022,
 arXiv:2211.06687).
 
-    mmjax train experiments/clap.py:ast_b --workdir gs://bucket/clap        # on captioned sounds of one's own
+    mmjax train experiments/clap.py:ast_b --workdir /mnt/bucket/clap        # on captioned sounds of one's own
     mmjax train experiments/clap.py:tiny --workdir runs/clap_tiny           # minutes on a CPU, on the demo data
     mmjax train experiments/clap.py:tiny_stamps --workdir runs/clap_stamps  # people speak, in many languages
 

@@ -1,6 +1,6 @@
 """CLIP: contrastive image-text pretraining (Radford et al. 2021, arXiv:2103.00020).
 
-    mmjax train experiments/clip.py:vit_b32 --workdir gs://bucket/clip     # batch 32,768, as published
+    mmjax train experiments/clip.py:vit_b32 --workdir /mnt/bucket/clip     # batch 32,768, as published
     mmjax train experiments/clip.py:tiny --workdir runs/clip_tiny          # minutes on a CPU, on the demo data
 
 The paper's 400 million pairs are private: LAION-400M stands in for them, as in open_clip's re-training, and a BPE of

@@ -1,6 +1,6 @@
 """CLIP's ResNets: contrastive image-text pretraining (Radford et al. 2021, arXiv:2103.00020).
 
-    mmjax train experiments/clip_resnet.py:rn50 --workdir gs://bucket/clip_rn50    # batch 32,768, as published
+    mmjax train experiments/clip_resnet.py:rn50 --workdir /mnt/bucket/clip_rn50    # batch 32,768, as published
     mmjax train experiments/clip_resnet.py:tiny --workdir runs/clip_resnet_tiny    # minutes on a CPU, on the demo data
 
 The transformers, and what stands in for data and tokenizer, are in `clip.py`. Batch statistics are those of the global

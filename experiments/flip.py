@@ -1,7 +1,7 @@
 """FLIP: CLIP from a part of each picture's patches (Li et al. 2022, arXiv:2212.00794).
 
-    mmjax train experiments/flip.py:vit_b16 --workdir gs://bucket/flip            # batch 65,536, as published
-    mmjax train experiments/flip.py:vit_b16_unmasked --workdir gs://bucket/flip2  # then tuned on whole pictures
+    mmjax train experiments/flip.py:vit_b16 --workdir /mnt/bucket/flip            # batch 65,536, as published
+    mmjax train experiments/flip.py:vit_b16_unmasked --workdir /mnt/bucket/flip2  # then tuned on whole pictures
     mmjax train experiments/flip.py:tiny --workdir runs/flip_tiny                 # minutes on a CPU, on the demo data
     mmjax train experiments/flip.py:tiny_whole --workdir runs/flip_whole          # what it is compared with
 

@@ -1,6 +1,6 @@
 """ImageBind: every modality is bound to images, and so to all others (Girdhar et al. 2023, arXiv:2305.05665).
 
-    mmjax train experiments/imagebind.py:huge --workdir gs://bucket/imagebind   # sounds, to a frozen OpenCLIP ViT-H
+    mmjax train experiments/imagebind.py:huge --workdir /mnt/bucket/imagebind   # sounds, to a frozen OpenCLIP ViT-H
     mmjax train experiments/imagebind.py:tiny --workdir runs/imagebind_tiny     # minutes on a CPU, on the demo data
 
 Texts and sounds never meet in training; that they find each other is what `Retrieval` measures (text->audio,

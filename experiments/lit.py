@@ -1,6 +1,6 @@
 """LiT: a text tower learns to read a locked image tower (Zhai et al. 2022, arXiv:2111.07991).
 
-    mmjax train experiments/lit.py:b16b --workdir gs://bucket/lit     # batch 16,384, as published on public data
+    mmjax train experiments/lit.py:b16b --workdir /mnt/bucket/lit     # batch 16,384, as published on public data
     mmjax train experiments/lit.py:tiny --workdir runs/lit_tiny       # minutes on a CPU, on the demo data
     mmjax train experiments/lit.py:tiny_unlocked --workdir runs/lit_u # what it is compared with
     mmjax train experiments/lit.py:tiny_cached --workdir runs/lit_c   # the tower's features, computed once

@@ -1,6 +1,6 @@
 """M3AE: one masked autoencoder over pictures and their texts (Geng et al. 2022, arXiv:2205.14204).
 
-    mmjax train experiments/m3ae.py:vit_b16 --workdir gs://bucket/m3ae       # batch 4,096, 100 epochs, as published
+    mmjax train experiments/m3ae.py:vit_b16 --workdir /mnt/bucket/m3ae       # batch 4,096, 100 epochs, as published
     mmjax train experiments/m3ae.py:tiny --workdir runs/m3ae_tiny            # minutes on a CPU, on the demo data
     mmjax train experiments/m3ae.py:tiny_image_only --workdir runs/m3ae_image   # what it is compared with
 

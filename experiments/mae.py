@@ -1,6 +1,6 @@
 """MAE: masked autoencoders are scalable vision learners (He et al. 2021, arXiv:2111.06377).
 
-    mmjax train experiments/mae.py:vit_b16 --workdir gs://bucket/mae       # batch 4,096, 800 epochs, as published
+    mmjax train experiments/mae.py:vit_b16 --workdir /mnt/bucket/mae       # batch 4,096, 800 epochs, as published
     mmjax train experiments/mae.py:tiny --workdir runs/mae_tiny            # minutes on a CPU, on the demo data
 
 A quarter of a picture's patches is encoded, and a light decoder rebuilds the others, each with mean 0 and variance 1.

@@ -1,6 +1,6 @@
 """SigLIP: a sigmoid for each pair instead of a softmax over the batch (Zhai et al. 2023, arXiv:2303.15343).
 
-    mmjax train experiments/siglip.py:vit_b16 --workdir gs://bucket/siglip     # batch 32,768, as published
+    mmjax train experiments/siglip.py:vit_b16 --workdir /mnt/bucket/siglip     # batch 32,768, as published
     mmjax train experiments/siglip.py:tiny --workdir runs/siglip_tiny          # minutes on a CPU, on the demo data
 
 WebLI is private: LAION-400M stands in for it, with pieces trained on its captions. Texts are filled up with their end

@@ -1,6 +1,6 @@
 """Trimodal: images, texts and sounds in one space, all pairs contrasted, each modality rebuilt from a part.
 
-    mmjax train experiments/trimodal.py:base --workdir gs://bucket/trimodal      # on clips of one's own
+    mmjax train experiments/trimodal.py:base --workdir /mnt/bucket/trimodal      # on clips of one's own
     mmjax train experiments/trimodal.py:tiny --workdir runs/trimodal_tiny        # minutes on a CPU, on the demo data
     mmjax train experiments/trimodal.py:tiny_pair --workdir runs/trimodal_pair   # without sounds, to compare
     mmjax train experiments/trimodal.py:tiny_stamps --workdir runs/trimodal_stamps

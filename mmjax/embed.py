@@ -58,11 +58,11 @@ def embed(
     Raises:
         UserError: what was asked for can't be had, or the folder belongs to another model or other data.
     """
+    out = files.local(out, "--out")
     use_compilation_cache()
     hosts.join()
     split = split or (WHOLE if data is not None and is_table(data) else "test")
     console = console or Console(highlight=False, quiet=not hosts.leads())
-    out = Path(out)
     if step is None and (Path(source) / "checkpoints").is_dir():
         step = hosts.first(lambda: latest_step(source))
     bundle: Bundle = hosts.together(lambda: resolve(source, step=step))

@@ -6,6 +6,7 @@ a kill leaves the old content in its place, or the new one.
 """
 
 import os
+import re
 import shutil
 import stat
 from collections.abc import Iterator
@@ -18,6 +19,7 @@ from mmjax.errors import UserError
 ANY = 0o666  # of a file, before the umask: what `open` asks for
 LARGEST = 2**28  # bytes of a text that is read at once; the largest tokenizers have a tenth of it
 PIECE = 2**20  # bytes that are read at a time
+_ADDRESS = re.compile(r"[a-z][a-z0-9+.-]+:/", re.IGNORECASE)  # also of Path("gs://bucket"), which has but one slash
 KINDS = ((stat.S_ISDIR, "folder"), (stat.S_ISFIFO, "pipe"), (stat.S_ISSOCK, "socket"))
 
 
@@ -68,10 +70,24 @@ def content(path: Any, most: int = LARGEST) -> bytes:
     return bytes(found)
 
 
+def local(path: str | Path, what: str) -> Path:
+    """A path to be written to, `what` it was given as. Raises UserError where it is an address: gs://bucket/run, say.
+
+    `Path` would take that for a folder `gs:` beside the others.
+    """
+    if _ADDRESS.match(os.fspath(path)):
+        raise UserError(
+            f"{what} {path}: that is an address, and only folders and files of this machine can be written to: mount "
+            "the bucket (with gcsfuse, say), and give the path there, such as /mnt/bucket/run"
+        )
+    return Path(path)
+
+
 def check_writable(path: str | Path | None) -> None:
     """Raises UserError where a file can't be written at the path, before there is anything to write."""
     if path is None:
         return
+    local(path, "the file")
     if not (folder := Path(path).absolute().parent).is_dir():
         raise UserError(f"{path} can't be written: there is no folder {folder}")
     if Path(path).is_dir():
@@ -95,7 +111,7 @@ def replacing(path: str | Path) -> Iterator[Path]:
     Raises:
         OSError: it can't be written.
     """
-    path = Path(path)
+    path = local(path, "the file")
     path.absolute().parent.mkdir(parents=True, exist_ok=True)
     part = _beside(path)
     try:
@@ -116,7 +132,7 @@ def replacing_folder(folder: str | Path) -> Iterator[Path]:
     Raises:
         OSError: it can't be written.
     """
-    folder = Path(folder)
+    folder = local(folder, "the folder")
     folder.absolute().parent.mkdir(parents=True, exist_ok=True)
     part = _beside(folder)
     shutil.rmtree(part, ignore_errors=True)  # of a process of the same number that was killed

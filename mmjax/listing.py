@@ -10,7 +10,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from mmjax import counts, metrics
+from mmjax import counts, files, metrics
 from mmjax.checkpoint import saved
 from mmjax.errors import UserError
 from mmjax.progress import number
@@ -24,7 +24,7 @@ def listing(workdir: Path) -> RenderableType:
 
     Raises UserError where the workdir has none.
     """
-    found = saved(workdir)
+    found = saved(files.local(workdir, "the workdir"))
     if not found:
         raise UserError(f"there are no checkpoints in {workdir}")
     steps = {each.step for each in found}

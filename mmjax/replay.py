@@ -62,7 +62,7 @@ def replay(
         UserError: a step that the run doesn't have, or data that isn't the run's.
         CheckpointError: no checkpoint is whole.
     """
-    workdir = Path(workdir)
+    workdir = files.local(workdir, "--workdir")
     use_compilation_cache()
     hosts.join()
     experiment: Experiment = build(config)

@@ -38,6 +38,8 @@ def supervise(
             if relay.heard == signal.SIGTERM and code == -signal.SIGTERM:
                 return 0  # it came before the command heard signals, so before there was anything to save
             ended = f"by {signal.Signals(-code).name}" if code < 0 else f"with exit code {code}"
+            if code == -signal.SIGKILL:
+                ended += " (most likely the machine's memory was full; or somebody did kill -9)"
             code = 128 - code if code < 0 else code
             if code in (0, USER, CTRL_C) or relay.heard:
                 return code

@@ -8,7 +8,7 @@ from pathlib import Path
 import fiddle as fdl
 import jax
 
-from mmjax import copies, hosts, serialization
+from mmjax import copies, files, hosts, serialization
 from mmjax.bad_examples import BadExamples, summary
 from mmjax.checkpoint import Checkpointer, latest_step, whole_step
 from mmjax.confined import Record, check_folder
@@ -57,7 +57,7 @@ def train(
         BadStepsError, BadExamplesError: more were bad than the experiment allows. StalledError: no data came.
         KeyboardInterrupt, SystemExit(0): Ctrl-C or SIGTERM came; the step was finished and saved.
     """
-    began, workdir = time.perf_counter(), Path(workdir)
+    began, workdir = time.perf_counter(), files.local(workdir, "--workdir")
     use_compilation_cache()
     hosts.join()
     experiment: Experiment = build(config)

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import jax
 from rich.console import Console
 
-from mmjax import copies, hosts, json_text, metrics, serialization
+from mmjax import copies, files, hosts, json_text, metrics, serialization
 from mmjax.checkpoint import CheckpointError, identity, restore_variables, saved_steps
 from mmjax.confined import Record, check_folder
 from mmjax.copies import TOKENIZERS
@@ -91,7 +91,7 @@ def watch(
     Raises:
         UserError: no such evaluator or split.
     """
-    workdir, judged = Path(workdir), 0
+    workdir, judged = files.local(workdir, "the workdir"), 0
     use_compilation_cache()
     hosts.join()
     console = console or Console(highlight=False, quiet=not hosts.leads())

@@ -177,3 +177,26 @@ def test_nothing_waits_for_numbers_or_digests_that_are_no_files(kind: str, tmp_p
     OTHERS[kind](held / "a")
     (problem,) = digests.problems(held)  # pyright: ignore[reportArgumentType]
     assert f"a is a {kind} and no file" in problem
+
+
+@pytest.mark.parametrize(
+    "path", ["gs://bucket/run", Path("gs://bucket/run"), "s3://b", "file:///tmp/run", "GS://b/c"], ids=str
+)
+def test_an_address_is_no_place_to_write_to(path, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UserError, match=rf"--workdir {path}: that is an address, .* mount the bucket"):
+        files.local(path, "--workdir")
+    for write in (lambda: files.write(path, ""), lambda: files.check_writable(path), lambda: _folder(path)):
+        with pytest.raises(UserError, match="that is an address"):
+            write()
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("path", ["/mnt/bucket/run", "runs/a:b", "a:", "C:/runs", "./gs://x"])
+def test_a_path_of_this_machine_is_taken_as_it_is(path):
+    assert files.local(path, "--workdir") == Path(path)
+
+
+def _folder(path: str | Path) -> None:
+    with files.replacing_folder(path):
+        pass

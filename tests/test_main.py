@@ -1,6 +1,7 @@
 import errno
 import json
 import os
+import re
 import subprocess
 import sys
 import time
@@ -260,3 +261,25 @@ def test_a_full_disk_is_one_line_with_its_place_and_what_is_free(called, file, m
         f"error: No space left on device: '{tmp_path}/run' (0.1 MB are free there): make space; what was saved in "
         f"{tmp_path}/run is whole, and the same command then goes on\n"
     )
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        "train FILE --workdir gs://bucket/run",
+        "train FILE --workdir gs://bucket/run --replay 3",
+        "evaluate gs://bucket/run --watch",
+        "evaluate somewhere --json gs://bucket/a.json",
+        "evaluate somewhere --report gs://bucket/a.html",
+        "evaluate --published --json gs://bucket/a.json",
+        "checkpoints gs://bucket/run",
+        "embed somewhere --out gs://bucket/embedded",
+        "export somewhere gs://bucket/exported",
+        "import somewhere gs://bucket/imported",
+    ],
+)
+def test_nothing_is_written_to_an_address_nor_to_a_folder_of_that_name(command, file, tmp_path, capfd):  # noqa: F811
+    there = sorted(tmp_path.rglob("*"))
+    assert main(command.replace("FILE", str(file)).split()) == 2
+    assert re.search("gs:/.*: that is an address, .* mount the bucket", capfd.readouterr().err)
+    assert sorted(tmp_path.rglob("*")) == there

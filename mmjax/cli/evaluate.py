@@ -134,8 +134,9 @@ def _list_published(arguments: argparse.Namespace) -> None:
     import json
     from pathlib import Path
 
-    from mmjax import published
+    from mmjax import files, published
 
+    files.check_writable(arguments.json)
     rows = published.listing(arguments.model, arguments.on)
     print("\n".join(published.lines(rows)))
     if arguments.json is not None:

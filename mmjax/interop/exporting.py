@@ -15,6 +15,7 @@ import jax
 import numpy as np
 from flax.traverse_util import flatten_dict
 
+from mmjax import files
 from mmjax.errors import UserError, nearest
 from mmjax.experiment import build
 from mmjax.interop import bundle as bundles
@@ -59,6 +60,7 @@ def export(
         UserError: there is no such model, the layout can't hold it, or something stands at `out` already; or what was
             written isn't what is read back (it is removed then).
     """
+    out = files.local(out, "OUT")
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise UserError(f"{out} is there already: give another {'folder' if out.is_dir() else 'file'}")
     bundle = part(resolve(source, step=step, ema=ema, say=say), towers)

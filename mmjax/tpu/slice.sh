@@ -6,7 +6,8 @@ state='' blind=0 met=false
 look() { # sets state, as gcloud says it; MISSING where there is no such slice, UNKNOWN where there was no answer
     state=UNKNOWN
     if queue "$look_limit" describe "$name" "${place[@]}" --format='value(state.state)'; then
-        state=$(tr -d '[:space:]' <out)
+        state=''
+        read -r state <out || true
         complaint="describe gives no state of $name"
         case $state in '' | STATE_UNSPECIFIED) state=UNKNOWN ;; esac
     elif [[ $code -eq 1 && $complaint == *[Nn][Oo][Tt][\ _][Ff][Oo][Uu][Nn][Dd]* ]]; then
@@ -108,7 +109,7 @@ ready() { # creates the slice where there is none, and waits for it
                 fi
                 ;;
             *)
-                [ "$state" = SUSPENDING ] || there=true # whoever sees it go then has not seen a preemption
+                case $state in CREATING | ACCEPTED | WAITING_FOR_RESOURCES | PROVISIONING) there=true ;; esac # only people delete those
                 accepted=false vanished=0 clashes=0
                 waits state "$name is $state"
                 ;;
