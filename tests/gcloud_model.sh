@@ -5,6 +5,7 @@
 #
 #   ok, hang (no answer, no effect), late (no answer, but it takes effect), 503, 255, strange (all: no effect),
 #   EXISTS (create), NONE, EMPTY, ODD (describe: says that there is none, no state, a state that nobody knows),
+#   quota (a final no), stay (describe: the state stays what it is),
 #   FAILED, SUSPENDED, DELETED (what becomes of the slice before the call),
 #   ended-N, uneven-N, vanished (what becomes of a run before the call: it ends with N at all hosts, or at one; is lost)
 # `slice` holds its state, `run` none, running, lost, or exit codes, as the hosts say them.
@@ -54,6 +55,7 @@ gcloud() {
         hang) return 111 ;;
         503) echo "ERROR: (gcloud.x) HTTPError 503: The service is currently unavailable." >&2; return 1 ;;
         255) echo "ERROR: (gcloud.x) [/usr/bin/ssh] exited with return code [255]." >&2; return 255 ;;
+        quota) echo "ERROR: (gcloud.x) RESOURCE_EXHAUSTED: Quota limit 'TPUs' has been exceeded." >&2; return 1 ;;
         strange) echo "ERROR: (gcloud.x) gcloud crashed (KeyError): 'x'" >&2; return 1 ;;
     esac
     "does_$verb" || return
@@ -66,6 +68,7 @@ does_describe() {
     [ "$slice" != NONE ] || { none; return; }
     [ "$slice" != ACTIVE ] || put unmet 0
     echo "$slice"
+    [ "$word" != stay ] || return 0
     case $slice in WAITING_FOR_RESOURCES) put slice PROVISIONING ;; PROVISIONING) put slice ACTIVE ;; esac
 }
 does_create() {
