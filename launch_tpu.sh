@@ -256,7 +256,7 @@ follow() { # host 0's log from where it was left, until the run ends, the connec
     remote="cd ~/$folder && while [ ! -f run.log ]; do sleep 0.2; done; timeout $follow_limit tail -c +$(($(wc -c <log) + 1)) -F run.log --pid=\$(cat pid) 2>/dev/null"
     if $dry; then on "$follow_limit" "${nodes[0]}" 0 "$remote"; return; fi
     mkfifo pipe
-    tee -a log <pipe &
+    "$bounded" -k 10 "$follow_limit" tee -a log <pipe & # what gcloud leaves behind may hold the pipe
     reader=$!
     "$bounded" -k 10 "$follow_limit" gcloud compute tpus tpu-vm ssh "${nodes[0]}" "${place[@]}" --worker=0 --command="$remote" </dev/null >pipe 2>err & await || true
     wait "$reader" || true

@@ -1,11 +1,12 @@
 """Stands in for `gcloud compute tpus`: keeps slices as files, and runs what ssh is to run, here, in a home per host.
 
 $STAND_IN is its folder: calls.jsonl (what it was told), says/<verb> (lines, each an answer to the next such call: `ok`,
-`quota`, `capacity`, `signin`, `fail`), NAME.state, and hosts/NODE.WORKER, the homes.
+`quota`, `capacity`, `signin`, `fail`, `hang`), NAME.state, and hosts/NODE.WORKER, the homes.
 """
 
 import json
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -18,6 +19,7 @@ COMPLAINTS = {
     "capacity": "ERROR: (gcloud) RESOURCE_EXHAUSTED: There is no more capacity in the zone.",
     "signin": "ERROR: (gcloud) You do not currently have an active account; run: gcloud auth login",
     "fail": "ERROR: (gcloud) [/usr/bin/ssh] exited with return code [255].",
+    "hang": "",
 }
 
 
@@ -25,7 +27,10 @@ def main(arguments: list[str]) -> int:
     verb, name = arguments[3], arguments[4]
     with (FOLDER / "calls.jsonl").open("a") as file:
         file.write(json.dumps(arguments) + "\n")
-    if complaint := answer(verb):
+    if (complaint := answer(verb)) == "hang":
+        (FOLDER / "hangs").write_text(str(os.getpid()))
+        time.sleep(60)
+    if complaint:
         print(COMPLAINTS[complaint], file=sys.stderr)
         return 255 if complaint == "fail" else 1
     if verb == "create":
@@ -35,7 +40,7 @@ def main(arguments: list[str]) -> int:
         if not states(name).exists():
             print("ERROR: (gcloud) NOT_FOUND: Resource was not found", file=sys.stderr)
             return 1
-        print(now(name))
+        print(now(name) if "state.state" in arguments[-1] else "the zone is full, said the cloud")
         return 0
     if verb == "delete":
         states(name).unlink(missing_ok=True)
@@ -87,10 +92,10 @@ def ssh(node: str, home: Path, command: str) -> int:
     """Runs it until it ends, or the slice is gone, as a connection does."""
     name = next(state.stem for state in FOLDER.glob("*.state") if node.startswith(state.stem))
     env = {"HOME": str(home), "PATH": f"{FOLDER / 'bin'}:/usr/bin:/bin", "STAND_IN": str(FOLDER), "NODE": home.name}
-    process = subprocess.Popen(["bash", "-c", command], cwd=home, env=env)
+    process = subprocess.Popen(["bash", "-c", command], cwd=home, env=env, start_new_session=True)
     while process.poll() is None:
         if not states(name).exists() or states(name).read_text().strip() == "SUSPENDED":
-            process.kill()
+            os.killpg(process.pid, signal.SIGKILL)
             return 255
         time.sleep(0.02)
     return process.returncode

