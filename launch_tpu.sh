@@ -253,7 +253,7 @@ means() { # of the codes in $found, what isn't plain
 
 follow() { # host 0's log from where it was left, until the run ends, the connection does, or it is time to look
     local reader remote
-    remote="cd ~/$folder && while [ ! -f run.log ]; do sleep 0.2; done; timeout $follow_limit tail -c +$(($(wc -c <log) + 1)) -F run.log --pid=\$(cat pid) 2>/dev/null"
+    remote="cd ~/$folder && while [ ! -f run.log ]; do sleep 0.2; done; timeout --foreground $follow_limit tail -c +$(($(wc -c <log) + 1)) -F run.log --pid=\$(cat pid) 2>/dev/null"
     if $dry; then on "$follow_limit" "${nodes[0]}" 0 "$remote"; return; fi
     mkfifo pipe
     "$bounded" -k 10 "$follow_limit" tee -a log <pipe & # what gcloud leaves behind may hold the pipe
