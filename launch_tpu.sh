@@ -36,7 +36,8 @@ passes (a lost connection, an HTTP 503, a gcloud that hangs) is tried again, and
 seconds, from the environment:
   MMJAX_LAUNCH_LOOK    that a look at the state or the hosts may take (default: 120)
   MMJAX_LAUNCH_ASK     that a request may take, to create the slice or to delete it (default: 600)
-  MMJAX_LAUNCH_WORK    that copying and installing may take, each (default: 1800)
+  MMJAX_LAUNCH_WORK    that copying and installing may take, each (default: 1800); and that hosts may go on where others
+                       have failed
   MMJAX_LAUNCH_FOLLOW  that the log is followed between two looks (default: 300)
   MMJAX_LAUNCH_REMIND  until what is waited for is said again (default: 600)
 TEXT
@@ -175,7 +176,8 @@ TEXT
         return
     fi
     { git -C "$root" ls-files -co --exclude-standard -z 2>/dev/null || (cd "$root" && find . -type f -print0); } |
-        tar -czf checkout.tgz -C "$root" --null --ignore-failed-read -T - 2>/dev/null
+        tar -czf checkout.tgz -C "$root" --null --ignore-failed-read -T - 2>err || # 1: a file changed while it was read
+        [ $? -eq 1 ] || die 1 "$root can't be packed: $(tail -1 err)"
 }
 
 tried() { # what it is, and the call: up to three times, for a connection fails now and then; 1 where the slice is gone
@@ -196,7 +198,7 @@ tried() { # what it is, and the call: up to three times, for a connection fails 
 copy() { local node; for node in "${nodes[@]}"; do cloud "$work_limit" compute tpus tpu-vm scp checkout.tgz install.sh run.sh "$node:" "${place[@]}" --worker=all || return; done; }
 start() {
     say "starting: mmjax ${command[*]}"
-    tried "starting" on_all "$look_limit" "cd ~/$folder && [ -f pid ] || { setsid nohup bash run.sh </dev/null >/dev/null 2>&1 & echo \$! >pid; }"
+    tried "starting" on_all "$look_limit" "cd ~/$folder 2>/dev/null && [ -f run.sh ] && [ ! -f pid ] || exit 0; setsid nohup bash run.sh </dev/null >/dev/null 2>&1 & echo \$! >pid"
 }
 deploy() { # 1 where the slice was taken away meanwhile
     local commit

@@ -69,7 +69,7 @@ does_describe() {
     [ "$slice" != ACTIVE ] || put unmet 0
     echo "$slice"
     [ "$word" != stay ] || return 0
-    case $slice in WAITING_FOR_RESOURCES) put slice PROVISIONING ;; PROVISIONING) put slice ACTIVE ;; esac
+    case $slice in WAITING_FOR_RESOURCES) put slice PROVISIONING ;; PROVISIONING) put slice ACTIVE ;; DELETING) put slice NONE ;; esac
 }
 does_create() {
     if [ "$word" = EXISTS ] || [ "$slice" != NONE ]; then
@@ -97,7 +97,12 @@ does_ssh() {
         *setsid*) [ "$run" != none ] || put run running ;;
         *mmjax-exit*) for code in $run; do echo "mmjax-exit $code"; done ;;
         *'tail -c'*)
-            [ "$run" = running ] || { [[ $run != *running* ]] || passes_by 300; return 0; }
+            [ "$run" = running ] || {
+                [[ $run != *running* ]] || passes_by 300
+                [ "$run" != '0 running' ] || put run 0 # the others follow soon
+                [ "$run" != 'none running' ] || put run '1 running' # they wait in vain
+                return 0
+            }
             got steps
             put steps $((steps + 1))
             [ $((steps % 2)) -eq 0 ] || echo "step" # it isn't told at every look

@@ -78,7 +78,11 @@ def judge(seen: Seen) -> None:
         assert seen.code in (1, 2)
 
 
-STARTS = st.sampled_from([("NONE", "none"), ("ACTIVE", "running"), ("ACTIVE", "1"), ("SUSPENDED", "none")])
+STARTS = st.one_of(
+    st.just(("NONE", "none")),
+    st.sampled_from([("ACTIVE", run) for run in ("running", "none", "0", "1", "lost", "0 running", "none running")]),
+    st.sampled_from([(slice, "none") for slice in ("SUSPENDED", "SUSPENDING", "FAILED", "DELETING", "PROVISIONING")]),
+)
 
 
 @settings(max_examples=60, deadline=None)

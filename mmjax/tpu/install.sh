@@ -5,7 +5,13 @@
 set -e
 mkdir -p "$1"
 cd "$1"
-[ ! -f pid ] || pkill -s "$(cat pid)" || true # what is left of a run before
+exec 9>.install.lock
+! command -v flock >/dev/null || flock 9 # one that was thought to hang may be at it still
+if [ -f pid ]; then # what is left of a run before, which may hold the TPU
+    pkill -s "$(cat pid)" || true
+    for ((seconds = 0; seconds < 60; seconds++)); do pgrep -s "$(cat pid)" >/dev/null || break; sleep 1; done
+    pkill -KILL -s "$(cat pid)" || true
+fi
 rm -f exit pid run.log
 tar -xzf ~/checkout.tgz
 cp ~/run.sh run.sh
