@@ -136,6 +136,7 @@ again="the same line again"
 # ---- what calls gcloud, and makes and keeps the slice
 
 root=$(cd "$(dirname "$0")" && pwd)
+[ -f "$root/mmjax/tpu/cloud.sh" ] || die 2 "$root is no checkout of mmjax" "run launch_tpu.sh where it lies: it installs the checkout around it"
 scratch=$(mktemp -d)
 # shellcheck source=mmjax/tpu/cloud.sh
 source "$root/mmjax/tpu/cloud.sh"
@@ -271,11 +272,11 @@ failures=0
 failed() { # the run did; ends where that was once too often
     local node wait
     failures=$((failures + 1))
-    say "the run ended with: $found"
+    say "the run ended with: ${found% }"
     means >&2
     for node in "${nodes[@]}"; do on "$look_limit" "$node" all "tail -n 20 ~/$folder/run.log" || true; cat out >&2; done
     [ "$failures" -le "$retries" ] ||
-        die 1 "the run failed $failures times, at last with: $found" "the last lines of each host stand above; --logs shows all of host 0's; the slice is still there"
+        die 1 "the run failed $failures times, at last with: ${found% }" "the last lines of each host stand above; --logs shows all of host 0's; the slice is still there"
     wait=$(product "$poll" "$failures")
     say "starting again in $wait s ($failures of $retries)"
     pause "$wait"
@@ -297,10 +298,10 @@ watch() { # until the slice is taken away (0), or the run is to be started again
                 uneven=0
                 over uneven
                 # Its log speaks for it, while it does.
-                if [ "$(wc -c <log)" -gt "$had" ]; then over running; else waits running "the run goes on ($found); its log has nothing new"; fi
+                if [ "$(wc -c <log)" -gt "$had" ]; then over running; else waits running "the run goes on (${found% }); its log has nothing new"; fi
             else
                 [ "$uneven" -gt 0 ] || uneven=$now
-                waits uneven "the run goes on at some hosts, and at others it has ended with: $faults"
+                waits uneven "the run goes on at some hosts, and at others it has ended with: ${faults% }"
                 if [ $((now - uneven)) -ge "${work_limit%.*}" ]; then failed; return 1; fi
             fi
             pause "$poll"

@@ -23,7 +23,7 @@ passes_by() { # seconds; ends all at the horizon
 }
 date() { local clock; got clock; echo "$clock"; }
 sleep() { passes_by "$1"; }
-awk() { local a=${2#a=} b=${4#b=}; echo $((a * b)); }
+awk() { if [ "$1" = -v ]; then local a=${2#a=} b=${4#b=}; echo $((a * b)); else command awk "$@"; fi; }
 tar() { :; }
 git() { :; }
 tee() { local line; while read -r line; do echo "$line"; echo "$line" >>"$2"; done; }

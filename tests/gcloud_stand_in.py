@@ -17,7 +17,18 @@ WORKERS = 2
 COMPLAINTS = {
     "quota": "ERROR: (gcloud) RESOURCE_EXHAUSTED: Quota limit 'TPUV5sPreemptiblePerProjectPerZone' has been exceeded.",
     "capacity": "ERROR: (gcloud) RESOURCE_EXHAUSTED: There is no more capacity in the zone.",
-    "signin": "ERROR: (gcloud) You do not currently have an active account; run: gcloud auth login",
+    "signin": """ERROR: (gcloud) You do not currently have an active account selected.
+Please run:
+
+  $ gcloud auth login
+
+to obtain new credentials.
+
+If you have already logged in with a different account, run:
+
+  $ gcloud config set account ACCOUNT
+
+to select an already authenticated account to use.""",
     "fail": "ERROR: (gcloud) [/usr/bin/ssh] exited with return code [255].",
     "hang": "",
 }

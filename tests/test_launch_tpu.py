@@ -183,6 +183,7 @@ def test_what_gcloud_refuses_is_explained(cloud, complaint, message, advice):
     assert done.returncode == 1
     assert message in done.stderr
     assert advice in done.stderr
+    assert len(verbs(cloud)) == 1  # it would be refused again
     assert "Traceback" not in done.stderr
 
 
@@ -293,6 +294,14 @@ def test_bad_requests(cloud, arguments, message):
     assert done.returncode == 2
     assert message in done.stderr
     assert calls(cloud) == []
+
+
+def test_alone_it_has_nothing_to_install(cloud):
+    shutil.copy(SCRIPT, cloud / "launch_tpu.sh")
+    command = ["bash", str(cloud / "launch_tpu.sh"), *RUN, "--dry-run", "--", *TRAIN]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert f"{cloud} is no checkout of mmjax" in done.stderr
 
 
 def test_without_gcloud(cloud):

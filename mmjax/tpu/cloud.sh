@@ -24,7 +24,8 @@ cloud() { # seconds, and what gcloud is told: what it says is in the file out an
     fi
     "$bounded" -k 10 "$limit" gcloud "$@" </dev/null >out 2>err & await || code=$?
     [ "$code" -ne 0 ] || return 0
-    complaint=$(grep -v '^[[:space:]]*$' err | tail -3) || true
+    # From the last ERROR on, for it may go on over several lines; in one.
+    complaint=$(tail -n 20 err | awk '/^ERROR:/ {said = ""} NF {$1 = $1; said = said " " $0} END {print substr(said, 2)}')
     case $code in 124 | 137) complaint="no answer within $limit s${complaint:+, after: $complaint}" ;; esac
     return "$code"
 }
@@ -42,7 +43,7 @@ kind() { # of $complaint: whether it passes, or what it is that does not
         *[Qq]uota*) echo quota ;;
         *capacity* | *stockout* | *RESOURCE_EXHAUSTED*) echo capacity ;;
         *UNAUTHENTICATED* | *'auth login'* | *credentials*) echo signin ;;
-        *PERMISSION_DENIED*) echo forbidden ;;
+        *PERMISSION_DENIED* | *'not have permission'*) echo forbidden ;;
         *'SSH agent'* | *ssh-add*) echo agent ;;
         *NOT_FOUND* | *INVALID_ARGUMENT* | *'invalid choice'* | *'unrecognized arguments'* | *'Invalid value'*) echo wrong ;;
         *) echo strange ;;
