@@ -57,7 +57,7 @@ explain() { # ends with what gcloud's complaint means, and what to do
         signin) die 1 "not signed in: $complaint" "gcloud auth login" ;;
         forbidden) die 1 "not allowed: $complaint" "is --project the right one? It needs the TPU API and the role TPU Admin" ;;
         agent) die 1 "ssh: $complaint" "ssh-add ~/.ssh/google_compute_engine" ;;
-        *) die 1 "gcloud: $complaint" "are --zone $zone and --type $type right? gcloud compute tpus accelerator-types list --zone $zone" ;;
+        *) die 1 "gcloud: $complaint" "are --zone $zone and --type ${type:-TYPE} right? gcloud compute tpus accelerator-types list --zone $zone" ;;
     esac
 }
 

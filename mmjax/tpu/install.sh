@@ -30,7 +30,7 @@ make_environment() { # of the image's Python where it is new enough (its venv ma
     uv=$(command -v uv) && "$uv" venv -q --seed --python 3.12 .venv
 }
 
-if [ ! -x .venv/bin/python ]; then
+if [ ! -x .venv/bin/pip ]; then # it comes last
     make_environment || {
         echo "mmjax needs a Python of 3.11 or newer; the image has $(python3 --version 2>&1), and uv could not bring one: choose a newer --runtime, or let the hosts reach pypi.org and github.com" >&2
         exit 64

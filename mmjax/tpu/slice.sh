@@ -14,7 +14,7 @@ look() { # sets state, as gcloud says it; MISSING where there is no such slice, 
         state=MISSING
     fi
     if [ "$state" != UNKNOWN ]; then blind=0 met=true; over unknown; return; fi
-    case $(kind) in passing | strange) ;; *) explain ;; esac
+    case $(kind) in signin | forbidden | wrong) explain ;; esac # a quota of looks passes
     blind=$((blind + 1))
     # Once there was an answer, what is waited for is worth more than an end; before, something is likely to be wrong.
     $met || [ "$blind" -lt 5 ] || explain
