@@ -69,7 +69,7 @@ does_describe() {
     [ "$slice" != ACTIVE ] || put unmet 0
     echo "$slice"
     [ "$word" != stay ] || return 0
-    case $slice in WAITING_FOR_RESOURCES) put slice PROVISIONING ;; PROVISIONING) put slice ACTIVE ;; DELETING) put slice NONE ;; esac
+    case $slice in WAITING_FOR_RESOURCES) put slice PROVISIONING ;; PROVISIONING) put slice ACTIVE ;; DELETING) put slice NONE ;; SUSPENDING) put slice SUSPENDED ;; esac
 }
 does_create() {
     if [ "$word" = EXISTS ] || [ "$slice" != NONE ]; then
