@@ -13,7 +13,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Sequence
-from typing import Any, TypeVar
+from typing import Any, Generic, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -228,6 +228,25 @@ class Largest:
         spoken = jax.make_array_from_callback(shape, self._sharding, lambda _: mine)
         before, self._before = self._before, self._reduce(spoken)
         return 0 if before is None else int(before)
+
+
+class Total(Generic[T]):
+    """What `finish` makes of the sum of all hosts' integers (arrays of one shape), without waiting for the others.
+
+    Among several hosts it is computed on the devices, and all must ask for it at once.
+    """
+
+    def __init__(self, mesh: jax.sharding.Mesh, finish: Callable[[Any], T]):
+        """finish: for arrays of numpy and jax alike."""
+        self._sharding, self._finish = NamedSharding(mesh, PartitionSpec(mesh.axis_names)), finish
+        each = mesh.size // jax.process_count()  # devices of a host, all of which hold its numbers
+        self._reduce = jax.jit(lambda parts: finish(jnp.sum(parts, 0) // each), out_shardings=replicated(mesh))
+
+    def __call__(self, numbers: np.ndarray) -> T:
+        if jax.process_count() == 1:
+            return self._finish(numbers)
+        shape = (self._sharding.mesh.size, *numbers.shape)
+        return self._reduce(jax.make_array_from_callback(shape, self._sharding, lambda _: numbers[None]))
 
 
 def whole(tree: Any) -> Any:

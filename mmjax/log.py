@@ -9,6 +9,8 @@ from mmjax.goodput import Goodput
 from mmjax.metrics import Metrics
 from mmjax.progress import Progress
 
+UNWRITTEN = ("bad/", "clipped/", "truncated/")  # metrics that are left out where they are 0
+
 
 class Waits(Protocol):
     """Something that data is waited for: `waited`, in seconds so far."""
@@ -23,8 +25,9 @@ class Log:
     that one step is ahead, so that the numbers are fresh and Ctrl-C is quick.
 
     Adds `examples_per_second`, `data_wait` (the share of the time spent waiting for data) since the last line, and
-    `seconds` and `goodput` of all runs in the workdir so far (see there). Kinds of bad examples of which there was none
-    are not written, nor are modalities of which nothing was clipped.
+    `seconds` and `goodput` of all runs in the workdir so far (see there). What is counted and was not there is not
+    written (UNWRITTEN): kinds of bad examples, modalities of which nothing was clipped, sources of which nothing was
+    cut off.
     """
 
     def __init__(
@@ -56,6 +59,10 @@ class Log:
         self._pending = step, values
         self._progress.step(step)
 
+    def due(self, step: int) -> bool:
+        """Whether the metrics of that step are written."""
+        return step in (1, self._last) or step % self._every == 0
+
     def flush(self) -> None:
         """Waits for the last step, and writes its metrics if they are due."""
         if self._pending is None:
@@ -64,11 +71,9 @@ class Log:
         jax.block_until_ready(values)
         self._clock.started(self._stream.waited)
         self._complain(step, values)
-        if step in (1, self._last) or step % self._every == 0:
+        if self.due(step):
             numbers = {name: float(value) for name, value in jax.device_get(values).items()}
-            numbers = {
-                name: value for name, value in numbers.items() if value or not name.startswith(("bad/", "clipped/"))
-            }
+            numbers = {name: value for name, value in numbers.items() if value or not name.startswith(UNWRITTEN)}
             numbers |= self._pace(step) | self._clock.numbers(self._stream.waited)
             self.loss = numbers["loss"]
             self._metrics.write(step, numbers)

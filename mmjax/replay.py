@@ -17,6 +17,7 @@ from mmjax.kinds import KINDS
 from mmjax.mesh import check_batch, put
 from mmjax.same_data import check_data
 from mmjax.step import abstract_state, compile_train_step, init_state, make_train_step
+from mmjax.truncation import Truncated
 from mmjax.workdir import prepared, use_compilation_cache
 
 FILE = "bad_steps.json"
@@ -92,12 +93,12 @@ def replay(
             pretrainer, optimizer, seed=seed, total_steps=experiment.steps, ema=experiment.ema, spike=spike
         )
         train_step = compile_train_step(train_step, state, mesh)
-        stream = batches(data, batch_size=size, seed=seed, step=start, host=mine)
-        values = {}
+        truncated, values = Truncated(data, mesh), {}
+        stream = batches(data, batch_size=size, seed=seed, step=start, host=mine, cuts=truncated.cuts)
         for _ in range(start, step):
             batch = put(next(stream), mesh)
             state, values = train_step(state, batch)
-        metrics = {name: float(value) for name, value in jax.device_get(values).items()}
+        metrics = {name: float(value) for name, value in jax.device_get(values | truncated(step)).items()}
         marks = hosts.whole({name: row for name, row in batch.items() if name.endswith(("_valid", "_bad"))})
     say(f"step {step}:")
     for name, value in sorted(metrics.items()):

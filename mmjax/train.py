@@ -28,6 +28,7 @@ from mmjax.replay import bad_steps
 from mmjax.same_data import check_data
 from mmjax.step import TrainState, abstract_state, compile_train_step, init_state, make_train_step, with_params
 from mmjax.trace import Trace
+from mmjax.truncation import Truncated, warnings
 from mmjax.workdir import going_on, judging, keeping, prepared, record, use_compilation_cache
 
 
@@ -80,6 +81,8 @@ def train(
         models = tokenizers(experiment, starts, say)
         data = prepared(experiment.data, workdir, ("train", *judged), models, given, say)
         check_data(data, workdir, begun=not begins, fork=fork)
+        for warning in warnings(experiment, data) if lead else ():
+            say(warning)
         start = hosts.first(lambda: whole_step(workdir, strict=strict, say=print)) or 0
         written = partial(
             Metrics, workdir, step=start, wandb=wandb, config=json.loads(serialization.dumps(config, name))
@@ -129,9 +132,10 @@ def train(
             clock = Goodput(began, metrics.seconds, metrics.stepped)
             if start:
                 evaluate_if_due(start)
-            bad = BadExamples(workdir, data, experiment, start)
+            bad, truncated = BadExamples(workdir, data, experiment, start), Truncated(data, mesh)
             idle, before = hosts.first(lambda: metrics.nothing), hosts.first(lambda: metrics.last)
-            source = bad.watched(batches(data, batch_size=size, seed=seed, step=start, host=mine))
+            read = batches(data, batch_size=size, seed=seed, step=start, host=mine, cuts=truncated.cuts)
+            source = bad.watched(read)
             with (
                 device_prefetch(source, mesh, patience=experiment.patience) as stream,
                 Log(metrics, progress, stream, clock, experiment.log_every, size, steps, idle) as log,
@@ -143,7 +147,7 @@ def train(
                     batch = next(stream)
                     with jax.transfer_guard("disallow"):
                         state, values = train_step(state, batch)
-                    log.step(step, values)
+                    log.step(step, values | truncated(step) if log.due(step) else values)
                     trace.after(step, state)
                     done = step
                     if step == start + 1:

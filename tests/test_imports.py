@@ -78,12 +78,13 @@ ARROWS = {
     "plan": {"planning", "experiment", "workdir"} | MIDDLE | GRAPH | OBJECTIVES,
     "listing": {"checkpoint", "metrics", "progress"} | BOTTOM,
     "show": {"experiment"} | MIDDLE | GRAPH | OBJECTIVES,
-    "interruption": BOTTOM,  # these seven are the loop's own
+    "interruption": BOTTOM,  # these eight are the loop's own
     "goodput": {"progress"} | BOTTOM,
     "log": {"goodput", "metrics", "progress"} | BOTTOM,
     "bad_examples": {"experiment"} | MIDDLE | GRAPH | OBJECTIVES,
     "trace": BOTTOM,
     "supervise": BOTTOM,
+    "truncation": {"experiment"} | MIDDLE | GRAPH | OBJECTIVES,
     "initial": {"experiment", "interop"} | MIDDLE | GRAPH | OBJECTIVES,
     "workdir": {"experiment"} | MIDDLE | GRAPH | OBJECTIVES,
     "interop": {"interop", "experiment", "__init__"} | MIDDLE | GRAPH | OBJECTIVES,
@@ -97,7 +98,7 @@ ARROWS = {
     | GRAPH
     | OBJECTIVES,
     "same_data": {"data", "hosts"} | BOTTOM,
-    "replay": {"experiment", "same_data", "workdir"} | MIDDLE | GRAPH | OBJECTIVES,
+    "replay": {"experiment", "same_data", "truncation", "workdir"} | MIDDLE | GRAPH | OBJECTIVES,
     "benchmarks": {"experiment"} | MIDDLE | GRAPH | OBJECTIVES,
     "reporting": {"reporting", "data", "evaluators", "progress"} | BOTTOM,
     "report": {"__init__", "experiment", "reporting"} | MIDDLE | GRAPH | OBJECTIVES,
@@ -125,7 +126,7 @@ ARROWS = {
     "watch": {"evaluate", "experiment", "workdir"} | MIDDLE | GRAPH | OBJECTIVES,
     "train": {
         *("bad_examples", "evaluate", "experiment", "goodput", "initial", "interruption", "lock", "log", "replay"),
-        *("same_data", "trace", "workdir"),
+        *("same_data", "trace", "truncation", "workdir"),
     }
     | MIDDLE
     | GRAPH

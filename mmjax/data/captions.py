@@ -13,7 +13,7 @@ from mmjax.data.given_ids import GivenIds
 from mmjax.data.subwords import Subwords
 from mmjax.data.tokenizers import SPACE_MARK, PieceTokenizer, SentencePiece, split_names
 from mmjax.data.tokens import Tokenizer
-from mmjax.data.transforms import BadExample, Masked, Rng, Spec, Transform, prefix_mask
+from mmjax.data.transforms import BadExample, Cut, Masked, Rng, Spec, Transform, prefix_mask
 from mmjax.errors import UserError
 
 Empty = Literal["bad", "keep"]  # an empty caption is a bad example, as in training, or goes on as the empty text
@@ -125,8 +125,8 @@ class CleanText(Transform):
 class Tokenize(Transform):
     """A caption -> int32 ids `[length]` and their mask: `bos`, pieces, `eos`, then padding.
 
-    A caption that is too long loses its last pieces, never `eos`: a pooling that reads the last token finds it. A
-    caption may hold the end token's own name: its first end token ends it then, and the mask with it, as CLIP and
+    A caption that is too long loses its last pieces (`Cut`), never `eos`: a pooling that reads the last token finds it.
+    A caption may hold the end token's own name: its first end token ends it then, and the mask with it, as CLIP and
     open_clip read it; all of it is text where that token separates texts as well (`Tokenizer.separates`).
     `pad` is the id that fills up; None means the tokenizer's own. `names` are special pieces of a SentencePiece model
     that become their ids where a text holds them, as SiglipTokenizer reads it: a text that ends in its end token gets
@@ -157,13 +157,15 @@ class Tokenize(Transform):
             raise ValueError(f"Tokenize(pad={pad}) is none of the tokenizer's {self.tokenizer.vocab_size} ids")
 
     def __call__(self, value: str, rng: Rng) -> Masked:
-        tokenizer = self._model()
         if not isinstance(value, str) or not (value.strip() or self.empty == "keep"):
             raise _no_caption(value)
         room = self.length - self.bos - self.eos
-        pieces = self._encoded(value, rng)[:room]
-        ended = bool(self.names and pieces and pieces[-1] == tokenizer.eos)
-        return self._filled([tokenizer.bos] * self.bos + pieces + [tokenizer.eos] * (self.eos and not ended))
+        pieces = self._encoded(value, rng)
+        filled = self._filled(self._framed(pieces[:room]))
+        if len(pieces) <= room:
+            return filled
+        whole = self._first_end(self._framed(pieces))
+        return Cut(*filled, whole) if whole > self.length else filled
 
     def reach(self, ids: Int[np.ndarray, " n"]) -> int:
         """How many of the ids of a text at hand are text, one at least: what fills it up already is not."""
@@ -193,6 +195,12 @@ class Tokenize(Transform):
             return len(row)
         begin = int(self.bos and row[0] == tokenizer.bos)  # which may be the same piece
         return next((place + 1 for place in range(begin, len(row)) if row[place] == tokenizer.eos), len(row))
+
+    def _framed(self, pieces: list[int]) -> list[int | None]:
+        """The pieces between the ids that begin and end a text."""
+        tokenizer = self._model()
+        ended = bool(self.names and pieces and pieces[-1] == tokenizer.eos)
+        return [tokenizer.bos] * self.bos + pieces + [tokenizer.eos] * (self.eos and not ended)
 
     def _filled(self, row: Sequence[int | None]) -> Masked:
         """The ids, filled up to the length, and which of them are text."""

@@ -13,7 +13,7 @@ from mmjax.data.documents import Document
 from mmjax.data.early_crop import cropped_early
 from mmjax.data.sources import File
 from mmjax.data.tokens import Tokenizer, TokenizerSpec
-from mmjax.data.transforms import BadExample, Labelled, Masked, Rng, Spec, Transform
+from mmjax.data.transforms import BadExample, Cut, Labelled, Masked, Rng, Spec, Transform
 from mmjax.data.waveforms import PickUtterance
 
 Row = dict[str, np.ndarray]
@@ -65,7 +65,13 @@ class Chains:
         `rng(modality)` is the random generator of a modality; `begun` says that `record` comes from `begin`.
         What is missing or bad is zeros with valid False; what is bad has its kind's code in `<modality>_bad`.
         """
-        row = dict(self._zeros)
+        return self.row_and_cuts(record, rng, begun)[0]
+
+    def row_and_cuts(
+        self, record: Mapping[str, Any], rng: Callable[[str], Rng], begun: bool = False
+    ) -> tuple[Row, tuple[str, ...]]:
+        """As `row`; and the modalities of which the row holds only a part, since the whole is too long."""
+        row, cuts = dict(self._zeros), []
         for modality, chain in self.transforms.items():
             rest = chain[self._fixed[modality] :] if begun else chain
             value = self._run(record, modality, rest, rng(modality))
@@ -73,7 +79,23 @@ class Chains:
                 row[f"{modality}_bad"] = np.asarray(value.code, np.uint8)
             elif value is not None:
                 row |= self._arrays(modality, value)
-        return row
+                if isinstance(value.value if isinstance(value, Labelled) else value, Cut):
+                    cuts.append(modality)
+        return row, tuple(cuts)
+
+    def length(self, record: Mapping[str, Any], modality: str, rng: Rng) -> int | None:
+        """How long all of a record's text or sound is, in the chain's own units and before anything is cut off.
+
+        None where there is none, where it is bad (of which nothing is said), or the chain gives no mask.
+        """
+        try:
+            value = _after(self.transforms[modality], record.get(modality), rng)
+        except BadExample:
+            return None
+        value = value.value if isinstance(value, Labelled) else value
+        if isinstance(value, Cut):
+            return value.whole
+        return int(value.mask.sum()) if isinstance(value, Masked) else None
 
     def _run(self, record: Mapping[str, Any], modality: str, chain: Sequence[Transform], rng: Rng) -> Any:
         """The value after these transforms; None where it is missing, a `BadExample` where it is bad."""
@@ -82,13 +104,7 @@ class Chains:
             return value
         path = value.path if isinstance(value, File) else None
         try:
-            value = value.read() if isinstance(value, File) else value
-            for transform in chain if value is not None else ():
-                # What cleans the strings that are embedded later cleans a document's sentences.
-                if isinstance(value, Document) and not isinstance(transform, Tokenize):
-                    value = value.mapped(transform)
-                else:
-                    value = transform(value, rng)
+            return _after(chain, value, rng)
         except BadExample as reason:
             if path is not None and path not in str(reason):
                 reason = BadExample(f"{path}: {reason}", reason.kind)
@@ -97,7 +113,6 @@ class Chains:
                 more = "; further ones are not named" if self._complaints == _COMPLAINTS else ""
                 log.warning("the %s of %r is left out: %s%s", modality, record.get("id"), reason, more)
             return reason.with_traceback(None)  # which holds on to the picture
-        return value
 
     def _arrays(self, modality: str, value: Any) -> Row:
         spec = self.specs[modality]
@@ -143,6 +158,18 @@ class Chains:
         except BadExample:
             return None
         return value
+
+
+def _after(chain: Sequence[Transform], value: Any, rng: Rng) -> Any:
+    """The value after these transforms; None stays None. Raises `BadExample` where it is bad."""
+    value = value.read() if isinstance(value, File) else value
+    for transform in chain if value is not None else ():
+        # What cleans the strings that are embedded later cleans a document's sentences.
+        if isinstance(value, Document) and not isinstance(transform, Tokenize):
+            value = value.mapped(transform)
+        else:
+            value = transform(value, rng)
+    return value
 
 
 def captions(record: Mapping[str, Any], modality: str, chain: Sequence[Transform]) -> list[str]:

@@ -23,6 +23,7 @@ from rich.progress import track
 
 from mmjax.data.chains import Chains, Row, captions, chain_specs, evaluation, identity, row_spec, stack, untrained
 from mmjax.data.contents import Again, item_key, read_once
+from mmjax.data.cuts import Cuts
 from mmjax.data.every_caption import expanded
 from mmjax.data.readers import Readers
 from mmjax.data.sources import Records, Source, SplitNotFoundError, Tfds, TfdsRecords, nearest, renaming
@@ -116,11 +117,13 @@ def batches(
     step: int = 0,
     host: tuple[int, int] = (0, 1),
     split: str = "train",
+    cuts: Cuts | None = None,
 ) -> Iterator[Row]:
     """This host's rows of the global batches from `step` on, without end.
 
     `batch_size` is the global one; `host` is (index, count), and host i has the rows from i · B/n on. Every source is
-    shuffled anew in each epoch. The iterator has `close()`, which ends its threads and processes.
+    shuffled anew in each epoch. The iterator has `close()`, which ends its threads and processes. `cuts` (`cuts_of`)
+    gets to know of each batch how many of its texts and sounds were cut off; the batches are the same without it.
     Raises ValueError where the hosts don't divide the batch; the iterator, `readers.ReaderError` where a process that
     reads was killed.
     """
@@ -129,12 +132,18 @@ def batches(
     opened = prepared.open(split)
     if missing := [name for name in prepared.mixture.weights if name not in opened]:
         raise SplitNotFoundError(f"{', '.join(missing)} has no split {split!r}, so it can't be trained on")
-    make = _TrainingRow(prepared, opened, seed, batch_size)
+    make = _TrainingRow(prepared, opened, seed, batch_size, cuts)
     stream = _places(prepared.mixture, opened, seed)
     # Batched first and sliced after: the global batch is the same for any number of hosts (and so is resuming a slice).
     index, count = host
     mine = stream.map_with_index(make).batch(rows)[step * count + index :: count]
-    return _iterated(mine, prepared.mixture)
+    stream = _iterated(mine, prepared.mixture)
+    return stream if cuts is None else cuts.counted(stream, step)
+
+
+def cuts_of(prepared: Prepared) -> Cuts:
+    """Fresh counts, for `batches`."""
+    return Cuts(tuple(prepared.mixture.weights), prepared.chains)
 
 
 def examples(
@@ -249,8 +258,11 @@ class _Tag:
 class _TrainingRow:
     """(place in the stream, (source, index)) -> a row of a batch."""
 
-    def __init__(self, prepared: Prepared, opened: Mapping[str, Records], seed: int, batch_size: int):
+    def __init__(
+        self, prepared: Prepared, opened: Mapping[str, Records], seed: int, batch_size: int, cuts: Cuts | None
+    ):
         self.chains, self.opened, self.seed, self.batch_size = prepared.chains, opened, seed, batch_size
+        self.cuts = cuts
         self.kept: dict[tuple[str, int], dict[str, Any]] | None = {} if prepared.mixture.cache else None
 
     def __call__(self, place: int, where: tuple[str, int]) -> Row:
@@ -265,8 +277,9 @@ class _TrainingRow:
             key = (self.seed, zlib.crc32(modality.encode()))
             return np.random.Generator(np.random.Philox(key=key, counter=(0, 0, 0, place)))
 
-        row = self.chains.row(record, rng, begun=self.kept is not None)
-        return {**row, **identity(place % self.batch_size, name, record["id"])}
+        row, cut = self.chains.row_and_cuts(record, rng, begun=self.kept is not None)
+        row |= identity(place % self.batch_size, name, record["id"])
+        return row if self.cuts is None else row | self.cuts.entry(name, cut)
 
 
 class _EvaluationRow:

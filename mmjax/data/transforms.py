@@ -9,7 +9,7 @@ run.
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, ClassVar, Literal, NamedTuple
+from typing import Any, ClassVar, Literal, NamedTuple, Self
 
 import numpy as np
 from jaxtyping import Bool, Shaped
@@ -51,6 +51,17 @@ class Masked(NamedTuple):
 
     values: Shaped[np.ndarray, "length *rest"]
     mask: Bool[np.ndarray, " length"]
+
+
+class Cut(Masked):
+    """A `Masked` that holds only a part of its example, which was too long: `whole` is the length of all of it."""
+
+    whole: int
+
+    def __new__(cls, values: np.ndarray, mask: np.ndarray, whole: int = 0) -> Self:
+        self = super().__new__(cls, values, mask)
+        self.whole = whole
+        return self
 
 
 class Labelled(NamedTuple):

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from mmjax.data.captions import Tokenize
-from mmjax.data.transforms import Masked, Rng, prefix_mask
+from mmjax.data.transforms import Cut, Masked, Rng, prefix_mask
 
 
 @dataclass(frozen=True)
@@ -19,8 +19,9 @@ class TokenizeUnended(Tokenize):
     blank: int = 0
 
     def __call__(self, value: str, rng: Rng) -> Masked:
-        ids, mask = super().__call__(value, rng)
+        ids, mask = found = super().__call__(value, rng)
         ends = ids == self._model().eos
         words = np.flatnonzero(mask & ~ends)
         length = words[-1] + 1 if len(words) else 0
-        return Masked(np.where(ends, np.int32(self.blank), ids), prefix_mask(len(ids), length))
+        ids, mask = np.where(ends, np.int32(self.blank), ids), prefix_mask(len(ids), length)
+        return Cut(ids, mask, found.whole) if isinstance(found, Cut) else Masked(ids, mask)

@@ -11,7 +11,7 @@ import numpy as np
 
 from mmjax.data import sounds
 from mmjax.data.loudness import LARGEST, Waveform, in_scale, to_int16
-from mmjax.data.transforms import BadExample, Masked, Rng, Spec, Transform, prefix_mask
+from mmjax.data.transforms import BadExample, Cut, Masked, Rng, Spec, Transform, prefix_mask
 
 
 @dataclass(frozen=True)
@@ -138,7 +138,7 @@ class RandomShift(Transform):
 class CropOrPad(Transform):
     """To `samples` int16 samples and their mask: real ones first, then zeros.
 
-    Of a longer sound it keeps a random part in training, the start in evaluation.
+    Of a longer sound it keeps a random part in training, the start in evaluation (`Cut`).
     """
 
     random = True
@@ -153,7 +153,8 @@ class CropOrPad(Transform):
         part = value[start : start + self.samples]
         wave = np.zeros(self.samples, np.int16)
         wave[: len(part)] = part
-        return Masked(wave, prefix_mask(self.samples, len(part)))
+        mask = prefix_mask(self.samples, len(part))
+        return Cut(wave, mask, len(value)) if spare > 0 else Masked(wave, mask)
 
     def spec(self, before: Spec | None) -> Spec:
         return Spec((self.samples,), "int16", masked=True)

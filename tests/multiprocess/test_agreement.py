@@ -79,6 +79,11 @@ def test_a_number_that_one_gives_all_get_one_call_later(heard: Heard):
     assert [worker["largest"] for worker in heard.workers] == [[0, 0, 15, 0]] * len(heard.workers)
 
 
+def test_counts_are_summed_over_the_hosts_each_once(heard: Heard):
+    count = len(heard.workers)
+    assert [worker["totals"] for worker in heard.workers] == [[[2 * count, 20 * sum(range(count))]] * 3] * count
+
+
 def test_arrays_go_out_and_come_back_whole(heard: Heard):
     for worker in heard.workers:
         assert worker["whole"] == {"a": list(range(8)), "b": 3}

@@ -82,6 +82,10 @@ def main(folder: str, table: str) -> None:
     largest = hosts.Largest(meshes["data"])
     found["largest"] = [largest(15 if (call, index) == (1, count - 1) else 0) for call in range(4)]
 
+    # Woven: the devices of the hosts take turns along the mesh's axis.
+    totals = [hosts.Total(meshes[name], lambda numbers: 2 * numbers) for name in ("data", "woven", "tensor")]
+    found["totals"] = [np.asarray(total(np.array([1, 10 * index]))).tolist() for total in totals]
+
     tree = {"a": np.arange(8, dtype=np.float32), "b": np.float32(3)}
     back = hosts.whole(hosts.placed(tree, replicated(meshes["data"])))
     found["whole"] = {name: np.asarray(leaf).tolist() for name, leaf in back.items()}

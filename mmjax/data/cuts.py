@@ -1,0 +1,111 @@
+"""Examples that are longer than the model reads: how many of them each batch holds, and how long those of a sample are.
+
+A chain says of each example whether it is a part only (`transforms.Cut`). Batches have no entry for that: what they
+hold besides is taken out as they are read, and counted.
+"""
+
+import time
+import zlib
+from collections.abc import Generator, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from jaxtyping import Int32
+
+from mmjax.data.chains import Chains, Row
+from mmjax.data.sources import Records
+
+ENTRY = "cut"  # of a row, uint16 [2]: the source's place among all, and a bit for each modality that was cut
+SAMPLE = 256  # examples of each source that are looked at before the first step ...
+SECONDS = 2.0  # ... as far as they can be read in this time, all sources together
+
+Counts = Int32[np.ndarray, "sources columns 2"]
+
+
+def can_be_cut(chains: Chains) -> tuple[str, ...]:
+    """The modalities whose examples vary in length: those with a mask."""
+    return tuple(modality for modality, spec in chains.specs.items() if spec.masked)
+
+
+class Cuts:
+    """Counts of each batch: of every source's examples those that were cut, and those that could have been.
+
+    `sources` are the sources' names; `modalities` those that vary in length. A batch's `Counts` have a row for each
+    source, a column for "anything in it" and then one for each modality, and in the last axis (cut, there): examples
+    without a text and a sound, and bad ones, are not there.
+    """
+
+    def __init__(self, sources: tuple[str, ...], chains: Chains):
+        self.sources, self.modalities = sources, can_be_cut(chains)
+        self._counts: dict[int, Counts] = {}
+
+    def entry(self, source: str, cut: tuple[str, ...]) -> Row:
+        """What a row has for `counted`."""
+        bits = sum(1 << place for place, modality in enumerate(self.modalities) if modality in cut)
+        return {ENTRY: np.array((self.sources.index(source), bits), np.uint16)}
+
+    def counted(self, batches: Iterator[Row], step: int) -> Generator[Row]:
+        """The batches, which begin after `step`, without that entry."""
+        try:
+            for number, batch in enumerate(batches, step + 1):
+                batch = dict(batch)
+                self._counts[number] = self._count(batch.pop(ENTRY), batch)
+                yield batch
+        finally:
+            if close := getattr(batches, "close", None):
+                close()
+
+    def _count(self, entry: np.ndarray, batch: Row) -> Counts:
+        source, bits = entry.T
+        there = np.array([batch[f"{modality}_valid"] for modality in self.modalities]).reshape(-1, len(source))
+        cut = (bits >> np.arange(len(self.modalities), dtype=np.uint16)[:, None]) & 1 == 1
+        marks = np.stack([np.concatenate([x.any(axis=0, keepdims=True), x]) for x in (cut & there, there)])
+        of_source = source == np.arange(len(self.sources))[:, None]
+        return np.einsum("kmb,sb->smk", marks.astype(np.int32), of_source.astype(np.int32))
+
+    def take(self, step: int) -> Counts:
+        """Of that step's batch, which was read; those of steps before it are forgotten."""
+        for before in [number for number in list(self._counts) if number < step]:
+            del self._counts[before]
+        return self._counts.pop(step)
+
+
+@dataclass(frozen=True)
+class Lengths:
+    """How long some examples of a source are: `lengths`, in the chain's units, of `modality`."""
+
+    source: str
+    modality: str
+    lengths: tuple[int, ...]
+
+    def longer(self, length: int) -> int:
+        """How many are longer than that."""
+        return sum(one > length for one in self.lengths)
+
+    def holds(self, share: float) -> int:
+        """The least length that holds this share of them."""
+        return int(np.quantile(self.lengths, share, method="inverted_cdf"))
+
+
+def sampled(chains: Chains, opened: Mapping[str, Records], seed: int) -> list[Lengths]:
+    """The lengths of some examples of every source, drawn by `seed` and augmented as in training.
+
+    At most SAMPLE of each, and no more than can be read in SECONDS, but one of each.
+    """
+    modalities = can_be_cut(chains)
+    found = []
+    for name, records in opened.items():
+        until = time.monotonic() + SECONDS / len(opened)
+        draw = np.random.default_rng((seed, zlib.crc32(name.encode())))
+        lengths: dict[str, list[int]] = {modality: [] for modality in modalities if modality in records.columns}
+        places = draw.permutation(len(records))[:SAMPLE] if lengths else ()
+        for place in places:
+            record: Mapping[str, Any] = records[int(place)]
+            for modality, known in lengths.items():
+                if (length := chains.length(record, modality, draw)) is not None:
+                    known.append(length)
+            if time.monotonic() > until:
+                break
+        found += [Lengths(name, modality, tuple(known)) for modality, known in lengths.items() if known]
+    return found
