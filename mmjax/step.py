@@ -1,6 +1,7 @@
 """The training state, and the pure function from one step's state to the next."""
 
 import dataclasses
+import math
 import zlib
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -40,6 +41,17 @@ class TrainState(struct.PyTreeNode):
     model_state: dict[str, Any]
     ema: Params | None
     guard: guard.Counts
+
+    def __repr__(self) -> str:
+        """Step and size, also of shapes, shardings and what was donated: the arrays would fill screens."""
+        size = sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(self.params) if hasattr(leaf, "shape"))
+        try:
+            with jax.transfer_guard("allow"):
+                step = str(int(self.step))
+        except (TypeError, RuntimeError):  # only a shape, traced, or deleted
+            step = "?"
+        average = "" if self.ema is None else ", and their moving average"
+        return f"TrainState(step={step}, {size:,} parameters{average})"
 
 
 def step_key(seed: Int[Array, ""] | int, step: Int[Array, ""] | int, name: str) -> Key[Array, ""]:

@@ -187,7 +187,9 @@ def test_a_run_of_which_every_picture_is_bad_fails_however_short_and_whatever_it
         picture.write_bytes(b"no picture")
     words = ["train", "tests/tiny.py:pair", f"data.sources.shapes.table={table}", "--workdir", str(tmp_path / "run")]
     assert main([*words, "most_bad_examples=1.0"]) == 2
-    said = capsys.readouterr().err
+    told, said = capsys.readouterr()
+    assert "warning: 60 of 72 texts of 'shapes', drawn at random, are longer than the model reads" in told
+    assert told.index("warning: 60") < told.index("first step after")
     assert "error: the loss was over nothing: at all of the 2 steps it was 0" in said
     assert "Of the 32 examples that were read here there are 0 with image that can be used, 32 with text" in said
     assert "Bad ones: 32 image undecodable." in said

@@ -74,6 +74,24 @@ def train(steps, *, pretrainer=None, optimizer=OPTIMIZER, mesh=None, ema=None, s
     return state, history
 
 
+def test_a_state_is_said_in_a_line_whatever_its_leaves_are():
+    mesh, spec = one_device(), toy_batch(0)
+    state = initial(ToyPretrainer(), OPTIMIZER, mesh, ema=0.9)
+    count = sum(leaf.size for leaf in jax.tree.leaves(state.params))
+    said = f"TrainState(step=0, {count:,} parameters, and their moving average)"
+    assert repr(state) == said
+    with jax.transfer_guard("disallow"):
+        assert str(state.replace(ema=None)) == f"TrainState(step=0, {count:,} parameters)"
+    shapes = abstract_state(ToyPretrainer(), OPTIMIZER, spec, mesh=mesh, ema=0.9)
+    assert repr(shapes) == said.replace("step=0", "step=?")
+    assert repr(jax.tree.map(lambda leaf: leaf.sharding, state)).startswith("TrainState(step=?, 0 parameters")
+    state.step.delete()
+    assert repr(state) == repr(shapes)
+    traced = []
+    jax.jit(lambda state: traced.append(repr(state)))(initial(ToyPretrainer(), OPTIMIZER, mesh, ema=0.9))
+    assert traced == [repr(shapes)]
+
+
 def numpy_of(tree):
     return jax.tree.map(lambda leaf: np.array(leaf), tree)
 

@@ -17,7 +17,8 @@ from mmjax.data.captions import (
 )
 from mmjax.data.tokenizers import BOS, EOS, PAD, PieceTokenizer, SentencePiece
 from mmjax.data.tokens import Tokenizer
-from mmjax.data.transforms import BadExample, Masked
+from mmjax.data.transforms import BadExample, Cut, Masked
+from mmjax.data.unended import TokenizeUnended
 from mmjax.errors import UserError
 from tests.data.conftest import kind_of
 
@@ -104,6 +105,36 @@ def test_tokenize_pads_and_a_long_caption_keeps_its_end(tokenizer):
         Tokenize(tokenizer, 4)("  ", None)
     with pytest.raises(TypeError, match="no model yet"):
         Tokenize(SentencePiece(), 4)("red", None)
+
+
+@pytest.mark.parametrize("kind", [Tokenize, TokenizeUnended])
+@pytest.mark.parametrize("bos", [False, True])
+def test_a_caption_of_which_pieces_are_lost_says_how_long_it_was(tokenizer, kind, bos):
+    for words in range(1, 9):
+        found = kind(tokenizer, 6, bos=bos)(" ".join(["red"] * words), None)
+        whole = bos + words + 1
+        assert isinstance(found, Cut) == (whole > 6)
+        assert not isinstance(found, Cut) or found.whole == whole
+        assert found.values.shape == found.mask.shape == (6,)
+
+
+def test_what_stands_behind_a_caption_s_own_end_is_not_lost():
+    class Ends(Tokenizer):
+        model, vocab_size, pad, bos, eos = b"", 10, 0, None, 9
+
+        def __init__(self):
+            pass
+
+        def encode(self, text: str) -> list[int]:
+            return [int(word) for word in text.split()]
+
+    found = Tokenize(Ends(), 4)("1 2 9 3 4 5", None)
+    assert not isinstance(found, Cut)
+    assert found.values.tolist() == [1, 2, 9, 9]
+    assert found.mask.tolist() == [True, True, True, False]
+    found = Tokenize(Ends(), 4)("1 2 3 4 9 5", None)
+    assert isinstance(found, Cut)
+    assert found.whole == 5
 
 
 def ended(tokenizer, length=8, **fields):

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from mmjax.data.captions import Lowercase, PickCaption, Tokenize
-from mmjax.data.pipeline import Mixture, batch_spec, batches, evaluation_batches, prepare
+from mmjax.data.pipeline import Mixture, batch_spec, batches, cuts_of, evaluation_batches, examples, prepare
 from mmjax.data.sources import Folder, SplitNotFoundError, Tfds
 from mmjax.data.tokenizers import SentencePiece
 from mmjax.data.transforms import ColorJitter, Decode, RandomAffine, Resize
@@ -70,6 +70,23 @@ def test_a_batch_is_what_the_spec_says(mixture, stream):
         assert batch["index"].tolist() == list(range(16))
         assert all(batch[f"{modality}_valid"].all() for modality in TRANSFORMS)
     assert sum(array.strides[0] for array in batch_spec(mixture, 2**20).values()) == 0  # no memory
+
+
+def test_what_was_cut_is_counted_beside_the_batches_which_stay_the_same(prepared, stream):
+    counts = [cuts_of(prepared) for _ in range(3)]
+    whole = take(5, prepared, batch_size=16, seed=3, step=2, cuts=counts[0])
+    assert_same(whole, stream[2:7])
+    halves = [
+        take(5, prepared, batch_size=16, seed=3, step=2, host=(index, 2), cuts=counts[1 + index]) for index in range(2)
+    ]
+    assert_same([_joined(parts) for parts in zip(*halves, strict=True)], whole)
+    for step in range(3, 8):
+        found, *parts = (one.take(step) for one in counts)
+        np.testing.assert_array_equal(found, sum(parts))
+        own = [source == "own" for source, _ in examples(prepared, batch_size=16, seed=3, step=step - 1)]
+        assert found[0, :, 1].tolist() == [sum(own)] * 3  # anything, text, audio
+        assert found[1, :, 1].tolist() == [16 - sum(own)] * 3
+        assert found[0, 2].tolist() == [sum(own)] * 2  # 0.02 s, of which the chain keeps 200 samples
 
 
 @pytest.mark.parametrize("count", [2, 4])

@@ -6,7 +6,7 @@ import soundfile
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mmjax.data.transforms import BadExample
+from mmjax.data.transforms import BadExample, Cut
 from mmjax.data.waveforms import (
     AddNoise,
     CropOrPad,
@@ -146,7 +146,10 @@ def test_shift_puts_silence_before_the_sound():
 @given(st.integers(1, 60), st.integers(1, 60), st.integers(0, 2**32 - 1), st.booleans())
 def test_crop_or_pad_keeps_real_samples_first(length, samples, seed, training):
     wave = np.arange(1, length + 1, dtype=np.int16)
-    values, mask = CropOrPad(samples)(wave, np.random.default_rng(seed) if training else None)
+    found = CropOrPad(samples)(wave, np.random.default_rng(seed) if training else None)
+    assert isinstance(found, Cut) == (len(wave) > samples)
+    assert getattr(found, "whole", len(wave)) == len(wave)
+    values, mask = found
     real = min(length, samples)
     assert values.shape == mask.shape == (samples,)
     assert mask.tolist() == [True] * real + [False] * (samples - real)
