@@ -61,6 +61,7 @@ setup(
         "interop": INTEROP,
         "page": PAGE,  # `demo` was taken: what builds the demo data
         "cuda": ["jax[cuda13]"],
+        "cuda12": ["jax[cuda12]"],  # where the driver is older than 580
         "parquet": ["pyarrow>=15"],
         "tf": ["pydub>=0.25", "tensorflow>=2.18"],  # to build (not to read) the datasets whose builders need it
         "wandb": ["wandb"],
