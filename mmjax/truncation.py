@@ -11,7 +11,7 @@ from mmjax.data.pipeline import Prepared, cuts_of
 from mmjax.data.waveforms import DecodeAudio
 from mmjax.experiment import Experiment
 
-SHARE = 0.03  # of a sample: where more is cut off, it is said
+SHARE = 0.05  # of a sample: where more is cut off, it is said
 HELD = 0.99  # of a sample: the length that is named holds so many
 _LENGTHS = ("length", "samples")  # what transforms and towers call it
 

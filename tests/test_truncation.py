@@ -71,7 +71,7 @@ def test_sounds_are_said_in_seconds_with_what_is_heard_of_them(trained: Trained)
 def test_a_few_per_cent_are_not_worth_a_word(trained: Trained, monkeypatch):
     experiment = build(tiny_config(trained.table))
     data = prepared(experiment.data, trained.workdir)
-    for few, said in ((3, 0), (4, 1)):
+    for few, said in ((5, 0), (6, 1)):
         found = Lengths("shapes", "text", (WORDS,) * (100 - few) + (WORDS + 1,) * few)
         monkeypatch.setattr(truncation, "sampled", lambda *_, found=found: [found])
         assert len(list(warnings(experiment, data))) == said
