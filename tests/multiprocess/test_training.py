@@ -83,6 +83,16 @@ def test_two_processes_train_to_the_losses_of_one(single, double: Run):
     assert_same_losses(double.workdir, single)
 
 
+def test_what_is_cut_off_is_counted_over_both(single, double: Run):
+    found, alone = (
+        {line["step"]: line["truncated/shapes"] for line in metrics.read(workdir) if "truncated/shapes" in line}
+        for workdir in (double.workdir, single)
+    )
+    assert found == alone
+    assert list(found) == list(range(1, STEPS + 1))
+    assert 0 < min(found.values()) <= max(found.values()) <= 1
+
+
 def test_one_device_does_too(single, couple_alone: Trained):
     assert_same_losses(couple_alone.workdir, single)
 
