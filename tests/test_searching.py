@@ -65,7 +65,7 @@ def test_the_nearest_are_those_of_a_brute_force(bundle: Bundle, tmp_path):
     hits = found.search("text", "a blue bar", 7)
     for modality, ending in (("image", "png"), ("audio", "wav")):
         files = sorted(tmp_path.glob(f"*.{ending}"))
-        vectors = model.embed(**{modality: files})  # pyright: ignore[reportArgumentType]
+        vectors = model.embed(**{modality: files})  # pyright: ignore[reportArgumentType, reportCallIssue]
         cosines = vectors @ model.embed(text="a blue bar")
         order = np.argsort(-cosines, kind="stable")[:7]
         assert [found.items[modality][row].name for row, _ in hits[modality]] == [files[i].name for i in order]
