@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from mmjax import files
+from mmjax import regular
 from mmjax.errors import UserError
 
 TIMES = 20  # its own size that an archive may unpack to; deflate makes up to a thousand of it
@@ -53,7 +53,7 @@ def check_zip(path: Path, wanted: Callable[[str], bool] = lambda name: True) -> 
         UserError: it would unpack to too much, or is packed in ways that aren't read.
         BROKEN: it is no zip.
     """
-    files.check(path)
+    regular.check(path)
     with zipfile.ZipFile(path) as file:
         _check_table(path, file, wanted)
 
@@ -73,7 +73,7 @@ def npz_table(path: Path, ignored: Callable[[str], bool]) -> dict[str, Head]:
         UserError: it is broken, holds objects, or would unpack to too much.
     """
     try:
-        files.check(path)
+        regular.check(path)
         with zipfile.ZipFile(path) as file:
             members = _check_table(path, file, lambda name: not ignored(name.removesuffix(".npy")))
             return {member.filename.removesuffix(".npy"): _head(path, file, member) for member in members}
@@ -128,7 +128,7 @@ def safetensors_table(path: Path) -> dict[str, Head]:
     from safetensors import SafetensorError, safe_open
 
     try:
-        files.check(path)
+        regular.check(path)
         with safe_open(path, framework="numpy") as file:
             shapes = {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118 (no dict)
     except UserError:
@@ -145,7 +145,7 @@ def gunzip(path: Path, most: int = SMALL) -> bytes:
         UserError: it is broken, or holds more.
     """
     try:
-        with gzip.GzipFile(fileobj=io.BytesIO(files.content(path))) as file:
+        with gzip.GzipFile(fileobj=io.BytesIO(regular.content(path))) as file:
             content = file.read(most + 1)
     except (OSError, EOFError, zlib.error) as error:
         raise UserError(f"{path} can't be unpacked: {error}") from error

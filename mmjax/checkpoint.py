@@ -23,7 +23,7 @@ import orbax.checkpoint as ocp
 from etils import epath
 from flax.traverse_util import flatten_dict, unflatten_dict
 
-from mmjax import archives, digests, files, hosts
+from mmjax import archives, digests, hosts, regular
 from mmjax.errors import UserError
 from mmjax.keeping import Keeping
 
@@ -213,7 +213,7 @@ def identity(workdir: str | Path, step: int) -> str | None:
     """What tells a step's checkpoint from another one of that step; None where it isn't there. Reads a small file."""
     path = _directory(workdir) / str(step) / digests.NAME
     try:
-        return hashlib.blake2b(files.content(path), digest_size=16).hexdigest()
+        return hashlib.blake2b(regular.content(path), digest_size=16).hexdigest()
     except (OSError, UserError):
         return None
 

@@ -9,8 +9,7 @@ from typing import Any
 
 from etils import epath
 
-from mmjax import files as disk
-from mmjax import json_text
+from mmjax import json_text, regular
 from mmjax.errors import UserError
 
 NAME = "digests.json"
@@ -105,7 +104,7 @@ def _within(folder: epath.Path) -> list[str]:
 def _digest(path: epath.Path) -> tuple[int, str]:
     digest, size = hashlib.blake2b(digest_size=16), 0
     if "://" not in str(path):
-        disk.check(path)
+        regular.check(path)
     with path.open("rb") as file:
         while piece := file.read(PIECE):
             digest.update(piece)

@@ -16,7 +16,7 @@ import numpy as np
 from safetensors import SafetensorError
 from safetensors.numpy import load_file, save
 
-from mmjax import files, json_text
+from mmjax import files, json_text, regular
 from mmjax.errors import UserError, nearest
 from mmjax.evaluators.embedded import Embedded
 
@@ -66,7 +66,7 @@ def digest(folder: Path, name: str) -> str:
     """Of a shard's two files."""
     found = hashlib.blake2b(digest_size=16)
     for ending in ("jsonl", "safetensors"):
-        files.check(folder / f"{name}.{ending}")
+        regular.check(folder / f"{name}.{ending}")
         with (folder / f"{name}.{ending}").open("rb") as file:
             while piece := file.read(2**24):
                 found.update(piece)
@@ -98,11 +98,11 @@ def shards(folder: str | Path, modalities: Sequence[str] | None = None) -> Itera
     for index in range(told["shards"]):
         name = shard_name(index, told["shards"])
         try:
-            files.check(folder / f"{name}.safetensors")
+            regular.check(folder / f"{name}.safetensors")
             if told["digests"][name] != digest(folder, name):
                 raise ValueError("it holds something else than was written")
             arrays = load_file(folder / f"{name}.safetensors")
-            text = files.content(folder / f"{name}.jsonl", LARGEST).decode("utf-8")
+            text = regular.content(folder / f"{name}.jsonl", LARGEST).decode("utf-8")
             rows = [json_text.parse(line) for line in text.split("\n")[:-1]]
             columns = {column: [row[column] for row in rows] for column in (rows[0] if rows else {})}
             chosen = [m for m in known if modalities is None or m in modalities]

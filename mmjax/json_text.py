@@ -7,7 +7,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from mmjax import files
+from mmjax import regular
 from mmjax.errors import UserError
 
 
@@ -27,7 +27,7 @@ def text(path: Any) -> str:
         OSError: it isn't there, or can't be read.
     """
     try:
-        return files.content(path).decode("utf-8")
+        return regular.content(path).decode("utf-8")
     except UnicodeDecodeError as error:
         raise UserError(f"{path} is no text: {error}") from error
 
@@ -39,7 +39,7 @@ def read(path: Path) -> Any:
         UserError: it is no file, no JSON, or no UTF-8, or nested too deeply.
         OSError: it isn't there, or can't be read.
     """
-    written = files.content(path)
+    written = regular.content(path)
     try:
         return parse(written.decode("utf-8"))
     except ValueError as error:  # json's, and that of bytes which are no text

@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from mmjax import files, json_text
+from mmjax import files, json_text, regular
 
 LARGEST = 2**32  # bytes; a line of metrics has about a thousand
 
@@ -16,7 +16,7 @@ def read(path: Path) -> list[dict[str, Any]]:
     """The objects that have a `step`; none where there is no file. A line that is damaged, or that a kill cut off, is
     left out."""
     lines = []
-    for text in files.content(path, LARGEST).split(b"\n") if path.exists() else ():
+    for text in regular.content(path, LARGEST).split(b"\n") if path.exists() else ():
         try:
             line = json_text.parse(text.decode("utf-8"))
         except ValueError:

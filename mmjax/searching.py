@@ -20,7 +20,7 @@ from rich.progress import Progress
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
-from mmjax import files, json_text, serialization
+from mmjax import files, json_text, regular, serialization
 from mmjax.confined import Record, check
 from mmjax.data.chains import Chains
 from mmjax.data.sources import File, Tfds
@@ -340,7 +340,7 @@ def _cache_file(bundle: Bundle, place: Place) -> Path:
 
 def _kept(file: Path) -> Kept:
     try:
-        files.check(file)
+        regular.check(file)
         with safe_open(file, framework="numpy") as opened:
             kept: Kept = {}
             for modality, names in json_text.parse(opened.metadata()["items"]).items():

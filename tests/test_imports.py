@@ -16,6 +16,7 @@ FILES = sorted(PACKAGE.rglob("*.py"))
 # What a part may import besides its own package. A part is a file of mmjax/, or a folder.
 BOTTOM = {
     *("archives", "bounds", "counts", "digests", "errors", "families", "files", "json_text", "kinds", "lines", "names"),
+    "regular",
 }
 MODELS = {"models"} | BOTTOM
 OBJECTIVES = {"objectives"} | MODELS
@@ -42,11 +43,12 @@ ARROWS = {
     "counts": set(),
     "families": {"counts"},
     "files": {"errors"},
+    "regular": {"errors"},
     "kinds": set(),
-    "lines": {"files", "json_text"},
-    "archives": {"errors", "files"},
+    "lines": {"files", "json_text", "regular"},
+    "archives": {"errors", "regular"},
     "bounds": {"errors"},
-    "json_text": {"errors", "files"},
+    "json_text": {"errors", "regular"},
     "names": {"errors"},
     "tensorboard": set(),
     "models": MODELS,
@@ -60,7 +62,7 @@ ARROWS = {
     "mesh": BOTTOM,
     "launch": BOTTOM,
     "hosts": {"launch", "mesh"} | BOTTOM,
-    "digests": {"errors", "files", "json_text"},
+    "digests": {"errors", "json_text", "regular"},
     "copies": {"checkpoint"} | BOTTOM,
     "lock": BOTTOM,
     "keeping": BOTTOM,

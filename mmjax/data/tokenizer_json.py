@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from mmjax import archives, files, json_text
+from mmjax import archives, json_text, regular
 from mmjax.errors import UserError
 
 # How CLIP cuts a text into words (Radford et al. 2021; its byte-level BPE is Radford et al. 2019's): English
@@ -47,7 +47,7 @@ def tokenizer_json(path: Path) -> bytes:
             raise UserError(f"{path} needs {merges.name} beside it: the two are one tokenizer")
         return written(clip_bpe(_object(path), _lines(merges), options))
     if path.suffix == ".json":
-        return _with_options(files.content(path), options)
+        return _with_options(regular.content(path), options)
     raise UserError(f"{path} is no vocabulary: tokenizer.json, vocab.json, vocab.txt and bpe_*.txt.gz are")
 
 

@@ -18,7 +18,7 @@ import fiddle as fdl
 import jax.numpy as jnp
 import numpy as np
 
-from mmjax import archives, files
+from mmjax import archives, files, regular
 from mmjax.configs import Difference
 from mmjax.data.captions import Canonicalize, PickCaption, Tokenize
 from mmjax.data.given_ids import GivenIds
@@ -348,7 +348,7 @@ def _tokenizers(path: Path, built: Parts) -> dict[str, Tokenizer]:
     if "text" not in built.towers or len(models) != 1:
         return {}
     try:
-        tokenizer = PieceTokenizer(files.content(models[0]))
+        tokenizer = PieceTokenizer(regular.content(models[0]))
     except ValueError as error:
         raise UserError(f"{models[0]}: {error}") from error
     if tokenizer.vocab_size > built.towers["text"].vocab:

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from mmjax import files
+from mmjax import regular
 from mmjax.errors import UserError
 from mmjax.interop import bundle as bundles
 from mmjax.interop import hf, hf_dinov2, hf_inputs, mapping
@@ -57,7 +57,7 @@ def read(file: str | Path) -> Bundle:
     """
     file = Path(file)
     try:
-        graph = parse(files.content(file, LARGEST))
+        graph = parse(regular.content(file, LARGEST))
     except (IndexError, OverflowError, TypeError, ValueError) as error:  # of lengths, names and shapes that can't be
         raise UserError(f"{file} is no ONNX file that can be read: {error}") from error
     arrays = tower(graph, str(file))

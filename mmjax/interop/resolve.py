@@ -13,7 +13,7 @@ from pathlib import Path
 
 from etils import epath
 
-from mmjax import copies, files, json_text, serialization
+from mmjax import copies, json_text, regular, serialization
 from mmjax.checkpoint import latest_step, restore_variables
 from mmjax.data.tokenizers import load_tokenizers
 from mmjax.errors import UserError, nearest
@@ -85,7 +85,7 @@ def _of_files(path: Path) -> Bundle:
 
 def _of_workdir(path: epath.Path, step: int | None, ema: bool) -> Bundle:
     if "://" not in str(path):
-        files.check_inside(path)  # a checkpoint is many files, which others open
+        regular.check_inside(path)  # a checkpoint is many files, which others open
     text = json_text.text(path / RECORD if "://" in str(path) else copies.whole(Path(path), RECORD))
     try:
         config = serialization.loads(text)

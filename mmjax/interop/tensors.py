@@ -13,7 +13,7 @@ from typing import Any
 import jax.numpy as jnp
 import numpy as np
 
-from mmjax import archives, files, json_text
+from mmjax import archives, json_text, regular
 from mmjax.errors import UserError
 
 WHOLE, SHARDS, TORCH = "model.safetensors", "model.safetensors.index.json", "pytorch_model.bin"
@@ -142,7 +142,7 @@ def _unopened(file: Path, reason: str) -> str:
 
 
 def _check_pointer(file: Path) -> None:
-    files.check(file)
+    regular.check(file)
     with file.open("rb") as opened:
         if opened.read(len(LFS)) == LFS:
             raise UserError(f"{file} is a pointer of Git LFS; `git lfs pull` in its folder brings the file itself")

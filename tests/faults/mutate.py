@@ -94,7 +94,7 @@ MUTATIONS = {
         "tests/test_copies.py::test_bad_examples_that_were_lost_come_back",
     ),
     "bytes that are no text": Mutation(
-        *(1, "lines.py", "files.content(path, LARGEST).split", "files.content(path, LARGEST).decode().encode().split"),
+        *(1, "lines.py", "(path, LARGEST).split(", "(path, LARGEST).decode().encode().split("),
         "tests/test_copies.py::test_metrics_that_were_lost_come_back",
     ),
     "the best stay although their scores are lost": Mutation(
@@ -404,24 +404,29 @@ MUTATIONS = {
         "tests/test_serialization.py::test_parts_within_parts_without_end_are_refused",
     ),
     "what is no file is not opened": Mutation(
-        *(9, "files.py", "    if not stat.S_ISREG(mode):", "    if False:"),
-        "tests/test_files.py::test_what_is_no_file_is_named_and_not_opened",
+        *(9, "regular.py", "    if not stat.S_ISREG(mode):", "    if False:"),
+        "tests/test_regular.py::test_what_is_no_file_is_named_and_not_opened",
     ),
     "commands look at the record first": Mutation(
-        *(9, "json_text.py", 'return files.content(path).decode("utf-8")', 'return path.read_bytes().decode("utf-8")'),
-        "tests/test_files.py::test_no_command_waits_for_a_record_that_is_no_file",
+        *(
+            9,
+            "json_text.py",
+            'return regular.content(path).decode("utf-8")',
+            'return path.read_bytes().decode("utf-8")',
+        ),
+        "tests/test_regular.py::test_no_command_waits_for_a_record_that_is_no_file",
     ),
     "lines of metrics are a file's": Mutation(
-        *(9, "lines.py", "files.content(path, LARGEST)", "path.read_bytes()"),
-        "tests/test_files.py::test_nothing_waits_for_numbers_or_digests_that_are_no_files",
+        *(9, "lines.py", "regular.content(path, LARGEST)", "path.read_bytes()"),
+        "tests/test_regular.py::test_nothing_waits_for_numbers_or_digests_that_are_no_files",
     ),
     "digests are those of files": Mutation(
-        *(9, "digests.py", "        disk.check(path)", "        pass"),
-        "tests/test_files.py::test_nothing_waits_for_numbers_or_digests_that_are_no_files",
+        *(9, "digests.py", "        regular.check(path)", "        pass"),
+        "tests/test_regular.py::test_nothing_waits_for_numbers_or_digests_that_are_no_files",
     ),
     "a text is of a bounded size": Mutation(
-        *(9, "files.py", "    if size > most:", "    if False:"),
-        "tests/test_files.py::test_what_is_too_large_is_not_read",
+        *(9, "regular.py", "    if size > most:", "    if False:"),
+        "tests/test_regular.py::test_what_is_too_large_is_not_read",
     ),
     "deep JSON is an error of JSON": Mutation(
         *(9, "json_text.py", "except RecursionError:", "except ZeroDivisionError:"),
