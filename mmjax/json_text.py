@@ -23,7 +23,7 @@ def text(path: Any) -> str:
     """The text of a file, here or in a bucket.
 
     Raises:
-        UserError: it is no file (`files.content`), or isn't UTF-8.
+        UserError: it is no file (`regular.content`), or isn't UTF-8.
         OSError: it isn't there, or can't be read.
     """
     try:
