@@ -16,7 +16,11 @@ def read(path: Path) -> list[dict[str, Any]]:
     """The objects that have a `step`; none where there is no file. A line that is damaged, or that a kill cut off, is
     left out."""
     lines = []
-    for text in regular.content(path, LARGEST).split(b"\n") if path.exists() else ():
+    try:
+        content = regular.content(path, LARGEST)
+    except FileNotFoundError:
+        return []
+    for text in content.split(b"\n"):
         try:
             line = json_text.parse(text.decode("utf-8"))
         except ValueError:

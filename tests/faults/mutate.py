@@ -94,7 +94,7 @@ MUTATIONS = {
         "tests/test_copies.py::test_bad_examples_that_were_lost_come_back",
     ),
     "bytes that are no text": Mutation(
-        *(1, "lines.py", "(path, LARGEST).split(", "(path, LARGEST).decode().encode().split("),
+        *(1, "lines.py", "content.split(", "content.decode().encode().split("),
         "tests/test_copies.py::test_metrics_that_were_lost_come_back",
     ),
     "the best stay although their scores are lost": Mutation(
