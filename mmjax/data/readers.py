@@ -1,5 +1,6 @@
 """Processes that read and transform ahead of the one that trains: they end when it does, however it ends."""
 
+import contextlib
 import ctypes
 import multiprocessing
 import os
@@ -94,6 +95,9 @@ def _pids() -> set[int]:
 
 
 def _close(batches: Any, mailbox: Mailbox) -> None:
+    for pid in _pids():  # one that is stopped (SIGSTOP) wouldn't hear that it is to end, and would be waited for
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGCONT)
     batches.close()
     mailbox.close()
 

@@ -36,6 +36,9 @@ def main():
     pids = [process.pid for process in multiprocessing.active_children()]
     taken = [int(batch["image"][0, 0]) for batch in kept]
     print(json.dumps({"pids": pids, "taken": taken, "address": readers._mailbox.address.text}), flush=True)
+    if sys.argv[1] == "ends":
+        os.kill(pids[0], signal.SIGSTOP)
+        return
     if sys.argv[1] != "loses":
         time.sleep(600)
     os.kill(pids[1], signal.SIGKILL)
@@ -176,6 +179,13 @@ def test_a_reader_that_is_killed_is_told_and_the_end_leaves_nothing(trainer):
     )
     assert complained == ""  # "resource_tracker: There appear to be 27 leaked shared_memory objects"
     assert process.returncode == 0
+    assert not any(map(alive, pids))
+    assert left(address) == []
+
+
+def test_a_reader_that_is_stopped_does_not_hold_up_the_end(trainer):
+    process, pids, address = trainer("ends")
+    assert process.wait(timeout=60) == 0
     assert not any(map(alive, pids))
     assert left(address) == []
 

@@ -420,6 +420,10 @@ MUTATIONS = {
         *(9, "lines.py", "regular.content(path, LARGEST)", "path.read_bytes()"),
         "tests/test_regular.py::test_nothing_waits_for_numbers_or_digests_that_are_no_files",
     ),
+    "a stopped reader is woken for the end": Mutation(
+        *(7, "data/readers.py", "os.kill(pid, signal.SIGCONT)", "pass"),
+        f"{READERS}::test_a_reader_that_is_stopped_does_not_hold_up_the_end",
+    ),
     "digests are those of files": Mutation(
         *(9, "digests.py", "        regular.check(path)", "        pass"),
         "tests/test_regular.py::test_nothing_waits_for_numbers_or_digests_that_are_no_files",
