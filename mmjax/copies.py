@@ -8,6 +8,7 @@ import logging
 import os
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from etils import epath
 
@@ -18,7 +19,7 @@ from mmjax.errors import UserError
 FOLDER = "beside"  # in a checkpoint
 SEALED = ("experiment.json", "data.json")  # they hold their own digests
 TOKENIZERS = "tokenizers"
-LINES = "*.jsonl"
+LINES = ("metrics.jsonl", "evaluations.jsonl", "bad_examples*.jsonl")  # and no table that a user keeps there
 
 log = logging.getLogger(__name__)
 
@@ -29,7 +30,7 @@ def write(workdir: Path, checkpoint: epath.Path) -> None:
     Raises:
         OSError: a file can't be read, or the copy not be written.
     """
-    for pattern in (*SEALED, f"{TOKENIZERS}/*", LINES):
+    for pattern in (*SEALED, f"{TOKENIZERS}/*", *LINES):
         for path in sorted(workdir.glob(pattern)):
             if path.is_file():
                 copy = checkpoint / FOLDER / path.relative_to(workdir).as_posix()
@@ -88,19 +89,21 @@ def _back(path: Path, copy: Path, workdir: Path) -> str:
     return told
 
 
-def whole(workdir: Path, name: str) -> Path:
+def whole(workdir: Any, name: str) -> Any:
     """Where `experiment.json`, or the folder of tokenizers, of a workdir is whole: in its place, else among the copies,
-    of which a warning says so; its place, too, where there are none."""
+    of which a warning says so; its place, too, where there are none, and in a bucket."""
+    place = workdir / name
+    if "://" in str(workdir) or (name in SEALED and _sealed(Path(place))):  # whoever may not read checkpoints reads it
+        return place
+    workdir = Path(workdir)
     copies = latest(workdir)
     if copies is None or not (copies / name).exists():
-        return workdir / name
-    if name in SEALED:
-        fine = _sealed(workdir / name)
-    else:
-        fine = all(_same(path, copies, workdir) for path in copies.glob(f"{name}/*"))
-    if not fine:
-        log.warning("%s is damaged: its copy is used, %s", workdir / name, copies / name)
-    return workdir / name if fine else copies / name
+        return place
+    if name not in SEALED and all(_same(path, copies, workdir) for path in copies.glob(f"{name}/*")):
+        return place
+    is_ = "is damaged" if os.path.lexists(place) else "is missing"
+    log.warning("%s %s: its copy is used, %s", place, is_, copies / name)
+    return copies / name
 
 
 def _sealed(path: Path) -> bool:
@@ -113,7 +116,9 @@ def _sealed(path: Path) -> bool:
 
 def _same(path: Path, copies: Path, workdir: Path) -> bool:
     there = workdir / path.relative_to(copies)
+    if path.name == digests.NAME and not digests.problems(epath.Path(there.parent)):
+        return True  # of more tokenizers than there were then: a fork's
     try:
-        return there.is_file() and not there.is_symlink() and path.read_bytes() == there.read_bytes()
-    except OSError:
+        return there.is_file() and not there.is_symlink() and regular.content(path) == regular.content(there)
+    except (OSError, UserError):  # a pipe, or too large a file, of a stranger's
         return False

@@ -14,7 +14,7 @@ from flax.traverse_util import flatten_dict
 from jaxtyping import Float
 from rich.console import Console
 
-from mmjax import counts, files, hosts, metrics, published
+from mmjax import copies, counts, files, hosts, metrics, published
 from mmjax.benchmarks import On, benchmark
 from mmjax.checkpoint import latest_step
 from mmjax.confined import Record, check_folder
@@ -336,7 +336,7 @@ def _is_workdir(source: str | Path, written: Iterable[str | Path | None]) -> boo
     for path in written:
         files.check_writable(path)
     workdir = Path(source)
-    if not (workdir / RECORD).exists() or (workdir / PARAMS).exists():
+    if (workdir / PARAMS).exists() or not copies.whole(workdir, RECORD).exists():
         if (
             workdir.is_dir()
             and not any(project.owns(workdir) for project in PROJECTS.values())

@@ -321,16 +321,17 @@ def _load(source: str) -> tuple[fdl.Config, str]:
         file, name = source, ""
     if file.endswith(".py"):
         return _from_file(file, name)
-    record = epath.Path(source)
+    record: Any = epath.Path(source)
     if record.suffix != ".json":
         record /= RECORD
+    if record.name == RECORD and "://" not in source:
+        record = copies.whole(Path(record.parent), RECORD)
     if not record.exists():
         raise UserError(
             f"{source!r} is neither an experiment (file.py or file.py:name) nor a workdir nor an {RECORD}"
             f"{_near_files(source)}"
         )
-    here = record.name == RECORD and "://" not in source
-    text = json_text.text(copies.whole(Path(record.parent), RECORD) if here else record)
+    text = json_text.text(record)
     try:
         return serialization.loads(text), serialization.name_of(text) or str(record)
     except UserError as error:

@@ -35,11 +35,14 @@ def completed(
 ) -> tuple[list[Line], list[Line]]:
     """The lines as they were written, and those that they lacked, by a copy of an earlier time.
 
-    key: tells lines apart. Of a line that both have the copy's counts. Lines that the copy lacks are later ones, and
-    come after it.
+    key: tells lines apart, but not those of a thing that was found twice. Of a line that both have the copy's counts.
+    Lines that the copy lacks are later ones, and come after it.
     """
-    there, known = {key(line): line for line in lines}, {key(line) for line in copied}
-    lacked = [line for line in copied if there.get(key(line)) != line]
+    there: dict[Any, list[Line]] = {}
+    for line in lines:
+        there.setdefault(key(line), []).append(line)
+    known = {key(line) for line in copied}
+    lacked = [line for line in copied if line not in there.get(key(line), ())]
     if not lacked:
         return list(lines), []
     return [*copied, *(line for line in lines if key(line) not in known)], lacked

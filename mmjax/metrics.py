@@ -147,10 +147,11 @@ def _whole(workdir: Path, found: Sequence[lines.Line], step: int) -> tuple[list[
     file, kept = workdir / FILE, [line for line in found if line["step"] <= step]
     copy = copies.of_step(workdir, step) / FILE
     if not copy.is_file():  # an older version's
-        last, gaps = max((line["step"] for line in kept), default=0), [1]
-        gaps += [after["step"] - before["step"] for before, after in pairwise(kept)]
+        steps = [line["step"] for line in kept]
+        last, gaps = max(steps, default=0), [1, *(after - before for before, after in pairwise(steps))]
         lost = f"{file} ends at step {last}, and the run goes on after step {step}: what lay between is lost"
-        return kept, lost if step - last > max(gaps) else "", False
+        apart = set(steps) != {1}  # of the first line alone nobody knows how far the next one was
+        return kept, lost if apart and step - last > max(gaps) else "", False
     copied = [line for line in lines.read(copy) if line["step"] <= step]
     keys = {_key(line) for line in copied}  # the copy has all but evaluations of its own step
     kept = [line for line in kept if _key(line) in keys or (line["step"] == step and "split" in line)]
@@ -203,7 +204,8 @@ def _unshortened(workdir: Path) -> list[lines.Line]:
     copy = copies.of_step(workdir, there) / FILE
     if not (copy.is_file() and file.is_file() and file.stat().st_size < copy.stat().st_size):
         return found
-    whole, lacked = lines.completed(found, lines.read(copy), _key)
+    copied = [line for line in lines.read(copy) if line["step"] <= there]  # it was made while the run went on
+    whole, lacked = lines.completed(found, copied, _key)
     if lacked:
         log.warning("%s lacks %d lines, which are read from %s", file, len(lacked), copy)
     return sorted(whole, key=lambda line: line["step"])

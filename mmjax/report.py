@@ -8,7 +8,7 @@ from typing import Any
 
 import jax
 
-from mmjax import __version__, json_text, metrics, serialization
+from mmjax import __version__, copies, json_text, metrics, serialization
 from mmjax.data.pipeline import Prepared, raw
 from mmjax.data.spans import heard
 from mmjax.experiment import RECORD, Experiment
@@ -41,7 +41,7 @@ def write_report(
     """Writes the page. source: what the model was called. params: of which the sizes are told.
     on: the dataset, if not the experiment's own. workdir: whose record and metrics there are to show, if any.
     beside: what is published of the numbers (`published.beside`)."""
-    record = None if workdir is None else json_text.text(workdir / RECORD)
+    record = None if workdir is None else json_text.text(copies.whole(workdir, RECORD))
     name = "" if record is None else serialization.name_of(record)
     sizes = {tower: _size(params.get(f"towers_{tower}", {})) for tower in experiment.towers}
     towers = ", ".join(

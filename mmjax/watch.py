@@ -131,7 +131,7 @@ def watch(
 
 
 def _next(workdir: Path, judge: _Judge | None, hopeless: set[tuple[int, str | None]]) -> _Next:
-    path = workdir / RECORD
+    path = copies.whole(workdir, RECORD)
     record = json_text.text(path) if path.exists() else None
     if judge is None or record is None or record != judge.record:
         return _Next(record, None, None, [], False)
@@ -154,7 +154,7 @@ def _scored(evaluator: Any, line: Mapping[str, Any] | None) -> bool:
 def _written(workdir: Path, record: str, step: int, seen: str | None, results: Results) -> bool:
     """Writes the numbers down, unless the run has meanwhile begun anew, or saved another checkpoint of that step."""
     now = identity(workdir, step)
-    if json_text.text(workdir / RECORD) != record or (now is not None and now != seen):
+    if json_text.text(copies.whole(workdir, RECORD)) != record or (now is not None and now != seen):
         return False
     for split, values in results.items():
         metrics.write_watched(workdir, step, split, values)

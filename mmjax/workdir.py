@@ -12,7 +12,7 @@ import fiddle as fdl
 import jax
 from etils import epath
 
-from mmjax import digests, files, hosts, json_text, serialization
+from mmjax import copies, digests, files, hosts, json_text, serialization
 from mmjax.checkpoint import latest_step, saved_steps
 from mmjax.configs import Difference, short
 from mmjax.confined import Record, check
@@ -57,8 +57,10 @@ def _record(config: fdl.Config, workdir: Path, name: str, fork: bool) -> None:
             shutil.rmtree(workdir / TOKENIZERS, ignore_errors=True)  # of a try that took no step, maybe on other data
     if not trained and digests.problems(epath.Path(workdir / TOKENIZERS)):  # or without digests yet: nothing is lost
         shutil.rmtree(workdir / TOKENIZERS, ignore_errors=True)
-    text = serialization.dumps(config, name)
+    text, folder = serialization.dumps(config, name), epath.Path(workdir / TOKENIZERS)
     try:
+        if folder.is_dir() and not (folder / digests.NAME).exists():  # an older mmjax's
+            files.write(Path(folder / digests.NAME), digests.listed(folder))
         files.write(path, text)
     except OSError as error:
         raise UserError(f"{workdir} can't be written to ({error.strerror}): give another --workdir") from error
@@ -129,14 +131,14 @@ def prepared(
     def lead() -> Prepared | None:
         if not hosts.leads():
             return None
-        kept = load_tokenizers(workdir / TOKENIZERS) if workdir is not None else {}
+        folder = copies.whole(workdir, TOKENIZERS) if workdir is not None else None
+        kept = load_tokenizers(folder) if folder is not None else {}
         models = {**(tokenizers or {}), **kept}
         if given is not None:
             models = {**beside(given, data), **models}
             check(given, data, models, say)
         ready = make(models)
-        unlisted = workdir is not None and not (workdir / TOKENIZERS / digests.NAME).is_file()  # an older mmjax's
-        if workdir is not None and (ready.chains.tokenizers.keys() - kept.keys() or unlisted):
+        if workdir is not None and ready.chains.tokenizers.keys() - kept.keys():
             save_tokenizers(ready.chains.tokenizers, workdir / TOKENIZERS)
         return ready
 

@@ -12,12 +12,14 @@ from etils import epath
 import mmjax
 from mmjax import bad_examples, confined, copies, digests, experiment, metrics, same_data, serialization
 from mmjax.checkpoint import CHANGING, saved, saved_steps
-from mmjax.data.tokenizers import load_tokenizers
+from mmjax.data.tokenizers import load_tokenizers, save_tokenizers
 from mmjax.errors import UserError
 from mmjax.experiment import build
+from mmjax.interop import card
+from mmjax.interop.resolve import resolve
 from mmjax.keeping import Best, Keeping
 from mmjax.train import train
-from mmjax.workdir import keeping
+from mmjax.workdir import keeping, prepared, record
 from tests.faults.spoil import flip
 from tests.trained import TINY, Trained, tiny_config, without_copies
 
@@ -55,7 +57,7 @@ def test_every_file_that_a_run_reads_again_is_copied(trained: Trained):
     assert copies.SEALED == (experiment.RECORD, same_data.FILE)
     assert copies.TOKENIZERS == confined.TOKENIZERS
     for name in (metrics.FILE, metrics.WATCHED, bad_examples.FILE.format(host="-3")):
-        assert Path(name).match(copies.LINES)
+        assert any(Path(name).match(pattern) for pattern in copies.LINES)
     for name in FILES:
         assert (mine / name).read_bytes() == (trained.workdir / name).read_bytes(), name
     assert [line for line in metrics.lines.read(mine / metrics.FILE) if "split" not in line] == [
@@ -163,6 +165,69 @@ def test_what_is_damaged_while_a_run_runs_comes_from_an_earlier_checkpoint(train
     assert told[0].endswith(f"from the checkpoint of step {steps[-2]}")
 
 
+def test_a_table_that_lies_in_the_workdir_is_not_copied(tmp_path):
+    for name in ("metrics.jsonl", "bad_examples-3.jsonl", "captions.jsonl"):
+        (tmp_path / name).write_text("{}\n")
+    copies.write(tmp_path, epath.Path(tmp_path / "step"))
+    assert {path.name for path in (tmp_path / "step" / "beside").iterdir()} == {"metrics.jsonl", "bad_examples-3.jsonl"}
+
+
+@pytest.mark.parametrize("damage", [changed, cut, Path.unlink], ids=lambda damage: damage.__name__)
+def test_whoever_only_reads_takes_the_copies_and_writes_nothing(trained_copy: Trained, damage):
+    workdir = trained_copy.workdir
+    wanted = build(experiment.load_experiment(str(workdir)))
+    for name in ("experiment.json", "tokenizers/text.model"):
+        damage(workdir / name)
+    before = {path: path.stat().st_mtime_ns for path in workdir.rglob("*")}
+    assert build(experiment.load_experiment(str(workdir))) == wanted
+    assert card.origin(workdir, resolve(workdir)).name == TINY
+    given = confined.record_of(str(workdir))
+    ready = prepared(wanted.data, workdir, (), given.tokenizers if given else {}, given)
+    assert ready.chains.tokenizers.keys() == {"text"}
+    assert {path: path.stat().st_mtime_ns for path in workdir.rglob("*")} == before
+
+
+def test_only_a_run_lists_the_tokenizers_of_an_older_version(trained_copy: Trained):
+    workdir, config = trained_copy.workdir, tiny_config(trained_copy.table)
+    without_copies(workdir)
+    listed = workdir / "tokenizers" / digests.NAME
+    listed.unlink()
+    prepared(build(config).data, workdir)
+    assert not listed.exists()
+    record(config, workdir, TINY)
+    assert not digests.problems(epath.Path(listed.parent))
+
+
+def test_a_whole_record_is_read_without_its_copies(trained_copy: Trained, monkeypatch):
+    def forbidden(workdir):
+        raise PermissionError(workdir)
+
+    monkeypatch.setattr(copies, "saved_steps", forbidden)  # of somebody else's, who shows no checkpoints
+    assert build(experiment.load_experiment(str(trained_copy.workdir))).seed == 0
+
+
+def test_a_fork_may_have_more_tokenizers(trained_copy: Trained):
+    folder, told = trained_copy.workdir / "tokenizers", []
+    text = load_tokenizers(folder)["text"]
+    save_tokenizers({"text": text, "title": text}, folder)  # and no checkpoint since
+    listed = (folder / digests.NAME).read_bytes()
+    assert copies.whole(trained_copy.workdir, "tokenizers") == folder
+    copies.mend(trained_copy.workdir, told.append)
+    assert not told
+    assert (folder / digests.NAME).read_bytes() == listed
+    flip(folder / "text.model")
+    copies.mend(trained_copy.workdir, told.append)
+    assert load_tokenizers(folder)["text"] == text
+
+
+def test_a_pipe_among_a_strangers_copies_is_not_waited_for(trained_copy: Trained):
+    workdir = trained_copy.workdir
+    (workdir / "tokenizers" / "other.model").write_bytes(b"x")
+    os.mkfifo(copies.of_step(workdir, last(workdir)) / "tokenizers" / "other.model")
+    with pytest.raises(UserError, match=r"other\.model is no file of "):
+        confined.record_of(str(workdir))
+
+
 def halved(path: Path) -> None:
     path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
 
@@ -213,6 +278,31 @@ def test_metrics_that_were_lost_come_back(trained_copy: Trained, damage):
         assert len(told) == 1
 
 
+def test_an_evaluation_that_was_made_twice_is_not_taken_for_damage(trained_copy: Trained):
+    workdir, told = trained_copy.workdir, []
+    step = last(workdir)
+    copy = copies.of_step(workdir, step) / metrics.FILE
+    written = metrics.lines.read(copy)
+    first = next(line for line in written if "split" in line)
+    twice = [*written, first | {"seconds": 1.0}]  # on another machine, say, and so with other digits
+    for file in (copy, workdir / metrics.FILE):
+        metrics.lines.rewrite(file, twice)
+    with metrics.Metrics(workdir, step=step, say=told.append):
+        assert not told
+    assert metrics.lines.read(workdir / metrics.FILE) == twice
+    assert not (workdir / "damaged").exists()
+
+
+def test_lines_that_a_run_has_dropped_do_not_come_back_from_a_copy(trained_copy: Trained, caplog):
+    workdir = trained_copy.workdir
+    before, step = metrics.read(workdir), last(workdir)
+    later = [{"step": step + n, "loss": 1.0} for n in range(1, 1_000)]  # written while the checkpoint was
+    with (copies.of_step(workdir, step) / metrics.FILE).open("a") as file:
+        file.writelines(map(metrics.lines.text_of, later))
+    assert metrics.read(workdir) == before
+    assert not caplog.records
+
+
 def test_metrics_without_a_copy_say_what_is_lost(trained_copy: Trained):
     workdir, told = trained_copy.workdir, []
     without_copies(workdir)
@@ -223,6 +313,14 @@ def test_metrics_without_a_copy_say_what_is_lost(trained_copy: Trained):
     with metrics.Metrics(workdir, step=last(workdir), say=told.append):
         lost = f"ends at step {ends}, and the run goes on after step {last(workdir)}: what lay between is lost"
         assert told == [f"{workdir / metrics.FILE} {lost}"]
+
+
+def test_of_the_first_line_alone_nothing_is_said_to_be_lost(trained_copy: Trained):
+    workdir, told = trained_copy.workdir, []
+    without_copies(workdir)
+    metrics.lines.rewrite(workdir / metrics.FILE, metrics.lines.read(workdir / metrics.FILE)[:1])  # log_every=100, say
+    with metrics.Metrics(workdir, step=saved_steps(workdir)[0], say=told.append):
+        assert not told
 
 
 def test_whoever_reads_shortened_metrics_is_told(trained_copy: Trained, caplog):

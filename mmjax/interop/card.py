@@ -14,7 +14,7 @@ import jax
 import numpy as np
 from etils import epath
 
-from mmjax import __version__, files, json_text, metrics, serialization
+from mmjax import __version__, copies, files, json_text, metrics, serialization
 from mmjax.configs import name_of
 from mmjax.counts import is_whole
 from mmjax.data.tokenizers import PieceTokenizer
@@ -63,7 +63,7 @@ def origin(source: str | os.PathLike[str], bundle: Bundle) -> Origin:
         return Origin()
     workdir: Any = epath.Path(source).expanduser() if "://" not in str(source) else epath.Path(source)
     workdir = workdir.parent if workdir.name == RECORD else workdir
-    name = serialization.name_of(json_text.text(workdir / RECORD))
+    name = serialization.name_of(json_text.text(copies.whole(workdir, RECORD)))
     latest: dict[str, dict[str, Any]] = {}
     for line in metrics.read(workdir):
         if "split" in line and line["step"] <= bundle.step:

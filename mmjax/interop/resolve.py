@@ -55,7 +55,7 @@ def resolve(
         raise UserError(_nothing(name, path))
     if path.name == RECORD:
         path = path.parent
-    if path.is_dir() and (path / RECORD).exists() and not (path / PARAMS).exists():
+    if path.is_dir() and not (path / PARAMS).exists() and copies.whole(path, RECORD).exists():
         return _of_workdir(path, step, ema)
     _no_step(step, name)
     if "://" not in name:
@@ -86,7 +86,7 @@ def _of_files(path: Path) -> Bundle:
 def _of_workdir(path: epath.Path, step: int | None, ema: bool) -> Bundle:
     if "://" not in str(path):
         regular.check_inside(path)  # a checkpoint is many files, which others open
-    text = json_text.text(path / RECORD if "://" in str(path) else copies.whole(Path(path), RECORD))
+    text = json_text.text(copies.whole(path, RECORD))
     try:
         config = serialization.loads(text)
     except UserError as error:
