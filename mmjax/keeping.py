@@ -37,7 +37,7 @@ class Keeping:
 
     latest: how many of the newest. every: those of steps that it divides, for ever; 0: none. best: see `Best`.
     evaluations: gives the evaluations of a step that are known so far, by split. One that is not evaluated yet isn't
-    among the best; the latest ones are still there when it is. held: steps that stay although their score is unknown.
+    among the best; the latest ones are still there when it is. held: steps that stay while their score is unknown.
     """
 
     latest: int
@@ -61,9 +61,10 @@ class Keeping:
         """For each checkpoint (it has a `step`), whether it stays."""
         del context
         steps = sorted(checkpoint.step for checkpoint in checkpoints)
-        stay = {*steps[-self.latest :], *self.held, *filter(self._for_ever, steps)}
+        scores = {} if self.best is None else self._scores(self.best, steps)
+        stay = {*steps[-self.latest :], *(self.held - scores.keys()), *filter(self._for_ever, steps)}
         if self.best is not None:
-            stay |= self.best.of(self._scores(self.best, steps))
+            stay |= self.best.of(scores)
         return [checkpoint.step in stay for checkpoint in checkpoints]
 
     def _scores(self, best: Best, steps: Sequence[int]) -> dict[int, float]:

@@ -57,3 +57,11 @@ def test_what_is_held_stays():
     policy = Keeping(1, best=Best("test", "R@1"), evaluations=evaluations).holding([10, 20, 30])
     assert policy.held == {10, 20}
     assert kept(policy, 10, 20, 30, 40) == [10, 20, 40]
+
+
+def test_what_is_held_competes_once_its_score_is_known():
+    scores = {}
+    policy = Keeping(1, best=Best("test", "R@1"), evaluations=lambda step: {"test": {"R@1": scores.get(step)}})
+    policy = policy.holding([10, 20, 30])
+    scores |= {10: 0.2, 20: 0.4}  # a watcher's
+    assert kept(policy, 10, 20, 30, 40) == [20, 40]

@@ -98,7 +98,7 @@ MUTATIONS = {
         "tests/test_copies.py::test_metrics_that_were_lost_come_back",
     ),
     "the best stay although their scores are lost": Mutation(
-        *(1, "keeping.py", "*self.held, ", ""),
+        *(1, "keeping.py", "*(self.held - scores.keys()), ", ""),
         "tests/test_keeping.py::test_what_is_held_stays",
     ),
     "an export has digests": Mutation(
