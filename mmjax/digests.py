@@ -5,6 +5,7 @@ import hashlib
 import json
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
 from etils import epath
@@ -44,6 +45,8 @@ def problems(folder: epath.Path, within: str = "") -> list[str]:
     try:
         read = json_text.parse(json_text.text(folder / NAME))
         pairs = {str(name): (int(size), str(digest)) for name, (size, digest) in read["blake2b"].items()}
+        if any(Path(name).is_absolute() or ".." in Path(name).parts for name in pairs):  # a stranger's
+            raise ValueError
         if read["of this list"] != _of_list(pairs):
             return [f"{NAME} has other contents than were written"]
     except FileNotFoundError:
@@ -77,7 +80,10 @@ def sealed(value: Mapping[str, Any]) -> dict[str, Any]:
 
 def unbroken(value: Mapping[str, Any]) -> bool:
     """Whether a JSON object still is what it was when it was sealed; one that never was is."""
-    return SEAL not in value or value[SEAL] == _of_object({key: v for key, v in value.items() if key != SEAL})
+    try:
+        return SEAL not in value or value[SEAL] == _of_object({key: v for key, v in value.items() if key != SEAL})
+    except RecursionError:  # nested as deeply as nothing that was sealed
+        return False
 
 
 def _of_object(value: Mapping[str, Any]) -> str:

@@ -1,5 +1,7 @@
 """A folder still holds what was written into it, or the file that doesn't is named."""
 
+import json
+
 import pytest
 from etils import epath
 
@@ -52,3 +54,20 @@ def test_a_damaged_list_is_a_problem_too(folder, text):
     assert digests.problems(folder) == ["digests.json can't be read"]
     (folder / digests.NAME).unlink()
     assert digests.problems(folder) == ["digests.json, which says what its files held, is missing"]
+
+
+@pytest.mark.parametrize("name", ["/proc/version", "../outside", "inside/../../outside"])
+def test_a_list_names_files_of_its_folder_alone(folder, name):
+    """A stranger's would have others read, without end where it can be."""
+    (folder / digests.NAME).write_text(
+        json.dumps({"blake2b": {name: (1, "a")}, "of this list": digests._of_list({name: (1, "a")})})
+    )
+    assert digests.problems(folder) == ["digests.json can't be read"]
+
+
+def test_an_object_that_is_nested_too_deeply_is_not_what_was_sealed():
+    for depth in (10, 900, 1_000, 5_000):
+        inner: list = []
+        for _ in range(depth):
+            inner = [inner]
+        assert not digests.unbroken({"experiment": inner, digests.SEAL: "x"})
