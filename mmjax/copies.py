@@ -83,6 +83,7 @@ def _back(path: Path, copy: Path, workdir: Path) -> str:
         else:
             aside = set_aside(epath.Path(path), epath.Path(workdir))
             told = f"{path} held something else than was written: that is {aside} now, and what was written is back"
+            told += _meant(path.name)
         files.write(path, copy.read_bytes())
     except OSError as error:
         raise UserError(f"{path} is damaged, and can't be written ({error.strerror})") from error
@@ -101,9 +102,14 @@ def whole(workdir: Any, name: str) -> Any:
         return place
     if name not in SEALED and all(_same(path, copies, workdir) for path in copies.glob(f"{name}/*")):
         return place
-    is_ = "is damaged" if os.path.lexists(place) else "is missing"
+    is_ = f"is damaged{_meant(name)}" if os.path.lexists(place) else "is missing"
     log.warning("%s %s: its copy is used, %s", place, is_, copies / name)
     return copies / name
+
+
+def _meant(name: str) -> str:
+    """What a message of damage says besides to whoever has changed the file by hand."""
+    return f" (a change that is meant goes without the entry {digests.SEAL!r} at its end)" if name in SEALED else ""
 
 
 def _sealed(path: Path) -> bool:

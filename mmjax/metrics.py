@@ -54,7 +54,7 @@ class Metrics:
         if told:
             say(told)
         # Of the runs before (`goodput`): their time, that of dropped lines too, and how much of it was not in vain.
-        self.seconds: float = max((line.get("seconds") or 0.0 for line in found), default=0.0)
+        self.seconds: float = max((line.get("seconds") or 0.0 for line in (*found, *kept)), default=0.0)
         self.stepped: float = max(
             ((line.get("goodput") or 0.0) * (line.get("seconds") or 0.0) for line in kept), default=0.0
         )

@@ -10,7 +10,7 @@ import pytest
 from etils import epath
 
 import mmjax
-from mmjax import bad_examples, confined, copies, digests, experiment, metrics, same_data, serialization
+from mmjax import bad_examples, confined, copies, digests, experiment, metrics, same_data, serialization, watch
 from mmjax.checkpoint import CHANGING, saved, saved_steps
 from mmjax.data.tokenizers import load_tokenizers, save_tokenizers
 from mmjax.errors import UserError
@@ -110,7 +110,8 @@ def test_a_model_is_read_with_the_copies_and_says_so(trained_copy: Trained, capl
     np.testing.assert_array_equal(model.embed(text=["a red disc"]), wanted)
     mine = copies.of_step(workdir, last(workdir))
     said = [record.getMessage() for record in caplog.records]
-    assert f"{workdir / 'experiment.json'} is damaged: its copy is used, {mine / 'experiment.json'}" in said
+    meant = "(a change that is meant goes without the entry 'blake2b' at its end)"
+    assert f"{workdir / 'experiment.json'} is damaged {meant}: its copy is used, {mine / 'experiment.json'}" in said
     assert f"{workdir / 'tokenizers'} is damaged: its copy is used, {mine / 'tokenizers'}" in said
 
 
@@ -181,6 +182,7 @@ def test_whoever_only_reads_takes_the_copies_and_writes_nothing(trained_copy: Tr
     before = {path: path.stat().st_mtime_ns for path in workdir.rglob("*")}
     assert build(experiment.load_experiment(str(workdir))) == wanted
     assert card.origin(workdir, resolve(workdir)).name == TINY
+    assert build(serialization.loads(watch._next(workdir, None, set()).record or "")) == wanted
     given = confined.record_of(str(workdir))
     ready = prepared(wanted.data, workdir, (), given.tokenizers if given else {}, given)
     assert ready.chains.tokenizers.keys() == {"text"}
@@ -262,6 +264,7 @@ def test_metrics_that_were_lost_come_back(trained_copy: Trained, damage):
     lost = file.read_bytes() if file.exists() else None
     with metrics.Metrics(workdir, step=step, say=told.append) as again:
         evaluated = again.evaluations(step)
+    assert again.seconds == max(line.get("seconds", 0) for line in before)  # else more than all of it were goodput
     found = metrics.lines.read(file)
     trained_lines = [line for line in before if "split" not in line]
     assert [line for line in found if "split" not in line] == trained_lines

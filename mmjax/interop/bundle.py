@@ -167,7 +167,10 @@ def read(folder: str | Path) -> Bundle:
     except SafetensorError as error:
         raise UserError(f"{folder} can't be read: {error}{written_by(text)}") from error
     if (folder / digests.NAME).is_file() and (problems := digests.problems(epath.Path(folder))):
-        raise UserError(f"{folder} is damaged: {problems[0]}. Bring back what was there, or export the model again")
+        raise UserError(
+            f"{folder} is damaged: {problems[0]}. Bring back what was there, export the model again, or, if the change "
+            f"is meant, delete {digests.NAME}"
+        )
     return Bundle(config, unflatten_dict(arrays, sep="/"), load_tokenizers(folder / TOKENIZERS), str(folder), extras)
 
 
