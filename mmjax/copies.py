@@ -12,7 +12,7 @@ from typing import Any
 
 from etils import epath
 
-from mmjax import digests, files, json_text
+from mmjax import digests, files, json_text, regular
 from mmjax.checkpoint import DIRECTORY, saved_steps, set_aside
 from mmjax.errors import UserError
 
