@@ -26,7 +26,7 @@ setup(
     python_requires=">=3.11",
     packages=find_packages(include=["mmjax", "mmjax.*"]),
     package_data={
-        "mmjax": ["page.css", "published.tsv", "py.typed"],
+        "mmjax": ["page.css", "published.tsv", "py.typed", "tpu/*.sh"],
         "mmjax.data.datasets": ["*.tsv", "*.txt"],
         "mmjax.evaluators": ["names/*.txt", "templates/*.txt"],
         "mmjax.reporting": ["*.css", "*.js"],
