@@ -45,6 +45,7 @@ def config() -> fdl.Config:
 )
 def test_numbers_that_can_not_be_are_named_by_their_paths(config, path, value, message):
     record = json.loads(serialization.dumps(config))
+    del record["blake2b"]
     place: Any = record["experiment"]
     *parts, last = path.split(".")
     for part in parts:

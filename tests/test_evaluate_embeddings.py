@@ -27,12 +27,13 @@ from tests.evaluators.test_ranking import unit
 def written(folder: Path, name: str, split: str, model: str, embedded: Embedded) -> Path:
     """A folder as `mmjax embed` writes it."""
     folder.mkdir()
-    embeddings.write_shard(folder, embeddings.shard_name(0, 1), embedded)
+    shard = embeddings.shard_name(0, 1)
+    embeddings.write_shard(folder, shard, embedded)
     told = {
         "model": {"source": model, "step": None, "digest": model},
         "data": {"name": name, "split": split, "digest": "x"},
         "modalities": {modality: vectors.shape[1] for modality, vectors in embedded.embeddings.items()},
-        **{"count": len(embedded), "rows": 100, "shards": 1, "digests": {}},
+        **{"count": len(embedded), "rows": 100, "shards": 1, "digests": {shard: embeddings.digest(folder, shard)}},
     }
     embeddings.write_manifest(folder, told)
     return folder

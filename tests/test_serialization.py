@@ -376,6 +376,7 @@ LEFT_OUT = {
     "mmjax.objectives.pretrainer:Pretrainer": "made by Experiment.pretrainer",
     "mmjax.objectives.ring:Plan": "made by ring_loss",
     "mmjax.data.datasets.": "builders, which TFDS finds by name",
+    "mmjax.data.cuts:Lengths": "what is found of a sample",
     "mmjax.data.paths:File": "made by Folder",
     "mmjax.data.contents": "made of what a Folder gives",
     "mmjax.evaluators.embedded:Embedded": "what evaluators are given",

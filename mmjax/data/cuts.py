@@ -59,7 +59,8 @@ class Cuts:
 
     def _count(self, entry: np.ndarray, batch: Row) -> Counts:
         source, bits = entry.T
-        there = np.array([batch[f"{modality}_valid"] for modality in self.modalities]).reshape(-1, len(source))
+        valid = [batch[f"{modality}_valid"] for modality in self.modalities]  # none where nothing varies in length
+        there = np.array(valid, bool).reshape(-1, len(source))
         cut = (bits >> np.arange(len(self.modalities), dtype=np.uint16)[:, None]) & 1 == 1
         marks = np.stack([np.concatenate([x.any(axis=0, keepdims=True), x]) for x in (cut & there, there)])
         of_source = source == np.arange(len(self.sources))[:, None]

@@ -54,7 +54,7 @@ def test_a_host_that_dies_ends_the_other_and_the_supervisors_bring_both_back(cou
 
     ended = start(table, tmp_path / "run", meanwhile, "--supervise", "3", devices=1)
     assert ended.codes == [0, 0], str(ended)
-    assert "the run ended by SIGKILL: starting it again in 5 s (1 of 3 times)" in ended.errors[1]
+    assert "the run ended by SIGKILL (most likely the machine's memory was full; or" in ended.errors[1]
     assert "starting it again in 5 s (1 of 3 times)" in ended.errors[0]
     assert "goes on after step" in ended.said[0]
     lines = [line for line in metrics.read(tmp_path / "run") if "split" not in line]
