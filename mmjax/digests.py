@@ -92,7 +92,7 @@ def _of_object(value: Mapping[str, Any]) -> str:
 
 def _of_list(found: dict[str, tuple[int, str]]) -> str:
     """A digest of the digests: damage to the list itself is not to be taken for damage to the files."""
-    return hashlib.blake2b(json.dumps(found, sort_keys=True).encode(), digest_size=16).hexdigest()
+    return _of_object(found)
 
 
 def files(folder: epath.Path) -> list[str]:

@@ -20,7 +20,7 @@ HEALTH, SPEED = "health", "speed"  # groups on TensorBoard of what stands withou
 
 
 @dataclass(frozen=True)
-class Family:
+class MetricFamily:
     """Names that mean the same.
 
     names: with `<...>` for what varies.  meaning: half a sentence, which begins small and ends without a full stop.
@@ -45,146 +45,148 @@ class Family:
 
 
 TRAINING = (
-    Family(("loss",), "what is minimised: the objectives' losses, times their weights", "lower"),
-    Family(
+    MetricFamily(("loss",), "what is minimised: the objectives' losses, times their weights", "lower"),
+    MetricFamily(
         ("<objective>/loss",),
         "the loss of one objective on the batch, in nats (of masked patches: their mean squared error)",
         "lower",
     ),
-    Family(
+    MetricFamily(
         ("<objective>/loss_forward", "<objective>/loss_backward"),
         "the contrastive loss by direction: the first modality asks and the second answers, and back (at random about "
         "the logarithm of the batch size)",
         "lower",
     ),
-    Family(
+    MetricFamily(
         ("<objective>/image_loss", "<objective>/text_loss"),
         "the two parts of a loss of pictures and texts that are masked together",
         "lower",
     ),
-    Family(
+    MetricFamily(
         ("<objective>/accuracy", "<objective>/text_accuracy"),
         "the share that is answered right: partners that are nearer than all others of the batch (at random about one "
         "in the batch), words that were hidden, next sentences (at random a half)",
         "higher",
     ),
-    Family(("<objective>/logit_scale",), "what cosines are multiplied by, 1 / temperature"),
-    Family(("<objective>/logit_bias",), "what a sigmoid loss adds to that"),
-    Family(
+    MetricFamily(("<objective>/logit_scale",), "what cosines are multiplied by, 1 / temperature"),
+    MetricFamily(("<objective>/logit_bias",), "what a sigmoid loss adds to that"),
+    MetricFamily(
         ("<objective>/positive_logit", "<objective>/negative_logit"),
         "the mean logit of pairs that belong together, and of those that don't: the further apart the better",
     ),
-    Family(
+    MetricFamily(
         ("<objective>/nonfinite/<modality>",),
         "embeddings of the batch that hold NaN or infinity; there should be none",
         "lower",
     ),
-    Family(("lr",), "the learning rate of the step"),
-    Family(
+    MetricFamily(("lr",), "the learning rate of the step"),
+    MetricFamily(
         ("grad_norm", "grad_norm/<part>"), "the norm of the gradient before it is clipped, of all and of each tower's"
     ),
-    Family(("update_norm", "update_norm/<part>"), "the norm of the change that the step made"),
-    Family(("param_norm", "param_norm/<part>"), "the norm of the parameters after the step"),
-    Family(
+    MetricFamily(("update_norm", "update_norm/<part>"), "the norm of the change that the step made"),
+    MetricFamily(("param_norm", "param_norm/<part>"), "the norm of the parameters after the step"),
+    MetricFamily(
         ("guard/skipped", "guard/in_a_row", "guard/spikes"),
         "steps so far whose update was skipped, how many of them now follow each other, and loss spikes among them",
         "lower",
         HEALTH,
     ),
-    Family(("bad_share",), "the share of bad examples among about the last ten thousand", "lower", HEALTH),
-    Family(
+    MetricFamily(("bad_share",), "the share of bad examples among about the last ten thousand", "lower", HEALTH),
+    MetricFamily(
         ("bad/<modality>/<kind>",),
         "bad examples so far, by what is wrong with them; a kind of which there was none isn't written",
         "lower",
         HEALTH,
     ),
-    Family(
+    MetricFamily(
         ("clipped/<modality>",),
         "the share of a batch's samples at full scale, where what is louder was cut off",
         "lower",
         HEALTH,
     ),
-    Family(
+    MetricFamily(
         ("truncated/<source>", "truncated/<source>/<modality>"),
         "the share of a batch's texts and sounds that are longer than the model reads, and lose their rest; written "
         "where there are such",
         "lower",
         HEALTH,
     ),
-    Family(
+    MetricFamily(
         ("batch_hash",),
         "a number for the examples of the batch and their order: the same in a run that went on as in one that never "
         "stopped",
         group=HEALTH,
     ),
-    Family(("examples_per_second",), "examples a second since the line before, evaluations left out", "higher", SPEED),
-    Family(("data_wait",), "the share of that time in which the device waited for data", "lower", SPEED),
-    Family(("seconds",), "the time of all runs in the workdir so far", group=SPEED),
-    Family(("goodput",), "the share of that time which went to steps that are still there", "higher", SPEED),
+    MetricFamily(
+        ("examples_per_second",), "examples a second since the line before, without evaluations", "higher", SPEED
+    ),
+    MetricFamily(("data_wait",), "the share of that time in which the device waited for data", "lower", SPEED),
+    MetricFamily(("seconds",), "the time of all runs in the workdir so far", group=SPEED),
+    MetricFamily(("goodput",), "the share of that time which went to steps that are still there", "higher", SPEED),
 )
 
-LOSSES = Family(
+LOSSES = MetricFamily(
     ("<losses>/loss", "<losses>/<objective>/<number>", "<losses>/examples"),
     "the validation loss: what training calls so, on batches of a split that doesn't train; and of how many examples",
 )
 EVALUATION = (
-    Family(
+    MetricFamily(
         ("<evaluator>/<from>-><to>/R@<k>",),
         "recall at k, the share of queries with a right answer among the first k",
         "higher",
     ),
-    Family(
+    MetricFamily(
         ("<evaluator>/<from>-><to>/median_rank",),
         "the place, 1 for the first, by which half of the queries have found a right answer",
         "lower",
     ),
-    Family(
+    MetricFamily(
         ("<evaluator>/<from>-><to>/queries", "<evaluator>/<from>-><to>/candidates"),
         "how many were asked, and among how many answers each was found",
     ),
-    Family(
+    MetricFamily(
         ("<evaluator>/<label>/top1", "<evaluator>/<label>/top5"),
         "the share of examples whose class is the first found, or among the first five",
         "higher",
     ),
-    Family(
+    MetricFamily(
         ("<evaluator>/<label>/recall",),
         "mean recall: the share found at the first place in each class, averaged over classes, so that big ones don't "
         "dominate",
         "higher",
     ),
-    Family(
+    MetricFamily(
         ("<evaluator>/<label>/mAP",),
         "mean average precision, for examples of several classes: how far each class's own examples stand before all "
         "others, averaged over classes",
         "higher",
     ),
-    Family(
+    MetricFamily(
         ("<evaluator>/<label>/<n>shot/top1", "<evaluator>/<label>/<n>shot/mAP"),
         "top1 or mAP of a probe that learnt from n examples a class, the mean over draws of them",
         "higher",
     ),
-    Family(
+    MetricFamily(
         ("<evaluator>/<label>/<n>shot/top1_std", "<evaluator>/<label>/<n>shot/mAP_std"),
         "the standard deviation of that over the draws",
     ),
-    Family(
+    MetricFamily(
         ("<evaluator>/<label>/log10_strength",),
         "how strongly the probe is regularised, as held-out examples chose",
     ),
-    Family(
+    MetricFamily(
         ("<evaluator>/<label>/<score>/fold=<value>",), "the score on one fold; the score itself is their mean", "higher"
     ),
-    Family(
+    MetricFamily(
         ("<evaluator>/<label>/examples", "<evaluator>/<label>/classes", "<evaluator>/<label>/left_out"),
         "how many were judged, in how many classes, and how many weren't for want of a label",
     ),
-    Family(
+    MetricFamily(
         ("<evaluator>/<row>/not_finite",),
         "of those that were judged, embeddings that hold NaN or infinity, which count as wrong",
         "lower",
     ),
-    Family(
+    MetricFamily(
         ("<evaluator>/<row>/chance", "<evaluator>/<row>/chance_<score>"),
         "what answers at random would get: of R@1, top 1 or mAP, and of each other score by its name",
     ),
@@ -206,7 +208,7 @@ def _varying(part: str) -> str:
 
 
 @cache
-def family(name: str, evaluation: bool = False) -> Family | None:
+def family(name: str, evaluation: bool = False) -> MetricFamily | None:
     """The family of a name in a line of training, or of an evaluation. None: of no documented one, as what an
     objective or evaluator of one's own tells.
 
@@ -235,14 +237,14 @@ def tag(name: str) -> str:
     return f"{found.group}/{name}" if found is not None and found.group else name
 
 
-def families(names: Iterable[str], evaluation: bool = False) -> list[tuple[Family, list[str]]]:
+def families(names: Iterable[str], evaluation: bool = False) -> list[tuple[MetricFamily, list[str]]]:
     """The families of these names, in the order of the list, each with the names that are of it."""
     known = list(names)
     found = [(each, [name for name in known if family(name, evaluation) is each]) for each in (*EVALUATION, *TRAINING)]
     return [(each, mine) for each, mine in found if mine]
 
 
-def told(listed: Sequence[Family]) -> str:
+def told(listed: Sequence[MetricFamily]) -> str:
     """The families as lines of a help: the names, and below them what they mean."""
     lines = []
     for each in listed:

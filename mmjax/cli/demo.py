@@ -36,7 +36,7 @@ def port(text: str) -> int:
 
 
 def run(arguments: argparse.Namespace) -> None:
-    print("starting: jax and gradio are loaded", flush=True)  # which takes seconds
+    print("starting: loading jax and gradio", flush=True)  # which takes seconds
     from mmjax.page import serve
 
     serve(arguments.model, arguments.folder, step=arguments.step, port=arguments.port, share=arguments.share)

@@ -93,7 +93,8 @@ def _of_workdir(path: epath.Path, step: int | None, ema: bool) -> Bundle:
         raise UserError(f"{path / RECORD}: {error}{bundles.written_by(text)}") from error
     latest = latest_step(str(path))
     if latest is None:
-        raise UserError(f"{path} has no checkpoint yet: mmjax train {path} --workdir {path} goes on with it")
+        going_on = "" if "://" in str(path) else f": mmjax train {path} --workdir {path} goes on with it"
+        raise UserError(f"{path} has no checkpoint yet{going_on}")
     step = latest if step is None else step
     try:
         variables = restore_variables(str(path), step, ema=ema)

@@ -82,6 +82,14 @@ def test_a_batch_is_counted_by_source_and_modality(chains: Chains):
     assert found[2].tolist() == [[0, 0]] * 3
 
 
+def test_pictures_alone_have_nothing_to_cut():
+    counts = Cuts(("a",), Chains({"image": TRANSFORMS["image"]}, {}))
+    row = {"image_valid": np.array(True)} | counts.entry("a", ())
+    (batch,) = counts.counted(iter([stack([row] * 3)]), step=0)
+    assert batch.keys() == {"image_valid"}
+    assert counts.take(1).tolist() == [[[0, 0]]]
+
+
 def test_counts_of_steps_that_nobody_asked_for_are_forgotten(chains: Chains):
     counts = Cuts(("a",), chains)
     row = chains.row({}, lambda modality: None) | counts.entry("a", ())
