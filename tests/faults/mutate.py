@@ -425,7 +425,7 @@ MUTATIONS = {
         f"{READERS}::test_a_reader_that_is_stopped_does_not_hold_up_the_end",
     ),
     "digests are those of files": Mutation(
-        *(9, "digests.py", "        regular.check(path)", "        pass"),
+        *(9, "digests.py", "        regular.check(path)", "        return 0, ''"),  # to open a pipe would take for ever
         "tests/test_regular.py::test_nothing_waits_for_numbers_or_digests_that_are_no_files",
     ),
     "a text is of a bounded size": Mutation(
