@@ -422,7 +422,7 @@ MUTATIONS = {
     ),
     "a stopped reader is woken for the end": Mutation(
         *(7, "data/readers.py", "os.kill(pid, signal.SIGCONT)", "pass"),
-        f"{READERS}::test_a_reader_that_is_stopped_does_not_hold_up_the_end",
+        f"{READERS}::test_readers_are_woken_before_they_are_waited_for",
     ),
     "digests are those of files": Mutation(
         *(9, "digests.py", "        regular.check(path)", "        return 0, ''"),  # to open a pipe would take for ever
