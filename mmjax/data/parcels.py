@@ -45,9 +45,13 @@ class Address(NamedTuple):
         """Removes what was sent and not taken."""
         for path in FOLDER.glob(f"{self.text}-*"):
             with contextlib.suppress(FileNotFoundError):
-                memory = SharedMemory(path.name)
-                memory.close()
-                memory.unlink()  # as the system's file it would go too, but Python's resource tracker would look for it
+                try:
+                    memory = SharedMemory(path.name)
+                except ValueError:  # empty: its sender was killed between making it and giving it a size
+                    path.unlink()
+                else:
+                    memory.close()
+                    memory.unlink()  # as the system's file it would go too, but Python's resource tracker would miss it
 
     def discard_dead(self, wait: bool) -> None:
         """As `discard`, once the receiver is dead; `wait` False: nothing where it lives."""

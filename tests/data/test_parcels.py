@@ -53,6 +53,16 @@ def test_what_nobody_took_goes_when_the_mailbox_is_closed():
     other.close()
 
 
+def test_what_a_sender_had_made_but_given_no_size_when_it_was_killed_is_removed_too():
+    address = parcels.Address(f"{parcels.PREFIX}{'0' * 16}")
+    empty = parcels.FOLDER / f"{address.text}-1-1"  # between shm_open and ftruncate a file is empty, and maps nowhere
+    empty.touch()
+    address.lock.touch()
+    Mailbox().close()
+    assert not empty.exists()
+    assert not address.lock.exists()
+
+
 def test_without_space_or_without_shared_memory_the_batch_goes_as_it_is(monkeypatch, tmp_path):
     mailbox = Mailbox()
 
