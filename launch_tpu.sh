@@ -136,12 +136,12 @@ again="the same line again"
 # ---- what calls gcloud, and makes and keeps the slice
 
 root=$(cd "$(dirname "$0")" && pwd)
-[ -f "$root/mmjax/tpu/cloud.sh" ] || die 2 "$root is no checkout of mmjax" "run launch_tpu.sh where it lies: it installs the checkout around it"
+[ -f "$root/mmjax/runtime/tpu/cloud.sh" ] || die 2 "$root is no checkout of mmjax" "run launch_tpu.sh where it lies: it installs the checkout around it"
 scratch=$(mktemp -d)
-# shellcheck source=mmjax/tpu/cloud.sh
-source "$root/mmjax/tpu/cloud.sh"
-# shellcheck source=mmjax/tpu/slice.sh
-source "$root/mmjax/tpu/slice.sh"
+# shellcheck source=mmjax/runtime/tpu/cloud.sh
+source "$root/mmjax/runtime/tpu/cloud.sh"
+# shellcheck source=mmjax/runtime/tpu/slice.sh
+source "$root/mmjax/runtime/tpu/slice.sh"
 cd "$scratch"
 child=
 ends() { [ "$action" != run ] || say "this script ends; what it started goes on, and $again follows it"; }
@@ -170,7 +170,7 @@ code=$?
 echo "$code" >exit.part && mv exit.part exit
 TEXT
     } >run.sh
-    cp "$root/mmjax/tpu/install.sh" install.sh
+    cp "$root/mmjax/runtime/tpu/install.sh" install.sh
     if $dry; then
         printf 'git -C %q ls-files -co --exclude-standard -z | tar -czf checkout.tgz -C %q --null -T -\n' "$root" "$root"
         for word in install.sh run.sh; do printf "cat >%s <<'MMJAX-FILE'\n%s\nMMJAX-FILE\n" "$word" "$(<"$word")"; done

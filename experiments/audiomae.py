@@ -11,15 +11,11 @@ The released code also rolls each waveform in time, but by the number of its cha
 the loudness from a beta distribution, of which 95 % lie within the two decibels here.
 """
 
-from mmjax.data.pipeline import Mixture
-from mmjax.data.sources import Folder
-from mmjax.data.waveforms import CropOrPad, DecodeAudio, PickUtterance, RandomGain
-from mmjax.evaluators.probe import Probe
+from mmjax.data import CropOrPad, DecodeAudio, Folder, Mixture, PickUtterance, RandomGain
+from mmjax.evaluate import Probe
 from mmjax.experiment import Experiment, experiment
-from mmjax.models.audio import AudioTransformer
-from mmjax.models.decoder import Decoder
-from mmjax.models.fbank import KaldiFbank
-from mmjax.objectives.masked import MaskedAudio
+from mmjax.models import AudioTransformer, Decoder, KaldiFbank
+from mmjax.objectives import MaskedAudio
 from mmjax.optim import AdamW
 
 CLIPS, EPOCHS, WARMUP_EPOCHS, BATCH = 2_000_000, 33, 3, 512  # about two million clips, each of ten seconds

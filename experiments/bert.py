@@ -15,20 +15,11 @@ weights of attention are not dropped out; sentences of Wikipedia end at `.`, `!`
 
 from typing import Any
 
-from mmjax.data.documents import Documents
-from mmjax.data.emoji_charts import EmojiCharts
-from mmjax.data.pipeline import Mixture
-from mmjax.data.sentence_pairs import SentencePair
-from mmjax.data.sources import Tfds
-from mmjax.data.subwords import Subwords
-from mmjax.data.tokenizers import SentencePiece
-from mmjax.evaluators.losses import Losses
-from mmjax.experiment import Experiment, Load, experiment
-from mmjax.mesh import Mesh
-from mmjax.models.text import TextTransformer
-from mmjax.objectives.masked import MaskedText
-from mmjax.objectives.masking import Corrupt
-from mmjax.objectives.next_sentence import NextSentence
+from mmjax.data import Documents, EmojiCharts, Mixture, SentencePair, SentencePiece, Subwords, Tfds
+from mmjax.evaluate import Losses
+from mmjax.experiment import Experiment, Load, Mesh, experiment
+from mmjax.models import TextTransformer
+from mmjax.objectives import Corrupt, MaskedText, NextSentence
 from mmjax.optim import AdamW
 
 VOCAB, MASK = 30_522, 103  # of the released vocabulary; below MASK are [CLS], [SEP], [UNK] and unused ones

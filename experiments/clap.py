@@ -11,20 +11,23 @@ checkpoints of Hugging Face. AudioCaps, Clotho and their kin can't be had as a w
 table with columns `audio` and `text`.
 """
 
-from mmjax.data.captions import Lowercase, PickCaption, Tokenize
-from mmjax.data.pipeline import Mixture
-from mmjax.data.sources import Folder, Tfds
-from mmjax.data.subwords import Subwords
-from mmjax.data.tokenizers import SentencePiece
-from mmjax.data.waveforms import CropOrPad, DecodeAudio, PickUtterance
-from mmjax.evaluators.retrieval import Retrieval
-from mmjax.experiment import Experiment, Load, experiment
-from mmjax.mesh import Mesh
-from mmjax.models.audio import AudioTransformer
-from mmjax.models.fbank import KaldiFbank
-from mmjax.models.spectrogram import LogMel
-from mmjax.models.text import TextTransformer
-from mmjax.objectives.contrastive import Contrastive
+from mmjax.data import (
+    CropOrPad,
+    DecodeAudio,
+    Folder,
+    Lowercase,
+    Mixture,
+    PickCaption,
+    PickUtterance,
+    SentencePiece,
+    Subwords,
+    Tfds,
+    Tokenize,
+)
+from mmjax.evaluate import Retrieval
+from mmjax.experiment import Experiment, Load, Mesh, experiment
+from mmjax.models import AudioTransformer, KaldiFbank, LogMel, TextTransformer
+from mmjax.objectives import Contrastive
 from mmjax.optim import AdamW
 
 SAMPLES = 163_920  # 1,024 frames at 16 kHz, 10 s

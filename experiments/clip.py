@@ -9,17 +9,11 @@ the published size, trained on its captions, for CLIP's own. The ResNets are in 
 
 from typing import Any
 
-from mmjax.data.captions import Lowercase, PickCaption, Tokenize
-from mmjax.data.pipeline import Mixture
-from mmjax.data.sources import Tfds
-from mmjax.data.tokenizers import SentencePiece
-from mmjax.data.transforms import Decode, RandomResizedCrop
-from mmjax.evaluators.retrieval import Retrieval
-from mmjax.experiment import Experiment, Load, experiment
-from mmjax.mesh import Mesh
-from mmjax.models.image import ViT
-from mmjax.models.text import TextTransformer
-from mmjax.objectives.contrastive import Contrastive
+from mmjax.data import Decode, Lowercase, Mixture, PickCaption, RandomResizedCrop, SentencePiece, Tfds, Tokenize
+from mmjax.evaluate import Retrieval
+from mmjax.experiment import Experiment, Load, Mesh, experiment
+from mmjax.models import TextTransformer, ViT
+from mmjax.objectives import Contrastive
 from mmjax.optim import AdamW
 
 PAIRS, EPOCHS, BATCH = 400_000_000, 32, 32_768

@@ -9,17 +9,11 @@ batch.
 
 from typing import Any
 
-from mmjax.data.captions import Lowercase, PickCaption, Tokenize
-from mmjax.data.pipeline import Mixture
-from mmjax.data.sources import Tfds
-from mmjax.data.tokenizers import SentencePiece
-from mmjax.data.transforms import Decode, RandomResizedCrop
-from mmjax.evaluators.retrieval import Retrieval
-from mmjax.experiment import Experiment, experiment
-from mmjax.mesh import Mesh
-from mmjax.models.resnet import ResNet
-from mmjax.models.text import TextTransformer
-from mmjax.objectives.contrastive import Contrastive
+from mmjax.data import Decode, Lowercase, Mixture, PickCaption, RandomResizedCrop, SentencePiece, Tfds, Tokenize
+from mmjax.evaluate import Retrieval
+from mmjax.experiment import Experiment, Mesh, experiment
+from mmjax.models import ResNet, TextTransformer
+from mmjax.objectives import Contrastive
 from mmjax.optim import AdamW
 
 PAIRS, EPOCHS, BATCH = 400_000_000, 32, 32_768

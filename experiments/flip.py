@@ -12,18 +12,21 @@ ImageNet has pictures, as there.
 
 from typing import Any
 
-from mmjax.data.captions import Lowercase, PickCaption, Tokenize
-from mmjax.data.pipeline import Mixture
-from mmjax.data.sources import Tfds
-from mmjax.data.tokenizers import SentencePiece
-from mmjax.data.transforms import Decode, RandomFlip, RandomResizedCrop
-from mmjax.evaluators.retrieval import Retrieval
-from mmjax.experiment import Experiment, Load, experiment
-from mmjax.mesh import Mesh
-from mmjax.models.image import ViT
-from mmjax.models.text import TextTransformer
-from mmjax.objectives.contrastive import Contrastive
-from mmjax.objectives.masking import Keep
+from mmjax.data import (
+    Decode,
+    Lowercase,
+    Mixture,
+    PickCaption,
+    RandomFlip,
+    RandomResizedCrop,
+    SentencePiece,
+    Tfds,
+    Tokenize,
+)
+from mmjax.evaluate import Retrieval
+from mmjax.experiment import Experiment, Load, Mesh, experiment
+from mmjax.models import TextTransformer, ViT
+from mmjax.objectives import Contrastive, Keep
 from mmjax.optim import AdamW
 
 BATCH, EPOCH = 65_536, 1_281_167  # pairs

@@ -9,22 +9,26 @@ audio->text). In `huge` the image and text towers are frozen, only sounds train,
 AudioSet can't be had as a whole: `audioset/clips.csv` is a table with columns `image` (a frame) and `audio`.
 """
 
-from mmjax.data.captions import CleanText, Lowercase, PickCaption, Tokenize
-from mmjax.data.pipeline import Mixture
-from mmjax.data.sources import Folder
-from mmjax.data.subwords import Subwords
-from mmjax.data.tokenizers import SentencePiece
-from mmjax.data.transforms import Decode, RandomFlip, RandomResizedCrop
-from mmjax.data.waveforms import CropOrPad, DecodeAudio, PickUtterance
-from mmjax.evaluators.retrieval import Retrieval
-from mmjax.experiment import Experiment, Load, experiment
-from mmjax.mesh import Mesh
-from mmjax.models.audio import AudioTransformer
-from mmjax.models.fbank import KaldiFbank
-from mmjax.models.image import ViT
-from mmjax.models.spectrogram import LogMel
-from mmjax.models.text import TextTransformer
-from mmjax.objectives.contrastive import Contrastive
+from mmjax.data import (
+    CleanText,
+    CropOrPad,
+    Decode,
+    DecodeAudio,
+    Folder,
+    Lowercase,
+    Mixture,
+    PickCaption,
+    PickUtterance,
+    RandomFlip,
+    RandomResizedCrop,
+    SentencePiece,
+    Subwords,
+    Tokenize,
+)
+from mmjax.evaluate import Retrieval
+from mmjax.experiment import Experiment, Load, Mesh, experiment
+from mmjax.models import AudioTransformer, KaldiFbank, LogMel, TextTransformer, ViT
+from mmjax.objectives import Contrastive
 from mmjax.optim import AdamW
 
 OPENCLIP = "open_clip:ViT-H-14/laion2b_s32b_b79k"

@@ -17,20 +17,25 @@ tower's own width. `tiny` locks a small DINOv2 that comes in a pip package (img-
 
 from typing import Any
 
-from mmjax.data.captions import Lowercase, PickCaption, Tokenize
-from mmjax.data.pipeline import Mixture
-from mmjax.data.sources import Tfds
-from mmjax.data.subwords import Subwords
-from mmjax.data.tokenizers import SentencePiece
-from mmjax.data.transforms import Decode, RandomFlip, RandomResizedCrop, Resize
-from mmjax.evaluators.retrieval import Retrieval
-from mmjax.experiment import Experiment, Load, experiment
-from mmjax.features import Features, Vector
-from mmjax.mesh import Mesh
-from mmjax.models.given import Given
-from mmjax.models.image import ViT
-from mmjax.models.text import TextTransformer
-from mmjax.objectives.contrastive import Contrastive
+from mmjax.data import (
+    Decode,
+    Features,
+    Lowercase,
+    Mixture,
+    PickCaption,
+    RandomFlip,
+    RandomResizedCrop,
+    Resize,
+    SentencePiece,
+    Subwords,
+    Tfds,
+    Tokenize,
+    Vector,
+)
+from mmjax.evaluate import Retrieval
+from mmjax.experiment import Experiment, Load, Mesh, experiment
+from mmjax.models import Given, TextTransformer, ViT
+from mmjax.objectives import Contrastive
 from mmjax.optim import Adafactor, AdamW
 
 AUGREG = "bv:gs://vit_models/augreg/{}-i21k-300ep-lr_0.001-aug_{}-wd_0.1-do_0.0-sd_0.0.npz"

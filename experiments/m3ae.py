@@ -10,21 +10,21 @@ number, trained on the captions. What is kept is drawn for each example; the rel
 
 from typing import Any
 
-from mmjax.data.captions import Lowercase, PickCaption, Tokenize
-from mmjax.data.pipeline import Mixture
-from mmjax.data.sources import Tfds
-from mmjax.data.tokenizers import SentencePiece
-from mmjax.data.transforms import Decode, RandomFlip, RandomResizedCrop
-from mmjax.evaluators.probe import Probe
-from mmjax.experiment import Experiment, experiment
-from mmjax.mesh import Mesh
-from mmjax.models.decoder import Decoder
-from mmjax.models.image import ViT
-from mmjax.models.joint_decoder import JointDecoder
-from mmjax.models.text import TextTransformer
-from mmjax.models.trunk import Trunk
-from mmjax.objectives.masked import MaskedImage
-from mmjax.objectives.masked_together import MaskedTogether
+from mmjax.data import (
+    Decode,
+    Lowercase,
+    Mixture,
+    PickCaption,
+    RandomFlip,
+    RandomResizedCrop,
+    SentencePiece,
+    Tfds,
+    Tokenize,
+)
+from mmjax.evaluate import Probe
+from mmjax.experiment import Experiment, Mesh, experiment
+from mmjax.models import Decoder, JointDecoder, TextTransformer, Trunk, ViT
+from mmjax.objectives import MaskedImage, MaskedTogether
 from mmjax.optim import AdamW
 
 PAIRS, EPOCHS, BATCH = 12_000_000, 100, 4_096

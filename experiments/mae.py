@@ -9,14 +9,11 @@ The encoder alone is kept: what it is worth, a linear probe on its CLS token say
 
 from typing import Any
 
-from mmjax.data.pipeline import Mixture
-from mmjax.data.transforms import Decode, RandomFlip, RandomResizedCrop
-from mmjax.evaluators.probe import Probe
-from mmjax.experiment import Experiment, experiment
-from mmjax.mesh import Mesh
-from mmjax.models.decoder import Decoder
-from mmjax.models.image import ViT
-from mmjax.objectives.masked import MaskedImage
+from mmjax.data import Decode, Mixture, RandomFlip, RandomResizedCrop
+from mmjax.evaluate import Probe
+from mmjax.experiment import Experiment, Mesh, experiment
+from mmjax.models import Decoder, ViT
+from mmjax.objectives import MaskedImage
 from mmjax.optim import AdamW
 
 PICTURES, EPOCHS, WARMUP_EPOCHS, BATCH = 1_281_167, 800, 40, 4_096

@@ -10,23 +10,22 @@ itself (MAE, BERT, AudioMAE). The test is retrieval among emoji that training ne
 
 from typing import Any
 
-from mmjax.data.captions import PickCaption, RandomTokenize
-from mmjax.data.pipeline import Mixture
-from mmjax.data.tokenizers import SentencePiece
-from mmjax.data.transforms import Decode, RandomAffine, Resize
-from mmjax.data.waveforms import CropOrPad, DecodeAudio, PickUtterance
-from mmjax.evaluators.gallery import Gallery
-from mmjax.evaluators.retrieval import Retrieval
-from mmjax.evaluators.zeroshot import ZeroShot
+from mmjax.data import (
+    CropOrPad,
+    Decode,
+    DecodeAudio,
+    Mixture,
+    PickCaption,
+    PickUtterance,
+    RandomAffine,
+    RandomTokenize,
+    Resize,
+    SentencePiece,
+)
+from mmjax.evaluate import Gallery, Retrieval, ZeroShot
 from mmjax.experiment import Experiment, experiment
-from mmjax.models.audio import AudioTransformer
-from mmjax.models.decoder import Decoder
-from mmjax.models.image import ViT
-from mmjax.models.spectrogram import LogMel
-from mmjax.models.text import TextTransformer
-from mmjax.objectives.contrastive import Contrastive
-from mmjax.objectives.masked import MaskedAudio, MaskedImage, MaskedText
-from mmjax.objectives.masking import Keep
+from mmjax.models import AudioTransformer, Decoder, LogMel, TextTransformer, ViT
+from mmjax.objectives import Contrastive, Keep, MaskedAudio, MaskedImage, MaskedText
 from mmjax.optim import AdamW
 
 PIXELS = 64

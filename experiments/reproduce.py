@@ -32,8 +32,8 @@ from typing import Any
 
 import numpy as np
 
-from mmjax.experiment import RECORD as RUN_RECORD
-from mmjax.metrics import read
+from mmjax.experiment.record import RECORD as RUN_RECORD
+from mmjax.runtime.metrics import read
 from tests.benchmarks.machine import machine
 
 FOLDER = Path(__file__).parent

@@ -9,17 +9,22 @@ token, all of which is attended to, and the last position is the text's embeddin
 
 from typing import Any
 
-from mmjax.data.captions import Canonicalize, PickCaption, Tokenize
-from mmjax.data.pipeline import Mixture
-from mmjax.data.sources import Tfds
-from mmjax.data.tokenizers import EOS, SentencePiece
-from mmjax.data.transforms import Decode, RandomResizedCrop, Resize
-from mmjax.evaluators.retrieval import Retrieval
-from mmjax.experiment import Experiment, experiment
-from mmjax.mesh import Mesh
-from mmjax.models.image import ViT
-from mmjax.models.text import TextTransformer
-from mmjax.objectives.contrastive import Contrastive
+from mmjax.data import (
+    EOS,
+    Canonicalize,
+    Decode,
+    Mixture,
+    PickCaption,
+    RandomResizedCrop,
+    Resize,
+    SentencePiece,
+    Tfds,
+    Tokenize,
+)
+from mmjax.evaluate import Retrieval
+from mmjax.experiment import Experiment, Mesh, experiment
+from mmjax.models import TextTransformer, ViT
+from mmjax.objectives import Contrastive
 from mmjax.optim import AdamW
 
 BATCH = 32_768

@@ -12,23 +12,24 @@ BERT, arXiv:1810.04805). An example may lack any modality. `clips/clips.csv` has
 
 from typing import Any
 
-from mmjax.data.captions import Lowercase, PickCaption, Tokenize
-from mmjax.data.pipeline import Mixture
-from mmjax.data.sources import Folder, Tfds
-from mmjax.data.tokenizers import SentencePiece
-from mmjax.data.transforms import Decode, RandomResizedCrop
-from mmjax.data.waveforms import CropOrPad, DecodeAudio, PickUtterance
-from mmjax.evaluators.retrieval import Retrieval
-from mmjax.experiment import Experiment, experiment
-from mmjax.mesh import Mesh
-from mmjax.models.audio import AudioTransformer
-from mmjax.models.decoder import Decoder
-from mmjax.models.image import ViT
-from mmjax.models.spectrogram import LogMel
-from mmjax.models.text import TextTransformer
-from mmjax.objectives.contrastive import Contrastive
-from mmjax.objectives.masked import MaskedAudio, MaskedImage, MaskedText
-from mmjax.objectives.masking import Keep
+from mmjax.data import (
+    CropOrPad,
+    Decode,
+    DecodeAudio,
+    Folder,
+    Lowercase,
+    Mixture,
+    PickCaption,
+    PickUtterance,
+    RandomResizedCrop,
+    SentencePiece,
+    Tfds,
+    Tokenize,
+)
+from mmjax.evaluate import Retrieval
+from mmjax.experiment import Experiment, Mesh, experiment
+from mmjax.models import AudioTransformer, Decoder, LogMel, TextTransformer, ViT
+from mmjax.objectives import Contrastive, Keep, MaskedAudio, MaskedImage, MaskedText
 from mmjax.optim import AdamW
 
 KINDS = ("image", "text", "audio")

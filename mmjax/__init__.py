@@ -8,19 +8,19 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:  # what an editor reads
-    from mmjax import embeddings
+    from mmjax.data import embedding_files as embeddings
     from mmjax.errors import UserError
-    from mmjax.experiment import Experiment, Load
-    from mmjax.loading import Model, load
+    from mmjax.experiment.definition import Experiment, Load
+    from mmjax.inference.model import Model, load
 
 __version__ = "0.1.0"
 _HOME = {
-    "Experiment": "mmjax.experiment",
-    "Load": "mmjax.experiment",
-    "Model": "mmjax.loading",
+    "Experiment": "mmjax.experiment.definition",
+    "Load": "mmjax.experiment.definition",
+    "Model": "mmjax.inference.model",
     "UserError": "mmjax.errors",
-    "embeddings": "mmjax",  # a file of its own: `mmjax.embeddings.read`
-    "load": "mmjax.loading",
+    "embeddings": "mmjax.data.embedding_files",  # the file itself: `mmjax.embeddings.read`
+    "load": "mmjax.inference.model",
 }
 __all__ = ["Experiment", "Load", "Model", "UserError", "__version__", "embeddings", "load"]
 
@@ -28,7 +28,8 @@ __all__ = ["Experiment", "Load", "Model", "UserError", "__version__", "embedding
 def __getattr__(name: str) -> Any:
     if name not in _HOME:
         raise AttributeError(f"module 'mmjax' has no attribute {name!r}; it gives {', '.join(sorted(_HOME))}")
-    return import_module(f"mmjax.{name}") if _HOME[name] == "mmjax" else getattr(import_module(_HOME[name]), name)
+    home = import_module(_HOME[name])
+    return home if name == "embeddings" else getattr(home, name)
 
 
 def __dir__() -> list[str]:

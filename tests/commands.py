@@ -25,7 +25,13 @@ from typing import Any
 
 PATIENCE = 60  # seconds until a program has taken its arguments
 STARTED = "started"
-TOGETHER = ("mmjax.evaluate", "mmjax.loading", "mmjax.plan", "mmjax.train", "scipy.stats")  # what takes time
+TOGETHER = (
+    "mmjax.evaluate.evaluate",
+    "mmjax.inference.model",
+    "mmjax.train.plan.plan",
+    "mmjax.train.loop",
+    "scipy.stats",
+)  # what takes time
 ROOT = Path(__file__).parent.parent
 INLINE = re.compile(r"`([^`]+)`")
 FENCE = re.compile(r"^```.*?^```", re.MULTILINE | re.DOTALL)

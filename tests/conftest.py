@@ -30,7 +30,7 @@ gc.set_threshold(20_000, 20, 50)  # what jax holds of compiled programs is gone 
 pytest_plugins = ["tests.trained"]  # the tiny run that tests share
 
 
-PROCESSES = ("tests/faults/", "tests/multiprocess/", "tests/test_smoke.py", "tests/test_supervise.py")
+PROCESSES = ("tests/faults/", "tests/multiprocess/", "tests/test_smoke.py", "tests/train/test_supervise.py")
 
 
 @pytest.hookimpl(tryfirst=True)  # before xdist reads the marks

@@ -24,8 +24,8 @@ import jax
 import numpy as np
 
 import mmjax
-from mmjax.experiment import load_experiment
-from mmjax.train import train
+from mmjax.experiment.load import load_experiment
+from mmjax.train.loop import train
 
 FILE = Path(__file__).parent / "golden.json"
 EXPERIMENTS = (

@@ -9,8 +9,8 @@ import flax.linen as nn
 import optax
 import pytest
 
-from mmjax import serialization
-from mmjax.experiment import experiment
+from mmjax.experiment import record as records
+from mmjax.experiment.load import experiment
 
 
 @dataclass(frozen=True)
@@ -69,8 +69,13 @@ def config(**arguments) -> fdl.Config:
     return study.as_buildable(**arguments)  # pyright: ignore[reportFunctionMemberAccess]
 
 
+def list_too(monkeypatch: pytest.MonkeyPatch, module: str, *names: str) -> None:
+    """Puts names of a module on the list, as `module:name`."""
+    known = {**records.known(), **{f"{module}:{name}": (module, name) for name in names}}
+    monkeypatch.setattr(records, "known", lambda: known)
+
+
 @pytest.fixture
 def listed(monkeypatch):
     """Puts the parts of this file on the list of what experiment.json may name."""
-    names = {("tests.parts", name) for name in ("Share", "Encoder", "Study")}
-    monkeypatch.setattr(serialization, "ALLOWED", serialization.ALLOWED | names)
+    list_too(monkeypatch, "tests.parts", "Share", "Encoder", "Study")

@@ -13,9 +13,9 @@ from pathlib import Path
 
 import pytest
 
-from mmjax.__main__ import parsers
+from mmjax.cli.main import parsers
 from mmjax.errors import UserError
-from mmjax.experiment import load_experiment
+from mmjax.experiment.load import load_experiment
 from tests import commands
 
 ROOT = commands.ROOT

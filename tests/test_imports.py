@@ -1,4 +1,4 @@
-"""Imports point down the house: the command line, the loops, the experiment, the parts, objectives, models."""
+"""The house: its folders, and that imports point down from the command line to models, optimisers, data and runtime."""
 
 import ast
 import subprocess
@@ -8,172 +8,75 @@ from pathlib import Path
 import pytest
 
 import mmjax
+from mmjax.data import embedding_files
 
 ROOT = Path(__file__).parent.parent
 PACKAGE = ROOT / "mmjax"
 FILES = sorted(PACKAGE.rglob("*.py"))
 
-# What a part may import besides its own package. A part is a file of mmjax/, or a folder.
-BOTTOM = {
-    *("archives", "bounds", "counts", "digests", "errors", "families", "files", "json_text", "kinds", "lines", "names"),
-    "regular",
-}
-MODELS = {"models"} | BOTTOM
-OBJECTIVES = {"objectives"} | MODELS
-MIDDLE = {
-    "step",
-    "guard",
-    "checkpoint",
-    "copies",
-    "metrics",
-    "progress",
-    "optim",
-    "optimizer",
-    "mesh",
-    "hosts",
-    "keeping",
-    "data",
-    "confined",
-    "evaluators",
-}
-GRAPH = {"configs", "hints", "serialization"}  # of experiments: what reads, changes and writes them
-ARROWS = {
-    "__init__": set(),  # lazy: it imports when asked
-    "errors": set(),
-    "counts": set(),
-    "families": {"counts"},
-    "files": {"errors"},
-    "regular": {"errors"},
-    "kinds": set(),
-    "lines": {"files", "json_text", "regular"},
-    "archives": {"errors", "regular"},
-    "bounds": {"errors"},
-    "json_text": {"errors", "regular"},
-    "names": {"errors"},
-    "tensorboard": set(),
-    "models": MODELS,
-    "objectives": OBJECTIVES,
-    "data": {"data"} | BOTTOM,
-    "evaluators": {"evaluators"} | BOTTOM,
-    "confined": {"copies", "data"} | BOTTOM,  # what a record may name
-    "schedules": BOTTOM,
-    "optimizer": {"schedules"} | BOTTOM,
-    "optim": {"optimizer"} | BOTTOM,
-    "mesh": BOTTOM,
-    "launch": BOTTOM,
-    "hosts": {"launch", "mesh"} | BOTTOM,
-    "digests": {"errors", "json_text", "regular"},
-    "copies": {"checkpoint"} | BOTTOM,
-    "lock": BOTTOM,
-    "keeping": BOTTOM,
-    "checkpoint": {"digests", "hosts", "keeping"} | BOTTOM,
-    "progress": BOTTOM,
-    "metrics": {"checkpoint", "copies", "progress", "tensorboard"} | BOTTOM,
-    "guard": BOTTOM,
-    "step": {"guard", "mesh", "optimizer"} | OBJECTIVES,
-    "hints": BOTTOM,
-    "configs": {"hints"} | BOTTOM,
-    "serialization": {"configs", "__init__"} | BOTTOM,
-    "fit": {"data"} | OBJECTIVES,
-    "experiment": {"fit"} | MIDDLE | GRAPH | OBJECTIVES,
-    "planning": {"planning", "data", "hosts"} | BOTTOM,
-    "plan": {"planning", "experiment", "workdir"} | MIDDLE | GRAPH | OBJECTIVES,
-    "listing": {"checkpoint", "metrics", "progress"} | BOTTOM,
-    "show": {"experiment"} | MIDDLE | GRAPH | OBJECTIVES,
-    "interruption": BOTTOM,  # these eight are the loop's own
-    "goodput": {"progress"} | BOTTOM,
-    "log": {"goodput", "metrics", "progress"} | BOTTOM,
-    "bad_examples": {"experiment"} | MIDDLE | GRAPH | OBJECTIVES,
-    "trace": BOTTOM,
-    "supervise": BOTTOM,
-    "truncation": {"experiment"} | MIDDLE | GRAPH | OBJECTIVES,
-    "initial": {"experiment", "interop"} | MIDDLE | GRAPH | OBJECTIVES,
-    "workdir": {"experiment"} | MIDDLE | GRAPH | OBJECTIVES,
-    "interop": {"interop", "experiment", "__init__"} | MIDDLE | GRAPH | OBJECTIVES,
-    "inputs": {"data"} | BOTTOM,
-    "embedding": {"inputs", "mesh"} | OBJECTIVES,
-    "reading": {"embedding", "inputs"},
-    "calibration": OBJECTIVES,
-    "classification": {"evaluators"} | BOTTOM,
-    "loading": {"calibration", "classification", "embedding", "experiment", "inputs", "interop", "reading"}
-    | MIDDLE
-    | GRAPH
-    | OBJECTIVES,
-    "same_data": {"data", "hosts"} | BOTTOM,
-    "replay": {"experiment", "same_data", "truncation", "workdir"} | MIDDLE | GRAPH | OBJECTIVES,
-    "benchmarks": {"experiment"} | MIDDLE | GRAPH | OBJECTIVES,
-    "reporting": {"reporting", "data", "evaluators", "progress"} | BOTTOM,
-    "report": {"__init__", "experiment", "reporting"} | MIDDLE | GRAPH | OBJECTIVES,
-    "published": {"interop"} | BOTTOM,
-    "held_out": {"step"} | MIDDLE | OBJECTIVES,
-    "evaluate": {"benchmarks", "experiment", "held_out", "interop", "published", "report", "workdir"}
-    | MIDDLE
-    | GRAPH
-    | OBJECTIVES,
-    "embeddings": {"evaluators"} | BOTTOM,
-    "features": {"data", "embeddings"} | BOTTOM,
-    "evaluate_embeddings": {"benchmarks", "embeddings", "evaluate", "published"} | MIDDLE | BOTTOM,
-    "embed": {"__init__", "benchmarks", "embeddings", "evaluate", "experiment", "interop", "workdir"}
-    | MIDDLE
-    | GRAPH
-    | OBJECTIVES,
-    "searching": {"__init__", "embed", "embedding", "experiment", "interop", "loading"} | MIDDLE | GRAPH | OBJECTIVES,
-    "serving": {"data", "searching"} | BOTTOM,
-    "uploads": BOTTOM,
-    "in_part": {"data"} | BOTTOM,
-    "page": {"in_part", "interop", "reporting", "searching", "serving", "uploads", "workdir"}
-    | MIDDLE
-    | GRAPH
-    | OBJECTIVES,
-    "watch": {"evaluate", "experiment", "workdir"} | MIDDLE | GRAPH | OBJECTIVES,
-    "train": {
-        *("bad_examples", "evaluate", "experiment", "goodput", "initial", "interruption", "lock", "log", "replay"),
-        *("same_data", "trace", "truncation", "workdir"),
-    }
-    | MIDDLE
-    | GRAPH
-    | OBJECTIVES,
-    "cli": {
-        *(
-            "cli",
-            "confined",
-            "data",
-            "embed",
-            "evaluate",
-            "evaluate_embeddings",
-            "experiment",
-            "interop",
-            "interruption",
-            "listing",
-            "page",
-            "plan",
-            "published",
-            "replay",
-            "show",
-            "supervise",
-            "train",
-            "watch",
-        ),
-    }
-    | BOTTOM,
-    "__main__": {"cli", "__init__"} | BOTTOM,
+# From the top. A folder imports from lower levels only, and nothing of its own level but itself.
+LEVELS = (
+    {"cli"},
+    {"train", "inference"},
+    {"evaluate"},
+    {"interop"},
+    {"experiment"},
+    {"objectives"},
+    {"models", "optim", "data", "runtime"},
+)
+LEVEL = {folder: level for level, folders in enumerate(LEVELS) for folder in folders}
+EVERYONES = ("mmjax", "mmjax.errors", "mmjax.runtime.files")  # import nothing of mmjax but each other
+# Folders within a folder: what each may import of the folders beside it. Files of the folder above are for all of them.
+WITHIN = {
+    "evaluate": {"evaluators": {"metrics"}, "metrics": set(), "report": {"evaluators", "metrics"}},
+    "models": {"towers": {"layers"}, "decoders": {"layers"}, "layers": set()},
+    "data": {
+        "sources": {"transforms", "datasets"},
+        "transforms": {"tokenizers", "decoding"},
+        "datasets": {"decoding"},
+        "tokenizers": set(),
+        "decoding": set(),
+        "workers": set(),
+    },
+    "objectives": {"contrastive": set()},
 }
 
 
-def part(module: str) -> str:
-    """`mmjax.models.image` -> models, `mmjax` -> __init__."""
-    names = module.split(".")
-    return names[1] if len(names) > 1 else "__init__"
+def folders(module: str) -> tuple[str, str]:
+    """The folder of `mmjax/` that a module is in, and the one within that: "" where it lies above."""
+    names = module.split(".")[1:]
+    path = PACKAGE.joinpath(*names)
+    names = [*(names if path.is_dir() else names[:-1]), "", ""]
+    return names[0], names[1]
 
 
-def imported(file: Path) -> set[str]:
-    """Every module that a file imports when it runs, at its top or within a function, by absolute name."""
+def everyones(module: str) -> bool:
+    return module in EVERYONES or module.startswith("mmjax.runtime.files.")
+
+
+def wrong(module: str, wanted: str) -> str | None:
+    """Why `module` must not import `wanted`, both of mmjax; None where it may."""
+    if everyones(wanted):
+        return None
+    if everyones(module):
+        return "it is below everything"
+    (here, inner), (there, other) = folders(module), folders(wanted)
+    if here != there:
+        return None if LEVEL[there] > LEVEL[here] else f"{there} isn't below {here}"
+    may = WITHIN.get(here, {}).get(inner)
+    if may is None or other in ("", inner) or other in may:
+        return None
+    return f"{inner} may not import {other}"
+
+
+def imported(file: Path, late: bool = True) -> set[str]:
+    """Every module that a file imports when it runs, at its top or (`late`) within a function, by absolute name."""
     found = set()
     tree = ast.parse(file.read_text())
     for node in tree.body:
         if isinstance(node, ast.If) and isinstance(node.test, ast.Name) and node.test.id == "TYPE_CHECKING":
             node.body = []  # never run
-    for node in ast.walk(tree):
+    for node in ast.walk(tree) if late else tree.body:
         if isinstance(node, ast.Import):
             found |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom):
@@ -191,27 +94,57 @@ def is_module(name: str) -> bool:
     return path.with_suffix(".py").exists() or (path / "__init__.py").exists()
 
 
+def is_without_jax(file: Path) -> bool:
+    return folders(name_of(file)) in (("evaluate", "evaluators"), ("evaluate", "metrics")) or "data" in file.parts
+
+
 def name_of(file: Path) -> str:
     """The module that a file is."""
     names = file.relative_to(ROOT).with_suffix("").parts
     return ".".join(names[:-1] if names[-1] == "__init__" and len(names) > 2 else names)
 
 
-@pytest.mark.parametrize("file", FILES, ids=name_of)
+@pytest.mark.parametrize("file", [file for file in FILES if file.parent != PACKAGE], ids=name_of)
 def test_imports_point_down(file):
-    here = part(name_of(file))
-    assert here in ARROWS, f"say in ARROWS what {here} may import"
-    ours = {module for module in imported(file) if module.split(".")[0] == "mmjax"}
-    wrong = {module for module in ours if part(module) not in ARROWS[here]}
-    assert not wrong, f"{name_of(file)} may import {sorted(ARROWS[here])} of mmjax, but imports {sorted(wrong)}"
+    here = name_of(file)
+    ours = sorted(module for module in imported(file) if module.split(".")[0] == "mmjax")
+    assert not [f"{module}: {why}" for module in ours if (why := wrong(here, module))]
 
 
-def test_the_arrows_have_no_circle():
-    order: list[str] = []
-    while len(order) < len(ARROWS):
-        free = [p for p, below in ARROWS.items() if p not in order and below - {p} <= set(order)]
-        assert free, f"a circle among {sorted(set(ARROWS) - set(order))}"
-        order += free
+@pytest.mark.parametrize(
+    ("module", "wanted"),
+    [
+        ("mmjax.models.towers.vit", "mmjax.runtime.mesh"),
+        ("mmjax.data.pipeline", "mmjax.evaluate.contract"),
+        ("mmjax.train.loop", "mmjax.inference.model"),
+        ("mmjax.inference.model", "mmjax.train.step"),
+        ("mmjax.interop.bundle", "mmjax.evaluate.evaluate"),
+        ("mmjax.runtime.files.output", "mmjax.runtime.hosts"),
+        ("mmjax.models.layers.attention", "mmjax.models.towers.vit"),
+        ("mmjax.evaluate.metrics.ranks", "mmjax.evaluate.evaluators.retrieval"),
+        ("mmjax.data.transforms.image", "mmjax.data.sources.folder"),
+    ],
+)
+def test_an_import_that_points_up_is_found(module, wanted):
+    assert is_module(module)
+    assert is_module(wanted)
+    assert wrong(module, wanted)
+
+
+def test_no_file_is_imported_in_a_circle():
+    """What runs when a module is imported, at its top: nothing that imports that module again."""
+    below = {name_of(file): {m for m in imported(file, late=False) if m.startswith("mmjax.")} for file in FILES}
+    order: set[str] = set()
+    while len(order) < len(below):
+        free = {module for module, wanted in below.items() if module not in order and wanted <= order}
+        assert free, f"a circle among {sorted(set(below) - order)}"
+        order |= free
+
+
+def test_the_house_has_a_dozen_doors():
+    entries = {path.name for path in PACKAGE.iterdir()} - {"__init__.py", "__main__.py", "py.typed", "__pycache__"}
+    assert entries == {*LEVEL, "errors.py"}
+    assert len(entries) <= 12
 
 
 @pytest.mark.parametrize("file", FILES, ids=name_of)
@@ -219,12 +152,12 @@ def test_who_may_import_what_from_outside(file):
     roots = {module.split(".")[0] for module in imported(file)}
     assert "experiments" not in roots
     assert "tests" not in roots
-    if part(name_of(file)) in ("data", "evaluators"):
+    if is_without_jax(file):
         assert not roots & {"jax", "jaxlib", "flax", "optax", "fiddle", "orbax"}
-    if name_of(file) != "mmjax.checkpoint":
+    if name_of(file) != "mmjax.runtime.checkpoints":
         assert "orbax" not in roots
     assert "tensorflow" not in roots
-    if name_of(file) != "mmjax.interop.tensors":  # which reads PyTorch's own files, in a function, by weights_only
+    if name_of(file) != "mmjax.interop.weight_files":  # which reads PyTorch's own files, in a function, by weights_only
         assert "torch" not in roots
 
 
@@ -232,7 +165,7 @@ def test_who_may_import_what_from_outside(file):
 def test_only_one_file_counts_hosts(file):
     counts = {"process_index", "process_count", "host_id", "host_count", "local_device_count"}
     names = {node.attr for node in ast.walk(ast.parse(file.read_text())) if isinstance(node, ast.Attribute)}
-    assert name_of(file) == "mmjax.hosts" or not names & counts
+    assert name_of(file) == "mmjax.runtime.hosts" or not names & counts
 
 
 @pytest.mark.parametrize("file", FILES, ids=name_of)
@@ -255,7 +188,7 @@ def test_a_file_holds_one_idea(file):
 
 def test_data_and_evaluators_load_without_jax():
     """What they do never touches a device. Grain imports jax of its own accord, so what imports Grain is left out."""
-    files = [file for file in FILES if part(name_of(file)) in ("data", "evaluators") and "grain" not in imported(file)]
+    files = [file for file in FILES if is_without_jax(file) and "grain" not in imported(file)]
     modules = [name_of(file) for file in files]
     assert len(modules) > 10
     program = f"""
@@ -271,15 +204,15 @@ for module in {modules!r}:
 
 def test_the_package_s_lazy_names_are_those_that_an_editor_is_told():
     body = next(n for n in ast.parse((ROOT / "mmjax" / "__init__.py").read_text()).body if isinstance(n, ast.If)).body
-    told = {alias.name: n.module for n in body if isinstance(n, ast.ImportFrom) for alias in n.names}
+    told = {a.asname or a.name: n.module for n in body if isinstance(n, ast.ImportFrom) for a in n.names}
+    told["embeddings"] = "mmjax.data.embedding_files"  # the file itself
     assert told == mmjax._HOME
     assert sorted([*told, "__version__"]) == mmjax.__all__
-    files = {name for name, home in told.items() if home == "mmjax"}
-    assert all(getattr(mmjax, name) is sys.modules[f"mmjax.{name}"] for name in files)
-    assert all(getattr(mmjax, name).__module__.startswith(told[name]) for name in told.keys() - files)
+    assert mmjax.embeddings is embedding_files
+    assert all(getattr(mmjax, name).__module__ == told[name] for name in told.keys() - {"embeddings"})
 
 
 def test_the_command_line_starts_without_jax():
-    program = "import sys, mmjax.__main__; assert not {'jax', 'numpy', 'rich', 'fiddle'} & set(sys.modules)"
+    program = "import sys, mmjax.cli.main; assert not {'jax', 'numpy', 'rich', 'fiddle'} & set(sys.modules)"
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr

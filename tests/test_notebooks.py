@@ -10,10 +10,11 @@ from types import SimpleNamespace
 
 import pytest
 
-from mmjax import metrics
 from mmjax.data.pipeline import prepare
-from mmjax.experiment import build, load_experiment
-from mmjax.truncation import warnings
+from mmjax.experiment.graph import build
+from mmjax.experiment.load import load_experiment
+from mmjax.runtime import metrics
+from mmjax.train.truncation import warnings
 
 nbclient = pytest.importorskip("nbclient")
 nbformat = pytest.importorskip("nbformat")
@@ -89,13 +90,13 @@ def test_a_checkpoint_is_judged(work):
     (work / "spoken_emoji").symlink_to(NOTEBOOKS / "spoken_emoji")
     book = executed("evaluate.ipynb", work, {'DATA = "spoken_emoji"': 'DATA = "spoken_emoji/small"'})
     assert "910,208 parameters" in said(book, "mmjax.load(CHECKPOINT)")
-    told = said(book, "from mmjax.evaluators.retrieval")
+    told = said(book, "from mmjax.evaluate.evaluators.retrieval")
     lines = re.findall(r"(\w+) → (\w+) +R@1 +([\d.]+)%", told)
     assert len(lines) == 6
     shares = {(one, other): float(found) / 100 for one, other, found in lines}
     chance = float(re.findall(r"at random, of \d+ +R@1 +([\d.]+)%", told)[0]) / 100
     assert min(shares[pair] for pair in (("image", "text"), ("text", "audio"))) > 0.3 > 5 * chance
-    probed = said(book, "from mmjax.evaluators.probe")
+    probed = said(book, "from mmjax.evaluate.evaluators.probe")
     assert re.findall(r"right of (\d+): ", probed) == re.findall(r"at random, of (\d+) ", told)
     assert float(re.findall(r"right of \d+: ([\d.]+)%", probed)[0]) > 40  # nine groups
     assert re.findall(r"(read|embedded|learnt) after \d+ s", probed) == ["read", "embedded", "learnt"]
@@ -119,7 +120,7 @@ def test_pretraining_on_ones_own_data(work):
         assert found[-1] >= least
     # No caption loses its last word, and the run has nothing to warn of.
     assert not [name for line in lines for name in line if name.startswith("truncated/")]
-    trained = said(book, "from mmjax.train import train")
+    trained = said(book, "from mmjax.train.loop import train")
     assert "warning" not in trained
     assert re.search(r"\nTrainState\(step=\d+, [\d,]+ parameters\)$", trained)
     asked = said(book, "model.classify")

@@ -25,7 +25,7 @@ start = time.perf_counter()
 import mmjax
 dir(mmjax), mmjax.__doc__
 took = time.perf_counter() - start
-assert not {"jax", "numpy", "flax", "mmjax.loading"} & set(sys.modules)
+assert not {"jax", "numpy", "flax", "mmjax.inference.model"} & set(sys.modules)
 mmjax.embeddings.read, mmjax.UserError  # which need no model, and so no jax
 assert not {"jax", "flax"} & set(sys.modules)
 print(took)

@@ -7,9 +7,10 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from mmjax.__main__ import main
-from mmjax.experiment import build, load_experiment
-from mmjax.metrics import read
+from mmjax.cli.main import main
+from mmjax.experiment.graph import build
+from mmjax.experiment.load import load_experiment
+from mmjax.runtime.metrics import read
 
 ROOT = Path(__file__).parent.parent
 SMALL = [

@@ -11,8 +11,8 @@ import jax
 import numpy as np
 import pytest
 
-from mmjax import metrics
-from mmjax.checkpoint import latest_step, restore_params
+from mmjax.runtime import metrics
+from mmjax.runtime.checkpoints import latest_step, restore_params
 from tests.trained import TINY, Trained
 
 pytestmark = pytest.mark.smoke

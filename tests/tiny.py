@@ -12,23 +12,11 @@ import numpy as np
 import soundfile
 from PIL import Image, ImageDraw
 
-from mmjax.data.captions import Tokenize
-from mmjax.data.pipeline import Mixture
-from mmjax.data.sources import Folder
-from mmjax.data.tokenizers import SentencePiece
-from mmjax.data.transforms import Decode, Resize
-from mmjax.data.waveforms import CropOrPad, DecodeAudio
-from mmjax.evaluators.gallery import Gallery
-from mmjax.evaluators.retrieval import Retrieval
-from mmjax.evaluators.zeroshot import ZeroShot
+from mmjax.data import CropOrPad, Decode, DecodeAudio, Folder, Mixture, Resize, SentencePiece, Tokenize
+from mmjax.evaluate import Gallery, Retrieval, ZeroShot
 from mmjax.experiment import Experiment, experiment
-from mmjax.models.audio import AudioTransformer
-from mmjax.models.decoder import Decoder
-from mmjax.models.image import ViT
-from mmjax.models.spectrogram import LogMel
-from mmjax.models.text import TextTransformer
-from mmjax.objectives.contrastive import Contrastive
-from mmjax.objectives.masked import MaskedImage
+from mmjax.models import AudioTransformer, Decoder, LogMel, TextTransformer, ViT
+from mmjax.objectives import Contrastive, MaskedImage
 from mmjax.optim import AdamW
 
 COLOURS = ("red", "yellow", "green", "cyan", "blue", "pink")

@@ -25,7 +25,7 @@ class Trained:
 
 def tiny_config(table: str, *overrides: str, name: str = "tiny") -> fdl.Config:
     """An experiment of `tests/tiny.py` on the data of `table`."""
-    from mmjax.experiment import load_experiment
+    from mmjax.experiment.load import load_experiment
 
     path = Path(__file__).parent / "tiny.py"
     return load_experiment(f"{path}:{name}", [f"data.sources.shapes.table={table}", *overrides])
@@ -34,8 +34,8 @@ def tiny_config(table: str, *overrides: str, name: str = "tiny") -> fdl.Config:
 @pytest.fixture(scope="session")
 def trained(tmp_path_factory: pytest.TempPathFactory) -> Trained:
     """The tiny experiment, trained to its end. Not to be changed: `trained_copy` is."""
-    from mmjax import progress
-    from mmjax.train import train
+    from mmjax.train import progress
+    from mmjax.train.loop import train
 
     table = write_shapes(tmp_path_factory.mktemp("shapes"))
     workdir = tmp_path_factory.mktemp("runs") / "tiny"
@@ -49,7 +49,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Trained:
 @pytest.fixture(scope="session")
 def couple_trained(tmp_path_factory: pytest.TempPathFactory) -> Trained:
     """Its smaller kin, trained to its end in this process on all of its devices. Not to be changed."""
-    from mmjax.train import train
+    from mmjax.train.loop import train
 
     table = write_shapes(tmp_path_factory.mktemp("shapes"))
     workdir = tmp_path_factory.mktemp("runs") / "couple"
@@ -81,9 +81,10 @@ def without_copies(workdir: Path) -> None:
     """Makes its checkpoints such as mmjax wrote before they held copies (`copies`)."""
     from etils import epath
 
-    from mmjax import checkpoint, copies, digests
+    from mmjax.runtime import checkpoints, copies
+    from mmjax.runtime.files import digests
 
-    for step in checkpoint.saved_steps(workdir):
+    for step in checkpoints.saved_steps(workdir):
         folder = copies.of_step(workdir, step)
         shutil.rmtree(folder)
-        digests.write(epath.Path(folder.parent), leave_out=(checkpoint.CHANGING,))
+        digests.write(epath.Path(folder.parent), leave_out=(checkpoints.CHANGING,))

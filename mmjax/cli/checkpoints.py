@@ -21,6 +21,6 @@ def add(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> None:
     from rich.console import Console
 
-    from mmjax.listing import listing
+    from mmjax.train.checkpoint_table import listing
 
     Console(highlight=False).print(listing(Path(arguments.workdir)))

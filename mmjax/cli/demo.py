@@ -37,6 +37,6 @@ def port(text: str) -> int:
 
 def run(arguments: argparse.Namespace) -> None:
     print("starting: loading jax and gradio", flush=True)  # which takes seconds
-    from mmjax.page import serve
+    from mmjax.inference.demo.page import serve
 
     serve(arguments.model, arguments.folder, step=arguments.step, port=arguments.port, share=arguments.share)

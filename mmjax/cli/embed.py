@@ -34,7 +34,7 @@ def positive(text: str) -> int:
 
 
 def run(arguments: argparse.Namespace) -> None:
-    from mmjax.embed import embed
+    from mmjax.inference.embed_dataset import embed
 
     embed(
         arguments.model,

@@ -3,7 +3,7 @@
 import argparse
 
 from mmjax.errors import UserError
-from mmjax.families import EVALUATION, told
+from mmjax.runtime.metric_families import EVALUATION, told
 
 HELP = "judge a checkpoint"
 EPILOG = """\
@@ -86,7 +86,7 @@ def run(arguments: argparse.Namespace) -> None:
             "report",
             "templates",
         )
-        from mmjax.evaluate_embeddings import evaluate_embeddings
+        from mmjax.evaluate.from_embeddings import evaluate_embeddings
 
         evaluate_embeddings(
             arguments.embeddings,
@@ -103,11 +103,11 @@ def run(arguments: argparse.Namespace) -> None:
         raise UserError("what is to be judged? mmjax evaluate MODEL: a workdir, a folder of a model, or a name")
     if arguments.watch:
         _alone(arguments, "--watch judges every checkpoint", "step", "json", "report", "on")
-        from mmjax.watch import watch
+        from mmjax.evaluate.watch import watch
 
         watch(arguments.model, split=arguments.split, evaluators=arguments.evaluators, poll=arguments.poll)
         return
-    from mmjax.evaluate import evaluate_model
+    from mmjax.evaluate.model import evaluate_model
 
     evaluate_model(
         arguments.model,
@@ -134,9 +134,10 @@ def _list_published(arguments: argparse.Namespace) -> None:
     import json
     from pathlib import Path
 
-    from mmjax import files, published
+    from mmjax.evaluate import published
+    from mmjax.runtime.files import output
 
-    files.check_writable(arguments.json)
+    output.check_writable(arguments.json)
     rows = published.listing(arguments.model, arguments.on)
     print("\n".join(published.lines(rows)))
     if arguments.json is not None:

@@ -42,7 +42,7 @@ def add(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> None:
-    from mmjax.interop.exporting import export
+    from mmjax.interop.export import export
 
     if arguments.to == "bv" and not arguments.out.endswith(".npz"):
         raise UserError(f"big_vision's layout is a file: {arguments.out}.npz, say, not {arguments.out}")

@@ -21,6 +21,6 @@ def add(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> None:
-    from mmjax.interop.exporting import export
+    from mmjax.interop.export import export
 
     export(arguments.source, Path(arguments.out), "mmjax")

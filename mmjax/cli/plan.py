@@ -34,8 +34,8 @@ def run(arguments: argparse.Namespace) -> None:
     jax.config.update("jax_platforms", "cpu")  # a TPU or GPU that is there stays free for others
     jax.config.update("jax_num_cpu_devices", max(1, devices))
 
-    from mmjax.experiment import experiment_name, load_experiment
-    from mmjax.plan import plan_topologies
+    from mmjax.experiment.load import experiment_name, load_experiment
+    from mmjax.train.plan.plan import plan_topologies
 
     plan_topologies(
         load_experiment(arguments.experiment, arguments.overrides),

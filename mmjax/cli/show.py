@@ -21,8 +21,10 @@ def add(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> None:
     from rich.console import Console
 
-    from mmjax import show
-    from mmjax.experiment import build, diff, experiment_name, load_experiment
+    from mmjax.experiment import show
+    from mmjax.experiment.diff import diff
+    from mmjax.experiment.graph import build
+    from mmjax.experiment.load import experiment_name, load_experiment
 
     sources = [argument for argument in arguments.experiments if "=" not in argument]
     overrides = [argument for argument in arguments.experiments if "=" in argument]

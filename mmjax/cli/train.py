@@ -3,7 +3,7 @@
 import argparse
 import sys
 
-from mmjax.families import TRAINING, told
+from mmjax.runtime.metric_families import TRAINING, told
 
 HELP = "train an experiment, or go on with it"
 EPILOG = f"""\
@@ -40,7 +40,7 @@ def add(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int | None:
     if arguments.supervise is not None:
         return supervised(arguments.argv, arguments.supervise)
-    from mmjax.interruption import nothing_begun
+    from mmjax.train.interruption import nothing_begun
 
     with nothing_begun():  # from here on, for what is imported next takes seconds
         return unsupervised(arguments)
@@ -48,10 +48,10 @@ def run(arguments: argparse.Namespace) -> int | None:
 
 def unsupervised(arguments: argparse.Namespace) -> None:
     """Trains, or takes a step again, in this process."""
-    from mmjax.confined import record_of
-    from mmjax.experiment import experiment_name, load_experiment
-    from mmjax.replay import replay
-    from mmjax.train import train
+    from mmjax.experiment.confined import record_of
+    from mmjax.experiment.load import experiment_name, load_experiment
+    from mmjax.train.loop import train
+    from mmjax.train.replay import replay
 
     config = load_experiment(arguments.experiment, arguments.overrides)
     name = experiment_name(arguments.experiment)
@@ -73,7 +73,7 @@ def unsupervised(arguments: argparse.Namespace) -> None:
 
 def supervised(argv: list[str], restarts: int) -> int:
     """The same command line without --supervise, in a process of its own."""
-    from mmjax.supervise import supervise
+    from mmjax.train.supervise import supervise
 
     own = argparse.ArgumentParser(add_help=False)
     own.add_argument("--supervise")

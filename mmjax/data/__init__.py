@@ -1,1 +1,56 @@
-"""Data: sources, transforms, tokenizers and the pipeline. Nothing here imports jax or touches a device."""
+"""Data: sources, transforms, tokenizers and the pipeline, by the names that an experiment imports.
+
+    from mmjax.data import Decode, Folder, Mixture, Resize, SentencePiece, Tokenize
+
+Nothing in this folder imports jax or touches a device. The names are imported when they are first asked for. What of
+them is a class of fields may stand in an experiment's record: constructing it with any arguments whatever reads, writes
+and runs nothing.
+"""
+
+from etils import epy
+
+with epy.lazy_api_imports(globals()):
+    from mmjax.data.bad_example import BadExample
+    from mmjax.data.pipeline import Mixture
+    from mmjax.data.sources.contract import Records, Source
+    from mmjax.data.sources.documents import Documents
+    from mmjax.data.sources.emoji_charts import EmojiCharts
+    from mmjax.data.sources.every_caption import EveryCaption
+    from mmjax.data.sources.folder import Folder
+    from mmjax.data.sources.precomputed import Features, Vector
+    from mmjax.data.sources.tfds import Tfds
+    from mmjax.data.tokenizers.given_ids import GivenIds
+    from mmjax.data.tokenizers.sentence_piece import EOS, SentencePiece
+    from mmjax.data.tokenizers.subwords import Subwords
+    from mmjax.data.transforms.audio import (
+        AddNoise,
+        CropOrPad,
+        DecodeAudio,
+        PickUtterance,
+        RandomGain,
+        RandomShift,
+        RandomSpeed,
+    )
+    from mmjax.data.transforms.contract import Spec, Transform
+    from mmjax.data.transforms.image import (
+        CenterCrop,
+        ColorJitter,
+        Decode,
+        RandomAffine,
+        RandomFlip,
+        RandomResizedCrop,
+        Resize,
+        ResizeLonger,
+        ResizeShorter,
+    )
+    from mmjax.data.transforms.sentence_pairs import SentencePair
+    from mmjax.data.transforms.text import (
+        Canonicalize,
+        CleanText,
+        Lowercase,
+        PickCaption,
+        Prompt,
+        RandomTokenize,
+        Tokenize,
+    )
+    from mmjax.data.transforms.unended import TokenizeUnended

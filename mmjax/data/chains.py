@@ -8,13 +8,15 @@ from typing import Any
 
 import numpy as np
 
-from mmjax.data.captions import PickCaption, Tokenize
-from mmjax.data.documents import Document
-from mmjax.data.early_crop import cropped_early
-from mmjax.data.sources import File
-from mmjax.data.tokens import Tokenizer, TokenizerSpec
-from mmjax.data.transforms import BadExample, Cut, Labelled, Masked, Rng, Spec, Transform
-from mmjax.data.waveforms import PickUtterance
+from mmjax.data.bad_example import BadExample
+from mmjax.data.sources.paths import File
+from mmjax.data.tokenizers.contract import Tokenizer, TokenizerSpec
+from mmjax.data.transforms.audio import PickUtterance
+from mmjax.data.transforms.contract import Labelled, Masked, Rng, Spec, Transform
+from mmjax.data.transforms.document import Document
+from mmjax.data.transforms.early_crop import cropped_early
+from mmjax.data.transforms.image import Cut
+from mmjax.data.transforms.text import PickCaption, Tokenize
 
 Row = dict[str, np.ndarray]
 Transforms = Mapping[str, Sequence[Transform]]

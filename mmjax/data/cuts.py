@@ -15,7 +15,7 @@ import numpy as np
 from jaxtyping import Int32
 
 from mmjax.data.chains import Chains, Row
-from mmjax.data.sources import Records
+from mmjax.data.sources.contract import Records
 
 ENTRY = "cut"  # of a row, uint16 [2]: the source's place among all, and a bit for each modality that was cut
 SAMPLE = 256  # examples of each source that are looked at before the first step ...

@@ -7,12 +7,10 @@ one has in `<modality>_bad`, uint8 [B], what is wrong with it (`transforms.BadEx
 tells of its examples stands beside: `text_next` and `text_types` of `SentencePair`.
 """
 
-import itertools
 import math
 import os
 import zlib
-from bisect import bisect_right
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -21,19 +19,19 @@ import grain
 import numpy as np
 from rich.progress import track
 
-from mmjax.data.chains import Chains, Row, captions, chain_specs, evaluation, identity, row_spec, stack, untrained
-from mmjax.data.contents import Again, item_key, read_once
+from mmjax.data.chains import Chains, Row, captions, chain_specs, identity, row_spec, untrained
 from mmjax.data.cuts import Cuts
-from mmjax.data.every_caption import expanded
-from mmjax.data.readers import Readers
-from mmjax.data.sources import Records, Source, SplitNotFoundError, Tfds, TfdsRecords, nearest, renaming
-from mmjax.data.tokens import Tokenizer
-from mmjax.data.transforms import Transform
+from mmjax.data.sources.contract import Records, Source
+from mmjax.data.sources.every_caption import expanded
+from mmjax.data.sources.folder import renaming
+from mmjax.data.sources.splits import SplitNotFoundError
+from mmjax.data.sources.tables import nearest
+from mmjax.data.sources.tfds import Tfds
+from mmjax.data.tokenizers.contract import Tokenizer
+from mmjax.data.transforms.contract import Transform
+from mmjax.data.workers.readers import Readers
 
 Columns = dict[str, list[Any]]
-
-_BYTES = ("image", "audio")  # columns of evaluation that are given only where they are asked for
-CONTENT = "#"  # what a column's name ends in that tells which picture or sound a row holds
 
 
 @dataclass(frozen=True)
@@ -128,7 +126,7 @@ def batches(
     reads was killed.
     """
     prepared = mixture if isinstance(mixture, Prepared) else prepare(mixture)
-    rows = _host_rows(batch_size, host)
+    rows = host_rows(batch_size, host)
     opened = prepared.open(split)
     if missing := [name for name in prepared.mixture.weights if name not in opened]:
         raise SplitNotFoundError(f"{', '.join(missing)} has no split {split!r}, so it can't be trained on")
@@ -163,71 +161,6 @@ def examples(
     places = _places(prepared.mixture, opened, seed)
     found: list[Any] = [places[step * batch_size + row] for row in (range(batch_size) if rows is None else rows)]
     return [(name, str(opened[name][index]["id"])) for name, index in found]
-
-
-def evaluation_batches(
-    mixture: Mixture | Prepared,
-    split: str,
-    batch_size: int,
-    *,
-    columns: Sequence[str] | None = None,
-    host: tuple[int, int] = (0, 1),
-    rows: range | None = None,
-    contents: bool = False,
-) -> Iterator[tuple[Row, Columns]]:
-    """Every example of a split once, in a stable order, without augmentation: (batch, columns).
-
-    The last batch is padded with zeros, valid False. `columns` holds, for the real rows alone, what doesn't go to the
-    device: `id`, the caption that was picked as `text`, labels; None asks for all but the bytes of pictures and sounds
-    (`columns=("id", "image")` gives them). `contents` asks for `image#` and `audio#` besides: they are the same in rows
-    that hold the same picture or sound (`contents.content_key`). `rows`: only these of the split. A source that lacks
-    the split is left out, a column it lacks is None. Of a table's list of captions each is an example of its own; the
-    picture is in the batch with the first of them alone, and has the same `image#` in all.
-    Raises `SplitNotFoundError`, and ValueError for a column that no source has.
-    """
-    prepared = mixture if isinstance(mixture, Prepared) else prepare(mixture)
-    mine = _host_rows(batch_size, host)
-    opened = prepared.judged(split)
-    known = list(dict.fromkeys(column for records in opened.values() for column in records.columns))
-    for column in columns or ():
-        if column not in known:
-            raise ValueError(f"no source has a column {column!r}, there are {', '.join(known)}{nearest(column, known)}")
-    wanted = tuple(columns) if columns is not None else tuple(column for column in known if column not in _BYTES)
-    rows = range(sum(map(len, opened.values()))) if rows is None else rows
-    looked = tuple(m for m in _BYTES if contents and m in known and m in prepared.chains.specs)
-    make = _EvaluationRow(prepared.chains, opened, wanted, batch_size, rows, looked, split)
-    padded = -(-len(rows) // batch_size) * batch_size
-    stream = grain.MapDataset.range(padded).map(make).batch(mine, batch_fn=_stack_with_columns)
-    index, count = host
-    options = grain.ReadOptions(num_threads=1, prefetch_buffer_size=prepared.mixture.prefetch)
-    yield from stream[index::count].to_iter_dataset(options)
-
-
-def class_names(prepared: Prepared, split: str) -> dict[str, tuple[str, ...]]:
-    """What the numbers in a column are called, in order, by column; of columns that all sources call alike."""
-    found: dict[str, tuple[str, ...]] = {}
-    differ = set()
-    for records in prepared.open(split).values():
-        for column, names in getattr(records, "class_names", {}).items():
-            if found.setdefault(column, names) != names:
-                differ.add(column)
-    return {column: names for column, names in found.items() if column not in differ}
-
-
-def evaluation_count(prepared: Prepared, split: str) -> int:
-    """How many examples `evaluation_batches` gives."""
-    return sum(map(len, prepared.judged(split).values()))
-
-
-def raw(prepared: Prepared, split: str, place: int, column: str) -> Any:
-    """A column of one example as it lies in the data, by its place in `evaluation_batches`: the bytes of a picture or a
-    sound, the caption that evaluation picks; None where it is missing."""
-    opened = prepared.judged(split)
-    ends = list(itertools.accumulate(len(records) for records in opened.values()))
-    source = bisect_right(ends, place)
-    record = list(opened.values())[source][place - (ends[source - 1] if source else 0)]
-    value = record.get(column)
-    return prepared.chains.raw({**record, column: value.value if isinstance(value, Again) else value}, column)
 
 
 def _places(mixture: Mixture, opened: Mapping[str, Records], seed: int) -> grain.MapDataset:
@@ -282,53 +215,6 @@ class _TrainingRow:
         return row if self.cuts is None else row | self.cuts.entry(name, cut)
 
 
-class _EvaluationRow:
-    """A place among `rows`, some of all examples -> (row, columns); beyond the last one, (zeros, None)."""
-
-    def __init__(
-        self,
-        chains: Chains,
-        opened: Mapping[str, Records],
-        columns: Sequence[str],
-        batch_size: int,
-        rows: range,
-        contents: Sequence[str],
-        split: str,
-    ):
-        """contents: modalities of which it is told what each row holds."""
-        self.chains, self.opened, self.columns, self.batch_size = chains, opened, columns, batch_size
-        self.rows, self.contents, self.split = rows, contents, split
-        self.names = list(opened)
-        self.ends = list(itertools.accumulate(len(records) for records in opened.values()))
-
-    def __call__(self, place: int) -> tuple[Row, dict[str, Any] | None]:
-        if place >= len(self.rows):
-            return {**self.chains.row({}, evaluation), "index": _u32(place % self.batch_size), "id": _u32([0, 0])}, None
-        at = self.rows[place]
-        source = bisect_right(self.ends, at)
-        name = self.names[source]
-        records, index = self.opened[name], at - (self.ends[source - 1] if source else 0)
-        record = dict(records[index])
-        contents: dict[str, str | None] = {}
-        for modality in self.contents:
-            record[modality] = read_once(record.get(modality))
-            # A dataset of TFDS that gives its examples ids knows which are others, also where two look alike.
-            own = isinstance(records, TfdsRecords) and str(record["id"]) != f"{self.split}/{index}"
-            contents[modality + CONTENT] = item_key(records, record[modality], record["id"] if own else None)
-        record = {column: None if isinstance(value, Again) else value for column, value in record.items()}
-        row = {**self.chains.row(record, evaluation), **identity(place % self.batch_size, name, record["id"])}
-        return row, {column: self.chains.raw(record, column) for column in self.columns} | contents
-
-
-def _stack_with_columns(rows: Sequence[tuple[Row, dict[str, Any] | None]]) -> tuple[Row, Columns]:
-    real = [columns for _, columns in rows if columns is not None]
-    return stack([row for row, _ in rows]), {name: [columns[name] for columns in real] for name in (real or [{}])[0]}
-
-
-def _u32(value: int | list[int]) -> np.ndarray:
-    return np.asarray(value, np.uint32)
-
-
 def _iterated(dataset: Any, mixture: Mixture) -> Iterator[Row]:
     if mixture.workers:
         return Readers(dataset, mixture.workers, mixture.prefetch)
@@ -336,7 +222,7 @@ def _iterated(dataset: Any, mixture: Mixture) -> Iterator[Row]:
     return iter(dataset.to_iter_dataset(options))
 
 
-def _host_rows(batch_size: int, host: tuple[int, int]) -> int:
+def host_rows(batch_size: int, host: tuple[int, int]) -> int:
     index, count = host
     if not 0 <= index < count:
         raise ValueError(f"host={host} must be (index, count) with 0 <= index < count")

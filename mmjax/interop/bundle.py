@@ -21,12 +21,17 @@ from etils import epath
 from flax.core import meta
 from flax.traverse_util import flatten_dict, unflatten_dict
 
-from mmjax import __version__, archives, digests, files, json_text, serialization
+from mmjax import __version__
 from mmjax.data.pipeline import Mixture, batch_spec
-from mmjax.data.tokenizers import Tokenizer, load_tokenizers, save_tokenizers
+from mmjax.data.tokenizers.contract import Tokenizer
+from mmjax.data.tokenizers.files import load_tokenizers, save_tokenizers
 from mmjax.errors import UserError, nearest
-from mmjax.experiment import RECORD, Experiment, build
-from mmjax.optim import AdamW
+from mmjax.experiment import record as records
+from mmjax.experiment.definition import Experiment
+from mmjax.experiment.graph import build
+from mmjax.experiment.record import RECORD
+from mmjax.optim.optimizers import AdamW
+from mmjax.runtime.files import archives, digests, json_text, output
 
 PARAMS, EXTRAS = "params.safetensors", "extras.safetensors"
 TOKENIZERS = "tokenizers"
@@ -85,7 +90,7 @@ def save(bundle: Bundle, folder: str | Path, half: bool = False) -> Path:
         raise UserError(f"{folder} is there already and is no exported model: give another folder")
     flat: dict[str, Any] = flatten_dict(bundle.variables, sep="/")
     with fresh_folder(folder) as part:
-        (part / RECORD).write_text(serialization.dumps(bundle.config, bundle.source), encoding="utf-8")
+        (part / RECORD).write_text(records.dumps(bundle.config, bundle.source), encoding="utf-8")
         save_tokenizers(bundle.tokenizers, part / TOKENIZERS)
         arrays = {path: np.asarray(leaf, order="C") for path, leaf in flat.items()}
         if half:
@@ -101,7 +106,7 @@ def save(bundle: Bundle, folder: str | Path, half: bool = False) -> Path:
 def fresh_folder(folder: Path) -> Iterator[Path]:
     """`files.replacing_folder`, whose errors of the disk are a user's too."""
     try:
-        with files.replacing_folder(folder) as part:
+        with output.replacing_folder(folder) as part:
             yield part
     except OSError as error:
         raise UserError(f"{folder} can't be written ({error.strerror or error}): give another folder") from error
@@ -153,7 +158,7 @@ def read(folder: str | Path) -> Bundle:
             raise UserError(f"{folder} is no exported model: it has no {name}")
     text = json_text.text(folder / RECORD)
     try:
-        config = serialization.loads(text)
+        config = records.loads(text)
         table = archives.safetensors_table(folder / PARAMS)
     except UserError as error:
         raise UserError(f"{folder} can't be read: {error}{written_by(text)}") from error
@@ -177,7 +182,7 @@ def read(folder: str | Path) -> Bundle:
 def written_by(record: str) -> str:
     """The end of a message about a model that can't be read, where another version of mmjax wrote it; else empty."""
     try:
-        version = serialization.version_of(record)
+        version = records.version_of(record)
     except UserError:  # it is no record at all
         return ""
     if version == __version__:
@@ -198,7 +203,7 @@ def check(bundle: Bundle) -> None:
 def _check_shapes(config: fdl.Config, found: Mapping[str, Any], source: str) -> None:
     """`check` of what is known by its paths and shapes alone."""
     try:
-        wanted = dict(_expected(serialization.dumps(config)))
+        wanted = dict(_expected(records.dumps(config)))
     except UserError:
         raise
     except ValueError as error:  # sizes of another project's config that don't go together
@@ -222,7 +227,7 @@ def _check_shapes(config: fdl.Config, found: Mapping[str, Any], source: str) -> 
 @functools.lru_cache(maxsize=8)
 def _expected(record: str) -> tuple[tuple[str, tuple[int, ...]], ...]:
     """The shape of every variable by its path. Tracing a model takes seconds, and many are read more than once."""
-    flat: dict[str, Any] = flatten_dict(variables_of(build(serialization.loads(record))), sep="/")
+    flat: dict[str, Any] = flatten_dict(variables_of(build(records.loads(record))), sep="/")
     return tuple((path, leaf.shape) for path, leaf in flat.items())
 
 

@@ -14,15 +14,18 @@ import jax
 import numpy as np
 from etils import epath
 
-from mmjax import __version__, copies, files, json_text, metrics, serialization
-from mmjax.configs import name_of
-from mmjax.counts import is_whole
-from mmjax.data.tokenizers import PieceTokenizer
-from mmjax.experiment import RECORD
+from mmjax import __version__
+from mmjax.data.tokenizers.sentence_piece import PieceTokenizer
+from mmjax.experiment import record as records
+from mmjax.experiment.graph import name_of
+from mmjax.experiment.record import RECORD
 from mmjax.interop import hub
 from mmjax.interop.bundle import Bundle
-from mmjax.interop.near import Twin
-from mmjax.objectives.contrastive import Contrastive
+from mmjax.interop.twins.twin import Twin
+from mmjax.objectives.contrastive.objective import Contrastive
+from mmjax.runtime import copies, metrics
+from mmjax.runtime.counts import is_whole
+from mmjax.runtime.files import json_text, output
 
 FILE = "README.md"
 LIBRARIES = {
@@ -63,7 +66,7 @@ def origin(source: str | os.PathLike[str], bundle: Bundle) -> Origin:
         return Origin()
     workdir: Any = epath.Path(source).expanduser() if "://" not in str(source) else epath.Path(source)
     workdir = workdir.parent if workdir.name == RECORD else workdir
-    name = serialization.name_of(json_text.text(copies.whole(workdir, RECORD)))
+    name = records.name_of(json_text.text(copies.whole(workdir, RECORD)))
     latest: dict[str, dict[str, Any]] = {}
     for line in metrics.read(workdir):
         if "split" in line and line["step"] <= bundle.step:
@@ -73,7 +76,7 @@ def origin(source: str | os.PathLike[str], bundle: Bundle) -> Origin:
 
 def write(folder: Path, layout: str, twin: Twin, made: Origin, license: str | None) -> None:
     """Puts the card into an exported folder. license: as its giver says; None: nothing was said."""
-    files.write(folder / FILE, card(folder, layout, twin, made, license))
+    output.write(folder / FILE, card(folder, layout, twin, made, license))
 
 
 def card(folder: Path, layout: str, twin: Twin, made: Origin, license: str | None) -> str:

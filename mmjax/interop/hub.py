@@ -21,8 +21,8 @@ from pathlib import Path
 
 from mmjax.errors import UserError, closest
 from mmjax.interop import bundle as bundles
-from mmjax.interop import openclip_names
 from mmjax.interop.bundle import Bundle
+from mmjax.interop.open_clip import names as open_clip_names
 from mmjax.interop.projects import PROJECTS
 from mmjax.interop.remote import Object, OfflineError, Remote, Repository
 
@@ -127,7 +127,7 @@ def _remote(name: Name) -> Remote:
         return Object(name.place)
     if name.kind == "hf":
         return Repository(name.place)
-    return Repository(openclip_names.resolve(name.place), "open_clip")
+    return Repository(open_clip_names.resolve(name.place), "open_clip")
 
 
 def _asked(name: Name, remote: Remote, pin: Path, say: Callable[[str], None]) -> str:

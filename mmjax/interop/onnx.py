@@ -13,12 +13,15 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from mmjax import regular
 from mmjax.errors import UserError
 from mmjax.interop import bundle as bundles
-from mmjax.interop import hf, hf_dinov2, hf_inputs, mapping
+from mmjax.interop import parameter_rules
 from mmjax.interop.bundle import Bundle
-from mmjax.interop.tensors import Arrays
+from mmjax.interop.hf import dinov2
+from mmjax.interop.hf import layout as hf_layout
+from mmjax.interop.hf import preprocessing as hf_preprocessing
+from mmjax.interop.weight_files import Arrays
+from mmjax.runtime.files import regular
 
 HEAD = 64  # channels of a head, in all of DINOv2's published sizes: reshapes in the graph alone would tell
 LARGEST = 2**31  # bytes: protobuf has no larger message
@@ -61,19 +64,19 @@ def read(file: str | Path) -> Bundle:
     except (IndexError, OverflowError, TypeError, ValueError) as error:  # of lengths, names and shapes that can't be
         raise UserError(f"{file} is no ONNX file that can be read: {error}") from error
     arrays = tower(graph, str(file))
-    family = hf_dinov2.FAMILIES[-1]
+    family = dinov2.FAMILIES[-1]
     try:
         said = described(arrays, graph, str(file))
     except (KeyError, IndexError, ZeroDivisionError) as error:
         raise UserError(f"{file} has a tower like Dinov2Model's, but not its arrays: {error!r}") from error
     parts = family.parts(said)
-    variables = mapping.take(family.rules(hf.built(parts)), arrays, str(file))
+    variables = parameter_rules.take(family.rules(hf_layout.built(parts)), arrays, str(file))
     config = parts.towers["image"]
     size = graph.size or config.size
     said = {"image_processor_type": "BitImageProcessor", "size": {"shortest_edge": size}, "crop_size": size}
-    mean, std = hf_inputs.IMAGENET
-    chain = hf_inputs.pictures({**said, "resample": 3, "image_mean": mean, "image_std": std}, family, config)
-    hf.fit(config, variables["params"]["towers_image"], chain, hf_dinov2.positions_at)
+    mean, std = hf_preprocessing.IMAGENET
+    chain = hf_preprocessing.pictures({**said, "resample": 3, "image_mean": mean, "image_std": std}, family, config)
+    hf_layout.fit(config, variables["params"]["towers_image"], chain, dinov2.positions_at)
     bundle = Bundle(bundles.stand_in(parts.towers, {}, {"image": chain}), variables, {}, str(file))
     bundles.check(bundle)
     return bundle

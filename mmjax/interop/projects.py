@@ -50,10 +50,12 @@ def _holds(name: str) -> Callable[[Path], bool]:
 # In this order: a folder of open_clip's on the hub may have a config.json besides, for another library, and one of
 # sentence-transformers' has that of the BERT within.
 PROJECTS: dict[str, Project] = {
-    "open_clip": Project("openclip", _holds("open_clip_config.json"), "open_clip"),
-    "sentence_transformers": Project("sentence_transformers", _holds("modules.json"), "sentence-transformers"),
-    "hf": Project("hf", _holds("config.json"), "Hugging Face"),
-    "bv": Project("bigvision", lambda path: path.suffix == ".npz" and path.is_file(), "big_vision", folder=False),
+    "open_clip": Project("open_clip.layout", _holds("open_clip_config.json"), "open_clip"),
+    "sentence_transformers": Project("sentence_transformers.layout", _holds("modules.json"), "sentence-transformers"),
+    "hf": Project("hf.layout", _holds("config.json"), "Hugging Face"),
+    "bv": Project(
+        "big_vision.layout", lambda path: path.suffix == ".npz" and path.is_file(), "big_vision", folder=False
+    ),
     "onnx": Project(
         "onnx", lambda path: path.suffix == ".onnx" and path.is_file(), "ONNX", folder=False
     ),  # is read alone

@@ -17,8 +17,8 @@ from typing import Any, Protocol
 
 from mmjax import __version__
 from mmjax.errors import UserError
-from mmjax.interop import sentence_modules
-from mmjax.interop.sentence_modules import Module
+from mmjax.interop.sentence_transformers import modules as sentence_modules
+from mmjax.interop.sentence_transformers.modules import Module
 
 TIMEOUT = 30  # seconds without an answer
 STORAGE = "https://storage.googleapis.com"

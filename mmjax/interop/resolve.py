@@ -13,14 +13,16 @@ from pathlib import Path
 
 from etils import epath
 
-from mmjax import copies, json_text, regular, serialization
-from mmjax.checkpoint import latest_step, restore_variables
-from mmjax.data.tokenizers import load_tokenizers
+from mmjax.data.tokenizers.files import load_tokenizers
 from mmjax.errors import UserError, nearest
-from mmjax.experiment import RECORD
+from mmjax.experiment import record as records
+from mmjax.experiment.record import RECORD
 from mmjax.interop import bundle as bundles
 from mmjax.interop import hub, projects
 from mmjax.interop.bundle import PARAMS, TOKENIZERS, Bundle
+from mmjax.runtime import copies
+from mmjax.runtime.checkpoints import latest_step, restore_variables
+from mmjax.runtime.files import json_text, regular
 
 FORMS = (
     f"a workdir of a run ({RECORD}, checkpoints/), a folder that mmjax export wrote ({RECORD}, {PARAMS}), a folder of "
@@ -88,7 +90,7 @@ def _of_workdir(path: epath.Path, step: int | None, ema: bool) -> Bundle:
         regular.check_inside(path)  # a checkpoint is many files, which others open
     text = json_text.text(copies.whole(path, RECORD))
     try:
-        config = serialization.loads(text)
+        config = records.loads(text)
     except UserError as error:
         raise UserError(f"{path / RECORD}: {error}{bundles.written_by(text)}") from error
     latest = latest_step(str(path))

@@ -7,7 +7,7 @@ DistributedDataParallel puts a model under `module.`, Lightning and other traine
 from collections.abc import Callable
 from itertools import count
 
-from mmjax.interop.tensors import Arrays
+from mmjax.interop.weight_files import Arrays
 
 OUTER = ("module", "model", "base_model")
 # No model calls a part of its own so: these are taken out wherever they stand.

@@ -1,1 +1,22 @@
-"""Encoders and decoders: inputs to tokens and embeddings."""
+"""Models: towers and decoders, inputs to tokens and embeddings, by the names that an experiment imports.
+
+    from mmjax.models import LogMel, TextTransformer, ViT
+
+The names are imported when they are first asked for. What of them is a class of fields may stand in an experiment's
+record: constructing it with any arguments whatever reads, writes and runs nothing.
+"""
+
+from etils import epy
+
+with epy.lazy_api_imports(globals()):
+    from mmjax.models.decoders.patches import Decoder
+    from mmjax.models.decoders.patches_and_words import JointDecoder
+    from mmjax.models.towers.audio import AudioTransformer
+    from mmjax.models.towers.contract import PatchTower, Tower
+    from mmjax.models.towers.kaldi_fbank import KaldiFbank
+    from mmjax.models.towers.log_mel import LogMel
+    from mmjax.models.towers.precomputed import Given
+    from mmjax.models.towers.resnet import ResNet
+    from mmjax.models.towers.shared_trunk import Trunk
+    from mmjax.models.towers.text import TextTransformer
+    from mmjax.models.towers.vit import ViT

@@ -1,1 +1,18 @@
-"""Objectives: a batch to a loss."""
+"""Objectives: a batch to a loss, by the names that an experiment imports.
+
+    from mmjax.objectives import Contrastive, MaskedImage
+
+The names are imported when they are first asked for. What of them is a class of fields may stand in an experiment's
+record: constructing it with any arguments whatever reads, writes and runs nothing.
+"""
+
+from etils import epy
+
+with epy.lazy_api_imports(globals()):
+    from mmjax.objectives.contract import Encoded, EncodedTogether, Objective, Together, View
+    from mmjax.objectives.contrastive.objective import Contrastive
+    from mmjax.objectives.masked import MaskedAudio, MaskedImage, MaskedText
+    from mmjax.objectives.masked_together import MaskedTogether
+    from mmjax.objectives.masking import Corrupt, Keep, KeepOutsideBands, KeepOutsideBlocks
+    from mmjax.objectives.next_sentence import NextSentence
+    from mmjax.objectives.pretrainer import Pretrainer

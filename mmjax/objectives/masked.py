@@ -14,8 +14,9 @@ import optax
 from jaxtyping import Array, Bool, Float, Int
 
 from mmjax.errors import UserError
+from mmjax.objectives.contract import Encoded, View, valid
 from mmjax.objectives.masking import Corrupt, Keep, PatchMasking
-from mmjax.objectives.views import Encoded, View, at_least_fp32, valid, weighted_mean
+from mmjax.objectives.numerics import at_least_fp32, weighted_mean
 
 VARIANCE_EPSILON = 1e-6  # MAE's: a patch of one colour has a target of 0, not of amplified noise
 HEAD_INIT = nn.initializers.truncated_normal(0.02)  # BERT's: the first loss is ln(vocab), barely more
@@ -36,7 +37,7 @@ class MaskedPatches(nn.Module):
 
     Attributes:
         modality: what is rebuilt.
-        decoder: see `mmjax.models.decoder.Decoder`, without `out_dim`: from the kept tokens it gives the states of all
+        decoder: see `mmjax.models.Decoder`, without `out_dim`: from the kept tokens it gives the states of all
             N patches, and the prediction is a linear map of them.
         keep: the part of the patches that the encoder sees, each as likely as any other; or how else they are chosen
             (see `mmjax.objectives.masking`).
@@ -113,7 +114,7 @@ class MaskedText(nn.Module):
     `accuracy`, over the chosen positions.
 
     Attributes:
-        vocab, rate, mask_id, first_id, masked, random: see `mmjax.objectives.masking.Corrupt`.
+        vocab, rate, mask_id, first_id, masked, random: see `mmjax.objectives.Corrupt`.
         norm_eps: of the head's layer norm.
         tied: the last matrix is the tower's table of token embeddings, as in BERT, and only its bias is the head's own.
     """

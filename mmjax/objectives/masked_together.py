@@ -9,10 +9,11 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array
 
-from mmjax.models.joint_decoder import Kept
+from mmjax.models.decoders.patches_and_words import Kept
+from mmjax.objectives.contract import EncodedTogether, Together, View
 from mmjax.objectives.masked import HEAD_INIT, Errors, TokenErrors, kept, normalised
 from mmjax.objectives.masking import Keep
-from mmjax.objectives.views import EncodedTogether, Together, View, at_least_fp32, weighted_mean
+from mmjax.objectives.numerics import at_least_fp32, weighted_mean
 
 
 class Both(NamedTuple):
@@ -33,7 +34,7 @@ class MaskedTogether(nn.Module):
 
     Attributes:
         vocab: number of token ids.
-        decoder: a `mmjax.models.joint_decoder.JointDecoder`.
+        decoder: a `mmjax.models.JointDecoder`.
         keep_image, keep_text: the parts of patches and of words that the encoder sees.
         text_weight: of the words' loss (0.5: the large model's recipe, 0.1: the released code's default).
         normalise: targets of a patch have mean 0 and variance 1.

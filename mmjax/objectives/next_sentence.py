@@ -8,9 +8,10 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Bool, Float
 
+from mmjax.objectives.contract import Encoded, View, entry, selected, valid
 from mmjax.objectives.masked import HEAD_INIT
 from mmjax.objectives.masking import Corrupt
-from mmjax.objectives.views import Encoded, View, at_least_fp32, entry, selected, valid, weighted_mean
+from mmjax.objectives.numerics import at_least_fp32, weighted_mean
 
 FOLLOWS, RANDOM = 0, 1  # the classes, numbered as in BERT's released heads
 
@@ -25,7 +26,7 @@ class Guesses(NamedTuple):
 class NextSentence(nn.Module):
     """Whether the text's second segment follows the first in their document (BERT, arXiv:1810.04805).
 
-    Reads `text_next` (`mmjax.data.sentence_pairs.SentencePair`), bool `[B]`. Two logits, of "follows" and of "random",
+    Reads `text_next` (`mmjax.data.SentencePair`), bool `[B]`. Two logits, of "follows" and of "random",
     are a linear map of the embedding: BERT's is the tanh of a projection of [CLS] (`projection_tanh=True`,
     `pooling="cls"`). The loss is their cross-entropy, the mean over valid rows; it starts near ln 2. Metrics, besides
     the loss: `accuracy`.

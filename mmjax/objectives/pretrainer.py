@@ -12,9 +12,9 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, Key, PRNGKeyArray
 
 from mmjax.errors import UserError, nearest
-from mmjax.objectives.contrastive import unit
+from mmjax.objectives.contract import Encoded, EncodedTogether, Together, View, parts, present, valid
 from mmjax.objectives.masking import Corrupt
-from mmjax.objectives.views import Encoded, EncodedTogether, Together, View, parts, present, valid
+from mmjax.objectives.numerics import unit
 
 Batch = Mapping[str, Array]
 Weight = float | Callable[[Any], Any]
@@ -67,7 +67,7 @@ class Pretrainer(nn.Module):
     Attributes:
         towers: the encoder of each modality. A tower that no objective reads is an error: its parameters would be
             saved, decayed and reported, but never trained.
-        objectives: see `mmjax.objectives.views.Objective`.
+        objectives: see `mmjax.objectives.contract.Objective`.
         weights: each objective's weight in the loss, or a function of the step (an optax schedule); a missing name: 1.
         microbatches: how many parts the batch is cut into.
         idle: modalities whose towers only evaluation reads: they are frozen, and get parameters when these are made.

@@ -33,9 +33,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from mmjax.objectives.contrastive import sigmoid_loss, softmax_loss
-from mmjax.objectives.ring import ring_loss
-from mmjax.objectives.tile import Rows
+from mmjax.objectives.contrastive.objective import sigmoid_loss, softmax_loss
+from mmjax.objectives.contrastive.ring import ring_loss
+from mmjax.objectives.contrastive.tile import Rows
 from tests.benchmarks.machine import machine
 
 SIZES = (4_096, 8_192, 16_384, 32_768, 65_536, 131_072)

@@ -13,7 +13,7 @@ from typing import Any, cast
 import jax
 import jax.numpy as jnp
 
-from mmjax.models.image import ViT
+from mmjax.models.towers.vit import ViT
 from tests.benchmarks.machine import machine
 
 DEPTHS = (4, 24)

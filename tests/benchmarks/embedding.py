@@ -26,11 +26,12 @@ import jax
 import numpy as np
 from PIL import Image, ImageDraw
 
-from mmjax.experiment import build, load_experiment
+from mmjax.experiment.graph import build
+from mmjax.experiment.load import load_experiment
+from mmjax.inference.model import Model
+from mmjax.inference.read_ahead import rows
 from mmjax.interop.bundle import Bundle, stand_in, variables_of
-from mmjax.loading import Model
-from mmjax.mesh import put
-from mmjax.reading import rows
+from mmjax.runtime.mesh import put
 from tests.benchmarks.machine import machine
 
 EXPERIMENT, SIDE, COUNT, BATCH, ROUNDS = "experiments/quickstart.py:contrastive_only", 64, 512, 64, 21

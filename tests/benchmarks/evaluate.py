@@ -24,9 +24,10 @@ import numpy as np
 from rich.console import Console
 
 from mmjax import embeddings
-from mmjax.evaluate_embeddings import evaluate_embeddings
-from mmjax.evaluators.embedded import Embedded
-from mmjax.evaluators.retrieval import Retrieval
+from mmjax.data.embedding_files import Embeddings
+from mmjax.evaluate.contract import Embedded
+from mmjax.evaluate.evaluators.retrieval import Retrieval
+from mmjax.evaluate.from_embeddings import evaluate_embeddings
 from tests.benchmarks.machine import machine
 
 COUNT, ROUNDS = 10_000, 5
@@ -48,7 +49,9 @@ def cached(width: int, count: int = COUNT) -> Embedded:
 
 def written(folder: Path, embedded: Embedded) -> Path:
     """The embeddings in a folder, as `mmjax embed` writes them in one shard."""
-    embeddings.write_shard(folder, embeddings.shard_name(0, 1), embedded)
+    embeddings.write_shard(
+        folder, embeddings.shard_name(0, 1), Embeddings(embedded.embeddings, embedded.valid, embedded.columns)
+    )
     told = {
         "model": {"source": "none", "step": None, "digest": ""},
         "data": {"name": "none", "split": "test"},

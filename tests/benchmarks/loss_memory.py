@@ -20,11 +20,11 @@ import jax
 import jax.numpy as jnp
 from jax.sharding import NamedSharding, PartitionSpec
 
-from mmjax.mesh import Mesh, batch_sharding
-from mmjax.objectives.contrastive import softmax_loss
-from mmjax.objectives.ring import ring_loss
-from mmjax.objectives.tile import Rows
-from mmjax.planning.chips import pod
+from mmjax.objectives.contrastive.objective import softmax_loss
+from mmjax.objectives.contrastive.ring import ring_loss
+from mmjax.objectives.contrastive.tile import Rows
+from mmjax.runtime.mesh import Mesh, batch_sharding
+from mmjax.train.plan.chips import pod
 from tests.benchmarks.machine import machine
 
 WIDTH = 512

@@ -23,11 +23,14 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from mmjax.checkpoint import Checkpointer
-from mmjax.experiment import Experiment, build, load_experiment
-from mmjax.mesh import put
-from mmjax.optimizer import merge
-from mmjax.step import TrainState, compile_train_step, init_state, make_train_step, step_key
+from mmjax.experiment.definition import Experiment
+from mmjax.experiment.graph import build
+from mmjax.experiment.load import load_experiment
+from mmjax.objectives.keys import step_key
+from mmjax.optim.base import merge
+from mmjax.runtime.checkpoints import Checkpointer
+from mmjax.runtime.mesh import put
+from mmjax.train.step import TrainState, compile_train_step, init_state, make_train_step
 from tests.benchmarks.machine import machine
 from tests.benchmarks.plan import made_up
 

@@ -17,11 +17,13 @@ import jax
 import numpy as np
 
 from mmjax.data.pipeline import batch_spec
-from mmjax.experiment import Experiment, build, load_experiment
-from mmjax.mesh import put
-from mmjax.plan import plan
-from mmjax.planning.local import rates
-from mmjax.step import compile_train_step, init_state, make_train_step
+from mmjax.experiment.definition import Experiment
+from mmjax.experiment.graph import build
+from mmjax.experiment.load import load_experiment
+from mmjax.runtime.mesh import put
+from mmjax.train.plan.plan import plan
+from mmjax.train.plan.this_machine import rates
+from mmjax.train.step import compile_train_step, init_state, make_train_step
 from tests.benchmarks.machine import machine
 
 EXPERIMENTS = (

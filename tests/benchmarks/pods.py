@@ -17,10 +17,10 @@ from typing import Any
 
 os.environ["JAX_PLATFORMS"] = "cpu"
 
-from mmjax.experiment import load_experiment
-from mmjax.plan import plan
-from mmjax.planning.report import size
-from mmjax.workdir import use_compilation_cache
+from mmjax.experiment.load import load_experiment
+from mmjax.runtime.compilation_cache import use_compilation_cache
+from mmjax.train.plan.plan import plan
+from mmjax.train.plan.terminal import size
 from tests.benchmarks.machine import machine
 
 EXPERIMENTS = ("experiments/siglip.py:vit_b16", "experiments/clip.py:vit_l14")

@@ -15,7 +15,7 @@ import time
 from importlib import metadata
 from pathlib import Path
 
-from mmjax.metrics import read
+from mmjax.runtime.metrics import read
 from tests.benchmarks.machine import machine
 
 NAMES = ("quickstart", "contrastive_only")

@@ -18,8 +18,9 @@ import jax
 import jax.numpy as jnp
 
 from mmjax.data.pipeline import batch_spec
-from mmjax.experiment import build, load_experiment
-from mmjax.planning import flops
+from mmjax.experiment.graph import build
+from mmjax.experiment.load import load_experiment
+from mmjax.train.plan import flops
 
 FOLDER = Path(__file__).parents[2] / "experiments"
 README = FOLDER / "README.md"

@@ -109,7 +109,7 @@ def flops_of(size: str) -> dict[str, Any]:
     program = f"""
 import json, jax
 from tests.benchmarks.step_sides import SIZES, model_flops
-from mmjax.planning.local import rates
+from mmjax.train.plan.this_machine import rates
 size = SIZES[{size!r}]
 device = jax.devices()[0]
 peak = rates().flops if device.platform == "cpu" else None

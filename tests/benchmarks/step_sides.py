@@ -75,8 +75,8 @@ def mmjax(size: Size, how: str) -> Made:
     """mmjax's own train step, as `mmjax train` compiles it."""
     import jax
 
-    from mmjax.mesh import put
-    from mmjax.step import init_state
+    from mmjax.runtime.mesh import put
+    from mmjax.train.step import init_state
 
     pretrainer, optimizer, mesh, rows = parts(size, how)
     jax.set_mesh(mesh)  # for as long as the process lives
@@ -99,13 +99,13 @@ def parts(size: Size, how: str) -> tuple[Any, Any, Any, dict[str, np.ndarray]]:
     """Pretrainer, optimiser, mesh (of one device), and a batch."""
     import jax
 
-    from mmjax.mesh import Mesh
-    from mmjax.models.image import ViT
-    from mmjax.models.text import TextTransformer
-    from mmjax.objectives.contrastive import Contrastive
+    from mmjax.models.towers.text import TextTransformer
+    from mmjax.models.towers.vit import ViT
+    from mmjax.objectives.contrastive.objective import Contrastive
     from mmjax.objectives.masking import Keep
     from mmjax.objectives.pretrainer import Pretrainer
-    from mmjax.optim import AdamW
+    from mmjax.optim.optimizers import AdamW
+    from mmjax.runtime.mesh import Mesh
 
     shared: dict[str, Any] = {
         "embed_dim": size.embed_dim,
@@ -138,8 +138,8 @@ def traced(size: Size, how: str) -> Any:
     """The train step, traced; nothing is computed."""
     import jax
 
-    from mmjax.mesh import batch_sharding
-    from mmjax.step import abstract_state, compile_train_step, make_train_step
+    from mmjax.runtime.mesh import batch_sharding
+    from mmjax.train.step import abstract_state, compile_train_step, make_train_step
 
     pretrainer, optimizer, mesh, rows = parts(size, how)
     with jax.set_mesh(mesh):
@@ -152,7 +152,7 @@ def traced(size: Size, how: str) -> Any:
 
 def model_flops(size: Size, how: str) -> int:
     """FLOPs of the products of mmjax's step with nothing computed twice."""
-    from mmjax.planning.flops import count
+    from mmjax.train.plan.flops import count
 
     return count(traced(size, "half" if how.endswith("half") else "").jaxpr)
 
@@ -162,7 +162,7 @@ def bare_products(size: Size) -> Made:
     import jax
     import jax.numpy as jnp
 
-    from mmjax.planning.flops import products
+    from mmjax.train.plan.flops import products
 
     times: Counter[Any] = Counter()
     for product in products(traced(size, "").jaxpr):

@@ -11,8 +11,8 @@ import pytest
 import soundfile
 from PIL import Image
 
-from mmjax.data.transforms import BadExample, Transform
-from mmjax.kinds import KINDS
+from mmjax.data.bad_example import KINDS, BadExample
+from mmjax.data.transforms.contract import Transform
 
 RATE = 16_000
 

@@ -3,13 +3,14 @@ import logging
 import numpy as np
 import pytest
 
-from mmjax.data.captions import Lowercase, PickCaption, Tokenize
+from mmjax.data.bad_example import KINDS
 from mmjax.data.chains import Chains, captions, chain_specs, evaluation, identity, row_spec
-from mmjax.data.sources import File
-from mmjax.data.tokenizers import PieceTokenizer, SentencePiece
-from mmjax.data.transforms import Decode, RandomAffine, RandomFlip, Resize, ResizeShorter, Spec, Transform
-from mmjax.data.waveforms import CropOrPad, DecodeAudio, PickUtterance
-from mmjax.kinds import KINDS
+from mmjax.data.sources.paths import File
+from mmjax.data.tokenizers.sentence_piece import PieceTokenizer, SentencePiece
+from mmjax.data.transforms.audio import CropOrPad, DecodeAudio, PickUtterance
+from mmjax.data.transforms.contract import Spec, Transform
+from mmjax.data.transforms.image import Decode, RandomAffine, RandomFlip, Resize, ResizeShorter
+from mmjax.data.transforms.text import Lowercase, PickCaption, Tokenize
 from tests.data.conftest import picture_bytes, sound_bytes, tone
 
 WORDS = SentencePiece(100, model_type="word")

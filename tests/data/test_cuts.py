@@ -8,12 +8,12 @@ import numpy as np
 import pytest
 
 from mmjax.data import cuts
-from mmjax.data.captions import PickCaption, Tokenize
 from mmjax.data.chains import Chains, identity, stack
 from mmjax.data.cuts import Cuts, Lengths, sampled
-from mmjax.data.tokenizers import PieceTokenizer, SentencePiece
-from mmjax.data.transforms import Decode, Resize
-from mmjax.data.waveforms import CropOrPad, DecodeAudio, RandomSpeed
+from mmjax.data.tokenizers.sentence_piece import PieceTokenizer, SentencePiece
+from mmjax.data.transforms.audio import CropOrPad, DecodeAudio, RandomSpeed
+from mmjax.data.transforms.image import Decode, Resize
+from mmjax.data.transforms.text import PickCaption, Tokenize
 from tests.data.conftest import picture_bytes
 
 WORDS = SentencePiece(100, model_type="word")

@@ -12,12 +12,15 @@ import fiddle
 import numpy as np
 import pytest
 
-from mmjax.data.captions import Lowercase, PickCaption, Tokenize
-from mmjax.data.pipeline import Mixture, batch_spec, batches, cuts_of, evaluation_batches, examples, prepare
-from mmjax.data.sources import Folder, SplitNotFoundError, Tfds
-from mmjax.data.tokenizers import SentencePiece
-from mmjax.data.transforms import ColorJitter, Decode, RandomAffine, Resize
-from mmjax.data.waveforms import CropOrPad, DecodeAudio, PickUtterance, RandomGain
+from mmjax.data.evaluation import evaluation_batches
+from mmjax.data.pipeline import Mixture, batch_spec, batches, cuts_of, examples, prepare
+from mmjax.data.sources.folder import Folder
+from mmjax.data.sources.splits import SplitNotFoundError
+from mmjax.data.sources.tfds import Tfds
+from mmjax.data.tokenizers.sentence_piece import SentencePiece
+from mmjax.data.transforms.audio import CropOrPad, DecodeAudio, PickUtterance, RandomGain
+from mmjax.data.transforms.image import ColorJitter, Decode, RandomAffine, Resize
+from mmjax.data.transforms.text import Lowercase, PickCaption, Tokenize
 from tests.data.conftest import picture_bytes, write_folder
 
 TRANSFORMS = {

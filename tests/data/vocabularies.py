@@ -7,7 +7,7 @@ from pathlib import Path
 
 import sentencepiece
 
-from mmjax.data.tokenizer_json import open_clip_bpe
+from mmjax.data.tokenizers.tokenizer_json import open_clip_bpe
 
 WORDS = [
     *("a", "photo", "of", "the", "cat", "don't", "we've", "it's", "café", "naïve", "日本", "2024", "😀", "snake_case"),

@@ -26,10 +26,11 @@ from experiments.reproduce import (
     verdict,
 )
 from mmjax.data.pipeline import batch_spec
-from mmjax.experiment import build, load_experiment
-from mmjax.mesh import Mesh
-from mmjax.planning import flops
-from mmjax.step import abstract_state, make_train_step
+from mmjax.experiment.graph import build
+from mmjax.experiment.load import load_experiment
+from mmjax.runtime.mesh import Mesh
+from mmjax.train.plan import flops
+from mmjax.train.step import abstract_state, make_train_step
 from tests.benchmarks.sizes import FOLDER, size
 
 

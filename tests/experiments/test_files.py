@@ -5,11 +5,13 @@ import re
 import jax
 import pytest
 
-from mmjax import serialization
 from mmjax.data.pipeline import batch_spec
-from mmjax.experiment import build, diff, experiment_name, load_experiment
-from mmjax.mesh import check_batch
-from mmjax.step import abstract_state, make_train_step
+from mmjax.experiment import record as records
+from mmjax.experiment.diff import diff
+from mmjax.experiment.graph import build
+from mmjax.experiment.load import experiment_name, load_experiment
+from mmjax.runtime.mesh import check_batch
+from mmjax.train.step import abstract_state, make_train_step
 from tests.benchmarks.sizes import FOLDER, experiments, files
 
 FILES = files()
@@ -30,10 +32,10 @@ def test_a_paper_is_a_hundred_lines_or_so(file):
 @pytest.mark.parametrize("name", NAMES)
 def test_it_goes_through_json_unchanged(name):
     config = load_experiment(f"{FOLDER}/{name}")
-    text = serialization.dumps(config, name)
-    assert serialization.name_of(text) == name
-    assert diff(serialization.loads(text), config) == []
-    assert serialization.dumps(serialization.loads(text), name) == text
+    text = records.dumps(config, name)
+    assert records.name_of(text) == name
+    assert diff(records.loads(text), config) == []
+    assert records.dumps(records.loads(text), name) == text
 
 
 @pytest.mark.parametrize("file", FILES)

@@ -6,7 +6,8 @@ import jax
 import jax.numpy as jnp
 import pytest
 
-from mmjax.experiment import build, load_experiment
+from mmjax.experiment.graph import build
+from mmjax.experiment.load import load_experiment
 from tests.benchmarks.sizes import BEGIN, END, FOLDER, README, size, table
 
 EXACT = {

@@ -1,6 +1,6 @@
 """Each file's `tiny` trains: two steps of its towers, losses and chains, on shapes and beeps instead of its data.
 
-On one device, as on a laptop, which takes half the time of eight; meshes of real towers are in tests/test_step.py.
+On one device, as on a laptop, half the time of eight; meshes of real towers are in tests/train/test_step.py.
 """
 
 import math
@@ -9,11 +9,11 @@ import jax
 import numpy as np
 import pytest
 
-from mmjax.data.sources import Folder
-from mmjax.experiment import load_experiment
-from mmjax.mesh import Mesh
-from mmjax.metrics import read
-from mmjax.train import train
+from mmjax.data.sources.folder import Folder
+from mmjax.experiment.load import load_experiment
+from mmjax.runtime.mesh import Mesh
+from mmjax.runtime.metrics import read
+from mmjax.train.loop import train
 from tests.benchmarks.sizes import FOLDER, experiments, files
 from tests.tiny import write_shapes
 

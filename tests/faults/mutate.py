@@ -27,7 +27,7 @@ from tests.benchmarks.machine import machine
 
 ROOT = Path(__file__).parent.parent.parent
 PATIENCE = 600  # seconds for one test
-READERS = "tests/data/test_readers.py"
+READERS = "tests/data/workers/test_readers.py"
 
 
 @dataclass(frozen=True)
@@ -49,32 +49,32 @@ MUTATIONS = {
         "tests/data/test_pipeline.py::test_resuming_at_a_step_goes_on_bit_for_bit",
     ),
     "later lines of the metrics are dropped": Mutation(
-        *(1, "metrics.py", 'in found if line["step"] <= step]', "in found]"),
-        "tests/test_metrics.py::test_going_on_drops_what_came_after_the_checkpoint",
+        *(1, "runtime/metrics.py", 'in found if line["step"] <= step]', "in found]"),
+        "tests/runtime/test_metrics.py::test_going_on_drops_what_came_after_the_checkpoint",
     ),
     "the whole state is restored, the average too": Mutation(
-        *(1, "step.py", "ema=keep(average, state.ema),", "ema=keep(params, state.ema),"),
-        "tests/test_step.py::test_ema_starts_from_the_parameters_and_follows_them",
+        *(1, "train/step.py", "ema=keep(average, state.ema),", "ema=keep(params, state.ema),"),
+        "tests/train/test_step.py::test_ema_starts_from_the_parameters_and_follows_them",
     ),
     "the hash of a batch is that of its examples": Mutation(
-        *(1, "step.py", "for part in (id[:, 0], id[:, 1]):", "for part in (id[:, 0],):"),
-        "tests/test_step.py::test_the_hash_of_a_batch_goes_by_its_examples_and_their_rows",
+        *(1, "train/step.py", "for part in (id[:, 0], id[:, 1]):", "for part in (id[:, 0],):"),
+        "tests/train/test_step.py::test_the_hash_of_a_batch_goes_by_its_examples_and_their_rows",
     ),
     "a record that was damaged isn't read": Mutation(
-        *(1, "serialization.py", "if not digests.unbroken(record):", "if False:"),
-        "tests/test_copies.py::test_no_bit_of_a_record_can_be_flipped_unseen",
+        *(1, "experiment/record.py", "if not digests.unbroken(record):", "if False:"),
+        "tests/runtime/test_copies.py::test_no_bit_of_a_record_can_be_flipped_unseen",
     ),
     "what is damaged comes back from the copies": Mutation(
-        *(1, "train.py", "hosts.first(partial(copies.mend, workdir, print))", "pass"),
-        "tests/test_copies.py::test_a_run_goes_on_with_what_it_began_with",
+        *(1, "train/loop.py", "hosts.first(partial(copies.mend, workdir, print))", "pass"),
+        "tests/runtime/test_copies.py::test_a_run_goes_on_with_what_it_began_with",
     ),
     "tokenizers have digests": Mutation(
-        *(1, "data/tokenizers.py", "if listed.is_file() and (problems", "if False and (problems"),
-        "tests/test_copies.py::test_without_copies_what_is_damaged_is_refused_by_name",
+        *(1, "data/tokenizers/sentence_piece.py", "if listed.is_file() and (problems", "if False and (problems"),
+        "tests/runtime/test_copies.py::test_without_copies_what_is_damaged_is_refused_by_name",
     ),
     "a cached tokenizer has a digest": Mutation(
-        *(1, "data/tokenizers.py", "or (seal.is_file() and", "or (False and"),
-        "tests/data/test_tokenizers.py::test_training_happens_once_and_depends_on_captions_and_settings",
+        *(1, "data/tokenizers/sentence_piece.py", "or (seal.is_file() and", "or (False and"),
+        "tests/data/tokenizers/test_sentence_piece.py::test_training_happens_once_and_depends_on_captions_and_settings",
     ),
     "a model is read with the copies": Mutation(
         *(
@@ -83,31 +83,36 @@ MUTATIONS = {
             "tokenizers = copies.whole(Path(path), TOKENIZERS)",
             "tokenizers = Path(path / TOKENIZERS)",
         ),
-        "tests/test_copies.py::test_a_model_is_read_with_the_copies_and_says_so",
+        "tests/runtime/test_copies.py::test_a_model_is_read_with_the_copies_and_says_so",
     ),
     "lost lines of the metrics come back": Mutation(
-        *(1, "metrics.py", "copy = copies.of_step(workdir, step) / FILE", 'copy = workdir / "nothing"'),
-        "tests/test_copies.py::test_metrics_that_were_lost_come_back",
+        *(1, "runtime/metrics.py", "copy = copies.of_step(workdir, step) / FILE", 'copy = workdir / "nothing"'),
+        "tests/runtime/test_copies.py::test_metrics_that_were_lost_come_back",
     ),
     "lost bad examples come back": Mutation(
-        *(1, "bad_examples.py", "copy = copies.of_step(workdir, start) / self.path.name", 'copy = workdir / "nothing"'),
-        "tests/test_copies.py::test_bad_examples_that_were_lost_come_back",
+        *(
+            1,
+            "train/bad_examples.py",
+            "copy = copies.of_step(workdir, start) / self.path.name",
+            'copy = workdir / "nothing"',
+        ),
+        "tests/runtime/test_copies.py::test_bad_examples_that_were_lost_come_back",
     ),
     "bytes that are no text": Mutation(
-        *(1, "lines.py", "content.split(", "content.decode().encode().split("),
-        "tests/test_copies.py::test_metrics_that_were_lost_come_back",
+        *(1, "runtime/jsonl.py", "content.split(", "content.decode().encode().split("),
+        "tests/runtime/test_copies.py::test_metrics_that_were_lost_come_back",
     ),
     "the best stay although their scores are lost": Mutation(
-        *(1, "keeping.py", "*(self.held - scores.keys()), ", ""),
-        "tests/test_keeping.py::test_what_is_held_stays",
+        *(1, "runtime/retention.py", "*(self.held - scores.keys()), ", ""),
+        "tests/runtime/test_retention.py::test_what_is_held_stays",
     ),
     "an export has digests": Mutation(
         *(1, "interop/bundle.py", "if (folder / digests.NAME).is_file() and", "if False and"),
         "tests/interop/test_bundle.py::test_no_bit_is_flipped_unseen",
     ),
     "embeddings are compared with their digests": Mutation(
-        *(1, "embeddings.py", 'if told["digests"][name] != digest(folder, name):', "if False:"),
-        "tests/test_embeddings.py::test_a_bit_that_was_flipped_is_seen",
+        *(1, "data/embedding_files.py", 'if told["digests"][name] != digest(folder, name):', "if False:"),
+        "tests/data/test_embedding_files.py::test_a_bit_that_was_flipped_is_seen",
     ),
     # 2: other machines
     "batched first and sliced after": Mutation(
@@ -120,122 +125,137 @@ MUTATIONS = {
     ),
     # 3: SIGTERM
     "SIGTERM is heard": Mutation(
-        *(3, "interruption.py", "SIGNALS = (signal.SIGINT, signal.SIGTERM)", "SIGNALS = (signal.SIGINT,)"),
+        *(3, "train/interruption.py", "SIGNALS = (signal.SIGINT, signal.SIGTERM)", "SIGNALS = (signal.SIGINT,)"),
         "tests/multiprocess/test_training.py::test_sigterm_stops_all_and_one_process_goes_on",
     ),
     "SIGTERM that comes twice changes nothing": Mutation(
-        *(3, "interruption.py", "if number == signal.SIGINT:", "if True:"),
-        "tests/test_interruption.py::test_sigterm_again_changes_nothing",
+        *(3, "train/interruption.py", "if number == signal.SIGINT:", "if True:"),
+        "tests/train/test_interruption.py::test_sigterm_again_changes_nothing",
     ),
     "SIGTERM while a run starts": Mutation(
-        *(3, "interruption.py", "raise SystemExit(0)", "raise SystemExit(1)"),
-        "tests/test_interruption.py::test_sigterm_while_a_run_starts_ends_it_without_fault",
+        *(3, "train/interruption.py", "raise SystemExit(0)", "raise SystemExit(1)"),
+        "tests/train/test_interruption.py::test_sigterm_while_a_run_starts_ends_it_without_fault",
     ),
     "SIGTERM before a supervised run hears it": Mutation(
-        *(3, "supervise.py", "if relay.heard == signal.SIGTERM and code == -signal.SIGTERM:", "if False:"),
-        "tests/test_supervise.py::test_sigterm_before_the_run_hears_signals_is_an_end_without_fault",
+        *(3, "train/supervise.py", "if relay.heard == signal.SIGTERM and code == -signal.SIGTERM:", "if False:"),
+        "tests/train/test_supervise.py::test_sigterm_before_the_run_hears_signals_is_an_end_without_fault",
     ),
     "the hosts agree on the step": Mutation(
-        *(3, "train.py", "Interruption(hosts.Largest(mesh))", "Interruption()"),
+        *(3, "train/loop.py", "Interruption(hosts.Largest(mesh))", "Interruption()"),
         "tests/multiprocess/test_training.py"
         "::test_what_one_process_began_two_go_on_with_tensor_over_both_until_ctrl_c_in_one",
     ),
     # 4: a checkpoint is whole or it isn't there
     "digests are compared": Mutation(
-        *(4, "digests.py", 'if read["of this list"] != _of_list(pairs):', 'return []\n        if read["blake2b"]:'),
-        "tests/test_checkpoint.py::test_damage_to_any_file_is_seen_named_and_set_aside",
+        *(
+            4,
+            "runtime/files/digests.py",
+            'if read["of this list"] != _of_list(pairs):',
+            'return []\n        if read["blake2b"]:',
+        ),
+        "tests/runtime/test_checkpoints.py::test_damage_to_any_file_is_seen_named_and_set_aside",
     ),
     "a damaged checkpoint is set aside, not overwritten": Mutation(
-        *(4, "checkpoint.py", "next(name for name in names if not name.exists())", "next(names)"),
-        "tests/test_checkpoint.py::test_what_was_set_aside_is_never_overwritten",
+        *(4, "runtime/checkpoints.py", "next(name for name in names if not name.exists())", "next(names)"),
+        "tests/runtime/test_checkpoints.py::test_what_was_set_aside_is_never_overwritten",
     ),
     "--strict": Mutation(
-        *(4, "train.py", "whole_step(workdir, strict=strict, say=print)", "whole_step(workdir, say=print)"),
-        "tests/test_train.py::test_a_damaged_checkpoint_is_set_aside_and_the_run_ends_as_it_did",
+        *(4, "train/loop.py", "whole_step(workdir, strict=strict, say=print)", "whole_step(workdir, say=print)"),
+        "tests/train/test_loop.py::test_a_damaged_checkpoint_is_set_aside_and_the_run_ends_as_it_did",
     ),
     "names, shapes and dtypes are compared": Mutation(
-        *(4, "checkpoint.py", "if here != there]", "if False]"),
-        "tests/test_checkpoint.py::test_a_mismatch_lists_both_sides",
+        *(4, "runtime/checkpoints.py", "if here != there]", "if False]"),
+        "tests/runtime/test_checkpoints.py::test_a_mismatch_lists_both_sides",
     ),
     "parameters alone are checked too": Mutation(
-        *(4, "checkpoint.py", "if problems := digests.problems(path):", "if problems := []:"),
-        "tests/test_checkpoint.py",
+        *(4, "runtime/checkpoints.py", "if problems := digests.problems(path):", "if problems := []:"),
+        "tests/runtime/test_checkpoints.py",
     ),
     "a full disk is told, and what is there stays": Mutation(
-        *(4, "checkpoint.py", "except Exception as error:  # OSError", "except ZeroDivisionError as error:  # OSError"),
-        "tests/test_checkpoint.py::test_a_disk_that_fills_while_saving_is_an_error_and_leaves_the_step_before",
+        *(
+            4,
+            "runtime/checkpoints.py",
+            "except Exception as error:  # OSError",
+            "except ZeroDivisionError as error:  # OSError",
+        ),
+        "tests/runtime/test_checkpoints.py::test_a_disk_that_fills_while_saving_is_an_error_and_leaves_the_step_before",
     ),
     "a full disk is told in one line": Mutation(
-        *(4, "__main__.py", "if not isinstance(error, OSError) or error.errno not in (errno.ENOSPC, errno.EDQUOT):"),
+        *(4, "cli/main.py", "if not isinstance(error, OSError) or error.errno not in (errno.ENOSPC, errno.EDQUOT):"),
         "if True:",
-        "tests/test_main.py::test_a_full_disk_is_one_line_with_its_place_and_what_is_free",
+        "tests/cli/test_main.py::test_a_full_disk_is_one_line_with_its_place_and_what_is_free",
     ),
     "and without the tracebacks of Orbax's threads": Mutation(
-        *(4, "checkpoint.py", "record.levelno >= logging.ERROR and not record.exc_info", "record.levelno >= 40"),
-        "tests/test_checkpoint.py::test_a_disk_that_fills_while_saving_is_an_error_and_leaves_the_step_before",
+        *(
+            4,
+            "runtime/checkpoints.py",
+            "record.levelno >= logging.ERROR and not record.exc_info",
+            "record.levelno >= 40",
+        ),
+        "tests/runtime/test_checkpoints.py::test_a_disk_that_fills_while_saving_is_an_error_and_leaves_the_step_before",
     ),
     "what TensorBoard's disk refuses is told where it is written": Mutation(
-        *(4, "tensorboard.py", "        self._events.flush()", "        pass"),
-        "tests/test_tensorboard.py::test_a_full_disk_is_an_error_where_it_is_written_and_no_thread_tells_of_it",
+        *(4, "runtime/tensorboard.py", "        self._events.flush()", "        pass"),
+        "tests/runtime/test_tensorboard.py::test_a_full_disk_is_an_error_where_it_is_written_and_no_thread_tells_of_it",
     ),
     # 5: bad examples
     "what PIL raises is a bad example": Mutation(
-        *(5, "data/pictures.py", "except Exception as error:", "except OSError as error:"),
-        "tests/data/test_transforms.py::test_what_is_no_picture_at_all_is_undecodable_too",
+        *(5, "data/decoding/pictures.py", "except Exception as error:", "except OSError as error:"),
+        "tests/data/transforms/test_image.py::test_what_is_no_picture_at_all_is_undecodable_too",
     ),
     "a picture's size is looked at first": Mutation(
-        *(5, "data/pictures.py", "picture.width * picture.height > most_pixels", "False"),
-        "tests/data/test_transforms.py::test_a_picture_that_is_too_large_to_unpack_is_told_by_its_header",
+        *(5, "data/decoding/pictures.py", "picture.width * picture.height > most_pixels", "False"),
+        "tests/data/transforms/test_image.py::test_a_picture_that_is_too_large_to_unpack_is_told_by_its_header",
     ),
     "a sound's length is looked at first": Mutation(
-        *(5, "data/sounds.py", "if frames <= most else None", "if True else None"),
-        "tests/data/test_waveforms.py::test_a_sound_that_is_too_long_to_unpack_is_told_by_its_header",
+        *(5, "data/decoding/sounds.py", "if frames <= most else None", "if True else None"),
+        "tests/data/transforms/test_audio.py::test_a_sound_that_is_too_long_to_unpack_is_told_by_its_header",
     ),
     "NaN in a waveform": Mutation(
-        *(5, "data/loudness.py", "if not np.isfinite(loudest):", "if False:"),
-        "tests/data/test_waveforms.py::test_samples_that_are_not_finite_are_bad",
+        *(5, "data/decoding/loudness.py", "if not np.isfinite(loudest):", "if False:"),
+        "tests/data/transforms/test_audio.py::test_samples_that_are_not_finite_are_bad",
     ),
     "what is bad is marked": Mutation(
         *(5, "data/chains.py", "np.asarray(value.code, np.uint8)", "np.asarray(0, np.uint8)"),
         "tests/data/test_chains.py::test_what_is_bad_is_zeros_and_named_in_the_log_a_few_times",
     ),
     "bad examples are counted": Mutation(
-        *(5, "guard.py", '"bad": counts["bad"] + now,', '"bad": counts["bad"],'),
-        "tests/test_bad_examples.py::test_they_are_counted_by_kind_in_the_metrics",
+        *(5, "train/guard.py", '"bad": counts["bad"] + now,', '"bad": counts["bad"],'),
+        "tests/train/test_bad_examples.py::test_they_are_counted_by_kind_in_the_metrics",
     ),
     "they are named, once": Mutation(
-        *(5, "bad_examples.py", "self._known.add((source, identity, modality))", "pass"),
-        "tests/test_bad_examples.py::test_each_record_is_written_down_once_with_its_step",
+        *(5, "train/bad_examples.py", "self._known.add((source, identity, modality))", "pass"),
+        "tests/train/test_bad_examples.py::test_each_record_is_written_down_once_with_its_step",
     ),
     "too many stop the run": Mutation(
-        *(5, "bad_examples.py", "if share > most and (seen >= LEAST or (last and share == 1)):", "if False:"),
-        "tests/test_bad_examples.py::test_too_many_stop_the_run_saved_with_a_summary_and_a_higher_bound_lets_it_go_on",
+        *(5, "train/bad_examples.py", "if share > most and (seen >= LEAST or (last and share == 1)):", "if False:"),
+        "tests/train/test_bad_examples.py::test_too_many_stop_the_run_saved_with_a_summary_and_a_higher_bound_lets_it_go_on",
     ),
     # 6: bad steps
     "a loss that isn't finite is skipped": Mutation(
-        *(6, "guard.py", "jnp.isfinite(loss) & jnp.isfinite(gradient_norm)", "jnp.isfinite(gradient_norm)"),
-        "tests/test_guard.py::test_what_is_not_finite_is_skipped_and_counted",
+        *(6, "train/guard.py", "jnp.isfinite(loss) & jnp.isfinite(gradient_norm)", "jnp.isfinite(gradient_norm)"),
+        "tests/train/test_guard.py::test_what_is_not_finite_is_skipped_and_counted",
     ),
     "a skipped step leaves the optimiser alone": Mutation(
-        *(6, "step.py", "opt_state=keep(opt_state, state.opt_state),", "opt_state=opt_state,"),
-        "tests/test_step.py::test_a_step_that_is_not_finite_changes_nothing_but_the_clock",
+        *(6, "train/step.py", "opt_state=keep(opt_state, state.opt_state),", "opt_state=opt_state,"),
+        "tests/train/test_step.py::test_a_step_that_is_not_finite_changes_nothing_but_the_clock",
     ),
     "a skipped step leaves the parameters alone": Mutation(
-        *(6, "step.py", "jnp.where(good, -lr * u, 0)", "-lr * u"),
-        "tests/test_step.py::test_a_step_that_is_not_finite_changes_nothing_but_the_clock",
+        *(6, "train/step.py", "jnp.where(good, -lr * u, 0)", "-lr * u"),
+        "tests/train/test_step.py::test_a_step_that_is_not_finite_changes_nothing_but_the_clock",
     ),
     "a spike is skipped": Mutation(
-        *(6, "guard.py", "good &= ~spikes", "pass"),
-        "tests/test_step.py::test_a_spike_changes_nothing_but_the_clock_and_without_the_rule_it_does",
+        *(6, "train/guard.py", "good &= ~spikes", "pass"),
+        "tests/train/test_step.py::test_a_spike_changes_nothing_but_the_clock_and_without_the_rule_it_does",
     ),
     "too many in a row stop the run": Mutation(
-        *(6, "train.py", "if log.bad_in_a_row > experiment.most_bad_steps:", "if False:"),
-        "tests/test_replay.py::test_a_run_of_bad_steps_stops_and_says_which",
+        *(6, "train/loop.py", "if log.bad_in_a_row > experiment.most_bad_steps:", "if False:"),
+        "tests/train/test_replay.py::test_a_run_of_bad_steps_stops_and_says_which",
     ),
     "NaN of a row that isn't valid stays out of the gradient": Mutation(
-        *(6, "objectives/contrastive.py", "selected(valid(batch, view.modality), encoded[view].embedding)"),
+        *(6, "objectives/contrastive/objective.py", "selected(valid(batch, view.modality), encoded[view].embedding)"),
         "encoded[view].embedding",
-        "tests/objectives/test_contrastive.py::test_nan_in_a_row_that_is_not_valid_is_in_no_gradient",
+        "tests/objectives/contrastive/test_objective.py::test_nan_in_a_row_that_is_not_valid_is_in_no_gradient",
     ),
     "and of all towers": Mutation(
         *(6, "objectives/pretrainer.py", "**present(batch)}", "**batch}"),
@@ -243,18 +263,23 @@ MUTATIONS = {
         "::test_nan_in_a_row_that_is_not_valid_is_in_no_loss_no_metric_and_no_gradient",
     ),
     "ids outside the vocabulary make NaN too": Mutation(
-        *(6, "objectives/views.py", " or x.dtype == jnp.int32", ""),
+        *(6, "objectives/contract.py", " or x.dtype == jnp.int32", ""),
         "tests/objectives/test_pretrainer.py"
         "::test_nan_in_a_row_that_is_not_valid_is_in_no_loss_no_metric_and_no_gradient",
     ),
     "a mean over nothing is a number": Mutation(
-        *(6, "models/heads.py", "(total / counts).astype(", "(total / mask.sum(axis=1, keepdims=True)).astype("),
-        "tests/models/test_tower.py::test_no_pooling_makes_nan_where_nothing_is_real_nor_of_its_gradient",
+        *(
+            6,
+            "models/layers/pooling.py",
+            "(total / counts).astype(",
+            "(total / mask.sum(axis=1, keepdims=True)).astype(",
+        ),
+        "tests/models/towers/test_contract.py::test_no_pooling_makes_nan_where_nothing_is_real_nor_of_its_gradient",
     ),
     "attention to nothing is a number": Mutation(
-        *(6, "models/attention.py", "jnp.where(allowed, logits, jnp.finfo(logits.dtype).min)"),
+        *(6, "models/layers/attention.py", "jnp.where(allowed, logits, jnp.finfo(logits.dtype).min)"),
         "jnp.where(allowed, logits, -jnp.inf)",
-        "tests/models/test_tower.py::test_no_tower_makes_nan_of_a_row_of_nothing_nor_of_its_gradient",
+        "tests/models/towers/test_contract.py::test_no_tower_makes_nan_of_a_row_of_nothing_nor_of_its_gradient",
     ),
     "and of that of next-sentence prediction": Mutation(
         *(6, "objectives/next_sentence.py", 'selected(valid(batch, "text"), encoded[self.views()[0]].embedding)'),
@@ -262,204 +287,228 @@ MUTATIONS = {
         "tests/objectives/test_next_sentence.py::test_it_equals_numpy_over_the_valid_rows_alone",
     ),
     "fp16 is warned of": Mutation(
-        *(6, "experiment.py", 'value == "float16"', 'value == "float8"'),
-        "tests/test_experiment.py::test_what_computes_in_fp16_is_named_for_no_loss_is_scaled",
+        *(6, "experiment/definition.py", 'value == "float16"', 'value == "float8"'),
+        "tests/experiment/test_definition.py::test_what_computes_in_fp16_is_named_for_no_loss_is_scaled",
     ),
     # 7: a host that dies or hangs
     "heartbeats": Mutation(
-        *(7, "hosts.py", "heartbeat_timeout_seconds=heartbeat,", "heartbeat_timeout_seconds=3600,"),
+        *(7, "runtime/hosts.py", "heartbeat_timeout_seconds=heartbeat,", "heartbeat_timeout_seconds=3600,"),
         "tests/faults/test_hosts.py::test_a_host_that_hangs_ends_the_other_within_a_minute",
     ),
     "a run that dies is started again": Mutation(
-        *(7, "supervise.py", "if code in (0, USER, CTRL_C) or relay.heard:", "if True:"),
-        "tests/test_supervise.py::test_what_dies_is_started_again_until_it_ends",
+        *(7, "train/supervise.py", "if code in (0, USER, CTRL_C) or relay.heard:", "if True:"),
+        "tests/train/test_supervise.py::test_what_dies_is_started_again_until_it_ends",
     ),
     "an error that would come again is the last word": Mutation(
-        *(7, "supervise.py", "if code in (0, USER, CTRL_C) or", "if code in (0, CTRL_C) or"),
-        "tests/test_supervise.py::test_an_end_an_error_that_would_come_again_and_ctrl_c_are_the_last_word",
+        *(7, "train/supervise.py", "if code in (0, USER, CTRL_C) or", "if code in (0, CTRL_C) or"),
+        "tests/train/test_supervise.py::test_an_end_an_error_that_would_come_again_and_ctrl_c_are_the_last_word",
     ),
     "a reader that hangs is noticed": Mutation(
-        *(7, "mesh.py", "self._ready.get(timeout=self._patience)", "self._ready.get()"),
-        "tests/test_mesh.py::test_a_source_that_hangs_is_told_after_its_time",
+        *(7, "runtime/mesh.py", "self._ready.get(timeout=self._patience)", "self._ready.get()"),
+        "tests/runtime/test_mesh.py::test_a_source_that_hangs_is_told_after_its_time",
     ),
     "of the readers the one that is stopped is named": Mutation(
-        *(7, "mesh.py", "[pid for pid in readers if _stopped(pid)]", "[]"),
-        "tests/test_mesh.py::test_of_the_processes_that_read_the_one_that_is_stopped_is_named",
+        *(7, "runtime/mesh.py", "[pid for pid in readers if _stopped(pid)]", "[]"),
+        "tests/runtime/test_mesh.py::test_of_the_processes_that_read_the_one_that_is_stopped_is_named",
     ),
     "a reader that is killed is told": Mutation(
-        *(7, "data/readers.py", "if (found := KILLED.search(str(error))) is None:", "if (found := None) is None:"),
+        *(
+            7,
+            "data/workers/readers.py",
+            "if (found := KILLED.search(str(error))) is None:",
+            "if (found := None) is None:",
+        ),
         f"{READERS}::test_a_reader_that_is_killed_is_told_and_the_end_leaves_nothing",
     ),
     "readers end when the run does": Mutation(
-        *(7, "data/readers.py", "    parent.join()", "    threading.Event().wait()"),
+        *(7, "data/workers/readers.py", "    parent.join()", "    threading.Event().wait()"),
         f"{READERS}::test_a_kill_of_the_training_process_takes_its_readers_along_and_their_memory",
     ),
     "one that is stopped is woken for it": Mutation(
         *(
             7,
-            "data/readers.py",
+            "data/workers/readers.py",
             "prctl(PR_SET_PDEATHSIG, signal.SIGCONT, 0, 0, 0)",
             "prctl(PR_SET_PDEATHSIG, 0, 0, 0, 0)",
         ),
         f"{READERS}::test_a_kill_of_the_training_process_takes_its_readers_along_and_their_memory",
     ),
     "they remove what they had sent": Mutation(
-        *(7, "data/readers.py", "address.discard_dead(wait=True)", "pass"),
+        *(7, "data/workers/readers.py", "address.discard_dead(wait=True)", "pass"),
         f"{READERS}::test_a_kill_of_the_training_process_takes_its_readers_along_and_their_memory",
     ),
     "or the next run does": Mutation(
-        *(7, "data/parcels.py", "Address(path.stem).discard_dead(wait=False)", "pass"),
+        *(7, "data/workers/parcels.py", "Address(path.stem).discard_dead(wait=False)", "pass"),
         f"{READERS}::test_what_a_kill_of_all_leaves_the_next_run_removes_and_no_more_than_that",
     ),
     "of the dead alone": Mutation(
-        *(7, "data/parcels.py", "fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB", "fcntl.LOCK_UN"),
+        *(7, "data/workers/parcels.py", "fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB", "fcntl.LOCK_UN"),
         f"{READERS}::test_what_a_kill_of_all_leaves_the_next_run_removes_and_no_more_than_that",
     ),
     "a batch that is taken leaves no memory": Mutation(
         *(
             7,
-            "data/parcels.py",
+            "data/workers/parcels.py",
             "    finally:\n        memory.close()\n        memory.unlink()",
             "    finally:\n        pass",
         ),
-        "tests/data/test_parcels.py::test_a_batch_comes_out_as_it_went_in_and_its_memory_is_gone",
+        "tests/data/workers/test_parcels.py::test_a_batch_comes_out_as_it_went_in_and_its_memory_is_gone",
     ),
     "no space in shared memory": Mutation(
-        *(7, "data/parcels.py", "os.posix_fallocate(descriptor, 0, max(size, 1))", "pass"),
-        "tests/data/test_parcels.py::test_without_space_or_without_shared_memory_the_batch_goes_as_it_is",
+        *(7, "data/workers/parcels.py", "os.posix_fallocate(descriptor, 0, max(size, 1))", "pass"),
+        "tests/data/workers/test_parcels.py::test_without_space_or_without_shared_memory_the_batch_goes_as_it_is",
     ),
     "semaphores are named after their makers": Mutation(
-        *(7, "data/readers.py", "        semaphores.name_ours()\n", ""),
+        *(7, "data/workers/readers.py", "        semaphores.name_ours()\n", ""),
         f"{READERS}::test_semaphores_that_a_kill_of_all_leaves_are_removed_by_the_next_run",
     ),
     "the next run removes those of the dead": Mutation(
-        *(7, "data/semaphores.py", '["semprefix"] = f"/{PREFIX}-{maker}"  # type: ignore[attr-defined]\n    sweep()'),
+        *(
+            7,
+            "data/workers/semaphores.py",
+            '["semprefix"] = f"/{PREFIX}-{maker}"  # type: ignore[attr-defined]\n    sweep()',
+        ),
         '["semprefix"] = f"/{PREFIX}-{maker}"',
         f"{READERS}::test_semaphores_that_a_kill_of_all_leaves_are_removed_by_the_next_run",
     ),
     "and none of the living": Mutation(
-        *(7, "data/semaphores.py", 'and _maker(int(pid)) != f"{there}-{pid}-{started}"', ""),
+        *(7, "data/workers/semaphores.py", 'and _maker(int(pid)) != f"{there}-{pid}-{started}"', ""),
         f"{READERS}::test_semaphores_that_a_kill_of_all_leaves_are_removed_by_the_next_run",
     ),
     "a number that another process has now is no life": Mutation(
-        *(7, "data/semaphores.py", '!= f"{there}-{pid}-{started}"', "is None"),
+        *(7, "data/workers/semaphores.py", '!= f"{there}-{pid}-{started}"', "is None"),
         f"{READERS}::test_names_of_other_makers_are_told_from_those_of_the_dead",
     ),
     "nor can it be told in another space of processes": Mutation(
-        *(7, "data/semaphores.py", "if there == space and", "if"),
+        *(7, "data/workers/semaphores.py", "if there == space and", "if"),
         f"{READERS}::test_names_of_other_makers_are_told_from_those_of_the_dead",
     ),
     "a signal reaches the supervised run": Mutation(
-        *(7, "supervise.py", "            self._process.send_signal(number)\n\n    def", "            pass\n\n    def"),
-        "tests/test_supervise.py::test_a_signal_reaches_the_run_once_and_its_end_counts",
+        *(
+            7,
+            "train/supervise.py",
+            "            self._process.send_signal(number)\n\n    def",
+            "            pass\n\n    def",
+        ),
+        "tests/train/test_supervise.py::test_a_signal_reaches_the_run_once_and_its_end_counts",
     ),
     "a terminal's Ctrl-C is not passed on a second time": Mutation(
-        *(7, "supervise.py", "if number == signal.SIGINT and _foreground():", "if False:"),
-        "tests/test_supervise.py::test_ctrl_c_on_a_terminal_which_reaches_both_is_heard_once",
+        *(7, "train/supervise.py", "if number == signal.SIGINT and _foreground():", "if False:"),
+        "tests/train/test_supervise.py::test_ctrl_c_on_a_terminal_which_reaches_both_is_heard_once",
     ),
     # 8: two runs on one workdir
     "lock": Mutation(
-        *(8, "lock.py", "fcntl.lockf(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)", "pass"),
-        "tests/test_lock.py::test_a_second_run_is_refused_and_told_who_has_it",
+        *(8, "runtime/lock.py", "fcntl.lockf(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)", "pass"),
+        "tests/runtime/test_lock.py::test_a_second_run_is_refused_and_told_who_has_it",
     ),
     # 9: no code from data, nothing written elsewhere, no bombs
     "experiment.json names nothing off the list": Mutation(
-        *(9, "serialization.py", "or called not in pairs:", "or False:"),
-        "tests/test_serialization.py::test_nothing_off_the_list_is_imported",
+        *(9, "experiment/record.py", "or called not in pairs:", "or False:"),
+        "tests/experiment/test_record.py::test_nothing_off_the_list_is_imported",
     ),
     "arrays between hosts hold no objects": Mutation(
-        *(9, "hosts.py", "isinstance(value, np.ndarray) and value.dtype != object", "isinstance(value, np.ndarray)"),
-        "tests/test_hosts.py::test_nothing_else_can_be_said",
+        *(
+            9,
+            "runtime/hosts.py",
+            "isinstance(value, np.ndarray) and value.dtype != object",
+            "isinstance(value, np.ndarray)",
+        ),
+        "tests/runtime/test_hosts.py::test_nothing_else_can_be_said",
     ),
     "names in a record are plain": Mutation(
-        *(9, "names.py", 'and not {*"/\\\\"} & {*name}', ""),
-        "tests/test_names.py::test_what_leads_elsewhere_is_refused",
+        *(9, "runtime/files/names.py", 'and not {*"/\\\\"} & {*name}', ""),
+        "tests/runtime/files/test_names.py::test_what_leads_elsewhere_is_refused",
     ),
     "all names that become files are looked at": Mutation(
-        *(9, "experiment.py", "        self._check_names()\n", ""),
-        "tests/test_confined.py::test_names_that_lead_elsewhere_are_refused_by_every_command",
+        *(9, "experiment/definition.py", "        self._check_names()\n", ""),
+        "tests/experiment/test_confined.py::test_names_that_lead_elsewhere_are_refused_by_every_command",
     ),
     "a record's tokenizers come from its workdir": Mutation(
-        *(9, "confined.py", "if modality in kept or", "if True or modality in kept or"),
-        "tests/test_confined.py::test_tokenizers_come_from_the_workdir_alone",
+        *(9, "experiment/confined.py", "if modality in kept or", "if True or modality in kept or"),
+        "tests/experiment/test_confined.py::test_tokenizers_come_from_the_workdir_alone",
     ),
     "nothing is built where a record says": Mutation(
-        *(9, "confined.py", "if not readable(source.name, source.data_dir):", "if False:"),
-        "tests/test_confined.py::test_nothing_is_built_where_a_record_says",
+        *(9, "experiment/confined.py", "if not readable(source.name, source.data_dir):", "if False:"),
+        "tests/experiment/test_confined.py::test_nothing_is_built_where_a_record_says",
     ),
     "datasets have plain names": Mutation(
         *(9, "data/datasets/prepare.py", 'for part in re.split("[/:]", name):', "for part in ():"),
-        "tests/test_confined.py::test_datasets_have_plain_names",
+        "tests/experiment/test_confined.py::test_datasets_have_plain_names",
     ),
     "links out of a workdir are not written through": Mutation(
-        *(9, "confined.py", "if stat.S_ISLNK(mode) and not Path(", "if False and not Path("),
-        "tests/test_confined.py::test_links_out_of_a_workdir_are_not_written_through",
+        *(9, "experiment/confined.py", "if stat.S_ISLNK(mode) and not Path(", "if False and not Path("),
+        "tests/experiment/test_confined.py::test_links_out_of_a_workdir_are_not_written_through",
     ),
     "tokenizers are not read through links": Mutation(
-        *(9, "data/tokenizers.py", "or not Path(os.path.realpath(file)).is_relative_to(home)", ""),
-        "tests/test_confined.py::test_a_tokenizer_that_is_a_link_elsewhere_or_a_pipe_is_not_read",
+        *(9, "data/tokenizers/sentence_piece.py", "or not Path(os.path.realpath(file)).is_relative_to(home)", ""),
+        "tests/experiment/test_confined.py::test_a_tokenizer_that_is_a_link_elsewhere_or_a_pipe_is_not_read",
     ),
     "nesting is bounded": Mutation(
-        *(9, "serialization.py", "if len(path) > DEEPEST:", "if False:"),
-        "tests/test_serialization.py::test_parts_within_parts_without_end_are_refused",
+        *(9, "experiment/record.py", "if len(path) > DEEPEST:", "if False:"),
+        "tests/experiment/test_record.py::test_parts_within_parts_without_end_are_refused",
     ),
     "what is no file is not opened": Mutation(
-        *(9, "regular.py", "    if not stat.S_ISREG(mode):", "    if False:"),
-        "tests/test_regular.py::test_what_is_no_file_is_named_and_not_opened",
+        *(9, "runtime/files/regular.py", "    if not stat.S_ISREG(mode):", "    if False:"),
+        "tests/runtime/files/test_regular.py::test_what_is_no_file_is_named_and_not_opened",
     ),
     "commands look at the record first": Mutation(
         *(
             9,
-            "json_text.py",
+            "runtime/files/json_text.py",
             'return regular.content(path).decode("utf-8")',
             'return path.read_bytes().decode("utf-8")',
         ),
-        "tests/test_regular.py::test_no_command_waits_for_a_record_that_is_no_file",
+        "tests/runtime/files/test_regular.py::test_no_command_waits_for_a_record_that_is_no_file",
     ),
     "lines of metrics are a file's": Mutation(
-        *(9, "lines.py", "regular.content(path, LARGEST)", "path.read_bytes()"),
-        "tests/test_regular.py::test_nothing_waits_for_numbers_or_digests_that_are_no_files",
+        *(9, "runtime/jsonl.py", "regular.content(path, LARGEST)", "path.read_bytes()"),
+        "tests/runtime/files/test_regular.py::test_nothing_waits_for_numbers_or_digests_that_are_no_files",
     ),
     "a stopped reader is woken for the end": Mutation(
-        *(7, "data/readers.py", "os.kill(pid, signal.SIGCONT)", "pass"),
+        *(7, "data/workers/readers.py", "os.kill(pid, signal.SIGCONT)", "pass"),
         f"{READERS}::test_readers_are_woken_before_they_are_waited_for",
     ),
     "digests are those of files": Mutation(
-        *(9, "digests.py", "        regular.check(path)", "        return 0, ''"),  # to open a pipe would take for ever
-        "tests/test_regular.py::test_nothing_waits_for_numbers_or_digests_that_are_no_files",
+        *(
+            9,
+            "runtime/files/digests.py",
+            "        regular.check(path)",
+            "        return 0, ''",
+        ),  # to open a pipe would take for ever
+        "tests/runtime/files/test_regular.py::test_nothing_waits_for_numbers_or_digests_that_are_no_files",
     ),
     "a text is of a bounded size": Mutation(
-        *(9, "regular.py", "    if size > most:", "    if False:"),
-        "tests/test_regular.py::test_what_is_too_large_is_not_read",
+        *(9, "runtime/files/regular.py", "    if size > most:", "    if False:"),
+        "tests/runtime/files/test_regular.py::test_what_is_too_large_is_not_read",
     ),
     "deep JSON is an error of JSON": Mutation(
-        *(9, "json_text.py", "except RecursionError:", "except ZeroDivisionError:"),
-        "tests/test_json_text.py::test_what_is_no_json_is_a_value_error",
+        *(9, "runtime/files/json_text.py", "except RecursionError:", "except ZeroDivisionError:"),
+        "tests/runtime/files/test_json_text.py::test_what_is_no_json_is_a_value_error",
     ),
     "sizes beyond any array": Mutation(
-        *(9, "bounds.py", "abs(value) > LARGEST", "False"),
-        "tests/test_bounds.py::test_numbers_that_can_not_be_are_named_by_their_paths",
+        *(9, "experiment/bounds.py", "abs(value) > LARGEST", "False"),
+        "tests/experiment/test_bounds.py::test_numbers_that_can_not_be_are_named_by_their_paths",
     ),
     "weights are finite": Mutation(
-        *(9, "bounds.py", "(math.isinf(value) and name not in UNBOUNDED)", "False"),
-        "tests/test_bounds.py::test_numbers_that_can_not_be_are_named_by_their_paths",
+        *(9, "experiment/bounds.py", "(math.isinf(value) and name not in UNBOUNDED)", "False"),
+        "tests/experiment/test_bounds.py::test_numbers_that_can_not_be_are_named_by_their_paths",
     ),
     "an archive's sizes are looked at first": Mutation(
-        *(9, "archives.py", "if unpacked > max(SMALL, TIMES * size):", "if False:"),
-        "tests/test_archives.py::test_pytorch_s_zip_is_looked_at_before_it_is_opened",
+        *(9, "runtime/files/archives.py", "if unpacked > max(SMALL, TIMES * size):", "if False:"),
+        "tests/runtime/files/test_archives.py::test_pytorch_s_zip_is_looked_at_before_it_is_opened",
     ),
     "an archive's names are looked at first": Mutation(
         *(
             9,
-            "interop/bigvision.py",
+            "interop/big_vision/layout.py",
             "found, notes = named(table)",
             "found, notes = named(archives.npz(path, table))",
         ),
-        "tests/test_archives.py::test_what_is_no_model_is_refused_by_its_names_before_it_is_unpacked",
+        "tests/runtime/files/test_archives.py::test_what_is_no_model_is_refused_by_its_names_before_it_is_unpacked",
     ),
     "an array fills its member": Mutation(
-        *(9, "archives.py", "if said != there or min(shape, default=0) < 0:", "if False:"),
-        "tests/test_archives.py::test_heads_that_lie_are_told",
+        *(9, "runtime/files/archives.py", "if said != there or min(shape, default=0) < 0:", "if False:"),
+        "tests/runtime/files/test_archives.py::test_heads_that_lie_are_told",
     ),
     "numbers in the place of texts": Mutation(
         *(9, "interop/onnx.py", "if not isinstance(value, memoryview):", "if False:"),
@@ -467,36 +516,41 @@ MUTATIONS = {
     ),
     # 10: a visitor of the page reads what was uploaded, and nothing else
     "only what lies below the folder of uploads": Mutation(
-        *(10, "uploads.py", "if not real.is_relative_to(home):", "if False:"),
-        "tests/test_uploads.py::test_a_visitor_reads_nothing_that_was_not_uploaded",
+        *(10, "inference/demo/uploads.py", "if not real.is_relative_to(home):", "if False:"),
+        "tests/inference/demo/test_uploads.py::test_a_visitor_reads_nothing_that_was_not_uploaded",
     ),
     "by its real path": Mutation(
-        *(10, "uploads.py", "Path(os.path.realpath(path)), os.path.realpath(folder)", "Path(path), str(folder)"),
-        "tests/test_uploads.py::test_only_regular_files_below_the_folder_of_a_bounded_size",
+        *(
+            10,
+            "inference/demo/uploads.py",
+            "Path(os.path.realpath(path)), os.path.realpath(folder)",
+            "Path(path), str(folder)",
+        ),
+        "tests/inference/demo/test_uploads.py::test_only_regular_files_below_the_folder_of_a_bounded_size",
     ),
     "regular files alone": Mutation(
-        *(10, "uploads.py", "if not stat.S_ISREG(found.st_mode):", "if False:"),
-        "tests/test_uploads.py::test_a_visitor_reads_nothing_that_was_not_uploaded",
+        *(10, "inference/demo/uploads.py", "if not stat.S_ISREG(found.st_mode):", "if False:"),
+        "tests/inference/demo/test_uploads.py::test_a_visitor_reads_nothing_that_was_not_uploaded",
     ),
     "pages of others are refused": Mutation(
-        *(10, "uploads.py", "elif not reads and self._foreign(scope, headers):", "elif False:"),
-        "tests/test_uploads.py::test_uploads_and_calls_of_other_pages_are_refused",
+        *(10, "inference/demo/uploads.py", "elif not reads and self._foreign(scope, headers):", "elif False:"),
+        "tests/inference/demo/test_uploads.py::test_uploads_and_calls_of_other_pages_are_refused",
     ),
     "what goes on beyond its bound is cut off": Mutation(
-        *(10, "uploads.py", "if came > most:", "if False:"),
-        "tests/test_uploads.py::test_what_is_too_large_is_cut_off",
+        *(10, "inference/demo/uploads.py", "if came > most:", "if False:"),
+        "tests/inference/demo/test_uploads.py::test_what_is_too_large_is_cut_off",
     ),
     "older uploads make room": Mutation(
-        *(10, "uploads.py", "self._sweep(self._room - size)", "pass"),
-        "tests/test_uploads.py::test_the_disk_of_uploads_is_bounded_and_emptied",
+        *(10, "inference/demo/uploads.py", "self._sweep(self._room - size)", "pass"),
+        "tests/inference/demo/test_uploads.py::test_the_disk_of_uploads_is_bounded_and_emptied",
     ),
     "what has been there for a while goes": Mutation(
-        *(10, "uploads.py", "if now - written > self._kept or", "if"),
-        "tests/test_uploads.py::test_the_disk_of_uploads_is_bounded_and_emptied",
+        *(10, "inference/demo/uploads.py", "if now - written > self._kept or", "if"),
+        "tests/inference/demo/test_uploads.py::test_the_disk_of_uploads_is_bounded_and_emptied",
     ),
     "other doors of gradio": Mutation(
-        *(10, "uploads.py", "if CLOSED.match(path):", "if False:"),
-        "tests/test_uploads.py::test_other_doors_of_gradio_are_closed",
+        *(10, "inference/demo/uploads.py", "if CLOSED.match(path):", "if False:"),
+        "tests/inference/demo/test_uploads.py::test_other_doors_of_gradio_are_closed",
     ),
 }
 

@@ -38,8 +38,8 @@ from typing import Any
 
 import numpy as np
 
-from mmjax import hosts, lines, metrics
-from mmjax.progress import duration
+from mmjax.runtime import hosts, jsonl, metrics
+from mmjax.train.progress import duration
 from tests.benchmarks.machine import machine
 from tests.faults.spoil import flip, spoil
 from tests.multiprocess.launcher import Ended, Group, mmjax
@@ -91,7 +91,7 @@ class Run:
 
     def last_step(self) -> int:
         """The last step in the metrics."""
-        return max((line["step"] for line in lines.read(self.workdir / metrics.FILE)), default=0)
+        return max((line["step"] for line in jsonl.read(self.workdir / metrics.FILE)), default=0)
 
     def checkpoints(self) -> list[Path]:
         folder = self.workdir / "checkpoints"
@@ -209,9 +209,9 @@ def differences(one: Path, other: Path) -> list[str]:
     """Where two finished workdirs differ, in bits."""
     wrong, sides = [], []
     for workdir in (one, other):
-        lines = metrics.read(workdir)
-        side = {(line["step"], line.get("split")): {n: v for n, v in line.items() if n not in CLOCKS} for line in lines}
-        wrong += [f"{workdir}: a step was written twice"] if len(side) != len(lines) else []
+        jsonl = metrics.read(workdir)
+        side = {(line["step"], line.get("split")): {n: v for n, v in line.items() if n not in CLOCKS} for line in jsonl}
+        wrong += [f"{workdir}: a step was written twice"] if len(side) != len(jsonl) else []
         sides.append(side)
     for key in {**sides[0], **sides[1]}:
         if sides[0].get(key) != sides[1].get(key):

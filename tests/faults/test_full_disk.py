@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from mmjax import metrics
-from mmjax.checkpoint import saved
+from mmjax.runtime import metrics
+from mmjax.runtime.checkpoints import saved
 from tests.faults.soak import Run, differences
 from tests.faults.spoil import spoil
 from tests.multiprocess.launcher import Group

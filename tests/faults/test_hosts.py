@@ -9,8 +9,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from mmjax import hosts, metrics
 from mmjax.errors import UserError
+from mmjax.runtime import hosts, metrics
 from tests.multiprocess.launcher import ROOT, Group, mmjax
 from tests.trained import Trained
 

@@ -7,14 +7,14 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from mmjax.models.attention import attend, attend_fused
-from mmjax.models.image import ViT
-from mmjax.models.text import TextTransformer
-from mmjax.objectives.contrastive import sigmoid_loss, softmax_loss
-from mmjax.objectives.ring import ring_loss
-from mmjax.objectives.tile import Rows
-from mmjax.train import train
-from tests.test_train import training
+from mmjax.models.layers.attention import attend, attend_fused
+from mmjax.models.towers.text import TextTransformer
+from mmjax.models.towers.vit import ViT
+from mmjax.objectives.contrastive.objective import sigmoid_loss, softmax_loss
+from mmjax.objectives.contrastive.ring import ring_loss
+from mmjax.objectives.contrastive.tile import Rows
+from mmjax.train.loop import train
+from tests.train.test_loop import training
 from tests.trained import Trained, tiny_config
 
 pytestmark = pytest.mark.skipif(jax.default_backend() != "gpu", reason="needs an NVIDIA GPU")

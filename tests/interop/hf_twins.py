@@ -10,9 +10,10 @@ import torch
 import transformers
 from flax.traverse_util import flatten_dict
 
-from mmjax.experiment import build
+from mmjax.experiment.graph import build
 from mmjax.interop import bundle as bundles
-from mmjax.interop import hf, mapping, tensors
+from mmjax.interop import parameter_rules, weight_files
+from mmjax.interop.hf import layout as hf_layout
 
 TOLERANCE = 1e-5  # of the largest value
 
@@ -39,7 +40,7 @@ def close(ours, theirs, scale=None):
 
 def family(folder):
     """What a folder is read as."""
-    return hf.family_of(json.loads((folder / "config.json").read_text()), str(folder))
+    return hf_layout.family_of(json.loads((folder / "config.json").read_text()), str(folder))
 
 
 def tower_of(bundle, modality):
@@ -74,10 +75,10 @@ def there_and_back(model, folder, computed=()):
     """Saves theirs, reads it as ours, writes that, and opens it as theirs: the same arrays, bit by bit; but for those
     that aren't parameters and are `computed` here."""
     model.save_pretrained(folder / "theirs")
-    bundle = hf.read(folder / "theirs")
-    hf.write(bundle, folder / "ours")
+    bundle = hf_layout.read(folder / "theirs")
+    hf_layout.write(bundle, folder / "ours")
     renamed = family(folder / "theirs").renamed  # some versions of theirs save other names than others
-    first, second = (renamed(tensors.read(folder / whose)) for whose in ("theirs", "ours"))
+    first, second = (renamed(weight_files.read(folder / whose)) for whose in ("theirs", "ours"))
     assert first.keys() == second.keys()
     for name, array in first.items():
         np.testing.assert_allclose(second[name], array, rtol=0, atol=1e-6 * (name in computed), err_msg=name)
@@ -111,8 +112,8 @@ def same_gradients(bundle, ours, model, folder):
         for name, parameter in model.named_parameters()
         if parameter.requires_grad
     }
-    rules = kind.rules(hf.built(hf.Parts(bundle.config.towers, bundle.config.objectives)))
-    theirs = mapping.take(rules, kind.renamed(theirs), "theirs", lambda name: True)
+    rules = kind.rules(hf_layout.built(hf_layout.Parts(bundle.config.towers, bundle.config.objectives)))
+    theirs = parameter_rules.take(rules, kind.renamed(theirs), "theirs", lambda name: True)
     theirs: dict[str, Any] = flatten_dict(theirs["params"], sep="/")
     assert theirs.keys() == ours.keys()
     largest = max(np.abs(gradient).max() for gradient in theirs.values())
@@ -127,19 +128,19 @@ def fits_by_shape(model_class, config):
     with torch.device("meta"):
         model = model_class(config)
     described = json.loads(config.to_json_string()) | {"architectures": [model_class.__name__]}
-    kind = hf.family_of(described, "theirs")
+    kind = hf_layout.family_of(described, "theirs")
     parts = kind.parts(described)
     theirs = {
         name: np.broadcast_to(np.int8(0), tensor.shape) for name, tensor in model.state_dict(keep_vars=True).items()
     }
     theirs = kind.renamed(theirs)
     described["text_config"] = described.get("text_config", {}) | {"eos_token_id": 2}
-    chains, _ = hf.hf_inputs.read(Path("nowhere"), kind, described, parts)
+    chains, _ = hf_layout.hf_preprocessing.read(Path("nowhere"), kind, described, parts)
     made = bundles.variables_of(build(bundles.stand_in(*parts, chains)))
     leaves: dict[str, Any] = flatten_dict(made, sep="/")
     wanted = {path: leaf.shape for path, leaf in leaves.items()}
     found, used = {}, set()
-    for rule in kind.rules(hf.built(parts)):
+    for rule in kind.rules(hf_layout.built(parts)):
         sets = [[name.replace("{layer}", str(i)) for name in rule.theirs] for i in range(max(1, rule.layers))]
         used |= {name for names in sets for name in names}
         shapes = [[theirs[name].shape for name in names] for names in sets]

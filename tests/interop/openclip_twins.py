@@ -12,9 +12,12 @@ import torch
 from open_clip.loss import ClipLoss, SigLipLoss
 from safetensors.torch import save_file
 
-from mmjax.experiment import build
+from mmjax.experiment.graph import build
 from mmjax.interop import bundle as bundles
-from mmjax.interop import mapping, openclip, openclip_config, openclip_inputs
+from mmjax.interop import parameter_rules
+from mmjax.interop.open_clip import config as open_clip_config
+from mmjax.interop.open_clip import layout as open_clip_layout
+from mmjax.interop.open_clip import preprocessing as open_clip_preprocessing
 from tests.interop import tables
 
 TOLERANCE = 1e-5  # of the largest value
@@ -109,8 +112,8 @@ def theirs_of(model, pixels):
 def same_gradients(bundle, ours, theirs):
     """Every parameter's gradient, theirs brought to our layout by the table itself."""
     built = tables.built(bundle.config.towers, bundle.config.objectives)
-    rules = [rule for rule in openclip.rules(built) if rule.ours.startswith("params/")]
-    theirs = mapping.take(rules, openclip.renamed(theirs), "theirs")
+    rules = [rule for rule in open_clip_layout.rules(built) if rule.ours.startswith("params/")]
+    theirs = parameter_rules.take(rules, open_clip_layout.renamed(theirs), "theirs")
     tables.same_gradients(ours, tables.flat(theirs["params"]), TOLERANCE)
 
 
@@ -119,15 +122,15 @@ def fits_by_shape(config):
     with torch.device("meta"):
         model = model_of(config)
     theirs = tables.hollow({name: array.shape for name, array in model.state_dict().items()})
-    theirs = openclip.renamed({name: array for name, array in theirs.items() if not name.endswith(COUNTERS)})
-    described = openclip_config.parts(config)
+    theirs = open_clip_layout.renamed({name: array for name, array in theirs.items() if not name.endswith(COUNTERS)})
+    described = open_clip_config.parts(config)
     built = tables.built(*described)
-    found, used = tables.taken(openclip.rules(built), theirs)
+    found, used = tables.taken(open_clip_layout.rules(built), theirs)
     assert used == set(theirs)
-    image = openclip_inputs.pictures({}, config)
+    image = open_clip_preprocessing.pictures({}, config)
     config["text_cfg"]["hf_tokenizer_name"] = "none"  # for speed: OpenAI's is none of what is compared
-    chain, _ = openclip_inputs.texts(Path("nowhere"), config, built.towers["text"])
-    transforms = {"image": openclip_inputs.graph(image.transforms), "text": chain}
+    chain, _ = open_clip_preprocessing.texts(Path("nowhere"), config, built.towers["text"])
+    transforms = {"image": open_clip_preprocessing.graph(image.transforms), "text": chain}
     made = bundles.variables_of(build(bundles.stand_in(*described, transforms)))
     assert found == {path: leaf.shape for path, leaf in tables.flat(made).items()}
     return sum(math.prod(shape) for path, shape in found.items() if path.startswith("params/"))

@@ -8,14 +8,17 @@ import fiddle as fdl
 import jax
 import numpy as np
 
-from mmjax.data.captions import PickCaption, Prompt, Tokenize
-from mmjax.data.subwords import Subwords, SubwordTokenizer
-from mmjax.data.tokenizer_json import tokenizer_json
-from mmjax.data.transforms import Decode, Resize
-from mmjax.experiment import build
+from mmjax.data.tokenizers.subwords import Subwords, SubwordTokenizer
+from mmjax.data.tokenizers.tokenizer_json import tokenizer_json
+from mmjax.data.transforms.image import Decode, Resize
+from mmjax.data.transforms.text import PickCaption, Prompt, Tokenize
+from mmjax.experiment.graph import build
 from mmjax.interop import bundle as bundles
-from mmjax.interop import hf, hf_bert, openclip, sentence_transformers
 from mmjax.interop.bundle import Bundle
+from mmjax.interop.hf import bert
+from mmjax.interop.hf import layout as hf_layout
+from mmjax.interop.open_clip import layout as open_clip_layout
+from mmjax.interop.sentence_transformers import layout as sentence_transformers_layout
 from tests.data.vocabularies import write_bert
 
 CLIP = {
@@ -52,7 +55,7 @@ def randomised(bundle_config, seed: int = 0, source: str = "") -> Bundle:
 
 def clip(seed: int = 0) -> Bundle:
     """As CLIPModel of Hugging Face; it brings no tokenizer."""
-    family = hf.family_of(CLIP, "test")
+    family = hf_layout.family_of(CLIP, "test")
     parts = family.parts(CLIP)
     words = fdl.Config(Subwords, parts.towers["text"].vocab)
     transforms = {
@@ -63,7 +66,7 @@ def clip(seed: int = 0) -> Bundle:
 
 
 def hf_folder(folder: Path, seed: int = 0) -> Path:
-    return hf.write(clip(seed), folder)
+    return hf_layout.write(clip(seed), folder)
 
 
 def sentences_folder(folder: Path, seed: int = 0) -> Path:
@@ -72,16 +75,16 @@ def sentences_folder(folder: Path, seed: int = 0) -> Path:
         write_bert(Path(vocabulary))
         tokenizer = SubwordTokenizer(tokenizer_json(Path(vocabulary)))
     sizes = {"hidden_size": 8, "intermediate_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2}
-    tower = hf_bert.text({**sizes, "vocab_size": tokenizer.vocab_size, "max_position_embeddings": 16}, pooler=False)
+    tower = bert.text({**sizes, "vocab_size": tokenizer.vocab_size, "max_position_embeddings": 16}, pooler=False)
     tower.pooling, tower.embed_dim, tower.projection_bias, tower.projection_tanh = "mean", 6, True, True
     cut = fdl.Config(Tokenize, fdl.Config(Subwords, tokenizer.vocab_size), 12, bos=True, empty="keep")
     chain = (fdl.Config(PickCaption, empty="keep"), fdl.Config(Prompt, "query: "), cut)
     bundle = randomised(bundles.stand_in({"text": tower}, {}, {"text": chain}), seed)
     pooler = {"pooler.dense.weight": np.zeros((8, 8), np.float32), "pooler.dense.bias": np.zeros(8, np.float32)}
-    return sentence_transformers.write(
+    return sentence_transformers_layout.write(
         dataclasses.replace(bundle, tokenizers={"text": tokenizer}, extras=pooler), folder
     )
 
 
 def open_clip_folder(folder: Path, seed: int = 0) -> Path:
-    return openclip.write(clip(seed), folder, exact=False)
+    return open_clip_layout.write(clip(seed), folder, exact=False)

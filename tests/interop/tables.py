@@ -5,8 +5,8 @@ from typing import Any
 import numpy as np
 from flax.traverse_util import flatten_dict
 
-from mmjax.experiment import build
-from mmjax.interop.hf_config import Parts
+from mmjax.experiment.graph import build
+from mmjax.interop.parts import Parts
 
 
 def flat(tree) -> dict[str, Any]:

@@ -9,19 +9,21 @@ import pytest
 from flax.traverse_util import flatten_dict
 from safetensors.numpy import save_file
 
-from mmjax.data.captions import Tokenize
 from mmjax.data.pipeline import Mixture
-from mmjax.data.tokenizers import PieceTokenizer, SentencePiece
-from mmjax.data.transforms import Decode, Resize
+from mmjax.data.tokenizers.sentence_piece import PieceTokenizer, SentencePiece
+from mmjax.data.transforms.image import Decode, Resize
+from mmjax.data.transforms.text import Tokenize
 from mmjax.errors import UserError
-from mmjax.experiment import Experiment, build, diff
+from mmjax.experiment.definition import Experiment
+from mmjax.experiment.diff import diff
+from mmjax.experiment.graph import build
 from mmjax.interop import bundle as bundles
 from mmjax.interop.bundle import Bundle
-from mmjax.models.image import ViT
-from mmjax.models.text import TextTransformer
-from mmjax.objectives.contrastive import Contrastive
-from mmjax.optim import AdamW
-from tests.test_archives import in_little_memory
+from mmjax.models.towers.text import TextTransformer
+from mmjax.models.towers.vit import ViT
+from mmjax.objectives.contrastive.objective import Contrastive
+from mmjax.optim.optimizers import AdamW
+from tests.runtime.files.test_archives import in_little_memory
 
 
 def config(**changes):

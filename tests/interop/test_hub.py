@@ -11,9 +11,10 @@ import pytest
 from safetensors.numpy import load_file, save_file
 
 from mmjax.errors import UserError
-from mmjax.experiment import build
+from mmjax.experiment.graph import build
 from mmjax.interop import bundle as bundles
-from mmjax.interop import hf, hub, projects
+from mmjax.interop import hub, projects
+from mmjax.interop.hf import layout as hf_layout
 from mmjax.interop.hub import fetched, is_name, near, parsed
 from mmjax.interop.projects import Project
 from mmjax.interop.resolve import resolve
@@ -190,7 +191,7 @@ def test_an_object_of_the_storage_is_pinned_by_its_generation(served, folders, t
 
 class ByAddress(Project):
     def read(self, path):
-        return hf.read(Path(path.read_text()))
+        return hf_layout.read(Path(path.read_text()))
 
 
 def test_what_the_hub_lacks_is_said(served, folders, tmp_path):

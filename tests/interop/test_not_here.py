@@ -3,7 +3,7 @@
 import pytest
 
 from mmjax.interop import not_here
-from mmjax.interop.hf import FAMILIES
+from mmjax.interop.hf.layout import FAMILIES
 
 
 def test_types_are_those_of_hugging_face_and_none_can_be_read():

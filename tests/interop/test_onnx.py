@@ -5,11 +5,13 @@ import numpy as np
 import pytest
 
 from mmjax.errors import UserError
-from mmjax.interop import hf, hf_dinov2, mapping, onnx
+from mmjax.interop import onnx, parameter_rules
+from mmjax.interop.hf import dinov2
+from mmjax.interop.hf import layout as hf_layout
 from mmjax.interop.projects import PROJECTS
 from mmjax.interop.resolve import resolve
 from tests.interop import small
-from tests.test_archives import in_little_memory
+from tests.runtime.files.test_archives import in_little_memory
 
 WIDTH, SIZE, PATCH, KEPT = 64, 8, 4, 12  # positions are kept for 12 pixels, pictures have 8
 CONFIG = {
@@ -73,11 +75,11 @@ def exported(arrays, erf="Erf"):
 @pytest.fixture(scope="module")
 def model():
     """Of random numbers, with positions for `KEPT` pixels; and its arrays under Hugging Face's names."""
-    family = hf.family_of(CONFIG, "test")
+    family = hf_layout.family_of(CONFIG, "test")
     parts = family.parts(CONFIG)
-    transforms = {"image": hf.hf_inputs.pictures(None, family, parts.towers["image"])}
-    bundle = small.randomised(hf.bundles.stand_in(*parts, transforms))
-    return bundle, mapping.give(family.rules(hf.built(parts)), bundle.variables, "test")
+    transforms = {"image": hf_layout.hf_preprocessing.pictures(None, family, parts.towers["image"])}
+    bundle = small.randomised(hf_layout.bundles.stand_in(*parts, transforms))
+    return bundle, parameter_rules.give(family.rules(hf_layout.built(parts)), bundle.variables, "test")
 
 
 def test_the_tower_is_found_among_all_that_is_in_the_file(model, tmp_path):
@@ -85,9 +87,9 @@ def test_the_tower_is_found_among_all_that_is_in_the_file(model, tmp_path):
     (tmp_path / "model.onnx").write_bytes(exported(arrays))
     read = resolve(tmp_path / "model.onnx")
     assert read.config.towers["image"].size == SIZE
-    assert hf.build(read.config.towers["image"]).layer_scale is not None
+    assert hf_layout.build(read.config.towers["image"]).layer_scale is not None
     ours, theirs = read.variables["params"]["towers_image"], bundle.variables["params"]["towers_image"]
-    at = hf_dinov2.positions_at(theirs["position"], (3, 3), (2, 2))
+    at = dinov2.positions_at(theirs["position"], (3, 3), (2, 2))
     np.testing.assert_array_equal(ours["position"], at)
     assert jax.tree.structure(ours) == jax.tree.structure(theirs)
     jax.tree.map(np.testing.assert_array_equal, ours, {**theirs, "position": at})

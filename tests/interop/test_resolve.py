@@ -11,10 +11,10 @@ import pytest
 from fsspec.implementations.dirfs import DirFileSystem
 from fsspec.implementations.local import LocalFileSystem
 
-from mmjax.checkpoint import Checkpointer, restore_params, restore_variables
 from mmjax.errors import UserError
 from mmjax.interop import bundle as bundles
 from mmjax.interop.resolve import resolve
+from mmjax.runtime.checkpoints import Checkpointer, restore_params, restore_variables
 from tests.interop.small import clip, hf_folder, open_clip_folder
 from tests.trained import Trained
 
@@ -127,12 +127,12 @@ def test_another_versions_checkpoint_says_which(tmp_path, trained: Trained):
     del record["blake2b"]
     (tmp_path / "run" / "experiment.json").write_text(json.dumps(record))
     assert resolve(tmp_path / "run").step == 24  # another version is no fault in itself
-    record["experiment"]["towers"]["image"]["@call"] = "mmjax.models.image:ViT3"
+    record["experiment"]["towers"]["image"]["@call"] = "mmjax.models.towers.vit:ViT3"
     (tmp_path / "run" / "experiment.json").write_text(json.dumps(record))
     wrote = r"\nmmjax 9.1.0 wrote it, and this is \S+: install that version"
     with pytest.raises(UserError, match=r"(?s)ViT3.*did you mean .*ViT.*" + wrote):
         resolve(tmp_path / "run")
-    record["experiment"]["towers"]["image"] |= {"@call": "mmjax.models.image:ViT", "width": 48}
+    record["experiment"]["towers"]["image"] |= {"@call": "mmjax.models.towers.vit:ViT", "width": 48}
     (tmp_path / "run" / "experiment.json").write_text(json.dumps(record))
     with pytest.raises(UserError, match=r"(?s)towers_image.*and the model's is.*" + wrote):
         resolve(tmp_path / "run")

@@ -4,7 +4,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from mmjax.models.rotary import angles, rotate
+from mmjax.models.layers.rotary import angles, rotate
 
 torch = pytest.importorskip("torch")
 

@@ -18,25 +18,31 @@ torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")
 open_clip = pytest.importorskip("open_clip")
 
-from mmjax.__main__ import main  # noqa: E402
 from mmjax.cli.export import EPILOG  # noqa: E402
-from mmjax.data.captions import CleanText, Lowercase, PickCaption, Tokenize  # noqa: E402
-from mmjax.data.subwords import Subwords, SubwordTokenizer  # noqa: E402
-from mmjax.data.tokenizer_json import open_clip_bpe, written  # noqa: E402
-from mmjax.data.tokenizers import PieceTokenizer, SentencePiece  # noqa: E402
-from mmjax.data.tokens import Tokenizer  # noqa: E402
-from mmjax.data.transforms import CenterCrop, Decode, RandomResizedCrop, ResizeShorter  # noqa: E402
+from mmjax.cli.main import main  # noqa: E402
+from mmjax.data.tokenizers.contract import Tokenizer  # noqa: E402
+from mmjax.data.tokenizers.sentence_piece import PieceTokenizer, SentencePiece  # noqa: E402
+from mmjax.data.tokenizers.subwords import Subwords, SubwordTokenizer  # noqa: E402
+from mmjax.data.tokenizers.tokenizer_json import open_clip_bpe, written  # noqa: E402
+from mmjax.data.transforms.image import CenterCrop, Decode, RandomResizedCrop, ResizeShorter  # noqa: E402
+from mmjax.data.transforms.text import CleanText, Lowercase, PickCaption, Tokenize  # noqa: E402
 from mmjax.errors import UserError  # noqa: E402
-from mmjax.experiment import build, load_experiment  # noqa: E402
+from mmjax.experiment.graph import build  # noqa: E402
+from mmjax.experiment.load import load_experiment  # noqa: E402
+from mmjax.inference.model import load  # noqa: E402
 from mmjax.interop import bundle as bundles  # noqa: E402
-from mmjax.interop import exporting, hf, hf_near, near, openclip, texts_there  # noqa: E402
+from mmjax.interop import export as exporting  # noqa: E402
 from mmjax.interop.bundle import Bundle  # noqa: E402
-from mmjax.interop.exporting import export  # noqa: E402
+from mmjax.interop.export import export  # noqa: E402
+from mmjax.interop.hf import layout as hf_layout  # noqa: E402
+from mmjax.interop.hf import near as hf_near  # noqa: E402
+from mmjax.interop.open_clip import layout as open_clip_layout  # noqa: E402
 from mmjax.interop.projects import PROJECTS  # noqa: E402
-from mmjax.loading import load  # noqa: E402
-from mmjax.models.image import ViT  # noqa: E402
-from mmjax.models.text import TextTransformer  # noqa: E402
-from mmjax.objectives.contrastive import Contrastive  # noqa: E402
+from mmjax.interop.twins import token_ids as texts_there  # noqa: E402
+from mmjax.interop.twins import twin as near  # noqa: E402
+from mmjax.models.towers.text import TextTransformer  # noqa: E402
+from mmjax.models.towers.vit import ViT  # noqa: E402
+from mmjax.objectives.contrastive.objective import Contrastive  # noqa: E402
 from tests.benchmarks.sizes import FOLDER, experiments, files  # noqa: E402
 from tests.data import vocabularies  # noqa: E402
 from tests.interop import hf_twins as twins  # noqa: E402
@@ -188,12 +194,12 @@ def test_transformers_own_pipeline_gives_our_scores(tmp_path, monkeypatch, capsy
 
 def test_a_swapped_vocabulary_is_the_same_model(tmp_path):
     bundle = model()
-    twin = hf.near(bundle)
+    twin = hf_layout.near(bundle)
     assert twin.swap == (2, 511)
     table, was = (b.variables["params"]["towers_text"]["token"]["embedding"] for b in (twin.bundle, bundle))
     np.testing.assert_array_equal(table[[2, 511]], was[[511, 2]])
     np.testing.assert_array_equal(np.delete(table, [2, 511], 0), np.delete(was, [2, 511], 0))
-    assert hf.near(twin.bundle).swap == (0, 0)
+    assert hf_layout.near(twin.bundle).swap == (0, 0)
 
 
 def test_a_bert_of_ours_is_theirs_with_both_heads(tmp_path):
@@ -201,7 +207,7 @@ def test_a_bert_of_ours_is_theirs_with_both_heads(tmp_path):
     drawn = randomised(config)
     variables = jax.tree.map(lambda leaf: np.float32(0.1) * leaf, drawn.variables)  # so that no softmax saturates
     bundle = dataclasses.replace(drawn, variables=variables, tokenizers={"text": quickstarts()})
-    out = hf.write(bundle, tmp_path / "bert")
+    out = hf_layout.write(bundle, tmp_path / "bert")
     tokenizer = transformers.AutoTokenizer.from_pretrained(out)
     assert tokenizer(f"a cat {tokenizer.mask_token}")["input_ids"][-2:] == [4, 2]
     texts = ["a cat", "[SEP] Face with tears of joy </s>", "flag: Norway " * 9]
@@ -217,7 +223,7 @@ def test_a_bert_of_ours_is_theirs_with_both_heads(tmp_path):
     kernel, table = params["objectives_next"]["classify"]["kernel"], params["towers_text"]["token"]["embedding"]
     np.testing.assert_array_equal(theirs.cls.seq_relationship.weight.detach().T, kernel)
     np.testing.assert_array_equal(theirs.cls.predictions.decoder.weight.detach(), table)
-    assert not exporting.differences(hf.near(bundle).bundle, hf.read(out))
+    assert not exporting.differences(hf_layout.near(bundle).bundle, hf_layout.read(out))
 
 
 def test_a_piece_of_texts_does_not_fill_them_up(tmp_path):
@@ -236,8 +242,8 @@ def test_a_piece_of_texts_does_not_fill_them_up(tmp_path):
 
     # As it was written once: transformers takes each "!" for padding, and out of the text.
     (out / "tokenizer_config.json").write_text(json.dumps(options | {"pad_token": "!"}))
-    twin = hf.near(exact)
-    (line,) = texts_there.unlike(exact, twin, hf.read(out), out, "hf")
+    twin = hf_layout.near(exact)
+    (line,) = texts_there.unlike(exact, twin, hf_layout.read(out), out, "hf")
     assert re.match(r"texts: of \d+ that were tried \d+ have other ids there: 'Hello World!!', '! !! wow!'", line)
 
 
@@ -247,8 +253,8 @@ def test_without_their_library_ours_reads_what_was_written(tmp_path, monkeypatch
 
     monkeypatch.setattr(texts_there, "import_module", gone)
     bundle = model(pictures=tuple(fdl.Config(type(t), **_given(t)) for t in EXACT))
-    out = hf.write(bundle, tmp_path / "clip")
-    twin, again = hf.near(bundle), hf.read(out)
+    out = hf_layout.write(bundle, tmp_path / "clip")
+    twin, again = hf_layout.near(bundle), hf_layout.read(out)
     assert texts_there.unlike(bundle, twin, again, out, "hf") == []
     cased = dataclasses.replace(again, tokenizers={"text": SubwordTokenizer(_cased(again.tokenizers["text"].model))})
     (line,) = texts_there.unlike(bundle, twin, cased, out, "hf")
@@ -286,16 +292,16 @@ EXACT = (Decode(), ResizeShorter(SIDE), CenterCrop(SIDE))
 
 def test_what_goes_out_exactly(tmp_path):
     """The recipes that the README names."""
-    twin = hf.near(model(pictures=tuple(fdl.Config(type(t), **_given(t)) for t in EXACT)))
+    twin = hf_layout.near(model(pictures=tuple(fdl.Config(type(t), **_given(t)) for t in EXACT)))
     assert twin.differs == ()
     cut = fdl.Config(Tokenize, fdl.Config(SentencePiece, 512), LENGTH, bos=True)
     words = (fdl.Config(PickCaption), fdl.Config(CleanText), fdl.Config(Lowercase), cut)
     chain = Decode(background=None), ResizeShorter(SIDE), CenterCrop(SIDE, middle="even")
     bundle = model(pictures=tuple(fdl.Config(type(t), **_given(t)) for t in chain), words=words)
-    assert openclip.near(bundle).differs == ()
+    assert open_clip_layout.near(bundle).differs == ()
     bundles.save(bundle, tmp_path / "own")
     export(tmp_path / "own", tmp_path / "clip", "open_clip", say=said)
-    decode, *rest = build(openclip.read(tmp_path / "clip").config).data.transforms["image"]
+    decode, *rest = build(open_clip_layout.read(tmp_path / "clip").config).data.transforms["image"]
     assert (decode.background, *rest) == (None, *chain[1:])
 
 

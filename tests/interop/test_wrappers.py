@@ -5,7 +5,8 @@ import pytest
 from safetensors.numpy import load_file, save_file
 
 from mmjax.errors import UserError
-from mmjax.interop import bigvision, resolve
+from mmjax.interop import resolve
+from mmjax.interop.big_vision import layout as big_vision_layout
 from mmjax.interop.wrappers import unwrapped
 from tests.interop.small import hf_folder, open_clip_folder
 from tests.interop.test_resolve import same
@@ -78,12 +79,12 @@ def test_folders_of_either_project(made, file, tmp_path):
 
 
 def test_files_of_big_vision(tmp_path):
-    from tests.interop.test_bigvision import IDS, TwoTowers, drawn
+    from tests.interop.big_vision.test_layout import IDS, TwoTowers, drawn
 
     arrays = drawn(TwoTowers(), np.zeros((3, 12, 12, 3), np.float32), IDS)
     np.savez(tmp_path / "plain.npz", **arrays)
     np.savez(tmp_path / "wrapped.npz", **under("model/", arrays))
-    plain, wrapped = (bigvision.read(tmp_path / name) for name in ("plain.npz", "wrapped.npz"))
+    plain, wrapped = (big_vision_layout.read(tmp_path / name) for name in ("plain.npz", "wrapped.npz"))
     same(wrapped.variables, plain.variables)
     assert not plain.notes
     assert wrapped.notes[0].endswith("its arrays are read without 'model/' in their names")

@@ -6,12 +6,12 @@ python -m tests.multiprocess.judge WORKDIR COPY FOLDER
 import sys
 from pathlib import Path
 
-from mmjax.embed import embed
-from mmjax.evaluate import evaluate_model
-from mmjax.evaluators.losses import Losses
-from mmjax.evaluators.neighbours import KNN
-from mmjax.evaluators.probe import Probe
-from mmjax.watch import watch
+from mmjax.evaluate.evaluators.knn import KNN
+from mmjax.evaluate.evaluators.losses import Losses
+from mmjax.evaluate.evaluators.probe import Probe
+from mmjax.evaluate.model import evaluate_model
+from mmjax.evaluate.watch import watch
+from mmjax.inference.embed_dataset import embed
 
 OTHERS = (KNN("shape", "test", k=5), Probe("shape", "test", strengths=(1e-3,), shots=(2,)), Losses("test"))
 

@@ -14,7 +14,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from mmjax.launch import ADDRESS, COUNT, INDEX
+from mmjax.runtime.launch import ADDRESS, COUNT, INDEX
 
 ROOT = Path(__file__).parent.parent.parent
 PATIENCE = 150  # seconds for one run, which takes some ten: a hang fails, instead of stopping the suite

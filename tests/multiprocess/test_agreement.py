@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from mmjax.data.pipeline import batches
-from mmjax.experiment import build
-from mmjax.workdir import prepared
+from mmjax.experiment.graph import build
+from mmjax.experiment.workdir import prepared
 from tests.multiprocess.launcher import Group, launch
 from tests.trained import tiny_config
 

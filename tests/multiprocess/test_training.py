@@ -11,10 +11,10 @@ import fiddle as fdl
 import numpy as np
 import pytest
 
-from mmjax import metrics
-from mmjax.checkpoint import latest_step
-from mmjax.counts import scores
-from mmjax.train import train
+from mmjax.runtime import metrics
+from mmjax.runtime.checkpoints import latest_step
+from mmjax.runtime.counts import scores
+from mmjax.train.loop import train
 from tests.multiprocess.judge import judge
 from tests.multiprocess.launcher import ROOT, Ended, Group, launch, mmjax
 from tests.trained import Trained, tiny_config

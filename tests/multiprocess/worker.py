@@ -11,13 +11,13 @@ from pathlib import Path
 import jax
 import numpy as np
 
-from mmjax import hosts
 from mmjax.data.pipeline import batch_spec, batches
 from mmjax.errors import UserError
-from mmjax.experiment import build
-from mmjax.mesh import Mesh, put, replicated
-from mmjax.step import init_state, with_params
-from mmjax.workdir import prepared
+from mmjax.experiment.graph import build
+from mmjax.experiment.workdir import prepared
+from mmjax.runtime import hosts
+from mmjax.runtime.mesh import Mesh, put, replicated
+from mmjax.train.step import init_state, with_params
 from tests.trained import tiny_config
 
 MESHES = {"data": Mesh(), "fsdp": Mesh(data=2, fsdp=-1), "halves": Mesh(data=2, tensor=-1), "tensor": Mesh(tensor=8)}

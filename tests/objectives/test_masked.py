@@ -10,12 +10,12 @@ import numpy as np
 import pytest
 
 from mmjax.errors import UserError
-from mmjax.models.decoder import Decoder
-from mmjax.models.image import ViT
+from mmjax.models.decoders.patches import Decoder
+from mmjax.models.towers.vit import ViT
+from mmjax.objectives.contract import Encoded, View
 from mmjax.objectives.masked import MaskedImage, MaskedText, chosen_positions, kept, normalised
 from mmjax.objectives.masking import Keep, KeepOutsideBlocks
 from mmjax.objectives.pretrainer import Pretrainer
-from mmjax.objectives.views import Encoded, View
 from tests.objectives.toys import VOCAB, WIDTH, ToyDecoder
 
 B, N, P = 4, 12, 5

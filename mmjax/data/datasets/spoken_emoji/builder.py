@@ -1,0 +1,120 @@
+"""`spoken_emoji`: pictures, names and speech of 3,944 emoji, as a TFDS builder that needs pip packages alone (`demo`).
+
+Pictures are OpenMoji's (CC BY-SA 4.0), names Unicode CLDR's by the package `emoji`, speech is eSpeak NG's. Splits go by
+emoji, and each has speakers of its own.
+"""
+
+import hashlib
+import io
+import os
+from collections.abc import Iterable, Iterator
+from contextlib import redirect_stdout
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import soundfile
+import tensorflow_datasets as tfds
+from PIL import Image
+
+from mmjax.data.datasets.build_progress import BuildProgress
+from mmjax.data.datasets.spoken_emoji.catalogue import LANGUAGES, SPLITS, Entry, catalogue, hashed
+from mmjax.data.datasets.spoken_emoji.example import IMAGE_SIZE, picture_folder
+from mmjax.data.datasets.spoken_emoji.workers import WorkerError, Workers
+
+
+@dataclass(eq=False)
+class EmojiConfig(tfds.core.BuilderConfig):
+    """`languages`: those of the `names`. `limit`: only so many emoji, drawn by hash (None: all)."""
+
+    languages: tuple[str, ...] = ("en",)
+    limit: int | None = None
+
+
+class SpokenEmoji(tfds.core.GeneratorBasedBuilder):
+    """Emoji as picture, name in up to 14 languages, group, and English name spoken in several voices."""
+
+    VERSION = tfds.core.Version("1.0.1")
+    RELEASE_NOTES = {"1.0.1": "OpenMoji 17, CLDR names of emoji 2.16, eSpeak NG 1.52."}
+    BUILDER_CONFIGS = [
+        EmojiConfig(name="en", description="English names."),
+        EmojiConfig(name="multilingual", description="Names in 14 languages.", languages=LANGUAGES),
+        EmojiConfig(name="small", description="English names of 300 emoji, to try things on.", limit=300),
+    ]
+    BUILT_BYTES = 450_000_000  # what a build takes on the disk while it runs, rounded up
+
+    def __init__(self, *, file_format: Any = None, **kwargs: Any) -> None:
+        super().__init__(file_format=file_format or "array_record", **kwargs)
+
+    def _info(self) -> tfds.core.DatasetInfo:
+        languages = self.builder_config.languages  # type: ignore[union-attr]
+        return self.dataset_info_from_configs(
+            features=tfds.features.FeaturesDict(
+                {
+                    "id": tfds.features.Text(),
+                    "image": tfds.features.Image(shape=(IMAGE_SIZE, IMAGE_SIZE, 3), encoding_format="png"),
+                    "text": tfds.features.Text(),
+                    "names": {language: tfds.features.Text() for language in languages},
+                    "group": tfds.features.Text(),
+                    "subgroup": tfds.features.Text(),
+                    # Encoded bytes: tfds.features.Audio can't be constructed without TensorFlow.
+                    "speech": tfds.features.Sequence({"audio": tfds.features.Text(), "voice": tfds.features.Text()}),
+                }
+            ),
+            description=__doc__,
+            homepage="https://openmoji.org",
+            license="pictures: OpenMoji, CC BY-SA 4.0; names and groups: Unicode License v3",
+            citation="",
+        )
+
+    def download_and_prepare(self, **kwargs: Any) -> None:
+        """Builds the dataset on all cores, if it isn't built. Takes what TFDS's own method takes."""
+        if self.data_path.exists():
+            return
+        workers = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+        pool = Workers(workers)
+        tfds.display_progress_bar(False)  # BuildProgress says how far it is; TFDS would draw three bars more
+        try:
+            with BuildProgress(f"building {self.info.full_name}") as self._progress, redirect_stdout(io.StringIO()):
+                self._pool = pool
+                super().download_and_prepare(**kwargs)
+        except WorkerError as error:
+            raise RuntimeError(f"{self.info.full_name} isn't built: {error}") from error
+        finally:
+            tfds.display_progress_bar(True)
+            pool.close()
+
+    def _split_generators(self, dl_manager: tfds.download.DownloadManager) -> dict[str, Iterator[tuple[str, Any]]]:
+        entries = catalogue(path.stem for path in picture_folder().glob("*.svg"))
+        limit = self.builder_config.limit  # type: ignore[union-attr]
+        if limit is not None:
+            entries = sorted(entries, key=lambda entry: hashed(f"limit/{entry.id}"))[:limit]
+        self._progress.start(len(entries))
+        return {split: self._generate_examples([e for e in entries if e.split == split]) for split in SPLITS}
+
+    def _generate_examples(self, entries: list[Entry]) -> Iterator[tuple[str, Any]]:
+        for example in self._pool.map(entries, self.builder_config.languages):  # type: ignore[union-attr]
+            self._progress.advance()
+            yield example["id"], example
+
+
+def content_hash(records: Iterable[dict[str, Any]]) -> str:
+    """SHA-256 of what records hold once decoded (pixels, samples, strings), whatever the order and the encoding.
+
+    Takes records as the data source gives them, pictures decoded or not.
+    """
+    return hashlib.sha256(b"".join(sorted(_record_hash(record) for record in records))).hexdigest()
+
+
+def _record_hash(record: dict[str, Any]) -> bytes:
+    picture = record["image"]
+    if isinstance(picture, bytes):
+        picture = np.asarray(Image.open(io.BytesIO(picture)).convert("RGB"))
+    parts = [record[key] for key in ("id", "text", "group", "subgroup")]
+    parts += [record["names"][language] for language in sorted(record["names"])]
+    parts += [np.ascontiguousarray(picture).tobytes()]
+    for audio, voice in zip(record["speech"]["audio"], record["speech"]["voice"], strict=True):
+        samples, rate = soundfile.read(io.BytesIO(audio), dtype="int16")
+        parts += [voice, str(rate).encode(), samples.astype("<i2").tobytes()]
+    # Hashes of equal length are joined, so that no two lists of parts join to the same bytes.
+    return hashlib.sha256(b"".join(hashlib.sha256(part).digest() for part in parts)).digest()

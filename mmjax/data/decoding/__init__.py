@@ -1,0 +1,1 @@
+"""Decoding: files and bytes of pictures and sounds to arrays."""

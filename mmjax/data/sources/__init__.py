@@ -1,0 +1,1 @@
+"""Sources: records of a dataset by number, wherever they are stored."""

@@ -1,0 +1,48 @@
+"""What identifies the records of a split: whether they are still those that a run began with can be told later."""
+
+import hashlib
+import json
+import os
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from mmjax.data.sources.paths import File
+
+Fingerprint = dict[str, Any]  # plain: numbers and strings
+
+
+def fingerprint(records: Any) -> Fingerprint:
+    """What `records.fingerprint()` says; of records that have none their number alone, as `rows`."""
+    own = getattr(records, "fingerprint", None)
+    return {"rows": len(records)} if own is None else own()
+
+
+def of_columns(columns: Mapping[str, Iterable[Any]], root: str) -> Fingerprint:
+    """A digest of each column's cells in their order.
+
+    A file counts by its path within `root`, not by what it holds: to read them all would take as long as an epoch.
+    """
+    found, within = {}, os.path.join(root, "")
+    for name, cells in columns.items():
+        digest = hashlib.blake2b(digest_size=16)
+        for cell in cells:
+            digest.update(json.dumps(_plain(cell, within)).encode() + b"\n")
+        found[name] = digest.hexdigest()
+    return found
+
+
+def of_text(text: str) -> str:
+    """A digest of a text."""
+    return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
+
+
+def _plain(cell: Any, within: str) -> Any:
+    if isinstance(cell, str):
+        return cell
+    if isinstance(cell, File):
+        return {"path": cell.path.removeprefix(within)}
+    if isinstance(cell, bytes):
+        return {"bytes": hashlib.blake2b(cell, digest_size=16).hexdigest()}
+    if isinstance(cell, list):
+        return [_plain(item, within) for item in cell]
+    return cell

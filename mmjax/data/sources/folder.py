@@ -1,0 +1,206 @@
+"""A folder of files with a table, as a source."""
+
+import hashlib
+import os
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from mmjax.data.sources.cells import captions, labels, media, stripped, texts
+from mmjax.data.sources.contract import MODALITIES, Source, log
+from mmjax.data.sources.fingerprints import Fingerprint, of_columns
+from mmjax.data.sources.paths import File, is_remote, same, some_exist
+from mmjax.data.sources.splits import WHOLE, by_column, by_hash
+from mmjax.data.sources.tables import Table, nearest, read_table
+from mmjax.errors import UserError
+
+FIELDS = (*MODALITIES, "id", "split")  # what a table's columns may be, besides labels
+
+
+OWN = ("image#", "audio#")  # what results of one's own are called (`embeddings.CONTENT`)
+
+
+@dataclass(frozen=True)
+class Folder:
+    """One's own pictures, captions and sounds: a table beside them, `.csv`, `.tsv` or `.parquet`.
+
+    Columns `image` and `audio` hold paths relative to `root` (the table's folder, if None), or, in Parquet, the bytes
+    themselves; `text` holds captions, several as a list. Any may be lacking, and a cell that is empty, or NaN, is
+    missing. `fields` says what they, `split` and `id`, are called otherwise (`{"text": "caption"}`). All other columns
+    are labels.
+
+    A column `split` says which split a row is in (`splits` translates: `{"validation": "val"}`); without one, a hash of
+    the row's id does, by `shares`. The id is the column `id`, or the picture's path, or the sound's, or the caption.
+    Rows with the same picture or sound, by path or by bytes in the table, share the split, those that each share one
+    with a third row too: they go by the first of their ids; what lies in files of other names isn't compared. The split
+    "all" is every row of the table, unless a column puts rows into one of that name, or `splits` translates it.
+    """
+
+    table: str
+    root: str | None = None
+    fields: dict[str, str] = field(default_factory=dict)
+    splits: dict[str, str] = field(default_factory=dict)
+    shares: dict[str, float] = field(default_factory=lambda: {"train": 0.9, "validation": 0.05, "test": 0.05})
+
+    def open(self, split: str, data_dir: str | None = None) -> "FolderRecords":
+        """Opens a split.
+
+        Raises FileNotFoundError where the table, or every file that it names, is missing; `SplitNotFoundError` where
+        the split is empty; ValueError where the table or one of its cells can't be read as it is meant, or it has none
+        of the columns; ImportError where Parquet can't be read.
+        """
+        del data_dir  # a table is where it is
+        table = self._read()
+        names = self._names(table)
+        root = table.path.parent if self.root is None else Path(os.path.expanduser(self.root))
+        columns: dict[str, list[Any]] = {m: media(table, names[m], root) for m in ("image", "audio") if m in names}
+        for modality, cells in columns.items():
+            _check_some_exist(self.table, modality, cells)
+        if "text" in names:
+            columns["text"] = captions(table, names["text"])
+        ids = _ids(table, names)
+        rows = self._rows(table, names, ids, columns, split)
+        others = {name: cells for name, cells in table.columns.items() if name not in names.values()}
+        labelled = {name: labels(cells, name in table.class_names) for name, cells in others.items()}
+        ordered = {modality: columns[modality] for modality in MODALITIES if modality in columns}
+        whole = {**labelled, **ordered, "id": ids}
+        there = {name: [cells[row] for row in rows] for name, cells in whole.items()}
+        classes = {name: names for name, names in table.class_names.items() if name in others}
+        return FolderRecords(there, os.fspath(root), classes, named="id" in names)
+
+    def modalities(self) -> list[str]:
+        """Which of image, text and audio the table has. Raises as `open` does."""
+        names = self._names(self._read())
+        return [modality for modality in MODALITIES if modality in names]
+
+    def _read(self) -> Table:
+        if is_remote(self.table):
+            raise UserError(f"Folder({self.table!r}): a URL, and nothing is downloaded here: fetch the table first")
+        return read_table(Path(os.path.expanduser(self.table)))
+
+    def _names(self, table: Table) -> dict[str, str]:
+        """What the columns of images, texts, sounds, ids and splits are called, of those that there are."""
+        known = table.columns
+        for key, name in self.fields.items():
+            if key not in FIELDS:
+                raise UserError(
+                    f"Folder({self.table!r}, fields={{{key!r}: {name!r}}}): fields say what the columns "
+                    f"{', '.join(FIELDS)} are called; there is no {key!r} among them{nearest(key, FIELDS)}"
+                )
+            if name not in known:
+                raise UserError(
+                    f"Folder({self.table!r}, fields={{{key!r}: {name!r}}}): the table has no such column, it has "
+                    f"{', '.join(known)}{nearest(name, known)}"
+                )
+        names = {key: self.fields.get(key) or _column(key, known) for key in FIELDS}
+        found = {key: name for key, name in names.items() if name is not None}
+        if not any(modality in found for modality in MODALITIES):
+            hints = "".join({m: nearest(m, known) for m in MODALITIES}.values())
+            raise UserError(
+                f"{self.table} has none of the columns image, text and audio, it has {', '.join(known)}{hints}: "
+                f"rename them, or say in an experiment which is which, Folder({self.table!r}, fields={{'text': ...}})"
+            )
+        if taken := [name for name in OWN if name in known and name not in found.values()]:
+            raise UserError(f"{self.table}: the column {taken[0]!r} has a name that results are kept under: rename it")
+        return found
+
+    def _rows(
+        self, table: Table, names: Mapping[str, str], ids: list[str], columns: Mapping[str, list[Any]], split: str
+    ) -> list[int]:
+        column = texts(table.columns[names["split"]]) if "split" in names else None
+        own = split in self.splits or WHOLE in (value.casefold() for value in column or () if value)
+        if split == WHOLE and not own:
+            return list(range(len(ids)))
+        if column is not None:
+            rows = by_column(self.table, column, split, self.splits)
+            if split == WHOLE and split not in self.splits and len(rows) < len(ids):
+                log.warning("%s: its column of splits puts %d of %d rows into %r, and these alone are read",
+                            self.table, len(rows), len(ids), split)  # fmt: skip
+            return rows
+        shared = _shared(ids, columns, "id" in names)
+        return by_hash(self.table, ids, shared, split, self.splits, self.shares)
+
+
+class FolderRecords:
+    """A split of a `Folder`: its columns, in memory.
+
+    root: what its files' paths begin with. class_names: what the numbers in a column are called, in order.
+    named: whether the ids are the table's own, which say what belongs together.
+    """
+
+    def __init__(
+        self,
+        table: dict[str, list[Any]],
+        root: str = "",
+        class_names: Mapping[str, tuple[str, ...]] | None = None,
+        named: bool = True,
+    ):
+        self._table, self._root, self.class_names, self.named = table, root, dict(class_names or {}), named
+        self.columns = tuple(table)
+
+    def __len__(self) -> int:
+        return len(self._table["id"])
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        return {name: values[index] for name, values in self._table.items()}
+
+    def fingerprint(self) -> Fingerprint:
+        """The number of rows, and a digest of each column that can train: `id`, `image`, `text`, `audio`."""
+        columns = {name: cells for name, cells in self._table.items() if name in ("id", *MODALITIES)}
+        return {"rows": len(self), **of_columns(columns, self._root)}
+
+
+def _column(key: str, known: Iterable[str]) -> str | None:
+    """The column of that name; else one that differs by capitals alone, where that can't be another's."""
+    alike = [name for name in known if name.casefold() == key and key != "id"]  # "ID" may well be a label
+    return key if key in known else alike[0] if len(alike) == 1 else None
+
+
+def _ids(table: Table, names: Mapping[str, str]) -> list[str]:
+    """The id of each row: that of its column, or its first text among path, path of the sound and caption, or its
+    number."""
+    columns = [table.columns[names[key]] for key in ("image", "audio", "text") if key in names]
+    own = texts(table.columns[names["id"]]) if "id" in names else [None] * len(table.places)
+    return [
+        own[row] or next(filter(None, (_path_or_text(c[row]) for c in columns)), str(row)) for row in range(len(own))
+    ]
+
+
+def _path_or_text(cell: Any) -> str | None:
+    if isinstance(cell, Mapping) and not cell.get("bytes"):
+        cell = cell.get("path")
+    return stripped(cell) if isinstance(cell, str) else None
+
+
+def _shared(ids: list[str], columns: Mapping[str, list[Any]], named: bool) -> Iterator[list[Any]]:
+    """What rows may have in common: of each its pictures and its sounds, and its id, where it is `named` or all."""
+    here = os.getcwd()
+    media = [(modality, columns[modality]) for modality in ("image", "audio") if modality in columns]
+    for row, id in enumerate(ids):
+        found: list[Any] = []
+        for modality, cells in media:
+            for item in cells[row] if isinstance(cells[row], list) else [cells[row]]:
+                if isinstance(item, File):
+                    found.append(f"{modality} {os.path.normpath(os.path.join(here, same(item.path)))}")
+                elif item is not None:
+                    found.append((modality, hashlib.blake2b(item, digest_size=16).digest()))
+        yield found if found and not named else [*found, f"id {id}"]
+
+
+def _check_some_exist(table: str, modality: str, values: Iterable[Any]) -> None:
+    files = [value for value in values if isinstance(value, File)]
+    if files and not some_exist(files):
+        raise FileNotFoundError(
+            f"{table}: of the {len(files)} files in the column {modality} there is not one, the first is "
+            f"{files[0].path}: paths are relative to the table's folder, or to Folder(root=...)"
+            + (", and have / where Windows has a backslash" if "\\" in files[0].path else "")
+        )
+
+
+def renaming(sources: Iterable[Source], modality: str) -> str:
+    """The end of an error: how a column of another name is told to be a modality; "" where no source is a table."""
+    table = next((source.table for source in sources if isinstance(source, Folder)), None)
+    if table is None or modality not in MODALITIES:
+        return ""
+    return f"; if a column of another name holds it, say Folder({table!r}, fields={{{modality!r}: NAME}})"

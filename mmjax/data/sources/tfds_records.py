@@ -1,0 +1,209 @@
+"""The records of a TFDS dataset: plain values by modality, of what `sources.Tfds` describes."""
+
+import io
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import soundfile
+
+from mmjax.data.datasets.prepare import is_ours, prepare
+from mmjax.data.datasets.without_tensorflow import rates
+from mmjax.data.sources.cells import label, present, with_class
+from mmjax.data.sources.fingerprints import Fingerprint, of_text
+from mmjax.data.sources.splits import SplitNotFoundError
+from mmjax.data.sources.tables import nearest
+
+if TYPE_CHECKING:
+    from mmjax.data.sources.tfds import Tfds
+
+
+class TfdsRecords:
+    """A split of a TFDS dataset."""
+
+    def __init__(self, source: "Tfds", split: str, data_dir: str | None):
+        import tensorflow_datasets as tfds  # half a second, which a Folder needn't wait
+
+        self._arguments = (source, split, data_dir)
+        self._split = split
+        builder = _builder(source.name, data_dir)
+        name = source.splits.get(split, split)
+        if name.partition("[")[0] not in builder.info.splits:
+            raise SplitNotFoundError(
+                f"{source.name!r} has no split {name!r}, it has {', '.join(builder.info.splits)}"
+                f" (splits={{{split!r}: ...}} says which is to be taken)"
+            )
+        base = builder.info.splits[name.partition("[")[0]]
+        self._dataset = f"{builder.info.full_name}, {name}"
+        self._files = of_text(f"{base.num_examples} {list(base.shard_lengths)} {int(base.num_bytes)}")
+        features = builder.info.features
+        assert features is not None
+        self._paths = _field_paths(source, features)
+        # Pictures stay encoded bytes: they are decoded by the transforms, and decoding here may need TensorFlow.
+        decoders = {
+            key: tfds.decode.SkipDecoding() for key in features if isinstance(features[key], tfds.features.Image)
+        }
+        try:
+            self._data: Any = builder.as_data_source(split=name, decoders=decoders or None)
+        except NotImplementedError as error:
+            raise ValueError(
+                f"{source.name!r} was prepared in a format without random access: prepare it again with "
+                f"download_and_prepare(file_format='array_record')"
+            ) from error
+        taken = {path.partition("/")[0] for path in self._paths.values()}
+        # Sorted, since TFDS gives the features of a dataset read back in another order in every process.
+        others = [key for key in sorted(features) if key not in taken and key not in ("id", *self._paths)]
+        self._labels = [key for key in others if "audio" not in _keys(features[key])]  # other recordings are no labels
+        self.columns = tuple(dict.fromkeys(("id", *self._paths, *self._labels)))
+        # What the numbers in a column are called, in order.
+        self.class_names = {
+            key: tuple(features[key].names)
+            for key in self._labels
+            if isinstance(features[key], tfds.features.ClassLabel) and features[key].names
+        }
+        self._classes = {key for key in self._labels if isinstance(_inside(features[key]), tfds.features.ClassLabel)}
+        self._spoken = _spoken(source, features, self._paths.get("text"))
+        path = self._paths.get("audio", "")
+        described = dict(features.items()).get(path)
+        self._rate = rates(builder.data_path).get(path) or getattr(described, "sample_rate", None)
+
+    def __len__(self) -> int:
+        return len(self._data)
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        record = self._data[index]
+        example = {modality: _kept(_plain(_reach(record, path), modality)) for modality, path in self._paths.items()}
+        for column in self._labels:
+            value = _plain(record[column], column)
+            example[column] = label(with_class(value) if column in self._classes else value)
+        if self._spoken:
+            example["text"] = _named(with_class(example["text"]), self._spoken)
+        if self._rate is not None:
+            example["audio"] = _sound(example["audio"], int(self._rate))
+        own = example["id"] if "id" in self._paths else _plain(record["id"], "id") if "id" in record else None
+        example["id"] = f"{self._split}/{index}" if present(own) is None else own
+        return example
+
+    def fingerprint(self) -> Fingerprint:
+        """The number of examples, the dataset with its version, and what its files are said to hold: reading every
+        example would take as long as an epoch."""
+        return {"rows": len(self), "dataset": self._dataset, "files": self._files}
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return TfdsRecords, self._arguments
+
+
+def _builder(name: str, data_dir: str | None) -> Any:
+    from tensorflow_datasets.core import read_only_builder
+    from tensorflow_datasets.core.registered import DatasetNotFoundError
+
+    if is_ours(name) and ":" not in name:  # the version of our builder, whatever older one is on the disk
+        return read_only_builder.builder_from_directory(prepare(name, data_dir))
+    try:  # what is on the disk can be read without the code that built it
+        return read_only_builder.builder_from_files(name, data_dir=data_dir)
+    except (DatasetNotFoundError, ImportError):  # not there, or its description needs TensorFlow
+        return read_only_builder.builder_from_directory(prepare(name, data_dir))
+
+
+def _field_paths(source: "Tfds", features: Mapping[str, Any]) -> dict[str, str]:
+    """Which feature, as a path with "/", each modality is."""
+    usual = {"image": "image", "text": "text", "audio": "audio" if "audio" in features else "speech"}
+    wanted = {modality: feature for modality, feature in usual.items() if feature in features} | source.fields
+    if not wanted:
+        raise ValueError(
+            f"{source.name!r} has no feature named image, text, audio or speech, but {', '.join(sorted(features))}: "
+            f"say which is which, Tfds({source.name!r}, fields={{'image': ...}})"
+        )
+    paths = {}
+    for modality, path in wanted.items():
+        inside: Any = features
+        parts = path.split("/")
+        for part in parts:
+            if part not in _keys(inside):
+                known = _keys(inside)
+                raise ValueError(
+                    f"Tfds({source.name!r}, fields={{{modality!r}: {path!r}}}): there is no {part!r} among "
+                    f"{', '.join(known) or 'no features'}{nearest(part, known)}"
+                )
+            inside = _inside(inside)[part]
+        if modality in _keys(inside):  # a sequence of {audio, voice} stands for its audio
+            parts.append(modality)
+        paths[modality] = "/".join(parts)
+    return paths
+
+
+def _spoken(source: "Tfds", features: Any, path: str | None) -> tuple[str, ...]:
+    """What the classes are called, where a class stands for the text. Raises ValueError where a number does."""
+    if path is None:
+        return ()
+    inside = features
+    for part in path.split("/"):
+        inside = _inside(inside)[part]
+    if names := getattr(_inside(inside), "names", None):
+        return tuple(names)
+    kind = getattr(_inside(inside), "np_dtype", None)  # of a group of features a dict
+    if not isinstance(kind, Mapping) and kind is not None and np.issubdtype(kind, np.number):
+        raise ValueError(
+            f"Tfds({source.name!r}, fields={{'text': {path!r}}}): it holds numbers ({np.dtype(kind)}), and captions "
+            "are texts: name another feature"
+        )
+    return ()
+
+
+def _kept(value: Any) -> Any:
+    """A modality's value without what is missing; no recordings at all are one that is lacking, not one that is bad."""
+    if isinstance(value, list):
+        return [item for item in value if present(item) is not None] or None
+    return present(value)
+
+
+def _named(value: Any, names: tuple[str, ...]) -> Any:
+    """The names of a class, or of several."""
+    if isinstance(value, list):
+        return [names[item] for item in value]
+    return None if value is None else names[int(value)]
+
+
+def _inside(feature: Any) -> Any:
+    return getattr(feature, "feature", feature)  # a Sequence's element
+
+
+def _keys(feature: Any) -> list[str]:
+    inside = _inside(feature)
+    return sorted(inside.keys()) if hasattr(inside, "keys") else []
+
+
+def _reach(record: Any, path: str) -> Any:
+    for part in path.split("/"):
+        record = record[part]
+    return record
+
+
+def _plain(value: Any, column: str) -> Any:
+    """TFDS gives texts as bytes and sequences as object arrays: here str and lists, pictures and sounds stay bytes."""
+    if isinstance(value, Mapping):
+        return {key: _plain(item, column) for key, item in value.items()}
+    if isinstance(value, bytes):
+        return value if column in ("image", "audio") else _text(value)
+    if isinstance(value, list) or getattr(value, "dtype", None) == np.dtype(object):
+        return [_plain(item, column) for item in value]
+    return value.item() if getattr(value, "shape", None) == () else value
+
+
+def _sound(value: Any, rate: int) -> Any:
+    """A waveform of whole 16-bit samples as a WAV file, which knows its rate; anything else as it is."""
+    if not isinstance(value, np.ndarray) or value.ndim != 1 or not np.issubdtype(value.dtype, np.integer):
+        return value
+    samples = value.astype(np.int16)
+    if not np.array_equal(samples, value):
+        return value
+    stream = io.BytesIO()
+    soundfile.write(stream, samples, rate, format="WAV", subtype="PCM_16")
+    return stream.getvalue()
+
+
+def _text(value: bytes) -> str | bytes:
+    try:
+        return value.decode("utf-8")
+    except UnicodeDecodeError:
+        return value  # a column of bytes that are no text

@@ -1,0 +1,188 @@
+"""SentencePiece tokenizers (Kudo and Richardson 2018, arXiv:1808.06226), trained from the captions on first use, or
+others' models; and the files that keep tokenizers of any kind.
+
+The ids of the special pieces are the same for every model trained here: pad 0, bos 1, eos 2, unk 3, [MASK] 4.
+"""
+
+import hashlib
+import io
+import json
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Literal
+
+import sentencepiece
+
+from mmjax.data.tokenizers.contract import Tokenizer, TokenizerSpec
+from mmjax.runtime.files.names import plain
+from mmjax.runtime.files.output import write
+
+PAD, BOS, EOS, UNKNOWN, MASK = range(5)
+SPECIAL = 5  # ids below this stand for no text
+SPACE_MARK = "\u2581"  # stands for a space in a piece
+
+
+class PieceTokenizer(Tokenizer):
+    """A SentencePiece model, trained here or by others; one of theirs may lack a padding, a begin or an end piece."""
+
+    SUFFIX = ".model"
+
+    def __init__(self, model: bytes):
+        self.model = model
+        try:
+            self._processor = sentencepiece.SentencePieceProcessor(model_proto=model)
+        except RuntimeError as error:
+            raise ValueError(f"these {len(model)} bytes are not a SentencePiece model: {error}") from error
+        self.vocab_size = self._processor.vocab_size()
+        ids = self._processor.pad_id(), self._processor.bos_id(), self._processor.eos_id()
+        self.pad, self.bos, self.eos = (None if i < 0 else i for i in ids)
+
+    def encode(self, text: str) -> list[int]:
+        return self._processor.encode(text)
+
+    def encode_named(self, text: str, names: Sequence[str]) -> list[int]:
+        """The ids of a text, in which these pieces stand for themselves, without the white space round them.
+
+        What follows a name is cut as if it stood right behind a word, as Hugging Face's SiglipTokenizer cuts it. Raises
+        ValueError for a name that is no piece.
+        """
+        first, *rest = split_names(text, names)
+        ids = self.encode(first)
+        unknown = self.piece(self._processor.unk_id())
+        before = len(self.encode(unknown))
+        for place, part in enumerate(rest):
+            if place % 2:
+                ids += self.encode(unknown + part)[before:]
+            elif (id := self.id_of(part)) is not None:
+                ids.append(id)
+            else:
+                raise ValueError(f"{part!r} is no piece of this SentencePiece model")
+        return ids
+
+    def segmentations(self, text: str, best: int) -> list[list[int]]:
+        try:
+            return self._processor.nbest_encode(text, nbest_size=best)
+        except RuntimeError:
+            return super().segmentations(text, best)
+
+    def decode(self, ids: Iterable[int]) -> str:
+        return self._processor.decode([int(i) for i in ids if not self._is_special(int(i))])
+
+    def id_of(self, piece: str) -> int | None:
+        """The id of a piece, such as `</s>`; None where there is none."""
+        id = self._processor.piece_to_id(piece)
+        return id if self._processor.id_to_piece(id) == piece else None
+
+    def piece(self, id: int) -> str:
+        """The piece of an id."""
+        return self._processor.id_to_piece(id)
+
+    def _is_special(self, i: int) -> bool:
+        return self._processor.is_control(i) or self._processor.is_unknown(i)
+
+
+@dataclass(frozen=True)
+class SentencePiece(TokenizerSpec):
+    """What tokenizer to have: trained from the training captions on first use, or the one in the file `path`.
+
+    `vocab_size` is what the text tower's table has room for. Where the captions don't hold as many pieces, the model is
+    smaller, which does no harm. `name` only names the file under `<data_dir>/tokenizers`. A workdir and an exported
+    folder keep the model, and take it from there: an empty `path` says that they always do.
+    """
+
+    vocab_size: int = 2048
+    name: str = "captions"
+    model_type: Literal["unigram", "bpe", "word", "char"] = "unigram"
+    coverage: float = 0.9995  # the share of the characters that get a piece: SentencePiece's default
+    max_captions: int = 1_000_000  # of more than this, evenly spaced ones are read
+    path: str | None = None
+
+    def __post_init__(self) -> None:
+        plain(self.name, "SentencePiece(name=...)")
+
+    @property
+    def captions(self) -> int:
+        return 0 if self.path is not None else self.max_captions
+
+    def load(self, captions: Iterable[str] | None, folder: Path) -> Tokenizer:
+        """The tokenizer: from `path`; else from `folder`, if it was trained before on these captions; else trained now.
+
+        Raises FileNotFoundError for a missing `path`, ValueError where the model doesn't fit `vocab_size`.
+        """
+        if self.path is not None:
+            if not self.path:
+                raise ValueError(
+                    f"{self} takes its model from the tokenizers of a workdir or an exported folder, and there is "
+                    "none: give the path of a SentencePiece model"
+                )
+            if not Path(self.path).is_file():
+                raise FileNotFoundError(
+                    f"SentencePiece(path={self.path!r}): there is no such file: give that of a SentencePiece model, or "
+                    "no path, and one is trained on the captions"
+                )
+            return self.check(PieceTokenizer(Path(self.path).read_bytes()))
+        lines = [caption for caption in captions or () if caption.strip() and _is_text(caption)]
+        file = folder / f"{self.name}-{self._key(lines)}.model"
+        seal = file.with_name(f"{file.name}.blake2b")
+        if not file.is_file() or (seal.is_file() and seal.read_bytes() != _seal(file.read_bytes())):
+            write(file, model := self.train(lines))  # of what was damaged the same comes once more
+            write(seal, _seal(model))
+        return self.check(PieceTokenizer(file.read_bytes()))
+
+    def train(self, captions: list[str]) -> bytes:
+        """Trains a model, a pure function of the captions and the fields. Raises ValueError where that can't be."""
+        if not captions:
+            raise ValueError(
+                f"there are no captions to train the tokenizer {self.name!r} on: no example that trains has one"
+            )
+        model = io.BytesIO()
+        try:
+            sentencepiece.SentencePieceTrainer.train(
+                sentence_iterator=iter(captions),
+                model_writer=model,
+                vocab_size=self.vocab_size,
+                model_type=self.model_type,
+                character_coverage=self.coverage,
+                pad_id=PAD,
+                bos_id=BOS,
+                eos_id=EOS,
+                unk_id=UNKNOWN,
+                control_symbols=["[MASK]"],  # a control symbol never comes out of a text that happens to hold "[MASK]"
+                hard_vocab_limit=False,
+                num_threads=1,  # the sums of several threads come in any order, and the pieces with them
+                minloglevel=2,
+            )
+        except RuntimeError as error:
+            raise ValueError(
+                f"SentencePiece(vocab_size={self.vocab_size}, model_type={self.model_type!r}) can't be trained on the "
+                f"{len(captions)} captions: {error} (it must hold at least the characters and {SPECIAL} special pieces)"
+            ) from error
+        return model.getvalue()
+
+    def _key(self, captions: list[str]) -> str:
+        # The path of a file says nothing about what is in it: the name is the hash of all that decides the model.
+        settings = {name: value for name, value in asdict(self).items() if name not in ("name", "path")}
+        digest = hashlib.sha256(json.dumps([settings, sentencepiece.__version__], sort_keys=True).encode())
+        for caption in captions:
+            digest.update(caption.encode() + b"\0")
+        return digest.hexdigest()[:16]
+
+
+def _seal(model: bytes) -> bytes:
+    return hashlib.blake2b(model, digest_size=16).hexdigest().encode()
+
+
+def split_names(text: str, names: Sequence[str]) -> list[str]:
+    """The parts of a text between names, and the names at odd places, without the white space round them."""
+    return re.split(rf"\s*({'|'.join(map(re.escape, names))})\s*", text)
+
+
+def _is_text(caption: str) -> bool:
+    """Whether it can be written as UTF-8: half a surrogate pair, as a broken JSON gives it, can't."""
+    try:
+        caption.encode()
+    except UnicodeEncodeError:
+        return False
+    return True

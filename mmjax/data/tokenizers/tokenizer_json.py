@@ -1,0 +1,275 @@
+"""The `tokenizer.json` of CLIP's and BERT's vocabularies, from whatever form they are shipped in.
+
+The file says all that decides the pieces: how the text is normalised, where it is cut into words, the vocabulary, the
+ids that begin and end a text (its post-processor) and the one that fills up (its padding). The format is that of the
+`tokenizers` library, which isn't needed to write it.
+"""
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from mmjax.errors import UserError
+from mmjax.runtime.files import archives, json_text, regular
+
+# How CLIP cuts a text into words (Radford et al. 2021; its byte-level BPE is Radford et al. 2019's): English
+# contractions, runs of letters, single digits, runs of what is neither. open_clip ignores the case here, which in a
+# lower-cased text only tells of 'ſ: it is 's there, and two pieces at Hugging Face.
+CLIP_WORDS = r"'s|'t|'re|'ve|'m|'ll|'d|\p{L}+|\p{N}|[^\s\p{L}\p{N}]+"
+OPEN_CLIP_WORDS = f"(?i:{CLIP_WORDS})"
+CLIP_BEGIN, CLIP_END = "<|startoftext|>", "<|endoftext|>"
+CLIP_MERGES = 49_152 - 256 - 2  # of the many lines of bpe_simple_vocab_16e6.txt CLIP uses so many
+OPEN_CLIP_BEGIN, OPEN_CLIP_END = "<start_of_text>", "<end_of_text>"
+
+LONGEST_WORD = 100  # characters, of which BERT makes [UNK] beyond: WordPiece's default
+
+
+def tokenizer_json(path: Path) -> bytes:
+    """The `tokenizer.json` of a vocabulary in a file or a folder, as `Subwords` describes them.
+
+    Raises:
+        UserError: the file is none of these, or what belongs to it isn't beside it.
+    """
+    if path.is_dir():
+        for name in ("tokenizer.json", "vocab.json", "vocab.txt"):
+            if (path / name).is_file():
+                return tokenizer_json(path / name)
+        raise UserError(f"{path} has no tokenizer.json, vocab.json or vocab.txt, of which one holds the vocabulary")
+    options = options_of(path.parent)
+    if path.name.endswith(".gz"):
+        return written(open_clip_bpe(path))
+    if path.suffix == ".txt":
+        return written(word_piece(_lines(path), options))
+    if path.name.endswith("vocab.json"):
+        merges = path.with_name(path.name.replace("vocab.json", "merges.txt"))
+        if not merges.is_file():
+            raise UserError(f"{path} needs {merges.name} beside it: the two are one tokenizer")
+        return written(clip_bpe(_object(path), _lines(merges), options))
+    if path.suffix == ".json":
+        return _with_options(regular.content(path), options)
+    raise UserError(f"{path} is no vocabulary: tokenizer.json, vocab.json, vocab.txt and bpe_*.txt.gz are")
+
+
+def clip_bpe(vocab: Mapping[str, int], merges: Sequence[str], options: Mapping[str, Any] | None = None) -> dict:
+    """CLIP's tokenizer as Hugging Face's `CLIPTokenizer` has it: composed (NFC) and lower-cased, nothing unescaped.
+
+    vocab: id by piece. merges: pairs of pieces, a space between, in the order of their rank; a first line may say the
+    version. options: of `tokenizer_config.json`.
+    """
+    options = options or {}
+    begin, end = (name_of(options.get(key)) or of for key, of in (("bos_token", CLIP_BEGIN), ("eos_token", CLIP_END)))
+    merges = [merge for i, merge in enumerate(merges) if merge and not (i == 0 and merge.startswith("#version"))]
+    spaces = {"type": "Replace", "pattern": {"Regex": r"\s+"}, "content": " "}
+    normalizer = {"type": "Sequence", "normalizers": [{"type": "NFC"}, spaces, {"type": "Lowercase"}]}
+    pad = name_of(options.get("pad_token")) or end
+    return _bpe(vocab, merges, (begin, end, pad), CLIP_WORDS, normalizer)
+
+
+def open_clip_bpe(path: Path) -> dict:
+    """The tokenizer of OpenAI's and open_clip's code, from the file of merges that both ship: padded with id 0.
+
+    The text is to be cleaned as they do before (`captions.CleanText`); lower-cased it is here, since the vocabulary has
+    no word with capitals.
+    """
+    lines = archives.gunzip(path).decode("utf-8").split("\n")
+    merges = [line for line in lines[1 : CLIP_MERGES + 1] if line]
+    letters = _byte_letters()
+    pieces = [*letters, *(f"{letter}</w>" for letter in letters), *("".join(merge.split()) for merge in merges)]
+    vocab = {piece: i for i, piece in enumerate([*pieces, OPEN_CLIP_BEGIN, OPEN_CLIP_END])}
+    special = OPEN_CLIP_BEGIN, OPEN_CLIP_END, pieces[0]
+    return _bpe(vocab, merges, special, OPEN_CLIP_WORDS, {"type": "Lowercase"})
+
+
+def with_capitals(model: bytes) -> bytes:
+    """Of a `tokenizer.json` of CLIP's vocabulary, whoever's, the one that open_clip's code is for texts that it doesn't
+    lower-case (`clean: "whitespace"`): a capital is a piece of one letter, and contractions are cut off in any case."""
+    settings = json.loads(model)
+    words, *rest = settings["pre_tokenizer"]["pretokenizers"]
+    words = words | {"pattern": {"Regex": OPEN_CLIP_WORDS}}
+    cut = settings["pre_tokenizer"] | {"pretokenizers": [words, *rest]}
+    return written(settings | {"normalizer": None, "pre_tokenizer": cut})
+
+
+def lower_cases(model: bytes) -> bool:
+    """Whether a `tokenizer.json` lower-cases texts itself."""
+    return "Lowercase" in json.dumps(json.loads(model).get("normalizer"))
+
+
+def word_piece(vocab: Sequence[str], options: Mapping[str, Any] | None = None) -> dict:
+    """BERT's tokenizer. vocab: the pieces by id; options: of `tokenizer_config.json`."""
+    options = options or {}
+    ids = {piece: i for i, piece in enumerate(vocab) if piece or i < len(vocab) - 1}  # a last empty line is none
+    defaults = {"pad": "[PAD]", "unk": "[UNK]", "cls": "[CLS]", "sep": "[SEP]", "mask": "[MASK]"}
+    names = {kind: name_of(options.get(f"{kind}_token")) or name for kind, name in defaults.items()}
+    model = {
+        "type": "WordPiece",
+        "unk_token": names["unk"],
+        "continuing_subword_prefix": "##",
+        "max_input_chars_per_word": LONGEST_WORD,
+        "vocab": ids,
+    }
+    return {
+        "version": "1.0",
+        "truncation": None,
+        "padding": _padding(names["pad"], _id(ids, names["pad"])),
+        "added_tokens": [_special(ids, name) for name in names.values() if name in ids],
+        "normalizer": _bert_normalizer(options),
+        "pre_tokenizer": {"type": "BertPreTokenizer"},
+        "post_processor": {
+            "type": "TemplateProcessing",
+            "single": [_in_template(names["cls"]), {"Sequence": {"id": "A", "type_id": 0}}, _in_template(names["sep"])],
+            "pair": [
+                *(_in_template(names["cls"]), {"Sequence": {"id": "A", "type_id": 0}}, _in_template(names["sep"])),
+                *({"Sequence": {"id": "B", "type_id": 1}}, _in_template(names["sep"], 1)),
+            ],
+            "special_tokens": {
+                name: {"id": name, "ids": [_id(ids, name)], "tokens": [name]} for name in (names["cls"], names["sep"])
+            },
+        },
+        "decoder": {"type": "WordPiece", "prefix": "##", "cleanup": True},
+        "model": model,
+    }
+
+
+def written(settings: Mapping[str, Any]) -> bytes:
+    """A `tokenizer.json`'s bytes, the same for the same settings."""
+    return json.dumps(settings, ensure_ascii=False).encode()
+
+
+def _bpe(
+    vocab: Mapping[str, int],
+    merges: Sequence[str],
+    special: tuple[str, str, str],
+    pattern: str,
+    normalizer: dict[str, Any],
+) -> dict:
+    begin, end, pad = special
+    words = {"type": "Split", "pattern": {"Regex": pattern}, "behavior": "Removed", "invert": True}
+    as_bytes = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True, "use_regex": False}
+    return {
+        "version": "1.0",
+        "truncation": None,
+        "padding": _padding(pad, _id(vocab, pad)),
+        "added_tokens": [_special(vocab, name) for name in (begin, end)],
+        "normalizer": normalizer,
+        "pre_tokenizer": {"type": "Sequence", "pretokenizers": [words, as_bytes]},
+        "post_processor": {
+            "type": "RobertaProcessing",
+            "sep": [end, _id(vocab, end)],
+            "cls": [begin, _id(vocab, begin)],
+            "trim_offsets": False,
+            "add_prefix_space": False,
+        },
+        "decoder": {"type": "ByteLevel", "add_prefix_space": True, "trim_offsets": True, "use_regex": True},
+        "model": {
+            "type": "BPE",
+            "dropout": None,
+            "unk_token": end,
+            "continuing_subword_prefix": "",
+            "end_of_word_suffix": "</w>",
+            "fuse_unk": False,
+            "byte_fallback": False,
+            "vocab": dict(vocab),
+            "merges": [merge.split() for merge in merges],
+        },
+    }
+
+
+def _with_options(model: bytes, options: Mapping[str, Any]) -> bytes:
+    """A `tokenizer.json` with what the `tokenizer_config.json` beside it says more: the padding, BERT's lower-casing.
+
+    Unchanged where it says nothing more.
+    """
+    try:
+        settings = json_text.parse(model)
+        vocab = settings["model"]["vocab"]
+    except (ValueError, KeyError, TypeError) as error:
+        raise UserError(f"this is no tokenizer.json: {type(error).__name__} {error}") from error
+    changed = dict(settings)
+    pad = name_of(options.get("pad_token"))
+    if settings.get("padding") is None and pad is not None:
+        known = {added["content"]: added["id"] for added in settings.get("added_tokens") or ()}
+        pieces = vocab if isinstance(vocab, dict) else {piece: i for i, (piece, *_) in enumerate(vocab)}
+        changed["padding"] = _padding(pad, _id({**pieces, **known}, pad))
+    normalizer = settings.get("normalizer")
+    if (normalizer or {}).get("type") == "BertNormalizer" and options:
+        changed["normalizer"] = _bert_normalizer(options, normalizer)
+    if lowers(options) and "Lowercase" not in json.dumps(normalizer):  # SigLIP 2's file is Gemma's, which doesn't
+        changed["normalizer"] = {
+            "type": "Sequence",
+            "normalizers": [{"type": "Lowercase"}, *([normalizer] * bool(normalizer))],
+        }
+    return model if changed == settings else written(changed)
+
+
+def _bert_normalizer(options: Mapping[str, Any], stands: Mapping[str, Any] | None = None) -> dict[str, Any]:
+    """`stands` is what holds where the options say nothing; without it, the defaults of BERT's own code."""
+    stands = stands or {"clean_text": True, "handle_chinese_chars": True, "strip_accents": None, "lowercase": True}
+    return {
+        "type": "BertNormalizer",
+        "clean_text": stands["clean_text"],
+        "handle_chinese_chars": bool(options.get("tokenize_chinese_chars", stands["handle_chinese_chars"])),
+        "strip_accents": options.get("strip_accents", stands["strip_accents"]),  # null: as the lower-casing
+        "lowercase": bool(options.get("do_lower_case", stands["lowercase"])),
+    }
+
+
+def lowers(options: Mapping[str, Any]) -> bool:
+    """Whether a `tokenizer_config.json` is of SigLIP 2: Gemma's tokenizer, but lower-cased."""
+    kind = str(options.get("tokenizer_class") or "").removesuffix("Fast")
+    return kind == "Siglip2Tokenizer" or (kind == "GemmaTokenizer" and bool(options.get("do_lower_case")))
+
+
+def options_of(folder: Path) -> dict[str, Any]:
+    """What `tokenizer_config.json` says, and `special_tokens_map.json` where it says nothing."""
+    found: dict[str, Any] = {}
+    for name in ("tokenizer_config.json", "special_tokens_map.json"):
+        if (folder / name).is_file():
+            found = {**_object(folder / name), **found}
+    return found
+
+
+def _object(path: Path) -> dict[str, Any]:
+    """What a file of JSON says, which must be an object. Raises UserError where it isn't."""
+    if not isinstance(found := json_text.read(path), dict):
+        raise UserError(f"{path} holds no object but {found!r:.80}")
+    return found
+
+
+def name_of(token: Any) -> str | None:
+    """A special piece's name: written as a string, or as a dict with its `content`."""
+    name = token.get("content") if isinstance(token, dict) else token
+    if name is not None and not isinstance(name, str):
+        raise UserError(f"a special piece is called {name!r:.60}, which is no name: a text, or a dict with its content")
+    return name
+
+
+def _id(vocab: Mapping[str, int], name: str) -> int:
+    if name not in vocab:
+        raise UserError(f"the vocabulary of {len(vocab):,} pieces lacks {name!r}, which its tokenizer needs")
+    return vocab[name]
+
+
+def _padding(name: str, id: int) -> dict[str, Any]:
+    same = {"strategy": "BatchLongest", "direction": "Right", "pad_to_multiple_of": None, "pad_type_id": 0}
+    return {**same, "pad_id": id, "pad_token": name}
+
+
+def _special(vocab: Mapping[str, int], name: str) -> dict[str, Any]:
+    as_it_stands = {"single_word": False, "lstrip": False, "rstrip": False, "normalized": False, "special": True}
+    return {"id": _id(vocab, name), "content": name, **as_it_stands}
+
+
+def _in_template(name: str, type_id: int = 0) -> dict[str, Any]:
+    return {"SpecialToken": {"id": name, "type_id": type_id}}
+
+
+def _byte_letters() -> list[str]:
+    """A visible letter for each of the 256 bytes: printable Latin-1 for itself, and first; the rest from 256 on."""
+    printable = [*range(ord("!"), ord("~") + 1), *range(ord("¡"), ord("¬") + 1), *range(ord("®"), ord("ÿ") + 1)]
+    return [chr(byte) for byte in printable] + [chr(256 + i) for i in range(256 - len(printable))]
+
+
+def _lines(path: Path) -> list[str]:
+    return json_text.text(path).split("\n")  # splitlines would also cut at the odd separators of Unicode

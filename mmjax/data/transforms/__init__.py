@@ -1,0 +1,1 @@
+"""Transforms: one record after another to the arrays of a batch."""

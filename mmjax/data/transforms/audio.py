@@ -1,0 +1,162 @@
+"""Transforms of sounds: from encoded bytes to an int16 waveform of one length, with light augmentations.
+
+Between `DecodeAudio` and `CropOrPad` a sound is int16 `[T]`, mono, at `DecodeAudio`'s rate.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from mmjax.data.bad_example import BadExample
+from mmjax.data.decoding import sounds
+from mmjax.data.decoding.loudness import LARGEST, Waveform, in_scale, to_int16
+from mmjax.data.transforms.contract import Masked, Rng, Spec, Transform, prefix_mask
+from mmjax.data.transforms.image import Cut
+
+
+@dataclass(frozen=True)
+class PickUtterance(Transform):
+    """One recording of several: a random one in training, the first in evaluation. A single one is itself."""
+
+    random = True
+
+    def __call__(self, value: Any, rng: Rng) -> Any:
+        if isinstance(value, bytes | np.ndarray) or not isinstance(value, Sequence):
+            return value
+        if not len(value):
+            raise BadExample("there is no recording", "empty")
+        return value[int(rng.integers(len(value))) if rng is not None else 0]
+
+    def spec(self, before: Spec | None) -> None:
+        return None
+
+
+@dataclass(frozen=True)
+class DecodeAudio(Transform):
+    """Encoded bytes (WAV, FLAC, Ogg, MP3, ...) -> int16 `[T]`, the channels' mean, resampled to `rate` Hz.
+
+    An array is taken as a mono waveform at `rate`. Files and arrays have one rule for their scale (`loudness.py`):
+    int16, int32 with full scale 2^31, or floats in [-1, 1], of which a little more is clipped. A file is decoded to its
+    end, or bad: where its header doesn't say how long it is (MP3 without one, streams), or several are joined. One that
+    holds more than `most_samples` (all channels together), or would once it is resampled, isn't unpacked: silence
+    compresses well.
+    """
+
+    rate: int = 16_000
+    most_samples: int = 100_000_000
+
+    def __call__(self, value: Any, rng: Rng) -> Waveform:
+        del rng
+        if isinstance(value, np.ndarray):
+            if value.ndim != 1:
+                raise BadExample(
+                    f"a waveform is one row of samples [T], not an array of shape {value.shape}", "undecodable"
+                )
+            return to_int16(in_scale(value))
+        if not isinstance(value, bytes | bytearray | memoryview):
+            raise BadExample(f"a sound is bytes of a file or an array, not {type(value).__name__}", "undecodable")
+        return sounds.waveform(bytes(value), self.rate, self.most_samples)
+
+    def spec(self, before: Spec | None) -> None:
+        return None
+
+
+@dataclass(frozen=True)
+class RandomSpeed(Transform):
+    """Plays the sound at a speed drawn from `range`: tempo and pitch change together (Ko et al. 2015, Interspeech).
+
+    Linear interpolation: for a few per cent of a voice its error is far below the change itself.
+    """
+
+    random = True
+
+    range: tuple[float, float] = (0.9, 1.1)
+
+    def __call__(self, value: Waveform, rng: Rng) -> Waveform:
+        if rng is None or len(value) < 2:
+            return value
+        speed = rng.uniform(*self.range)
+        count = max(2, int(len(value) / speed))
+        places = np.linspace(0, len(value) - 1, count, dtype=np.float32)
+        before = np.minimum(places.astype(np.int32), len(value) - 2)
+        low = value[before].astype(np.float32)
+        return (low + (places - before) * (value[before + 1] - low)).astype(np.int16)
+
+
+@dataclass(frozen=True)
+class RandomGain(Transform):
+    """Louder or softer by up to `decibels`; what would clip is clipped."""
+
+    random = True
+
+    decibels: float = 6.0
+
+    def __call__(self, value: Waveform, rng: Rng) -> Waveform:
+        if rng is None:
+            return value
+        factor = np.float32(10 ** (rng.uniform(-self.decibels, self.decibels) / 20))
+        louder = value * factor
+        return np.clip(louder, -LARGEST, LARGEST, out=louder).astype(np.int16)
+
+
+@dataclass(frozen=True)
+class AddNoise(Transform):
+    """White noise at a signal-to-noise ratio drawn from `ratio`, in decibels. Silence stays silent."""
+
+    random = True
+
+    ratio: tuple[float, float] = (15.0, 40.0)
+
+    def __call__(self, value: Waveform, rng: Rng) -> Waveform:
+        if rng is None or not len(value):
+            return value
+        wave = value.astype(np.float32)
+        power = float(np.dot(wave, wave)) / len(wave)
+        # Uniform noise on [-a, a] has the power a² / 3, is as white as Gaussian noise and costs a fifth of it.
+        amplitude = int(np.sqrt(3 * power / 10 ** (rng.uniform(*self.ratio) / 10)))
+        if amplitude == 0:
+            return value
+        wave += rng.integers(-amplitude, amplitude + 1, len(value), dtype=np.int32)
+        return np.clip(wave, -LARGEST, LARGEST, out=wave).astype(np.int16)
+
+
+@dataclass(frozen=True)
+class RandomShift(Transform):
+    """Puts up to `samples` of silence before the sound."""
+
+    random = True
+
+    samples: int
+
+    def __call__(self, value: Waveform, rng: Rng) -> Waveform:
+        if rng is None:
+            return value
+        return np.concatenate([np.zeros(int(rng.integers(self.samples + 1)), np.int16), value])
+
+
+@dataclass(frozen=True)
+class CropOrPad(Transform):
+    """To `samples` int16 samples and their mask: real ones first, then zeros.
+
+    Of a longer sound it keeps a random part in training, the start in evaluation (`Cut`).
+    """
+
+    random = True
+
+    samples: int
+
+    def __call__(self, value: Waveform, rng: Rng) -> Masked:
+        spare = len(value) - self.samples
+        if not len(value):
+            raise BadExample("the sound is empty", "empty")
+        start = int(rng.integers(spare + 1)) if rng is not None and spare > 0 else 0
+        part = value[start : start + self.samples]
+        wave = np.zeros(self.samples, np.int16)
+        wave[: len(part)] = part
+        mask = prefix_mask(self.samples, len(part))
+        return Cut(wave, mask, len(value)) if spare > 0 else Masked(wave, mask)
+
+    def spec(self, before: Spec | None) -> Spec:
+        return Spec((self.samples,), "int16", masked=True)

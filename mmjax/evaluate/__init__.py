@@ -1,0 +1,19 @@
+"""Evaluation: evaluators, by the names that an experiment imports, and the evaluation of checkpoints and embeddings.
+
+    from mmjax.evaluate import KNN, Retrieval, ZeroShot
+
+The names are imported when they are first asked for. What of them is a class of fields may stand in an experiment's
+record: constructing it with any arguments whatever reads, writes and runs nothing.
+"""
+
+from etils import epy
+
+with epy.lazy_api_imports(globals()):
+    from mmjax.evaluate.contract import Embedded, Evaluator
+    from mmjax.evaluate.evaluators.gallery import Gallery
+    from mmjax.evaluate.evaluators.knn import KNN
+    from mmjax.evaluate.evaluators.losses import Losses
+    from mmjax.evaluate.evaluators.probe import Probe
+    from mmjax.evaluate.evaluators.retrieval import Retrieval
+    from mmjax.evaluate.evaluators.zeroshot import ZeroShot
+    from mmjax.evaluate.model import evaluate_model

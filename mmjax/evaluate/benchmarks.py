@@ -1,0 +1,227 @@
+"""Datasets that models are judged on, by name: which split, which fields, and what is measured with which prompts."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from mmjax.data.pipeline import Mixture
+from mmjax.data.sources.contract import MODALITIES
+from mmjax.data.sources.every_caption import EveryCaption
+from mmjax.data.sources.folder import Folder
+from mmjax.data.sources.splits import WHOLE
+from mmjax.data.sources.tables import SUFFIXES, is_table
+from mmjax.data.sources.tfds import Tfds
+from mmjax.data.transforms.image import seen_upright
+from mmjax.errors import UserError, unknown
+from mmjax.evaluate.contract import fit_split
+from mmjax.evaluate.evaluators.class_lists import checked_templates
+from mmjax.evaluate.evaluators.knn import KNN
+from mmjax.evaluate.evaluators.probe import Probe
+from mmjax.evaluate.evaluators.retrieval import Retrieval
+from mmjax.evaluate.evaluators.zeroshot import ZeroShot
+from mmjax.experiment.definition import Experiment
+from mmjax.runtime import counts, hosts
+
+
+@dataclass(frozen=True)
+class Benchmark:
+    """A dataset and how it is judged.
+
+    source: where it is, with what its fields are called.  modalities: what it has of each example.
+    evaluators: all that can be asked for by name.  default: those that run unless others are named.
+    """
+
+    source: Any
+    modalities: tuple[str, ...]
+    evaluators: tuple[Any, ...]
+    default: tuple[str, ...] = ("zeroshot", "knn", "probe", "retrieval")
+
+
+def _imagenet(name: str, split: str, present: bool = False) -> Benchmark:
+    """The 1,000 classes, or those `present`, by CLIP's names and 80 prompts (Radford et al. 2021, arXiv:2103.00020).
+
+    The others are taught by ImageNet's own training split, which is no split of theirs: they have no probe.
+    """
+    zeroshot = ZeroShot("label", split, "clip80", "imagenet", present=present)
+    learning = () if name != "imagenet2012" else (KNN("label", split), Probe("label", split))
+    return Benchmark(Tfds(name), ("image",), (zeroshot, *learning), ("zeroshot",))
+
+
+def _pictures(name: str, templates: tuple[str, ...] | str) -> Benchmark:
+    """Splits train and test, a column `label` whose classes the dataset itself names."""
+    evaluators = (ZeroShot("label", "test", templates), KNN("label", "test"), Probe("label", "test"))
+    return Benchmark(Tfds(name), ("image",), evaluators)
+
+
+def _sounds(name: str, split: str, folds: str | None = None) -> Benchmark:
+    learns: dict[str, Any] = dict(modality="audio", folds=folds, fit_split="train" if folds is None else None)
+    evaluators = (
+        ZeroShot("label", split, modality="audio", folds=folds),
+        KNN("label", split, **learns),
+        Probe("label", split, **learns),
+    )
+    return Benchmark(Tfds(name), ("audio",), evaluators)
+
+
+BENCHMARKS: Mapping[str, Benchmark] = {
+    "imagenet2012": _imagenet("imagenet2012", "validation"),  # whose test split has no labels
+    "imagenet_v2": _imagenet("imagenet_v2", "test"),
+    "imagenet_sketch": _imagenet("imagenet_sketch", "test"),
+    "imagenet_a": _imagenet("imagenet_a", "test", present=True),  # 200 of the classes, as the paper measures
+    "imagenet_r": _imagenet("imagenet_r", "test", present=True),
+    "cifar100": _pictures("cifar100", "clip18"),
+    "oxford_iiit_pet": _pictures("oxford_iiit_pet", ("a photo of a {}, a type of pet.",)),
+    # Karpathy's test split: 5,000 pictures of five captions.
+    "coco_captions": Benchmark(
+        EveryCaption(Tfds("coco_captions", {"text": "captions/text"})),
+        ("image", "text"),
+        (Retrieval("test", "of"),),
+    ),
+    "speech_commands": _sounds("speech_commands", "test"),
+    "esc50": _sounds("esc50", "train", folds="fold"),
+}
+
+
+@dataclass(frozen=True)
+class On:
+    """A dataset to judge an experiment's model on: what is read, and the evaluators that there are.
+
+    columns: of a table, what there is to read besides pictures, captions and sounds; None: of a benchmark.
+    """
+
+    data: Mixture
+    evaluators: tuple[Any, ...]
+    default: tuple[str, ...]
+    columns: tuple[str, ...] | None = None
+
+    def lacking(self, evaluator: Any) -> str | None:
+        """The column that an evaluator reads and the table lacks; None where it has all."""
+        read = (getattr(evaluator, name, None) for name in ("label", "same", "folds"))
+        return next((c for c in read if c is not None and self.columns is not None and c not in self.columns), None)
+
+    @property
+    def labels(self) -> str:
+        """The columns that may be labels, as a hint."""
+        found = [column for column in self.columns or () if column not in ("id", *MODALITIES)]
+        return f"name one with --label, of {', '.join(found)}" if found else "it has no column of labels"
+
+
+def benchmark(
+    name: str,
+    experiment: Experiment,
+    data_dir: str | None = None,
+    labels: Sequence[str] = (),
+    templates: Sequence[str] = (),
+) -> On:
+    """A benchmark, or a table of one's own files (`Folder`), for an experiment: with its transforms and modalities.
+
+    data_dir: where a benchmark's dataset is, or is to be built (None: where TFDS has its datasets).
+
+    Of a table the experiment's evaluators read all rows, but for those that learn from another split. An experiment
+    without (another project's model has none) gets `Retrieval`. labels, of a table: columns that `ZeroShot` is to find
+    besides, by prompts that are made with the templates.
+
+    Raises:
+        UserError: no benchmark has the name (the nearest is named) and it is no table; or the experiment has no tower
+            for what the dataset holds; or the table has no such column.
+    """
+    if is_table(name):
+        found = _of_table(name, experiment, labels, templates)
+        default = tuple(evaluator.name for evaluator in found.evaluators)
+    elif labels or templates:
+        raise UserError(f"{name} has its own labels and prompts: --label and --templates are for tables")
+    elif name in BENCHMARKS:
+        found = BENCHMARKS[name]
+        default = found.default
+    else:
+        raise UserError(f"{unknown('--on', name, BENCHMARKS, 'benchmarks')}; or give a table, {', '.join(SUFFIXES)}")
+    transforms = {m: experiment.data.transforms[m] for m in found.modalities if m in experiment.towers}
+    if isinstance(found.source, Folder):  # people's own pictures, seen upright as they are when given one by one
+        transforms = {m: seen_upright(chain) for m, chain in transforms.items()}
+    if not transforms:
+        raise UserError(
+            f"{name} has {' and '.join(found.modalities)}, but the experiment has towers for "
+            f"{', '.join(experiment.towers)}"
+        )
+    evaluators = tuple(e for e in found.evaluators if _possible(e, experiment, found.modalities))
+    if not evaluators and is_table(name):
+        raise UserError(_nothing(name, experiment, found.modalities))
+    if not evaluators:
+        raise UserError(f"{name}: none of its evaluators ({', '.join(e.name for e in found.evaluators)}) can judge an "
+                        f"experiment with towers for {', '.join(experiment.towers)}")  # fmt: skip
+    source = found.source if data_dir is None else _in(found.source, data_dir)
+    columns = tuple(_columns(name)) if is_table(name) else None
+    return On(Mixture({name: 1.0}, transforms, {name: source}), evaluators, default, columns)
+
+
+def _of_table(name: str, experiment: Experiment, labels: Sequence[str], templates: Sequence[str]) -> Benchmark:
+    """A table of one's own files, and how it is judged."""
+    modalities = tuple(hosts.first(Folder(name).modalities))
+    every = [e if fit_split(e) is not None else _on_all(e) for e in experiment.evaluators]
+    every = every or [Retrieval(WHOLE)]
+    if labels:
+        if "text" not in experiment.towers:
+            raise UserError(
+                f"--label {labels[0]}: classes are found by prompts, and the model has no text tower, but "
+                f"{', '.join(experiment.towers)}: mmjax embed it, and mmjax evaluate --embeddings with --label"
+            )
+        columns = _labels(name)
+        for label in labels:
+            if label not in columns:
+                raise UserError(unknown("--label", label, columns, f"columns of labels in {name}"))
+        seen = [m for m in modalities if m != "text" and m in experiment.towers]
+        if not seen:
+            raise UserError(f"--label {labels[0]}: {name} has {', '.join(modalities)}, and nothing else to classify")
+        prompts = templates[0] if len(templates) == 1 else tuple(templates) or ("{}",)
+        checked_templates(prompts, "--templates")
+        every = [e for e in every if not (isinstance(e, ZeroShot) and e.label in labels)]
+        every += [
+            ZeroShot(label, WHOLE, prompts, modality=m, name="zeroshot" if len(seen) == 1 else f"zeroshot_{m}")
+            for label in labels
+            for m in seen
+        ]
+    elif templates:
+        raise UserError("--templates are the prompts of classes: say which column holds these, --label COLUMN")
+    return Benchmark(Folder(name), modalities, tuple(dict.fromkeys(every)))
+
+
+def _on_all(evaluator: Any) -> Any:
+    """The same on all rows of a table."""
+    return replace(evaluator, split=WHOLE, when="always")
+
+
+def _columns(name: str) -> list[str]:
+    """The columns of a table, as they are called here."""
+    return hosts.first(lambda: list(Folder(name).open(WHOLE).columns))
+
+
+def _labels(name: str) -> list[str]:
+    """Those that may be labels."""
+    return [column for column in _columns(name) if column not in ("id", *MODALITIES)]
+
+
+def _nothing(name: str, experiment: Experiment, modalities: Sequence[str]) -> str:
+    """What to say of a table that a model can't be judged on as it is."""
+    both = [modality for modality in modalities if modality in experiment.towers]
+    labels = _labels(name)
+    can = f"name a column of labels, --label COLUMN ({', '.join(labels)})" if labels else "it has no column of labels"
+    lacking = [m for m in MODALITIES if m in experiment.towers and m not in modalities]
+    if labels and lacking:
+        can += f"; if one of them holds the {counts.noun(lacking[0])}s, call it {lacking[0]!r} in the table"
+    return f"{name} and the model have {' and '.join(both)} in common, which nothing is to be compared with: {can}"
+
+
+def _possible(evaluator: Any, experiment: Experiment, modalities: tuple[str, ...]) -> bool:
+    """Whether towers are there for what an evaluator reads, as far as that is known of it."""
+    needed = {getattr(evaluator, "modality", None)} - {None}
+    if isinstance(evaluator, Retrieval):
+        return sum(modality in experiment.towers for modality in modalities) > 1
+    prompts = {"text"} if isinstance(evaluator, ZeroShot) else set()
+    return needed <= set(modalities) and needed | prompts <= experiment.towers.keys()
+
+
+def _in(source: Any, data_dir: str) -> Any:
+    """The source, read from a folder of datasets."""
+    if isinstance(source, EveryCaption):
+        return replace(source, source=_in(source.source, data_dir))
+    return replace(source, data_dir=data_dir) if isinstance(source, Tfds) else source

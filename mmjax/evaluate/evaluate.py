@@ -1,0 +1,110 @@
+"""Evaluation: a split is embedded once, and every evaluator that reads it judges the embeddings."""
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+from flax.traverse_util import flatten_dict
+from jaxtyping import Float
+
+from mmjax.errors import UserError
+from mmjax.evaluate.contract import Embedded, Evaluator, Variables, fit_split, reads_classified, reads_embeddings
+from mmjax.evaluate.decisions import Classified, judged
+from mmjax.evaluate.split_losses import HeldOut
+from mmjax.evaluate.tables import Results
+from mmjax.runtime import counts, hosts, metrics
+
+
+class Embeds(Protocol):
+    """What gives embeddings: an `Embedder`, or a folder of those that one gave before."""
+
+    def split(self, variables: Variables, split: str, inputs: Iterable[str] = ()) -> Embedded: ...
+    def text(self, variables: Variables, strings: Sequence[str]) -> Float[np.ndarray, "n e"]: ...
+    @property
+    def losses(self) -> HeldOut | None: ...
+
+
+def evaluate(
+    embedder: Embeds,
+    variables: Variables,
+    evaluators: Sequence[Evaluator],
+    *,
+    step: int,
+    workdir: Path | None,
+    found: Callable[[str, dict[str, float]], None] = lambda split, values: None,
+) -> Results:
+    """Metrics by split and flat name, `{"test": {"retrieval/image->text/R@1": 0.41}}`.
+
+    workdir: of the run, whose metrics so far evaluators may look at, and where those that draw do; None: of none.
+    Each split is embedded once, for all evaluators that are judged on it or learn from it (`fit_split`); not at all
+    where they don't look at embeddings.
+    found: is told each split's metrics as soon as they are there. Of several hosts all judge, and the first one draws.
+
+    Raises:
+        UserError: two evaluators of a split give a metric of the same name.
+    """
+    results: dict[str, dict[str, float]] = {}
+    judged_on = list(dict.fromkeys(evaluator.split for evaluator in evaluators))
+    splits: dict[str, Embedded] = {}
+
+    def once(split: str) -> Embedded:
+        if split not in splits and not any(map(reads_embeddings, _readers(evaluators, split))):
+            splits[split] = Embedded({}, {}, split=split)
+        elif split not in splits:
+            wanted = {name for evaluator in evaluators if evaluator.split == split for name in evaluator.inputs}
+            splits[split] = embedder.split(variables, split, wanted)
+        return splits[split]
+
+    for number, split in enumerate(judged_on):
+        mine = [evaluator for evaluator in evaluators if evaluator.split == split]
+        losses = embedder.losses and partial(embedder.losses, variables, split, step=step)
+        embedded = replace(once(split), workdir=workdir if hosts.leads() else None, losses=losses)
+        values: dict[str, float] = {}
+        classified: list[Classified] = []
+        telling = any(reads_classified(evaluator) for evaluator in mine)
+        lines = metrics.read(workdir) if workdir is not None and hosts.leads() else []
+        before = [line for line in lines if line.get("split") != split or line["step"] != step]
+        for evaluator in mine:
+            history = [*before, {"step": step, "split": split, **values}]
+            learnt = once(name) if (name := fit_split(evaluator)) is not None else None
+            given = replace(embedded, history=history, fit=learnt, classified=list(classified))
+            text = partial(embedder.text, variables)
+            if telling:
+                scores, decided = hosts.together(partial(judged, evaluator, given, text))
+            else:
+                scores, decided = hosts.together(partial(evaluator, given, text)), []
+            if twice := sorted(values.keys() & scores.keys()):
+                raise UserError(f"two evaluators of the {split} split give {twice[0]!r}: set the field name= of one")
+            values |= scores
+            classified += decided
+        results[split] = values
+        found(split, values)
+        later = {name for e in evaluators if e.split in judged_on[number + 1 :] for name in (e.split, fit_split(e))}
+        splits = {name: kept for name, kept in splits.items() if name in later}  # the others' memory is free again
+    return results
+
+
+def _readers(evaluators: Sequence[Evaluator], split: str) -> list[Evaluator]:
+    """Those that are judged on a split, or learn from it."""
+    return [evaluator for evaluator in evaluators if split in (evaluator.split, fit_split(evaluator))]
+
+
+def check_judged(results: Results, chosen: Sequence[Any], on: str) -> None:
+    """Raises UserError where evaluators that compare found nothing to: no number at all is no result."""
+    comparing = [e for e in chosen if hasattr(e, "protocol") or hasattr(e, "label")]
+    if comparing and not any(counts.scores(values) for values in results.values()):
+        names, splits = (", ".join(dict.fromkeys(getattr(e, n) for e in comparing)) for n in ("name", "split"))
+        raise UserError(
+            f"{on}, split {splits}: there was nothing to judge for {names}: no example holds both of what is to be "
+            "compared (two of picture, caption and sound, or one of them and a label), in cells that aren't empty and "
+            "files that can be read"
+        )
+
+
+def not_finite(variables: Variables) -> list[str]:
+    """The paths of arrays that hold NaN or infinity."""
+    flat = flatten_dict(variables, sep="/")
+    return [path for path, leaf in sorted(flat.items()) if not np.isfinite(np.asarray(leaf, np.float32)).all()]

@@ -1,0 +1,1 @@
+"""Metrics: what several evaluators compute."""

@@ -1,0 +1,62 @@
+"""Which rows of a split hold the same picture, or the same sound."""
+
+import hashlib
+from collections.abc import Hashable
+
+import numpy as np
+from jaxtyping import Bool, Int
+
+from mmjax.evaluate.contract import Embedded
+
+
+def items_of(embedded: Embedded, modality: str) -> Int[np.ndarray, " n"] | None:
+    """Which item each row is of, as a number, -1 where it has none; None where each row is another item.
+
+    Rows are of one picture (or sound) by its content. A row without one, whose id other rows have too, all with the
+    same picture, is of that one: a table with a column `id` may name it in the first row alone. Of a table without, and
+    where the picture can't be read, the content is "", and the row has none. Where nothing is known of contents (of
+    embeddings that were written without), rows of one id with the very same embedding are of one.
+    """
+    if modality == "text":
+        return None
+    valid, ids = embedded.valid[modality], embedded.columns.get("id") or list(range(len(embedded)))
+    if (contents := embedded.contents.get(modality)) is not None:
+        keys = [("row", i) if not key and valid[i] else key for i, key in enumerate(contents)]
+    elif len(set(ids)) < len(ids):
+        vectors = embedded.embeddings[modality]
+        keys = [(id, _digest(vectors[i])) if valid[i] else None for i, id in enumerate(ids)]
+    else:
+        return None
+    of_id: dict[Hashable, set[Hashable]] = {}
+    for key, id in zip(keys, ids, strict=True):
+        if key:
+            of_id.setdefault(id, set()).add(key)
+    numbers: dict[Hashable, int] = {}
+    found = []
+    for key, id in zip(keys, ids, strict=True):
+        if key is None and len(known := of_id.get(id, ())) == 1:
+            key = next(iter(known))
+        found.append(-1 if not key else numbers.setdefault(key, len(numbers)))
+    return np.array(found, np.int64)
+
+
+def distinct(embedded: Embedded, modality: str, label: str) -> Bool[np.ndarray, " n"]:
+    """Rows to classify: those that have the modality, and of rows of one picture (or sound) and one label the first.
+
+    A picture in the rows of its five captions is one example, not five; nor may it be its own nearest neighbour.
+    """
+    valid, number = embedded.valid[modality], items_of(embedded, modality)
+    there = np.flatnonzero(valid)
+    if number is None or len(np.unique(number[there])) == len(there):
+        return valid
+    found, seen = np.zeros(len(valid), bool), set()
+    for row in there.tolist():
+        key = int(number[row]), repr(embedded.columns[label][row])
+        if key not in seen:
+            seen.add(key)
+            found[row] = True
+    return found
+
+
+def _digest(vector: np.ndarray) -> bytes:
+    return hashlib.blake2b(vector.tobytes(), digest_size=16).digest()

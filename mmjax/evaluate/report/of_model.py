@@ -1,0 +1,77 @@
+"""`mmjax evaluate --report`: the page of an evaluation, of what the experiment and its workdir tell of it."""
+
+import shlex
+from collections.abc import Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import jax
+
+from mmjax import __version__
+from mmjax.data.evaluation import raw
+from mmjax.data.pipeline import Prepared
+from mmjax.data.transforms.spans import heard
+from mmjax.evaluate.report.findings import Collector
+from mmjax.evaluate.report.page import About, write
+from mmjax.experiment import record as records
+from mmjax.experiment.definition import Experiment
+from mmjax.experiment.record import RECORD
+from mmjax.runtime import copies, metrics
+from mmjax.runtime.files import json_text
+
+
+def collectors(evaluators: Sequence[Any], data: Prepared) -> list[Collector]:
+    """What is to run after the evaluators, on each split that they read, so that a page can be made."""
+    splits = dict.fromkeys(evaluator.split for evaluator in evaluators)
+    most = heard(data.chains.transforms.get("audio", ()))
+    return [
+        Collector(split, [e for e in evaluators if e.split == split], partial(raw, data, split), heard=most)
+        for split in splits
+    ]
+
+
+def write_report(
+    path: str | Path,
+    collected: Sequence[Collector],
+    *,
+    source: str,
+    step: int | None,
+    on: str | None,
+    experiment: Experiment,
+    params: dict[str, Any],
+    workdir: Path | None,
+    beside: Sequence[Mapping[str, Any]] = (),
+) -> Path:
+    """Writes the page. source: what the model was called. params: of which the sizes are told.
+    on: the dataset, if not the experiment's own. workdir: whose record and metrics there are to show, if any.
+    beside: what is published of the numbers (`published.beside`)."""
+    record = None if workdir is None else json_text.text(copies.whole(workdir, RECORD))
+    name = "" if record is None else records.name_of(record)
+    sizes = {tower: _size(params.get(f"towers_{tower}", {})) for tower in experiment.towers}
+    towers = ", ".join(
+        f"{tower} {type(module).__name__}" + (f" {sizes[tower]:,}" if sizes[tower] else "")
+        for tower, module in experiment.towers.items()
+    )
+    again = [] if step is None else ["--step", str(step)]
+    again += [] if on is None else ["--on", on]
+    facts = [
+        *([("experiment", name or "without a name")] if record is not None else []),
+        ("model", source),
+        *(
+            []
+            if step is None
+            else [("checkpoint", f"step {step:,} of {experiment.steps:,}, batches of {experiment.batch_size:,}")]
+        ),
+        ("data", on or ", ".join(experiment.data.weights)),
+        ("parameters", f"{_size(params):,} in all: {towers}"),
+        ("mmjax", __version__),
+        ("again by", shlex.join(["mmjax", "evaluate", source, *again, "--report", str(path)])),
+    ]
+    findings = [found for each in collected for found in each.kept]
+    title = name.rpartition("/")[2] or source.rpartition("/")[2]
+    return write(path, About(title, step, facts, beside), findings, [] if workdir is None else metrics.read(workdir))
+
+
+def _size(params: Any) -> int:
+    return sum(leaf.size for leaf in jax.tree.leaves(params))

@@ -1,0 +1,105 @@
+"""The objectives on a split that doesn't train: the validation loss."""
+
+import itertools
+import math
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import Any
+
+import flax.linen as nn
+import jax
+import numpy as np
+
+from mmjax.data.pipeline import Prepared, batches
+from mmjax.errors import UserError
+from mmjax.objectives.contract import usable
+from mmjax.objectives.keys import step_key
+from mmjax.objectives.pretrainer import Pretrainer
+from mmjax.runtime import hosts
+from mmjax.runtime.counts import EXAMPLES
+from mmjax.runtime.mesh import ACTIVATION_RULES, BATCH_AXES, replicated
+from mmjax.runtime.prefetch import device_prefetch
+
+Numbers = dict[str, jax.Array]
+
+
+class HeldOut:
+    """Losses and metrics of all objectives on whole batches of a split, made as training makes its own: augmented,
+    shuffled, masked and paired at random, all by a seed. Nothing is dropped out, nothing is learnt.
+
+    So its numbers are of the kind that training logs, and the distance between both is what was learnt by heart. Of
+    several hosts each reads its part of every batch, and all get the numbers: all must ask for the same.
+    """
+
+    def __init__(self, pretrainer: Pretrainer, data: Prepared, mesh: jax.sharding.Mesh, batch_size: int):
+        """batch_size: over all hosts; the mesh must divide it. A contrastive loss depends on it."""
+        self._data, self._mesh, self._batch_size = data, mesh, batch_size
+        self._part = hosts.reader(mesh, batch_size)
+        # As in training, where that is what fits in memory; a batch of another machine may not divide so.
+        rows = batch_size // math.prod(mesh.shape[axis] for axis in BATCH_AXES)
+        pretrainer = pretrainer.clone(microbatches=math.gcd(rows, pretrainer.microbatches))
+
+        def losses(variables: Any, batch: Any, step: Any, seed: Any, number: Any) -> tuple[Numbers, Numbers]:
+            rngs = {"mask": step_key(seed, number, "mask")}
+            with nn.logical_axis_rules(ACTIVATION_RULES):
+                loss, metrics = pretrainer.apply(variables, batch, step, train=False, rngs=rngs)
+            counts = {name: usable(part, batch).sum() for name, part in pretrainer.objectives.items()}
+            return {"loss": loss, **metrics}, counts
+
+        self._losses = jax.jit(losses, out_shardings=replicated(mesh))
+
+    def __call__(
+        self, variables: Any, split: str, *, step: int, count: int | None = None, seed: int = 0
+    ) -> dict[str, float]:
+        """Means over `count` batches; None: as many as hold every example of the split about once. And `examples`, how
+        many these hold.
+
+        An objective's numbers are means over the batches that have an example for it; where none has, there are none.
+        The first batch, its masks too, is the one that a run of that seed would begin with. A source that lacks the
+        split is left out. step: of the run, for weights that change.
+
+        Raises:
+            SplitNotFoundError: all sources lack the split.
+            UserError: no example of these batches can be used by any objective.
+        """
+        data = _only(self._data, split)
+        if count is None:
+            count = max(1, -(-sum(map(len, data.open(split).values())) // self._batch_size))
+        stream = batches(data, batch_size=self._batch_size, seed=seed, host=self._part, split=split)
+        with device_prefetch(_first(stream, count), self._mesh) as ready:
+            found = [
+                self._losses(variables, batch, np.int32(step), np.uint32(seed), np.int32(number))
+                for number, batch in enumerate(ready)
+            ]
+        numbers, counts = (
+            {name: np.array([one[name] for one in each], np.float64) for name in each[0]}
+            for each in zip(*jax.device_get(found), strict=True)
+        )
+        used = {name: rows > 0 for name, rows in counts.items()}
+        used["loss"] = np.any(list(used.values()), axis=0)
+        if not used["loss"].any():
+            raise UserError(
+                f"the loss on the {split} split would be over nothing: of {count * self._batch_size:,} examples none "
+                f"has what an objective reads ({', '.join(counts)}); they are bad, or lack a modality"
+            )
+        means = {}
+        for name, each in numbers.items():
+            where = used[next((part for part in counts if name.startswith(f"{part}/")), "loss")]
+            if where.any():
+                means[name] = float(np.mean(each[where]))
+        return means | {EXAMPLES: float(len(found) * self._batch_size)}
+
+
+def _only(data: Prepared, split: str) -> Prepared:
+    """Without the sources that lack the split."""
+    there, mixture = data.open(split), data.mixture
+    weights, sources = ({n: x for n, x in by.items() if n in there} for by in (mixture.weights, mixture.sources))
+    return Prepared(replace(mixture, weights=weights, sources=sources), data.chains, data.data_dir)
+
+
+def _first(stream: Any, count: int) -> Iterator[dict[str, np.ndarray]]:
+    """So many batches, after which the stream's threads or processes end."""
+    try:
+        yield from itertools.islice(stream, count)
+    finally:
+        stream.close()

@@ -1,0 +1,168 @@
+"""`mmjax evaluate --watch`: judges each new checkpoint of a run that may be going on elsewhere.
+
+It takes no lock, and writes into no file of the run's: what it finds goes into `evaluations.jsonl`, which whoever reads
+the metrics reads too (`metrics.read`), and into a TensorBoard run of its own.
+"""
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+from rich.console import Console
+
+from mmjax.data.tokenizers.files import load_tokenizers
+from mmjax.evaluate.contract import fit_split, protocols
+from mmjax.evaluate.evaluate import evaluate
+from mmjax.evaluate.evaluators.gallery import Gallery
+from mmjax.evaluate.model import choose
+from mmjax.evaluate.split_embedder import Embedder
+from mmjax.evaluate.tables import Results, tables
+from mmjax.experiment import record as records
+from mmjax.experiment.confined import Record, check_folder
+from mmjax.experiment.definition import Experiment
+from mmjax.experiment.graph import build
+from mmjax.experiment.record import RECORD
+from mmjax.experiment.workdir import prepared
+from mmjax.runtime import copies, hosts, metrics
+from mmjax.runtime.checkpoints import CheckpointError, identity, restore_variables, saved_steps
+from mmjax.runtime.compilation_cache import use_compilation_cache
+from mmjax.runtime.copies import TOKENIZERS
+from mmjax.runtime.files import json_text, output
+from mmjax.runtime.mesh import Mesh, replicated
+
+POLL = 30.0  # seconds between two looks at the folder
+
+
+class _Judge:
+    """What one record's experiment judges with, compiled once."""
+
+    def __init__(
+        self,
+        record: str,
+        workdir: Path,
+        names: Sequence[str] | None,
+        split: str | None,
+        say: Callable[[str], None] = lambda text: None,
+    ):
+        self.record, self._workdir, self._say = record, workdir, say
+        self.experiment: Experiment = build(records.loads(record))
+        self.evaluators = choose(self.experiment.evaluators, names, split)
+        self._embedder: Embedder | None = None
+
+    def due(self, step: int) -> list[Any]:
+        """The evaluators of a step, as the run itself would have them."""
+        return [e for e in self.evaluators if e.when == "always" or step >= self.experiment.steps]
+
+    def __call__(self, step: int, evaluators: Sequence[Any]) -> Results:
+        mesh = Mesh().build()
+        with jax.set_mesh(mesh):
+            if self._embedder is None:
+                read = [name for e in self.evaluators for name in (e.split, fit_split(e)) if name is not None]
+                hosts.first(partial(check_folder, self._workdir))
+                kept = load_tokenizers(copies.whole(self._workdir, TOKENIZERS))
+                given = Record(str(self._workdir), kept)
+                data = prepared(self.experiment.data, self._workdir, read, kept, given, self._say)
+                size = -(-self.experiment.batch_size // mesh.size) * mesh.size
+                self._embedder = Embedder(self.experiment.pretrainer(), data, mesh, size)
+            variables = hosts.together(lambda: restore_variables(self._workdir, step, ema=True))
+            placed = hosts.placed(variables, replicated(mesh))
+            return evaluate(self._embedder, placed, evaluators, step=step, workdir=self._workdir)
+
+
+class _Next(NamedTuple):
+    """What is to be done now, as host 0 sees it."""
+
+    record: str | None
+    step: int | None
+    identity: str | None
+    evaluators: list[int]  # places among all
+    ended: bool
+
+
+def watch(
+    workdir: str | Path,
+    *,
+    split: str | None = None,
+    evaluators: Sequence[str] | None = None,
+    poll: float = POLL,
+    console: Console | None = None,
+) -> int:
+    """Judges every checkpoint that comes, until the last one of the run's steps is judged; gives their number.
+
+    In order of steps; those that the run, or a watch before, has judged already are left out. A workdir in which
+    nothing is yet is waited for. split, evaluators: as in `evaluate_model`. poll: seconds between two looks.
+
+    Raises:
+        UserError: no such evaluator or split.
+    """
+    workdir, judged = output.local(workdir, "the workdir"), 0
+    use_compilation_cache()
+    hosts.join()
+    console = console or Console(highlight=False, quiet=not hosts.leads())
+    say = partial(console.print, soft_wrap=True, markup=False)
+    judge: _Judge | None = None
+    hopeless: set[tuple[int, str | None]] = set()  # checkpoints that can't be read
+    waiting = ""
+    while True:
+        record, step, seen, places, ended = hosts.first(partial(_next, workdir, judge, hopeless))
+        if record is not None and (judge is None or judge.record != record):
+            judge = _Judge(record, workdir, evaluators, split, say)  # the run is another one, or takes more steps
+            continue
+        if judge is None or step is None:
+            if ended:
+                say(f"the run has ended; {judged:,} checkpoints were judged")
+                return judged
+            if waiting != (waiting := f"waiting for {'a checkpoint' if judge else 'a run'} in {workdir}"):
+                say(waiting)
+            time.sleep(poll)
+            continue
+        waiting = ""
+        try:
+            results = judge(step, [judge.evaluators[place] for place in places])
+        except Exception as error:
+            if step in hosts.first(partial(saved_steps, workdir)):
+                if not isinstance(error, CheckpointError):
+                    raise
+                say(f"{error}. It is left out")  # a run that goes on may save this step anew
+            else:
+                say(f"the checkpoint of step {step:,} was deleted while it was read; it is left out")
+            hopeless.add((step, seen))
+            continue
+        if hosts.first(partial(_written, workdir, judge.record, step, seen, results)):
+            judged += 1
+            for table in tables(results, step, protocols=protocols(judge.evaluators)):
+                console.print(table)
+
+
+def _next(workdir: Path, judge: _Judge | None, hopeless: set[tuple[int, str | None]]) -> _Next:
+    path = copies.whole(workdir, RECORD)
+    record = json_text.text(path) if path.exists() else None
+    if judge is None or record is None or record != judge.record:
+        return _Next(record, None, None, [], False)
+    lines = {(line["step"], line["split"]): line for line in metrics.read(workdir) if "split" in line}
+    steps = saved_steps(workdir)
+    for step in steps:
+        pending = [e for e in judge.due(step) if not _scored(e, lines.get((step, e.split)))]
+        if pending and (seen := identity(workdir, step)) is not None and (step, seen) not in hopeless:
+            return _Next(record, step, seen, [judge.evaluators.index(e) for e in pending], False)
+    return _Next(record, None, None, [], bool(steps) and steps[-1] >= judge.experiment.steps)
+
+
+def _scored(evaluator: Any, line: Mapping[str, Any] | None) -> bool:
+    """Whether the line has its numbers; of one that gives none, whether there is a line."""
+    if line is None:
+        return False
+    return isinstance(evaluator, Gallery) or any(name.startswith(f"{evaluator.name}/") for name in line)
+
+
+def _written(workdir: Path, record: str, step: int, seen: str | None, results: Results) -> bool:
+    """Writes the numbers down, unless the run has meanwhile begun anew, or saved another checkpoint of that step."""
+    now = identity(workdir, step)
+    if json_text.text(copies.whole(workdir, RECORD)) != record or (now is not None and now != seen):
+        return False
+    for split, values in results.items():
+        metrics.write_watched(workdir, step, split, values)
+    return True

@@ -1,0 +1,16 @@
+"""Experiments: what an experiment file says beside its model, its data and its optimiser.
+
+    from mmjax.experiment import Experiment, Mesh, experiment
+
+The names are imported when they are first asked for. What of them is a class of fields may stand in an experiment's
+record: constructing it with any arguments whatever reads, writes and runs nothing.
+"""
+
+from etils import epy
+
+with epy.lazy_api_imports(globals()):
+    from mmjax.experiment.definition import Experiment, Load, Spike
+    from mmjax.experiment.graph import build
+    from mmjax.experiment.load import experiment, load_experiment
+    from mmjax.runtime.mesh import Mesh
+    from mmjax.runtime.retention import Best

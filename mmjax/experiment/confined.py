@@ -1,0 +1,149 @@
+"""A workdir may come from a stranger: what its record names leads nowhere that the user hasn't named.
+
+Names that become files are plain (`names`). Tokenizers come from the workdir alone. Data that a record names is opened
+where it lies, which is said, and nothing is built, written or copied there. Links that lead out of a workdir are not
+written through.
+"""
+
+import os
+import stat
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from mmjax.data.datasets.prepare import readable
+from mmjax.data.pipeline import Mixture
+from mmjax.data.sources.folder import Folder
+from mmjax.data.sources.tfds import Tfds
+from mmjax.data.tokenizers.contract import Tokenizer, TokenizerSpec
+from mmjax.data.tokenizers.files import load_tokenizers
+from mmjax.data.transforms.text import Tokenize
+from mmjax.errors import UserError
+from mmjax.runtime import copies
+from mmjax.runtime.copies import TOKENIZERS
+
+
+@dataclass(frozen=True)
+class Record:
+    """An experiment that was read from a record, and not from a file of Python.
+
+    source: the workdir, or the model, for messages. tokenizers: those beside the record, by modality. overrides: paths
+    that the user has set by hand, `data.transforms.text.1.tokenizer.path`: these are the user's own. trains: whether a
+    tokenizer may be trained on captions, as a run that begins does; a checkpoint that is judged has its own. data:
+    whether the data is the record's; else the user has named it.
+    """
+
+    source: str
+    tokenizers: Mapping[str, Tokenizer]
+    overrides: tuple[str, ...] = ()
+    trains: bool = False
+    data: bool = True
+
+
+def record_of(source: str, overrides: Sequence[str] = ()) -> Record | None:
+    """What `mmjax train` is given: None for an experiment in a file of Python, else the record of a workdir or a file.
+
+    overrides: `path=value`, as on the command line.
+    """
+    if source.endswith(".py") or source.rpartition(":")[0].endswith(".py"):
+        return None
+    folder = Path(source).parent if source.endswith(".json") else Path(source)
+    paths = tuple(assignment.partition("=")[0].strip() for assignment in overrides)
+    return Record(source, load_tokenizers(copies.whole(folder, TOKENIZERS)), paths, trains=True)
+
+
+def models(record: Record, data: Mixture) -> dict[str, Tokenizer]:
+    """The record's tokenizers of modalities whose tokenizer isn't trained on captions, nor named by the user."""
+    wanted = {
+        path.split(".")[2]
+        for path, spec in _specs(data)
+        if f"{path}.path" not in record.overrides and not (record.trains and spec.captions)
+    }
+    return {modality: tokenizer for modality, tokenizer in record.tokenizers.items() if modality in wanted}
+
+
+def check(record: Record, data: Mixture, kept: Mapping[str, Tokenizer], say: Callable[[str], None]) -> None:
+    """Whether the data can be made ready with what the record may name; `say` is told what it names.
+
+    kept: the tokenizers that are there, the record's among them, by modality.
+
+    Raises:
+        UserError: a tokenizer is lacking, or a dataset would have to be built where the record says.
+    """
+    for path, spec in _specs(data):
+        modality = path.split(".")[2]
+        if modality in kept or f"{path}.path" in record.overrides:
+            continue
+        file = getattr(spec, "path", None)
+        if file or not record.trains:
+            named = f", and {file!r}, which its record names, isn't read" if file else ""
+            raise UserError(
+                f"{record.source} has no tokenizer of {modality!r}{named}: bring tokenizers/{modality}.* back, set "
+                f"{path}.path, or train from the experiment's own file"
+            )
+    for path, source in _sources(data) if record.data else ():
+        if not isinstance(source, Tfds) or source.data_dir is None or f"{path}.data_dir" in record.overrides:
+            continue
+        if not readable(source.name, source.data_dir):
+            raise UserError(
+                f"{path} is in data_dir={source.data_dir!r}, which the record of {record.source} names, and isn't "
+                f"there: nothing is built where a record says; mmjax prepare {source.name} --data-dir builds it"
+            )
+    if record.data and (places := list(dict.fromkeys(_places(data)))):
+        say(f"{record.source} names its data: {', '.join(places)}")
+
+
+def check_folder(workdir: Path) -> None:
+    """Whether a workdir holds itself alone, before anything is written there.
+
+    Raises:
+        UserError: a link in it leads out, or something is neither a file nor a folder (a pipe would be waited for).
+    """
+    if "://" in str(workdir) or not workdir.is_dir():
+        return
+    home = os.path.realpath(workdir)
+    for inside, folders, names in os.walk(workdir):
+        for name in (*folders, *names):
+            path = os.path.join(inside, name)
+            try:
+                mode = os.lstat(path).st_mode
+            except FileNotFoundError:  # deleted meanwhile: a checkpoint, say
+                continue
+            if stat.S_ISLNK(mode) and not Path(real := os.path.realpath(path)).is_relative_to(home):
+                raise UserError(
+                    f"{path} is a link to {real}, out of the workdir, and nothing is written through it: put what it "
+                    "leads to in its place (the whole workdir may be a link)"
+                )
+            if not (stat.S_ISLNK(mode) or stat.S_ISDIR(mode) or stat.S_ISREG(mode)):
+                raise UserError(f"{path} is neither a file nor a folder: take it away")
+
+
+def _specs(data: Mixture) -> Iterator[tuple[str, TokenizerSpec]]:
+    """Tokenizers that are described, with their paths in the experiment."""
+    for modality, chain in data.transforms.items():
+        for place, transform in enumerate(chain):
+            if isinstance(transform, Tokenize) and isinstance(transform.tokenizer, TokenizerSpec):
+                yield f"data.transforms.{modality}.{place}.tokenizer", transform.tokenizer
+
+
+def _sources(data: Mixture) -> Iterator[tuple[str, Any]]:
+    """Every source, those that others are made of too, with its path in the experiment."""
+    for name in data.weights:
+        path, source = f"data.sources.{name}", data.sources.get(name, Tfds(name))
+        while source is not None:
+            yield path, source
+            path, source = f"{path}.source", getattr(source, "source", None)
+
+
+def _places(data: Mixture) -> Iterator[str]:
+    """Files and folders that sources name, as they are found from here."""
+    for _, source in _sources(data):
+        if isinstance(source, Folder):
+            yield os.path.abspath(source.table)
+            if source.root is not None:
+                yield os.path.abspath(source.root)
+        elif isinstance(source, Tfds) and source.data_dir is not None:
+            yield os.path.abspath(source.data_dir)
+        elif isinstance(folder := getattr(source, "folder", None), str):  # of features
+            yield os.path.abspath(folder)

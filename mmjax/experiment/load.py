@@ -1,0 +1,150 @@
+"""Experiments by name: `file.py:name`, a workdir, or a record."""
+
+import contextlib
+import importlib.util
+import inspect
+import sys
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+from types import ModuleType
+from typing import Any, ParamSpec, TypeVar, cast
+
+import fiddle as fdl
+from etils import epath
+from fiddle.experimental import auto_config
+
+from mmjax.errors import UserError, closest, nearest
+from mmjax.experiment import record as records
+from mmjax.experiment.definition import Experiment
+from mmjax.experiment.graph import build, complete, target
+from mmjax.experiment.overrides import override
+from mmjax.experiment.record import RECORD
+from mmjax.runtime import copies
+from mmjax.runtime.files import json_text
+
+P = ParamSpec("P")
+
+
+R = TypeVar("R")
+
+
+def experiment(function: Callable[P, R]) -> Callable[P, R]:
+    """Marks a function that returns an `Experiment`, or a part of one, as readable without being called.
+
+    Called, it stays what it is; one marked function in another becomes part of its graph. Loops, conditions and
+    comprehensions are fine. A file's experiments are those annotated `-> Experiment` that need no
+    arguments.
+    """
+    mark = auto_config.auto_config(
+        experimental_allow_control_flow=True,
+        experimental_allow_dataclass_attribute_access=True,
+        experimental_result_must_contain_buildable=False,  # a helper may return a tuple of numbers
+    )
+    return mark(function)
+
+
+def load_experiment(source: str, overrides: Iterable[str] = ()) -> fdl.Config:
+    """The experiment at `source`, complete with its defaults, with `path=value` overrides applied, and checked.
+
+    source: `file.py:name`; `file.py`, for its first function annotated `-> Experiment`; a workdir; or an
+    experiment.json. `experiment_name` says which one it was.
+
+    Raises:
+        UserError: an unknown file, name or path (with what is near), or an experiment that can't be.
+    """
+    config, _ = _load(source)
+    config = complete(config)
+    for assignment in overrides:
+        override(config, assignment)
+    build(config)
+    return config
+
+
+def experiment_name(source: str) -> str:
+    """The full name of what `load_experiment(source)` gives: `file.py:name`, also for a workdir."""
+    return _load(source)[1]
+
+
+def _load(source: str) -> tuple[fdl.Config, str]:
+    file, colon, name = source.rpartition(":")
+    if not (colon and file.endswith(".py")):
+        file, name = source, ""
+    if file.endswith(".py"):
+        return _from_file(file, name)
+    record: Any = epath.Path(source)
+    if record.suffix != ".json":
+        record /= RECORD
+    if record.name == RECORD and "://" not in source:
+        record = copies.whole(Path(record.parent), RECORD)
+    if not record.exists():
+        raise UserError(
+            f"{source!r} is neither an experiment (file.py or file.py:name) nor a workdir nor an {RECORD}"
+            f"{_near_files(source)}"
+        )
+    text = json_text.text(record)
+    try:
+        return records.loads(text), records.name_of(text) or str(record)
+    except UserError as error:
+        raise UserError(f"{record}: {error}") from error
+
+
+def _from_file(file: str, name: str) -> tuple[fdl.Config, str]:
+    path = Path(file)
+    if not path.is_file():
+        raise UserError(f"there is no file {file!r}{_near_files(file)}")
+    with _importable(path.parent):
+        module = _import(path)
+        marked = {k: v for k, v in vars(module).items() if isinstance(v, auto_config.AutoConfig)}
+        own = [k for k, v in marked.items() if v.func.__module__ == module.__name__ and _is_whole(v.func)]
+        if not name and not own:
+            raise UserError(f"{file} has no experiment: a function marked @experiment and annotated -> Experiment")
+        name = name or own[0]
+        if name not in marked:
+            why = "isn't marked @experiment" if name in vars(module) else "isn't in it"
+            raise UserError(f"{file}:{name}: {name!r} {why}; its experiments: {', '.join(own)}{nearest(name, own)}")
+        try:
+            inspect.signature(marked[name].func).bind()
+        except TypeError as error:
+            raise UserError(f"{file}:{name} can't be run alone ({error}); its experiments: {', '.join(own)}") from None
+        config = marked[name].as_buildable()
+    if not isinstance(config, fdl.Config) or target(config) is not Experiment:
+        raise UserError(f"{file}:{name} gives no Experiment but a part of one; its experiments: {', '.join(own)}")
+    return config, f"{file}:{name}"
+
+
+def _is_whole(function: Callable[..., Any]) -> bool:
+    """Whether it gives an experiment, and needs no arguments for it."""
+    signature = inspect.signature(function)
+    if any(parameter.default is parameter.empty for parameter in signature.parameters.values()):
+        return False
+    annotation = signature.return_annotation
+    return annotation is Experiment or annotation in ("Experiment", "mmjax.Experiment")
+
+
+@contextlib.contextmanager
+def _importable(folder: Path) -> Iterator[None]:
+    """A file may import its neighbours (`from clip import tiny`), as a script may, but hides no installed package."""
+    entry = str(folder.resolve())
+    sys.path.append(entry)
+    try:
+        yield
+    finally:
+        sys.path.remove(entry)
+
+
+def _import(path: Path) -> ModuleType:
+    spec = cast(Any, importlib.util.spec_from_file_location(f"experiment_{path.stem}", path))
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module  # dataclasses and type hints look their module up
+    spec.loader.exec_module(module)
+    return module
+
+
+def _near_files(source: str) -> str:
+    """The experiment files nearest to what was typed, beside it and in experiments/, or all of them."""
+    folders = dict.fromkeys([Path(source).parent, Path("experiments")])
+    files = {file.stem: str(file) for folder in folders for file in sorted(folder.glob("*.py"))}
+    found = [files[stem] for stem in closest(Path(source.partition(":")[0]).stem, files)]
+    if found:
+        return f"; did you mean {' or '.join(found)}?"
+    return f"; there are: {', '.join(files.values())}" if files else ""

@@ -1,0 +1,68 @@
+"""The names by which records of earlier versions call the parts of an experiment: the file in which each was.
+
+Read, never written. A part that has moved from one face to another, or has another name, gets a line here.
+"""
+
+_BY_FILE = {  # the file of before: the face of now, and the names
+    "mmjax.data.captions": (
+        "data",
+        ("Canonicalize", "CleanText", "Lowercase", "PickCaption", "Prompt", "RandomTokenize", "Tokenize"),
+    ),
+    "mmjax.data.documents": ("data", ("Documents",)),
+    "mmjax.data.emoji_charts": ("data", ("EmojiCharts",)),
+    "mmjax.data.every_caption": ("data", ("EveryCaption",)),
+    "mmjax.data.given_ids": ("data", ("GivenIds",)),
+    "mmjax.data.pipeline": ("data", ("Mixture",)),
+    "mmjax.data.sentence_pairs": ("data", ("SentencePair",)),
+    "mmjax.data.sources": ("data", ("Folder", "Tfds")),
+    "mmjax.data.subwords": ("data", ("Subwords",)),
+    "mmjax.data.tokenizers": ("data", ("SentencePiece",)),
+    "mmjax.data.transforms": (
+        "data",
+        (
+            "CenterCrop",
+            "ColorJitter",
+            "Decode",
+            "RandomAffine",
+            "RandomFlip",
+            "RandomResizedCrop",
+            "Resize",
+            "ResizeLonger",
+            "ResizeShorter",
+        ),
+    ),
+    "mmjax.data.unended": ("data", ("TokenizeUnended",)),
+    "mmjax.data.waveforms": (
+        "data",
+        ("AddNoise", "CropOrPad", "DecodeAudio", "PickUtterance", "RandomGain", "RandomShift", "RandomSpeed"),
+    ),
+    "mmjax.evaluators.gallery": ("evaluate", ("Gallery",)),
+    "mmjax.evaluators.losses": ("evaluate", ("Losses",)),
+    "mmjax.evaluators.neighbours": ("evaluate", ("KNN",)),
+    "mmjax.evaluators.probe": ("evaluate", ("Probe",)),
+    "mmjax.evaluators.retrieval": ("evaluate", ("Retrieval",)),
+    "mmjax.evaluators.zeroshot": ("evaluate", ("ZeroShot",)),
+    "mmjax.experiment": ("experiment", ("Experiment", "Load")),
+    "mmjax.features": ("data", ("Features", "Vector")),
+    "mmjax.guard": ("experiment", ("Spike",)),
+    "mmjax.keeping": ("experiment", ("Best",)),
+    "mmjax.mesh": ("experiment", ("Mesh",)),
+    "mmjax.models.audio": ("models", ("AudioTransformer",)),
+    "mmjax.models.decoder": ("models", ("Decoder",)),
+    "mmjax.models.fbank": ("models", ("KaldiFbank",)),
+    "mmjax.models.given": ("models", ("Given",)),
+    "mmjax.models.image": ("models", ("ViT",)),
+    "mmjax.models.joint_decoder": ("models", ("JointDecoder",)),
+    "mmjax.models.resnet": ("models", ("ResNet",)),
+    "mmjax.models.spectrogram": ("models", ("LogMel",)),
+    "mmjax.models.text": ("models", ("TextTransformer",)),
+    "mmjax.models.trunk": ("models", ("Trunk",)),
+    "mmjax.objectives.contrastive": ("objectives", ("Contrastive",)),
+    "mmjax.objectives.masked": ("objectives", ("MaskedAudio", "MaskedImage", "MaskedText")),
+    "mmjax.objectives.masked_together": ("objectives", ("MaskedTogether",)),
+    "mmjax.objectives.masking": ("objectives", ("Corrupt", "Keep", "KeepOutsideBands", "KeepOutsideBlocks")),
+    "mmjax.objectives.next_sentence": ("objectives", ("NextSentence",)),
+    "mmjax.objectives.views": ("objectives", ("Corrupt", "Keep")),
+    "mmjax.optim": ("optim", ("Adafactor", "AdamW", "Lamb", "Muon")),
+}
+NAMES = {f"{file}:{name}": f"{face}:{name}" for file, (face, names) in _BY_FILE.items() for name in names}

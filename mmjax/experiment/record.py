@@ -1,0 +1,253 @@
+"""An experiment as JSON: readable without running code, and read by running none but what a list allows.
+
+    {"mmjax": "0.1.0", "name": "experiments/clip.py:tiny",
+     "experiment": {"@call": "experiment:Experiment",
+                    "towers": {"image": {"@call": "models:ViT", "patch": 8, ...}, ...}, ...},
+     "blake2b": "0c4f..."}
+
+Plain values, lists and dicts stand as they are. `{"@tuple": [...]}` is a tuple, `{"@float": "inf"}` a number that JSON
+lacks, and `{"@same": ["towers", "image"]}` the very config at that path (two equal towers are two, one used twice is
+one). `blake2b` is the digest of the rest: a record that was damaged isn't read.
+
+Why not Fiddle's own JSON (`fiddle.experimental.serialization`)? Its policy is asked about (module, symbol) pairs, but
+symbols may be dotted and are followed with getattr; after the policy has agreed, an override may put another module in
+the place of the one that it saw; containers and traversal metadata are imported types too, so `builtins`, `fiddle` and
+every registered traverser would have to be on the list; enums and constants resolve by other routes. And nobody can
+read it. Here the only import is of an exact pair from `ALLOWED`, and what is built from it is an `fdl.Config`.
+"""
+
+import dataclasses
+import importlib
+import importlib.util
+import json
+import math
+from typing import Any
+
+import fiddle as fdl
+
+from mmjax import __version__
+from mmjax.errors import UserError, nearest
+from mmjax.experiment import old_names
+from mmjax.experiment.graph import complete, fields, short, target
+from mmjax.runtime.files import digests, json_text
+
+# The packages whose faces list what an experiment may hold (their `__init__.py`); of optax, these functions.
+FACES = ("data", "evaluate", "experiment", "models", "objectives", "optim")
+SCHEDULES = ("constant_schedule", "cosine_decay_schedule", "linear_schedule", "polynomial_schedule")
+
+# What a field means in records that were written before it was there, where that isn't its default.
+BEFORE: dict[str, dict[str, Any]] = {"data:Decode": {"upright": False}}
+# What files of older versions say of a callable that has no such field any more: read over. A batch's `text_types` say
+# what a text tower's separators were counted for.
+GONE = {"models:TextTransformer": ("separator",)}
+
+CALL, TUPLE, FLOAT, SAME = "@call", "@tuple", "@float", "@same"
+_FLOATS = {"inf": math.inf, "-inf": -math.inf, "nan": math.nan}
+
+RECORD = "experiment.json"  # its name in a workdir
+DEEPEST = 64  # parts within parts: an experiment has about ten
+SHORT = 80  # characters of a list or dict of plain values that stands on one line of the file
+
+Path = tuple[str | int, ...]
+
+
+def dumps(config: fdl.Config, name: str = "") -> str:
+    """An experiment as JSON text, every default written out; `name` is kept beside it for people.
+
+    Raises:
+        UserError: it holds something that isn't plain and isn't on the list; says where.
+    """
+    seen: dict[int, Path] = {}
+    record = {"mmjax": __version__, "name": name, "experiment": _write(complete(config), (), seen)}
+    return _laid_out(digests.sealed(record)) + "\n"
+
+
+def _laid_out(value: Any, indent: str = "") -> str:
+    """JSON with what is short and holds no config on one line (`json` has one line for all, or one for each number)."""
+    line = json.dumps(value, ensure_ascii=False, allow_nan=False)
+    if not isinstance(value, (dict, list)) or (len(line) <= SHORT and CALL not in line):
+        return line
+    deeper = indent + "  "
+    if isinstance(value, dict):
+        lines = [f"{json.dumps(key, ensure_ascii=False)}: {_laid_out(item, deeper)}" for key, item in value.items()]
+    else:
+        lines = [_laid_out(item, deeper) for item in value]
+    opening, closing = "{}" if isinstance(value, dict) else "[]"
+    return f"{opening}\n{deeper}" + f",\n{deeper}".join(lines) + f"\n{indent}{closing}"
+
+
+def _write(value: Any, path: Path, seen: dict[int, Path]) -> Any:
+    if type(value) is fdl.Config:
+        if id(value) in seen:
+            return {SAME: list(seen[id(value)])}
+        seen[id(value)] = path
+        called = _called(target(value), path)
+        known = fields(target(value))
+        given = {field: value.__arguments__[field] for field in known if field in value.__arguments__}
+        if extra := set(value.__arguments__) - set(given):
+            raise UserError(f"{_dotted(path)}: {called} has no field {', '.join(map(str, sorted(extra, key=str)))}")
+        return {CALL: called, **{k: _write(v, (*path, k), seen) for k, v in given.items()}}
+    if type(value) is dict:
+        for key in value:
+            if type(key) is not str or key.startswith("@"):
+                raise UserError(
+                    f"{_dotted(path)}: the key {key!r} can't be written; a key is a string without an @ first"
+                )
+        return {key: _write(item, (*path, key), seen) for key, item in value.items()}
+    if type(value) in (list, tuple):
+        items = [_write(item, (*path, i), seen) for i, item in enumerate(value)]
+        return items if type(value) is list else {TUPLE: items}
+    if type(value) is float and not math.isfinite(value):
+        return {FLOAT: repr(value)}
+    if value is None or type(value) in (bool, int, float, str):
+        return value
+    raise UserError(
+        f"{_dotted(path)} is {short(value)}, which experiment.json can't hold: only numbers, strings, None, lists, "
+        "tuples, dicts and mmjax's own parts can stand in an experiment (a dtype as a string, 'bfloat16'; a helper "
+        "function that makes parts is marked @experiment too)"
+    )
+
+
+def known() -> dict[str, tuple[str, str]]:
+    """Every callable that an experiment may hold, `models:ViT`: the module and the name that it stands for."""
+    found = {f"optax:{name}": ("optax", name) for name in SCHEDULES}
+    for face in FACES:
+        module = importlib.import_module(f"mmjax.{face}")
+        names = sorted(set(dir(module)) - vars(module).keys())  # what is listed there, and not yet imported
+        found |= {f"{face}:{name}": (module.__name__, name) for name in names}
+    return found
+
+
+def _called(function: Any, path: Path) -> str:
+    """The name under which `function` is known, by identity: what it says of itself may be a lie."""
+    name = getattr(function, "__name__", "")
+    for called, (module, symbol) in known().items():
+        if symbol == name and getattr(importlib.import_module(module), symbol) is function and _can_be(function):
+            return called
+    described = f"{getattr(function, '__module__', '?')}:{getattr(function, '__qualname__', repr(function))}"
+    raise UserError(
+        f"{_dotted(path)} calls {described}, which may not stand in experiment.json: reading one runs only what "
+        f"mmjax's faces list ({', '.join(f'mmjax.{face}' for face in FACES)})"
+        f"{nearest(name, [symbol for _, symbol in known().values()])} "
+        "A function that makes parts is marked @experiment, so that the parts themselves are written"
+    )
+
+
+def _can_be(function: Any) -> bool:
+    """Whether a listed name is a part: a class of fields, or a schedule of optax's. Faces list base classes, contracts
+    and functions too."""
+    if isinstance(function, type):
+        return dataclasses.is_dataclass(function)
+    return function.__module__.partition(".")[0] == "optax"
+
+
+def loads(text: str) -> fdl.Config:
+    """The experiment that `dumps` wrote. Only callables on the list are imported, and none is called.
+
+    Raises:
+        UserError: the text isn't such a record, or names what isn't on the list.
+    """
+    config = _read(_record(text)["experiment"], (), {})
+    if not isinstance(config, fdl.Config):
+        raise UserError(f"'experiment' must be a {CALL}, not {short(config)}")
+    return config
+
+
+def name_of(text: str) -> str:
+    """The name that `dumps` was given."""
+    return str(_record(text).get("name", ""))
+
+
+def version_of(text: str) -> str:
+    """The version of mmjax that wrote it; empty where it doesn't say."""
+    return str(_record(text).get("mmjax", ""))
+
+
+def _record(text: str) -> dict[str, Any]:
+    try:
+        record = json_text.parse(text, parse_constant=_refuse_constant)
+    except UserError:
+        raise
+    except ValueError as error:  # no JSON, or a number of thousands of digits
+        raise UserError(f"this is no experiment.json of mmjax: {error}") from None
+    if not isinstance(record, dict) or "experiment" not in record:
+        raise UserError("this is no experiment.json of mmjax: it has no 'experiment'")
+    if not digests.unbroken(record):
+        raise UserError(
+            "this experiment.json isn't what mmjax wrote: bring that back, or, if the change is meant, take out the "
+            f"entry {digests.SEAL!r} at its end"
+        )
+    return record
+
+
+def _refuse_constant(name: str) -> None:
+    raise UserError(f"{name} is not JSON; write {{{FLOAT!r}: {name.lower()!r}}}")
+
+
+def _read(value: Any, path: Path, seen: dict[Path, fdl.Config]) -> Any:
+    if len(path) > DEEPEST:  # what builds it would run out of stack
+        raise UserError(
+            f"{_dotted(path[:4])}... is nested more than {DEEPEST} deep: this is no experiment.json of mmjax"
+        )
+    if isinstance(value, list):
+        return [_read(item, (*path, i), seen) for i, item in enumerate(value)]
+    if not isinstance(value, dict):
+        return value
+    marks = [key for key in value if key.startswith("@")]
+    if not marks:
+        return {key: _read(item, (*path, key), seen) for key, item in value.items()}
+    if marks == [CALL]:
+        called = value[CALL]
+        called = old_names.NAMES.get(called, called) if isinstance(called, str) else called
+        function = _allowed(called, path)
+        names = fields(function)
+        config = fdl.Config(function)
+        for name, item in value.items():
+            if name == CALL or name in GONE.get(called, ()):
+                continue
+            if name not in names:
+                raise UserError(f"{_dotted(path)}: {called} has no field {name!r}{nearest(name, names)}")
+            setattr(config, name, _read(item, (*path, name), seen))
+        for name, meant in BEFORE.get(called, {}).items():
+            if name not in value:
+                setattr(config, name, meant)
+        seen[path] = config  # only once it is whole: a config can't hold itself
+        return config
+    if len(value) == 1 and marks == [TUPLE] and isinstance(value[TUPLE], list):
+        return tuple(_read(item, (*path, i), seen) for i, item in enumerate(value[TUPLE]))
+    if len(value) == 1 and marks == [FLOAT] and value[FLOAT] in tuple(_FLOATS):
+        return _FLOATS[value[FLOAT]]
+    if len(value) == 1 and marks == [SAME] and isinstance(value[SAME], list):
+        try:
+            return seen[tuple(value[SAME])]
+        except (KeyError, TypeError):
+            raise UserError(f"{_dotted(path)} is to be the same as {value[SAME]}, where no config stands") from None
+    raise UserError(
+        f"{_dotted(path)}: {short(value)} is none of {CALL}, {TUPLE}, {FLOAT} and {SAME} as mmjax writes them"
+    )
+
+
+def _allowed(called: Any, path: Path) -> Any:
+    """The callable of a name that is known; nothing but the faces is imported before it was found there."""
+    names = known()
+    if not isinstance(called, str) or called not in names:
+        raise UserError(
+            f"{_dotted(path)}: {called!r} isn't among the callables that an experiment.json may name "
+            f"(the faces of mmjax list them: {', '.join(f'mmjax.{face}' for face in FACES)})"
+            f"{nearest(str(called), names)}"
+        )
+    module, name = names[called]
+    try:
+        function = getattr(importlib.import_module(module), name)
+    except (ImportError, AttributeError) as error:
+        raise UserError(f"{_dotted(path)}: this version of mmjax ({__version__}) has no {called}: {error}") from error
+    if not _can_be(function):
+        raise UserError(
+            f"{_dotted(path)}: {called!r} isn't among the callables that an experiment.json may name: it is no class "
+            "of fields"
+        )
+    return function
+
+
+def _dotted(path: Path) -> str:
+    return ".".join(map(str, path)) or "the experiment"

@@ -1,0 +1,174 @@
+"""What a run keeps beside its checkpoints: with it, the workdir alone can be judged, and gone on with."""
+
+import shlex
+import shutil
+import sys
+import time
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+
+import fiddle as fdl
+from etils import epath
+
+from mmjax.data.pipeline import Mixture, Prepared, prepare
+from mmjax.data.tokenizers.contract import Tokenizer
+from mmjax.data.tokenizers.files import from_files, load_tokenizers, save_tokenizers, to_files
+from mmjax.errors import UserError
+from mmjax.experiment import record as records
+from mmjax.experiment.confined import Record, check
+from mmjax.experiment.confined import models as beside
+from mmjax.experiment.definition import Experiment
+from mmjax.experiment.diff import Difference, diff
+from mmjax.experiment.graph import short
+from mmjax.experiment.record import RECORD
+from mmjax.experiment.resume import unresumable
+from mmjax.runtime import copies, hosts
+from mmjax.runtime.checkpoints import latest_step, saved_steps
+from mmjax.runtime.copies import TOKENIZERS
+from mmjax.runtime.files import digests, json_text, output
+from mmjax.runtime.metrics import Metrics, watched
+from mmjax.runtime.retention import Keeping
+
+PATIENCE = 30  # seconds until what host 0 writes is seen on the others: a network disk may take some
+
+
+def record(config: fdl.Config, workdir: Path, name: str = "", fork: bool = False) -> None:
+    """Writes `experiment.json`, if nothing was trained yet or the experiment may go on here (`experiment.MAY_CHANGE`).
+
+    fork: go on with `config` from the checkpoint of another experiment; the old record stays as `experiment.json.old`.
+    Of several hosts the first one writes, and the others wait until they see it.
+
+    Raises:
+        UserError: the workdir belongs to another experiment (the message shows where they differ), or can't be written,
+            or not all hosts see the same one.
+    """
+    hosts.first(lambda: _record(config, workdir, name, fork))
+    _check_seen(workdir)
+
+
+def _record(config: fdl.Config, workdir: Path, name: str, fork: bool) -> None:
+    path, trained = workdir / RECORD, latest_step(workdir) is not None
+    if trained and not path.exists():
+        raise UserError(f"{workdir} has checkpoints but no {RECORD} that says whose: give another --workdir")
+    if path.exists():
+        before = _before(path, trained)
+        differences = unresumable(before, config) if before is not None else []
+        if trained and differences and not fork:
+            raise UserError(_refusal(workdir, differences))
+        if trained and differences:
+            shutil.copyfile(path, path.with_name(f"{RECORD}.old"))
+        if not trained and (before is None or diff(before, config)):
+            shutil.rmtree(workdir / TOKENIZERS, ignore_errors=True)  # of a try that took no step, maybe on other data
+    if not trained and digests.problems(epath.Path(workdir / TOKENIZERS)):  # or without digests yet: nothing is lost
+        shutil.rmtree(workdir / TOKENIZERS, ignore_errors=True)
+    text, folder = records.dumps(config, name), epath.Path(workdir / TOKENIZERS)
+    try:
+        if folder.is_dir() and not (folder / digests.NAME).exists():  # an older mmjax's
+            output.write(Path(folder / digests.NAME), digests.listed(folder))
+        output.write(path, text)
+    except OSError as error:
+        raise UserError(f"{workdir} can't be written to ({error.strerror}): give another --workdir") from error
+
+
+def _before(path: Path, trained: bool) -> fdl.Config | None:
+    """What the record says; None where it is damaged, and nothing was trained that it could stand for."""
+    try:
+        return records.loads(json_text.text(path))
+    except UserError as error:
+        if trained:
+            raise UserError(f"{path}: {error}") from error
+        return None
+
+
+def _check_seen(workdir: Path) -> None:
+    written = hosts.first(lambda: _contents(workdir / RECORD))
+
+    def look() -> None:
+        deadline = time.monotonic() + PATIENCE
+        while _contents(workdir / RECORD) != written:
+            if time.monotonic() > deadline:
+                raise UserError(
+                    f"{workdir} isn't the one that host 0 writes to: give a --workdir on a disk that all hosts share"
+                )
+            time.sleep(0.1)
+
+    hosts.together(look)
+
+
+def _contents(path: Path) -> str | None:
+    return json_text.text(path) if path.exists() else None
+
+
+def _refusal(workdir: Path, differences: list[Difference]) -> str:
+    lines = [f"  {d.path}: {short(d.left)} there, {short(d.right)} here" for d in differences]
+    return (
+        f"{workdir} belongs to another experiment, which differs in\n"
+        + "\n".join(lines)
+        + "\ngive another --workdir, or --fork to go on from its last checkpoint with this experiment"
+    )
+
+
+def prepared(
+    data: Mixture,
+    workdir: Path | None,
+    splits: Iterable[str] = (),
+    tokenizers: Mapping[str, Tokenizer] | None = None,
+    given: Record | None = None,
+    say: Callable[[str], None] = lambda text: None,
+) -> Prepared:
+    """The mixture made ready, with the tokenizers that the workdir keeps; else found or trained now, and kept there.
+
+    workdir: None where there is none, nor anything to keep.
+    tokenizers: those to begin with, by modality, where the workdir keeps none.
+    given: where the experiment comes from a record, which may name less than a file of one's own (`confined`); `say` is
+    told what it names.
+    splits: are opened, which builds the dataset that isn't there yet. Host 0 does all that first; the others get its
+    tokenizers and find its data, or build their own where they have disks of their own.
+    """
+
+    def make(models: Mapping[str, Tokenizer]) -> Prepared:
+        ready = prepare(data, tokenizers=models, progress=hosts.leads() and sys.stdout.isatty())
+        for split in dict.fromkeys(splits):
+            ready.open(split)
+        return ready
+
+    def lead() -> Prepared | None:
+        if not hosts.leads():
+            return None
+        folder = copies.whole(workdir, TOKENIZERS) if workdir is not None else None
+        kept = load_tokenizers(folder) if folder is not None else {}
+        models = {**(tokenizers or {}), **kept}
+        if given is not None:
+            models = {**beside(given, data), **models}
+            check(given, data, models, say)
+        ready = make(models)
+        if workdir is not None and ready.chains.tokenizers.keys() - kept.keys():
+            save_tokenizers(ready.chains.tokenizers, workdir / TOKENIZERS)
+        return ready
+
+    made = hosts.together(lead)
+    models = hosts.first(lambda: to_files(made.chains.tokenizers) if made else {})
+    return hosts.together(lambda: made or make(from_files(models)))
+
+
+def keeping(experiment: Experiment, metrics: Metrics, workdir: Path, say: Callable[[str], None]) -> Keeping:
+    """Which of the run's checkpoints stay; those whose scores were lost too, which `say` is told."""
+    metrics.take(hosts.first(lambda: watched(workdir)))
+    found = experiment.keeping(metrics.known).holding(hosts.first(lambda: saved_steps(workdir)))
+    if experiment.keep_best and found.held:
+        best, steps = experiment.keep_best, ", ".join(map(str, sorted(found.held)))
+        say(
+            f"the checkpoints of steps {steps} stay: they may have been among the best by {best.metric} of "
+            f"{best.split!r}, and the metrics no longer say it"
+        )
+    return found
+
+
+def going_on(workdir: Path) -> str:
+    """The command that goes on with the run: a workdir is an experiment too, overrides included."""
+    return shlex.join(["mmjax", "train", str(workdir), "--workdir", str(workdir)])
+
+
+def judging(workdir: Path) -> str:
+    """The command that evaluates the last checkpoint."""
+    return shlex.join(["mmjax", "evaluate", str(workdir)])

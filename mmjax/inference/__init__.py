@@ -1,0 +1,1 @@
+"""Inference: a checkpoint as a model that embeds and classifies."""

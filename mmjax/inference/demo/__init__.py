@@ -1,0 +1,1 @@
+"""The page of `mmjax demo`: search and classification in a browser."""

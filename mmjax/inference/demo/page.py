@@ -1,0 +1,358 @@
+"""`mmjax demo`: a page, served on this machine, to search pictures and sounds by typing, by a picture, by voice.
+
+It is a gradio page (extra `page`). Nothing leaves the machine: no analytics, no fonts or scripts of others
+(`serving.Policy` forbids the browser to ask for any). What is uploaded lies in a folder that goes with the program, and
+nothing else is searched by (`uploads`).
+"""
+
+import os
+import tempfile
+import time
+from collections.abc import Callable, Mapping
+from contextlib import nullcontext
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from mmjax.data.decoding.sounds import lasting
+from mmjax.data.transforms.spans import partly, seconds
+from mmjax.errors import UserError
+from mmjax.evaluate.report.markup import Markup, join, short, tag
+from mmjax.inference.demo.in_part import hears, in_part
+from mmjax.inference.demo.search import KINDS, Index, Item, folder, index, many, own, reason
+from mmjax.inference.demo.server import HOST, Policy, ended, ended_by_signals, free_port, media_routes
+from mmjax.inference.demo.uploads import LARGEST, Gate, Uploads, received
+from mmjax.interop.resolve import resolve
+from mmjax.runtime.compilation_cache import use_compilation_cache
+
+FOUND = {"image": 12, "audio": 8}  # shown of each; of one kind alone twice as many
+MOST = 2 * max(FOUND.values())
+LONGEST = 10_000  # characters of a query: no model reads more
+LISTED = 100  # of files that could not be used, by name
+TABS = {"text": "Type", "image": "Picture", "audio": "Voice"}
+HINTS = {
+    "text": "Type what you look for, “a red car” say, and press Enter.",
+    "image": "Drop a picture here, or paste one: what looks like it is found.",
+    "audio": "Say what you look for, or give a sound file.",
+}
+SIMILAR = """
+element.addEventListener('click', event => {
+  const button = event.target.closest('button[data-row]');
+  if (button) {
+    trigger('click', {modality: button.dataset.modality, row: Number(button.dataset.row)});
+    document.getElementById('results').scrollIntoView({behavior: 'smooth', block: 'start'});
+  }
+});
+element.addEventListener('play', event => {
+  for (const other of element.querySelectorAll('audio')) if (other !== event.target) other.pause();
+}, true);
+"""
+STYLE = Path(__file__).with_name("page.css")
+
+
+def serve(
+    source: str,
+    where: str | None = None,
+    *,
+    step: int | None = None,
+    port: int | None = None,
+    share: bool = False,
+    console: Console | None = None,
+    wait: bool = True,
+) -> Any:
+    """Embeds the folder `where`, or the model's own test data, and serves the page until Ctrl-C, SIGTERM or SIGHUP.
+
+    source, step: as `mmjax.load` takes them. port: None: the first free one from `PORT` on. share: a public link too.
+    wait: False gives gradio's Blocks back, served by a thread of its own; `close()` ends it.
+
+    Raises:
+        UserError: gradio isn't installed, the port is in use, there is nothing to search, or the model can't.
+    """
+    console = console or Console(highlight=False)
+    say = partial(console.print, soft_wrap=True, markup=False)
+    with ended_by_signals() if wait else nullcontext():
+        kept = _kept()
+        _gradio()
+        chosen = free_port(port)  # before the folder is embedded
+        found = _found(source, where, step, say, console)
+        page = build(found, kept)
+        try:
+            _launch(page, found, chosen, share)
+            say(f"the page is at http://{HOST}:{chosen} (Ctrl-C ends it)")
+            if share:
+                link, lacking = page.share_url, "a public link could not be made: no network?"
+                say(f"and, for whoever has the link, at {link}" if link else lacking)
+            while wait:
+                time.sleep(1)
+        except KeyboardInterrupt:
+            say("\nthe page ends")  # at once: what follows takes a moment
+        finally:
+            if wait:
+                ended(page)
+    return page
+
+
+def _found(source: str, where: str | None, step: int | None, say: Callable[[str], None], console: Console) -> Index:
+    """What is to be searched. Each part that takes seconds is said when it begins."""
+    say(f"reading {source}")
+    place = folder(where) if where is not None else None
+    use_compilation_cache()
+    bundle = resolve(source, step=step)
+    say("looking through its own test data" if place is None else f"looking through {place.name}")
+    found = index(bundle, place or own(bundle, say), console)
+    say(f"{counted(found)} in {found.place.name}")
+    for name, why in found.bad[:LISTED]:
+        say(f"  left out: {name}: {why}")
+    if (most := hears(found.model)) and "audio" in (*found.items, *found.queries):
+        say(f"of a sound the model hears the first {seconds(most)}")
+    return found
+
+
+def _gradio() -> Any:
+    """The package, told to keep to itself before it is imported."""
+    os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
+    os.environ["HF_HUB_DISABLE_TELEMETRY"] = "1"  # of what gradio imports
+    try:
+        import gradio
+    except ImportError as error:
+        raise UserError(f'the page needs gradio ({error}): pip install "mmjax[page]"') from error
+    return gradio
+
+
+def _launch(page: Any, found: Index, port: int, share: bool) -> None:
+    gradio = _gradio()
+    from starlette.middleware import Middleware
+    from starlette.middleware.trustedhost import TrustedHostMiddleware
+
+    middleware = [Middleware(Policy), Middleware(Gate, page.uploads, lambda: page.share_url)]
+    if not share:  # a page of someone else's whose name leads to this machine reads nothing
+        middleware.append(Middleware(TrustedHostMiddleware, allowed_hosts=[HOST, "localhost"]))
+    fonts = ["system-ui", "-apple-system", "Segoe UI", "Roboto", "DejaVu Sans", "sans-serif"]
+    page.uploads.keep_swept()
+    try:
+        page.launch(
+            server_name=HOST,
+            server_port=port,
+            share=share,
+            prevent_thread_lock=True,
+            quiet=True,
+            inbrowser=False,
+            ssr_mode=False,
+            mcp_server=False,
+            pwa=False,
+            run_history=False,
+            max_file_size=LARGEST,
+            enable_monitoring=False,
+            footer_links=[],
+            theme=gradio.themes.Base(font=fonts, font_mono=["ui-monospace", "DejaVu Sans Mono", "monospace"]),
+            css_paths=[STYLE],
+            app_kwargs={"routes": media_routes(found), "middleware": middleware, "openapi_url": None},
+        )
+    except OSError as error:  # taken while the folder was embedded
+        raise UserError(f"port {port} is in use since: --port N names another") from error
+
+
+def _kept() -> tempfile.TemporaryDirectory[str]:
+    """Where queries lie, as long as the page is there. Made before gradio is imported, which leaves folders of its own
+    elsewhere otherwise."""
+    kept = tempfile.TemporaryDirectory(prefix="mmjax-demo-")
+    os.environ["GRADIO_TEMP_DIR"] = kept.name
+    return kept
+
+
+def build(found: Index, kept: tempfile.TemporaryDirectory[str] | None = None) -> Any:
+    """gradio's Blocks: what one searches by, in tabs, and below it what is found. kept: where queries lie."""
+    kept = kept or _kept()
+    gr = _gradio()
+    uploads = Uploads(Path(kept.name))
+
+    with gr.Blocks(title="mmjax demo", analytics_enabled=False, fill_width=True) as page:
+        gr.HTML(_safe(head(found)), js_on_load=None)
+        inputs: dict[str, Any] = {}
+        tabs: dict[str, Any] = {}
+        with gr.Tabs():
+            for modality in found.queries:
+                with gr.Tab(TABS[modality], id=modality) as tabs[modality]:
+                    inputs[modality] = _input(gr, modality)
+        start = answered(found, next(iter(inputs), "text"), None)
+        results = gr.HTML(_safe(start), elem_id="results", js_on_load=SIMILAR)
+        for modality, (component, events) in inputs.items():
+            shared: dict[str, Any] = dict(
+                inputs=component,
+                outputs=results,
+                preprocess=modality == "text",  # files as they were given, not as gradio would write them anew
+            )
+            answer = _answer(found, modality, uploads.folder)
+            gr.on(events, answer, show_progress="minimal", api_name=modality, **shared)
+            # What is shown belongs to the tab that is open: no error of another stays there.
+            opened = _answer(found, modality, uploads.folder, opened=True)
+            gr.on([tabs[modality].select], opened, show_progress="hidden", api_visibility="private", **shared)
+
+        def similar(event: Any) -> str:
+            return _safe(like(found, event.modality, event.row))
+
+        similar.__annotations__["event"] = gr.EventData  # by which gradio knows what to give
+        results.click(similar, outputs=results, show_progress="minimal", api_visibility="private")
+    page.kept, page.uploads, page.found = kept, uploads, found
+    return page
+
+
+def hint(found: Index, modality: str) -> str:
+    """What to do in a tab; of sounds, how much of one the model hears too."""
+    most = hears(found.model) if modality == "audio" else None
+    heard = "" if most is None else f" Its first {seconds(most)} {'is' if most == 1 else 'are'} heard."
+    return HINTS[modality] + heard
+
+
+def _input(gr: Any, modality: str) -> tuple[Any, list[Any]]:
+    """What takes a query, and the events that ask it."""
+    if modality == "text":
+        with gr.Row(equal_height=True, elem_id="typing"):
+            box = gr.Textbox(
+                show_label=False,
+                container=False,
+                placeholder=HINTS["text"],
+                max_lines=1,
+                scale=8,
+                elem_id="query",
+            )
+            button = gr.Button("Search", variant="primary", scale=1, min_width=90, elem_id="search")
+        return box, [box.submit, button.click]
+    if modality == "image":
+        picture = gr.Image(
+            type="filepath",
+            label=HINTS["image"],
+            sources=["upload", "webcam", "clipboard"],
+            height=240,
+            buttons=[],
+            elem_id="picture",
+        )
+        return picture, [picture.change]
+    sound = gr.Audio(
+        type="filepath", label=HINTS["audio"], sources=["microphone", "upload"], buttons=[], elem_id="sound"
+    )
+    return sound, [sound.change]
+
+
+def _answer(found: Index, modality: str, uploads: Path, opened: bool = False) -> Callable[[Any], str]:
+    """From what was given to what is shown. opened: asked as its tab was opened; what was given there may be gone."""
+
+    def answer(query: Any) -> str:
+        if modality != "text" and query is not None:
+            try:
+                query = received(uploads, query)
+            except UserError as error:
+                if not opened:
+                    return _safe(wrong(error))
+                query = None
+        return _safe(answered(found, modality, query))
+
+    return answer
+
+
+def answered(found: Index, modality: str, query: Any) -> Markup:
+    """What is found for a text, or the bytes of a picture or sound; a hint where nothing is asked, and what is wrong
+    with what can't be used."""
+    if not isinstance(query, str if modality == "text" else bytes) or not query.strip():
+        return said(hint(found, modality), first(found))
+    query = query[:LONGEST] if isinstance(query, str) else query
+    try:
+        hits = found.search(modality, query, MOST)
+        part = in_part(found.model, modality, query)
+    except UserError as error:
+        return wrong(error)
+    asked = f"“{short(str(query))}”" if modality == "text" else f"this {KINDS[modality][:-1]}"
+    return said(f"Nearest to {asked}" + (f" ({part})" if part else ""), shown(found, hits))
+
+
+def wrong(error: UserError) -> Markup:
+    return said(f"This can't be searched by: {reason(error)}", kind="wrong")
+
+
+def like(found: Index, modality: str, row: Any) -> Markup:
+    """What is nearest to something that was found: that itself comes first."""
+    items = found.items.get(modality, [])
+    if not isinstance(row, int) or not 0 <= row < len(items):
+        return said("That isn't there any more: load the page again.", kind="wrong")
+    hits = found.nearest(found.vectors[modality][row], MOST)
+    return said(f"Nearest to {short(items[row].name)}", shown(found, hits))
+
+
+def first(found: Index) -> Markup:
+    """The first of what is there, before anything was asked."""
+    return shown(
+        found, {modality: [(row, None) for row in range(len(items))] for modality, items in found.items.items()}
+    )
+
+
+def head(found: Index) -> Markup:
+    """What is searched, by which model, and what was left out."""
+    parts: list[Any] = [
+        tag("h1", f"Search {counted(found, bad=False)}"),
+        tag("p", f"{found.place.name} · by {found.model.source}", class_="soft"),
+    ]
+    if found.bad:
+        rows = [tag("li", tag("b", name), f": {why}") for name, why in found.bad[:LISTED]]
+        if len(found.bad) > LISTED:
+            rows.append(tag("li", f"and {len(found.bad) - LISTED:,} more"))
+        parts.append(tag("details", tag("summary", f"{_left_out(found)}"), tag("ul", rows), class_="bad"))
+    return tag("header", parts, class_="head")
+
+
+def counted(found: Index, bad: bool = True) -> str:
+    """`1,204 pictures and 1 sound; 3 files could not be read`."""
+    parts = [many(modality, len(items)) for modality, items in found.items.items()]
+    return " and ".join(parts) + (f"; {_left_out(found)}" if bad and found.bad else "")
+
+
+def _left_out(found: Index) -> str:
+    return f"{len(found.bad):,} file{'s' if len(found.bad) > 1 else ''} could not be read"
+
+
+def said(text: str, below: Markup | None = None, kind: str = "note") -> Markup:
+    return join(tag("p", text, class_=kind, role="status"), below)
+
+
+def shown(found: Index, hits: Mapping[str, list[tuple[int, float | None]]] | Mapping[str, Any]) -> Markup:
+    """Pictures in rows, sounds in a list, with their names, scores, and a button to search by each."""
+    parts = []
+    for modality, rows in hits.items():
+        rows = rows[: FOUND[modality] * (2 if len(hits) == 1 else 1)]
+        most = hears(found.model) if modality == "audio" else None
+        items = [_hit(found.items[modality][row], modality, row, score, most) for row, score in rows]
+        there = tag("h2", KINDS[modality].capitalize()) if len(found.items) > 1 else None
+        parts.append(tag("section", there, tag("ol", items, class_=f"hits {modality}")))
+    return join(parts)
+
+
+def _hit(item: Item, modality: str, row: int, score: float | None, most: float | None) -> Markup:
+    """most: seconds of a sound that the model hears; None: all."""
+    part = partly(most, _lasting(item)) if most is not None else None
+    uri = f"media/{modality}/{row}"
+    if modality == "image":
+        picture = tag("img", src=f"{uri}?small", alt=short(item.name, 120), loading="lazy")
+        media = tag("a", picture, href=uri, target="_blank", rel="noopener", title="open it large")
+    else:
+        media = tag("audio", src=uri, controls=True, preload="none", aria_label=short(item.name, 120))
+    return tag(
+        "li",
+        media,
+        tag("span", short(item.name, 80), class_="name", title=item.name),
+        None if score is None else tag("span", f"{score:.3f}", class_="score", title="cosine of the two embeddings"),
+        tag("button", "Similar", type="button", class_="like", data_modality=modality, data_row=row),
+        None if part is None else tag("span", part, class_="part"),
+    )
+
+
+def _lasting(item: Item) -> float | None:
+    """Seconds that a sound lasts, by its header."""
+    if item.path is not None:
+        return lasting(item.path) if item.path.is_file() else None
+    return lasting(content) if (content := item.read()) is not None else None
+
+
+def _safe(markup: Markup) -> str:
+    """Without what gradio's templates would fill in: `${...}` and `{{...}}` are characters of a name like any other."""
+    return str(markup).replace("$", "&#36;").replace("{", "&#123;")

@@ -1,0 +1,363 @@
+"""Pictures and sounds that can be searched: files, or a model's own test data -> vectors -> the nearest.
+
+Vectors are kept under `$XDG_CACHE_HOME/mmjax/demo` (~/.cache/mmjax/demo), a folder a model: what has not changed since
+is not embedded again. Nothing is written where the pictures are.
+"""
+
+import hashlib
+import json
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float
+from rich.console import Console
+from rich.progress import Progress
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save
+
+from mmjax.data.bad_example import BadExample
+from mmjax.data.chains import Chains
+from mmjax.data.sources.paths import File
+from mmjax.data.sources.tfds import Tfds
+from mmjax.errors import UserError
+from mmjax.experiment import record as serialization
+from mmjax.experiment.confined import Record, check
+from mmjax.inference.embed_dataset import digest_of
+from mmjax.inference.model import Model
+from mmjax.inference.row_embedder import chunks
+from mmjax.interop.bundle import Bundle
+from mmjax.runtime.files import json_text, output, regular
+
+# By their names, as a folder holds much else. What can't be decoded here (HEIC, M4A) is listed too, so that it is
+# counted and named rather than missed in silence.
+ENDINGS = {
+    "image": (
+        *(".avif", ".bmp", ".gif", ".heic", ".jfif", ".jpe", ".jpeg", ".jpg", ".pbm", ".pgm", ".png", ".ppm"),
+        *(".tif", ".tiff", ".webp"),
+    ),
+    "audio": (
+        *(".aac", ".aif", ".aiff", ".au", ".caf", ".flac", ".m4a", ".mp3", ".oga", ".ogg", ".opus", ".wav", ".wma"),
+    ),
+}
+KINDS = {"image": "pictures", "audio": "sounds"}
+SPLIT = "test"  # of a model's own data: what it hasn't been trained on
+
+
+@dataclass(frozen=True)
+class Item:
+    """A picture or a sound.
+
+    name: to be shown, a path within the folder or a caption. key: says which one it is. stamp: changes with what it
+    holds. path: its file, if it has one. read: gives its bytes, None where they can't be had.
+    """
+
+    modality: str
+    name: str
+    key: str
+    stamp: str
+    read: Callable[[], bytes | None]
+    path: Path | None = None
+
+    def content(self) -> Any:
+        """What a model embeds."""
+        return self.path if self.path is not None else self.read()
+
+
+@dataclass(frozen=True)
+class Place:
+    """What is searched: `name` for people, `key` for the cache."""
+
+    name: str
+    key: str
+    items: Sequence[Item]
+
+
+@dataclass
+class Index:
+    """What can be found, and how.
+
+    items, vectors: by modality, row by row; unit vectors `[N, E]`, fp32. bad: names of what could not be used, with the
+    reason. queries: the modalities that one can search by.
+    """
+
+    model: Model
+    place: Place
+    items: dict[str, list[Item]]
+    vectors: dict[str, Float[np.ndarray, "n e"]]
+    bad: list[tuple[str, str]]
+    queries: list[str] = field(default_factory=list)
+
+    def search(self, modality: str, query: Any, count: int) -> dict[str, list[tuple[int, float]]]:
+        """`nearest` to a text, a picture or a sound, whatever `Model.embed` takes.
+
+        Raises:
+            UserError: it can't be embedded.
+        """
+        inputs: dict[str, Any] = {modality: query}
+        return self.nearest(self.model.embed(**inputs), count)
+
+    def nearest(self, vector: Float[np.ndarray, "e"], count: int) -> dict[str, list[tuple[int, float]]]:
+        """By modality the `count` rows of the largest cosines, with these, best first; of equal ones the first row.
+
+        Modalities are not mixed: the cosines of a text with pictures and with sounds don't compare.
+        """
+        found = {}
+        for modality, vectors in self.vectors.items():
+            if vectors.shape[1:] == vector.shape:  # towers of objectives that don't meet may differ in size
+                cosines = vectors @ vector
+                best = np.argsort(-cosines, kind="stable")[:count]
+                found[modality] = [(int(row), float(cosines[row])) for row in best]
+        return found
+
+
+def folder(path: str | Path) -> Place:
+    """The pictures and sounds in a folder and those within it, by their names; hidden ones are left alone.
+
+    Raises:
+        UserError: there is no such folder, or none of either in it.
+    """
+    root = Path(path).expanduser()
+    if not root.is_dir():
+        raise UserError(f"there is no folder {path}" if not root.exists() else f"{path} is no folder")
+    kinds = {ending: modality for modality, endings in ENDINGS.items() for ending in endings}
+    items, others = [], 0
+    for inside, folders, names in os.walk(root):
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        for name in sorted(names):
+            file = Path(inside) / name
+            modality = kinds.get(file.suffix.lower())
+            # Pipes and devices of such names would be waited for.
+            if modality is None or name.startswith(".") or (file.exists() and not file.is_file()):
+                others += not name.startswith(".")
+                continue
+            shown = file.relative_to(root).as_posix().encode(errors="replace").decode()  # names need not be UTF-8
+            items.append(Item(modality, shown, shown, _stamp(file), partial(_bytes, file), file))
+    if not items:
+        raise UserError(
+            f"{path} has no pictures ({' '.join(ENDINGS['image'])}) or sounds ({' '.join(ENDINGS['audio'])}) in it or "
+            f"in the folders within it, but {others} other files"
+        )
+    return Place(str(path), str(root.resolve()), items)
+
+
+def own(bundle: Bundle, say: Callable[[str], None] = lambda text: None) -> Place:
+    """The pictures and sounds of the test split that the model's experiment names.
+
+    Raises:
+        UserError: it names no data. ValueError, FileNotFoundError: the data isn't there (any more).
+    """
+    from mmjax.experiment.graph import build
+
+    data = build(bundle.config).data
+    if not data.weights:
+        raise UserError(f"{bundle.source} brings no data of its own: --folder says where pictures and sounds are")
+    silent = replace(data, transforms={m: chain for m, chain in data.transforms.items() if m in KINDS})
+    check(Record(bundle.source, bundle.tokenizers), silent, bundle.tokenizers, say)
+    chains = Chains({m: chain for m, chain in data.transforms.items() if m in KINDS})
+    items = []
+    for name in data.weights:
+        records = data.sources.get(name, Tfds(name)).open(SPLIT)
+        for row in range(len(records)):
+            record = records[row]
+            caption = record.get("text")
+            while isinstance(caption, list | tuple | dict):  # of several captions the first
+                caption = next(iter(caption.values() if isinstance(caption, dict) else caption), None)
+            for modality in chains.transforms:
+                value = record.get(modality)
+                if value is None or (modality == "audio" and not isinstance(value, File) and not len(value)):
+                    continue
+                path = Path(value.path) if isinstance(value, File) else None
+                read = partial(_raw, chains, records, row, modality)
+                stamp = _stamp(path) if path else hashlib.blake2b(read() or b"", digest_size=16).hexdigest()
+                items.append(Item(modality, str(caption or record["id"]), f"{name}/{record['id']}", stamp, read, path))
+    if not items:
+        raise UserError(f"the {SPLIT} split of {', '.join(data.weights)} has no pictures or sounds: name a --folder")
+    name = f"{', '.join(data.weights)} ({SPLIT} split)"
+    return Place(name, name, items)
+
+
+def index(bundle: Bundle, place: Place, console: Console | None = None) -> Index:
+    """Embeds what the cache doesn't hold; says how far it is.
+
+    Raises:
+        UserError: the model embeds nothing of what is there, or nothing of it could be used.
+    """
+    console = console or Console(highlight=False)
+    model = Model(bundle)
+    there = list(dict.fromkeys(item.modality for item in place.items))
+    wanted = [modality for modality in KINDS if modality in there and modality in model.modalities]
+    if not wanted:
+        raise UserError(
+            f"{place.name} has {' and '.join(KINDS[m] for m in there)}, and {bundle.source} embeds "
+            f"{', '.join(model.modalities)} alone"
+        )
+    file = _cache_file(bundle, place)
+    kept = _kept(file)
+    made = Index(model, place, {}, {}, [])
+    for modality in wanted:
+        items = [item for item in place.items if item.modality == modality]
+        known = kept.get(modality, {})
+        vectors = {i: known[i.key, i.stamp] for i in items if i.stamp != GONE and (i.key, i.stamp) in known}
+        new = [item for item in items if item not in vectors]
+        if vectors:
+            console.print(f"{many(modality, len(vectors))} embedded before: taken from the cache", soft_wrap=True)
+        try:
+            _embed(model, modality, new, vectors, made.bad, console)
+        finally:  # what was embedded before Ctrl-C need not be again
+            if new:
+                kept[modality] = {(item.key, item.stamp): vector for item, vector in vectors.items()}
+                _keep(file, kept, console)
+        found = [item for item in items if item in vectors]
+        if found:
+            made.items[modality] = found
+            made.vectors[modality] = np.stack([vectors[item] for item in found])
+    if not made.items:
+        name, why = made.bad[0]
+        raise UserError(f"none of the {len(made.bad)} files in {place.name} can be read; {name}: {why}")
+    console.print("preparing the first search: the towers are compiled, or their code is loaded", soft_wrap=True)
+    made.queries = [modality for modality in ("text", "image", "audio") if _embeds(model, modality, made)]
+    return made
+
+
+def many(modality: str, count: int) -> str:
+    """`1,204 pictures`, `1 sound`."""
+    return f"{count:,} {KINDS[modality] if count != 1 else KINDS[modality][:-1]}"
+
+
+def _embed(
+    model: Model,
+    modality: str,
+    items: Sequence[Item],
+    vectors: dict[Item, Any],
+    bad: list[tuple[str, str]],
+    console: Console,
+) -> None:
+    """Puts the vectors of `items` into `vectors`, batch by batch, and what can't be used into `bad`."""
+    if items and not console.is_terminal:
+        console.print(f"embedding {many(modality, len(items))}", soft_wrap=True)
+    with Progress(console=console, transient=True, disable=not console.is_terminal or not items) as bar:
+        task = bar.add_task(f"embedding {many(modality, len(items))}", total=len(items))
+        for chunk in chunks(items, model.batch_size):
+            for item, vector in _vectors(model, modality, chunk, bad):
+                vectors[item] = vector
+            bar.advance(task, len(chunk))
+
+
+def _vectors(
+    model: Model, modality: str, items: list[Item], bad: list[tuple[str, str]]
+) -> Iterator[tuple[Item, np.ndarray]]:
+    contents = [item.content() for item in items]
+    try:
+        yield from zip(items, _embed_all(model, modality, contents), strict=True)
+        return
+    except UserError:  # of one of them: which, and which others, is to be seen
+        pass
+    good = []
+    for item, content in zip(items, contents, strict=True):
+        try:
+            model.preprocess(**{modality: [content]})
+            good.append((item, content))
+        except UserError as error:
+            bad.append((item.name, reason(error)))
+    if good:
+        found = _embed_all(model, modality, [content for _, content in good])
+        yield from zip([item for item, _ in good], found, strict=True)
+
+
+def reason(error: UserError) -> str:
+    """Why an input can't be used, without which one it is ("image 0 (a.png): ...")."""
+    return str(error).partition(": ")[2] or str(error)
+
+
+def _embed_all(model: Model, modality: str, contents: list[Any]) -> np.ndarray:
+    inputs: dict[str, Any] = {modality: contents}
+    return model.embed(progress=False, **inputs)
+
+
+def _embeds(model: Model, modality: str, made: Index) -> bool:
+    """Whether the model has the tower, its tokenizer too, and vectors that compare with what can be found.
+
+    Embeds one input, so that the first query finds the tower compiled."""
+    if modality not in model.modalities:
+        return False
+    try:
+        value = "" if modality == "text" else made.items[modality][0].content() if modality in made.items else None
+        inputs: dict[str, Any] = {modality: _any(modality) if value is None else value}
+        vector = model.embed(**inputs)
+    except UserError:
+        return False
+    return bool(made.nearest(vector, 1))
+
+
+def _any(modality: str) -> Any:
+    """Some input."""
+    return np.zeros((32, 32, 3), np.uint8) if modality == "image" else (np.zeros(16_000, np.int16), 16_000)
+
+
+def _raw(chains: Chains, records: Any, row: int, modality: str) -> bytes | None:
+    return chains.raw(records[row], modality)
+
+
+def _bytes(path: Path) -> bytes | None:
+    try:
+        return File(str(path)).read()
+    except BadExample:
+        return None
+
+
+GONE = "gone"
+
+
+def _stamp(path: Path) -> str:
+    """Size and time of change: what tells that a file holds something else now."""
+    try:
+        found = path.stat()
+    except OSError:
+        return GONE
+    return f"{found.st_size} {found.st_mtime_ns}"
+
+
+# --- the cache ---
+
+Kept = dict[str, dict[tuple[str, str], np.ndarray]]  # by modality: (key, stamp) -> vector
+
+
+def cache_folder() -> Path:
+    """Where vectors are kept; may be deleted at any time."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "mmjax" / "demo"
+
+
+def _cache_file(bundle: Bundle, place: Place) -> Path:
+    """Named by all that a vector depends on but the files: numbers, architecture, preprocessing, mmjax's version."""
+    model = hashlib.blake2b(serialization.dumps(bundle.config).encode(), digest_size=8)
+    model.update(digest_of(bundle.variables).encode())
+    where = hashlib.blake2b(place.key.encode(errors="surrogateescape"), digest_size=8)
+    return cache_folder() / model.hexdigest() / f"{where.hexdigest()}.safetensors"
+
+
+def _kept(file: Path) -> Kept:
+    try:
+        regular.check(file)
+        with safe_open(file, framework="numpy") as opened:
+            kept: Kept = {}
+            for modality, names in json_text.parse(opened.metadata()["items"]).items():
+                vectors = opened.get_tensor(modality)
+                kept[modality] = {(key, stamp): v for (key, stamp), v in zip(names, vectors, strict=True)}
+            return kept
+    except (OSError, SafetensorError, ValueError, TypeError, KeyError, AttributeError):  # not there, or not whole
+        return {}
+
+
+def _keep(file: Path, kept: Mapping[str, Mapping[tuple[str, str], np.ndarray]], console: Console) -> None:
+    full = {modality: vectors for modality, vectors in kept.items() if vectors}
+    names = json.dumps({modality: list(vectors) for modality, vectors in full.items()})
+    content = save({m: np.stack(list(vectors.values())) for m, vectors in full.items()}, {"items": names})
+    try:
+        output.write(file, content)
+    except OSError as error:
+        console.print(f"the vectors can't be kept in {file.parent}: {error.strerror}", soft_wrap=True)

@@ -1,0 +1,228 @@
+"""`mmjax embed`: the embeddings of a dataset, in shards, on any mesh; killed anywhere, it goes on where it stopped."""
+
+import hashlib
+import json
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+from flax.traverse_util import flatten_dict
+from rich.console import Console
+
+from mmjax import __version__
+from mmjax.data import embedding_files
+from mmjax.data.embedding_files import Embeddings
+from mmjax.data.evaluation import evaluation_count
+from mmjax.data.pipeline import Mixture, Prepared, prepare
+from mmjax.data.sources.folder import Folder
+from mmjax.data.sources.splits import WHOLE
+from mmjax.data.sources.tables import is_table
+from mmjax.data.sources.tfds import Tfds
+from mmjax.data.transforms.image import seen_upright
+from mmjax.errors import UserError, unknown
+from mmjax.evaluate.benchmarks import BENCHMARKS
+from mmjax.evaluate.split_embedder import Embedder
+from mmjax.experiment import record as records
+from mmjax.experiment.confined import Record, check
+from mmjax.experiment.definition import Experiment
+from mmjax.experiment.graph import build
+from mmjax.interop.bundle import Bundle
+from mmjax.interop.resolve import resolve
+from mmjax.runtime import hosts
+from mmjax.runtime.checkpoints import latest_step
+from mmjax.runtime.compilation_cache import use_compilation_cache
+from mmjax.runtime.files import output
+from mmjax.runtime.mesh import Mesh, replicated
+
+ROWS = 8_192  # of a shard, about
+BATCH = 256
+
+
+def embed(
+    source: str,
+    data: str | None,
+    out: str | Path,
+    *,
+    split: str | None = None,
+    modalities: Sequence[str] | None = None,
+    step: int | None = None,
+    rows: int = ROWS,
+    batch_size: int = BATCH,
+    console: Console | None = None,
+) -> Path:
+    """Embeds a split into a folder (`embeddings.read`), or what is still missing there.
+
+    split: None: the test split, and of a table all rows.
+    source: whatever `mmjax.load` takes. data: a benchmark, another TFDS name, or a table of one's own files; None: what
+    the model was trained on. modalities: which of the model's; None: those that the data has. step: of a workdir.
+    rows: of a shard; of a folder that was begun, its own. batch_size: over all devices.
+    Every shard is of batches of its own: whatever was there already, the files come out the same, bit by bit, on
+    machines that round alike. Of several hosts, which must share the folder, each writes its shards.
+
+    Raises:
+        UserError: what was asked for can't be had, or the folder belongs to another model or other data.
+    """
+    out = output.local(out, "--out")
+    use_compilation_cache()
+    hosts.join()
+    split = split or (WHOLE if data is not None and is_table(data) else "test")
+    console = console or Console(highlight=False, quiet=not hosts.leads())
+    if step is None and (Path(source) / "checkpoints").is_dir():
+        step = hosts.first(lambda: latest_step(source))
+    bundle: Bundle = hosts.together(lambda: resolve(source, step=step))
+    experiment: Experiment = build(bundle.config)
+    mixture = hosts.together(lambda: chosen(experiment, data, split, modalities))
+    given = Record(source, bundle.tokenizers, data=data is None or data in experiment.data.sources)
+    ready = _ready(mixture, bundle, split, given, partial(console.print, soft_wrap=True, markup=False))
+    count = evaluation_count(ready, split)
+    if count == 0:
+        raise UserError(f"the {split} split of {data or 'the data'} has no examples")
+    told = {
+        "mmjax": __version__,
+        "model": {"source": source, "step": step, "digest": digest_of(bundle.variables)},
+        "data": {
+            "name": data or ", ".join(mixture.weights),
+            "split": split,
+            "digest": _data_digest(bundle, mixture, data, split),
+        },
+        "modalities": dict.fromkeys(mixture.transforms),
+        "count": count,
+        "rows": rows,
+        "shards": -(-count // rows),
+        "digests": None,
+    }
+    told = hosts.first(lambda: _begun(out, told))
+    mesh = Mesh().build()
+    size = -(-min(batch_size, told["rows"]) // mesh.size) * mesh.size
+    names = [embedding_files.shard_name(index, told["shards"]) for index in range(told["shards"])]
+    missing = hosts.first(lambda: [i for i, name in enumerate(names) if not (out / f"{name}.safetensors").exists()])
+    host, number = hosts.host()
+    with jax.set_mesh(mesh):
+        embedder = Embedder(experiment.pretrainer(), ready, mesh, size)
+        variables = hosts.placed(bundle.variables, replicated(mesh))
+        began, done = time.perf_counter(), 0
+        for index in missing:
+            part = range(index * told["rows"], min(count, (index + 1) * told["rows"]))
+            embedded = embedder.split(variables, split, rows=part)
+            found = Embeddings(embedded.embeddings, embedded.valid, embedded.columns, split, embedded.contents)
+            write = partial(embedding_files.write_shard, out, names[index], found)
+            hosts.together(write if index % number == host else lambda: None)
+            done += len(part)
+            pace = done / (time.perf_counter() - began)
+            console.print(f"shard {index + 1}/{len(names)}  {done:,} examples, {pace:,.0f} a second", soft_wrap=True)
+    hosts.wait()
+    hosts.first(lambda: _complete(out, told, names))
+    console.print(f"{count:,} examples in {out}, of {', '.join(told['modalities'])}", soft_wrap=True)
+    return out
+
+
+def chosen(experiment: Experiment, data: str | None, split: str, modalities: Sequence[str] | None) -> Mixture:
+    """The data to embed, with the model's own transforms of the modalities that both have, or of those asked for.
+
+    Pictures of a table of one's own are seen upright (`Decode.upright`)."""
+    own = experiment.data
+    for modality in modalities or ():
+        if modality not in own.transforms:
+            raise UserError(unknown("--modalities", modality, own.transforms, "model's modalities"))
+    if data is None:
+        if not own.weights:
+            raise UserError("the model brings no data of its own: name a dataset, or a table")
+        weights, sources = own.weights, own.sources
+    else:
+        weights = {data: 1.0}
+        known = BENCHMARKS[data].source if data in BENCHMARKS else Tfds(data)  # with its fields by their names here
+        sources = {data: Folder(data) if is_table(data) else own.sources.get(data, known)}
+    columns = {c for name in weights for c in sources.get(name, Tfds(name)).open(split).columns} if data else None
+    names = [m for m in own.transforms if (m in modalities if modalities else columns is None or m in columns)]
+    if not names:
+        raise UserError(
+            f"{data} has columns {', '.join(sorted(columns or ()))}, none of which the model reads: it reads "
+            f"{', '.join(own.transforms)} (a table's columns are to have these names)"
+        )
+    transforms = {name: own.transforms[name] for name in names}
+    if data is not None and is_table(data):
+        transforms = {name: seen_upright(chain) for name, chain in transforms.items()}
+    return replace(own, weights=weights, sources=sources, transforms=transforms, cache=False)
+
+
+def _ready(mixture: Mixture, bundle: Bundle, split: str, given: Record, say: Callable[[str], None]) -> Prepared:
+    """The data, opened: by host 0 first, which builds it where it has to be."""
+
+    def ready() -> Prepared:
+        tokenizers = {name: t for name, t in bundle.tokenizers.items() if name in mixture.transforms}
+        check(given, mixture, tokenizers, say)
+        made = prepare(mixture, tokenizers=tokenizers, progress=False)
+        made.open(split)
+        return made
+
+    first = hosts.together(lambda: ready() if hosts.leads() else None)
+    return hosts.together(lambda: first or ready())
+
+
+def _begun(out: Path, told: dict[str, Any]) -> dict[str, Any]:
+    """The folder's manifest: a new one, or that of what was begun, if it is of the same model and data."""
+    if not (out / embedding_files.MANIFEST).exists():
+        if out.exists() and (not out.is_dir() or any(out.iterdir())):
+            raise UserError(f"{out} is there already and holds no embeddings: give another --out")
+        try:
+            out.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise UserError(f"{out} can't be written ({error.strerror}): give another --out") from error
+        embedding_files.write_manifest(out, told)
+        return told
+    there = embedding_files.manifest(out)
+    for what, name in (("model", "source"), ("data", "name")):
+        if there[what]["digest"] != told[what]["digest"]:
+            mine, theirs = (
+                f"{side[what][name]} ({detail} {side[what][detail]})"
+                for side in (told, there)
+                for detail in ("step" if what == "model" else "split",)
+            )
+            which = f"{theirs} there, {mine} here" if mine != theirs else f"{mine}, which has changed since"
+            raise UserError(f"{out} holds embeddings by other {what}: {which}; give another --out")
+    if list(there["modalities"]) != list(told["modalities"]) or there["count"] != told["count"]:
+        raise UserError(
+            f"{out} holds {there['count']:,} examples of {', '.join(there['modalities'])}, and here are "
+            f"{told['count']:,} of {', '.join(told['modalities'])}: give another --out"
+        )
+    output.sweep(out)
+    return there
+
+
+def _complete(out: Path, told: dict[str, Any], names: Sequence[str]) -> None:
+    digests = {name: embedding_files.digest(out, name) for name in names}
+    changed = [name for name, digest in (told["digests"] or {}).items() if digests.get(name) != digest]
+    if changed:
+        raise UserError(f"{out / changed[0]} has changed since it was written: delete its files, and embed again")
+    whole = {**told, "digests": digests}
+    embedding_files.write_manifest(
+        out, {**whole, "modalities": embedding_files.sizes(out, names[0], told["modalities"])}
+    )
+
+
+def digest_of(variables: dict[str, Any]) -> str:
+    """Of every name, shape, type and number of a model."""
+    found = hashlib.blake2b(digest_size=16)
+    for path, leaf in sorted(flatten_dict(variables, sep="/").items()):
+        array = np.asarray(leaf)
+        found.update(f"{path} {array.dtype} {array.shape}\n".encode())
+        found.update(np.ascontiguousarray(array).tobytes())
+    return found.hexdigest()
+
+
+def _data_digest(bundle: Bundle, mixture: Mixture, data: str | None, split: str) -> str:
+    """Of how the data is read: transforms, tokenizers, the sources' names, and tables' contents."""
+    found = hashlib.blake2b(digest_size=16)
+    text = json.loads(records.dumps(bundle.config))["experiment"]["data"]
+    found.update(json.dumps([text["transforms"], None if data else text, data, split], sort_keys=True).encode())
+    for name, tokenizer in sorted(bundle.tokenizers.items()):
+        found.update(name.encode() + hashlib.blake2b(tokenizer.model).digest())
+    for source in mixture.sources.values():
+        if isinstance(source, Folder):
+            found.update(Path(source.table).expanduser().read_bytes())
+    return found.hexdigest()

@@ -1,0 +1,342 @@
+"""`mmjax.load`: a checkpoint, whoever's, as a model that takes pictures, strings and sounds."""
+
+import inspect
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from functools import cached_property
+from itertools import chain
+from typing import Any, get_args, overload
+
+import numpy as np
+from flax.traverse_util import flatten_dict
+from jaxtyping import Float
+
+from mmjax.data.chains import Chains, untrained
+from mmjax.data.tokenizers.given_ids import IdsAlone
+from mmjax.errors import UserError, nearest
+from mmjax.evaluate.evaluators.zeroshot import class_embeddings
+from mmjax.experiment import record as records
+from mmjax.experiment.definition import Experiment
+from mmjax.experiment.graph import build
+from mmjax.inference.calibration import Calibration, calibration
+from mmjax.inference.classification import Classification, prompts
+from mmjax.inference.inputs import Inputs, Row, short
+from mmjax.inference.read_ahead import rows
+from mmjax.inference.row_embedder import Embedder
+from mmjax.interop.bundle import Bundle
+from mmjax.interop.resolve import resolve
+from mmjax.models.layers.parameters import DtypeName
+
+Vectors = Float[np.ndarray, "*n e"]
+Scores = Float[np.ndarray, "..."]  # [N, M], without the axis of a side that is one input alone
+
+SPELT_OUT = ("image", "text", "audio", "video")  # modalities that a signature names, for editors
+
+
+def load(
+    source: str | os.PathLike[str],
+    *,
+    step: int | None = None,
+    ema: bool = True,
+    dtype: str | None = None,
+    batch_size: int = 64,
+    upright: bool = True,
+) -> "Model":
+    """A model from whatever holds one.
+
+    source: a workdir of a run; a folder that `mmjax export` wrote; a folder of Hugging Face's (config.json),
+        sentence-transformers' (modules.json) or open_clip's (open_clip_config.json); big_vision's .npz; an .onnx of a
+        DINOv2 tower; each also in a bucket (gs://...); or a name, `hf:google/siglip-base-patch16-224`,
+        `open_clip:ViT-B-32/laion2b_s34b_b79k`, `bv:gs://....npz`, with `@revision` behind it or not. What a name stands
+        for is fetched and converted once.
+    step: which checkpoint of a workdir; None: the latest.
+    ema: whether the moving average of the parameters is taken, where a checkpoint has one.
+    dtype: what the towers compute in, "float32", "bfloat16" or "float16"; None: as the experiment has it.
+    batch_size: the most inputs that go through a tower at a time.
+    upright: whether pictures with an EXIF orientation are turned as it says. False leaves that to the model's own
+        preprocessing: CLIP's, SigLIP's and most others' don't turn them.
+
+    Raises:
+        UserError: there is nothing of that name, or nothing that can be read (says what is near); no such dtype.
+    """
+    if dtype is not None and dtype not in get_args(DtypeName):
+        raise UserError(f"dtype={dtype!r} is none of {', '.join(get_args(DtypeName))}, which towers compute in")
+    bundle = resolve(source, step=step, ema=ema)
+    if dtype is not None:
+        for tower in bundle.config.towers.values():
+            tower.dtype = dtype
+    return Model(bundle, batch_size=batch_size, upright=upright)
+
+
+class Model:
+    """A pretrained model, ready to use.
+
+    Inputs are given by modality, alone or several (a list, or anything that can be iterated over):
+
+    - image: a PIL image, a file name, bytes of a file, a uint8 array `[H, W, 3]` (or `[H, W]`, `[H, W, 4]`); or a float
+      array of the model's own size, `[size, size, 3]`, which is taken as it is: as normalised pixels.
+    - text: a string; or an int array `[L]` of token ids, taken as they are: of a model without a tokenizer these alone.
+    - audio: `(waveform, sample_rate)`, a waveform `[T]` at the model's rate, a file name, bytes of a file. Floats lie
+      in [-1, 1]; of several channels the mean is taken.
+
+    Pictures, strings and sounds go through the checkpoint's own preprocessing, pictures upright first: as their EXIF
+    orientation says, in files as in PIL images that still carry it.
+    """
+
+    def __init__(self, bundle: Bundle, *, batch_size: int = 64, upright: bool = True):
+        if batch_size < 1:
+            raise UserError(f"batch_size={batch_size} must be at least 1")
+        self.batch_size = batch_size
+        self._bundle = bundle
+        self.experiment: Experiment = build(bundle.config)
+        self.source = bundle.source
+        transforms = {m: c for m, c in self.experiment.data.transforms.items() if m in self.experiment.towers}
+        # Others' checkpoints come without tokenizers at times; their texts are given as ids then.
+        lacking = {m: spec for m, spec in untrained(transforms).items() if m not in bundle.tokenizers}
+        self._without = {modality: IdsAlone(spec, self.source) for modality, spec in lacking.items()}
+        self._chains = Chains(transforms, {**bundle.tokenizers, **self._without})
+        self._inputs = Inputs(self._chains, upright)
+        self._embedder = Embedder(self.experiment.pretrainer(), bundle.variables)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Pickled (for the processes of a pool, say) it is what it was made of, without what is compiled or lies on a
+        device: the experiment's record, the parameters as numpy's arrays, the tokenizers."""
+        record = records.dumps(self._bundle.config, self.source)
+        return _unpickled, (replace(self._bundle, config=None), record, self.batch_size, self._inputs.upright)  # pyright: ignore[reportArgumentType]
+
+    @property
+    def modalities(self) -> tuple[str, ...]:
+        """What it embeds."""
+        return tuple(self.experiment.towers)
+
+    @property
+    def towers(self) -> Mapping[str, Any]:
+        """The encoder of each modality, a Linen module."""
+        return self.experiment.towers
+
+    @property
+    def variables(self) -> dict[str, Any]:
+        """Linen's collections, nested dicts of numpy arrays: what `experiment.pretrainer().apply` takes."""
+        return self._bundle.variables
+
+    @property
+    def params(self) -> dict[str, Any]:
+        """The parameters, under `towers_<modality>` and `objectives_<name>`."""
+        return self.variables["params"]
+
+    @overload
+    def embed(self, *, image: Any, batch_size: int | None = None, progress: bool | None = None) -> Vectors: ...
+    @overload
+    def embed(self, *, text: Any, batch_size: int | None = None, progress: bool | None = None) -> Vectors: ...
+    @overload
+    def embed(self, *, audio: Any, batch_size: int | None = None, progress: bool | None = None) -> Vectors: ...
+    @overload
+    def embed(self, *, video: Any, batch_size: int | None = None, progress: bool | None = None) -> Vectors: ...
+    @overload
+    def embed(
+        self,
+        *,
+        image: Any = None,
+        text: Any = None,
+        audio: Any = None,
+        video: Any = None,
+        batch_size: int | None = None,
+        progress: bool | None = None,
+    ) -> dict[str, Vectors]: ...
+    def embed(
+        self,
+        *unnamed: Any,
+        image: Any = None,
+        text: Any = None,
+        audio: Any = None,
+        video: Any = None,
+        batch_size: int | None = None,
+        progress: bool | None = None,
+        **others: Any,
+    ) -> Vectors | dict[str, Vectors]:
+        """Unit vectors, float32: `[E]` of one input, `[N, E]` of several; of several modalities a dict of such.
+
+        batch_size: the most at a time; None: the model's.
+        progress: whether to draw a bar; None: for long lists, on a terminal.
+
+        Raises:
+            UserError: an input can't be used (says which), or the model has no such modality.
+        """
+        self._refuse_unnamed(unnamed, "embed")
+        given = {"image": image, "text": text, "audio": audio, "video": video}
+        given = self._given({m: value for m, value in given.items() if value is not None} | others, "embed")
+        vectors = {modality: self._vectors(modality, value, batch_size, progress) for modality, value in given.items()}
+        return vectors if len(vectors) > 1 else next(iter(vectors.values()))
+
+    def preprocess(self, *unnamed: Any, **inputs: Any) -> Row:
+        """The arrays that the towers get: `image` uint8 `[N, H, W, 3]`, `text` int32 `[N, L]` with `text_mask`, `audio`
+        int16 `[N, T]` with `audio_mask`; without the first axis for one input alone."""
+        self._refuse_unnamed(unnamed, "preprocess")
+        arrays: Row = {}
+        for modality, value in self._given(inputs, "preprocess").items():
+            items, alone = self._inputs.listed(modality, value)
+            made = [self._inputs.row(modality, item, None if alone else i) for i, item in enumerate(items)]
+            for name, empty in self._empty(modality).items():
+                column = [row[name] for row in made]
+                if len({array.dtype for array in column}) > 1:
+                    raise UserError(f"{modality}: pixels and preprocessed floats can't stand in one array")
+                arrays[name] = column[0].copy() if alone else np.stack(column) if column else empty
+        return arrays
+
+    def similarity(self, *vectors: Any, **inputs: Any) -> Scores:
+        """Cosines `[N, M]` of two sides: `similarity(image=[...], text=[...])`, or vectors from `embed` in place of
+        either, `similarity(gallery, text="a cat")`. A side that is one input alone has no axis."""
+        (a, _), (b, _) = self._sides(vectors, inputs, "similarity")
+        return _cosines(a, b)
+
+    def logits(self, *vectors: Any, objective: str | None = None, **inputs: Any) -> Scores:
+        """`similarity`, scaled and shifted as the contrastive objective has learned it: what its loss sees.
+
+        objective: its name, where several compare these modalities, or vectors are given.
+        """
+        (a, first), (b, second) = self._sides(vectors, inputs, "logits")
+        return self._calibration((first, second), objective).logits(_cosines(a, b))
+
+    def probabilities(self, *vectors: Any, objective: str | None = None, **inputs: Any) -> Scores:
+        """How likely the second side belongs to the first: of a softmax objective they add up to 1 over the second side
+        (its last axis); of a sigmoid objective each pair has its own. Arguments as for `logits`."""
+        (a, first), (b, second) = self._sides(vectors, inputs, "probabilities")
+        calibrated = self._calibration((first, second), objective)
+        return calibrated.probabilities(calibrated.logits(_cosines(a, b)))
+
+    def classify(
+        self,
+        image: Any = None,
+        *unnamed: Any,
+        labels: Sequence[str] | Mapping[str, str] = (),
+        templates: str | Sequence[str] = "{}",
+        objective: str | None = None,
+        **inputs: Any,
+    ) -> Classification:
+        """Which of the labels fits: `classify(picture, labels=["cat", "dog"], templates="a photo of a {}.")`.
+
+        image: the inputs; of another modality: `audio=...`.
+        labels: names; or a dict from each name to what a prompt says for it, {"n02012849": "crane bird"}.
+        templates: prompts with {} where the label goes, or the name of a list, "clip80"; of several, a label is the
+            normalised mean of their vectors.
+
+        Of a softmax objective the probabilities add up to 1 over the labels; of a sigmoid objective each label has its
+        own, and none may fit.
+        """
+        if unnamed:
+            raise UserError(f"classify() takes its labels by name: classify(..., labels={short(unnamed[0])})")
+        given = self._given(({} if image is None else {"image": image}) | inputs, "classify")
+        if len(given) != 1:
+            raise UserError(f"classify() takes one modality, not {len(given)}: {', '.join(given)}")
+        ((modality, value),) = given.items()
+        self._check("text", "labels are texts: ")
+        if "text" in self._without:
+            raise UserError(f"labels are texts: {self._without['text'].missing('text')}")
+        names, words, sentences = prompts(labels, templates)
+        calibrated = self._calibration((modality, "text"), objective)
+        classes = class_embeddings(words, sentences, lambda texts: self.embed(text=texts))
+        logits = calibrated.logits(_cosines(self._vectors(modality, value), classes))
+        return Classification(names, calibrated.probabilities(logits), logits)
+
+    def _sides(self, vectors: tuple[Any, ...], inputs: dict[str, Any], who: str) -> list[tuple[Vectors, str | None]]:
+        given = self._given(inputs, who) if inputs else {}
+        if len(vectors) + len(given) != 2:
+            raise UserError(
+                f"{who}() compares two sides, not {len(vectors) + len(given)}: {who}(image=[...], text=[...]), or "
+                "vectors from embed() in place of either"
+            )
+        sides: list[tuple[Vectors, str | None]] = [(_checked(v, who), None) for v in vectors]
+        sides += [(self._vectors(modality, value), modality) for modality, value in given.items()]
+        if len({side.shape[-1] for side, _ in sides}) > 1:
+            sizes = " and ".join(f"{m or 'vectors'} of {v.shape[-1]}" for v, m in sides)
+            raise UserError(f"{who}() compares vectors of one size, not {sizes} dimensions")
+        return sides
+
+    def _calibration(self, pair: tuple[str | None, str | None], objective: str | None) -> Calibration:
+        return calibration(self.experiment.objectives, self.params, pair, objective)
+
+    def _given(self, inputs: Mapping[str, Any], who: str) -> dict[str, Any]:
+        """The inputs by modality, without those that are None; a name that is none of the model's is refused, with
+        None behind it too."""
+        parameters = inspect.signature(getattr(self, who)).parameters
+        options = [name for name, p in parameters.items() if p.kind is p.KEYWORD_ONLY and name not in SPELT_OUT]
+        for name in inputs:
+            self._check(name, also=options)
+        given = {modality: value for modality, value in inputs.items() if value is not None}
+        if not given:
+            known = ", ".join(f"{modality}=..." for modality in self.modalities)
+            raise UserError(f"{who}() needs something to embed: {known}")
+        return given
+
+    def _refuse_unnamed(self, unnamed: tuple[Any, ...], who: str) -> None:
+        if unnamed:
+            ways = " or ".join(f"{who}({modality}={short(unnamed[0])})" for modality in self.modalities)
+            raise UserError(f"{who}({short(unnamed[0])}) doesn't say what that is: {ways}")
+
+    def _check(self, modality: str, why: str = "", also: Sequence[str] = ()) -> None:
+        """also: what else the name may have been meant to be."""
+        if modality not in self.modalities:
+            meant = nearest(modality, [*self.modalities, *also])
+            raise UserError(f"{why}the model has no {modality!r} tower; it embeds {', '.join(self.modalities)}{meant}")
+
+    def _vectors(self, modality: str, value: Any, size: int | None = None, progress: bool | None = None) -> Vectors:
+        items, alone = self._inputs.listed(modality, value)
+        if alone:
+            return self._embedder([[self._inputs.row(modality, next(iter(items)))]])[0]
+        made = rows(self._inputs, modality, items, self.batch_size if size is None else size, progress)
+        first = next(made, None)
+        if first is None:
+            return np.zeros((0, self._embedder.size(self._one(modality))), np.float32)
+        return self._embedder(chain([first], made))
+
+    def _empty(self, modality: str) -> Row:
+        return {name: np.zeros((0, *a.shape), a.dtype) for name, a in self._one(modality).items()}
+
+    def _one(self, modality: str) -> Row:
+        """What a row of the modality looks like."""
+        spec = self._inputs.specs[modality]
+        row = {modality: np.zeros(spec.shape, spec.dtype)}
+        return row | ({f"{modality}_mask": np.ones(spec.shape[:1], bool)} if spec.masked else {})
+
+    @cached_property
+    def _sizes(self) -> dict[str, int]:
+        flat: dict[str, Any] = flatten_dict(self.params, sep="/")
+        return {
+            modality: sum(a.size for path, a in flat.items() if path.startswith(f"towers_{modality}/"))
+            for modality in self.modalities
+        }
+
+    def __repr__(self) -> str:
+        step = self._bundle.step
+        lines = [f"mmjax.Model from {self.source}" + (f", step {step}" if step is not None else "")]
+        for modality, tower in self.towers.items():
+            shape = "×".join(map(str, self._inputs.specs[modality].shape))
+            fields = [name for name in ("width", "depth", "patch") if hasattr(tower, name)]
+            inner = ", ".join(f"{name} {getattr(tower, name)}" for name in fields)
+            more = "; without its tokenizer" if modality in self._without else ""
+            size, count = self._embedder.size(self._one(modality)), self._sizes[modality]
+            lines.append(
+                f"  {modality:6} {type(tower).__name__}: {shape} -> {size}; {inner}; {count:,} parameters{more}"
+            )
+        return "\n".join(lines)
+
+
+def _unpickled(bundle: Bundle, record: str, batch_size: int, upright: bool) -> Model:
+    bundle = replace(bundle, config=records.loads(record))
+    return Model(bundle, batch_size=batch_size, upright=upright)
+
+
+def _checked(vectors: Any, who: str) -> Vectors:
+    """Vectors that someone gives, as unit vectors."""
+    array = np.asarray(vectors) if not isinstance(vectors, str | bytes) else np.empty(0, "U1")
+    if array.dtype.kind != "f" or array.ndim not in (1, 2):
+        raise UserError(
+            f"{who}() takes vectors [E] or [N, E] from embed(); inputs are given by name, {who}(image=..., text=...)"
+        )
+    array = array.astype(np.float32)
+    return array / np.maximum(np.linalg.norm(array, axis=-1, keepdims=True), np.float32(1e-12))
+
+
+def _cosines(a: Vectors, b: Vectors) -> Scores:
+    return np.asarray(a @ b.T, np.float32)

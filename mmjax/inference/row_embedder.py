@@ -1,0 +1,106 @@
+"""From rows to unit vectors: batches of a few sizes, each compiled once, over the devices of this machine."""
+
+from collections.abc import Iterable, Iterator
+from functools import cached_property
+from itertools import islice
+from typing import Any, TypeVar
+
+import jax
+import numpy as np
+from jaxtyping import Float
+
+from mmjax.errors import UserError
+from mmjax.inference.inputs import Row
+from mmjax.objectives.pretrainer import Pretrainer
+from mmjax.runtime.mesh import Mesh, put, replicated
+
+T = TypeVar("T")
+
+MANY = 4  # chunks
+
+
+class Embedder:
+    """Embeds rows of one modality at a time, with the given variables.
+
+    A batch is filled up to the next power of two (times the number of devices, where there are several), so that a
+    modality is compiled for a handful of sizes and what follows finds them there; of an input that comes in two dtypes
+    (pixels, and preprocessed floats) for each of them. Sets no mesh for others to trip over.
+    """
+
+    def __init__(self, pretrainer: Pretrainer, variables: dict[str, Any]):
+        self._pretrainer, self._host_variables = pretrainer, variables
+
+        def embed(variables: dict[str, Any], batch: dict[str, jax.Array]) -> jax.Array:
+            return next(iter(pretrainer.apply(variables, batch, method="embed").values()))  # pyright: ignore
+
+        self._embed = jax.jit(embed, out_shardings=replicated(self._mesh))
+
+    @cached_property
+    def _mesh(self) -> jax.sharding.Mesh:
+        return Mesh().build(jax.local_devices())
+
+    @cached_property
+    def _variables(self) -> dict[str, Any]:
+        """On every device, from the first use on."""
+        return jax.device_put(self._host_variables, replicated(self._mesh))
+
+    def bucket(self, rows: int) -> int:
+        """The size of the batch that so many rows go into."""
+        devices = self._mesh.size
+        return devices * (1 << max(0, -(-rows // devices) - 1).bit_length())
+
+    def size(self, row: Row) -> int:
+        """How many dimensions E the embedding of such a row has; nothing is computed."""
+        batch = {name: np.broadcast_to(array, (1, *array.shape)) for name, array in row.items()}
+        return jax.eval_shape(self._embed, self._host_variables, batch).shape[-1]
+
+    def __call__(self, rows: Iterable[list[Row]]) -> Float[np.ndarray, "n e"]:
+        """Unit vectors, float32, of chunks of rows, in their order; at least one row.
+
+        The rows of the next chunk are made while the devices are busy with the last one.
+        """
+        found: list[np.ndarray] = []
+        before: list[tuple[list[int], jax.Array]] = []
+        largest = 0
+        for number, chunk in enumerate(rows):
+            groups = _alike(chunk)
+            # What is left over at the end of many goes in a batch of their size: to compile for its own takes longer.
+            least = self.bucket(largest) if number >= MANY and len(groups) == 1 else 1
+            largest = max(largest, len(chunk))
+            now = [(places, self._dispatch([chunk[i] for i in places], least)) for places in groups]
+            found += _in_order(before)
+            before = now
+        return np.concatenate(found + _in_order(before))
+
+    def _dispatch(self, rows: list[Row], least: int = 1) -> jax.Array:
+        size = max(self.bucket(len(rows)), least)
+        batch = {name: np.stack([row[name] for row in rows]) for name in rows[0]}
+        if size > len(rows):
+            # Filled up by the first row, not by zeros: the rows beside it can't make a number that isn't finite.
+            batch = {name: np.concatenate([a, np.repeat(a[:1], size - len(a), axis=0)]) for name, a in batch.items()}
+        return self._embed(self._variables, put(batch, self._mesh))
+
+
+def _alike(rows: list[Row]) -> list[list[int]]:
+    """The places of rows that can stand in one batch: pixels and floats can't."""
+    groups: dict[Any, list[int]] = {}
+    for place, row in enumerate(rows):
+        groups.setdefault(tuple((name, array.dtype) for name, array in row.items()), []).append(place)
+    return list(groups.values())
+
+
+def _in_order(groups: list[tuple[list[int], jax.Array]]) -> list[np.ndarray]:
+    if not groups:
+        return []
+    places = [place for group, _ in groups for place in group]
+    vectors = np.concatenate([np.asarray(vectors)[: len(group)] for group, vectors in groups])
+    return [vectors[np.argsort(places)]]
+
+
+def chunks(items: Iterable[T], size: int) -> Iterator[list[T]]:
+    """The items in lists of `size`, the last one perhaps shorter."""
+    if size < 1:
+        raise UserError(f"batch_size={size} must be at least 1")
+    iterator = iter(items)
+    while chunk := list(islice(iterator, size)):
+        yield chunk

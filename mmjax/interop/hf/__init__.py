@@ -1,0 +1,1 @@
+"""Hugging Face's folders: configurations, weights, tokenizers and preprocessing."""

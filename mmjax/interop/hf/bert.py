@@ -1,0 +1,198 @@
+"""Hugging Face's BERT (Devlin et al. 2018, arXiv:1810.04805): BertModel, BertForMaskedLM, BertForPreTraining.
+
+The embedding is the pooler's: a tanh of a linear map of the first token ([CLS]). Segment ids come beside the words,
+as their tokenizer gives them: of a text alone all are 0, whatever [SEP] stands in it. The masked-language head is our
+`MaskedText`'s; theirs holds the embedding's table in the place of its last matrix, what is read here a copy of it
+(`tied=False`), which is tied no more once it is trained. The next-sentence head is kept in `Bundle.extras`: what is
+read has no `NextSentence`. Their dropout of attention's weights, in training alone, has no place here.
+"""
+
+from typing import Any
+
+import fiddle as fdl
+import numpy as np
+
+from mmjax.data.tokenizers.contract import Tokenizer
+from mmjax.errors import UserError
+from mmjax.interop import config_keys
+from mmjax.interop.config_keys import Values
+from mmjax.interop.hf.family import Family
+from mmjax.interop.hf.tokenizer import mask_of
+from mmjax.interop.parameter_rules import BlockNames, Rule, blocks, linear, norm
+from mmjax.interop.parts import Parts
+from mmjax.interop.weight_files import Arrays
+from mmjax.models.towers.text import TextTransformer
+from mmjax.objectives.masked import MaskedText
+
+OBJECTIVE = "masked"
+MASK = 103  # [MASK] of all the vocabularies that BERT was published with
+DEFAULTS = {
+    "vocab_size": 30_522,
+    "hidden_size": 768,
+    "intermediate_size": 3_072,
+    "num_hidden_layers": 12,
+    "num_attention_heads": 12,
+    "hidden_act": "gelu",
+    "layer_norm_eps": 1e-12,
+    "max_position_embeddings": 512,
+    "type_vocab_size": 2,
+    "hidden_dropout_prob": 0.1,
+    "attention_probs_dropout_prob": 0.1,
+    "classifier_dropout": None,  # of heads that come after pretraining
+}
+FIXED = {"position_embedding_type": "absolute", "is_decoder": False, "add_cross_attention": False}
+BLOCK = BlockNames(
+    query="attention.self.query",
+    key="attention.self.key",
+    value="attention.self.value",
+    out="attention.output.dense",
+    norm_attention="attention.output.LayerNorm",
+    norm_mlp="output.LayerNorm",
+    mlp_in="intermediate.dense",
+    mlp_out="output.dense",
+)
+HEAD = "cls.predictions"
+TABLE = "bert.embeddings.word_embeddings.weight"
+NEXT_SENTENCE = ("cls.seq_relationship.weight", "cls.seq_relationship.bias")
+
+
+# --- config.json ---
+
+
+def text(config: Values, pooler: bool) -> fdl.Config:
+    """The text tower."""
+    given = config_keys.settings(config, "config.json", DEFAULTS, FIXED)
+    return fdl.Config(
+        TextTransformer,
+        **config_keys.sizes(given, "config.json"),
+        vocab=given["vocab_size"],
+        length=given["max_position_embeddings"],
+        types=given["type_vocab_size"],
+        dropout=given["hidden_dropout_prob"],
+        norm="post",
+        pre_norm=True,
+        pooling="cls",
+        embed_dim=given["hidden_size"] if pooler else None,
+        projection_bias=pooler,
+        projection_tanh=pooler,
+    )
+
+
+def masked(config: Values) -> fdl.Config:
+    """The objective that holds the masked-language head."""
+    given = config_keys.settings(config, "config.json", DEFAULTS, FIXED)
+    if given["hidden_act"] != "gelu":  # of the towers any will do
+        raise UserError(f"config.json: hidden_act={given['hidden_act']!r} can't be in the head here, which has 'gelu'")
+    return fdl.Config(
+        MaskedText, vocab=given["vocab_size"], mask_id=MASK, first_id=MASK + 1, norm_eps=given["layer_norm_eps"]
+    )
+
+
+def told(parts: Parts, tokenizer: Tokenizer) -> None:
+    """What is hidden, and what is never chosen nor drawn: ids up to the last special one."""
+    mask = mask_of(tokenizer)
+    for objective in parts.objectives.values():
+        if mask is not None:
+            special = [mask, *(id for id in (tokenizer.pad, tokenizer.bos, tokenizer.eos) if id is not None)]
+            objective.mask_id, objective.first_id = mask, max(special) + 1
+
+
+def describe(built: Parts) -> dict[str, Any]:
+    """The inverse of both."""
+    tower = built.towers["text"]
+    return config_keys.sizes_of(tower) | {
+        "vocab_size": tower.vocab,
+        "max_position_embeddings": tower.length,
+        "type_vocab_size": tower.types,
+        "hidden_dropout_prob": tower.dropout,
+        "attention_probs_dropout_prob": 0.0,
+    }
+
+
+# --- parameters ---
+
+
+def text_rules(tower: Any, prefix: str, path: str = "params/towers_text") -> list[Rule]:
+    """The text tower."""
+    embeddings = f"{prefix}embeddings"
+    pooler = [] if tower.embed_dim is None else linear(f"{path}/projection", f"{prefix}pooler.dense")
+    return [
+        Rule(f"{path}/token/embedding", (f"{embeddings}.word_embeddings.weight",)),
+        Rule(f"{path}/position", (f"{embeddings}.position_embeddings.weight",)),
+        Rule(f"{path}/type", (f"{embeddings}.token_type_embeddings.weight",)),
+        *norm(f"{path}/norm_pre", f"{embeddings}.LayerNorm"),
+        *blocks(f"{path}/transformer", f"{prefix}encoder.layer.{{layer}}", BLOCK, tower.heads, tower.depth),
+        *pooler,
+    ]
+
+
+def pretraining_rules(built: Parts) -> list[Rule]:
+    """The text tower and the masked-language head."""
+    (objective,) = built.objectives
+    path = f"params/objectives_{objective}"
+    return [
+        *text_rules(built.towers["text"], "bert."),
+        *linear(f"{path}/dense", f"{HEAD}.transform.dense"),
+        *norm(f"{path}/norm", f"{HEAD}.transform.LayerNorm"),
+        *linear(f"{path}/words", f"{HEAD}.decoder"),
+    ]
+
+
+def renamed(tensors: Arrays) -> Arrays:
+    """Norms had a gamma and a beta in 2018; and what is tied is in the file once."""
+    made = {}
+    for name, array in tensors.items():
+        made[name.replace("LayerNorm.gamma", "LayerNorm.weight").replace("LayerNorm.beta", "LayerNorm.bias")] = array
+    if f"{HEAD}.transform.dense.weight" in made:
+        for tied, source in ((f"{HEAD}.decoder.weight", TABLE), (f"{HEAD}.decoder.bias", f"{HEAD}.bias")):
+            if tied not in made and source in made:
+                made[tied] = made[source]
+    return made
+
+
+def restored(tensors: Arrays, config: dict[str, Any]) -> Arrays:
+    """The last matrix goes where the embedding's table is not it."""
+    weight, bias = (tensors[f"{HEAD}.decoder.{part}"] for part in ("weight", "bias"))
+    made = tensors | {f"{HEAD}.bias": bias}
+    config["tie_word_embeddings"] = bool(np.array_equal(weight, tensors[TABLE]))
+    if config["tie_word_embeddings"]:
+        del made[f"{HEAD}.decoder.weight"], made[f"{HEAD}.decoder.bias"]
+    return made
+
+
+def buffers(name: str) -> bool:
+    """What older files hold besides; the bias of the head stands at the last matrix too."""
+    return name.endswith("position_ids") or name == f"{HEAD}.bias"
+
+
+def _pretraining(architecture: str, pooler: bool, extras: tuple[str, ...]) -> Family:
+    return Family(
+        "bert",
+        architecture,
+        lambda config: Parts({"text": text(config, pooler)}, {OBJECTIVE: masked(config)}),
+        describe,
+        pretraining_rules,
+        renamed=renamed,
+        restored=restored,
+        ignored=buffers,
+        extras=extras,
+        told=told,
+        text_config="",
+    )
+
+
+FAMILIES = (
+    Family(
+        "bert",
+        "BertModel",
+        lambda config: Parts({"text": text(config, pooler=True)}, {}),
+        describe,
+        lambda built: text_rules(built.towers["text"], ""),
+        renamed=renamed,
+        ignored=buffers,
+        told=told,
+        text_config="",
+    ),
+    _pretraining("BertForPreTraining", True, NEXT_SENTENCE),
+    _pretraining("BertForMaskedLM", False, ()),
+)

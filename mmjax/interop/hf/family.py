@@ -1,0 +1,56 @@
+"""A family of Hugging Face models: the contract of its file."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from mmjax.data.tokenizers.contract import Tokenizer
+from mmjax.interop.config_keys import Values
+from mmjax.interop.parameter_rules import Rule
+from mmjax.interop.parts import Parts
+from mmjax.interop.weight_files import Arrays
+
+
+def _as_they_are(tensors: Arrays) -> Arrays:
+    return tensors
+
+
+def _nothing(name: str) -> bool:
+    return False
+
+
+@dataclass(frozen=True)
+class Family:
+    """One of their classes of models.
+
+    model_type, architecture: as in config.json.
+    parts: what config.json describes.  describe: the inverse, of built parts, with all that `parts` reads.
+    rules: of built parts, the table of parameters.
+    renamed: brings older names to those of the table.
+    restored: the last thing before arrays are written; may change config.json's values too.
+    ignored: names of arrays that hold nothing to be kept.
+    check: raises UserError where arrays, that have no place here because they are fixed, aren't what they are here.
+    extras: names of arrays that are kept beside our model (`Bundle.extras`), for it has no place for them.
+    told: puts what only the tokenizer says, ids of special pieces, into the parts (configs).
+    text_config: where config.json describes the text tower: under this key, or "" for itself; None: there is none.
+    finds_end: whether the text tower looks for the end token among the ids.
+    positions_at: where their model brings an image tower's learned positions to the size of the pictures as it runs:
+        how it does that, from the grid they are kept for to another one.
+    """
+
+    model_type: str
+    architecture: str
+    parts: Callable[[Values], Parts]
+    describe: Callable[[Parts], dict[str, Any]]
+    rules: Callable[[Parts], list[Rule]]
+    renamed: Callable[[Arrays], Arrays] = _as_they_are
+    restored: Callable[[Arrays, dict[str, Any]], Arrays] = lambda tensors, config: tensors
+    ignored: Callable[[str], bool] = _nothing
+    check: Callable[[Arrays, str], None] = lambda tensors, where: None
+    extras: tuple[str, ...] = ()
+    told: Callable[[Parts, Tokenizer], None] = lambda parts, tokenizer: None
+    text_config: str | None = None
+    finds_end: bool = False
+    positions_at: Callable[[np.ndarray, tuple[int, int], tuple[int, int]], np.ndarray] | None = None

@@ -1,0 +1,156 @@
+"""Between texts and a Hugging Face model: its tokenizer in a folder, read as our chain, and written.
+
+A tokenizer is written as a `tokenizer.json`, which any version of transformers opens; SigLIP's as its `spiece.model`.
+"""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import fiddle as fdl
+
+from mmjax.data.tokenizers.contract import Tokenizer
+from mmjax.data.tokenizers.given_ids import GivenIds
+from mmjax.data.tokenizers.sentence_piece import PieceTokenizer
+from mmjax.data.tokenizers.subwords import SubwordTokenizer
+from mmjax.data.tokenizers.tokenizer_json import options_of, tokenizer_json
+from mmjax.data.transforms.text import Canonicalize, PickCaption, Tokenize
+from mmjax.data.transforms.unended import TokenizeUnended
+from mmjax.errors import UserError
+from mmjax.interop.config_keys import Values, within
+from mmjax.interop.hf.family import Family
+from mmjax.interop.open_clip.preprocessing import pieces_of
+from mmjax.interop.parts import graph
+from mmjax.interop.preprocessing import text
+from mmjax.interop.preprocessing.piece_json import names_as_text, renamed
+
+FILES = ("tokenizer.json", "vocab.json", "vocab.txt", "spiece.model", "tokenizer.model")
+ANY_KIND = ("PreTrainedTokenizerFast", "TokenizersBackend")  # classes whose tokenizer.json says it all
+SIGLIP = (Canonicalize(spaced=""),)  # what SiglipTokenizer does before its pieces
+HIGHEST = 2  # as CLIP's `eos_token_id`: the highest id of a text is meant
+LAST = 49_407  # what it is where the config doesn't say
+# What fills up, where the config doesn't say. SigLIP's has no such value: its class says 1, and SigLIP 2 has 0.
+PADS = {"clip": 1, "clip_text_model": 1, "bert": 0}
+MASKS = ("[MASK]", "<mask>", renamed("[MASK]"))
+
+
+def read(
+    folder: Path, family: Family, config: Values, tower: fdl.Config
+) -> tuple[tuple[fdl.Config, ...], Tokenizer | None]:
+    """The text's chain, and the tokenizer if the folder holds one.
+
+    Raises:
+        UserError: the tokenizer isn't known, is too large for the model, or ends texts elsewhere than where the model
+            finds their end.
+    """
+    tokenizer, where = None, str(folder)
+    inner = within(config, family.text_config, where) if family.text_config else config
+    pad = inner.get("pad_token_id", PADS.get(family.model_type))
+    chain: tuple[Any, ...] = (
+        Tokenize(GivenIds(tower.vocab), tower.length, family.finds_end, family.finds_end, pad, empty="keep"),
+    )
+    if any((folder / name).is_file() for name in FILES):
+        chain, tokenizer = _of_folder(folder, tower.length)
+        if tokenizer.vocab_size > tower.vocab:
+            raise UserError(f"{where}: vocab_size={tower.vocab}, but the tokenizer has {tokenizer.vocab_size} pieces")
+    if family.finds_end:
+        said = inner.get("eos_token_id")
+        check_end(tokenizer, LAST if said is None else said, tower.vocab, where)
+    return graph((PickCaption(empty="keep"), *chain)), tokenizer
+
+
+def _of_folder(folder: Path, length: int) -> tuple[tuple[Any, ...], Tokenizer]:
+    if options_of(folder).get("tokenizer_class") in ANY_KIND and (folder / "tokenizer.json").is_file():
+        tokenizer = SubwordTokenizer(tokenizer_json(folder / "tokenizer.json"))
+        *_, cut = text.from_open_clip(tokenizer, length).transforms  # the ends that the file says
+        return (cut,), tokenizer
+    return text.from_hugging_face(folder, length)
+
+
+def check_end(tokenizer: Tokenizer | None, said: Any, vocab: int, where: str) -> None:
+    """Raises UserError where the model would look for the end of a text elsewhere than the tokenizer puts it.
+
+    said: `eos_token_id`. Without a tokenizer a text's end must be the highest id, which is what is written then.
+    """
+    puts = vocab - 1 if tokenizer is None else tokenizer.eos
+    highest = vocab if tokenizer is None else tokenizer.vocab_size
+    if (highest - 1 if said == HIGHEST else said) != puts:
+        whose = "it has no tokenizer that says so" if tokenizer is None else f"its tokenizer ends texts by {puts}"
+        raise UserError(f"{where}: eos_token_id={said} is where the model finds the end of a text, but {whose}")
+
+
+def mask_of(tokenizer: Tokenizer) -> int | None:
+    """The id of the piece that stands for a hidden one."""
+    pieces = pieces_of(tokenizer.model) if isinstance(tokenizer, SubwordTokenizer) else {}
+    return next((pieces[name] for name in MASKS if name in pieces), None)
+
+
+# --- out ---
+
+
+def write(
+    chain: tuple[Any, ...], tokenizer: Tokenizer | None, family: Family, config: dict[str, Any], folder: Path
+) -> None:
+    """Writes the tokenizer, and the ids of its special pieces into `config`.
+
+    chain: the text's transforms, built.
+
+    Raises:
+        UserError: transformers has no tokenizer that does the same.
+    """
+    inner = config[family.text_config] if family.text_config else config
+    if tokenizer is None:
+        inner |= {"eos_token_id": HIGHEST} if family.finds_end else {}
+        return
+    if family.finds_end and tokenizer.eos == HIGHEST < tokenizer.vocab_size - 1:
+        raise UserError(
+            f"a {family.architecture} can't be told that texts end by the id {HIGHEST}, which stands for the highest "
+            "id of a text there: only a tokenizer that ends texts by another id can go there"
+        )
+    *cleaning, cut = [transform for transform in chain if not isinstance(transform, PickCaption)]
+    if isinstance(cut, TokenizeUnended):
+        raise UserError(f"a tokenizer of transformers' doesn't take out what ends a text, as this model's does: {cut}")
+    pad = tokenizer.pad if cut.pad is None else cut.pad
+    named = {"pad_token_id": pad, "bos_token_id": tokenizer.bos, "eos_token_id": tokenizer.eos}
+    inner |= {key: value for key, value in named.items() if value is not None}
+    if isinstance(tokenizer, PieceTokenizer):
+        if tuple(cleaning) not in (SIGLIP, (Canonicalize("", cut.names),)) or cut.bos or not cut.eos:
+            raise UserError(
+                "transformers reads a SentencePiece model as SiglipTokenizer, which cleans texts by Canonicalize("
+                f"spaced='') and ends them; this one's are cleaned by {cleaning}, with bos={cut.bos}, eos={cut.eos}"
+            )
+        (folder / "spiece.model").write_bytes(tokenizer.model)
+        names = {
+            f"{kind}_token": tokenizer.piece(id)
+            for kind, id in (("pad", pad), ("eos", tokenizer.eos))
+            if id is not None
+        }
+        options = {"tokenizer_class": "SiglipTokenizer", "do_lower_case": True, **names}
+    else:
+        if cleaning:
+            raise UserError(
+                f"a tokenizer of transformers' doesn't clean texts by {cleaning}, as this model's chain does"
+            )
+        (folder / "tokenizer.json").write_bytes(tokenizer.model)
+        options = {"tokenizer_class": ANY_KIND[0], **special(tokenizer, pad)}
+        if family.model_type == "bert":  # whose users put the mask into texts by its name
+            options.pop("split_special_tokens", None)
+    options |= {"model_max_length": cut.length, "padding_side": "right", "model_input_names": _inputs(family)}
+    (folder / "tokenizer_config.json").write_text(json.dumps(options, indent=2) + "\n", encoding="utf-8")
+
+
+def _inputs(family: Family) -> list[str]:
+    """What the model takes: SigLIP sees its padding, and only BERT has types."""
+    if family.model_type.startswith("siglip"):
+        return ["input_ids"]
+    return ["input_ids", *(["token_type_ids"] if family.model_type == "bert" else []), "attention_mask"]
+
+
+def special(tokenizer: Tokenizer, pad: int | None) -> dict[str, Any]:
+    """What tokenizer_config.json says of a `tokenizer.json`'s special pieces."""
+    names = {id: name for name, id in pieces_of(tokenizer.model).items()}
+    model = json.loads(tokenizer.model)["model"]
+    unk = model.get("unk_id", pieces_of(tokenizer.model).get(model.get("unk_token") or ""))
+    ids = {"pad": pad, "bos": tokenizer.bos, "eos": tokenizer.eos, "unk": unk, "mask": mask_of(tokenizer)}
+    told: dict[str, Any] = {f"{kind}_token": names[id] for kind, id in ids.items() if id is not None}
+    return told | ({"split_special_tokens": True} if names_as_text(tokenizer.model) else {})

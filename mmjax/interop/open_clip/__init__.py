@@ -1,0 +1,1 @@
+"""open_clip's folders: configurations, weights and preprocessing."""

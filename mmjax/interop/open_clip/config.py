@@ -1,0 +1,310 @@
+"""The `model_cfg` of open_clip's open_clip_config.json, as our towers and objective, and back.
+
+No key passes unseen: what has no twin here is an error that names the key.
+"""
+
+import re
+from typing import Any
+
+import fiddle as fdl
+
+from mmjax.errors import UserError
+from mmjax.interop import config_keys, not_here
+from mmjax.interop.config_keys import Values
+from mmjax.interop.parts import Parts
+from mmjax.models.layers.parameters import ActivationName
+from mmjax.models.towers.resnet import STRIDE, ResNet
+from mmjax.models.towers.text import TextTransformer
+from mmjax.models.towers.vit import ViT
+from mmjax.objectives.contrastive.objective import Contrastive
+
+OBJECTIVE = "contrastive"
+HEAD_WIDTH, RATIO, EPS = 64, 4.0, 1e-5  # open_clip's defaults
+
+# What is of training alone, or is read elsewhere (tokenizers), or has no effect on what is computed.
+UNREAD = (
+    *("init_logit_scale", "nonscalar_logit_scale", "output_dict", "cast_dtype", "output_tokens", "patch_dropout"),
+    *("attn_pooler_queries", "attn_pooler_heads", "timm_model_pretrained", "timm_drop", "timm_drop_path", "pad_id"),
+    *("hf_tokenizer_name", "tokenizer_mode", "tokenizer_kwargs", "hf_model_pretrained", "hf_proj_type"),
+    *("hf_pooler_type", "eos_id"),
+)
+POOLINGS = {"tok": "cls", "avg": "patches"}  # of open_clip's own vision transformer: theirs, ours
+BLOCKS = {"ls_init_value": None, "act_kwargs": None, "norm_kwargs": None, "mlp_ratio": RATIO}
+IMAGE = BLOCKS | {"layers": 12, "width": 768, "head_width": HEAD_WIDTH, "patch_size": 16, "image_size": 224}
+IMAGE |= {"no_ln_pre": False, "pool_type": "tok", "final_ln_after_pool": False}
+TEXT = BLOCKS | {"layers": 12, "width": 512, "heads": 8, "context_length": 77, "vocab_size": 49_408}
+TEXT |= {"no_causal_mask": False, "pool_type": "argmax", "proj_bias": False, "proj_type": "linear"}
+TEXT |= {"final_ln_after_pool": False}  # which open_clip's text tower doesn't read
+
+# timm's vision transformers of SigLIP by name: width, depth, heads, width of the MLP, activation.
+TIMM: dict[str, tuple[int, int, int, int, ActivationName]] = {
+    "base": (768, 12, 12, 3_072, "gelu"),
+    "large": (1_024, 24, 16, 4_096, "gelu"),
+    "so400m": (1_152, 27, 16, 4_304, "gelu"),
+    "giantopt": (1_536, 40, 16, 6_144, "gelu_tanh"),
+}
+TIMM_NAME = re.compile(r"vit_([a-z0-9]+)_patch(\d+)_siglip_(\d+)")
+TIMM_FIXED = {"timm_pool": "map", "timm_proj": "none"}
+
+
+def parts(config: Values, mean: Any = (0.5,) * 3, std: Any = (0.5,) * 3) -> Parts:
+    """Towers and objective of a `model_cfg`; mean, std: of its preprocessing.
+
+    Raises:
+        UserError: names the key and its value.
+    """
+    if config.get("multimodal_cfg"):
+        raise UserError("model_cfg: multimodal_cfg={...} is of CoCa, whose decoder of texts isn't here")
+    known = {"embed_dim": None, "vision_cfg": None, "text_cfg": None, "quick_gelu": False, "custom_text": False}
+    given = _settings(config, "model_cfg", known | {"init_logit_bias": None}, {})
+    for key in ("embed_dim", "vision_cfg", "text_cfg"):
+        if not given[key]:
+            raise UserError(f"model_cfg lacks {key}, without which there is no model")
+    vision, quick = given["vision_cfg"], bool(given["quick_gelu"])
+    if vision.get("timm_model_name"):
+        image = _timm(vision, given["embed_dim"])
+    elif isinstance(vision.get("layers"), list | tuple):
+        image = _resnet(vision, given["embed_dim"])
+    else:
+        image = _vit(vision, given["embed_dim"], quick)
+    image.mean, image.std = tuple(mean), tuple(std)
+    text = _text(given["text_cfg"], given["embed_dim"], quick)
+    loss = "softmax" if given["init_logit_bias"] is None else "sigmoid"
+    return Parts({"image": image, "text": text}, {OBJECTIVE: fdl.Config(Contrastive, ("image", "text"), loss=loss)})
+
+
+def _settings(values: Values, where: str, defaults: Values, fixed: Values) -> dict[str, Any]:
+    values = {key: value for key, value in values.items() if key not in UNREAD}
+    return config_keys.settings(values, where, defaults, fixed)
+
+
+def _vit(config: Values, embed_dim: int, quick_gelu: bool) -> fdl.Config:
+    fixed = {"pos_embed_type": "learnable", "attentional_pool": False, "block_type": "default"}
+    if config.get("block_type", "default") is None:
+        fixed["block_type"] = None
+    given = _settings(config, "vision_cfg", IMAGE, fixed)
+    size, head = given["image_size"], given["head_width"]
+    if given["pool_type"] not in POOLINGS:
+        raise UserError(f"vision_cfg: pool_type={given['pool_type']!r} can't be expressed here; tok and avg can")
+    pooling = POOLINGS[given["pool_type"]]
+    return fdl.Config(
+        ViT,
+        **_blocks(given, "vision_cfg", quick_gelu),
+        heads=given["width"] // head,
+        **_sides(tuple(size) if isinstance(size, list | tuple) else size, given["patch_size"]),
+        embed_dim=embed_dim,
+        cls=True,
+        pooling=pooling,
+        norm_pooled=bool(given["final_ln_after_pool"]) and pooling == "patches",  # of one token it is the same
+        pre_norm=not given["no_ln_pre"],
+        stem_bias=False,
+    )
+
+
+def _resnet(config: Values, embed_dim: int) -> fdl.Config:
+    defaults = {"layers": None, "width": 768, "head_width": HEAD_WIDTH, "image_size": 224}
+    given = _settings(config, "vision_cfg", defaults | {"patch_size": None, "mlp_ratio": None}, {})
+    return fdl.Config(
+        ResNet,
+        layers=tuple(given["layers"]),
+        width=given["width"],
+        heads=given["width"] * STRIDE // given["head_width"],
+        size=config_keys.whole(given["image_size"], "vision_cfg", "image_size"),
+        embed_dim=embed_dim,
+    )
+
+
+def _timm(config: Values, embed_dim: int) -> fdl.Config:
+    name = config["timm_model_name"]
+    found = TIMM_NAME.fullmatch(name)
+    if found is None or found[1] not in TIMM:
+        raise UserError(
+            f"vision_cfg: timm_model_name={name!r}: the image tower, {not_here.image_tower(name)}, isn't here; of "
+            f"timm's vit_<{'|'.join(TIMM)}>_patch<n>_siglip_<size> are"
+        )
+    given = _settings(config, "vision_cfg", {"timm_model_name": None, "image_size": 224}, TIMM_FIXED)
+    for key, value in TIMM_FIXED.items():  # there is no default that would do
+        if config.get(key) != value:
+            raise UserError(f"vision_cfg: {key}={config.get(key)!r} can't be expressed here, where it is {value!r}")
+    width, depth, heads, mlp_dim, activation = TIMM[found[1]]
+    patch, size = int(found[2]), int(found[3])
+    if config_keys.whole(given["image_size"], "vision_cfg", "image_size") != size:
+        raise UserError(f"vision_cfg: image_size={given['image_size']} isn't the {size} of timm_model_name={name!r}")
+    if width != embed_dim:
+        raise UserError(f"model_cfg: embed_dim={embed_dim} isn't the width {width} of timm_model_name={name!r}")
+    sizes = {"width": width, "depth": depth, "heads": heads, "mlp_dim": mlp_dim, "activation": activation}
+    return fdl.Config(ViT, **sizes, **_sides(size, patch), pooling="map", norm_eps=1e-6)
+
+
+def _sides(size: int | tuple[int, ...], patch: Any) -> dict[str, Any]:
+    """Our fields of pictures and patches; what fills no patch is dropped, as by a convolution."""
+    patch = config_keys.whole(patch, "vision_cfg", "patch_size")
+    rest = any(side % patch for side in ([size] if isinstance(size, int) else size))
+    return {"size": size, "patch": patch, **({"drop_rest": True} if rest else {})}
+
+
+def _text(config: Values, embed_dim: int, quick_gelu: bool) -> fdl.Config:
+    if name := config.get("hf_model_name"):
+        raise UserError(f"text_cfg: hf_model_name={name!r}: the text tower, {not_here.text_tower(name)}, isn't here")
+    fixed = {"embed_cls": False, "block_type": "default", "hf_model_name": None}
+    if config.get("block_type", "default") is None:
+        fixed["block_type"] = None
+    given = _settings(config, "text_cfg", TEXT, fixed)
+    pool, causal = given["pool_type"], not given["no_causal_mask"]
+    if pool not in ("argmax", "eos", "last", "first"):
+        raise UserError(f"text_cfg: pool_type={pool!r} can't be expressed here; argmax, eos, last and first can")
+    ends = pool in ("argmax", "eos")  # the end token's state: the last of the mask
+    if ends and not causal:
+        raise UserError(
+            f"text_cfg: pool_type={pool!r} with no_causal_mask=True can't be expressed here: the end token would "
+            "attend to the padding after it"
+        )
+    if given["proj_type"] not in ("linear", "none"):
+        raise UserError(f"text_cfg: proj_type={given['proj_type']!r} is neither 'linear' nor 'none'")
+    if given["proj_type"] == "none" and given["width"] != embed_dim:
+        raise UserError(f"text_cfg: proj_type='none', but embed_dim={embed_dim} isn't width={given['width']}")
+    return fdl.Config(
+        TextTransformer,
+        **_blocks(given, "text_cfg", quick_gelu),
+        heads=given["heads"],
+        vocab=given["vocab_size"],
+        length=given["context_length"],
+        causal=causal,
+        attend_padding=not ends,
+        pooling="cls" if pool == "first" else "last",
+        embed_dim=None if given["proj_type"] == "none" else embed_dim,
+        projection_bias=given["proj_type"] == "linear" and bool(given["proj_bias"]),
+        inits="clip",
+    )
+
+
+def _blocks(given: Values, where: str, quick_gelu: bool) -> dict[str, Any]:
+    """Our fields of a transformer's blocks."""
+    norm, act = dict(given["norm_kwargs"] or {}), dict(given["act_kwargs"] or {})
+    eps, approximate = norm.pop("eps", EPS), act.pop("approximate", "none")
+    if norm or act or approximate not in ("none", "tanh"):
+        raise UserError(
+            f"{where}: norm_kwargs={given['norm_kwargs']}, act_kwargs={given['act_kwargs']}: only eps and "
+            "approximate='tanh' can be expressed here"
+        )
+    if quick_gelu and given["act_kwargs"]:
+        raise UserError(f"{where}: act_kwargs={given['act_kwargs']} with quick_gelu=True, which takes none")
+    return {
+        "width": given["width"],
+        "depth": given["layers"],
+        "mlp_dim": int(given["width"] * given["mlp_ratio"]),
+        "activation": "quick_gelu" if quick_gelu else "gelu_tanh" if approximate == "tanh" else "gelu",
+        "norm_eps": eps,
+        **({} if given["ls_init_value"] is None else {"layer_scale": float(given["ls_init_value"])}),
+    }
+
+
+# --- and back, of built parts ---
+
+
+def describe(built: Parts, eos: int | None = None) -> dict[str, Any]:
+    """The `model_cfg` of built parts; `parts` of it tells what of them it couldn't say.
+
+    eos: the tokenizer's end token, where texts end by one that isn't the highest of the ids.
+
+    Raises:
+        UserError: the towers' activations differ, in a way that open_clip has one switch for.
+    """
+    image, text = built.towers["image"], built.towers["text"]
+    (objective,) = built.objectives.values()
+    config: dict[str, Any] = {"embed_dim": image.embed_dim or image.width}
+    towers = [text, image] if isinstance(image, ViT) and image.pooling != "map" else [text]
+    quick = {tower.activation == "quick_gelu" for tower in towers}
+    if len(quick) > 1:
+        raise UserError(
+            f"open_clip's quick_gelu is of both towers, but towers.image.activation={image.activation!r} and "
+            f"towers.text.activation={text.activation!r}"
+        )
+    if isinstance(image, ResNet):
+        config["vision_cfg"] = _describe_resnet(image)
+    elif image.pooling == "map":
+        config |= {"custom_text": True, "vision_cfg": _describe_timm(image)}
+    else:
+        config["vision_cfg"] = {
+            **_describe_blocks(image),
+            "head_width": image.width // image.heads,
+            "patch_size": image.patch,
+            "image_size": _plain(image.size),
+            "no_ln_pre": not image.pre_norm,
+            "pool_type": {ours: theirs for theirs, ours in POOLINGS.items()}.get(image.pooling, "tok"),
+            "final_ln_after_pool": image.norm_pooled,
+        }
+    config["text_cfg"] = _describe_text(text, eos)
+    config["quick_gelu"] = quick == {True}
+    if objective.loss == "sigmoid":
+        config["init_logit_bias"] = -10.0
+    return config
+
+
+def unsaid(tower: TextTransformer) -> list[str]:
+    """What of a text tower has no words in a `text_cfg`, a line each."""
+    found = []
+    if tower.pooling not in ("cls", "last"):
+        found.append(f"towers.text.pooling: 'last' or 'cls' there, {tower.pooling!r} here")
+    if not tower.causal and not tower.attend_padding:
+        found.append("towers.text.attend_padding: True there where causal=False, False here")
+    return found
+
+
+def _describe_resnet(tower: ResNet) -> dict[str, Any]:
+    head = tower.width * STRIDE // tower.pool_heads
+    sizes = {"layers": list(tower.layers), "width": tower.width, "head_width": head}
+    return {**sizes, "image_size": _plain(tower.size), "patch_size": None}
+
+
+def _describe_timm(tower: ViT) -> dict[str, Any]:
+    sizes = (tower.width, tower.depth, tower.heads, tower.mlp_dim or 4 * tower.width, tower.activation)
+    kinds = [kind for kind, known in TIMM.items() if known[:-1] == sizes[:-1]]  # the activation is compared by who asks
+    if not kinds:
+        raise UserError(
+            "open_clip takes a ViT with pooling='map' from timm, which has these sizes (width, depth, heads, mlp_dim, "
+            f"activation): {', '.join(f'{kind} {known}' for kind, known in TIMM.items())}; towers.image has {sizes}"
+        )
+    name = f"vit_{kinds[0]}_patch{tower.patch}_siglip_{_plain(tower.size)}"
+    return {"timm_model_name": name, "timm_model_pretrained": False, **TIMM_FIXED, "image_size": _plain(tower.size)}
+
+
+def _describe_text(tower: TextTransformer, eos: int | None) -> dict[str, Any]:
+    pool = "first" if tower.pooling == "cls" else "last"
+    if not tower.attend_padding and pool == "last":
+        pool = "argmax" if eos is None or eos == tower.vocab - 1 else "eos"
+    return {
+        **_describe_blocks(tower),
+        "heads": tower.heads,
+        "context_length": tower.length,
+        "vocab_size": tower.vocab,
+        "no_causal_mask": not tower.causal,
+        "pool_type": pool,
+        "proj_type": "none" if tower.embed_dim is None else "linear",
+        "proj_bias": tower.projection_bias,
+        **({"eos_id": eos} if pool == "eos" else {}),
+    }
+
+
+def _describe_blocks(tower: Any) -> dict[str, Any]:
+    config: dict[str, Any] = {"layers": tower.depth, "width": tower.width}
+    config["mlp_ratio"] = ratio(tower.width, tower.mlp_dim or 4 * tower.width)
+    if tower.norm_eps != EPS:
+        config["norm_kwargs"] = {"eps": tower.norm_eps}
+    if tower.layer_scale is not None:
+        config["ls_init_value"] = tower.layer_scale
+    if tower.activation == "gelu_tanh":
+        config["act_kwargs"] = {"approximate": "tanh"}
+    return config
+
+
+def ratio(width: int, mlp_dim: int) -> float:
+    """What open_clip multiplies `width` by to get `mlp_dim`, which it rounds down."""
+    exact = mlp_dim / width
+    return exact if int(width * exact) == mlp_dim else (mlp_dim + 0.5) / width
+
+
+def _plain(size: Any) -> Any:
+    """A number where the sides are equal; JSON has no tuples."""
+    sides = [size] * 2 if isinstance(size, int) else list(size)
+    return sides[0] if sides[0] == sides[1] else sides

@@ -1,0 +1,29 @@
+"""Parts of an experiment, made from another project's configuration."""
+
+import dataclasses
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import fiddle as fdl
+
+from mmjax.data.transforms.contract import Transform
+
+
+class Parts(NamedTuple):
+    """What of an experiment one of their models is: towers and objectives, as configs, or as what these build."""
+
+    towers: dict[str, Any]
+    objectives: dict[str, Any]
+
+
+def graph(chain: Sequence[Transform]) -> tuple[fdl.Config, ...]:
+    """The transforms, whose fields are plain or dataclasses, as configs of an experiment."""
+    return tuple(_config(transform) for transform in chain)
+
+
+def _config(value: Any) -> Any:
+    if not dataclasses.is_dataclass(value):
+        return value
+    held = {field.name: _config(getattr(value, field.name)) for field in dataclasses.fields(value)}
+    unset = {field.name for field in dataclasses.fields(value) if held[field.name] == field.default}
+    return fdl.Config(type(value), **{name: item for name, item in held.items() if name not in unset})

@@ -1,0 +1,1 @@
+"""Other projects' preprocessing of images and texts."""

@@ -1,0 +1,140 @@
+"""Whether texts become the same ids in another project: by its own tokenizer, of what was written.
+
+Ordinary texts, and texts with every special piece's name and with the piece that fills up: what is special in one place
+and not in another loses or turns words without a complaint.
+"""
+
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from mmjax.data.tokenizers.contract import Tokenizer
+from mmjax.data.tokenizers.sentence_piece import PieceTokenizer
+from mmjax.data.transforms.contract import Labelled, Transform
+from mmjax.data.transforms.text import Tokenize, keep_empty
+from mmjax.errors import UserError
+from mmjax.experiment.graph import build
+from mmjax.interop.bundle import Bundle
+from mmjax.interop.open_clip.preprocessing import pieces_of
+from mmjax.interop.twins import twin as near
+from mmjax.interop.twins.twin import Twin
+
+SHOWN = 4  # texts in a message, before it only counts
+ORDINARY = (
+    *("a photo of a cat", "Hello World!!", "! !! wow!", "", "It's 3 o'clock, isn't it?", "  two   blanks\tand a tab "),
+    *("naïve Café ÅÄÖ ﬁ", "ΟΔΟΣ", "日本語 😀😀", "a_b-c (d) #5", "cat &amp; dog", "café Ã©", "“quoted”"),
+    " ".join(["a long text that is cut off"] * 40),
+)
+NAMES = ("<pad>", "<s>", "</s>", "<unk>", "<mask>", "[PAD]", "[CLS]", "[SEP]", "[UNK]", "[MASK]")
+NAMES += ("<|startoftext|>", "<|endoftext|>", "<start_of_text>", "<end_of_text>")
+
+
+def unlike(ours: Bundle, twin: Twin, again: Bundle, folder: Path, layout: str) -> list[str]:
+    """What differs, a line or none; names of special pieces that a note tells of already are left out.
+
+    ours: the model as it is.  again: what is read back from `folder`.
+    """
+    tokenizer = ours.tokenizers.get("text")
+    if tokenizer is None or "text" not in again.tokenizers:
+        return []
+    named = texts_with(special(tokenizer) + special(twin.bundle.tokenizers["text"])) if twin.names else []
+    texts = [*ORDINARY, *named]
+    try:
+        theirs = _theirs(layout, folder, texts) or _chained(again, texts)
+    except UserError:
+        raise
+    except Exception as error:  # whatever their library raises on a folder that it should open
+        raise UserError(f"{folder}: the project's own library can't open the tokenizer: {error}") from error
+    mine, tower = _chained(ours, texts), build(ours.config.towers["text"])
+    places = dict(zip(twin.swap, twin.swap[::-1], strict=True))
+    other = []
+    for text, (ids, count), (found, real) in zip(texts, mine, theirs, strict=True):
+        seen = len(ids) if tower.attend_padding else count
+        same = [places.get(i, i) for i in ids[:seen]] == list(found[:seen])
+        if not same or (not tower.causal and real is not None and not tower.attend_padding and real != count):
+            other.append(text if len(text) < 40 else f"{text[:40]}…")
+    if not other:
+        return []
+    more = f" and {len(other) - SHOWN} more" if len(other) > SHOWN else ""
+    told = ", ".join(map(repr, other[:SHOWN]))
+    return [f"texts: of {len(texts)} that were tried {len(other)} have other ids there: {told}{more}"]
+
+
+def special(tokenizer: Tokenizer) -> list[str]:
+    """The names of a tokenizer's special pieces, and that of the piece that fills up."""
+    ids = {tokenizer.pad, tokenizer.bos, tokenizer.eos} - {None}
+    if isinstance(tokenizer, PieceTokenizer):
+        found = [tokenizer.piece(id) for id in ids if id is not None]
+        return found + [name for name in NAMES if tokenizer.id_of(name) is not None]
+    names = {id: name for name, id in pieces_of(tokenizer.model).items()}
+    added = [piece["content"] for piece in json.loads(tokenizer.model).get("added_tokens") or ()]
+    return [names[id] for id in ids if id in names] + added
+
+
+def texts_with(names: Sequence[str]) -> list[str]:
+    """Texts that hold them: alone, within words, at the end, and twice; but for those of `piece_json`, which are to be
+    no names in texts."""
+    plain = [name for name in dict.fromkeys(names) if name[1:2] != " "]
+    return [text.replace("?", name) for name in plain for text in ("?", "a cat ? and a dog", "Wow ??", "cat?")]
+
+
+def _chained(bundle: Bundle, texts: Sequence[str]) -> list[tuple[list[int], int]]:
+    """The ids of a chain of ours, and how many of them are real."""
+    chain = keep_empty(tuple(_bound(t, bundle.tokenizers["text"]) for t in near.chain_of(bundle, "text")))
+    rows = []
+    for text in texts:
+        value: Any = text
+        for transform in chain:
+            value = transform(value, None)
+        value = value.value if isinstance(value, Labelled) else value
+        rows.append((value.values.tolist(), int(np.sum(value.mask))))
+    return rows
+
+
+def _bound(transform: Transform, tokenizer: Tokenizer) -> Transform:
+    return replace(transform, tokenizer=tokenizer) if isinstance(transform, Tokenize) else transform
+
+
+def _theirs(layout: str, folder: Path, texts: Sequence[str]) -> list[tuple[list[int], int | None]] | None:
+    """By the project's library; None where it isn't installed."""
+    known: dict[str, tuple[tuple[str, ...], Callable[..., Any]]] = {
+        "hf": (("transformers",), _transformers),
+        "open_clip": (("open_clip", "transformers", "torch"), _open_clip),
+        "sentence_transformers": (("sentence_transformers",), _sentence_transformers),
+    }
+    libraries, encode = known[layout]
+    for library in libraries:
+        try:
+            import_module(library)
+        except Exception:  # not there, or not in working order: what their own imports raise
+            return None
+    return encode(folder, list(texts))
+
+
+def _transformers(folder: Path, texts: list[str]) -> list[tuple[list[int], int | None]]:
+    from transformers import AutoTokenizer
+
+    tokenizer: Any = AutoTokenizer.from_pretrained(folder, local_files_only=True)
+    given = tokenizer(texts, padding="max_length", truncation=True)
+    masks = given.get("attention_mask")
+    return [(ids, None if masks is None else sum(masks[i])) for i, ids in enumerate(given["input_ids"])]
+
+
+def _sentence_transformers(folder: Path, texts: list[str]) -> list[tuple[list[int], int | None]]:
+    from sentence_transformers import SentenceTransformer
+
+    model: Any = SentenceTransformer(str(folder), device="cpu", local_files_only=True)
+    before = model.prompts.get(model.default_prompt_name, "") if model.default_prompt_name else ""
+    rows = [model.tokenize([before + text])["input_ids"][0].tolist() for text in texts]
+    return [(row, len(row)) for row in rows]
+
+
+def _open_clip(folder: Path, texts: list[str]) -> list[tuple[list[int], int | None]]:
+    import open_clip
+
+    return [(ids, None) for ids in open_clip.get_tokenizer(f"local-dir:{folder}")(texts).tolist()]

@@ -1,0 +1,1 @@
+"""Decoders: tokens to what was hidden."""

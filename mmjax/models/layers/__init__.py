@@ -1,0 +1,1 @@
+"""Layers: what towers and decoders are made of."""

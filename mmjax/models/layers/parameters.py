@@ -1,0 +1,144 @@
+"""Parameters, initialisers, norms and choices by name, for all layers."""
+
+import math
+from collections.abc import Callable, Iterable
+from functools import partial
+from typing import Literal, cast
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from jax.typing import DTypeLike
+from jaxtyping import Array
+
+from mmjax.errors import nearest
+
+Initializer = Callable[..., Array]
+
+
+ActivationName = Literal["gelu", "gelu_tanh", "quick_gelu"]
+
+
+RematName = Literal["full", "dots"]
+
+
+InitName = Literal["xavier", "clip", "bert"]
+
+
+DtypeName = Literal["float32", "bfloat16", "float16"]
+
+
+NormName = Literal["pre", "post"]
+
+
+ACTIVATIONS: dict[str, Callable[[Array], Array]] = {
+    "gelu": partial(jax.nn.gelu, approximate=False),
+    "gelu_tanh": partial(jax.nn.gelu, approximate=True),
+    "quick_gelu": lambda x: x * jax.nn.sigmoid(1.702 * x),  # CLIP's
+}
+
+
+REMAT_POLICIES: dict[str, Callable[..., bool]] = {
+    "full": jax.checkpoint_policies.nothing_saveable,
+    "dots": jax.checkpoint_policies.dots_with_no_batch_dims_saveable,  # keeps projections, recomputes attention
+}
+
+
+BERT_STD = 0.02  # of every matrix of BERT
+
+
+HIDDEN = ("batch", "length", "embed")  # logical axes of the residual stream
+
+
+def unknown(field: str, value: object, allowed: Iterable[str]) -> ValueError:
+    """The error for a field whose value isn't one of `allowed`."""
+    allowed = list(allowed)
+    return ValueError(f"{field}={value!r} is not one of {', '.join(allowed)}{nearest(str(value), allowed)}")
+
+
+def constrain(x: Array, *names: str | None) -> Array:
+    """Asks for a sharding by logical axis names; does nothing where no rules (`nn.logical_axis_rules`) or no mesh are
+    set. A dimension that the mesh's axes don't divide stays whole, as it does in parameters."""
+    mesh, rules = jax.sharding.get_abstract_mesh(), dict(nn.get_logical_axis_rules())
+    if mesh.empty or not rules:
+        return x
+    axes = [rules.get(name) if name else None for name in names]
+    sizes = [math.prod(mesh.shape[part] for part in jax.tree.leaves(axis)) for axis in axes]
+    fitting = [axis if n % size == 0 else None for axis, size, n in zip(axes, sizes, x.shape, strict=True)]
+    return jax.lax.with_sharding_constraint(x, jax.sharding.PartitionSpec(*fitting))
+
+
+def parameter(
+    module: nn.Module, name: str, init: Initializer, axes: tuple[str | None, ...], shape: tuple[int, ...]
+) -> Array:
+    """A float32 parameter of `module` with logical `axes`, one name for each dimension."""
+    return cast(Array, module.param(name, nn.with_logical_partitioning(init, axes), shape))
+
+
+def layer_norm(name: str | None = None, *, eps: float, dtype: DtypeName) -> nn.LayerNorm:
+    """A LayerNorm over the width; its statistics are fp32 whatever `dtype` is."""
+    return nn.LayerNorm(
+        epsilon=eps,
+        dtype=jnp.dtype(dtype),
+        scale_init=nn.with_logical_partitioning(nn.initializers.ones, ("embed",)),
+        bias_init=nn.with_logical_partitioning(nn.initializers.zeros, ("embed",)),
+        name=name,
+    )
+
+
+def dense(
+    features: int,
+    axes: tuple[str | None, str | None],
+    init: Initializer,
+    *,
+    dtype: DtypeName,
+    bias: bool = True,
+    name: str | None = None,
+) -> nn.Dense:
+    """A Dense layer whose kernel has the logical `axes` (in, out), and its bias the second of them."""
+    return nn.Dense(
+        features,
+        use_bias=bias,
+        dtype=jnp.dtype(dtype),
+        kernel_init=nn.with_logical_partitioning(init, axes),
+        bias_init=nn.with_logical_partitioning(nn.initializers.zeros, axes[1:]),
+        name=name,
+    )
+
+
+def projection_init(fan_in: int, fan_out: int) -> Initializer:
+    """Xavier-uniform's range for a `fan_in` x `fan_out` matrix, whatever the shape in which it is stored."""
+    bound = (6.0 / (fan_in + fan_out)) ** 0.5
+
+    def init(key: Array, shape: tuple[int, ...], dtype: DTypeLike = jnp.float32) -> Array:
+        return jax.random.uniform(key, shape, dtype, -bound, bound)
+
+    return init
+
+
+def block_inits(name: str, width: int, mlp_dim: int, depth: int) -> dict[str, Initializer]:
+    """Initialisers of a block's four matrices, by the names `qkv`, `out`, `mlp_in`, `mlp_out`.
+
+    `xavier`: Glorot-uniform, query, key and value as three matrices. `clip`: normal with the deviations that CLIP
+    (Radford et al. 2021) gives its text tower: D^-1/2; D^-1/2 (2L)^-1/2; (2D)^-1/2; D^-1/2 (2L)^-1/2. `bert`: normal
+    with 0.02, cut off at two of it (BERT: Devlin et al. 2018).
+    """
+    if name == "xavier":
+        square = projection_init(width, width)
+        into = projection_init(width, mlp_dim)
+        return {"qkv": square, "out": square, "mlp_in": into, "mlp_out": into}
+    if name == "clip":
+        normal = nn.initializers.normal
+        residual = normal(width**-0.5 * (2 * depth) ** -0.5)
+        return {"qkv": normal(width**-0.5), "out": residual, "mlp_in": normal((2 * width) ** -0.5), "mlp_out": residual}
+    if name == "bert":
+        return dict.fromkeys(("qkv", "out", "mlp_in", "mlp_out"), nn.initializers.truncated_normal(BERT_STD))
+    raise unknown("inits", name, ("xavier", "clip", "bert"))
+
+
+def check_heads(width: int, heads: int) -> int:
+    """The size of a head; raises ValueError where `heads` doesn't divide `width`."""
+    if width % heads:
+        fits = [h for h in range(1, width + 1) if width % h == 0]
+        raise ValueError(f"heads={heads} does not divide width={width}; these do: {fits}")
+    return width // heads

@@ -1,0 +1,325 @@
+"""What all towers share: their sizes, the way from tokens to the embedding, and the encoding of patches."""
+
+import math
+from typing import Any, Literal, get_args
+
+import flax.linen as nn
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Bool, Float, Int, Key
+
+from mmjax.models.layers import rotary
+from mmjax.models.layers.attention import AttentionName
+from mmjax.models.layers.dropout import BEFORE_BLOCKS, drop, dropout_keys
+from mmjax.models.layers.parameters import (
+    BERT_STD,
+    HIDDEN,
+    ActivationName,
+    DtypeName,
+    InitName,
+    NormName,
+    RematName,
+    check_heads,
+    constrain,
+    dense,
+    layer_norm,
+    parameter,
+    unknown,
+)
+from mmjax.models.layers.pooling import POOLINGS, AttentionPool, PoolingName, check_pooling, mean
+from mmjax.models.layers.positions import sincos
+from mmjax.models.layers.transformer import Transformer
+
+CLS_STD = 0.02  # of a CLS token beside fixed positions (MAE)
+PositionName = Literal["learned", "sincos", "rotary"]
+
+
+class Tower(nn.Module, kw_only=True):
+    """The encoder of one modality: `tokens`, then `pool`. What a subclass adds is how its inputs become tokens.
+
+    Attributes:
+        width, depth, heads, mlp_dim: of the transformer; `mlp_dim` None means 4 x width.
+        embed_dim: size E of the embedding; None leaves the pooled token as it is (E = width).
+        projection_bias: whether the projection to E has a bias.
+        projection_tanh: whether the embedding is the projection's tanh (BERT's pooler).
+        pooling: `cls` (first token), `pair` (the mean of the first two), `last` (last one allowed), `mean`, `max`,
+            `mean_sqrt` (a sum over the root of its count), `mean_weighted` (by place), `patches` (the mean without what
+            stands before the patches), or `map` (attention pooling with an MLP).
+        norm_pooled: whether the last LayerNorm is of the pooled token rather than of all tokens before (CLIPA).
+        activation, norm, norm_eps, inits, remat, attention, layer_scale: see `Transformer`.
+        dropout: rate, with train=True only.
+        dtype: of the computation; parameters are float32.
+        trunk: a `Trunk` that other towers hold too, in the place of a CLS and a transformer of its own; `width`,
+            `depth` and `heads` are the trunk's, and all tokens get a learned vector that tells the modality.
+    """
+
+    width: int
+    depth: int
+    heads: int
+    mlp_dim: int | None = None
+    embed_dim: int | None = None
+    projection_bias: bool = False
+    projection_tanh: bool = False
+    pooling: PoolingName
+    activation: ActivationName = "gelu"
+    norm_eps: float = 1e-6
+    inits: InitName = "xavier"
+    dropout: float = 0.0
+    remat: RematName | None = None
+    dtype: DtypeName = "float32"
+    attention: AttentionName = "plain"
+    norm: NormName = "pre"
+    layer_scale: float | None = None
+    trunk: Any = None
+    norm_pooled: bool = False
+
+    @property
+    def prefix(self) -> int:
+        """How many tokens stand before those of the input."""
+        return 0
+
+    def _make_trunk(self, causal: bool = False) -> None:
+        """The parts of every tower, for `setup`."""
+        check_pooling(self.pooling)
+        if self.trunk is not None:
+            self._check_trunk(causal)
+            self.kind = parameter(self, "kind", nn.initializers.normal(CLS_STD), ("embed",), (self.width,))
+        else:
+            self.transformer = Transformer(
+                width=self.width,
+                depth=self.depth,
+                heads=self.heads,
+                mlp_dim=self.mlp_dim,
+                activation=self.activation,
+                causal=causal,
+                final_norm=not self.norm_pooled,
+                norm_eps=self.norm_eps,
+                inits=self.inits,
+                dropout=self.dropout,
+                remat=self.remat,
+                dtype=self.dtype,
+                attention=self.attention,
+                norm=self.norm,
+                layer_scale=self.layer_scale,
+            )
+        if self.norm_pooled:
+            if self.norm == "post" or self.pooling == "map":
+                raise ValueError(
+                    f"norm_pooled=True goes with norm='pre' and a pooling that only picks or averages, not with "
+                    f"norm={self.norm!r} and pooling={self.pooling!r}"
+                )
+            self.norm_post = layer_norm(eps=self.norm_eps, dtype=self.dtype)
+        if self.pooling == "map":
+            self.attention_pool = AttentionPool(
+                heads=self.heads,
+                mlp_dim=self.mlp_dim or 4 * self.width,
+                activation=self.activation,
+                norm_eps=self.norm_eps,
+                inits=self.inits,
+                dtype=self.dtype,
+            )
+        if self.projection_tanh and self.embed_dim is None:
+            raise ValueError("projection_tanh=True needs a projection: set embed_dim, to the width say")
+        if self.embed_dim is not None:
+            init = nn.initializers.normal(self.width**-0.5)
+            if self.inits == "bert":
+                init = nn.initializers.truncated_normal(BERT_STD)
+            axes = ("embed", "joint")
+            self.projection = dense(self.embed_dim, axes, init, dtype=self.dtype, bias=self.projection_bias)
+
+    def _check_trunk(self, causal: bool) -> None:
+        """Raises ValueError where a tower wants something else than the trunk gives it."""
+        for name in ("width", "depth", "heads"):
+            mine, its = getattr(self, name), getattr(self.trunk, name)
+            if mine != its:
+                raise ValueError(f"{name}={mine}, but the trunk has {its}: set both alike")
+        own = {"causal": causal, "norm": self.norm != "pre", "dropout": self.dropout, "layer_scale": self.layer_scale}
+        own |= {"remat": self.remat, "attention": self.attention != "plain", "norm_pooled": self.norm_pooled}
+        if given := [name for name, value in own.items() if value]:
+            raise ValueError(
+                f"with a trunk a tower has no {', '.join(given)} of its own: leave it out, or set the trunk's"
+            )
+
+    def pool(self, tokens: Float[Array, "b n d"], token_mask: Bool[Array, "b n"]) -> Float[Array, "b e"]:
+        """The embedding of each example, float32, not normalised."""
+        if self.pooling == "patches":
+            pooled = mean(tokens[:, self.prefix :], token_mask[:, self.prefix :])
+        else:
+            pooling = self.attention_pool if self.pooling == "map" else POOLINGS[self.pooling]
+            pooled = pooling(tokens, token_mask)
+        if self.norm_pooled:
+            pooled = self.norm_post(pooled)
+        if self.embed_dim is not None:
+            pooled = self.projection(pooled)
+            pooled = jnp.tanh(pooled) if self.projection_tanh else pooled
+        return pooled.astype(jnp.float32)
+
+    def front(
+        self, x: Array, mask: Array | None = None, keep: Array | None = None
+    ) -> tuple[Float[Array, "b n d"], Bool[Array, "b n"]]:
+        """What goes into the transformer, without a prefix: `[B, N, D]` in `dtype`, and which of them are real."""
+        raise NotImplementedError
+
+    def tokens(
+        self,
+        x: Array,
+        mask: Array | None = None,
+        keep: Array | None = None,
+        train: bool = False,
+        keys: Key[Array, " b"] | None = None,
+    ) -> tuple[Float[Array, "b n d"], Bool[Array, "b n"]]:
+        """Tokens `[B, prefix + N, D]` in `dtype`, and which of them are real.
+
+        Args:
+            x: the batch's entry of this modality.
+            mask: which of its words or samples are real; None means all.
+            keep: ids `[B, K]` of the tokens that stay (FLIP, MAE), in the order in which they are given; -1 is an empty
+                slot, whose token is not real. A CLS always stays, comes first, and is not counted in the ids.
+            train: whether dropout acts.
+            keys: each example's key for it; None: made of the `dropout` key, for the examples in their order.
+        """
+        raise NotImplementedError
+
+    def __call__(self, x: Array, mask: Array | None = None, train: bool = False, **told: Array) -> Float[Array, "b e"]:
+        """The embedding of each example, float32, not normalised; told: what else `tokens` takes, a text's types."""
+        return self.pool(*self.tokens(x, mask, train=train, **told))
+
+
+def check_positions(positions: str, trunk: Any) -> None:
+    """Raises ValueError where there are no such positions, or not with a trunk."""
+    if positions not in get_args(PositionName):
+        raise unknown("positions", positions, get_args(PositionName))
+    if positions == "rotary" and trunk is not None:
+        raise ValueError("positions='rotary' acts in a tower's own blocks, which it hasn't with a trunk: take sincos")
+
+
+def take_kept(values: Array, keep: Int[Array, "b k"]) -> Array:
+    """Of `values` `[B, N, ...]` those of the tokens `keep`; an empty slot (-1) takes token 0's, and must be masked."""
+    ids = jnp.maximum(keep, 0).reshape(*keep.shape, *(1,) * (values.ndim - 2))
+    return jnp.take_along_axis(values, ids, axis=1)
+
+
+class PatchTower(Tower, kw_only=True):
+    """A tower whose tokens are patches of a grid: linear stem, positions, perhaps a CLS, transformer.
+
+    Attributes:
+        positions: `learned` (one more for the CLS, and for what follows it), `sincos` (fixed; none for these), or
+            `rotary` (no table: each block turns queries and keys by the patch's place along each axis; not a CLS's).
+        cls: whether a learned CLS token comes first.
+        distill: whether another one follows it (AST's and DeiT's distillation token).
+        pre_norm: whether a LayerNorm stands before the first block (CLIP).
+        stem_bias: whether the stem has a bias.
+        position_std: deviation of initial learned positions; None means width^-1/2 (CLIP).
+    """
+
+    positions: PositionName = "learned"
+    cls: bool = False
+    distill: bool = False
+    pre_norm: bool = False
+    stem_bias: bool = True
+    position_std: float | None = None
+
+    @property
+    def prefix(self) -> int:
+        """How many tokens stand before the patches: a CLS, perhaps another one, or none."""
+        return self.cls + self.distill if self.trunk is None else 1
+
+    def capacity(self) -> tuple[int, ...]:
+        """The grid for which learned positions are kept."""
+        raise NotImplementedError
+
+    def grid(self, x: Array) -> tuple[int, ...]:
+        """The grid of `x`'s patches; its product is their number N."""
+        raise NotImplementedError
+
+    def patches(self, x: Array, mask: Array | None = None) -> tuple[Float[Array, "b n p"], Bool[Array, "b n"]]:
+        """What the patches hold, normalised, float32, and which are real: the stem's input, a masked loss's target."""
+        raise NotImplementedError
+
+    def setup(self) -> None:
+        check_positions(self.positions, self.trunk)
+        if self.trunk is not None and (self.cls or self.distill or self.pre_norm):
+            raise ValueError("the trunk has a CLS: a tower with one has no cls, distill or pre_norm of its own")
+        if self.pooling == "cls" and not self.prefix:
+            raise ValueError("pooling='cls' needs cls=True: without it the first token is the first patch")
+        if (self.distill and not self.cls) or (self.pooling == "pair" and not self.distill):
+            raise ValueError("pooling='pair' needs distill=True, and that a CLS before it: set cls=True too")
+        self._make_trunk()
+        self.stem = dense(
+            self.width, ("patch", "embed"), nn.initializers.xavier_uniform(), dtype=self.dtype, bias=self.stem_bias
+        )
+        if self.positions == "learned":
+            init = nn.initializers.normal(self.width**-0.5 if self.position_std is None else self.position_std)
+            shape = (self.cls + self.distill + math.prod(self.capacity()), self.width)
+            self.position = parameter(self, "position", init, ("position", "embed"), shape)
+        if self.cls:
+            std = self.width**-0.5 if self.positions == "learned" else CLS_STD
+            self.cls_token = parameter(self, "cls", nn.initializers.normal(std), ("embed",), (self.width,))
+            if self.distill:
+                self.distill_token = parameter(self, "distill", nn.initializers.normal(std), ("embed",), (self.width,))
+        if self.pre_norm:
+            self.norm_pre = layer_norm(eps=self.norm_eps, dtype=self.dtype)
+
+    def coordinates(self, grid: tuple[int, ...]) -> Float[np.ndarray, "n a"]:
+        """Where the patches of `grid` stand along each axis, for `rotary`."""
+        return np.moveaxis(np.indices(grid, np.float32), 0, -1).reshape(-1, len(grid))
+
+    def _angles(self, grid: tuple[int, ...], keep: Int[Array, "b k"] | None) -> Float[Array, "*b n p"] | None:
+        """Of the tokens that the transformer gets; None where positions aren't rotary."""
+        if self.positions != "rotary":
+            return None
+        found = rotary.angles(self.coordinates(grid), check_heads(self.width, self.heads))
+        if keep is not None:
+            found = found[jnp.maximum(keep, 0)]
+        before = [(0, 0)] * (found.ndim - 2)
+        return jnp.pad(found, [*before, (self.prefix, 0), (0, 0)])
+
+    def _positions(self, grid: tuple[int, ...]) -> Float[Array, "n d"] | None:
+        """What is added to the patches of `grid`, without the CLS's."""
+        if self.positions == "rotary":
+            return None
+        if self.positions == "sincos":
+            return jnp.asarray(sincos(grid, self.width))
+        full = self.capacity()
+        if any(size > most for size, most in zip(grid, full, strict=True)):
+            raise ValueError(f"a grid of {grid} patches is larger than the {full} that learned positions are kept for")
+        rows = self.position[self.cls + self.distill :].reshape(*full, self.width)
+        return rows[tuple(slice(size) for size in grid)].reshape(-1, self.width)
+
+    def front(
+        self, x: Array, mask: Array | None = None, keep: Int[Array, "b k"] | None = None
+    ) -> tuple[Float[Array, "b n d"], Bool[Array, "b n"]]:
+        patches, real = self.patches(x, mask)
+        positions = self._positions(self.grid(x))
+        if keep is not None:  # before the stem: what is dropped costs nothing
+            patches = take_kept(patches, keep)
+            real = (keep >= 0) & take_kept(real, keep)
+            positions = None if positions is None else positions[jnp.maximum(keep, 0)]
+        tokens = self.stem(patches)
+        tokens = tokens if positions is None else tokens + positions.astype(self.dtype)
+        return tokens if self.trunk is None else tokens + self.kind.astype(self.dtype), real
+
+    def tokens(
+        self,
+        x: Array,
+        mask: Array | None = None,
+        keep: Int[Array, "b k"] | None = None,
+        train: bool = False,
+        keys: Key[Array, " b"] | None = None,
+    ) -> tuple[Float[Array, "b n d"], Bool[Array, "b n"]]:
+        tokens, real = self.front(x, mask, keep)
+        if self.trunk is not None:
+            return self.trunk(tokens, real, train, keys)
+        if self.cls:
+            first = jnp.stack([self.cls_token, self.distill_token] if self.distill else [self.cls_token])
+            first = first + self.position[: self.prefix] if self.positions == "learned" else first
+            first = jnp.broadcast_to(first.astype(tokens.dtype), (len(tokens), *first.shape))
+            tokens = jnp.concatenate([first, tokens], axis=1)
+            real = jnp.pad(real, ((0, 0), (self.prefix, 0)), constant_values=True)
+        if self.pre_norm:
+            tokens = self.norm_pre(tokens)
+        keys = dropout_keys(self, self.dropout, train, keys, len(tokens))
+        tokens = drop(constrain(tokens, *HIDDEN), self.dropout, keys, BEFORE_BLOCKS)
+        all_real = mask is None and keep is None  # then attention needs no mask
+        angles = self._angles(self.grid(x), keep)
+        return self.transformer(tokens, None if all_real else real, train, keys, angles), real

@@ -1,0 +1,128 @@
+"""The text tower: a transformer over token ids, causal (CLIP) or not (SigLIP), or with segments (BERT)."""
+
+import flax.linen as nn
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float, Int, Key
+
+from mmjax.models.layers import rotary
+from mmjax.models.layers.dropout import BEFORE_BLOCKS, drop, dropout_keys
+from mmjax.models.layers.parameters import HIDDEN, check_heads, constrain, layer_norm, parameter
+from mmjax.models.layers.pooling import PoolingName
+from mmjax.models.layers.positions import sincos
+from mmjax.models.towers.contract import PositionName, Tower, check_positions, take_kept
+
+
+class TextTransformer(Tower, kw_only=True):
+    """Token ids int32 `[B, L]` -> embeddings, positions, perhaps types -> transformer. No prefix but a trunk's.
+
+    Attributes:
+        vocab: number of token ids.
+        length: the longest text, in tokens; shorter ones use its first positions.
+        positions: `learned`; `sincos`, which are fixed; or `rotary`: each block turns queries and keys by theirs.
+        causal: whether a token sees only itself and those before it.
+        attend_padding: whether padding counts as text (SigLIP: padded with its end token, pooled at the last position).
+        pre_norm: whether a LayerNorm stands before the first block (BERT).
+        types: number of types of tokens, each with a vector that is added to theirs; 0: there are none. BERT's two tell
+            the two texts of a pair apart, and come with the batch (`text_types`); without it all are of the first.
+        token_std, position_std: of the initial tables (the defaults are CLIP's), whose draws beyond two of it are drawn
+            again with `inits="bert"`.
+    """
+
+    vocab: int
+    length: int
+    positions: PositionName = "learned"
+    causal: bool = False
+    attend_padding: bool = False
+    pooling: PoolingName = "last"
+    pre_norm: bool = False
+    types: int = 0
+    token_std: float = 0.02
+    position_std: float = 0.01
+
+    @property
+    def prefix(self) -> int:
+        """How many tokens stand before the words: the trunk's CLS, or none."""
+        return 0 if self.trunk is None else 1
+
+    def setup(self) -> None:
+        check_positions(self.positions, self.trunk)
+        self._make_trunk(self.causal)
+        normal = nn.initializers.truncated_normal if self.inits == "bert" else nn.initializers.normal
+        token_init = nn.with_logical_partitioning(normal(self.token_std), ("vocab", "embed"))
+        self.token = nn.Embed(self.vocab, self.width, dtype=jnp.dtype(self.dtype), embedding_init=token_init)
+        if self.positions == "learned":
+            init = normal(self.position_std)
+            self.position = parameter(self, "position", init, ("position", "embed"), (self.length, self.width))
+        if self.types:
+            init = normal(self.token_std)
+            self.type = parameter(self, "type", init, (None, "embed"), (self.types, self.width))
+        if self.pre_norm:
+            self.norm_pre = layer_norm(eps=self.norm_eps, dtype=self.dtype)
+
+    def table(self) -> Float[Array, "v d"]:
+        """The vector of each token id, float32: what a masked-language head may be tied to."""
+        return self.token.embedding
+
+    def grid(self, x: Int[Array, "b l"]) -> tuple[int, ...]:
+        """The number of positions, `(L,)`."""
+        return (x.shape[1],)
+
+    def patches(
+        self, x: Int[Array, "b l"], mask: Bool[Array, "b l"] | None = None
+    ) -> tuple[Int[Array, "b l"], Bool[Array, "b l"]]:
+        """The ids, and which of them are text rather than padding."""
+        return x, jnp.ones(x.shape, bool) if mask is None else mask
+
+    def front(
+        self,
+        x: Int[Array, "b l"],
+        mask: Bool[Array, "b l"] | None = None,
+        keep: Int[Array, "b k"] | None = None,
+        types: Int[Array, "b l"] | None = None,
+    ) -> tuple[Float[Array, "b n d"], Bool[Array, "b n"]]:
+        if x.shape[1] > self.length:
+            raise ValueError(
+                f"texts of {x.shape[1]} tokens are longer than the {self.length} positions of length={self.length}"
+            )
+        ids, real = self.patches(x, None if self.attend_padding else mask)
+        if self.types:
+            types = jnp.zeros(x.shape, jnp.int32) if types is None else types
+        if keep is not None:
+            ids, real = take_kept(ids, keep), (keep >= 0) & take_kept(real, keep)
+            types = None if types is None else take_kept(types, keep)
+        tokens = self.token(ids)
+        if self.positions != "rotary":
+            table = self.position if self.positions == "learned" else jnp.asarray(sincos((self.length,), self.width))
+            positions = table[: x.shape[1]] if keep is None else table[jnp.maximum(keep, 0)]
+            tokens = tokens + positions.astype(self.dtype)
+        if self.types:
+            tokens = tokens + self.type.astype(self.dtype)[types]
+        return tokens if self.trunk is None else tokens + self.kind.astype(self.dtype), real
+
+    def tokens(
+        self,
+        x: Int[Array, "b l"],
+        mask: Bool[Array, "b l"] | None = None,
+        keep: Int[Array, "b k"] | None = None,
+        train: bool = False,
+        keys: Key[Array, " b"] | None = None,
+        types: Int[Array, "b l"] | None = None,
+    ) -> tuple[Float[Array, "b n d"], Bool[Array, "b n"]]:
+        """As every tower's.
+
+        types: of each token, in [0, `types`); None: all are 0.
+        """
+        tokens, real = self.front(x, mask, keep, types)
+        if self.trunk is not None:
+            return self.trunk(tokens, real, train, keys)
+        if self.pre_norm:
+            tokens = self.norm_pre(tokens)
+        keys = dropout_keys(self, self.dropout, train, keys, len(tokens))
+        tokens = drop(constrain(tokens, *HIDDEN), self.dropout, keys, BEFORE_BLOCKS)
+        all_real = keep is None and (mask is None or self.attend_padding)  # then attention needs no mask
+        # With a causal mask and a kept subset, "before" is the order of the slots.
+        angles = None
+        if self.positions == "rotary":
+            places = jnp.arange(x.shape[1]) if keep is None else jnp.maximum(keep, 0)
+            angles = rotary.angles(places[..., None], check_heads(self.width, self.heads))
+        return self.transformer(tokens, None if all_real else real, train, keys, angles), real

@@ -1,0 +1,73 @@
+"""The image tower: a vision transformer (Dosovitskiy et al. 2020, arXiv:2010.11929)."""
+
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Bool, Float, UInt8
+
+from mmjax.models.towers.contract import PatchTower
+
+Pictures = UInt8[Array, "b h w 3"] | Float[Array, "b h w 3"]
+
+
+def normalised(pixels: Array, mean: tuple[float, float, float], std: tuple[float, float, float]) -> Float[Array, "..."]:
+    """Of pixels 0 to 255 `[..., 3]`, float32; floats are taken as normalised already, and pass."""
+    if jnp.issubdtype(pixels.dtype, jnp.floating):
+        return pixels.astype(jnp.float32)
+    return (pixels / jnp.float32(255) - jnp.array(mean, jnp.float32)) / jnp.array(std, jnp.float32)
+
+
+class ViT(PatchTower, kw_only=True):
+    """Pictures uint8 `[B, H, W, 3]` -> square patches -> transformer. Float pictures are taken as normalised already.
+
+    Attributes:
+        patch: side of a patch in pixels.
+        size: (height, width) of the pictures in pixels, or one number for both; learned positions hold for it alone,
+            rotary ones of another grid are stretched to it.
+        drop_rest: whether pixels at the right and lower edge that fill no patch are left out, as a convolution does
+            (SigLIP's So400m/14 sees 378 of 384); else they are an error.
+        mean, std: of the channels, for values in [0, 1]; the defaults bring pixels to [-1, 1].
+    """
+
+    patch: int
+    size: int | tuple[int, int]
+    drop_rest: bool = False
+    mean: tuple[float, float, float] = (0.5, 0.5, 0.5)
+    std: tuple[float, float, float] = (0.5, 0.5, 0.5)
+
+    def capacity(self) -> tuple[int, int]:
+        height, width = (self.size, self.size) if isinstance(self.size, int) else self.size
+        return self._grid(height, width)
+
+    def _grid(self, height: int, width: int) -> tuple[int, int]:
+        if not self.drop_rest and (height % self.patch or width % self.patch):
+            raise ValueError(
+                f"pictures of {height}x{width} pixels don't divide into patches of {self.patch}x{self.patch}"
+            )
+        return height // self.patch, width // self.patch
+
+    def grid(self, x: Pictures) -> tuple[int, int]:
+        """Rows and columns of patches.
+
+        Raises:
+            ValueError: the pictures don't divide into patches, or learned positions are of another size.
+        """
+        grid = self._grid(*x.shape[1:3])
+        if self.positions == "learned" and grid != self.capacity():
+            raise ValueError(
+                f"pictures of {x.shape[1]}x{x.shape[2]} pixels have {grid} patches, but learned positions are for "
+                f"{self.capacity()}: set size to the pictures', and bring learned positions to it by positions.resize"
+            )
+        return grid
+
+    def coordinates(self, grid: tuple[int, ...]) -> Float[np.ndarray, "n a"]:
+        """Rows and columns, of a grid of another size in patches of the grid of `size`."""
+        stretch = np.array(self.capacity(), np.float32) / np.array(grid, np.float32)
+        return super().coordinates(grid) * stretch
+
+    def patches(self, x: Pictures, mask: None = None) -> tuple[Float[Array, "b n p"], Bool[Array, "b n"]]:
+        """The normalised pixels of each patch, float32 `[B, N, patch * patch * 3]`, row by row; all are real."""
+        batch, (rows, columns), p = len(x), self.grid(x), self.patch
+        # Cut up as bytes: a quarter of the memory to move.
+        cut = x[:, : rows * p, : columns * p].reshape(batch, rows, p, columns, p, 3).transpose(0, 1, 3, 2, 4, 5)
+        pixels = normalised(cut, self.mean, self.std)
+        return pixels.reshape(batch, rows * columns, -1), jnp.ones((batch, rows * columns), bool)

@@ -1,0 +1,1 @@
+"""The contrastive objective, dense, in tiles, and in a ring over devices."""

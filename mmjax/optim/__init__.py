@@ -1,0 +1,13 @@
+"""Optimisers and learning-rate schedules, by the names that an experiment imports.
+
+    from mmjax.optim import AdamW
+
+The names are imported when they are first asked for. What of them is a class of fields may stand in an experiment's
+record: constructing it with any arguments whatever reads, writes and runs nothing.
+"""
+
+from etils import epy
+
+with epy.lazy_api_imports(globals()):
+    from mmjax.optim.base import Optimizer
+    from mmjax.optim.optimizers import Adafactor, AdamW, Lamb, Muon

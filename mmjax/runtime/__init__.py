@@ -1,0 +1,1 @@
+"""Devices, hosts, checkpoints and metrics of a run."""

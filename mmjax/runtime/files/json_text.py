@@ -1,0 +1,46 @@
+"""JSON of others: whatever it is, it is read or refused in one line.
+
+Python's parser gives up on deep nesting with an error that no reader of files expects; here it is one of JSON.
+"""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from mmjax.errors import UserError
+from mmjax.runtime.files import regular
+
+
+def parse(text: str | bytes, **options: Any) -> Any:
+    """What the text says. Raises ValueError where it is no JSON, or nested too deeply; options: of `json.loads`."""
+    try:
+        return json.loads(text, **options)
+    except RecursionError:
+        raise ValueError("it is nested too deeply") from None
+
+
+def text(path: Any) -> str:
+    """The text of a file, here or in a bucket.
+
+    Raises:
+        UserError: it is no file (`regular.content`), or isn't UTF-8.
+        OSError: it isn't there, or can't be read.
+    """
+    try:
+        return regular.content(path).decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise UserError(f"{path} is no text: {error}") from error
+
+
+def read(path: Path) -> Any:
+    """What a file says.
+
+    Raises:
+        UserError: it is no file, no JSON, or no UTF-8, or nested too deeply.
+        OSError: it isn't there, or can't be read.
+    """
+    written = regular.content(path)
+    try:
+        return parse(written.decode("utf-8"))
+    except ValueError as error:  # json's, and that of bytes which are no text
+        raise UserError(f"{path} is no JSON: {error}") from error

@@ -1,0 +1,292 @@
+"""Several hosts (processes) as one run: joining them, what each reads, and what all must agree on.
+
+The only file that knows how many hosts there are. Every host runs the same program: what computes or saves, all of them
+do, in the same order; what writes or speaks, host 0 does alone. A decision that one host could take differently from
+another (is the folder there? has somebody pressed Ctrl-C?) is taken together, or one of them waits for ever.
+"""
+
+import base64
+import json
+import os
+import signal
+import sys
+import threading
+import time
+from collections.abc import Callable, Sequence
+from typing import Any, Generic, TypeVar
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax._src import distributed  # no public name has the service that host 0 runs
+from jax.experimental import multihost_utils
+from jax.sharding import NamedSharding, PartitionSpec
+
+from mmjax.errors import UserError
+from mmjax.runtime import launch
+from mmjax.runtime.mesh import batch_sharding, replicated
+
+T = TypeVar("T")
+
+CONNECTING = 300  # seconds that a host waits for the others to start: the machines of a cluster don't start together
+PATIENCE = 15  # seconds of waiting for the others, after which a host says so
+HEARTBEAT = 30  # seconds without a sign of life, after which a host counts as dead and the others end ...
+HEARTBEAT_VARIABLE = "MMJAX_HEARTBEAT"  # ... unless this variable says how many
+LEAVING = 30  # seconds that a host which ends waits for the others to end, too
+LINGER = 0.2  # seconds that host 0 goes on serving once all have said goodbye
+PIECE = 2**24  # bytes that hosts exchange at once: every device holds that many of each host
+
+
+def host() -> tuple[int, int]:
+    """This process's index, and the number of processes."""
+    return jax.process_index(), jax.process_count()
+
+
+def leads() -> bool:
+    """Whether this is host 0, which writes and speaks."""
+    return jax.process_index() == 0
+
+
+def hosts_of(devices: Sequence[Any]) -> int:
+    """The number of hosts that devices (of a pod that need not be there) belong to."""
+    return len({device.process_index for device in devices})
+
+
+def join() -> None:
+    """Makes this process one of the run's, where several are announced (`launch.announced`); else does nothing.
+
+    To be called before anything touches a device. A host that dies later takes the others with it, within a minute.
+    Where others don't come, jax ends the process after CONNECTING seconds (SIGABRT, no exception): said beforehand.
+
+    Raises:
+        UserError: a setting that can't be, or a pod of which nothing announced the hosts.
+    """
+    heartbeat = _heartbeat()
+    if not jax.distributed.is_initialized() and (found := launch.announced()) is not None:
+        told = (
+            f"still waiting for the others as {found}: do all of them run, and can they reach that address? "
+            f"This process ends after {CONNECTING} s."
+        )
+        waiting = threading.Timer(PATIENCE, lambda: print(told, file=sys.stderr, flush=True))
+        waiting.daemon = True
+        waiting.start()
+        try:
+            jax.distributed.initialize(
+                coordinator_address=found.address,
+                num_processes=found.count,
+                process_id=found.index,
+                cluster_detection_method=None if found.detect else "deactivate",
+                initialization_timeout=CONNECTING,
+                heartbeat_timeout_seconds=heartbeat,
+                shutdown_timeout_seconds=LEAVING,
+            )
+        except (RuntimeError, ValueError) as error:
+            raise UserError(f"{found} could not be joined: {error}") from error
+        finally:
+            waiting.cancel()
+        _leave_sigterm_as_it_was()
+        _serve_to_the_last()
+    if jax.process_count() > 1 and not jax.distributed.is_initialized():
+        raise UserError(
+            f"jax sees {jax.process_count()} processes, but nothing announced them: set {launch.ADDRESS}=HOST:PORT (of "
+            f"process 0), {launch.COUNT}={jax.process_count()} and {launch.INDEX} on each of them"
+        )
+
+
+def _heartbeat() -> int:
+    text = os.environ.get(HEARTBEAT_VARIABLE, str(HEARTBEAT))
+    if not text.isdecimal() or int(text) < 2:
+        raise UserError(f"{HEARTBEAT_VARIABLE}={text!r} must be a whole number of seconds, at least 2")
+    return int(text)
+
+
+def _leave_sigterm_as_it_was() -> None:
+    """jax listens to SIGTERM from now on, and ignores it; a run that isn't training yet is to end by it."""
+    handler = signal.getsignal(signal.SIGTERM)
+    if threading.current_thread() is threading.main_thread() and handler is not None:
+        signal.signal(signal.SIGTERM, handler)
+
+
+class _Lingering:
+    """The service that host 0 runs for all, which stops only LINGER seconds after it is told to."""
+
+    def __init__(self, service: Any):
+        self._service = service
+
+    def shutdown(self) -> None:
+        time.sleep(LINGER)
+        self._service.shutdown()
+
+
+def _serve_to_the_last() -> None:
+    """jax stops the service as soon as host 0 has its own goodbye answered, amid those of the others on a busy machine.
+
+    gRPC then aborts the process ("Check failed: queue.Pop() == nullptr"): a run that is done would look like one that
+    failed, and its supervisor would start it again.
+    """
+    if distributed.global_state.service is not None:
+        distributed.global_state.service = _Lingering(distributed.global_state.service)
+
+
+def reader(mesh: jax.sharding.Mesh, batch_size: int, process: int | None = None) -> tuple[int, int]:
+    """Which part of each global batch a process (default: this one) is to read: (index, count), for `data.pipeline`.
+
+    Its devices decide, as the mesh has laid them out: hosts that share the same rows (`tensor` spans them) read the
+    same part. Where the rows of each host are one block, as they are unless the mesh has ordered the devices in a way
+    of its own (on a TPU's torus), `mesh.put` makes the very batch that one host would read. Else its rows stand in
+    another order, the same at every step, and `index` says which is which: keys go by that, losses don't go by place.
+
+    Raises:
+        UserError: some hosts' rows are partly the same.
+    """
+    process = jax.process_index() if process is None else process
+    held: dict[int, set[int]] = {}
+    for device, (rows, *_) in batch_sharding(mesh).devices_indices_map((batch_size,)).items():
+        held.setdefault(device.process_index, set()).add(rows.start or 0)  # all of one size: the first row tells
+    parts = sorted({tuple(sorted(rows)) for rows in held.values()})
+    if len({row for rows in parts for row in rows}) != len(parts) * len(parts[0]):
+        local = mesh.size // len(held)
+        fits = [n for n in range(1, mesh.size + 1) if mesh.size % n == 0 and (local % n == 0 or n % local == 0)]
+        raise UserError(
+            f"Mesh: tensor={mesh.shape['tensor']} over {len(held)} hosts of {local} devices: hosts would hold rows of "
+            f"the batch that are partly the same. tensor can be {', '.join(map(str, fits))}: what divides a host's "
+            "devices, or whole hosts"
+        )
+    return parts.index(tuple(sorted(held[process]))), len(parts)
+
+
+def gathered(value: Any) -> list[Any]:
+    """Every host's `value`, by the host's index: plain data (what JSON has, bytes, numpy arrays).
+
+    All hosts must call it. It waits for the slowest.
+    """
+    if jax.process_count() == 1:
+        return [value]
+    mine = np.frombuffer(encode(value), np.uint8)
+    lengths = multihost_utils.process_allgather(np.uint32(len(mine))).tolist()
+    pieces = []
+    for start in range(0, max(lengths), PIECE):
+        size = min(PIECE, 2 ** (max(lengths) - start - 1).bit_length())  # few sizes: each one is compiled
+        piece = np.zeros(size, np.uint8)
+        part = mine[start : start + size]
+        piece[: len(part)] = part
+        pieces.append(multihost_utils.process_allgather(piece))
+    texts = np.concatenate(pieces, axis=1)
+    return [decode(text[:length].tobytes()) for text, length in zip(texts, lengths, strict=True)]
+
+
+def together(function: Callable[[], T]) -> T:
+    """What `function` gives here; where it fails on any host, it fails on all of them.
+
+    Raises:
+        Exception: what `function` raised here. UserError: what it raised on another host.
+    """
+    if jax.process_count() == 1:
+        return function()
+    value, error = None, None
+    try:
+        value = function()
+    except Exception as caught:
+        error = caught
+    said = None if error is None else str(error) if isinstance(error, UserError) else f"{type(error).__name__}: {error}"
+    failed = {index: text for index, text in enumerate(gathered(said)) if text is not None}
+    if error is not None:
+        raise error
+    for index, text in failed.items():
+        raise UserError(f"host {index} of {jax.process_count()}: {text}")
+    return value  # type: ignore[return-value]
+
+
+def first(function: Callable[[], T]) -> T:
+    """What `function`, which runs on host 0 alone, gave there: plain data, as in `gathered`. It fails as `together`."""
+    if jax.process_count() == 1:
+        return function()
+    return gathered(together(function if leads() else lambda: None))[0]
+
+
+def wait() -> None:
+    """Returns when all hosts have come this far."""
+    gathered(None)
+
+
+class Largest:
+    """The largest number that any host gives: of this call where there is one host, of the call before among several.
+
+    For a word with the others after every step, without waiting for the step: all hosts hear the same, one call later.
+    """
+
+    def __init__(self, mesh: jax.sharding.Mesh):
+        self._sharding = NamedSharding(mesh, PartitionSpec(mesh.axis_names))
+        self._reduce = jax.jit(jnp.max, out_shardings=replicated(mesh))
+        self._before: jax.Array | None = None
+
+    def __call__(self, number: int) -> int:
+        if jax.process_count() == 1:
+            return number
+        mine = np.full(1, number, np.int32)
+        shape = (self._sharding.mesh.size,)
+        spoken = jax.make_array_from_callback(shape, self._sharding, lambda _: mine)
+        before, self._before = self._before, self._reduce(spoken)
+        return 0 if before is None else int(before)
+
+
+class Total(Generic[T]):
+    """What `finish` makes of the sum of all hosts' integers (arrays of one shape), without waiting for the others.
+
+    Among several hosts it is computed on the devices, and all must ask for it at once.
+    """
+
+    def __init__(self, mesh: jax.sharding.Mesh, finish: Callable[[Any], T]):
+        """finish: for arrays of numpy and jax alike."""
+        self._sharding, self._finish = NamedSharding(mesh, PartitionSpec(mesh.axis_names)), finish
+        each = mesh.size // jax.process_count()  # devices of a host, all of which hold its numbers
+        self._reduce = jax.jit(lambda parts: finish(jnp.sum(parts, 0) // each), out_shardings=replicated(mesh))
+
+    def __call__(self, numbers: np.ndarray) -> T:
+        if jax.process_count() == 1:
+            return self._finish(numbers)
+        shape = (self._sharding.mesh.size, *numbers.shape)
+        return self._reduce(jax.make_array_from_callback(shape, self._sharding, lambda _: numbers[None]))
+
+
+def whole(tree: Any) -> Any:
+    """Global arrays as numpy arrays, whole on every host."""
+    return jax.tree.map(lambda leaf: multihost_utils.process_allgather(leaf, tiled=True), tree)
+
+
+def placed(tree: Any, sharding: NamedSharding) -> Any:
+    """Numpy arrays, the same on all hosts, as global arrays."""
+
+    def place(leaf: np.ndarray) -> jax.Array:
+        return jax.make_array_from_callback(leaf.shape, sharding, lambda index: leaf[index])
+
+    return jax.tree.map(place, tree)
+
+
+def encode(value: Any) -> bytes:
+    """Plain data as JSON, in which bytes and arrays are told from the rest; no code comes out when it is read."""
+    return json.dumps(value, default=_tagged).encode()
+
+
+def decode(text: bytes) -> Any:
+    """What `encode` was given; tuples come back as lists."""
+    return json.loads(text, object_hook=_untagged)
+
+
+def _tagged(value: Any) -> Any:
+    if isinstance(value, bytes):
+        return {"@bytes": base64.b64encode(value).decode()}
+    if isinstance(value, np.ndarray) and value.dtype != object:
+        return {"@array": [value.dtype.str, value.shape, base64.b64encode(value.tobytes()).decode()]}
+    if isinstance(value, np.generic):
+        return value.item()
+    raise TypeError(f"{type(value).__name__} is no plain data that hosts could exchange")
+
+
+def _untagged(value: dict[str, Any]) -> Any:
+    if value.keys() == {"@bytes"}:
+        return base64.b64decode(value["@bytes"])
+    if value.keys() == {"@array"}:
+        dtype, shape, content = value["@array"]
+        return np.frombuffer(base64.b64decode(content), dtype).reshape(shape)
+    return value

@@ -1,0 +1,58 @@
+"""Files of JSON, an object a line, of a run that may be killed at any moment."""
+
+import json
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from mmjax.runtime.files import json_text, output, regular
+
+LARGEST = 2**32  # bytes; a line of metrics has about a thousand
+
+Line = dict[str, Any]
+
+
+def read(path: Path) -> list[dict[str, Any]]:
+    """The objects that have a `step`; none where there is no file. A line that is damaged, or that a kill cut off, is
+    left out."""
+    lines = []
+    try:
+        content = regular.content(path, LARGEST)
+    except FileNotFoundError:
+        return []
+    for text in content.split(b"\n"):
+        try:
+            line = json_text.parse(text.decode("utf-8"))
+        except ValueError:
+            continue
+        if isinstance(line, dict) and type(line.get("step")) is int:
+            lines.append(line)
+    return lines
+
+
+def completed(
+    lines: Sequence[Line], copied: Sequence[Line], key: Callable[[Line], Any]
+) -> tuple[list[Line], list[Line]]:
+    """The lines as they were written, and those that they lacked, by a copy of an earlier time.
+
+    key: tells lines apart, but not those of a thing that was found twice. Of a line that both have the copy's counts.
+    Lines that the copy lacks are later ones, and come after it.
+    """
+    there: dict[Any, list[Line]] = {}
+    for line in lines:
+        there.setdefault(key(line), []).append(line)
+    known = {key(line) for line in copied}
+    lacked = [line for line in copied if line not in there.get(key(line), ())]
+    if not lacked:
+        return list(lines), []
+    return [*copied, *(line for line in lines if key(line) not in known)], lacked
+
+
+def rewrite(path: Path, lines: Iterable[Mapping[str, Any]]) -> None:
+    """Puts `lines` in the file's place at once, so that a kill leaves the old file or the new one."""
+    output.write(path, "".join(map(text_of, lines)))
+
+
+def text_of(line: Mapping[str, Any]) -> str:
+    """The line as it stands in the file. Raises ValueError for a number that isn't finite, which JSON lacks."""
+    return json.dumps(line, ensure_ascii=False, allow_nan=False) + "\n"

@@ -1,0 +1,255 @@
+"""The names of numbers in `metrics.jsonl`, by family: what each means, and in which direction it is better.
+
+The one list of them. `mmjax train --help` and `mmjax evaluate --help` print it, a report says it below its tables, and
+TensorBoard's groups are by it. In a name `<part>` stands for what the experiment calls it.
+"""
+
+import re
+import textwrap
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from functools import cache
+from typing import Literal
+
+from mmjax.runtime.counts import EXAMPLES
+
+WIDTH = 79  # of a help's lines
+INDENT = 6
+
+HEALTH, SPEED = "health", "speed"  # groups on TensorBoard of what stands without a slash, or is no score
+
+
+@dataclass(frozen=True)
+class MetricFamily:
+    """Names that mean the same.
+
+    names: with `<...>` for what varies.  meaning: half a sentence, which begins small and ends without a full stop.
+    better: which values are; None: it tells how a run goes, and is no score.  group: in which TensorBoard shows it; "":
+    in that of its name's first part.
+    """
+
+    names: tuple[str, ...]
+    meaning: str
+    better: Literal["higher", "lower"] | None = None
+    group: str = ""
+
+    @property
+    def sentence(self) -> str:
+        """What it means, and which values are better."""
+        better = "" if self.better is None else f"; {self.better} is better"
+        return f"{self.meaning}{better}."
+
+    def fits(self, name: str) -> int:
+        """How closely a name fits: the parts that vary in the family's name for it; 0: it isn't of the family."""
+        return max((each.count("<") + 1 for each in self.names if _pattern(each).fullmatch(name)), default=0)
+
+
+TRAINING = (
+    MetricFamily(("loss",), "what is minimised: the objectives' losses, times their weights", "lower"),
+    MetricFamily(
+        ("<objective>/loss",),
+        "the loss of one objective on the batch, in nats (of masked patches: their mean squared error)",
+        "lower",
+    ),
+    MetricFamily(
+        ("<objective>/loss_forward", "<objective>/loss_backward"),
+        "the contrastive loss by direction: the first modality asks and the second answers, and back (at random about "
+        "the logarithm of the batch size)",
+        "lower",
+    ),
+    MetricFamily(
+        ("<objective>/image_loss", "<objective>/text_loss"),
+        "the two parts of a loss of pictures and texts that are masked together",
+        "lower",
+    ),
+    MetricFamily(
+        ("<objective>/accuracy", "<objective>/text_accuracy"),
+        "the share that is answered right: partners that are nearer than all others of the batch (at random about one "
+        "in the batch), words that were hidden, next sentences (at random a half)",
+        "higher",
+    ),
+    MetricFamily(("<objective>/logit_scale",), "what cosines are multiplied by, 1 / temperature"),
+    MetricFamily(("<objective>/logit_bias",), "what a sigmoid loss adds to that"),
+    MetricFamily(
+        ("<objective>/positive_logit", "<objective>/negative_logit"),
+        "the mean logit of pairs that belong together, and of those that don't: the further apart the better",
+    ),
+    MetricFamily(
+        ("<objective>/nonfinite/<modality>",),
+        "embeddings of the batch that hold NaN or infinity; there should be none",
+        "lower",
+    ),
+    MetricFamily(("lr",), "the learning rate of the step"),
+    MetricFamily(
+        ("grad_norm", "grad_norm/<part>"), "the norm of the gradient before it is clipped, of all and of each tower's"
+    ),
+    MetricFamily(("update_norm", "update_norm/<part>"), "the norm of the change that the step made"),
+    MetricFamily(("param_norm", "param_norm/<part>"), "the norm of the parameters after the step"),
+    MetricFamily(
+        ("guard/skipped", "guard/in_a_row", "guard/spikes"),
+        "steps so far whose update was skipped, how many of them now follow each other, and loss spikes among them",
+        "lower",
+        HEALTH,
+    ),
+    MetricFamily(("bad_share",), "the share of bad examples among about the last ten thousand", "lower", HEALTH),
+    MetricFamily(
+        ("bad/<modality>/<kind>",),
+        "bad examples so far, by what is wrong with them; a kind of which there was none isn't written",
+        "lower",
+        HEALTH,
+    ),
+    MetricFamily(
+        ("clipped/<modality>",),
+        "the share of a batch's samples at full scale, where what is louder was cut off",
+        "lower",
+        HEALTH,
+    ),
+    MetricFamily(
+        ("truncated/<source>", "truncated/<source>/<modality>"),
+        "the share of a batch's texts and sounds that are longer than the model reads, and lose their rest; written "
+        "where there are such",
+        "lower",
+        HEALTH,
+    ),
+    MetricFamily(
+        ("batch_hash",),
+        "a number for the examples of the batch and their order: the same in a run that went on as in one that never "
+        "stopped",
+        group=HEALTH,
+    ),
+    MetricFamily(
+        ("examples_per_second",), "examples a second since the line before, without evaluations", "higher", SPEED
+    ),
+    MetricFamily(("data_wait",), "the share of that time in which the device waited for data", "lower", SPEED),
+    MetricFamily(("seconds",), "the time of all runs in the workdir so far", group=SPEED),
+    MetricFamily(("goodput",), "the share of that time which went to steps that are still there", "higher", SPEED),
+)
+
+LOSSES = MetricFamily(
+    ("<losses>/loss", "<losses>/<objective>/<number>", "<losses>/examples"),
+    "the validation loss: what training calls so, on batches of a split that doesn't train; and of how many examples",
+)
+EVALUATION = (
+    MetricFamily(
+        ("<evaluator>/<from>-><to>/R@<k>",),
+        "recall at k, the share of queries with a right answer among the first k",
+        "higher",
+    ),
+    MetricFamily(
+        ("<evaluator>/<from>-><to>/median_rank",),
+        "the place, 1 for the first, by which half of the queries have found a right answer",
+        "lower",
+    ),
+    MetricFamily(
+        ("<evaluator>/<from>-><to>/queries", "<evaluator>/<from>-><to>/candidates"),
+        "how many were asked, and among how many answers each was found",
+    ),
+    MetricFamily(
+        ("<evaluator>/<label>/top1", "<evaluator>/<label>/top5"),
+        "the share of examples whose class is the first found, or among the first five",
+        "higher",
+    ),
+    MetricFamily(
+        ("<evaluator>/<label>/recall",),
+        "mean recall: the share found at the first place in each class, averaged over classes, so that big ones don't "
+        "dominate",
+        "higher",
+    ),
+    MetricFamily(
+        ("<evaluator>/<label>/mAP",),
+        "mean average precision, for examples of several classes: how far each class's own examples stand before all "
+        "others, averaged over classes",
+        "higher",
+    ),
+    MetricFamily(
+        ("<evaluator>/<label>/<n>shot/top1", "<evaluator>/<label>/<n>shot/mAP"),
+        "top1 or mAP of a probe that learnt from n examples a class, the mean over draws of them",
+        "higher",
+    ),
+    MetricFamily(
+        ("<evaluator>/<label>/<n>shot/top1_std", "<evaluator>/<label>/<n>shot/mAP_std"),
+        "the standard deviation of that over the draws",
+    ),
+    MetricFamily(
+        ("<evaluator>/<label>/log10_strength",),
+        "how strongly the probe is regularised, as held-out examples chose",
+    ),
+    MetricFamily(
+        ("<evaluator>/<label>/<score>/fold=<value>",), "the score on one fold; the score itself is their mean", "higher"
+    ),
+    MetricFamily(
+        ("<evaluator>/<label>/examples", "<evaluator>/<label>/classes", "<evaluator>/<label>/left_out"),
+        "how many were judged, in how many classes, and how many weren't for want of a label",
+    ),
+    MetricFamily(
+        ("<evaluator>/<row>/not_finite",),
+        "of those that were judged, embeddings that hold NaN or infinity, which count as wrong",
+        "lower",
+    ),
+    MetricFamily(
+        ("<evaluator>/<row>/chance", "<evaluator>/<row>/chance_<score>"),
+        "what answers at random would get: of R@1, top 1 or mAP, and of each other score by its name",
+    ),
+    LOSSES,
+)
+
+
+@cache
+def _pattern(name: str) -> re.Pattern[str]:
+    return re.compile("".join(_varying(part) for part in re.split(r"(<\w+>)", name)))
+
+
+def _varying(part: str) -> str:
+    if part in ("<objective>", "<modality>"):  # names in an experiment, without a slash; a label may have one
+        return r"[^/]+"
+    if part in ("<k>", "<n>"):
+        return r"\d+"
+    return ".+" if part.startswith("<") else re.escape(part)
+
+
+@cache
+def family(name: str, evaluation: bool = False) -> MetricFamily | None:
+    """The family of a name in a line of training, or of an evaluation. None: of no documented one, as what an
+    objective or evaluator of one's own tells.
+
+    Of the validation loss (`losses/image_text/accuracy`) it is that of what training calls so.
+    """
+    listed = [each for each in (EVALUATION if evaluation else TRAINING) if each is not LOSSES]
+    found = max(listed, key=lambda each: each.fits(name))
+    if found.fits(name):
+        return found
+    if not evaluation:
+        return None
+    rest = name.partition("/")[2]
+    if rest == EXAMPLES:
+        return LOSSES
+    found = family(rest)
+    return found if found is not None and found.names[0].startswith(("loss", "<objective>/")) else None
+
+
+def tag(name: str) -> str:
+    """What TensorBoard calls a number of training: in the group of its family.
+
+    TensorBoard puts the cards of one first part together, in the order of the alphabet. By their flat names
+    `bad_share` and `batch_hash`, each alone, would be the first that anyone sees.
+    """
+    found = family(name)
+    return f"{found.group}/{name}" if found is not None and found.group else name
+
+
+def families(names: Iterable[str], evaluation: bool = False) -> list[tuple[MetricFamily, list[str]]]:
+    """The families of these names, in the order of the list, each with the names that are of it."""
+    known = list(names)
+    found = [(each, [name for name in known if family(name, evaluation) is each]) for each in (*EVALUATION, *TRAINING)]
+    return [(each, mine) for each, mine in found if mine]
+
+
+def told(listed: Sequence[MetricFamily]) -> str:
+    """The families as lines of a help: the names, and below them what they mean."""
+    lines = []
+    for each in listed:
+        names, meaning = ", ".join(each.names), each.sentence
+        lines += textwrap.wrap(names, WIDTH, initial_indent="  ", subsequent_indent="  ", break_on_hyphens=False)
+        indent = " " * INDENT
+        lines += textwrap.wrap(meaning, WIDTH, initial_indent=indent, subsequent_indent=indent, break_on_hyphens=False)
+    return "\n".join(lines)

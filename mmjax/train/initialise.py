@@ -1,0 +1,149 @@
+"""Towers and objectives that start from another model's: an experiment's `init={"towers.image": Load(path)}`."""
+
+import re
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+import jax.numpy as jnp
+import numpy as np
+from flax.traverse_util import flatten_dict, unflatten_dict
+
+from mmjax.data.chains import untrained
+from mmjax.data.tokenizers.contract import Tokenizer
+from mmjax.errors import UserError, nearest
+from mmjax.experiment.definition import Experiment, Load
+from mmjax.experiment.graph import build
+from mmjax.interop import hub
+from mmjax.interop.bundle import Bundle
+from mmjax.interop.resolve import resolve
+from mmjax.models.layers.positions import resize
+from mmjax.models.towers.contract import PatchTower
+from mmjax.runtime import hosts
+
+LISTED = 5  # paths in a message, before it only counts
+POSITIONS = "position"  # the learned table of a patch tower
+
+
+class Loaded(NamedTuple):
+    """Parameters of a part, and the paths of what was `loaded`, stays `fresh` (`skip`), or was there `unused`."""
+
+    params: dict[str, Any]
+    loaded: list[str]
+    fresh: list[str]
+    unused: list[str]
+
+
+def sources(experiment: Experiment, say: Callable[[str], None]) -> dict[str, Bundle]:
+    """What each part in the experiment's `init` starts from. Of several hosts the first one fetches what has to be.
+
+    Raises:
+        UserError: there is nothing at a path, or no such part in it.
+    """
+    found: dict[str, Bundle] = {}
+    for path, load in _loads(experiment).items():
+        if hub.is_name(load.path):
+            hosts.first(lambda name=load.path: hub.fetched(name, say).source)
+        found[path] = resolve(load.path, say=lambda text: None)
+        known = [f"{kind}.{name}" for kind in ("towers", "objectives") for name in getattr(found[path].config, kind)]
+        if path not in known:
+            raise UserError(f"init: {load.path} has no {path}; it has {', '.join(known)}{nearest(path, known)}")
+    return found
+
+
+def tokenizers(
+    experiment: Experiment, sources: Mapping[str, Bundle], say: Callable[[str], None]
+) -> dict[str, Tokenizer]:
+    """By modality, the tokenizers of what the towers start from: a table of tokens means nothing without its own.
+
+    One is taken where both experiments describe their tokenizer in the same words; `say` is told where they don't.
+    """
+    wanted, found = untrained(experiment.data.transforms), {}
+    for path, bundle in sources.items():
+        modality = path.partition(".")[2]
+        if path != f"towers.{modality}" or modality not in wanted or modality not in bundle.tokenizers:
+            continue
+        theirs = untrained(build(bundle.config).data.transforms).get(modality)
+        if theirs == wanted[modality]:
+            found[modality] = bundle.tokenizers[modality]
+            say(f"init {path} from {bundle.source}: its tokenizer is taken too")
+        else:
+            say(f"init {path} from {bundle.source}: the tokenizer is another one, {wanted[modality]}, not {theirs}")
+    return found
+
+
+def initialised(
+    variables: dict[str, Any], experiment: Experiment, sources: Mapping[str, Bundle], say: Callable[[str], None]
+) -> dict[str, Any]:
+    """`variables` (Linen's collections, of the experiment's pretrainer), the parts in its `init` taken from others.
+
+    Learned positions of another grid are resized (`models.positions.resize`); batch statistics come with the tower.
+    say: is told, a line each, what was loaded, what stays fresh and what was not used.
+
+    Raises:
+        UserError: a parameter that isn't in `skip` has no counterpart there.
+    """
+    variables = {collection: dict(parts) for collection, parts in variables.items()}
+    for path, load in _loads(experiment).items():
+        part, (kind, _, name) = path.replace(".", "_"), path.partition(".")  # how Linen names it: towers_image
+        theirs = sources[path]
+        regrid = _regrid(build(theirs.config).towers[name], experiment.towers[name]) if kind == "towers" else None
+        results = []
+        for collection in [name for name, parts in variables.items() if part in parts]:
+            other = theirs.variables.get(collection, {}).get(part, {})
+            where = f"init {path} from {load.path}"
+            result = match(variables[collection][part], other, load.skip, regrid, where)
+            variables[collection][part] = result.params
+            results.append(result)
+        for what in ("loaded", "fresh", "unused"):
+            if paths := [name for result in results for name in getattr(result, what)]:
+                say(f"init {path} from {theirs.source}: {what} {_listed(paths)}")
+    return variables
+
+
+def _loads(experiment: Experiment) -> dict[str, Load]:
+    return {path: Load(load) if isinstance(load, str) else load for path, load in experiment.init.items()}
+
+
+def match(
+    ours: Mapping[str, Any],
+    theirs: Mapping[str, Any],
+    skip: tuple[str, ...],
+    regrid: Callable[[np.ndarray], np.ndarray] | None,
+    where: str,
+) -> Loaded:
+    """Takes each of our leaves from theirs by path. `skip`: regexes; `regrid`: resizes their learned positions."""
+    mine: dict[str, Any] = flatten_dict(ours, sep="/")
+    other: dict[str, Any] = flatten_dict(theirs, sep="/")
+    taken, fresh, unmatched = {}, [], []
+    for path, leaf in mine.items():
+        if any(re.search(pattern, path) for pattern in skip):
+            fresh.append(path)
+        elif path not in other:
+            unmatched.append(f"{path} {leaf.shape}: there is none{nearest(path, other)}")
+        elif other[path].shape == leaf.shape:
+            taken[path] = other[path]
+        elif path == POSITIONS and regrid is not None:
+            taken[path] = regrid(other[path])
+        else:
+            unmatched.append(f"{path} {leaf.shape}: there it is {other[path].shape}")
+    if unmatched:
+        raise UserError(
+            f"{where}: {len(unmatched)} parameters have no counterpart; Load(skip=...) starts them fresh:\n"
+            + "\n".join(f"  {line}" for line in unmatched)
+        )
+    unused = [path for path in other if path not in taken]
+    return Loaded(unflatten_dict({**mine, **taken}, sep="/"), list(taken), fresh, unused)
+
+
+def _regrid(theirs: Any, ours: Any) -> Callable[[np.ndarray], np.ndarray] | None:
+    """What resizes learned positions from their tower's grid to ours; None where the towers have no such grids."""
+    if not (isinstance(theirs, PatchTower) and isinstance(ours, PatchTower) and theirs.prefix == ours.prefix):
+        return None
+    if len(theirs.capacity()) != len(ours.capacity()) or theirs.width != ours.width:
+        return None
+    return lambda table: np.asarray(resize(jnp.asarray(table), theirs.capacity(), ours.capacity(), ours.prefix))
+
+
+def _listed(paths: list[str]) -> str:
+    more = f", and {len(paths) - LISTED} more" if len(paths) > LISTED else ""
+    return f"{len(paths)}: {', '.join(paths[:LISTED])}{more}"

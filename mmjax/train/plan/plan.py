@@ -1,0 +1,287 @@
+"""Whether an experiment fits on a pod that isn't rented yet, how fast it will be, and what it will take.
+
+The real train step is compiled by the TPU's own compiler, which runs on any machine. Bytes and collectives are the
+compiled program's, FLOPs the traced function's. Seconds are a roofline's (`Seconds`): a promise they are not.
+"""
+
+import copy
+import dataclasses
+import json
+import math
+import re
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import fiddle as fdl
+import jax
+import jax.numpy as jnp
+from rich.console import Console
+from rich.text import Text
+
+from mmjax.data.pipeline import batch_spec
+from mmjax.errors import UserError
+from mmjax.experiment.definition import Experiment
+from mmjax.experiment.graph import build
+from mmjax.experiment.overrides import override
+from mmjax.runtime.compilation_cache import use_compilation_cache
+from mmjax.runtime.files import output
+from mmjax.runtime.mesh import batch_sharding, check_batch
+from mmjax.train.plan.chips import Pod, pod
+from mmjax.train.plan.compiled_program import Collective, read
+from mmjax.train.plan.flops import count
+from mmjax.train.plan.input_cost import reading
+from mmjax.train.plan.picture import draw
+from mmjax.train.plan.result import Memory, Plan, Remedy, Seconds
+from mmjax.train.plan.terminal import report, scaling
+from mmjax.train.step import abstract_state, compile_train_step, make_train_step
+
+MOST_TRIES = 2  # compilations for one kind of remedy
+
+
+def plan(
+    config: fdl.Config,
+    topology: str,
+    *,
+    slices: int = 1,
+    name: str = "",
+    remedies: bool = True,
+    say: Callable[[str], None] = lambda text: None,
+) -> Plan:
+    """Compiles the experiment's train step for the pod `topology` (`v5e:16x16`, `cpu:8`), and counts.
+
+    remedies: where it doesn't fit, try what would make it fit; each try compiles again. say: is told what is going on.
+
+    Raises:
+        UserError: an unknown topology, no compiler for it, or a batch or a mesh that doesn't fit on its devices.
+    """
+    where = pod(topology, slices)
+    experiment: Experiment = build(config)
+    say(f"compiling for {topology}" + (f" x {slices} slices" if slices > 1 else ""))
+    found = _compiled(experiment, where, say)
+    result = Plan(
+        experiment=name,
+        topology=topology,
+        slices=slices,
+        chips=where.chips,
+        devices=len(where.devices),
+        hosts=where.hosts,
+        mesh={axis: int(size) for axis, size in found.mesh.shape.items()},
+        batch_size=experiment.batch_size,
+        microbatches=experiment.microbatches,
+        steps=experiment.steps,
+        fits=found.fits,
+        memory=found.memory,
+        flops=found.flops,
+        model_flops=_model_flops(config, where),
+        reading=reading(experiment.data.transforms),
+        peak=where.chip.flops,
+        host_cores=where.chip.host_cores,
+    )
+    if found.text is not None:
+        program = read(found.text, result.mesh, slices)
+        seconds = Seconds(
+            products=max(found.flops / result.devices / where.chip.flops, program.product_bytes / where.chip.bandwidth),
+            memory=program.other_bytes / where.chip.bandwidth,
+            network=sum(_network_seconds(c, where) for c in program.collectives),
+        )
+        result = dataclasses.replace(result, collectives=program.collectives, seconds=seconds)
+    if not found.fits and remedies:
+        result = dataclasses.replace(result, remedies=list(_remedies(config, where, found.memory, say)))
+    return result
+
+
+def plan_topologies(
+    config: fdl.Config,
+    topologies: Sequence[str],
+    *,
+    slices: int = 1,
+    name: str = "",
+    remedies: bool = True,
+    json_path: str | Path | None = None,
+    picture: str | Path | None = None,
+    console: Console | None = None,
+) -> list[Plan]:
+    """Plans an experiment for each topology, and shows it; the numbers go to `json_path`, a PNG to `picture`.
+
+    Raises:
+        UserError: as `plan`; or a file that can't be written.
+    """
+    console = console or Console(highlight=False)
+    for path in (json_path, picture):
+        output.check_writable(path)
+    use_compilation_cache()
+    plans: list[Plan] = []
+    with console.status("") as status:
+
+        def say(text: str) -> None:
+            status.update(text)
+            if not console.is_terminal:
+                console.print(Text(text), soft_wrap=True)
+
+        for topology in topologies:
+            plans.append(plan(config, topology, slices=slices, name=name, remedies=remedies, say=say))
+            console.print(report(plans[-1]))
+    if len(plans) > 1:
+        console.print(scaling(plans))
+    if json_path is not None:
+        text = json.dumps([each.numbers() for each in plans], indent=1)
+        Path(json_path).write_text(text + "\n", encoding="utf-8")
+    if picture is not None:
+        draw(plans, picture)
+        console.print(Text(f"drawn: {picture}"), soft_wrap=True)
+    return plans
+
+
+@dataclass(frozen=True)
+class _Compiled:
+    mesh: jax.sharding.Mesh
+    memory: Memory
+    flops: int
+    fits: bool
+    text: str | None
+
+
+def _compiled(experiment: Experiment, where: Pod, say: Callable[[str], None]) -> _Compiled:
+    mesh, state, batch, traced = _traced(experiment, where)
+    held = {
+        "parameters": _held(state.params),
+        "optimizer": _held(state.opt_state),
+        "average": _held(state.ema),
+        "batch": _held(batch),
+        "other": _held((state.model_state, state.guard, state.step)),
+        "limit": int(where.chip.memory),
+    }
+    flops = count(traced.jaxpr)
+    try:
+        compiled = traced.lower().compile()
+    except Exception as error:  # the compiler's own class has no public name
+        if "RESOURCE_EXHAUSTED" not in str(error):
+            raise
+        needed, limit = _exhausted(str(error))
+        memory = Memory(**{**held, "limit": limit or held["limit"]}, temporaries=needed, code=0)
+        return _Compiled(mesh, memory, flops, False, None)
+    sizes = compiled.memory_analysis()
+    held["other"] += sizes.output_size_in_bytes - sizes.alias_size_in_bytes
+    memory = Memory(**held, temporaries=sizes.temp_size_in_bytes, code=sizes.generated_code_size_in_bytes)
+    # What a TPU's compiler gives, fits: it fails otherwise. A CPU's doesn't look.
+    fits = not where.local or memory.needed <= memory.limit
+    try:
+        text = compiled.as_text()
+    except Exception as error:  # as above
+        reason = str(error).splitlines()[0]
+        say(f'no times and collectives: jax can\'t read this compiler\'s programs ({reason}); pip install "jax[tpu]" '
+            "has the one that fits")  # fmt: skip
+        text = None
+    return _Compiled(mesh, memory, flops, fits, text)
+
+
+def _traced(experiment: Experiment, where: Pod) -> tuple[jax.sharding.Mesh, Any, Any, Any]:
+    """The train step, traced as `train` would run it there; nothing is computed."""
+    mesh = experiment.mesh.build(where.devices)
+    check_batch(experiment.batch_size, mesh, experiment.microbatches)
+    pretrainer, optimizer = experiment.pretrainer(), experiment.optimizer
+    spec = batch_spec(experiment.data, experiment.batch_size)
+    with jax.set_mesh(mesh):
+        state = abstract_state(pretrainer, optimizer, spec, mesh=mesh, ema=experiment.ema, spike=experiment.spike)
+        step = make_train_step(
+            pretrainer,
+            optimizer,
+            seed=experiment.seed,
+            total_steps=experiment.steps,
+            ema=experiment.ema,
+            spike=experiment.spike,
+        )
+        batch = {
+            name: jax.ShapeDtypeStruct(x.shape, jax.dtypes.canonicalize_dtype(x.dtype), sharding=batch_sharding(mesh))
+            for name, x in spec.items()
+        }
+        return mesh, state, batch, compile_train_step(step, state, mesh).trace(state, batch)
+
+
+def _held(tree: Any) -> int:
+    """Bytes of a tree's shards on one device."""
+    leaves = jax.tree.leaves(tree)
+    return sum(math.prod(x.sharding.shard_shape(x.shape)) * jnp.dtype(x.dtype).itemsize for x in leaves)
+
+
+def _model_flops(config: fdl.Config, where: Pod) -> int:
+    """The step's FLOPs with nothing computed twice: without remat and without microbatches."""
+    plain = copy.deepcopy(config)
+    for path in [*_remats(build(config)), "microbatches"]:
+        override(plain, f"{path}={'1' if path == 'microbatches' else 'None'}")
+    return count(_traced(build(plain), where)[3].jaxpr)
+
+
+def _remats(experiment: Experiment) -> list[str]:
+    """The paths of everything that can recompute."""
+    parts: dict[str, Any] = {f"towers.{name}": tower for name, tower in experiment.towers.items()}
+    for name, objective in experiment.objectives.items():
+        parts[f"objectives.{name}.decoder"] = getattr(objective, "decoder", None)
+    return [f"{path}.remat" for path, part in parts.items() if hasattr(part, "remat")]
+
+
+def _network_seconds(collective: Collective, where: Pod) -> float:
+    """A permutation goes over one link; all else round a ring of the torus, both ways; slices share a slow network."""
+    if collective.slow:
+        return collective.bytes / where.chip.network
+    links = 1 if collective.kind == "collective-permute" else 2
+    return collective.bytes / (links * where.chip.link)
+
+
+def _exhausted(message: str) -> tuple[int, int]:
+    """Bytes needed and there, of what the compiler says when memory doesn't suffice; 0 where it doesn't say."""
+    sizes = [float(n) * {"K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}[unit]
+             for n, unit in re.findall(r"([\d.]+)([KMGT])\b", message)]  # fmt: skip
+    needed, limit = ([int(size) for size in sizes] + [0, 0])[:2]
+    return needed, limit
+
+
+def _remedies(config: fdl.Config, where: Pod, memory: Memory, say: Callable[[str], None]) -> Iterator[Remedy]:
+    """Of each kind of change the smallest that is likely to do, compiled; the sizes are then the compiler's.
+
+    Temporaries shrink about as the microbatches grow in number, and with the batch; what is held with `fsdp`.
+    """
+    experiment: Experiment = build(config)
+    held = memory.needed - memory.temporaries
+    room = memory.limit - held
+    factor = memory.temporaries / room if room > 0 else math.inf
+    lists: list[list[tuple[str, ...]]] = []
+    if room > 0:
+        lists.append([(f"microbatches={m}",) for m in _powers(factor, experiment.microbatches)])
+        lists.append([(f"batch_size={experiment.batch_size // n}",) for n in _powers(factor, 1)])
+    paths = [path for path in _remats(experiment) if getattr(_part(experiment, path), "remat", None) != "full"]
+    if paths:
+        lists.append([tuple(f"{path}=full" for path in paths)])
+    fsdp = experiment.mesh.fsdp
+    if fsdp > 0 and experiment.mesh.data == -1 and held > memory.limit / 10:
+        wider = [f for f in (2 * fsdp, 4 * fsdp, 8 * fsdp) if len(where.devices) % (f * experiment.mesh.tensor) == 0]
+        lists.append([(f"mesh.fsdp={f}",) for f in wider])
+    for tries in lists:
+        for overrides in tries[:MOST_TRIES]:
+            changed = copy.deepcopy(config)
+            for assignment in overrides:
+                override(changed, assignment)
+            say(f"does it fit with {' '.join(overrides)}?")
+            try:
+                found = _compiled(build(changed), where, say)
+            except UserError:  # a batch that the mesh doesn't divide any more
+                continue
+            yield Remedy(overrides, found.fits, found.memory.needed)
+            if found.fits:
+                break
+
+
+def _powers(factor: float, start: int) -> list[int]:
+    """Multiples of `start` by powers of two, from the first that is at least `factor` times it."""
+    first = 2 ** max(1, math.ceil(math.log2(factor)))
+    return [start * first * more for more in (1, 2)]
+
+
+def _part(experiment: Experiment, path: str) -> Any:
+    """What a path such as `objectives.masked.decoder.remat` is a field of."""
+    part: Any = experiment
+    for name in path.split(".")[:-1]:
+        part = part[name] if hasattr(part, "keys") else getattr(part, name)
+    return part

@@ -1,0 +1,118 @@
+"""What a plan says: numbers, and what follows from them."""
+
+import dataclasses
+from dataclasses import dataclass, field
+from typing import Any
+
+from mmjax.train.plan.compiled_program import Collective
+from mmjax.train.plan.input_cost import Reading
+
+
+@dataclass(frozen=True)
+class Memory:
+    """Bytes of one device, in one step. `limit`: what it has. Where it did not fit, `temporaries` is the compiler's own
+    figure of what it would have needed, and `code` unknown (0)."""
+
+    parameters: int
+    optimizer: int
+    average: int
+    batch: int
+    other: int
+    temporaries: int
+    code: int
+    limit: int
+
+    @property
+    def needed(self) -> int:
+        return sum(value for name, value in dataclasses.asdict(self).items() if name != "limit")
+
+
+@dataclass(frozen=True)
+class Seconds:
+    """Of one step, by a roofline: products at the chip's peak (or at the speed at which memory gives what they read, if
+    that takes longer), after them everything else at the speed of memory, the network beside all of it."""
+
+    products: float
+    memory: float
+    network: float
+
+    @property
+    def step(self) -> float:
+        return max(self.products + self.memory, self.network)
+
+
+@dataclass(frozen=True)
+class Remedy:
+    """Overrides with which an experiment that doesn't fit was compiled again, and whether it then does."""
+
+    overrides: tuple[str, ...]
+    fits: bool
+    needed: int
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What `mmjax plan` finds out. Bytes and FLOPs are those of one step.
+
+    flops: of all devices, as the step runs, recomputation included; model_flops: without recomputation, as the MFU has
+    it. seconds, collectives: None where the step doesn't fit.
+    """
+
+    experiment: str
+    topology: str
+    slices: int
+    chips: int
+    devices: int
+    hosts: int
+    mesh: dict[str, int]
+    batch_size: int
+    microbatches: int
+    steps: int
+    fits: bool
+    memory: Memory
+    flops: int
+    model_flops: int
+    reading: Reading
+    peak: float  # FLOP/s, of one device
+    host_cores: float  # of one device's share in its host
+    collectives: list[Collective] | None = None
+    seconds: Seconds | None = None
+    remedies: list[Remedy] = field(default_factory=list)
+
+    @property
+    def mfu(self) -> float:
+        """Model FLOPs by what the chips could do in the time of a step."""
+        assert self.seconds is not None
+        return self.model_flops / self.devices / self.peak / self.seconds.step
+
+    @property
+    def rate(self) -> float:
+        """Examples a second, of all hosts."""
+        assert self.seconds is not None
+        return self.batch_size / self.seconds.step
+
+    @property
+    def cores(self) -> tuple[float, float]:
+        """Cores that each host needs to read so many, and has."""
+        return self.rate / self.hosts * self.reading.seconds, self.host_cores * self.devices / self.hosts
+
+    def numbers(self) -> dict[str, Any]:
+        """All of it, for JSON."""
+        values = dataclasses.asdict(self)
+        values["memory"]["needed"] = self.memory.needed
+        if self.seconds is not None:
+            needs, has = self.cores
+            values |= {
+                "expected_step_seconds": self.seconds.step,
+                "mfu": self.mfu,
+                "examples_per_second": self.rate,
+                "examples_per_day": self.rate * 86_400,
+                "hours": self.steps * self.seconds.step / 3_600,
+                "chip_hours": self.steps * self.seconds.step / 3_600 * self.chips,
+                "host_examples_per_second": self.rate / self.hosts,
+                "host_bytes_per_second": self.rate / self.hosts * self.reading.bytes,
+                "host_cores_needed": needs,
+                "host_cores": has,
+                "input_bound": needs > has,
+            }
+        return values

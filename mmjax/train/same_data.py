@@ -1,0 +1,112 @@
+"""Whether a run goes on with the data that it began with: what identifies its sources is kept in the workdir."""
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+from mmjax.data.pipeline import Prepared
+from mmjax.data.sources.fingerprints import Fingerprint, fingerprint
+from mmjax.errors import UserError
+from mmjax.runtime import hosts
+from mmjax.runtime.files import digests, json_text, output
+
+FILE = "data.json"
+SPLIT = "train"  # alone decides what a step sees
+# What a column's digest stands for, in messages.
+_WORDS = {
+    "id": "ids, or their order",
+    "image": "pictures (their paths or bytes)",
+    "audio": "sounds (their paths or bytes)",
+    "text": "captions",
+}
+
+
+def check_data(data: Prepared, workdir: Path, *, begun: bool, fork: bool = False, keep: bool = True) -> None:
+    """Keeps in `data.json` what identifies each source that trains; of a run that has begun, compares it with that.
+
+    A batch is a function of the step and of the rows there are: with other rows a run would go on with other batches
+    than it says, in silence. fork: it goes on with them knowingly; what was kept before stays as `data.json.old`.
+    keep: False only compares. A run from before there was such a file gets one. Of several hosts the first one writes.
+
+    Raises:
+        UserError: the run began with other data, or not all hosts have the same.
+    """
+    mine = hosts.together(lambda: _identified(data))
+    everyone = hosts.gathered(mine)
+    for index, other in enumerate(everyone):
+        if other != everyone[0]:
+            raise UserError(f"host {index} reads other data than host 0: {'; '.join(_differences(everyone[0], other))}")
+    hosts.first(lambda: _compare_and_keep(mine, workdir / FILE, begun, fork, keep))
+
+
+def _identified(data: Prepared) -> dict[str, Fingerprint]:
+    """By source. Of columns only those count that the chains read."""
+    found = {}
+    for name, records in data.open(SPLIT).items():
+        known = fingerprint(records)
+        others = {key: value for key, value in known.items() if key not in _WORDS or key == "id"}
+        columns = {key: known.get(key) for key in data.mixture.transforms} if "id" in known else {}
+        found[name] = others | columns
+    return found
+
+
+def _compare_and_keep(found: dict[str, Fingerprint], path: Path, begun: bool, fork: bool, keep: bool) -> None:
+    before = _kept(path) if begun else None
+    differences = _differences(before, found) if before is not None else []
+    if differences and not fork:
+        raise UserError(
+            f"{path.parent} began with other data than is there now:\n"
+            + "\n".join(f"  {line}" for line in differences)
+            + "\nput it back, give another --workdir, or --fork to go on from its last checkpoint with what is now"
+        )
+    if not keep or before == found:
+        return
+    try:
+        if differences:
+            shutil.copyfile(path, path.with_name(f"{FILE}.old"))
+        output.write(path, json.dumps(digests.sealed({SPLIT: found}), ensure_ascii=False, indent=1) + "\n")
+    except OSError as error:
+        raise UserError(f"{path} can't be written ({error.strerror}): give another --workdir") from error
+
+
+def _kept(path: Path) -> dict[str, Any] | None:
+    if not path.exists():
+        return None
+    try:
+        read = json_text.read(path)
+        kept = read[SPLIT]
+        if not all(isinstance(source, dict) for source in kept.values()) or not digests.unbroken(read):
+            raise TypeError
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise UserError(
+            f"{path}, which says what data the run began with, can't be read: delete it, if the data is still the same"
+        ) from error
+    return kept
+
+
+def _differences(before: dict[str, Any], now: dict[str, Any]) -> list[str]:
+    """A line for each source that isn't as it was."""
+    lines = []
+    for name in dict.fromkeys((*before, *now)):
+        if name not in before or name not in now:
+            lines.append(f"{name}: {'is new' if name in now else 'is gone'}")
+            continue
+        told = []
+        for key in dict.fromkeys((*before[name], *now[name])):
+            old, new = before[name].get(key), now[name].get(key)
+            if old == new:
+                continue
+            if key not in _WORDS:
+                told.append(f"{key} {_shown(old)} there, {_shown(new)} here")
+            elif old is None or new is None:
+                told.append(f"{'no ' if old is None else ''}{key} there, {'no ' if new is None else ''}{key} here")
+            else:
+                told.append(f"other {_WORDS[key]}")
+        if told:
+            lines.append(f"{name}: {', '.join(told)}")
+    return lines
+
+
+def _shown(value: Any) -> str:
+    return f"{value:,}" if isinstance(value, int) else str(value)

@@ -1,0 +1,120 @@
+from dataclasses import replace
+
+import jax
+import jax.numpy as jnp
+import pytest
+
+from mmjax.data.pipeline import Mixture, batch_spec
+from mmjax.data.tokenizers.sentence_piece import SentencePiece
+from mmjax.data.transforms.audio import CropOrPad, DecodeAudio
+from mmjax.data.transforms.image import Decode, Resize
+from mmjax.data.transforms.text import Tokenize
+from mmjax.errors import UserError
+from mmjax.experiment.compatibility import check_fit, idle
+from mmjax.models.towers.audio import AudioTransformer
+from mmjax.models.towers.log_mel import LogMel
+from mmjax.models.towers.text import TextTransformer
+from mmjax.models.towers.vit import ViT
+from mmjax.objectives.contrastive.objective import Contrastive
+from mmjax.objectives.masked import MaskedText
+from mmjax.objectives.next_sentence import NextSentence
+from mmjax.objectives.pretrainer import Pretrainer
+from mmjax.train.plan.flops import count
+
+SIZE = {"width": 8, "depth": 1, "heads": 2, "embed_dim": 4, "pooling": "mean"}
+TOWERS = {
+    "image": ViT(patch=4, size=8, **SIZE),
+    "text": TextTransformer(vocab=64, length=6, **SIZE),
+    "audio": AudioTransformer(spectrogram=LogMel(mels=8), patch=(2, 8), samples=1600, **SIZE),
+}
+OBJECTIVES = {
+    "seen": Contrastive(("image", "text")),
+    "heard": Contrastive(("audio", "text")),
+    "words": MaskedText(vocab=64),
+}
+DATA = Mixture(
+    {"toy": 1.0},
+    transforms={
+        "image": (Decode(), Resize(8)),
+        "text": (Tokenize(SentencePiece(vocab_size=64), length=6),),
+        "audio": (DecodeAudio(), CropOrPad(1600)),
+    },
+)
+
+
+def tower(name, **changes):
+    return {**TOWERS, name: TOWERS[name].clone(**changes)}, OBJECTIVES, DATA
+
+
+def objective(name, changed):
+    return TOWERS, {**OBJECTIVES, name: changed}, DATA
+
+
+def chain(name, *transforms):
+    return TOWERS, OBJECTIVES, replace(DATA, transforms={**DATA.transforms, name: transforms})
+
+
+def without(modality):
+    kept = {name: chain for name, chain in DATA.transforms.items() if name != modality}
+    return TOWERS, OBJECTIVES, replace(DATA, transforms=kept)
+
+
+def test_parts_that_fit_pass_with_room_to_spare():
+    check_fit(TOWERS, OBJECTIVES, DATA)
+    check_fit(*tower("text", vocab=100, length=9))
+    check_fit(*objective("words", MaskedText(vocab=64)))
+    check_fit(*chain("audio", DecodeAudio(), CropOrPad(800)))
+
+
+def test_a_frozen_tower_may_be_there_for_evaluation_alone():
+    """As ImageBind's text tower: it gets parameters, and the step doesn't touch it."""
+    seen = {"seen": OBJECTIVES["seen"]}
+    with pytest.raises(
+        UserError, match=r"no objective reads towers\.audio: .*optimizer\.frozen=\('\^towers_audio/',\)"
+    ):
+        check_fit(TOWERS, seen, DATA)
+    assert idle(TOWERS, seen, ("^towers_audio/",)) == ("audio",)
+    assert idle(TOWERS, seen, ("^towers_audio/stem", "scale$")) == ()
+    assert idle(TOWERS, OBJECTIVES, ("^towers_audio/",)) == ()
+    check_fit(TOWERS, seen, DATA, idle=("audio",))
+    pretrainer = Pretrainer(TOWERS, seen, idle=("audio",))
+    batch = {name: jnp.asarray(leaf) for name, leaf in batch_spec(DATA, 2).items()}
+    variables = jax.eval_shape(pretrainer.init, jax.random.key(0), batch)
+    assert "towers_audio" in variables["params"]
+    pair = Pretrainer({modality: TOWERS[modality] for modality in ("image", "text")}, seen)
+    with_it, without_it = (
+        count(jax.make_jaxpr(lambda variables, made=made: made.apply(variables, batch)[0])(variables))
+        for made in (pretrainer, pair)
+    )
+    assert with_it == without_it > 0
+
+
+@pytest.mark.parametrize(
+    ("parts", "message"),
+    [
+        (tower("text", vocab=32), r"up to 64 pieces .*towers\.text\.vocab=32 .*set towers\.text\.vocab=64"),
+        (objective("words", MaskedText(vocab=32)), r"objectives\.words .*vocab=32, .*64 pieces .*set it to 64"),
+        (objective("words", MaskedText(vocab=65)), r"objectives\.words .*vocab=65"),
+        (tower("text", length=5), r"texts of 6 tokens, longer than the 5 of towers\.text\.length"),
+        (tower("audio", samples=800), r"sounds of 1600 samples, longer than the 800 of towers\.audio\.samples"),
+        (
+            chain("audio", DecodeAudio(8_000), CropOrPad(1600)),
+            r"rate=8000 Hz, .*spectrogram\.rate=16000",
+        ),
+        (tower("image", size=16), r"pictures of 8x8, towers\.image has size=16 and patch=4"),
+        (tower("image", patch=3), r"towers\.image has size=8 and patch=3: .*don't divide"),
+        (tower("image", embed_dim=8), r"objectives\.seen .*towers\.image into 8 and towers\.text into 4"),
+        (tower("image", embed_dim=None), r"towers\.image into 8 and towers\.text into 4"),
+        (objective("seen", Contrastive(("image", "txet"))), r"objectives\.seen reads 'txet', .*did you mean text\?"),
+        (
+            (*tower("text", vocab=65)[:1], {**OBJECTIVES, "words": MaskedText(vocab=64, tied=True)}, DATA),
+            r"objectives\.words is tied to the table of towers\.text, which has vocab=65",
+        ),
+        (objective("follows", NextSentence()), r"objectives\.follows .*end the chain of 'text' in SentencePair"),
+        (objective("heard", MaskedText(vocab=64)), r"no objective reads towers\.audio"),
+        (without("audio"), r"data\.transforms lacks 'audio', but the chains of data\.transforms are image, text"),
+    ],
+)
+def test_parts_that_do_not_fit_are_named_with_their_values(parts, message):
+    with pytest.raises(UserError, match=message):
+        check_fit(*parts)

@@ -1,0 +1,218 @@
+"""BERT: the same states, embeddings, logits, loss and gradients, there and back; published sizes by shape."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax.traverse_util import flatten_dict
+
+torch = pytest.importorskip("torch")
+transformers = pytest.importorskip("transformers")
+
+from mmjax.errors import UserError  # noqa: E402
+from mmjax.experiment.graph import build  # noqa: E402
+from mmjax.interop import bundle as bundles  # noqa: E402
+from mmjax.interop.hf import layout as hf_layout  # noqa: E402
+from mmjax.objectives.contract import Encoded  # noqa: E402
+from mmjax.objectives.masked import chosen_positions  # noqa: E402
+from mmjax.objectives.next_sentence import NextSentence  # noqa: E402
+from tests.interop import hf_twins as twins  # noqa: E402
+
+SIZES = {"hidden_size": 24, "intermediate_size": 40, "num_hidden_layers": 2, "num_attention_heads": 3}
+FIELDS = SIZES | {"vocab_size": 120, "max_position_embeddings": 9}
+IDS = np.array(
+    [
+        [101, 105, 107, 102, 110, 111, 102, 0, 0],
+        [101, 119, 102, 0, 0, 0, 0, 0, 0],
+        [101, 110, 111, 112, 104, 113, 114, 115, 102],
+    ]
+)
+MASK = IDS != 0
+TYPES = np.array([[0, 0, 0, 0, 1, 1, 1, 0, 0], [0] * 9, [0] * 9])
+
+
+def config(**changes):
+    return transformers.BertConfig(**FIELDS | changes)
+
+
+def inputs():
+    return {
+        "input_ids": torch.tensor(IDS),
+        "attention_mask": torch.tensor(MASK.astype(np.int64)),
+        "token_type_ids": torch.tensor(TYPES),
+    }
+
+
+def tower_of(bundle):
+    return build(bundle.config.towers["text"]), bundle.variables["params"]["towers_text"]
+
+
+def tokens(bundle, ids=IDS):
+    tower, params = tower_of(bundle)
+    with jax.default_matmul_precision("highest"):
+        return jax.jit(lambda p, ids: tower.apply({"params": p}, ids, MASK, types=TYPES, method="tokens")[0])(
+            params, ids
+        )
+
+
+@pytest.mark.parametrize("activation", ["gelu", "gelu_new"])
+def test_states_and_embeddings(activation, tmp_path):
+    model = twins.random_model(transformers.BertModel, config(hidden_act=activation))
+    if activation == "gelu":
+        bundle, model = twins.there_and_back(model, tmp_path)
+        assert bundle.config.towers["text"].dropout == 0.1
+    else:  # two names of one function: the other one is written
+        model.save_pretrained(tmp_path / "it")
+        bundle = hf_layout.read(tmp_path / "it")
+    out = model(**inputs())
+    twins.close(np.asarray(tokens(bundle))[MASK], out.last_hidden_state.detach().numpy()[MASK])
+    twins.close(twins.embed(bundle, "text", IDS, MASK, types=TYPES), out.pooler_output)
+
+
+@pytest.mark.parametrize("tied", [True, False])
+def test_the_masked_language_head(tied, tmp_path):
+    """Their loss at chosen positions, and its gradient for every parameter; a tied table's is the sum of both uses."""
+    model = twins.random_model(transformers.BertForMaskedLM, config(tie_word_embeddings=tied))
+    if not tied:
+        with torch.no_grad():
+            model.cls.predictions.bias.copy_(model.cls.predictions.decoder.bias)
+    bundle, model = twins.there_and_back(model, tmp_path)
+    objective = build(bundle.config.objectives["masked"])
+    seen, chosen = objective.corrupt.draw(jax.random.key(0), jnp.arange(3), jnp.asarray(IDS), jnp.asarray(MASK))
+    assert chosen.any(axis=1).all()
+    assert (np.asarray(seen)[np.asarray(chosen)] != IDS[np.asarray(chosen)]).any()
+    tower, _ = tower_of(bundle)
+
+    def loss(params):
+        states, mask = tower.apply({"params": params["towers_text"]}, seen, MASK, types=TYPES, method="tokens")
+        view = objective.views()[0]
+        encoded = Encoded(states, mask, states[:, 0], jnp.asarray(IDS), mask, None, chosen, (9,), 0)
+        errors = objective.apply({"params": params["objectives_masked"]}, {view: encoded}, {}, method="per_example")
+        return objective.batch_loss(errors, {"text_valid": jnp.ones(3, bool)})[0]
+
+    with jax.default_matmul_precision("highest"):
+        ours, gradients = jax.jit(jax.value_and_grad(loss))(bundle.variables["params"])
+    labels = torch.tensor(np.where(chosen, IDS, -100))
+    theirs = model(**inputs() | {"input_ids": torch.tensor(np.asarray(seen))}, labels=labels)
+    twins.close(ours, theirs.loss)
+    theirs.loss.backward()
+    if tied:
+        words = gradients["objectives_masked"]["words"]["kernel"].T
+        gradients["towers_text"]["token"]["embedding"] += words
+        gradients["objectives_masked"]["words"]["kernel"] = gradients["towers_text"]["token"]["embedding"].T
+    twins.same_gradients(bundle, flatten_dict(gradients, sep="/"), model, tmp_path)
+
+
+def test_what_is_pretrained_on(tmp_path):
+    """The next-sentence head travels beside the model."""
+    model = twins.random_model(transformers.BertForPreTraining, config())
+    bundle, again = twins.there_and_back(model, tmp_path)
+    weight = bundle.extras["cls.seq_relationship.weight"]
+    out = again(**inputs())
+    pooled = twins.embed(bundle, "text", IDS, MASK, types=TYPES)
+    twins.close(pooled @ weight.T + bundle.extras["cls.seq_relationship.bias"], out.seq_relationship_logits)
+    kept = bundles.read(bundles.save(bundle, tmp_path / "kept"))
+    np.testing.assert_array_equal(kept.extras["cls.seq_relationship.weight"], weight)
+    fewer = bundles.Bundle(bundle.config, bundle.variables)
+    with pytest.raises(UserError, match=r"would be a BertForPreTraining, which holds cls.seq_relationship.weight"):
+        hf_layout.write(fewer, tmp_path / "fewer")
+
+
+def test_tied_words_and_next_sentences_have_their_logits(tmp_path):
+    """Ours with the weights of theirs, and their losses."""
+    model = twins.random_model(transformers.BertForPreTraining, config())
+    model.save_pretrained(tmp_path / "it")
+    bundle = hf_layout.read(tmp_path / "it")
+    tower, params = tower_of(bundle)
+    head = bundle.variables["params"]["objectives_masked"]
+    words = {"dense": head["dense"], "norm": head["norm"], "bias": head["words"]["bias"]}
+    weight, bias = (bundle.extras[f"cls.seq_relationship.{part}"] for part in ("weight", "bias"))
+    masked = build(bundle.config.objectives["masked"]).clone(tied=True)
+    follows = NextSentence(masked.corrupt)
+    (view,) = {view for objective in (masked, follows) for view in objective.views()}
+    seen, chosen = masked.corrupt.draw(jax.random.key(0), jnp.arange(3), jnp.asarray(IDS), jnp.asarray(MASK))
+    batch = {"text_next": np.array([True, False, True]), "text_valid": np.ones(3, bool)}
+
+    def ours(params):
+        bound = tower.bind({"params": params})
+        states, mask = bound.tokens(seen, MASK, types=TYPES)
+        embedding, table = bound.pool(states, mask), bound.table()
+        encoded = {view: Encoded(states, mask, embedding, jnp.asarray(IDS), mask, None, chosen, (9,), 0, table)}
+        found = []
+        for objective, head in ((masked, words), (follows, {"classify": {"kernel": weight.T, "bias": bias}})):
+            outputs, state = objective.apply(
+                {"params": head},
+                encoded,
+                batch,
+                method="per_example",
+                capture_intermediates=lambda module, name: name == "_words" or module.name == "classify",
+            )
+            found += [objective.batch_loss(outputs, batch)[0], *jax.tree.leaves(state["intermediates"])]
+        return found
+
+    with jax.default_matmul_precision("highest"):
+        loss, logits, next_loss, next_logits = jax.jit(ours)(params)
+    labels = torch.tensor(np.where(chosen, IDS, -100))
+    given = inputs() | {"input_ids": torch.tensor(np.asarray(seen))}
+    theirs = model(**given, labels=labels, next_sentence_label=torch.tensor([0, 1, 0]))
+    positions, real = map(np.asarray, chosen_positions(chosen, logits.shape[1]))
+    rows = np.broadcast_to(np.arange(3)[:, None], positions.shape)[real]
+    twins.close(np.asarray(logits)[real], theirs.prediction_logits[rows, positions[real]])
+    twins.close(next_logits, theirs.seq_relationship_logits)
+    twins.close(loss + next_loss, theirs.loss)
+
+
+def test_files_of_2018(tmp_path):
+    """Norms with a gamma and a beta, positions in a buffer, and PyTorch's own file."""
+    model = twins.random_model(transformers.BertForPreTraining, config())
+    model.save_pretrained(tmp_path / "new")
+    old = {
+        name.replace("LayerNorm.weight", "LayerNorm.gamma").replace("LayerNorm.bias", "LayerNorm.beta"): tensor
+        for name, tensor in model.state_dict().items()
+    }
+    old["bert.embeddings.position_ids"] = torch.arange(9)[None]
+    (tmp_path / "old").mkdir()
+    torch.save(old, tmp_path / "old" / "pytorch_model.bin")
+    (tmp_path / "old" / "config.json").write_text((tmp_path / "new" / "config.json").read_text())
+    new, old = (flatten_dict(hf_layout.read(tmp_path / name).variables, sep="/") for name in ("new", "old"))
+    for path, array in new.items():
+        np.testing.assert_array_equal(old[path], array)
+
+
+LARGE = {"hidden_size": 1024, "intermediate_size": 4096, "num_hidden_layers": 24, "num_attention_heads": 16}
+PUBLISHED = {
+    "base": ({}, 109_482_240),
+    "large": (LARGE, 335_141_888),
+    "base, cased": ({"vocab_size": 28_996}, 108_310_272),
+    "base, multilingual": ({"vocab_size": 119_547}, 177_853_440),
+}
+
+
+@pytest.mark.parametrize("size", PUBLISHED)
+def test_published_sizes(size):
+    fields, parameters = PUBLISHED[size]
+    assert twins.fits_by_shape(transformers.BertModel, transformers.BertConfig(**fields)) == parameters
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "message"),
+    [
+        ("position_embedding_type", "relative_key", r"position_embedding_type='relative_key' can't be expressed"),
+        ("is_decoder", True, r"is_decoder=True can't be expressed"),
+        ("hidden_act", "gelu_new", r"hidden_act='gelu_new' can't be in the head"),
+        ("architectures", ["BertForQuestionAnswering"], r"'BertForQuestionAnswering'.* BertModel, BertForPreTraining"),
+    ],
+)
+def test_what_cannot_be_expressed_is_named(key, value, message, tmp_path):
+    twins.random_model(transformers.BertForMaskedLM, config()).save_pretrained(tmp_path / "it")
+    twins.edited(tmp_path / "it", {key: value})
+    with pytest.raises(UserError, match=message):
+        hf_layout.read(tmp_path / "it")
+
+
+def test_a_linear_pooler_is_no_berts(tmp_path):
+    twins.random_model(transformers.BertModel, config()).save_pretrained(tmp_path / "it")
+    bundle = hf_layout.read(tmp_path / "it")
+    bundle.config.towers["text"].projection_tanh = False
+    with pytest.raises(UserError, match=r"BertModel is nearest, but has\n  towers.text.projection_tanh: True there"):
+        hf_layout.write(bundle, tmp_path / "out")

@@ -1,0 +1,124 @@
+"""Rotary positions: against complex numbers, by what depends on distance alone, and in the towers."""
+
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from mmjax.models.layers.rotary import angles, rotate
+from mmjax.models.towers.audio import AudioTransformer
+from mmjax.models.towers.log_mel import LogMel
+from mmjax.models.towers.shared_trunk import Trunk
+from mmjax.models.towers.text import TextTransformer
+from mmjax.models.towers.vit import ViT
+from tests.models import oracle
+
+SIZE: dict[str, Any] = {"width": 16, "depth": 2, "heads": 2, "pooling": "mean", "positions": "rotary"}
+TEXT: dict[str, Any] = {**SIZE, "vocab": 50, "length": 12}
+IMAGE: dict[str, Any] = {**SIZE, "patch": 4, "size": (8, 12)}
+
+
+def drawn(*shape, seed=0):
+    return np.random.default_rng(seed).standard_normal(shape).astype(np.float32)
+
+
+def test_a_pair_is_a_complex_number_times_one_of_length_one():
+    """Su et al., equation 34, in float64: channels (2i, 2i + 1) times exp(1j m 10000^(-2i / d))."""
+    x, size = drawn(2, 3, 7, 8), 8
+    turned = np.exp(1j * np.arange(7)[:, None] * 10_000.0 ** (-2 * np.arange(size // 2) / size))
+    want = (x[..., 0::2] + 1j * x[..., 1::2]) * turned
+    got = rotate(jnp.asarray(x), angles(np.arange(7)[:, None], size))
+    np.testing.assert_allclose(got[..., 0::2], want.real, atol=2e-6)
+    np.testing.assert_allclose(got[..., 1::2], want.imag, atol=2e-6)
+
+
+def test_products_depend_on_the_distance_alone():
+    """Along both axes of a grid; and turning changes no length."""
+    query, key = drawn(1, 1, 1, 16), drawn(1, 1, 1, 16, seed=1)
+
+    def product(at, other):
+        turned = [rotate(jnp.asarray(x), angles(np.array([c]), 16)) for x, c in ((query, at), (key, other))]
+        return float((turned[0] * turned[1]).sum())
+
+    assert product((3, 5), (4, 9)) == pytest.approx(product((0, 0), (1, 4)), abs=1e-4)
+    assert product((3, 5), (4, 9)) != pytest.approx(product((0, 0), (4, 1)), abs=1e-2)
+    turned = rotate(jnp.asarray(query), angles(np.array([(100.5, -7)]), 16))
+    assert jnp.linalg.norm(turned) == pytest.approx(np.linalg.norm(query), rel=1e-6)
+
+
+def test_channels_beyond_the_angles_stay_and_examples_may_have_angles_of_their_own():
+    x = jnp.asarray(drawn(2, 3, 5, 8))
+    places = np.stack([np.arange(5), np.arange(5)[::-1]])[..., None]
+    got = rotate(x, angles(places, 4))
+    np.testing.assert_array_equal(got[..., 4:], x[..., 4:])
+    for i in range(2):
+        np.testing.assert_allclose(got[i], rotate(x[i : i + 1], angles(places[i], 4))[0], atol=1e-6)
+
+
+def test_a_text_tower_reads_distances_and_not_places():
+    """Padding in front moves a text on: its tokens' vectors stay, and those of learned positions don't."""
+    ids = np.array([[7, 8, 9, 7, 0, 0, 0], [0, 0, 0, 7, 8, 9, 7]])
+    mask = ids > 0
+    for positions, same in (("rotary", True), ("sincos", False)):
+        tower = TextTransformer(**{**TEXT, "positions": positions})
+        params = oracle.params_of(tower, jnp.asarray(ids))
+        tokens, _ = oracle.apply(tower, params, jnp.asarray(ids), jnp.asarray(mask), method="tokens")
+        assert np.allclose(tokens[0, :4], tokens[1, 3:], atol=2e-5) == same
+        backwards, _ = oracle.apply(
+            tower, params, jnp.asarray(ids[:, ::-1]), jnp.asarray(mask[:, ::-1]), method="tokens"
+        )
+        assert not np.allclose(backwards[0, ::-1][:4], tokens[0, :4], atol=1e-3)  # the order is read
+
+
+@pytest.mark.parametrize("kind", ["image", "image with cls", "text", "audio"])
+def test_kept_tokens_stand_where_they_stood(kind):
+    """All tokens in another order give the same vectors in that order; with some left out, others."""
+    rng = np.random.default_rng(0)
+    if kind == "text":
+        tower, x = TextTransformer(**TEXT), jnp.asarray(rng.integers(1, 50, (2, 6)))
+    elif kind == "audio":
+        spectrogram = LogMel(mels=8, window=60, fft=512, hop=40)
+        tower = AudioTransformer(**SIZE, spectrogram=spectrogram, samples=480, patch=(4, 4))
+        x = jnp.asarray(rng.integers(-9_000, 9_000, (2, 480)), jnp.int16)
+    else:
+        tower = ViT(**IMAGE, cls="cls" in kind)
+        x = jnp.asarray(rng.integers(0, 256, (2, 8, 12, 3)), jnp.uint8)
+    params = oracle.params_of(tower, x)
+    whole, _ = oracle.apply(tower, params, x, method="tokens")
+    first = tower.prefix
+    keep = jnp.asarray(np.stack([rng.permutation(6) for _ in range(2)]))
+    moved, _ = oracle.apply(tower, params, x, keep=keep, method="tokens")
+    np.testing.assert_allclose(moved[:, :first], whole[:, :first], atol=2e-5)
+    for i in range(2):
+        np.testing.assert_allclose(moved[i, first:], whole[i, first:][keep[i]], atol=2e-5)
+    # A gap tells: the tokens 0 and 5 aren't neighbours, as 0 and 1 are.
+    if kind == "text":
+        x = jnp.full_like(x, 7).at[:, 0].set(8)
+        pairs = [oracle.apply(tower, params, x, keep=jnp.array([k] * 2), method="tokens")[0] for k in ([0, 1], [0, 5])]
+        assert not np.allclose(*pairs, atol=1e-3)
+
+
+def test_pictures_of_another_size_are_stretched_to_the_grid():
+    vit = ViT(**IMAGE)
+    np.testing.assert_array_equal(vit.coordinates((2, 3)), [(0, 0), (0, 1), (0, 2), (1, 0), (1, 1), (1, 2)])
+    np.testing.assert_allclose(vit.coordinates((4, 3))[::3], [(0, 0), (0.5, 0), (1, 0), (1.5, 0)])
+    pictures = jnp.asarray(np.random.default_rng(0).integers(0, 256, (1, 16, 12, 3)), jnp.uint8)
+    params = oracle.params_of(vit, pictures[:, :8])
+    assert "position" not in params["params"]
+    assert oracle.apply(vit, params, pictures).shape == (1, 16)
+
+
+def test_errors_name_what_would_do():
+    with pytest.raises(ValueError, match=r"heads of size 6 can't be turned along 2 axes: .* a multiple of 4"):
+        angles(np.zeros((3, 2)), 6)
+    trunk = Trunk(width=16, depth=1, heads=2)
+    tower = ViT(**{**IMAGE, "depth": 1, "pooling": "cls"}, trunk=trunk)
+    with pytest.raises(ValueError, match="positions='rotary' acts in a tower's own blocks"):
+        oracle.params_of(tower, jnp.zeros((1, 8, 12, 3), jnp.uint8))
+    with pytest.raises(
+        ValueError, match="positions='rotery' is not one of learned, sincos, rotary; did you mean rotary"
+    ):
+        oracle.params_of(TextTransformer(**{**TEXT, "positions": "rotery"}), jnp.zeros((1, 4), jnp.int32))
+    with pytest.raises(ValueError, match="heads=3 does not divide width=16"):
+        oracle.params_of(TextTransformer(**{**TEXT, "heads": 3}), jnp.zeros((1, 4), jnp.int32))

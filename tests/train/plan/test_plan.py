@@ -1,0 +1,179 @@
+import dataclasses
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import jax
+import pytest
+from rich.console import Console
+
+from mmjax.data.pipeline import batch_spec
+from mmjax.errors import UserError
+from mmjax.experiment.graph import build
+from mmjax.experiment.load import load_experiment
+from mmjax.runtime.mesh import put
+from mmjax.train.plan import plan as plan_module
+from mmjax.train.plan.chips import pod
+from mmjax.train.plan.plan import _exhausted, plan, plan_topologies
+from mmjax.train.plan.terminal import size
+from mmjax.train.step import init_state
+from tests.benchmarks.plan import made_up
+
+TINY = "tests/tiny.py:tiny"
+COUPLE = "tests/tiny.py:couple"
+PAIR = "tests/tiny.py:pair"  # for what must be compiled over and over
+
+
+@pytest.fixture(scope="module")
+def on_eight():
+    return plan(load_experiment(COUPLE, ["mesh.fsdp=4"]), "cpu:8", name=COUPLE)
+
+
+def test_what_is_held_is_what_a_run_would_hold(on_eight):
+    experiment = build(load_experiment(COUPLE, ["mesh.fsdp=4"]))
+    mesh = experiment.mesh.build()
+    spec = batch_spec(experiment.data, experiment.batch_size)
+    state = init_state(experiment.pretrainer(), experiment.optimizer, spec, seed=0, mesh=mesh)
+
+    def held(tree):
+        return sum(leaf.addressable_shards[0].data.nbytes for leaf in jax.tree.leaves(tree))
+
+    assert on_eight.memory.parameters == held(state.params)
+    assert on_eight.memory.optimizer == held(state.opt_state)
+    assert on_eight.memory.batch == held(put(made_up(experiment), mesh))
+    assert on_eight.memory.average == 0
+    assert on_eight.memory.temporaries > on_eight.memory.batch
+    assert on_eight.fits
+    assert on_eight.mesh == {"data": 2, "fsdp": 4, "tensor": 1}
+
+
+def test_the_average_is_held_too_and_fsdp_cuts_what_is_held(on_eight):
+    whole, cut = (plan(load_experiment(PAIR, ["ema=0.9", f"mesh.fsdp={n}"]), "cpu:8").memory for n in (1, 4))
+    assert whole.average == whole.parameters
+    assert cut.average == cut.parameters < 0.5 * whole.parameters
+    assert on_eight.memory.average == 0
+
+
+def test_recomputation_is_work_but_no_work_of_the_model(on_eight):
+    again = plan(load_experiment(COUPLE, ["mesh.fsdp=4", "microbatches=2", "towers.image.remat=full"]), "cpu:8")
+    assert again.model_flops == on_eight.model_flops == on_eight.flops
+    assert again.flops > 1.2 * on_eight.flops
+
+
+def test_the_numbers_follow_from_each_other(on_eight):
+    numbers = json.loads(json.dumps(on_eight.numbers()))
+    step = numbers["expected_step_seconds"]
+    assert step == max(on_eight.seconds.products + on_eight.seconds.memory, on_eight.seconds.network) > 0
+    assert numbers["examples_per_second"] == pytest.approx(16 / step)
+    assert numbers["examples_per_day"] == pytest.approx(16 / step * 86_400)
+    assert numbers["chip_hours"] == pytest.approx(20 * step / 3_600 * 8)
+    assert numbers["mfu"] == pytest.approx(on_eight.model_flops / step / (8 * on_eight.peak))
+    assert numbers["host_cores"] == pytest.approx(os.cpu_count())
+    assert numbers["host_cores_needed"] == pytest.approx(16 / step * on_eight.reading.seconds)
+    assert numbers["memory"]["needed"] == on_eight.memory.needed
+    kinds = {each["kind"]: each["axes"] for each in numbers["collectives"]}
+    assert kinds["collective-permute"] == ["data", "fsdp"]  # the ring of the contrastive losses
+    assert ["fsdp"] in [each["axes"] for each in numbers["collectives"] if each["kind"] == "all-gather"]
+
+
+def test_slow_readers_are_named(on_eight):
+    slow = dataclasses.replace(on_eight, reading=dataclasses.replace(on_eight.reading, seconds=1e3))
+    assert slow.numbers()["input_bound"]
+    console = Console(record=True, width=120)
+    from mmjax.train.plan.terminal import report
+
+    console.print(report(slow))
+    assert "input-bound" in console.export_text()
+
+
+@pytest.fixture
+def cramped(monkeypatch):
+    """Devices with so little memory that the experiment doesn't fit, and would in four microbatches."""
+    needed = {
+        m: plan(load_experiment(PAIR, [f"microbatches={m}", "batch_size=256"]), "cpu:2").memory.needed for m in (1, 4)
+    }
+    limit = (needed[1] + 3 * needed[4]) // 4
+    real = pod("cpu:2")
+    little = dataclasses.replace(real, chip=dataclasses.replace(real.chip, memory=limit))
+    monkeypatch.setattr(plan_module, "pod", lambda topology, slices: little)
+    return limit
+
+
+def test_what_does_not_fit_is_told_what_would_and_it_is_true(cramped):
+    said = []
+    found = plan(load_experiment(PAIR, ["batch_size=256"]), "cpu:2", say=said.append)
+    assert not found.fits
+    assert found.memory.needed > cramped == found.memory.limit
+    kinds = {remedy.overrides[0].partition("=")[0]: remedy for remedy in found.remedies if remedy.fits}
+    assert {"microbatches", "batch_size"} <= kinds.keys()
+    for remedy in kinds.values():
+        again = plan(load_experiment(PAIR, ["batch_size=256", *remedy.overrides]), "cpu:2", remedies=False)
+        assert again.fits
+        assert again.memory.needed == remedy.needed <= cramped
+    assert any("microbatches=" in text for text in said)
+    assert plan(load_experiment(PAIR, ["batch_size=256"]), "cpu:2", remedies=False).remedies == []
+
+
+def test_the_compilers_complaint_is_read():
+    """In the words of libtpu 0.0.52, and of older ones."""
+    new = "the total memory required for HLO temporaries (82.20G) exceeds available HBM (15.75G). HLO module: jit_x"
+    assert _exhausted(new) == (int(82.2 * 2**30), int(15.75 * 2**30))
+    old = "Ran out of memory in memory space hbm. Used 20.50G of 15.75G hbm. Exceeded hbm capacity by 4.75G."
+    assert _exhausted(old) == (int(20.5 * 2**30), int(15.75 * 2**30))
+    assert _exhausted("no figures") == (0, 0)
+
+
+def test_bad_requests():
+    with pytest.raises(UserError, match=r"batch_size=16 is not divisible by 6"):
+        plan(load_experiment(TINY), "cpu:6")
+    with pytest.raises(UserError, match="3 devices"):
+        plan(load_experiment(TINY, ["mesh.fsdp=2"]), "cpu:3")
+    with pytest.raises(UserError, match="there is no folder"):
+        plan_topologies(load_experiment(TINY), ["cpu:8"], json_path="/nowhere/at/all.json")
+
+
+def test_several_topologies_on_the_screen_as_json_and_as_a_picture(tmp_path):
+    console = Console(record=True, width=100)
+    files = {"json_path": tmp_path / "plan.json", "picture": tmp_path / "plan.png"}
+    plans = plan_topologies(load_experiment(PAIR), ["cpu:2", "cpu:8"], name=PAIR, console=console, **files)
+    text = console.export_text()
+    for planned in plans:
+        assert f"{PAIR} on {planned.topology}: {planned.chips} chips" in text
+        assert f"fits: {size(planned.memory.needed)} of" in text
+    assert "scaling" in text
+    assert [each["topology"] for each in json.loads(files["json_path"].read_text())] == ["cpu:2", "cpu:8"]
+    from PIL import Image
+
+    assert Image.open(files["picture"]).size == (1440, 576)
+
+
+@pytest.mark.slow  # minutes; experiments/records/pods.json has its numbers, by python -m tests.benchmarks.pods
+@pytest.mark.skipif(sys.platform != "linux", reason="libtpu is for Linux")
+def test_siglip_fits_a_pod_that_is_not_there(tmp_path):
+    """The published B/16 at batch 32,768 on 256 chips of v5e, by the command line and the TPU's own compiler."""
+    pytest.importorskip("libtpu")
+    out = tmp_path / "plan.json"
+    # As a user has it: the suite's own settings turn optimisation off.
+    env = {name: value for name, value in os.environ.items() if not name.startswith(("JAX_", "XLA_"))}
+    env["XDG_CACHE_HOME"] = str(tmp_path)
+    command = [sys.executable, "-m", "mmjax", "plan", "experiments/siglip.py", "--topology", "v5e:16x16"]
+    root = Path(__file__).parents[3]
+    command += ["--json", str(out)]
+    done = subprocess.run(command, cwd=root, env=env, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "fits: " in done.stdout
+    (numbers,) = json.loads(out.read_text())
+    assert (numbers["chips"], numbers["hosts"], numbers["batch_size"]) == (256, 64, 32_768)
+    assert numbers["fits"]
+    assert 1e9 < numbers["memory"]["needed"] < 4e9
+    # 203,155,970 parameters in fp32 over fsdp=8, the few that aren't cut whole
+    assert 1 <= numbers["memory"]["parameters"] / (203_155_970 * 4 / 8) < 1.01
+    # ViT-B/16 at 224 and a text of 64 tokens: about 46 GFLOP forward, three times that in a step
+    assert 3 * 44e9 < numbers["model_flops"] / 32_768 < 3 * 48e9
+    ring = next(each for each in numbers["collectives"] if each["kind"] == "collective-permute")
+    assert ring["axes"] == ["data", "fsdp"]
+    # 128 rows of 768 go round 256 chips, once forward, and backward with their gradient
+    assert ring["bytes"] == pytest.approx(3 * 256 * 128 * 768 * 4, rel=0.02)
+    assert 0.3 < numbers["mfu"] < 0.7

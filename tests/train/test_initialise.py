@@ -1,0 +1,102 @@
+from dataclasses import replace
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+
+from mmjax.data.tokenizers.files import load_tokenizers
+from mmjax.errors import UserError
+from mmjax.experiment.graph import build
+from mmjax.interop import bundle as bundles
+from mmjax.interop.export import export
+from mmjax.interop.resolve import resolve
+from mmjax.train.initialise import initialised, sources, tokenizers
+from mmjax.train.loop import train
+from tests.interop.small import clip, randomised
+from tests.trained import Trained, tiny_config
+
+
+def quiet(text: str) -> None:
+    pass
+
+
+def zeros(variables):
+    return jax.tree.map(np.zeros_like, variables)
+
+
+def test_a_workdir_given_on_the_command_line_is_where_a_tower_starts(trained: Trained):
+    experiment = build(tiny_config(trained.table, f"init.towers.image={trained.workdir}"))
+    theirs = resolve(trained.workdir).variables
+    said = []
+    ours = initialised(zeros(theirs), experiment, sources(experiment, said.append), said.append)["params"]
+    jax.tree.map(np.testing.assert_array_equal, ours["towers_image"], theirs["params"]["towers_image"])
+    assert all(not leaf.any() for leaf in jax.tree.leaves(ours["towers_text"]))
+    assert len(said) == 1
+    assert said[0].startswith(f"init towers.image from {trained.workdir}: loaded ")
+
+
+def test_an_objective_starts_from_another_s(trained: Trained):
+    """The logit scale comes along where a run goes on in another way (FLIP's unmasked tuning)."""
+    experiment = build(tiny_config(trained.table, f"init.objectives.image_text={trained.workdir}"))
+    theirs = resolve(trained.workdir).variables
+    ours = initialised(zeros(theirs), experiment, sources(experiment, quiet), quiet)["params"]
+    np.testing.assert_array_equal(
+        ours["objectives_image_text"]["log_scale"], theirs["params"]["objectives_image_text"]["log_scale"]
+    )
+    del ours["objectives_image_text"]
+    assert not any(leaf.any() for leaf in jax.tree.leaves(ours))
+    assert tokenizers(experiment, sources(experiment, quiet), quiet) == {}
+
+
+def test_an_exported_folder_does_too_and_batch_statistics_come_along(trained: Trained, tmp_path):
+    export(trained.workdir, tmp_path / "out", say=quiet)
+    experiment = build(tiny_config(trained.table, f"init.towers.image={tmp_path / 'out'}"))
+    found = sources(experiment, quiet)
+    statistics = {"towers_image": {"mean": np.full(3, 2.0)}}
+    found["towers.image"].variables["batch_stats"] = statistics
+    fresh = {**zeros(resolve(trained.workdir).variables), "batch_stats": {"towers_image": {"mean": np.zeros(3)}}}
+    ours = initialised(fresh, experiment, found, quiet)
+    assert ours["params"]["towers_image"]["stem"]["kernel"].any()
+    np.testing.assert_array_equal(ours["batch_stats"]["towers_image"]["mean"], np.full(3, 2.0))
+    assert not fresh["batch_stats"]["towers_image"]["mean"].any()
+
+
+def test_what_cannot_be_started_from_is_named(trained: Trained, tmp_path):
+    experiment = build(tiny_config(trained.table, f"init.towers.image={tmp_path}"))
+    with pytest.raises(UserError, match=r"holds no model"):
+        sources(experiment, quiet)
+    bundles.save(clip(), tmp_path / "pair")
+    experiment = build(tiny_config(trained.table, f"init.towers.audio={tmp_path / 'pair'}"))
+    with pytest.raises(UserError, match=r"pair has no towers.audio; it has towers.image, towers.text"):
+        sources(experiment, quiet)
+
+
+def test_the_tokenizer_comes_with_the_text_tower_if_it_is_the_same(trained: Trained):
+    experiment = build(tiny_config(trained.table, f"init.towers.text={trained.workdir}"))
+    said = []
+    found = tokenizers(experiment, sources(experiment, quiet), said.append)
+    assert found == load_tokenizers(trained.workdir / "tokenizers")
+    assert said == [f"init towers.text from {trained.workdir}: its tokenizer is taken too"]
+    other = "data.transforms.text.0.tokenizer.vocab_size=60"
+    experiment = build(tiny_config(trained.table, f"init.towers.text={trained.workdir}", other))
+    said.clear()
+    assert tokenizers(experiment, sources(experiment, quiet), said.append) == {}
+    assert "the tokenizer is another one, SentencePiece(vocab_size=60" in said[0]
+
+
+def test_a_run_starts_from_an_export_with_its_tokenizer(trained: Trained, tmp_path):
+    """On captions of its own, from which a tokenizer would have come out otherwise."""
+    folder = Path(trained.table).parent
+    rows = [line.split(",") for line in Path(trained.table).read_text().splitlines()]
+    moved = [[str(folder / row[0]), "", f"one {row[2][::-1]}", *row[3:]] for row in rows[1:]]
+    table = tmp_path / "shapes.csv"
+    table.write_text("\n".join(",".join(row) for row in [rows[0], *moved]))
+    kept = load_tokenizers(trained.workdir / "tokenizers")
+    theirs = replace(randomised(tiny_config(trained.table, name="pair")), tokenizers=kept)
+    out = bundles.save(theirs, tmp_path / "out")
+    config = tiny_config(str(table), f"init.towers.text={out}", "optimizer.peak_lr=1e-30", name="pair")
+    state = train(config, tmp_path / "run")
+    assert load_tokenizers(tmp_path / "run" / "tokenizers") == kept
+    ours, start = state.params["towers_text"], theirs.variables["params"]["towers_text"]
+    jax.tree.map(lambda a, b: np.testing.assert_array_equal(np.asarray(a), b), ours, start)

@@ -1,0 +1,232 @@
+"""Training end to end: what it learns, writes and says, and that it goes on as if nothing had happened."""
+
+import json
+import re
+from pathlib import Path
+
+import fiddle as fdl
+import jax
+import numpy as np
+import pytest
+from jax.profiler import ProfileData
+
+from mmjax.errors import UserError
+from mmjax.evaluate.evaluators.retrieval import Retrieval
+from mmjax.experiment import record as records
+from mmjax.experiment.definition import Load
+from mmjax.models.layers.positions import resize
+from mmjax.runtime import metrics
+from mmjax.runtime.checkpoints import CheckpointError, latest_step, restore_params
+from mmjax.runtime.retention import Best
+from mmjax.train.loop import train
+from mmjax.train.profile import STEP
+from tests.trained import TINY, Trained, tiny_config
+
+LOSSES = ("loss", "image_text/loss", "text_audio/loss", "masked_image/loss")
+
+
+def training(workdir: Path) -> list[dict]:
+    return [line for line in metrics.read(workdir) if "split" not in line]
+
+
+def pair(trained: Trained, *overrides: str) -> fdl.Config:
+    return tiny_config(trained.table, *overrides, name="pair")
+
+
+def test_it_learns(trained: Trained):
+    lines = training(trained.workdir)
+    assert [line["step"] for line in lines] == [1, 5, 10, 15, 20, 24]
+    for name in LOSSES:
+        assert lines[-1][name] < 0.8 * lines[0][name]
+    tested = {line["split"]: line for line in metrics.read(trained.workdir) if line["step"] == 24 and "split" in line}
+    assert tested["validation"]["retrieval/image->text/R@5"] > 2 * 5 / 24  # chance is 5 of 24
+    assert tested["test"]["retrieval/text->audio/R@5"] > 2 * 5 / 22
+
+
+def test_everything_that_should_be_logged_is(trained: Trained):
+    last = training(trained.workdir)[-1]
+    names = {"step", "seconds", "lr", "examples_per_second", "data_wait", *LOSSES}
+    for kind in ("grad_norm", "update_norm"):
+        names |= {kind, f"{kind}/towers_image", f"{kind}/towers_text", f"{kind}/towers_audio"}
+    assert names <= last.keys()
+    assert any("scale" in name for name in last)
+    assert all(isinstance(value, int | float) for value in last.values())
+    assert 0 <= last["data_wait"] <= 1
+    assert last["grad_norm/towers_audio"] > 0
+
+
+def test_evaluations_are_where_they_were_asked_for(trained: Trained):
+    found = [(line["step"], line["split"]) for line in metrics.read(trained.workdir) if "split" in line]
+    assert found == [(12, "validation"), (24, "validation"), (24, "test")]
+    for folder in ("train", "validation", "test"):
+        assert list((trained.workdir / "tensorboard" / folder).glob("events.*"))
+    assert (trained.workdir / "gallery-test.png").stat().st_size > 10_000
+    assert (trained.workdir / "curves.png").stat().st_size > 10_000
+
+
+def test_the_workdir_alone_tells_the_experiment(trained: Trained):
+    config = records.loads((trained.workdir / "experiment.json").read_text())
+    assert json.loads((trained.workdir / "experiment.json").read_text())["name"] == "tests/tiny.py:tiny"
+    assert records.dumps(config) == records.dumps(tiny_config(trained.table))
+    assert (trained.workdir / "tokenizers/text.model").exists()
+
+
+def test_the_log_and_the_summary(trained: Trained):
+    said = trained.said
+    line = next(line for line in training(trained.workdir) if line["step"] == 10)
+    scales = ", ".join(f"{line[f'{name}/logit_scale']:.1f}" for name in ("image_text", "text_audio"))
+    shown = f"step 10/24  loss {line['loss']:.3f}  lr {line['lr']:.2e}  logit scale {scales}  "
+    assert re.search(rf"^{re.escape(shown)}[\d,]+ examples/s  \d+:\d\d left$", said, re.MULTILINE)
+    assert re.search(r"^first step after \d+\.\d s$", said, re.MULTILINE)
+    assert re.search(r"^24 steps, 384 examples, loss \d+\.\d{3}, \d+:\d\d in all", said, re.MULTILINE)
+    assert "test split, step 24" in said
+    assert re.search(r"retrieval/image->text +\S* *\d\.\d{3}", said)
+    assert f"mmjax evaluate {trained.workdir}" in said
+
+
+def test_a_finished_run_only_shows_its_results(trained: Trained, capsys):
+    files = [trained.workdir / name for name in ("metrics.jsonl", "experiment.json")]
+    before = [file.read_text() for file in files]
+    train(tiny_config(trained.table), trained.workdir, name=TINY)
+    said = capsys.readouterr().out
+    assert "goes on after step 24" in said
+    assert "test split, step 24" in said
+    assert [file.read_text() for file in files] == before
+
+
+# --- going on ---
+
+
+def test_another_experiment_is_refused_with_the_difference(trained: Trained):
+    before = (trained.workdir / "experiment.json").read_text()
+    with pytest.raises(UserError, match=r"optimizer\.peak_lr: 0\.01 there, 0\.5 here") as error:
+        train(tiny_config(trained.table, "optimizer.peak_lr=0.5", "log_every=7"), trained.workdir)
+    assert "--fork" in str(error.value)
+    assert "log_every" not in str(error.value)  # that may change
+    assert (trained.workdir / "experiment.json").read_text() == before
+
+
+def test_a_fork_goes_on_from_the_checkpoint_as_the_new_experiment(trained: Trained, tmp_path):
+    train(pair(trained, "steps=1"), tmp_path)
+    with pytest.raises(UserError, match="steps: 1 there, 2 here"):
+        train(pair(trained), tmp_path)
+    train(pair(trained), tmp_path, fork=True)
+    assert latest_step(tmp_path) == 2
+    assert [line["step"] for line in training(tmp_path)] == [1, 2]
+    assert json.loads((tmp_path / "experiment.json").read_text())["experiment"]["steps"] == 2
+    assert json.loads((tmp_path / "experiment.json.old").read_text())["experiment"]["steps"] == 1
+
+
+def test_a_try_that_never_took_a_step_does_not_own_the_workdir(trained: Trained, tmp_path):
+    with pytest.raises(FileNotFoundError, match="nowhere"):
+        train(pair(Trained("nowhere.csv", tmp_path, "")), tmp_path)
+    (tmp_path / "tokenizers").mkdir()
+    (tmp_path / "tokenizers/text.model").write_bytes(b"of other captions")
+    train(pair(trained, "steps=1"), tmp_path)
+    assert latest_step(tmp_path) == 1
+
+
+def test_lost_evaluations_are_made_up_for(trained_copy: Trained):
+    path = trained_copy.workdir / "metrics.jsonl"
+    kept = [line for line in path.read_text().splitlines() if '"split": "test"' not in line]
+    path.write_text("\n".join(kept) + "\n")
+    train(tiny_config(trained_copy.table), trained_copy.workdir)
+    assert (24, "test") in [(line["step"], line.get("split")) for line in metrics.read(trained_copy.workdir)]
+
+
+# --- other starts, other ends ---
+
+
+def test_a_tower_starts_from_another_run_with_its_positions_resized(trained: Trained, tmp_path, capsys):
+    """Same width, but patches of 4 instead of 8: the stem can't be taken over, the 2x2 positions become 4x4."""
+    train(pair(trained, "steps=1"), tmp_path / "first")
+    config = pair(trained, "steps=1", "optimizer.peak_lr=1e-12", "towers.image.patch=4", "seed=1")
+    config.init = {"towers.image": fdl.Config(Load, path=str(tmp_path / "first"))}
+    with pytest.raises(UserError, match=r"1 parameters have no counterpart.*\n  stem/kernel \(48, 16\): .*\(192, 16\)"):
+        train(config, tmp_path / "second")
+    config.init["towers.image"].skip = ("^stem/kernel",)
+    train(config, tmp_path / "second")
+    theirs, ours = restore_params(tmp_path / "first"), restore_params(tmp_path / "second")
+    blocks = [jax.tree.leaves(params["towers_image"]["transformer"]) for params in (theirs, ours)]
+    for leaf, other in zip(*blocks, strict=True):
+        np.testing.assert_allclose(leaf, other, atol=1e-9)
+    resized = resize(theirs["towers_image"]["position"], (2, 2), (4, 4))
+    np.testing.assert_allclose(ours["towers_image"]["position"], resized, atol=1e-6)
+    said = capsys.readouterr().out
+    assert re.search(r"init towers\.image from .*: loaded \d+: ", said)
+    assert re.search(r"init towers\.image from .*: fresh 1: stem/kernel", said)
+
+
+def test_a_profile_is_written(trained: Trained, tmp_path):
+    with pytest.raises(UserError, match=r"profile=2:9 must lie in .* 1:2"):
+        train(pair(trained), tmp_path, profile=(2, 9))
+    train(pair(trained), tmp_path, profile=(1, 2))
+    (file,) = (tmp_path / "profile").rglob("*.xplane.pb")
+    events = [e for plane in ProfileData.from_file(str(file)).planes for line in plane.lines for e in line.events]
+    steps = [event for event in events if event.name == STEP]
+    assert [dict(event.stats)["step_num"] for event in steps] == [1, 2]
+    calls = [event for event in events if event.name == "PjitFunction(train_step)"]
+    for step in steps:
+        assert any(step.start_ns <= call.start_ns and call.end_ns <= step.end_ns for call in calls)
+    assert steps[0].end_ns <= steps[1].start_ns
+
+
+def test_a_full_disk_names_the_path(trained: Trained, tmp_path, monkeypatch):
+    monkeypatch.setattr("mmjax.runtime.checkpoints._free_bytes", lambda directory: 1000)
+    with pytest.raises(CheckpointError, match=re.escape(str(tmp_path))):
+        train(pair(trained, "steps=1"), tmp_path)
+
+
+def test_a_batch_that_the_mesh_cannot_cut_names_one_that_it_can(trained: Trained, tmp_path):
+    with pytest.raises(ValueError, match=r"batch_size=20 .*16 or 24"):
+        train(pair(trained, "batch_size=20"), tmp_path)
+    assert not list(tmp_path.iterdir())
+
+
+# --- checkpoints ---
+
+
+def test_a_damaged_checkpoint_is_set_aside_and_the_run_ends_as_it_did(trained_copy: Trained, capsys):
+    whole = restore_params(trained_copy.workdir)
+    file = max((trained_copy.workdir / "checkpoints/24").rglob("*"), key=lambda path: path.stat().st_size)
+    file.write_bytes(file.read_bytes()[:-1])
+    config = tiny_config(trained_copy.table)
+    with pytest.raises(CheckpointError, match=r"of step 24 .* is damaged"):
+        train(config, trained_copy.workdir, strict=True)
+    capsys.readouterr()
+    train(config, trained_copy.workdir)
+    said = capsys.readouterr().out
+    assert re.search(r"the checkpoint of step 24 .* is damaged: .*; it is set aside as .*damaged/24\n", said)
+    assert "goes on after step 16" in said
+    jax.tree.map(np.testing.assert_array_equal, restore_params(trained_copy.workdir), whole)
+    assert [line["step"] for line in training(trained_copy.workdir)] == [1, 5, 10, 15, 20, 24]
+
+
+def test_checkpoints_by_the_clock_and_those_that_stay(trained: Trained, tmp_path):
+    config = pair(trained, "steps=7", "save_every=100", "keep=1", "keep_every=3", "save_minutes=1e-9")
+    train(config, tmp_path)  # a save at every step, as it were
+    assert sorted(int(path.name) for path in (tmp_path / "checkpoints").iterdir()) == [3, 6, 7]
+    config.save_minutes = 0
+    train(config, tmp_path / "by steps alone")
+    assert [path.name for path in (tmp_path / "by steps alone/checkpoints").iterdir()] == ["7"]
+
+
+def test_the_best_checkpoint_stays(trained: Trained, tmp_path):
+    config = tiny_config(trained.table, "steps=8", "save_every=1", "evaluate_every=1", "keep=1")
+    config.evaluators = [fdl.Config(Retrieval)]
+    metric = "retrieval/image->text/median_rank"
+    config.keep_best = fdl.Config(Best, split="validation", metric=metric, lowest=True)
+    train(config, tmp_path)
+    ranks = {line["step"]: line[metric] for line in metrics.read(tmp_path) if "split" in line and line["step"] < 8}
+    best = min(ranks, key=lambda step: (ranks[step], -step))
+    assert sorted(int(path.name) for path in (tmp_path / "checkpoints").iterdir()) == sorted({best, 8})
+
+
+def test_an_evaluator_of_a_split_that_is_not_there_is_told_before_the_first_step(trained: Trained, tmp_path):
+    rows = Path(trained.table).read_text().splitlines()
+    table = tmp_path / "two.csv"
+    table.write_text("\n".join(row for row in rows if not row.endswith(",test")) + "\n")
+    root = Path(trained.table).parent
+    with pytest.raises(ValueError, match=r"two\.csv has no row in the split 'test': its column of splits holds train"):
+        train(tiny_config(str(table), f"data.sources.shapes.root={root}"), tmp_path / "run")
+    assert not (tmp_path / "run" / "metrics.jsonl").exists()
