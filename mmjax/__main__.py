@@ -1,4 +1,4 @@
-"""`python -m mmjax`: the command line."""
+"""The command line, for Python's `-m`."""
 
 import sys
 

@@ -1,11 +1,11 @@
 """Twenty steps of five experiments, bit for bit as the commit that wrote `golden.json` made them.
 
-python -m tests.golden            compares; some minutes on two cores
-python -m tests.golden --write    writes the file anew: when numbers are meant to change, and the commit says why
+python -m tests.golden            # compares; some minutes on two cores
+python -m tests.golden --write    # writes the file anew: when numbers are meant to change, and the commit says why
 
 Each experiment is trained from seed 0 on its own data, without its evaluators. Held are the losses and, of each array
-of parameters, a digest and the sum. Digests are compared where the processor and the
-versions are those of the file: other processors round otherwise. There, losses and sums must agree to 1e-3.
+of parameters, a digest and the sum. Digests are compared where the processor and the versions are those of the file:
+other processors round otherwise. There, losses and sums must agree to 1e-3.
 """
 
 import argparse

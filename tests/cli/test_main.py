@@ -30,7 +30,7 @@ def called(monkeypatch):
         monkeypatch.setitem(sys.modules, module, fake)
 
     stand_in("mmjax.train.loop", "train")
-    stand_in("mmjax.evaluate.evaluate", "evaluate_model")
+    stand_in("mmjax.evaluate.model", "evaluate_model")
     stand_in("mmjax.data.datasets.prepare", "prepare")
     return calls
 
@@ -135,7 +135,7 @@ def test_an_interruption_ends_without_a_traceback(monkeypatch, called):
     def interrupted(*arguments, **options):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(sys.modules["mmjax.evaluate.evaluate"], "evaluate_model", interrupted)
+    monkeypatch.setattr(sys.modules["mmjax.evaluate.model"], "evaluate_model", interrupted)
     assert main(["evaluate", "run"]) == 130
 
 

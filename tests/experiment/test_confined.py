@@ -108,7 +108,7 @@ NAMES: dict[str, tuple[Callable[[dict[str, Any]], Any], str]] = {
         lambda r: placed(
             r,
             "keep_best",
-            value={"@call": "mmjax.runtime.retention:Best", "split": "../P", "metric": "loss", "count": 1},
+            value={"@call": "experiment:Best", "split": "../P", "metric": "loss", "count": 1},
         ),
         r"keep_best\.split is '\.\./P', which",
     ),

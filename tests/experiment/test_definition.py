@@ -28,7 +28,7 @@ from mmjax.data.pipeline import Mixture
 from mmjax.data.tokenizers.sentence_piece import SentencePiece
 from mmjax.data.transforms.text import PickCaption, Tokenize
 from mmjax.data.transforms.image import Decode, Resize
-from mmjax.experiment.definition import Experiment, Load, experiment
+from mmjax.experiment import Experiment, Load, experiment
 from mmjax.runtime.mesh import Mesh
 from mmjax.models.towers.vit import ViT
 from mmjax.models.towers.text import TextTransformer
@@ -90,7 +90,7 @@ OTHER = 3
 '''
 
 NEIGHBOUR = """
-from mmjax.experiment.definition import Experiment, experiment
+from mmjax.experiment import Experiment, experiment
 
 @experiment
 def borrowed() -> Experiment:

@@ -100,7 +100,7 @@ class Careless(Project):
 
 def test_what_is_not_read_back_to_the_bit_is_removed(tmp_path, monkeypatch):
     own = bundles.save(clip(), tmp_path / "own")
-    monkeypatch.setitem(projects.PROJECTS, "hf", Careless("hf", lambda path: False, "Hugging Face"))
+    monkeypatch.setitem(projects.PROJECTS, "hf", Careless("hf.layout", lambda path: False, "Hugging Face"))
     with pytest.raises(UserError, match=r"(?s)isn't what was written, so it was removed:\n.*norm_pre/scale has other"):
         export(own, tmp_path / "out", "hf", say=quiet)
     assert not (tmp_path / "out").exists()

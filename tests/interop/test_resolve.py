@@ -127,12 +127,12 @@ def test_another_versions_checkpoint_says_which(tmp_path, trained: Trained):
     del record["blake2b"]
     (tmp_path / "run" / "experiment.json").write_text(json.dumps(record))
     assert resolve(tmp_path / "run").step == 24  # another version is no fault in itself
-    record["experiment"]["towers"]["image"]["@call"] = "mmjax.models.towers.vit:ViT3"
+    record["experiment"]["towers"]["image"]["@call"] = "models:ViT3"
     (tmp_path / "run" / "experiment.json").write_text(json.dumps(record))
     wrote = r"\nmmjax 9.1.0 wrote it, and this is \S+: install that version"
     with pytest.raises(UserError, match=r"(?s)ViT3.*did you mean .*ViT.*" + wrote):
         resolve(tmp_path / "run")
-    record["experiment"]["towers"]["image"] |= {"@call": "mmjax.models.towers.vit:ViT", "width": 48}
+    record["experiment"]["towers"]["image"] |= {"@call": "models:ViT", "width": 48}
     (tmp_path / "run" / "experiment.json").write_text(json.dumps(record))
     with pytest.raises(UserError, match=r"(?s)towers_image.*and the model's is.*" + wrote):
         resolve(tmp_path / "run")
@@ -140,7 +140,7 @@ def test_another_versions_checkpoint_says_which(tmp_path, trained: Trained):
     record = json.loads((own / "experiment.json").read_text())
     del record["blake2b"]
     text = json.dumps(record | {"mmjax": "9.1.0"})
-    (own / "experiment.json").write_text(text.replace("image:ViT", "image:ViT3"))
+    (own / "experiment.json").write_text(text.replace("models:ViT", "models:ViT3"))
     with pytest.raises(UserError, match=r"(?s)ViT3.*" + wrote):
         resolve(own)
 

@@ -106,7 +106,7 @@ def test_it_creates_installs_runs_everywhere_and_shows_the_first_hosts_log(cloud
     for worker in range(2):
         assert ran(cloud, f"tpu.{worker}") == [["train", "--supervise", "3", *odd[1:]]]
         home = cloud / "hosts" / f"tpu.{worker}" / "mmjax-tpu"
-        assert (home / "mmjax" / "train.py").read_text() == (ROOT / "mmjax" / "train.py").read_text()
+        assert (home / "mmjax" / "errors.py").read_text() == (ROOT / "mmjax" / "errors.py").read_text()
         assert (cloud / "hosts" / f"tpu.{worker}" / "pip.log").read_text() == "install -q -e .[tpu]\n"
     assert done.stdout == "host tpu.0, GREETING=hello you\n"
     assert "--delete" in done.stderr

@@ -54,7 +54,7 @@ if __name__ == "__main__":
 # What lives keeps its semaphores, until it is done with them.
 LIVES = """
 import gc, multiprocessing
-from mmjax.data import semaphores
+from mmjax.data.workers import semaphores
 semaphores.name_ours()
 mine = multiprocessing.get_context("spawn").Lock()
 prefix = multiprocessing.process.current_process()._config["semprefix"]
