@@ -90,13 +90,13 @@ def test_a_checkpoint_is_judged(work):
     (work / "spoken_emoji").symlink_to(NOTEBOOKS / "spoken_emoji")
     book = executed("evaluate.ipynb", work, {'DATA = "spoken_emoji"': 'DATA = "spoken_emoji/small"'})
     assert "910,208 parameters" in said(book, "mmjax.load(CHECKPOINT)")
-    told = said(book, "from mmjax.evaluate.evaluators.retrieval")
+    told = said(book, "import Embedded, Retrieval")
     lines = re.findall(r"(\w+) → (\w+) +R@1 +([\d.]+)%", told)
     assert len(lines) == 6
     shares = {(one, other): float(found) / 100 for one, other, found in lines}
     chance = float(re.findall(r"at random, of \d+ +R@1 +([\d.]+)%", told)[0]) / 100
     assert min(shares[pair] for pair in (("image", "text"), ("text", "audio"))) > 0.3 > 5 * chance
-    probed = said(book, "from mmjax.evaluate.evaluators.probe")
+    probed = said(book, "import Probe")
     assert re.findall(r"right of (\d+): ", probed) == re.findall(r"at random, of (\d+) ", told)
     assert float(re.findall(r"right of \d+: ([\d.]+)%", probed)[0]) > 40  # nine groups
     assert re.findall(r"(read|embedded|learnt) after \d+ s", probed) == ["read", "embedded", "learnt"]
