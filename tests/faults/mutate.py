@@ -11,11 +11,14 @@ import datetime
 import importlib.metadata
 import json
 import os
+import queue
 import shutil
 import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -69,7 +72,7 @@ MUTATIONS = {
         "tests/runtime/test_copies.py::test_a_run_goes_on_with_what_it_began_with",
     ),
     "tokenizers have digests": Mutation(
-        *(1, "data/tokenizers/sentence_piece.py", "if listed.is_file() and (problems", "if False and (problems"),
+        *(1, "data/tokenizers/files.py", "if listed.is_file() and (problems", "if False and (problems"),
         "tests/runtime/test_copies.py::test_without_copies_what_is_damaged_is_refused_by_name",
     ),
     "a cached tokenizer has a digest": Mutation(
@@ -304,11 +307,11 @@ MUTATIONS = {
         "tests/train/test_supervise.py::test_an_end_an_error_that_would_come_again_and_ctrl_c_are_the_last_word",
     ),
     "a reader that hangs is noticed": Mutation(
-        *(7, "runtime/mesh.py", "self._ready.get(timeout=self._patience)", "self._ready.get()"),
+        *(7, "runtime/prefetch.py", "self._ready.get(timeout=self._patience)", "self._ready.get()"),
         "tests/runtime/test_mesh.py::test_a_source_that_hangs_is_told_after_its_time",
     ),
     "of the readers the one that is stopped is named": Mutation(
-        *(7, "runtime/mesh.py", "[pid for pid in readers if _stopped(pid)]", "[]"),
+        *(7, "runtime/prefetch.py", "[pid for pid in readers if _stopped(pid)]", "[]"),
         "tests/runtime/test_mesh.py::test_of_the_processes_that_read_the_one_that_is_stopped_is_named",
     ),
     "a reader that is killed is told": Mutation(
@@ -403,7 +406,7 @@ MUTATIONS = {
     ),
     # 9: no code from data, nothing written elsewhere, no bombs
     "experiment.json names nothing off the list": Mutation(
-        *(9, "experiment/record.py", "or called not in pairs:", "or False:"),
+        *(9, "experiment/record.py", "or called not in names:", "or False:"),
         "tests/experiment/test_record.py::test_nothing_off_the_list_is_imported",
     ),
     "arrays between hosts hold no objects": Mutation(
@@ -440,7 +443,7 @@ MUTATIONS = {
         "tests/experiment/test_confined.py::test_links_out_of_a_workdir_are_not_written_through",
     ),
     "tokenizers are not read through links": Mutation(
-        *(9, "data/tokenizers/sentence_piece.py", "or not Path(os.path.realpath(file)).is_relative_to(home)", ""),
+        *(9, "data/tokenizers/files.py", "or not Path(os.path.realpath(file)).is_relative_to(home)", ""),
         "tests/experiment/test_confined.py::test_a_tokenizer_that_is_a_link_elsewhere_or_a_pipe_is_not_read",
     ),
     "nesting is bounded": Mutation(
@@ -592,26 +595,56 @@ def mutated(copy: Path, mutation: Mutation) -> tuple[bool, str]:
         file.write_text(before, encoding="utf-8")
 
 
+def pass_together(copy: Path, tests: Sequence[str]) -> set[str]:
+    """Which of the tests pass on the copy: all in one process, and those that fail there once more, each alone."""
+    words = [sys.executable, "-m", "pytest", "-q", "-rA", "-p", "no:cacheprovider", *tests]
+    environment = os.environ | {"PYTHONPATH": str(copy), "PYTHONDONTWRITEBYTECODE": "1"}
+    done = subprocess.run(words, cwd=copy, env=environment, capture_output=True, text=True)
+    lines = [line.split(" ", 1)[1] for line in done.stdout.splitlines() if line.startswith("PASSED ")]
+    bad = [line.split(" ", 1)[1] for line in done.stdout.splitlines() if line.startswith(("FAILED ", "ERROR "))]
+    found = {test for test in tests if any(line.startswith(test) for line in lines)}
+    found -= {test for test in tests if any(line.startswith(test) for line in bad)}
+    return found | {test for test in set(tests) - found if passes(copy, test)[0]}
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--only", nargs="+", metavar="WORD", default=[""], help="mechanisms whose name has such a word")
+    parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1, help="at a time (default: a core each)")
     parser.add_argument("--json", type=Path)
     arguments = parser.parse_args()
     chosen = {name: m for name, m in MUTATIONS.items() if any(word in name for word in arguments.only)}
-    results: list[dict[str, Any]] = []
-    known: dict[str, bool] = {}
+    tests = sorted({mutation.test for mutation in chosen.values()})
     with tempfile.TemporaryDirectory() as name:
-        copy = copied(Path(name))
-        for mechanism, mutation in chosen.items():
-            began = time.monotonic()
-            if mutation.test not in known:
-                known[mutation.test] = passes(copy, mutation.test)[0]
-            passed, said = mutated(copy, mutation)
+        copies: queue.SimpleQueue[Path] = queue.SimpleQueue()
+        for job in range(arguments.jobs):
+            copies.put(copied(Path(name) / str(job)))
+
+        def as_it_is(part: list[str]) -> set[str]:
+            copy = copies.get()
+            try:
+                return pass_together(copy, part)
+            finally:
+                copies.put(copy)
+
+        def without(item: tuple[str, Mutation]) -> dict[str, Any]:
+            mechanism, mutation = item
+            began, copy = time.monotonic(), copies.get()
+            try:
+                passed, said = mutated(copy, mutation)
+            finally:
+                copies.put(copy)
             result = {"promise": mutation.promise, "mechanism": mechanism, "file": f"mmjax/{mutation.file}"}
-            result |= {"test": mutation.test, "with_it": "passes" if known[mutation.test] else "FAILS"}
+            result |= {"test": mutation.test, "with_it": "passes" if mutation.test in sound else "FAILS"}
             result |= {"without_it": "PASSES" if passed else "fails", "said": said}
-            results.append(result)
             print(json.dumps(result | {"seconds": round(time.monotonic() - began)}), flush=True)
+            return result
+
+        with ThreadPoolExecutor(arguments.jobs) as pool:
+            parts = [tests[job :: arguments.jobs] for job in range(arguments.jobs)]
+            sound = set().union(*pool.map(as_it_is, [part for part in parts if part]))
+            print(f"{len(sound)} of {len(tests)} tests pass on the copy as it is", flush=True)
+            results = list(pool.map(without, chosen.items()))
     table = Table("promise", "mechanism", "with it", "without it")
     for result in results:
         table.add_row(str(result["promise"]), result["mechanism"], result["with_it"], result["without_it"])
