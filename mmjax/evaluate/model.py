@@ -7,7 +7,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import jax
 from rich.console import Console
 
 from mmjax.data.chains import Chains
@@ -17,8 +16,8 @@ from mmjax.evaluate import published
 from mmjax.evaluate.benchmarks import On, benchmark
 from mmjax.evaluate.contract import Evaluator, fit_split, protocols
 from mmjax.evaluate.evaluate import check_judged, evaluate, not_finite
+from mmjax.evaluate.prepared_model import prepared_model, resolved, splits_of
 from mmjax.evaluate.report.of_model import collectors, write_report
-from mmjax.evaluate.split_embedder import Embedder
 from mmjax.evaluate.tables import Protocols, Results, tables
 from mmjax.experiment.confined import Record, check_folder
 from mmjax.experiment.definition import Experiment
@@ -26,13 +25,11 @@ from mmjax.experiment.graph import build
 from mmjax.experiment.record import RECORD
 from mmjax.experiment.workdir import going_on, prepared
 from mmjax.interop import hub
-from mmjax.interop.bundle import PARAMS, Bundle, is_bundle
+from mmjax.interop.bundle import PARAMS, is_bundle
 from mmjax.interop.projects import PROJECTS
-from mmjax.interop.resolve import resolve
 from mmjax.runtime import copies, hosts
 from mmjax.runtime.checkpoints import latest_step
 from mmjax.runtime.files import output
-from mmjax.runtime.mesh import Mesh, replicated
 
 BATCH = 64  # of a model that comes without data
 
@@ -71,9 +68,8 @@ def evaluate_model(
     workdir = Path(source) if hosts.first(lambda: _is_workdir(source, (json_path, report))) else None
     if workdir is not None and step is None:
         step = hosts.first(lambda: latest_step(workdir))
-    if hub.is_name(str(source)):
-        hosts.first(lambda: hub.fetched(str(source), print).source)  # the others find it in the cache
-    bundle: Bundle = hosts.together(lambda: resolve(source, step=step, say=lambda text: None))
+    fetching = print if hub.is_name(str(source)) else lambda text: None
+    bundle = resolved(source, step, fetching)
     experiment: Experiment = build(bundle.config)
     if workdir is not None:
         hosts.first(partial(check_folder, workdir))
@@ -94,19 +90,15 @@ def evaluate_model(
                 f"{evaluator.name} learns from the {fit_split(evaluator)} split, and the split {WHOLE!r}, on which it "
                 "is to be judged, holds those rows too: give --split test, say, or --evaluators without it"
             )
-    mesh = Mesh().build()  # whatever the run was sharded over, this machine's devices are what there is
+    given = Record(str(source), bundle.tokenizers, data=other is None)
+    mixture = experiment.data if other is None else other.data
+    data = prepared(mixture, workdir, splits_of(chosen), bundle.tokenizers, given, say)
+    prompts = Chains(experiment.data.transforms, {**bundle.tokenizers, **data.chains.tokenizers})
     size = experiment.batch_size if experiment.data.weights else BATCH  # another project's model says nothing of it
-    size = -(-size // mesh.size) * mesh.size
-    with jax.set_mesh(mesh):
-        read = [name for e in chosen for name in (e.split, fit_split(e)) if name is not None]
-        given = Record(str(source), bundle.tokenizers, data=other is None)
-        mixture = experiment.data if other is None else other.data
-        data = prepared(mixture, workdir, read, bundle.tokenizers, given, say)
-        prompts = Chains(experiment.data.transforms, {**bundle.tokenizers, **data.chains.tokenizers})
-        embedder = Embedder(experiment.pretrainer(), data, mesh, size, prompts)
-        variables = hosts.placed(bundle.variables, replicated(mesh))
+    model = prepared_model(experiment, data, size, prompts)
+    with model.holding(bundle.variables) as variables:
         collected = collectors(chosen, data) if report is not None else []
-        results = evaluate(embedder, variables, [*chosen, *collected], step=step or 0, workdir=workdir)
+        results = evaluate(model.embedder, variables, [*chosen, *collected], step=step or 0, workdir=workdir)
     check_judged(results, chosen, on or "its own data")
     if hosts.leads():
         own = [] if other is None else [evaluator for evaluator in chosen if evaluator in other.evaluators]

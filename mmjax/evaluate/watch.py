@@ -10,15 +10,14 @@ from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import jax
 from rich.console import Console
 
 from mmjax.data.tokenizers.files import load_tokenizers
-from mmjax.evaluate.contract import fit_split, protocols
+from mmjax.evaluate.contract import protocols
 from mmjax.evaluate.evaluate import evaluate
 from mmjax.evaluate.evaluators.gallery import Gallery
 from mmjax.evaluate.model import choose
-from mmjax.evaluate.split_embedder import Embedder
+from mmjax.evaluate.prepared_model import PreparedModel, prepared_model, splits_of
 from mmjax.evaluate.tables import Results, tables
 from mmjax.experiment import record as records
 from mmjax.experiment.confined import Record, check_folder
@@ -31,7 +30,6 @@ from mmjax.runtime.checkpoints import CheckpointError, identity, restore_variabl
 from mmjax.runtime.compilation_cache import use_compilation_cache
 from mmjax.runtime.copies import TOKENIZERS
 from mmjax.runtime.files import json_text, output
-from mmjax.runtime.mesh import Mesh, replicated
 
 POLL = 30.0  # seconds between two looks at the folder
 
@@ -50,26 +48,23 @@ class _Judge:
         self.record, self._workdir, self._say = record, workdir, say
         self.experiment: Experiment = build(records.loads(record))
         self.evaluators = choose(self.experiment.evaluators, names, split)
-        self._embedder: Embedder | None = None
+        self._model: PreparedModel | None = None
 
     def due(self, step: int) -> list[Any]:
         """The evaluators of a step, as the run itself would have them."""
         return [e for e in self.evaluators if e.when == "always" or step >= self.experiment.steps]
 
     def __call__(self, step: int, evaluators: Sequence[Any]) -> Results:
-        mesh = Mesh().build()
-        with jax.set_mesh(mesh):
-            if self._embedder is None:
-                read = [name for e in self.evaluators for name in (e.split, fit_split(e)) if name is not None]
-                hosts.first(partial(check_folder, self._workdir))
-                kept = load_tokenizers(copies.whole(self._workdir, TOKENIZERS))
-                given = Record(str(self._workdir), kept)
-                data = prepared(self.experiment.data, self._workdir, read, kept, given, self._say)
-                size = -(-self.experiment.batch_size // mesh.size) * mesh.size
-                self._embedder = Embedder(self.experiment.pretrainer(), data, mesh, size)
-            variables = hosts.together(lambda: restore_variables(self._workdir, step, ema=True))
-            placed = hosts.placed(variables, replicated(mesh))
-            return evaluate(self._embedder, placed, evaluators, step=step, workdir=self._workdir)
+        if self._model is None:
+            hosts.first(partial(check_folder, self._workdir))
+            kept = load_tokenizers(copies.whole(self._workdir, TOKENIZERS))
+            given = Record(str(self._workdir), kept)
+            read = splits_of(self.evaluators)
+            data = prepared(self.experiment.data, self._workdir, read, kept, given, self._say)
+            self._model = prepared_model(self.experiment, data, self.experiment.batch_size)
+        variables = hosts.together(lambda: restore_variables(self._workdir, step, ema=True))
+        with self._model.holding(variables) as placed:
+            return evaluate(self._model.embedder, placed, evaluators, step=step, workdir=self._workdir)
 
 
 class _Next(NamedTuple):

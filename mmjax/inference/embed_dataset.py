@@ -3,13 +3,12 @@
 import hashlib
 import json
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-import jax
 import numpy as np
 from flax.traverse_util import flatten_dict
 from rich.console import Console
@@ -18,7 +17,7 @@ from mmjax import __version__
 from mmjax.data import embedding_files
 from mmjax.data.embedding_files import Embeddings
 from mmjax.data.evaluation import evaluation_count
-from mmjax.data.pipeline import Mixture, Prepared, prepare
+from mmjax.data.pipeline import Mixture
 from mmjax.data.sources.folder import Folder
 from mmjax.data.sources.splits import WHOLE
 from mmjax.data.sources.tables import is_table
@@ -26,18 +25,17 @@ from mmjax.data.sources.tfds import Tfds
 from mmjax.data.transforms.image import seen_upright
 from mmjax.errors import UserError, unknown
 from mmjax.evaluate.benchmarks import BENCHMARKS
-from mmjax.evaluate.split_embedder import Embedder
+from mmjax.evaluate.prepared_model import prepared_model, resolved
 from mmjax.experiment import record as records
-from mmjax.experiment.confined import Record, check
+from mmjax.experiment.confined import Record
 from mmjax.experiment.definition import Experiment
 from mmjax.experiment.graph import build
+from mmjax.experiment.workdir import prepared
 from mmjax.interop.bundle import Bundle
-from mmjax.interop.resolve import resolve
 from mmjax.runtime import hosts
 from mmjax.runtime.checkpoints import latest_step
 from mmjax.runtime.compilation_cache import use_compilation_cache
 from mmjax.runtime.files import output
-from mmjax.runtime.mesh import Mesh, replicated
 
 ROWS = 8_192  # of a shard, about
 BATCH = 256
@@ -74,11 +72,13 @@ def embed(
     console = console or Console(highlight=False, quiet=not hosts.leads())
     if step is None and (Path(source) / "checkpoints").is_dir():
         step = hosts.first(lambda: latest_step(source))
-    bundle: Bundle = hosts.together(lambda: resolve(source, step=step))
+    bundle = resolved(source, step, print)
     experiment: Experiment = build(bundle.config)
     mixture = hosts.together(lambda: chosen(experiment, data, split, modalities))
     given = Record(source, bundle.tokenizers, data=data is None or data in experiment.data.sources)
-    ready = _ready(mixture, bundle, split, given, partial(console.print, soft_wrap=True, markup=False))
+    models = {name: tokenizer for name, tokenizer in bundle.tokenizers.items() if name in mixture.transforms}
+    say = partial(console.print, soft_wrap=True, markup=False)
+    ready = prepared(mixture, None, (split,), models, given, say)
     count = evaluation_count(ready, split)
     if count == 0:
         raise UserError(f"the {split} split of {data or 'the data'} has no examples")
@@ -97,18 +97,15 @@ def embed(
         "digests": None,
     }
     told = hosts.first(lambda: _begun(out, told))
-    mesh = Mesh().build()
-    size = -(-min(batch_size, told["rows"]) // mesh.size) * mesh.size
     names = [embedding_files.shard_name(index, told["shards"]) for index in range(told["shards"])]
     missing = hosts.first(lambda: [i for i, name in enumerate(names) if not (out / f"{name}.safetensors").exists()])
     host, number = hosts.host()
-    with jax.set_mesh(mesh):
-        embedder = Embedder(experiment.pretrainer(), ready, mesh, size)
-        variables = hosts.placed(bundle.variables, replicated(mesh))
+    model = prepared_model(experiment, ready, min(batch_size, told["rows"]))
+    with model.holding(bundle.variables) as variables:
         began, done = time.perf_counter(), 0
         for index in missing:
             part = range(index * told["rows"], min(count, (index + 1) * told["rows"]))
-            embedded = embedder.split(variables, split, rows=part)
+            embedded = model.embedder.split(variables, split, rows=part)
             found = Embeddings(embedded.embeddings, embedded.valid, embedded.columns, split, embedded.contents)
             write = partial(embedding_files.write_shard, out, names[index], found)
             hosts.together(write if index % number == host else lambda: None)
@@ -148,20 +145,6 @@ def chosen(experiment: Experiment, data: str | None, split: str, modalities: Seq
     if data is not None and is_table(data):
         transforms = {name: seen_upright(chain) for name, chain in transforms.items()}
     return replace(own, weights=weights, sources=sources, transforms=transforms, cache=False)
-
-
-def _ready(mixture: Mixture, bundle: Bundle, split: str, given: Record, say: Callable[[str], None]) -> Prepared:
-    """The data, opened: by host 0 first, which builds it where it has to be."""
-
-    def ready() -> Prepared:
-        tokenizers = {name: t for name, t in bundle.tokenizers.items() if name in mixture.transforms}
-        check(given, mixture, tokenizers, say)
-        made = prepare(mixture, tokenizers=tokenizers, progress=False)
-        made.open(split)
-        return made
-
-    first = hosts.together(lambda: ready() if hosts.leads() else None)
-    return hosts.together(lambda: first or ready())
 
 
 def _begun(out: Path, told: dict[str, Any]) -> dict[str, Any]:

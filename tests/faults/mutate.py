@@ -144,7 +144,7 @@ MUTATIONS = {
         "tests/train/test_supervise.py::test_sigterm_before_the_run_hears_signals_is_an_end_without_fault",
     ),
     "the hosts agree on the step": Mutation(
-        *(3, "train/loop.py", "Interruption(hosts.Largest(mesh))", "Interruption()"),
+        *(3, "train/run.py", "Interruption(hosts.Largest(setup.mesh))", "Interruption()"),
         "tests/multiprocess/test_training.py"
         "::test_what_one_process_began_two_go_on_with_tensor_over_both_until_ctrl_c_in_one",
     ),

@@ -1,5 +1,7 @@
 """Training end to end: what it learns, writes and says, and that it goes on as if nothing had happened."""
 
+import ast
+import inspect
 import json
 import re
 from pathlib import Path
@@ -18,11 +20,15 @@ from mmjax.models.layers.positions import resize
 from mmjax.runtime import metrics
 from mmjax.runtime.checkpoints import CheckpointError, latest_step, restore_params
 from mmjax.runtime.retention import Best
+from mmjax.train import loop
 from mmjax.train.loop import train
 from mmjax.train.profile import STEP
 from tests.trained import TINY, Trained, tiny_config
 
 LOSSES = ("loss", "image_text/loss", "text_audio/loss", "masked_image/loss")
+
+
+MOST = 60  # lines of the function that holds the loop
 
 
 def training(workdir: Path) -> list[dict]:
@@ -31,6 +37,19 @@ def training(workdir: Path) -> list[dict]:
 
 def pair(trained: Trained, *overrides: str) -> fdl.Config:
     return tiny_config(trained.table, *overrides, name="pair")
+
+
+def test_the_loop_is_read_in_one_sitting():
+    """The function that takes the steps is short, and enters few things at once."""
+    functions = [node for node in ast.walk(ast.parse(inspect.getsource(loop))) if isinstance(node, ast.FunctionDef)]
+    (holds,) = [
+        function
+        for function in functions
+        if any(isinstance(node, ast.For) and ast.unparse(node.target) == "step" for node in ast.walk(function))
+    ]
+    assert holds.end_lineno is not None
+    assert holds.end_lineno - holds.lineno + 1 <= MOST
+    assert all(len(node.items) == 1 for node in ast.walk(holds) if isinstance(node, ast.With))
 
 
 def test_it_learns(trained: Trained):

@@ -20,14 +20,13 @@ import jax.numpy as jnp
 from rich.console import Console
 from rich.text import Text
 
-from mmjax.data.pipeline import batch_spec
 from mmjax.errors import UserError
 from mmjax.experiment.definition import Experiment
 from mmjax.experiment.graph import build
 from mmjax.experiment.overrides import override
 from mmjax.runtime.compilation_cache import use_compilation_cache
 from mmjax.runtime.files import output
-from mmjax.runtime.mesh import batch_sharding, check_batch
+from mmjax.runtime.mesh import batch_sharding
 from mmjax.train.plan.chips import Pod, pod
 from mmjax.train.plan.compiled_program import Collective, read
 from mmjax.train.plan.flops import count
@@ -35,7 +34,7 @@ from mmjax.train.plan.input_cost import reading
 from mmjax.train.plan.picture import draw
 from mmjax.train.plan.result import Memory, Plan, Remedy, Seconds
 from mmjax.train.plan.terminal import report, scaling
-from mmjax.train.step import abstract_state, compile_train_step, make_train_step
+from mmjax.train.setup import Setup
 
 MOST_TRIES = 2  # compilations for one kind of remedy
 
@@ -179,25 +178,16 @@ def _compiled(experiment: Experiment, where: Pod, say: Callable[[str], None]) ->
 
 def _traced(experiment: Experiment, where: Pod) -> tuple[jax.sharding.Mesh, Any, Any, Any]:
     """The train step, traced as `train` would run it there; nothing is computed."""
-    mesh = experiment.mesh.build(where.devices)
-    check_batch(experiment.batch_size, mesh, experiment.microbatches)
-    pretrainer, optimizer = experiment.pretrainer(), experiment.optimizer
-    spec = batch_spec(experiment.data, experiment.batch_size)
-    with jax.set_mesh(mesh):
-        state = abstract_state(pretrainer, optimizer, spec, mesh=mesh, ema=experiment.ema, spike=experiment.spike)
-        step = make_train_step(
-            pretrainer,
-            optimizer,
-            seed=experiment.seed,
-            total_steps=experiment.steps,
-            ema=experiment.ema,
-            spike=experiment.spike,
-        )
+    setup = Setup.on(experiment, where.devices)
+    with jax.set_mesh(setup.mesh):
+        state = setup.abstract_state()
         batch = {
-            name: jax.ShapeDtypeStruct(x.shape, jax.dtypes.canonicalize_dtype(x.dtype), sharding=batch_sharding(mesh))
-            for name, x in spec.items()
+            name: jax.ShapeDtypeStruct(
+                x.shape, jax.dtypes.canonicalize_dtype(x.dtype), sharding=batch_sharding(setup.mesh)
+            )
+            for name, x in setup.spec.items()
         }
-        return mesh, state, batch, compile_train_step(step, state, mesh).trace(state, batch)
+        return setup.mesh, state, batch, setup.train_step(state).trace(state, batch)
 
 
 def _held(tree: Any) -> int:

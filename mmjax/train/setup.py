@@ -1,0 +1,112 @@
+"""An experiment set up on a mesh, once for `train`, `replay` and `plan`: its data, its state, its compiled step."""
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Self
+
+import fiddle as fdl
+import jax
+import numpy as np
+
+from mmjax.data.cuts import Cuts
+from mmjax.data.pipeline import Prepared, batch_spec, batches
+from mmjax.data.tokenizers.contract import Tokenizer
+from mmjax.experiment.confined import Record
+from mmjax.experiment.definition import Experiment
+from mmjax.experiment.graph import build
+from mmjax.experiment.workdir import prepared
+from mmjax.objectives.pretrainer import Pretrainer
+from mmjax.runtime import hosts
+from mmjax.runtime.compilation_cache import use_compilation_cache
+from mmjax.runtime.mesh import check_batch
+from mmjax.train.same_data import check_data
+from mmjax.train.step import TrainState, abstract_state, compile_train_step, init_state, make_train_step
+
+
+def joined(config: fdl.Config) -> Experiment:
+    """The experiment, built after this host has joined the others; what it compiles is cached on disk."""
+    use_compilation_cache()
+    hosts.join()
+    return build(config)
+
+
+@dataclass(frozen=True)
+class Setup:
+    """What the experiment and the mesh decide together. Its parts are made when they are first asked for.
+
+    part: which rows of each batch this host reads, (index, count) as in `batches`.
+    """
+
+    experiment: Experiment
+    mesh: jax.sharding.Mesh
+    part: tuple[int, int] = (0, 1)
+
+    @classmethod
+    def here(cls, experiment: Experiment) -> Self:
+        """On the devices of all hosts of this run.
+
+        Raises:
+            UserError: the mesh doesn't fit the devices, or doesn't cut the batch.
+        """
+        setup = cls.on(experiment, None)
+        return cls(experiment, setup.mesh, hosts.reader(setup.mesh, experiment.batch_size))
+
+    @classmethod
+    def on(cls, experiment: Experiment, devices: Sequence[Any] | None) -> Self:
+        """On `devices`, which need not exist (None: all of this run's). Raises as `here`."""
+        mesh = experiment.mesh.build(devices)
+        check_batch(experiment.batch_size, mesh, experiment.microbatches)
+        return cls(experiment, mesh)
+
+    @cached_property
+    def pretrainer(self) -> Pretrainer:
+        """The module that trains."""
+        return self.experiment.pretrainer()
+
+    @cached_property
+    def spec(self) -> dict[str, np.ndarray]:
+        """The global batch's names, shapes and dtypes (`batch_spec`)."""
+        return batch_spec(self.experiment.data, self.experiment.batch_size)
+
+    def abstract_state(self) -> TrainState:
+        """Shapes, dtypes and shardings of the state. The mesh must be set, as below."""
+        e = self.experiment
+        return abstract_state(self.pretrainer, e.optimizer, self.spec, mesh=self.mesh, ema=e.ema, spike=e.spike)
+
+    def fresh_state(self) -> TrainState:
+        """The state of step 0, by the experiment's seed."""
+        e = self.experiment
+        return init_state(
+            self.pretrainer, e.optimizer, self.spec, seed=e.seed, mesh=self.mesh, ema=e.ema, spike=e.spike
+        )
+
+    def train_step(self, state: TrainState) -> Any:
+        """The jitted train step (`compile_train_step`) for states that lie as `state` does, which may be abstract."""
+        e = self.experiment
+        step = make_train_step(self.pretrainer, e.optimizer, seed=e.seed, total_steps=e.steps, ema=e.ema, spike=e.spike)
+        return compile_train_step(step, state, self.mesh)
+
+    def data(
+        self,
+        workdir: Path,
+        judged: Iterable[str] = (),
+        *,
+        tokenizers: Mapping[str, Tokenizer] | None = None,
+        given: Record | None = None,
+        say: Callable[[str], None],
+        begun: bool,
+        fork: bool = False,
+        keep: bool = True,
+    ) -> Prepared:
+        """The data, prepared (`prepared`: tokenizers, given, say), and checked to be the run's (`check_data`: begun,
+        fork, keep). The training split is opened, and those in `judged`."""
+        data = prepared(self.experiment.data, workdir, ("train", *judged), tokenizers, given, say)
+        check_data(data, workdir, begun=begun, fork=fork, keep=keep)
+        return data
+
+    def batches(self, data: Prepared, start: int, cuts: Cuts | None = None) -> Iterator[dict[str, np.ndarray]]:
+        """This host's rows of the training batches after step `start`; cuts: as in `pipeline.batches`."""
+        e = self.experiment
+        return batches(data, batch_size=e.batch_size, seed=e.seed, step=start, host=self.part, cuts=cuts)
