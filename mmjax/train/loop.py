@@ -18,8 +18,8 @@ from mmjax.runtime.files import output
 from mmjax.runtime.lock import Lock
 from mmjax.runtime.metrics import watched
 from mmjax.train.bad_steps import bad_steps
-from mmjax.train.run import Run, gathered, opened
-from mmjax.train.setup import Setup, joined
+from mmjax.train.run import Run, data_and_starts, opened
+from mmjax.train.setup import Setup, joined_experiment
 from mmjax.train.step import TrainState
 from mmjax.train.summary import End, finished, stopped
 
@@ -51,7 +51,7 @@ def train(
         KeyboardInterrupt, SystemExit(0): Ctrl-C or SIGTERM came; the step was finished and saved.
     """
     began, workdir = time.perf_counter(), output.local(workdir, "--workdir")
-    setup = Setup.here(joined(config))
+    setup = Setup.here(joined_experiment(config))
     say = print if hosts.leads() else lambda text: None
     hosts.first(partial(check_folder, workdir))
     with hosts.together(partial(Lock, workdir, say=print, holds=hosts.leads())):
@@ -59,7 +59,7 @@ def train(
         record(config, workdir, name, fork)
         if warning := unscaled(config):
             say(warning)
-        data, starts = gathered(setup, workdir, fork=fork, given=given, say=say)
+        data, starts = data_and_starts(setup, workdir, fork=fork, given=given, say=say)
         start = hosts.first(lambda: whole_step(workdir, strict=strict, say=print)) or 0
         asked = {"profile": profile, "wandb": wandb, "told": json.loads(records.dumps(config, name))}
         with opened(setup, data, workdir, start, began=began, say=say, **asked) as run:

@@ -14,7 +14,7 @@ from mmjax.runtime import hosts
 from mmjax.runtime.checkpoints import Checkpointer, whole_steps
 from mmjax.runtime.files import output
 from mmjax.runtime.mesh import put
-from mmjax.train.setup import Setup, joined
+from mmjax.train.setup import Setup, joined_experiment
 from mmjax.train.truncation import Truncated
 
 Say = Callable[[str], None]
@@ -32,7 +32,7 @@ def replay(
         CheckpointError: no checkpoint is whole.
     """
     workdir = output.local(workdir, "--workdir")
-    experiment = joined(config)
+    experiment = joined_experiment(config)
     if not 1 <= step <= experiment.steps:
         raise UserError(f"--replay {step}: the run's steps are 1 to {experiment.steps}")
     setup = Setup.here(experiment)

@@ -30,7 +30,7 @@ from mmjax.train.setup import Setup
 from mmjax.train.step import TrainState, with_params
 from mmjax.train.truncation import Truncated, warnings
 
-Sources = dict[str, Bundle]  # what parts start from: `init`
+Starts = dict[str, Bundle]  # what parts start from: `init`
 
 
 @dataclass(frozen=True)
@@ -53,7 +53,7 @@ class Run:
     clock: Goodput
     evaluations: Evaluations
 
-    def state(self, starts: Sources) -> TrainState:
+    def state(self, starts: Starts) -> TrainState:
         """What the first step starts from: the last checkpoint; or the experiment's seed, and `starts`, which it
         empties, since they are as large as the model.
 
@@ -96,9 +96,9 @@ class Feed:
     truncated: Truncated
 
 
-def gathered(
+def data_and_starts(
     setup: Setup, workdir: Path, *, fork: bool, given: Record | None, say: Callable[[str], None]
-) -> tuple[Prepared, Sources]:
+) -> tuple[Prepared, Starts]:
     """What a run reads from elsewhere: its data, and the models that it starts from if it begins. Says what of the data
     the model won't see.
 

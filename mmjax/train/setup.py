@@ -25,7 +25,7 @@ from mmjax.train.same_data import check_data
 from mmjax.train.step import TrainState, abstract_state, compile_train_step, init_state, make_train_step
 
 
-def joined(config: fdl.Config) -> Experiment:
+def joined_experiment(config: fdl.Config) -> Experiment:
     """The experiment, built after this host has joined the others; what it compiles is cached on disk."""
     use_compilation_cache()
     hosts.join()
