@@ -4,6 +4,7 @@
 Parameters are fp32 and carry logical axis names; compute is in `dtype`; attention logits and their softmax are fp32.
 """
 
+from collections.abc import Callable
 from functools import partial
 from typing import Any, cast
 
@@ -12,8 +13,9 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, Key
 
-from mmjax.models.layers.attention import ATTENTIONS, AttentionName, attend
+from mmjax.models.layers.attention import ATTENTIONS, AttentionName
 from mmjax.models.layers.dropout import drop, dropout_keys
+from mmjax.models.layers.masks import check_allowed, check_context
 from mmjax.models.layers.parameters import (
     ACTIVATIONS,
     HIDDEN,
@@ -90,29 +92,36 @@ class Attention(nn.Module):
         x: Float[Array, "b n d"],
         mask: Bool[Array, "b n"] | None = None,
         angles: Float[Array, "*b n p"] | None = None,
+        allowed: Bool[Array, "#b n n"] | None = None,
     ) -> Float[Array, "b n d"]:
         if self.attention not in ATTENTIONS:
             raise unknown("attention", self.attention, ATTENTIONS)
         query, key, value = HeadsIn(self.heads, 3, self.inits["qkv"], name="qkv")(x)
         if angles is not None:
             query, key = rotate(query, angles), rotate(key, angles)
-        attended = ATTENTIONS[self.attention](query, key, value, mask, self.causal)
+        attended = ATTENTIONS[self.attention](query, key, value, mask, self.causal, allowed)
         return HeadsOut(self.inits["out"], name="out")(attended)
 
 
 class CrossAttention(nn.Module):
-    """Multi-head attention of `queries` over `tokens`."""
+    """Multi-head attention of `queries` over `tokens`, of which each query may be allowed its own."""
 
     heads: int
     inits: dict[str, Initializer]
+    attention: AttentionName = "plain"
 
     @nn.compact
     def __call__(
-        self, queries: Float[Array, "b q d"], tokens: Float[Array, "b n d"], mask: Bool[Array, "b n"] | None = None
+        self,
+        queries: Float[Array, "b q d"],
+        tokens: Float[Array, "b n d"],
+        mask: Bool[Array, "b n"] | None = None,
+        allowed: Bool[Array, "#b #q n"] | None = None,
     ) -> Float[Array, "b q d"]:
         (query,) = HeadsIn(self.heads, 1, self.inits["qkv"], name="query")(queries)
         key, value = HeadsIn(self.heads, 2, self.inits["qkv"], name="key_value")(tokens)
-        return HeadsOut(self.inits["out"], name="out")(attend(query, key, value, mask))
+        attended = ATTENTIONS[self.attention](query, key, value, mask, allowed=allowed)
+        return HeadsOut(self.inits["out"], name="out")(attended)
 
 
 class Mlp(nn.Module):
@@ -148,7 +157,8 @@ class LayerScale(nn.Module):
 
 class Block(nn.Module):
     """One block, pre-LN: `x += attention(norm(x)); x += mlp(norm(x))`, or post-LN: `x = norm(x + attention(x));
-    x = norm(x + mlp(x))`, each branch times its LayerScale. Returns a pair, as a scan's body does."""
+    x = norm(x + mlp(x))`, each branch times its LayerScale; where there is a context, a branch that attends to it
+    stands between both. Returns a pair, as a scan's body does."""
 
     heads: int
     mlp_dim: int
@@ -170,6 +180,9 @@ class Block(nn.Module):
         keys: Key[Array, " b"] | None = None,
         angles: Float[Array, "*b n p"] | None = None,
         layer: Int[Array, ""] | int = 0,
+        allowed: Bool[Array, "#b n n"] | None = None,
+        context: Float[Array, "b m d"] | None = None,
+        context_mask: Bool[Array, "b m"] | None = None,
     ) -> tuple[Float[Array, "b n d"], None]:
         norm = partial(layer_norm, eps=self.norm_eps, dtype=self.dtype)
         if keys is not None:
@@ -180,15 +193,32 @@ class Block(nn.Module):
         scale_attention = LayerScale(self.layer_scale, name="scale_attention")
         scale_mlp = LayerScale(self.layer_scale, name="scale_mlp")
         if self.norm == "post":
-            x = constrain(
-                norm_attention(x + drop(scale_attention(attention(x, mask, angles)), self.dropout, keys, 0)), *HIDDEN
-            )
+            attended = scale_attention(attention(x, mask, angles, allowed))
+            x = constrain(norm_attention(x + drop(attended, self.dropout, keys, 0)), *HIDDEN)
+            x = x if context is None else self._cross(x, norm, keys, context, context_mask)
             x = constrain(norm_mlp(x + drop(scale_mlp(mlp(x)), self.dropout, keys, 1)), *HIDDEN)
         else:
-            attended = scale_attention(attention(norm_attention(x), mask, angles))
+            attended = scale_attention(attention(norm_attention(x), mask, angles, allowed))
             x = constrain(x + drop(attended, self.dropout, keys, 0), *HIDDEN)
+            x = x if context is None else self._cross(x, norm, keys, context, context_mask)
             x = constrain(x + drop(scale_mlp(mlp(norm_mlp(x))), self.dropout, keys, 1), *HIDDEN)
         return x, None
+
+    def _cross(
+        self,
+        x: Float[Array, "b n d"],
+        norm: Callable[[str], nn.LayerNorm],
+        keys: Key[Array, " b"] | None,
+        context: Float[Array, "b m d"],
+        context_mask: Bool[Array, "b m"] | None,
+    ) -> Float[Array, "b n d"]:
+        """The branch that attends to the context, added; an example whose context is all masked takes in zeros."""
+        cross = CrossAttention(self.heads, self.inits, self.attention, name="cross")
+        norm_cross, scale = norm("norm_cross"), LayerScale(self.layer_scale, name="scale_cross")
+        seen = None if context_mask is None else context_mask[:, None]
+        attended = scale(cross(x if self.norm == "post" else norm_cross(x), context, allowed=seen))
+        x = x + drop(attended, self.dropout, keys, 2)
+        return constrain(norm_cross(x) if self.norm == "post" else x, *HIDDEN)
 
 
 class Transformer(nn.Module):
@@ -206,6 +236,8 @@ class Transformer(nn.Module):
         norm: where a block's LayerNorms stand: `pre`, before each branch, or `post`, after each sum.
         layer_scale: what each channel of a branch is multiplied by at first, before it is added (1e-5 in DINOv2); the
             factors are learned. None: nothing is.
+        cross: whether each block attends to `context` tokens, between its attention and its MLP, and has the parameters
+            for that.
     """
 
     width: int
@@ -223,6 +255,7 @@ class Transformer(nn.Module):
     attention: AttentionName = "plain"
     norm: NormName = "pre"
     layer_scale: float | None = None
+    cross: bool = False
 
     @nn.compact
     def __call__(
@@ -232,8 +265,29 @@ class Transformer(nn.Module):
         train: bool = False,
         keys: Key[Array, " b"] | None = None,
         angles: Float[Array, "*b n p"] | None = None,
+        allowed: Bool[Array, "#b n n"] | None = None,
+        context: Float[Array, "b m d"] | None = None,
+        context_mask: Bool[Array, "b m"] | None = None,
     ) -> Float[Array, "b n d"]:
-        """The encoded tokens. `angles`: by which each block turns queries and keys (`rotary.angles`); None: none."""
+        """The encoded tokens.
+
+        Args:
+            x: tokens.
+            mask: which of them are attended to; None: all.
+            train: whether dropout acts.
+            keys: each example's key for it.
+            angles: by which each block turns queries and keys (`rotary.angles`); None: none.
+            allowed: which tokens each token may attend to, in each example or in all (`masks.prefix_causal`); `mask`
+                and `causal` must let it too. With it, a token that may attend to none takes in zeros.
+            context: other tokens, as wide, to which every block attends; with `cross`, and only there.
+            context_mask: which of these are attended to; None: all. Where an example has none, zeros are taken in.
+
+        Raises:
+            UserError: a mask or the context doesn't fit the tokens, or `cross`.
+        """
+        if allowed is not None:
+            check_allowed(x.shape, allowed)
+        check_context(x.shape, self.cross, context, context_mask)
         if self.norm not in ("pre", "post"):
             raise unknown("norm", self.norm, ("pre", "post"))
         block: type[nn.Module] = Block
@@ -245,12 +299,13 @@ class Transformer(nn.Module):
             block,
             variable_axes={"params": 0},
             split_rngs={"params": True},
-            in_axes=cast(Any, (nn.broadcast, nn.broadcast, nn.broadcast, 0)),  # what its annotation forgets
+            in_axes=cast(Any, (*[nn.broadcast] * 3, 0, *[nn.broadcast] * 3)),  # what its annotation forgets
             length=self.depth,
             metadata_params={nn.PARTITION_NAME: "layers"},
         )
         mlp_dim = self.mlp_dim or 4 * self.width
         x = constrain(x.astype(self.dtype), *HIDDEN)
+        context = None if context is None else constrain(context.astype(self.dtype), *HIDDEN)
         x, _ = blocks(
             self.heads,
             mlp_dim,
@@ -264,6 +319,15 @@ class Transformer(nn.Module):
             self.norm,
             self.layer_scale,
             name="blocks",
-        )(x, mask, dropout_keys(self, self.dropout, train, keys, len(x)), angles, jnp.arange(self.depth))
+        )(
+            x,
+            mask,
+            dropout_keys(self, self.dropout, train, keys, len(x)),
+            angles,
+            jnp.arange(self.depth),
+            allowed,
+            context,
+            context_mask,
+        )
         last = self.final_norm and self.norm == "pre"  # a post-LN block ends in one
         return layer_norm("norm", eps=self.norm_eps, dtype=self.dtype)(x) if last else x
