@@ -31,7 +31,7 @@ with epy.lazy_api_imports(globals()):
         RandomShift,
         RandomSpeed,
     )
-    from mmjax.data.transforms.contract import Spec, Transform
+    from mmjax.data.transforms.contract import RecordTransform, Spec, Transform
     from mmjax.data.transforms.image import (
         CenterCrop,
         ColorJitter,
@@ -43,6 +43,7 @@ with epy.lazy_api_imports(globals()):
         ResizeLonger,
         ResizeShorter,
     )
+    from mmjax.data.transforms.record import CopyInput, PickTogether
     from mmjax.data.transforms.sentence_pairs import SentencePair
     from mmjax.data.transforms.text import (
         Canonicalize,

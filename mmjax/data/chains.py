@@ -90,8 +90,9 @@ class Chains:
 
         None where there is none, where it is bad (of which nothing is said), or the chain gives no mask.
         """
+        value = record.get(modality)
         try:
-            value = _after(self.transforms[modality], record.get(modality), rng)
+            value = None if isinstance(value, BadExample) else _after(self.transforms[modality], value, rng)
         except BadExample:
             return None
         value = value.value if isinstance(value, Labelled) else value
@@ -159,7 +160,7 @@ class Chains:
             value = str(value) if isinstance(value, Document) else value
         except BadExample:
             return None
-        return value
+        return None if isinstance(value, BadExample) else value
 
 
 def _after(chain: Sequence[Transform], value: Any, rng: Rng) -> Any:
@@ -176,7 +177,8 @@ def _after(chain: Sequence[Transform], value: Any, rng: Rng) -> Any:
 
 def captions(record: Mapping[str, Any], modality: str, chain: Sequence[Transform]) -> list[str]:
     """All captions of a record as they reach the chain's tokenizer, a document's sentences; none of a bad one."""
-    values = [record[modality]] if record.get(modality) is not None else []
+    value = record.get(modality)
+    values = [] if value is None or isinstance(value, BadExample) else [value]
     try:
         values = [part for value in values for part in (value.sentences if isinstance(value, Document) else [value])]
         for transform in chain:

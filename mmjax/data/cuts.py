@@ -15,6 +15,7 @@ import numpy as np
 from jaxtyping import Int32
 
 from mmjax.data.chains import Chains, Row
+from mmjax.data.record_transforms import RecordTransforms
 from mmjax.data.sources.contract import Records
 
 ENTRY = "cut"  # of a row, uint16 [2]: the source's place among all, and a bit for each modality that was cut
@@ -90,20 +91,24 @@ class Lengths:
         return int(np.quantile(self.lengths, share, method="inverted_cdf"))
 
 
-def sampled(chains: Chains, opened: Mapping[str, Records], seed: int) -> list[Lengths]:
+def sampled(
+    chains: Chains, opened: Mapping[str, Records], seed: int, record_transforms: RecordTransforms | None = None
+) -> list[Lengths]:
     """The lengths of some examples of every source, drawn by `seed` and augmented as in training.
 
     At most SAMPLE of each, and no more than can be read in SECONDS, but one of each.
     """
-    modalities = can_be_cut(chains)
+    modalities, whole = can_be_cut(chains), record_transforms or RecordTransforms((), ())
     found = []
     for name, records in opened.items():
         until = time.monotonic() + SECONDS / len(opened)
         draw = np.random.default_rng((seed, zlib.crc32(name.encode())))
-        lengths: dict[str, list[int]] = {modality: [] for modality in modalities if modality in records.columns}
+        of_record = np.random.default_rng((seed, zlib.crc32(name.encode()), 1))  # which leaves the chains' draws alone
+        columns = whole.columns(records.columns)
+        lengths: dict[str, list[int]] = {modality: [] for modality in modalities if modality in columns}
         places = draw.permutation(len(records))[:SAMPLE] if lengths else ()
         for place in places:
-            record: Mapping[str, Any] = records[int(place)]
+            record: Mapping[str, Any] = whole(records[int(place)], lambda name, stream=of_record: stream)
             for modality, known in lengths.items():
                 if (length := chains.length(record, modality, draw)) is not None:
                     known.append(length)

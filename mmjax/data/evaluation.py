@@ -8,7 +8,7 @@ from typing import Any
 import grain
 import numpy as np
 
-from mmjax.data.chains import Chains, Row, evaluation, identity, stack
+from mmjax.data.chains import Row, evaluation, identity, stack
 from mmjax.data.pipeline import Columns, Mixture, Prepared, host_rows, prepare
 from mmjax.data.sources.contents import Again, item_key, read_once
 from mmjax.data.sources.contract import Records
@@ -42,14 +42,15 @@ def evaluation_batches(
     prepared = mixture if isinstance(mixture, Prepared) else prepare(mixture)
     mine = host_rows(batch_size, host)
     opened = prepared.judged(split)
-    known = list(dict.fromkeys(column for records in opened.values() for column in records.columns))
+    columns_of = prepared.record_transforms.columns
+    known = list(dict.fromkeys(column for records in opened.values() for column in columns_of(records.columns)))
     for column in columns or ():
         if column not in known:
             raise ValueError(f"no source has a column {column!r}, there are {', '.join(known)}{nearest(column, known)}")
     wanted = tuple(columns) if columns is not None else tuple(column for column in known if column not in _BYTES)
     rows = range(sum(map(len, opened.values()))) if rows is None else rows
     looked = tuple(m for m in _BYTES if contents and m in known and m in prepared.chains.specs)
-    make = _EvaluationRow(prepared.chains, opened, wanted, batch_size, rows, looked, split)
+    make = _EvaluationRow(prepared, opened, wanted, batch_size, rows, looked, split)
     padded = -(-len(rows) // batch_size) * batch_size
     stream = grain.MapDataset.range(padded).map(make).batch(mine, batch_fn=_stack_with_columns)
     index, count = host
@@ -80,8 +81,8 @@ def raw(prepared: Prepared, split: str, place: int, column: str) -> Any:
     ends = list(itertools.accumulate(len(records) for records in opened.values()))
     source = bisect_right(ends, place)
     record = list(opened.values())[source][place - (ends[source - 1] if source else 0)]
-    value = record.get(column)
-    return prepared.chains.raw({**record, column: value.value if isinstance(value, Again) else value}, column)
+    record = {name: value.value if isinstance(value, Again) else value for name, value in record.items()}
+    return prepared.chains.raw(prepared.record_transforms(record, evaluation), column)
 
 
 class _EvaluationRow:
@@ -89,7 +90,7 @@ class _EvaluationRow:
 
     def __init__(
         self,
-        chains: Chains,
+        prepared: Prepared,
         opened: Mapping[str, Records],
         columns: Sequence[str],
         batch_size: int,
@@ -98,7 +99,8 @@ class _EvaluationRow:
         split: str,
     ):
         """contents: modalities of which it is told what each row holds."""
-        self.chains, self.opened, self.columns, self.batch_size = chains, opened, columns, batch_size
+        self.chains, self.record_transforms = prepared.chains, prepared.record_transforms
+        self.opened, self.columns, self.batch_size = opened, columns, batch_size
         self.rows, self.contents, self.split = rows, contents, split
         self.names = list(opened)
         self.ends = list(itertools.accumulate(len(records) for records in opened.values()))
@@ -119,6 +121,7 @@ class _EvaluationRow:
             contents[modality + CONTENT] = item_key(records, record[modality], record["id"] if own else None)
         id = record["id"]
         record = {column: None if isinstance(value, Again) else value for column, value in record.items()}
+        record = self.record_transforms(record, evaluation)
         row = {**self.chains.row(record, evaluation), **identity(place % self.batch_size, name, id)}
         return row, {column: self.chains.raw(record, column) for column in self.columns} | contents
 

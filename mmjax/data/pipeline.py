@@ -7,11 +7,13 @@ one has in `<modality>_bad`, uint8 [B], what is wrong with it (`transforms.BadEx
 tells of its examples stands beside: `text_next` and `text_types` of `SentencePair`.
 """
 
+import itertools
 import math
 import os
 import zlib
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,15 +23,17 @@ from rich.progress import track
 
 from mmjax.data.chains import Chains, Row, captions, chain_specs, identity, row_spec, untrained
 from mmjax.data.cuts import Cuts
+from mmjax.data.record_transforms import RecordTransforms
 from mmjax.data.sources.contract import Records, Source
 from mmjax.data.sources.every_caption import expanded
 from mmjax.data.sources.folder import renaming
 from mmjax.data.sources.splits import SplitNotFoundError
 from mmjax.data.sources.tables import nearest
 from mmjax.data.sources.tfds import Tfds
-from mmjax.data.tokenizers.contract import Tokenizer
-from mmjax.data.transforms.contract import Transform
+from mmjax.data.tokenizers.contract import Tokenizer, TokenizerSpec
+from mmjax.data.transforms.contract import RecordTransform, Transform
 from mmjax.data.workers.readers import Readers
+from mmjax.errors import UserError
 
 Columns = dict[str, list[Any]]
 
@@ -42,7 +46,8 @@ class Mixture:
     first, else it is a TFDS dataset. `transforms` holds the chain of each modality that the batch is to have; a source
     may lack a modality. `workers` processes read and transform, 0 means a thread of this process for each of the
     `prefetch` batches that wait ready. `cache` keeps every training example in memory (each worker its own) as it is
-    before the first random transform of each chain: for data that fits there.
+    before the first random transform of each chain: for data that fits there. `record_transforms` change the whole
+    record of an example before its chains read it (`RecordTransform`): they may make inputs that no source has.
     """
 
     weights: dict[str, float]
@@ -51,6 +56,7 @@ class Mixture:
     workers: int = 0
     prefetch: int = 2
     cache: bool = False
+    record_transforms: tuple[RecordTransform, ...] = ()
 
 
 class Prepared:
@@ -58,6 +64,7 @@ class Prepared:
 
     def __init__(self, mixture: Mixture, chains: Chains, data_dir: str | None):
         self.mixture, self.chains, self.data_dir = mixture, chains, data_dir
+        self.record_transforms = RecordTransforms(mixture.record_transforms, tuple(mixture.transforms))
         self._opened: dict[str, dict[str, Records]] = {}
         self._judged: dict[str, dict[str, Records]] = {}
 
@@ -89,15 +96,18 @@ def prepare(
     """Makes the mixture ready: builds what datasets can be built, and finds or trains the tokenizers.
 
     `data_dir` is where datasets and tokenizers are kept (TFDS_DATA_DIR, else ~/tensorflow_datasets). `tokenizers`, by
-    modality, are taken as they are (a checkpoint's own), the others are trained on the captions of the training split.
+    modality, are taken as they are (a checkpoint's own), the others are trained on the captions of the training split:
+    one for all chains that describe it alike, on the captions of all of them.
     Raises ValueError where the mixture can't be: no weights, a chain without a fixed shape, an unknown field or split.
     """
     _check(mixture)
     models = dict(tokenizers or {})
-    for modality, wanted in untrained(mixture.transforms).items():
+    described = untrained(mixture.transforms)
+    for modality, wanted in described.items():
         if modality not in models:
-            lines = _captions(mixture, modality, most, data_dir, progress) if (most := wanted.captions) else None
-            models[modality] = wanted.load(lines, _data_dir(data_dir) / "tokenizers")
+            alike = [other for other, spec in described.items() if spec == wanted]
+            known = next((models[other] for other in alike if other in models), None)
+            models[modality] = known or _tokenizer(mixture, wanted, alike, data_dir, progress)
     return Prepared(mixture, Chains(mixture.transforms, models), data_dir)
 
 
@@ -196,23 +206,33 @@ class _TrainingRow:
     ):
         self.chains, self.opened, self.seed, self.batch_size = prepared.chains, opened, seed, batch_size
         self.cuts = cuts
-        self.kept: dict[tuple[str, int], dict[str, Any]] | None = {} if prepared.mixture.cache else None
+        self.record_transforms = prepared.record_transforms
+        self.kept: dict[tuple[str, int], Mapping[str, Any]] | None = {} if prepared.mixture.cache else None
 
     def __call__(self, place: int, where: tuple[str, int]) -> Row:
         name, index = where
+
+        rng = partial(random_stream, self.seed, place)
+        begun = self.kept is not None and self.record_transforms.settled
         if self.kept is None:
-            record = self.opened[name][index]
-        elif (record := self.kept.get(where)) is None:
-            record = self.kept[where] = self.chains.begin(self.opened[name][index])
-
-        def rng(modality: str) -> np.random.Generator:
-            # A stream of its own for each place and modality: a change of one chain leaves the others' draws alone.
-            key = (self.seed, zlib.crc32(modality.encode()))
-            return np.random.Generator(np.random.Philox(key=key, counter=(0, 0, 0, place)))
-
-        row, cut = self.chains.row_and_cuts(record, rng, begun=self.kept is not None)
+            record = self.record_transforms(self.opened[name][index], rng)
+        else:
+            if (record := self.kept.get(where)) is None:
+                record = self.record_transforms.begin(self.opened[name][index])
+                record = self.kept[where] = self.chains.begin(record) if begun else record
+            record = self.record_transforms.finish(record, rng)
+        row, cut = self.chains.row_and_cuts(record, rng, begun=begun)
         row |= identity(place % self.batch_size, name, record["id"])
         return row if self.cuts is None else row | self.cuts.entry(name, cut)
+
+
+def random_stream(seed: int, place: int, name: str) -> np.random.Generator:
+    """The random numbers of a chain, or of the record transforms, for the example at a place of the stream of examples.
+
+    Each has its own: a change of one leaves the others' draws alone.
+    """
+    key = (seed, zlib.crc32(name.encode()))
+    return np.random.Generator(np.random.Philox(key=key, counter=(0, 0, 0, place)))
 
 
 def _iterated(dataset: Any, mixture: Mixture) -> Iterator[Row]:
@@ -233,6 +253,18 @@ def host_rows(batch_size: int, host: tuple[int, int]) -> int:
 
 
 def _check(mixture: Mixture) -> None:
+    for modality, chain in mixture.transforms.items():
+        if misplaced := [transform for transform in chain if isinstance(transform, RecordTransform)]:
+            raise UserError(
+                f"Mixture(transforms={{{modality!r}: ...}}): {misplaced[0]!r} changes the whole record: it goes into "
+                "record_transforms"
+            )
+    for transform in mixture.record_transforms:
+        if not isinstance(transform, RecordTransform):
+            raise UserError(
+                f"Mixture(record_transforms=...): {transform!r} is no RecordTransform: a transform of one input goes "
+                "into its chain, in transforms"
+            )
     chain_specs(mixture.transforms)
     if not mixture.weights:
         raise ValueError("Mixture(weights={}): name at least one source, such as {'spoken_emoji': 1.0}")
@@ -260,23 +292,41 @@ def _open(mixture: Mixture, split: str, data_dir: str | None) -> dict[str, Recor
             reasons.append(error)
     if not opened:
         raise SplitNotFoundError("; ".join(map(str, reasons)))
+    columns = RecordTransforms(mixture.record_transforms, tuple(mixture.transforms)).columns
+    known = {column for records in opened.values() for column in columns(records.columns)}
     for modality in mixture.transforms:
-        if not any(modality in records.columns for records in opened.values()):
-            known = sorted({column for records in opened.values() for column in records.columns})
+        if modality not in known:
             raise ValueError(
                 f"Mixture(transforms={{{modality!r}: ...}}): no source has such a modality, there are "
-                f"{', '.join(known)}{nearest(modality, known) or renaming(mixture.sources.values(), modality)}"
+                f"{', '.join(sorted(known))}{nearest(modality, known) or renaming(mixture.sources.values(), modality)}"
+                + ("; what a record transform adds, its columns() names" if mixture.record_transforms else "")
             )
     return opened
 
 
+def _tokenizer(
+    mixture: Mixture, wanted: TokenizerSpec, modalities: Sequence[str], data_dir: str | None, progress: bool
+) -> Tokenizer:
+    """The tokenizer that the chains of these modalities describe, trained on their captions if it is."""
+    lines = None
+    if most := wanted.captions:
+        parts = (_captions(mixture, modality, most, data_dir, progress) for modality in modalities)
+        lines = itertools.chain.from_iterable(parts)
+    return wanted.load(lines, _data_dir(data_dir) / "tokenizers")
+
+
 def _captions(mixture: Mixture, modality: str, most: int, data_dir: str | None, progress: bool) -> Iterator[str]:
-    """The training captions as they reach the tokenizer, in a stable order; of more than `most` records, every n-th."""
+    """The training captions as they reach the tokenizer, in a stable order; of more than `most` records, every n-th.
+
+    What record transforms draw they draw as in training, so that it learns from all that they may pick.
+    """
+    whole = RecordTransforms(mixture.record_transforms, (modality,))
     for name, records in _open(mixture, "train", data_dir).items():
-        if modality in records.columns:
+        if modality in whole.columns(records.columns):
             indices = range(0, len(records), -(-len(records) // most))
             for index in track(indices, f"Captions of {name}", disable=not progress, transient=True):
-                yield from captions(records[index], modality, mixture.transforms[modality])
+                record = whole(records[index], partial(random_stream, 0, index))
+                yield from captions(record, modality, mixture.transforms[modality])
 
 
 def _data_dir(data_dir: str | None) -> Path:

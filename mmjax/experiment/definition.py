@@ -177,6 +177,7 @@ class Experiment:
             if not isinstance(load, Load | str):
                 raise UserError(f'init={{"{path}": {load!r}}} must be a path, or Load(path, skip=...)')
         sized = {"towers": self.towers, "objectives": self.objectives, "data.transforms": self.data.transforms}
+        sized |= {"data.record_transforms": self.data.record_transforms}
         others = {"data.weights": self.data.weights, "optimizer": self.optimizer, "spike": self.spike, "ema": self.ema}
         bounds.check({**sized, "batch_size": self.batch_size, "steps": self.steps}, {**others, "weights": self.weights})
         check_fit(self.towers, self.objectives, self.data, self._idle())

@@ -18,6 +18,7 @@ from mmjax.data import embedding_files
 from mmjax.data.embedding_files import Embeddings
 from mmjax.data.evaluation import evaluation_count
 from mmjax.data.pipeline import Mixture
+from mmjax.data.record_transforms import RecordTransforms
 from mmjax.data.sources.folder import Folder
 from mmjax.data.sources.splits import WHOLE
 from mmjax.data.sources.tables import is_table
@@ -121,7 +122,8 @@ def embed(
 def chosen(experiment: Experiment, data: str | None, split: str, modalities: Sequence[str] | None) -> Mixture:
     """The data to embed, with the model's own transforms of the modalities that both have, or of those asked for.
 
-    Pictures of a table of one's own are seen upright (`Decode.upright`)."""
+    Pictures of a table of one's own are seen upright (`Decode.upright`). Record transforms are for the records that the
+    model was trained on: other data has its inputs as columns."""
     own = experiment.data
     for modality in modalities or ():
         if modality not in own.transforms:
@@ -134,7 +136,10 @@ def chosen(experiment: Experiment, data: str | None, split: str, modalities: Seq
         weights = {data: 1.0}
         known = BENCHMARKS[data].source if data in BENCHMARKS else Tfds(data)  # with its fields by their names here
         sources = {data: Folder(data) if is_table(data) else own.sources.get(data, known)}
-    columns = {c for name in weights for c in sources.get(name, Tfds(name)).open(split).columns} if data else None
+    transformed = own.record_transforms if data is None or data in own.weights else ()
+    opened = [sources.get(name, Tfds(name)).open(split) for name in weights] if data else []
+    there = RecordTransforms(transformed, tuple(own.transforms)).columns
+    columns = {column for records in opened for column in there(records.columns)} if data else None
     names = [m for m in own.transforms if (m in modalities if modalities else columns is None or m in columns)]
     if not names:
         raise UserError(
@@ -144,7 +149,9 @@ def chosen(experiment: Experiment, data: str | None, split: str, modalities: Seq
     transforms = {name: own.transforms[name] for name in names}
     if data is not None and is_table(data):
         transforms = {name: seen_upright(chain) for name, chain in transforms.items()}
-    return replace(own, weights=weights, sources=sources, transforms=transforms, cache=False)
+    return replace(
+        own, weights=weights, sources=sources, transforms=transforms, cache=False, record_transforms=transformed
+    )
 
 
 def _begun(out: Path, told: dict[str, Any]) -> dict[str, Any]:
@@ -199,10 +206,14 @@ def digest_of(variables: dict[str, Any]) -> str:
 
 
 def _data_digest(bundle: Bundle, mixture: Mixture, data: str | None, split: str) -> str:
-    """Of how the data is read: transforms, tokenizers, the sources' names, and tables' contents."""
+    """Of how the data is read: all transforms, tokenizers, the sources' names, and tables' contents."""
     found = hashlib.blake2b(digest_size=16)
     text = json.loads(records.dumps(bundle.config))["experiment"]["data"]
-    found.update(json.dumps([text["transforms"], None if data else text, data, split], sort_keys=True).encode())
+    if not mixture.record_transforms:  # as before there were any
+        del text["record_transforms"]
+    told = [text["transforms"], None if data else text, data, split]
+    told += [text["record_transforms"]] if mixture.record_transforms else []
+    found.update(json.dumps(told, sort_keys=True).encode())
     for name, tokenizer in sorted(bundle.tokenizers.items()):
         found.update(name.encode() + hashlib.blake2b(tokenizer.model).digest())
     for source in mixture.sources.values():

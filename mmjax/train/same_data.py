@@ -41,12 +41,13 @@ def check_data(data: Prepared, workdir: Path, *, begun: bool, fork: bool = False
 
 
 def _identified(data: Prepared) -> dict[str, Fingerprint]:
-    """By source. Of columns only those count that the chains read."""
+    """By source. Of columns only those count that the chains read, or all where record transforms may read any."""
     found = {}
     for name, records in data.open(SPLIT).items():
         known = fingerprint(records)
         others = {key: value for key, value in known.items() if key not in _WORDS or key == "id"}
-        columns = {key: known.get(key) for key in data.mixture.transforms} if "id" in known else {}
+        read = known if data.mixture.record_transforms else data.mixture.transforms
+        columns = {key: known.get(key) for key in read} if "id" in known else {}
         found[name] = others | columns
     return found
 

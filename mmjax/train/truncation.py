@@ -44,7 +44,7 @@ class Truncated:
 def warnings(experiment: Experiment, data: Prepared) -> Iterator[str]:
     """What to say before the first step: of which sources and modalities more than SHARE of a sample is cut off, at
     which length, and which would hold HELD of it. It reads for seconds at most."""
-    for lengths in sampled(data.chains, data.open("train"), experiment.seed):
+    for lengths in sampled(data.chains, data.open("train"), experiment.seed, data.record_transforms):
         (length, *_) = data.chains.specs[lengths.modality].shape
         if lengths.longer(length) > SHARE * len(lengths.lengths):
             yield _warning(experiment, lengths, length)

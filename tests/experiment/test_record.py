@@ -18,6 +18,7 @@ from mmjax.data.pipeline import Mixture
 from mmjax.data.tokenizers.sentence_piece import SentencePiece
 from mmjax.data.tokenizers.subwords import Subwords
 from mmjax.data.transforms.image import Decode
+from mmjax.data.transforms.record import CopyInput
 from mmjax.data.transforms.text import Tokenize
 from mmjax.errors import UserError
 from mmjax.experiment import record as records
@@ -35,6 +36,15 @@ def record(experiment) -> str:
 
 
 # --- there and back ---
+
+
+def test_record_transforms_are_parts_and_older_records_have_none():
+    copy = fdl.Config(CopyInput, of="text", to="caption_2")
+    text = dumps(fdl.Config(Mixture, {}, {}, record_transforms=(copy,)))
+    assert '"@call": "data:CopyInput"' in text
+    assert fdl.build(loads(text)).record_transforms == (CopyInput("text", "caption_2"),)
+    older = {"@call": "data:Mixture", "weights": {}, "transforms": {}}
+    assert fdl.build(loads(record(older))).record_transforms == ()
 
 
 @pytest.mark.usefixtures("listed")

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from mmjax.models.layers.attention import attend, attend_fused
+from mmjax.models.layers.masks import prefix_causal
 from mmjax.models.towers.text import TextTransformer
 from mmjax.models.towers.vit import ViT
 from mmjax.objectives.contrastive.objective import sigmoid_loss, softmax_loss
@@ -33,14 +34,14 @@ def padding(positions: int) -> jax.Array:
     return jnp.arange(positions) < lengths[:, None]
 
 
-def with_gradients(attention, arrays, mask, causal):
+def with_gradients(attention, arrays, mask, causal, allowed=None):
     """The value and the gradients of a weighted sum of it, over the rows that are not padding."""
     weight = jnp.asarray(np.random.default_rng(1).standard_normal(arrays[0].shape), jnp.float32)
     if mask is not None:
         weight *= mask[:, None, :, None]
 
     def of(*arrays):
-        out = attention(*arrays, mask, causal)
+        out = attention(*arrays, mask, causal, allowed)
         return (out.astype(jnp.float32) * weight).sum(), out
 
     (_, out), gradients = jax.jit(jax.value_and_grad(of, (0, 1, 2), has_aux=True))(*arrays)
@@ -61,6 +62,20 @@ def test_fused_attention_is_as_near_to_exact_as_the_plain_one(positions, masked,
     for want, by_plain, by_fused in zip(exact, plain, fused, strict=True):
         error = [np.linalg.norm(got - want) / np.linalg.norm(want) for got in (by_plain, by_fused)]
         assert error[1] <= max(2 * error[0], 4e-3), error
+
+
+@pytest.mark.parametrize("positions", [50, 77])
+def test_a_mask_of_each_query_is_the_same_to_the_fused_kernel(positions):
+    """A prefix of each example; and a mask that lets some queries see nothing, which take in zeros."""
+    arrays, mask = drawn(positions), padding(positions)
+    blind = jnp.asarray(np.random.default_rng(2).random((1, positions, positions)) < 0.5).at[:, ::7].set(False)
+    for allowed in (prefix_causal(positions, jnp.array([0, 1, positions // 3, positions])), blind):
+        with jax.default_matmul_precision("highest"):
+            exact = with_gradients(attend, [x.astype(jnp.float32) for x in arrays], mask, False, allowed)
+        plain, fused = (with_gradients(of, arrays, mask, False, allowed) for of in (attend, attend_fused))
+        for want, by_plain, by_fused in zip(exact, plain, fused, strict=True):
+            error = [np.linalg.norm(got - want) / np.linalg.norm(want) for got in (by_plain, by_fused)]
+            assert error[1] <= max(2 * error[0], 4e-3), error
 
 
 def test_an_example_without_a_token_harms_nothing():

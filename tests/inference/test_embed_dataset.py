@@ -3,7 +3,10 @@
 import shutil
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, cast
 
+import fiddle as fdl
 import numpy as np
 import pytest
 from PIL import Image
@@ -11,7 +14,10 @@ from PIL import Image
 from mmjax import embeddings
 from mmjax.cli.main import main
 from mmjax.data.evaluation import evaluation_batches
+from mmjax.data.pipeline import Mixture
+from mmjax.data.sources.folder import Folder
 from mmjax.data.transforms.image import Decode
+from mmjax.data.transforms.record import CopyInput
 from mmjax.errors import UserError
 from mmjax.evaluate.benchmarks import benchmark
 from mmjax.evaluate.split_embedder import Embedder
@@ -19,6 +25,7 @@ from mmjax.experiment.graph import build
 from mmjax.experiment.workdir import prepared
 from mmjax.inference import embed_dataset as module
 from mmjax.inference.embed_dataset import chosen, embed
+from mmjax.interop.bundle import stand_in
 from mmjax.interop.resolve import resolve
 from mmjax.runtime.checkpoints import restore_variables
 from mmjax.runtime.files import output
@@ -134,6 +141,30 @@ def test_ones_own_table_gives_what_it_has(trained: Trained, tmp_path):
     with pytest.raises(UserError, match=r"by other data: .*captions\.csv \(split all\), which has changed since; give"):
         embed(str(trained.workdir), str(table), out)
     assert contents(out) == before
+
+
+def test_record_transforms_are_for_the_records_of_the_models_own_data(tmp_path):
+    (tmp_path / "own.csv").write_text("image,text,split\na.png,a cat,test\n")
+    (tmp_path / "a.png").touch()
+    table, copy = str(tmp_path / "own.csv"), CopyInput("text", "caption_2")
+    chains = {"text": (), "caption_2": ()}
+    own = Mixture({"own": 1.0}, chains, {"own": Folder(table)}, record_transforms=(copy,))
+    experiment: Any = SimpleNamespace(data=own)
+    for named in (None, "own"):
+        mixture = chosen(experiment, named, "test", None)
+        assert (mixture.record_transforms, list(mixture.transforms)) == ((copy,), ["text", "caption_2"])
+    mixture = chosen(experiment, table, "test", None)
+    assert (mixture.record_transforms, list(mixture.transforms)) == ((), ["text"])
+
+    def digest(*made: fdl.Config) -> str:
+        config = stand_in({}, {}, {})
+        config.data.record_transforms = made
+        return module._data_digest(cast(Any, SimpleNamespace(config=config, tokenizers={})), mixture, None, "test")
+
+    plain = digest()
+    mixture = replace(mixture, record_transforms=(copy,))
+    made = [digest(fdl.Config(CopyInput, of="text", to=to)) for to in ("caption_2", "caption_3")]
+    assert len({plain, *made}) == 3
 
 
 def test_pictures_of_ones_own_table_are_seen_upright(trained: Trained, tmp_path):

@@ -1,6 +1,7 @@
 """A run goes on with the data that it began with, or is told that it is another."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -9,6 +10,7 @@ from mmjax.data.pipeline import Mixture, Prepared
 from mmjax.data.sources.documents import Documents
 from mmjax.data.sources.every_caption import EveryCaption
 from mmjax.data.sources.folder import Folder
+from mmjax.data.transforms.record import CopyInput
 from mmjax.errors import UserError
 from mmjax.runtime import hosts
 from mmjax.runtime.files import digests
@@ -74,6 +76,19 @@ def test_captions_count_where_they_are_read_by_way_of_other_sources_too(tmp_path
         check_data(made(wrap, "a cat"), tmp_path, begun=False)
         check_data(made(wrap, "a cat"), tmp_path, begun=True)
         refused(made(wrap, "a tom"), tmp_path, "own: other captions\n")
+
+
+def test_all_columns_count_where_a_record_transform_may_read_them(tmp_path):
+    def made(caption: str, *record_transforms) -> Prepared:
+        rows = [ROWS[0], f"0.png,{caption},x,train"]
+        plain = data(tmp_path / "a", *rows)
+        return Prepared(replace(plain.mixture, record_transforms=record_transforms), None, None)  # pyright: ignore
+
+    check_data(made("a cat"), tmp_path, begun=False)
+    check_data(made("a tom"), tmp_path, begun=True)
+    copied = CopyInput("text", "caption_2")
+    check_data(made("a cat", copied), tmp_path, begun=False)
+    refused(made("a tom", copied), tmp_path, "own: other captions\n")
 
 
 def test_records_are_compared_by_what_they_say_of_themselves(tmp_path):

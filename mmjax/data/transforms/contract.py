@@ -51,6 +51,26 @@ class Transform:
         return before
 
 
+class RecordTransform:
+    """A step on the whole record of an example, before the chains read their inputs in it. `random` says whether it
+    draws from `rng`, which no chain draws from."""
+
+    random: ClassVar[bool] = False
+
+    def __call__(self, record: dict[str, Any], rng: Rng) -> dict[str, Any]:
+        """Gives the record that the chains read: a chain `caption_2` reads the entry `caption_2`.
+
+        `record` is a copy of what the source has, by column: `id`, captions, and pictures and sounds as they are stored
+        (bytes, or a `File` to be read). An entry may be None. In evaluation `rng` is None. Raises `BadExample` where
+        the example can't be used: all its inputs are then bad.
+        """
+        raise NotImplementedError
+
+    def columns(self, before: tuple[str, ...]) -> tuple[str, ...]:
+        """The columns of a source's records afterwards, those that it adds among them. Here: as before."""
+        return before
+
+
 def prefix_mask(length: int, real: int) -> Bool[np.ndarray, " length"]:
     """True for the first `real` places, False for the padding behind them."""
     mask = np.zeros(length, bool)

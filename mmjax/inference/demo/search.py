@@ -21,7 +21,8 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
 from mmjax.data.bad_example import BadExample
-from mmjax.data.chains import Chains
+from mmjax.data.chains import Chains, evaluation
+from mmjax.data.record_transforms import RecordTransforms
 from mmjax.data.sources.paths import File
 from mmjax.data.sources.tfds import Tfds
 from mmjax.errors import UserError
@@ -159,20 +160,22 @@ def own(bundle: Bundle, say: Callable[[str], None] = lambda text: None) -> Place
     silent = replace(data, transforms={m: chain for m, chain in data.transforms.items() if m in KINDS})
     check(Record(bundle.source, bundle.tokenizers), silent, bundle.tokenizers, say)
     chains = Chains({m: chain for m, chain in data.transforms.items() if m in KINDS})
+    whole = RecordTransforms(data.record_transforms, tuple(data.transforms))
     items = []
     for name in data.weights:
         records = data.sources.get(name, Tfds(name)).open(SPLIT)
         for row in range(len(records)):
-            record = records[row]
+            record = whole(records[row], evaluation)
             caption = record.get("text")
             while isinstance(caption, list | tuple | dict):  # of several captions the first
                 caption = next(iter(caption.values() if isinstance(caption, dict) else caption), None)
             for modality in chains.transforms:
                 value = record.get(modality)
+                value = None if isinstance(value, BadExample) else value
                 if value is None or (modality == "audio" and not isinstance(value, File) and not len(value)):
                     continue
                 path = Path(value.path) if isinstance(value, File) else None
-                read = partial(_raw, chains, records, row, modality)
+                read = partial(_raw, chains, whole, records, row, modality)
                 stamp = _stamp(path) if path else hashlib.blake2b(read() or b"", digest_size=16).hexdigest()
                 items.append(Item(modality, str(caption or record["id"]), f"{name}/{record['id']}", stamp, read, path))
     if not items:
@@ -299,8 +302,8 @@ def _any(modality: str) -> Any:
     return np.zeros((32, 32, 3), np.uint8) if modality == "image" else (np.zeros(16_000, np.int16), 16_000)
 
 
-def _raw(chains: Chains, records: Any, row: int, modality: str) -> bytes | None:
-    return chains.raw(records[row], modality)
+def _raw(chains: Chains, whole: RecordTransforms, records: Any, row: int, modality: str) -> bytes | None:
+    return chains.raw(whole(records[row], evaluation), modality)
 
 
 def _bytes(path: Path) -> bytes | None:

@@ -74,7 +74,7 @@ def plan(
         memory=found.memory,
         flops=found.flops,
         model_flops=_model_flops(config, where),
-        reading=reading(experiment.data.transforms),
+        reading=reading(experiment.data.transforms, experiment.data.record_transforms),
         peak=where.chip.flops,
         host_cores=where.chip.host_cores,
     )

@@ -1,0 +1,73 @@
+"""The transforms of whole records together, as they run before the chains read their entries."""
+
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from mmjax.data.bad_example import BadExample
+from mmjax.data.sources.contents import read_once
+from mmjax.data.transforms.contract import RecordTransform, Rng
+
+STREAM = "record transforms"  # of random numbers; those of the chains are called by their inputs
+_COMPLAINTS = 5  # as of the chains: so many examples are logged with their reason
+
+log = logging.getLogger(__name__)
+
+
+class RecordTransforms:
+    """`transforms`, one after the other, for chains of these inputs.
+
+    All of them draw from one stream of random numbers, which isn't that of any chain: whether there are any, and
+    what they draw, changes no draw of a chain. An example that one of them finds bad is bad in every input.
+    """
+
+    def __init__(self, transforms: Sequence[RecordTransform], inputs: Sequence[str]):
+        self.transforms, self.inputs = tuple(transforms), tuple(inputs)
+        self._fixed = next((i for i, transform in enumerate(transforms) if transform.random), len(transforms))
+        self._complaints = 0
+
+    def __call__(self, record: Mapping[str, Any], rng: Callable[[str], Rng]) -> Mapping[str, Any]:
+        """The record as the chains read it. `rng(name)` is the stream of that name, as in `Chains.row`."""
+        return self._run(self.transforms, record, rng)
+
+    @property
+    def settled(self) -> bool:
+        """Whether nothing is random, so that `begin` does all."""
+        return self._fixed == len(self.transforms)
+
+    def begin(self, record: Mapping[str, Any]) -> Mapping[str, Any]:
+        """The record after what comes before the first random transform, to be kept: where there is one, files of the
+        record have been read."""
+        begun = self._run(self.transforms[: self._fixed], record, lambda name: None)
+        return begun if self.settled else {name: read_once(value) for name, value in begun.items()}
+
+    def finish(self, begun: Mapping[str, Any], rng: Callable[[str], Rng]) -> Mapping[str, Any]:
+        """What `__call__` gives, from what `begin` gave."""
+        return self._run(self.transforms[self._fixed :], begun, rng)
+
+    def columns(self, before: Sequence[str]) -> tuple[str, ...]:
+        """The columns of a source's records afterwards."""
+        columns = tuple(before)
+        for transform in self.transforms:
+            columns = tuple(transform.columns(columns))
+        return columns
+
+    def _run(
+        self, transforms: Sequence[RecordTransform], record: Mapping[str, Any], rng: Callable[[str], Rng]
+    ) -> Mapping[str, Any]:
+        if not transforms or any(isinstance(record.get(name), BadExample) for name in self.inputs):  # since `begin`
+            return record
+        stream, found = rng(STREAM), dict(record)
+        try:
+            for transform in transforms:
+                made = transform(dict(found), stream)
+                if not isinstance(made, Mapping):
+                    raise TypeError(f"{transform!r} gave {made!r:.40}: a record transform gives the record, a dict")
+                found = dict(made)
+        except BadExample as reason:
+            if self._complaints < _COMPLAINTS:
+                self._complaints += 1
+                more = "; further ones are not named" if self._complaints == _COMPLAINTS else ""
+                log.warning("all of %r is left out: %s%s", record.get("id"), reason, more)
+            return {**record, **dict.fromkeys(self.inputs, reason.with_traceback(None))}
+        return {**found, "id": record["id"]}  # by which the example is known
