@@ -4,11 +4,13 @@ import re
 from functools import partial
 from typing import Any, cast
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax.core import meta
+from flax.linen.spmd import logical_to_mesh_sharding
 
 from mmjax.errors import UserError
 from mmjax.models.layers.attention import attend, attend_fused
@@ -129,6 +131,30 @@ def test_context_equals_one_example_at_a_time(fields):
     assert not np.any(of_context[~CONTEXT_MASK])  # nor has the example without any
     assert np.abs(of_context[CONTEXT_MASK]).min(axis=0).min() > 0
     assert not np.any(found[1][1][~MASK])
+
+
+def test_a_sharded_mesh_gives_the_same_values():
+    mesh = jax.make_mesh((2, 2, 2), ("data", "fsdp", "tensor"), axis_types=(jax.sharding.AxisType.Auto,) * 3)
+    rules = (("batch", ("data",)), ("embed", "fsdp"), ("heads", "tensor"), ("mlp", "tensor"))
+    module = Transformer(**SMALL, cross=True)
+    logical = nn.get_partition_spec(jax.eval_shape(lambda: module.init(jax.random.key(0), X, context=CONTEXT)))
+    params = params_of(module)
+    placed = jax.device_put(params, logical_to_mesh_sharding(logical, mesh, rules))
+    allowed = prefix_causal(5, jnp.array(PREFIXES[:2]))
+
+    @jax.jit
+    def found(params, context):
+        def of(context):
+            given = {"allowed": allowed, "context": context, "context_mask": CONTEXT_MASK[:2]}
+            return jnp.sum(jnp.sin(cast(jax.Array, module.apply(params, X[:2], MASK[:2], **given))))
+
+        return jax.value_and_grad(of)(context)
+
+    want, want_gradient = found(params, CONTEXT[:2])
+    with jax.set_mesh(mesh), nn.logical_axis_rules(rules):
+        got, gradient = found(placed, CONTEXT[:2])
+    np.testing.assert_allclose(got, want, rtol=1e-5)
+    np.testing.assert_allclose(gradient, want_gradient, atol=2e-5)
 
 
 def test_one_more_padded_token_changes_nothing():

@@ -1,7 +1,7 @@
 from mmjax.data.tokenizers.sentence_piece import SentencePiece
 from mmjax.data.transforms.audio import CropOrPad, DecodeAudio, PickUtterance
-from mmjax.data.transforms.image import Decode, Resize
 from mmjax.data.transforms.contract import RecordTransform
+from mmjax.data.transforms.image import Decode, Resize
 from mmjax.data.transforms.record import CopyInput
 from mmjax.data.transforms.text import Tokenize
 from mmjax.train.plan.input_cost import CAPTION, reading
