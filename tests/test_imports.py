@@ -29,7 +29,7 @@ EVERYONES = ("mmjax", "mmjax.errors", "mmjax.runtime.files")  # import nothing o
 # Folders within a folder: what each may import of the folders beside it. Files of the folder above are for all of them.
 WITHIN = {
     "evaluate": {"evaluators": {"metrics"}, "metrics": set(), "report": {"evaluators", "metrics"}},
-    "models": {"towers": {"layers"}, "decoders": {"layers"}, "layers": set()},
+    "models": {"towers": {"layers"}, "fusion": {"layers"}, "decoders": {"layers"}, "layers": set()},
     "data": {
         "sources": {"transforms", "datasets"},
         "transforms": {"tokenizers", "decoding"},

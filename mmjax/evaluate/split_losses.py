@@ -13,8 +13,10 @@ import numpy as np
 from mmjax.data.pipeline import Prepared, batches
 from mmjax.errors import UserError
 from mmjax.objectives.contract import usable
+from mmjax.objectives.encoding import EMA
 from mmjax.objectives.keys import step_key
 from mmjax.objectives.pretrainer import Pretrainer
+from mmjax.objectives.readings import teaches
 from mmjax.runtime import hosts
 from mmjax.runtime.counts import EXAMPLES
 from mmjax.runtime.mesh import ACTIVATION_RULES, BATCH_AXES, replicated
@@ -41,6 +43,8 @@ class HeldOut:
 
         def losses(variables: Any, batch: Any, step: Any, seed: Any, number: Any) -> tuple[Numbers, Numbers]:
             rngs = {"mask": step_key(seed, number, "mask")}
+            if teaches(pretrainer.objectives):  # what is judged is the average, where there is one
+                variables = {EMA: variables["params"], **variables}
             with nn.logical_axis_rules(ACTIVATION_RULES):
                 loss, metrics = pretrainer.apply(variables, batch, step, train=False, rngs=rngs)
             counts = {name: usable(part, batch).sum() for name, part in pretrainer.objectives.items()}

@@ -6,6 +6,7 @@ silent: an id beyond the text tower's table gives NaN, and a step whose loss is 
 
 import re
 from collections.abc import Iterable, Mapping
+from types import MappingProxyType
 from typing import Any, cast
 
 import numpy as np
@@ -14,7 +15,8 @@ from mmjax.data.chains import chain_specs, untrained
 from mmjax.data.pipeline import Mixture
 from mmjax.data.transforms.audio import DecodeAudio
 from mmjax.data.transforms.contract import Spec
-from mmjax.errors import UserError, unknown
+from mmjax.errors import UserError
+from mmjax.experiment.views import check_views, encoded_inputs
 from mmjax.models.towers.audio import AudioTransformer
 from mmjax.models.towers.resnet import ResNet
 from mmjax.models.towers.text import TextTransformer
@@ -24,6 +26,7 @@ from mmjax.objectives.contrastive.objective import Contrastive
 from mmjax.objectives.masked import MaskedText
 from mmjax.objectives.masking import Corrupt
 from mmjax.objectives.next_sentence import NextSentence
+from mmjax.objectives.readings import trained_towers
 
 Modules = Mapping[str, Any]
 
@@ -31,23 +34,28 @@ Modules = Mapping[str, Any]
 def idle(towers: Modules, objectives: Modules, frozen: Iterable[str]) -> tuple[str, ...]:
     """The modalities whose towers no objective reads, and which are all frozen: evaluation may want them (ImageBind's
     text tower). `frozen`: the optimiser's expressions."""
-    read = {
-        single.modality for objective in objectives.values() for view in objective.views() for single in parts(view)
-    }
+    read = trained_towers(objectives)
     wholly = [re.compile(expression) for expression in frozen]
     return tuple(m for m in towers if m not in read and any(e.match(f"towers_{m}/") for e in wholly))
 
 
-def check_fit(towers: Modules, objectives: Modules, data: Mixture, idle: Iterable[str] = ()) -> None:
+def check_fit(
+    towers: Modules,
+    objectives: Modules,
+    data: Mixture,
+    idle: Iterable[str] = (),
+    fusions: Modules = MappingProxyType({}),
+    ema: float | None = None,
+) -> None:
     """Raises UserError where parts don't fit; it names both by their paths, with the value of each."""
     specs = chain_specs(data.transforms)
-    _check_modalities(towers, objectives, specs, set(idle))
-    for modality, tower in towers.items():
-        path = f"towers.{modality}"
+    check_views(towers, fusions, objectives, specs, idle, ema)
+    for name, modality in encoded_inputs(towers, objectives, specs):
+        path, tower = f"towers.{name}", towers[name]
         if isinstance(tower, ViT | ResNet):
             _check_pictures(path, tower, specs[modality])
         elif isinstance(tower, TextTransformer):
-            _check_texts(path, tower, specs[modality], objectives, data)
+            _check_texts(path, tower, specs[modality], objectives, data, modality)
         elif isinstance(tower, AudioTransformer):
             _check_sounds(path, tower, specs[modality], data.transforms[modality])
     for name, objective in objectives.items():
@@ -58,23 +66,6 @@ def check_fit(towers: Modules, objectives: Modules, data: Mixture, idle: Iterabl
                 f"objectives.{name} reads whether a segment follows another, and data.transforms doesn't tell: end the "
                 "chain of 'text' in SentencePair(...), and wrap its source, Documents(...)"
             )
-
-
-def _check_modalities(towers: Modules, objectives: Modules, specs: Mapping[str, Spec], idle: set[str]) -> None:
-    read = idle
-    for name, objective in objectives.items():
-        for view in (single for whole in objective.views() for single in parts(whole)):
-            if view.modality not in towers:
-                raise UserError(unknown(f"objectives.{name} reads", view.modality, towers, "towers"))
-            read.add(view.modality)
-    for modality in towers:
-        if objectives and modality not in read:
-            raise UserError(
-                f"no objective reads towers.{modality}: leave it out, add an objective that trains it, or, where only "
-                f"evaluation wants it, freeze all of it: optimizer.frozen=('^towers_{modality}/',)"
-            )
-        if modality not in specs:
-            raise UserError(unknown("data.transforms lacks", modality, specs, "chains of data.transforms"))
 
 
 def _check_pictures(path: str, tower: ViT | ResNet, spec: Spec) -> None:
@@ -88,14 +79,14 @@ def _check_pictures(path: str, tower: ViT | ResNet, spec: Spec) -> None:
         ) from error
 
 
-def _check_texts(path: str, tower: TextTransformer, spec: Spec, objectives: Modules, data: Mixture) -> None:
+def _check_texts(path: str, tower: TextTransformer, spec: Spec, objectives: Modules, data: Mixture, input: str) -> None:
     (length,) = spec.shape
     if length > tower.length:
         raise UserError(
             f"data.transforms gives texts of {length} tokens, longer than the {tower.length} of {path}.length: "
             f"set {path}.length={length}, or the chain's length to {tower.length}"
         )
-    tokenizer = untrained(data.transforms).get("text")
+    tokenizer = untrained(data.transforms).get(input)
     pieces = tokenizer.vocab_size if tokenizer is not None else 0
     if pieces > tower.vocab:
         raise UserError(
@@ -108,7 +99,7 @@ def _check_texts(path: str, tower: TextTransformer, spec: Spec, objectives: Modu
                 f"objectives.{name} is tied to the table of {path}, which has vocab={tower.vocab}, and has "
                 f"vocab={objective.vocab}: set it to {tower.vocab} too"
             )
-        for view in (single for whole in objective.views() for single in parts(whole)):
+        for view in (single for whole in objective.views() for single in parts(whole) if single.input == input):
             if isinstance(view.masking, Corrupt) and not pieces <= view.masking.vocab <= tower.vocab:
                 raise UserError(
                     f"objectives.{name} names tokens out of vocab={view.masking.vocab}, but the tokenizer has up to "
@@ -133,11 +124,11 @@ def _check_sounds(path: str, tower: AudioTransformer, spec: Spec, chain: Iterabl
 
 def _check_embeddings(name: str, objective: Contrastive, towers: Modules) -> None:
     sizes = {}
-    for modality in objective.pair:
-        tower = towers[modality]
+    for view in objective.views():
+        tower = towers[view.by]
         if not hasattr(tower, "embed_dim"):
             return
-        sizes[modality] = tower.width if tower.embed_dim is None else tower.embed_dim
+        sizes[view.by] = tower.width if tower.embed_dim is None else tower.embed_dim
     if len(set(sizes.values())) > 1:
-        each = " and ".join(f"towers.{modality} into {size}" for modality, size in sizes.items())
+        each = " and ".join(f"towers.{tower} into {size}" for tower, size in sizes.items())
         raise UserError(f"objectives.{name} compares embeddings of one size, but {each}: set the same embed_dim")

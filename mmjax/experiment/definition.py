@@ -65,7 +65,8 @@ class Load:
 class Experiment:
     """Everything that decides a run's result, and how it is watched.
 
-    towers: an encoder for each modality; objectives: by a name of one's own, which the logs use (none: it can be
+    towers: an encoder for each modality; fusions: encoders over the tokens of several, by the names by which objectives
+    ask for them (`mmjax.objectives.Fused`); objectives: by a name of one's own, which the logs use (none: it can be
     loaded and judged, not trained).
     weights: of the objectives in the loss, a number or a function of the step; 1 where none is given.
     batch_size: examples in a step, over all hosts and microbatches. steps: how many; the schedule ends there.
@@ -75,7 +76,7 @@ class Experiment:
     keep, keep_best, keep_every: of the checkpoints, the latest so many stay; the best by a metric (`Best`); and those
     of every so many steps (0: none).
     log_every: metrics are written after so many steps.
-    init: where towers and objectives start from, {"towers.image": Load(path)}; the path alone, as a string, does too.
+    init: where parts start from, {"towers.image": Load(path)}; the path alone, as a string, does too.
     spike: when a step's loss is so high that its update is skipped (`Spike`); None: only what isn't finite is.
     most_bad_steps: of so many skipped steps in a row the run goes on; one more stops it.
     most_bad_examples: the share of bad examples (broken, empty, ...), among the last ten thousand, that a run bears.
@@ -111,14 +112,16 @@ class Experiment:
     most_bad_steps: int = 10
     most_bad_examples: float = 0.1
     patience: float = 600.0
+    fusions: Mapping[str, nn.Module] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if not self.towers:
             raise UserError("an experiment needs towers, but towers={}")
-        for name, tower in self.towers.items():
-            dtype, allowed = getattr(tower, "dtype", None), get_args(DtypeName)
+        encoders = [(f"towers.{name}", one) for name, one in self.towers.items()]
+        for path, encoder in [*encoders, *((f"fusions.{name}", one) for name, one in self.fusions.items())]:
+            dtype, allowed = getattr(encoder, "dtype", None), get_args(DtypeName)
             if isinstance(dtype, str) and dtype not in allowed:
-                raise UserError(f"towers.{name}.dtype={dtype!r} is none of {', '.join(allowed)}")
+                raise UserError(f"{path}.dtype={dtype!r} is none of {', '.join(allowed)}")
         if not isinstance(self.save_minutes, int | float) or self.save_minutes < 0:
             raise UserError(f"save_minutes={self.save_minutes!r} must be a number of at least 0 (0: by steps alone)")
         if not isinstance(self.most_bad_examples, int | float) or not 0 <= self.most_bad_examples <= 1:
@@ -170,22 +173,23 @@ class Experiment:
                     f"{evaluator!r} is no evaluator: one of mmjax.evaluate.evaluators is, such as Retrieval()"
                 )
         self._check_names()
-        starts = [f"towers.{name}" for name in self.towers] + [f"objectives.{name}" for name in self.objectives]
+        starts = [f"{kind}.{name}" for kind in ("towers", "fusions", "objectives") for name in getattr(self, kind)]
         for path, load in self.init.items():
             if path not in starts:
-                raise UserError(unknown("init", path, starts, "towers and objectives"))
+                raise UserError(unknown("init", path, starts, "towers, fusions and objectives"))
             if not isinstance(load, Load | str):
                 raise UserError(f'init={{"{path}": {load!r}}} must be a path, or Load(path, skip=...)')
-        sized = {"towers": self.towers, "objectives": self.objectives, "data.transforms": self.data.transforms}
-        sized |= {"data.record_transforms": self.data.record_transforms}
+        sized = {"towers": self.towers, "fusions": self.fusions, "objectives": self.objectives}
+        sized |= {"data.transforms": self.data.transforms, "data.record_transforms": self.data.record_transforms}
         others = {"data.weights": self.data.weights, "optimizer": self.optimizer, "spike": self.spike, "ema": self.ema}
         bounds.check({**sized, "batch_size": self.batch_size, "steps": self.steps}, {**others, "weights": self.weights})
-        check_fit(self.towers, self.objectives, self.data, self._idle())
+        check_fit(self.towers, self.objectives, self.data, self._idle(), self.fusions, self.ema)
 
     def _check_names(self) -> None:
         """What becomes a name of a file: of a parameter, a tokenizer, a picture, a folder of TensorBoard's."""
         for field_, names in (
             ("towers", self.towers),
+            ("fusions", self.fusions),
             ("objectives", self.objectives),
             ("data.transforms", self.data.transforms),
         ):
@@ -209,13 +213,14 @@ class Experiment:
         return Keeping(self.keep, self.keep_every, self.keep_best, evaluations)
 
     def pretrainer(self) -> Pretrainer:
-        """The towers and objectives as the one module that trains."""
+        """The towers, fusions and objectives as the one module that trains."""
         return Pretrainer(
             towers=self.towers,
             objectives=self.objectives,
             weights=self.weights,
             microbatches=self.microbatches,
             idle=self._idle(),
+            fusions=self.fusions,
         )
 
 

@@ -53,7 +53,7 @@ def _label(name: str, value: Any) -> Text:
 
 
 def parameters(experiment: Experiment) -> RenderableType:
-    """How many parameters each tower and objective has. Counted without making any, and without reading data.
+    """How many parameters each tower, fusion and objective has. Counted without making any, and without reading data.
 
     Raises:
         ValueError: the parts don't fit together, say pictures that don't divide into patches.
@@ -65,7 +65,8 @@ def parameters(experiment: Experiment) -> RenderableType:
         return pretrainer.init(keys, batch, train=False)["params"]
 
     leaves = {name: jax.tree.leaves(tree) for name, tree in jax.eval_shape(init).items()}
-    order = [f"towers_{name}" for name in experiment.towers] + [f"objectives_{name}" for name in experiment.objectives]
+    kinds = {"towers": experiment.towers, "fusions": experiment.fusions, "objectives": experiment.objectives}
+    order = [f"{kind}_{name}" for kind, by in kinds.items() for name in by]
     counts = {name: sum(leaf.size for leaf in leaves[name]) for name in order if name in leaves}
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), show_header=False)
     for name, count in {**counts, "parameters in all": sum(counts.values())}.items():

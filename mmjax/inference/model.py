@@ -91,7 +91,9 @@ class Model:
         self._bundle = bundle
         self.experiment: Experiment = build(bundle.config)
         self.source = bundle.source
-        transforms = {m: c for m, c in self.experiment.data.transforms.items() if m in self.experiment.towers}
+        chains, encoders = self.experiment.data.transforms, self.experiment.pretrainer().inputs()
+        self._encoders = {name: tower for name, tower in encoders.items() if name in chains}  # by input, its tower
+        transforms = {name: chain for name, chain in chains.items() if name in self._encoders}
         # Others' checkpoints come without tokenizers at times; their texts are given as ids then.
         lacking = {m: spec for m, spec in untrained(transforms).items() if m not in bundle.tokenizers}
         self._without = {modality: IdsAlone(spec, self.source) for modality, spec in lacking.items()}
@@ -108,7 +110,7 @@ class Model:
     @property
     def modalities(self) -> tuple[str, ...]:
         """What it embeds."""
-        return tuple(self.experiment.towers)
+        return tuple(self._encoders)
 
     @property
     def towers(self) -> Mapping[str, Any]:
@@ -303,14 +305,15 @@ class Model:
     def _sizes(self) -> dict[str, int]:
         flat: dict[str, Any] = flatten_dict(self.params, sep="/")
         return {
-            modality: sum(a.size for path, a in flat.items() if path.startswith(f"towers_{modality}/"))
-            for modality in self.modalities
+            modality: sum(a.size for path, a in flat.items() if path.startswith(f"towers_{tower}/"))
+            for modality, tower in self._encoders.items()
         }
 
     def __repr__(self) -> str:
         step = self._bundle.step
         lines = [f"mmjax.Model from {self.source}" + (f", step {step}" if step is not None else "")]
-        for modality, tower in self.towers.items():
+        for modality, name in self._encoders.items():
+            tower = self.towers[name]
             shape = "×".join(map(str, self._inputs.specs[modality].shape))
             fields = [name for name in ("width", "depth", "patch") if hasattr(tower, name)]
             inner = ", ".join(f"{name} {getattr(tower, name)}" for name in fields)

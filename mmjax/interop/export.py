@@ -25,7 +25,7 @@ from mmjax.interop.projects import PROJECTS
 from mmjax.interop.resolve import resolve
 from mmjax.interop.twins import token_ids
 from mmjax.interop.twins.twin import Twin, refused
-from mmjax.objectives.contract import parts
+from mmjax.objectives.contract import fusions, parts
 from mmjax.objectives.contrastive.objective import PUBLISHED, Contrastive
 from mmjax.runtime.files import output
 
@@ -165,7 +165,7 @@ def part(bundle: Bundle, towers: Sequence[str] | None) -> Bundle:
             has = ", ".join(known)
             raise UserError(f"{bundle.source} has no tower {name!r}, it has {has}{nearest(name, known)}")
     objectives = build(bundle.config).objectives
-    seen = {name: {v.modality for view in o.views() for v in parts(view)} for name, o in objectives.items()}
+    seen = {name: {v.by for view in o.views() for v in parts(view)} for name, o in objectives.items()}
     kept = [name for name, modalities in seen.items() if modalities <= set(towers)]
     return _kept(bundle, [name for name in known if name in towers], kept)
 
@@ -183,12 +183,19 @@ def without_decoders(bundle: Bundle, say: Callable[[str], None], encoders: bool 
 
 def _kept(bundle: Bundle, towers: Sequence[str], objectives: Sequence[str]) -> Bundle:
     """What is left of a model; its evaluators and beginnings, which may ask for the rest, go too."""
+    built = [build(bundle.config.objectives[name]) for name in objectives]
+    fused = {fusion for objective in built for fusion in fusions(objective)}
+    read = [view.input for objective in built for whole in objective.views() for view in parts(whole)]
     config = copy.deepcopy(bundle.config)
     config.towers = {name: config.towers[name] for name in towers}
     config.objectives = {name: config.objectives[name] for name in objectives}
-    config.data.transforms = {name: config.data.transforms[name] for name in towers}
+    if given := config.__arguments__.get("fusions"):
+        config.fusions = {name: fusion for name, fusion in given.items() if name in fused}
+    chains = config.data.transforms
+    config.data.transforms = {name: chains[name] for name in dict.fromkeys([*towers, *read]) if name in chains}
     config.weights, config.init, config.evaluators, config.keep_best = {}, {}, [], None
-    names = [f"towers_{name}" for name in towers] + [f"objectives_{name}" for name in objectives]
+    kinds = {"towers": towers, "fusions": fused, "objectives": objectives}
+    names = [f"{kind}_{name}" for kind, some in kinds.items() for name in some]
     variables = {
         collection: {name: tree for name, tree in parts.items() if name in names}
         for collection, parts in bundle.variables.items()

@@ -9,8 +9,9 @@ record: constructing it with any arguments whatever reads, writes and runs nothi
 from etils import epy
 
 with epy.lazy_api_imports(globals()):
-    from mmjax.objectives.contract import Encoded, EncodedTogether, Objective, Together, View
+    from mmjax.objectives.contract import Context, Fused, Objective, Pairs, Together, TwoRounds, View
     from mmjax.objectives.contrastive.objective import Contrastive
+    from mmjax.objectives.encoded import Encoded, EncodedCorrupted, EncodedFused, EncodedKept, EncodedTogether
     from mmjax.objectives.masked import MaskedAudio, MaskedImage, MaskedText
     from mmjax.objectives.masked_together import MaskedTogether
     from mmjax.objectives.masking import Corrupt, Keep, KeepOutsideBands, KeepOutsideBlocks

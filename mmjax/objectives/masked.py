@@ -14,7 +14,8 @@ import optax
 from jaxtyping import Array, Bool, Float, Int
 
 from mmjax.errors import UserError
-from mmjax.objectives.contract import Encoded, View, valid
+from mmjax.objectives.contract import Context, View, valid
+from mmjax.objectives.encoded import EncodedCorrupted, EncodedKept
 from mmjax.objectives.masking import Corrupt, Keep, PatchMasking
 from mmjax.objectives.numerics import at_least_fp32, weighted_mean
 
@@ -53,9 +54,8 @@ class MaskedPatches(nn.Module):
         return (View(self.modality, self.keep if isinstance(self.keep, PatchMasking) else Keep(self.keep)),)
 
     @nn.compact
-    def predictions(self, view: Encoded) -> Float[Array, "b n p"]:
+    def predictions(self, view: EncodedKept) -> Float[Array, "b n p"]:
         """What every patch of the view is thought to hold (normalised, if targets are), fp32 at least."""
-        assert view.patches is not None
         decoded = self.decoder(
             view.tokens, view.token_mask, view.keep, view.grid, view.prefix, patch_mask=view.patch_mask
         )
@@ -66,11 +66,8 @@ class MaskedPatches(nn.Module):
             name="predict",
         )(at_least_fp32(decoded))
 
-    def per_example(self, encoded: Mapping[View, Encoded], batch: Mapping[str, Array]) -> Errors:
+    def per_example(self, encoded: Mapping[View, EncodedKept], batch: Mapping[str, Array], context: Context) -> Errors:
         view = encoded[self.views()[0]]
-        assert view.patches is not None
-        assert view.patch_mask is not None
-        assert view.keep is not None
         target = at_least_fp32(view.patches)
         if self.normalise:
             target = normalised(target)
@@ -144,12 +141,12 @@ class MaskedText(nn.Module):
         return (View("text", self.corrupt),)
 
     @nn.compact
-    def per_example(self, encoded: Mapping[View, Encoded], batch: Mapping[str, Array]) -> TokenErrors:
+    def per_example(
+        self, encoded: Mapping[View, EncodedCorrupted], batch: Mapping[str, Array], context: Context
+    ) -> TokenErrors:
         view = encoded[self.views()[0]]
-        assert view.patches is not None
-        assert view.chosen is not None
         positions, real = chosen_positions(view.chosen, self.corrupt.count(view.chosen.shape[1]))
-        targets = jnp.take_along_axis(view.patches, positions, axis=1)
+        targets = jnp.take_along_axis(view.ids, positions, axis=1)
         x = jnp.take_along_axis(view.tokens, view.prefix + positions[..., None], axis=1)
         # Its outputs aren't cut over devices (as in Megatron-LM): the norm needs them whole, and where they and the
         # vocabulary were cut over the same axis of a 2x2x2 mesh, XLA (jax 0.10 to 0.12) gave wrong gradients.

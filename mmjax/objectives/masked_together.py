@@ -1,7 +1,7 @@
 """Masked modelling of pictures and texts in one sequence (M3AE: Geng et al. 2022, arXiv:2205.14204)."""
 
 from collections.abc import Mapping
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import flax.linen as nn
 import jax
@@ -10,7 +10,8 @@ import optax
 from jaxtyping import Array
 
 from mmjax.models.decoders.patches_and_words import Kept
-from mmjax.objectives.contract import EncodedTogether, Together, View
+from mmjax.objectives.contract import Context, Together, View
+from mmjax.objectives.encoded import EncodedKept, EncodedTogether
 from mmjax.objectives.masked import HEAD_INIT, Errors, TokenErrors, kept, normalised
 from mmjax.objectives.masking import Keep
 from mmjax.objectives.numerics import at_least_fp32, weighted_mean
@@ -51,14 +52,14 @@ class MaskedTogether(nn.Module):
         return (Together((View("image", Keep(self.keep_image)), View("text", Keep(self.keep_text)))),)
 
     @nn.compact
-    def per_example(self, encoded: Mapping[Any, EncodedTogether], batch: Mapping[str, Array]) -> Both:
+    def per_example(self, encoded: Mapping[Any, EncodedTogether], batch: Mapping[str, Array], context: Context) -> Both:
         view = encoded[self.views()[0]]
-        image, text = view.parts
-        sides = [Kept(part.keep, part.grid, part.patch_mask) for part in view.parts]  # pyright: ignore[reportArgumentType]
+        image, text = cast(tuple[EncodedKept, EncodedKept], view.parts)
+        sides = [Kept(part.keep, part.grid, part.patch_mask) for part in (image, text)]
         patches, words = self.decoder(view.tokens, view.token_mask, sides, view.prefix)
         hidden = [side.patch_mask & ~kept(side.keep, side.patch_mask.shape[1]) for side in sides]
 
-        target = at_least_fp32(image.patches)  # pyright: ignore[reportArgumentType]
+        target = at_least_fp32(image.patches)
         target = jax.lax.stop_gradient(normalised(target) if self.normalise else target)
         prediction = nn.Dense(
             target.shape[-1],

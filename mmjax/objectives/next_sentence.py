@@ -8,7 +8,8 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Bool, Float
 
-from mmjax.objectives.contract import Encoded, View, entry, selected, valid
+from mmjax.objectives.contract import Context, View, entry, selected, valid
+from mmjax.objectives.encoded import Encoded
 from mmjax.objectives.masked import HEAD_INIT
 from mmjax.objectives.masking import Corrupt
 from mmjax.objectives.numerics import at_least_fp32, weighted_mean
@@ -42,7 +43,7 @@ class NextSentence(nn.Module):
         return (View("text", self.corrupt),)
 
     @nn.compact
-    def per_example(self, encoded: Mapping[View, Encoded], batch: Mapping[str, Array]) -> Guesses:
+    def per_example(self, encoded: Mapping[View, Encoded], batch: Mapping[str, Array], context: Context) -> Guesses:
         right = jnp.where(entry(batch, "text_next"), FOLLOWS, RANDOM)
         embedding = selected(valid(batch, "text"), encoded[self.views()[0]].embedding)
         logits = nn.Dense(

@@ -21,6 +21,7 @@ from mmjax.models.towers.contract import PatchTower
 from mmjax.runtime import hosts
 
 LISTED = 5  # paths in a message, before it only counts
+KINDS = ("towers", "fusions", "objectives")  # the parts that can start from another model's
 POSITIONS = "position"  # the learned table of a patch tower
 
 
@@ -44,7 +45,7 @@ def sources(experiment: Experiment, say: Callable[[str], None]) -> dict[str, Bun
         if hub.is_name(load.path):
             hosts.first(lambda name=load.path: hub.fetched(name, say).source)
         found[path] = resolve(load.path, say=lambda text: None)
-        known = [f"{kind}.{name}" for kind in ("towers", "objectives") for name in getattr(found[path].config, kind)]
+        known = [f"{kind}.{name}" for kind in KINDS for name in getattr(found[path].config, kind, {})]
         if path not in known:
             raise UserError(f"init: {load.path} has no {path}; it has {', '.join(known)}{nearest(path, known)}")
     return found

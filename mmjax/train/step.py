@@ -14,7 +14,9 @@ from flax import struct
 from jaxtyping import Array, Float, Int, PyTree, UInt
 
 from mmjax.errors import UserError
+from mmjax.objectives.encoding import EMA
 from mmjax.objectives.keys import step_key
+from mmjax.objectives.readings import teaches
 from mmjax.optim.base import Optimizer, Params, merge
 from mmjax.runtime.mesh import ACTIVATION_RULES, batch_sharding, replicated, state_shardings
 from mmjax.train import guard
@@ -154,7 +156,8 @@ def make_train_step(
     Where the loss or the gradient's norm is not finite, or the loss is a `spike`, parameters, optimiser state, model
     state and EMA keep their values, and `guard` counts it; `step`, and so the learning rate, goes on.
 
-    `ema`: share of the moving average that stays at each step (0.999), None for no average. `spike`: None for no such
+    `ema`: share of the moving average that stays at each step (0.999), None for no average; teachers' views are encoded
+    by it, as it is before the step. `spike`: None for no such
     rule.
 
     Metrics (fp32 scalars, on the device): `loss`, `lr`; `grad_norm` (before clipping), `update_norm` (of the change
@@ -171,10 +174,11 @@ def make_train_step(
         rngs = {name: step_key(seed, state.step, name) for name in ("mask", "dropout")}
         still = tuple(name for name in state.params if name not in trainable)
         _check_statistics(state.model_state, still, getattr(pretrainer, "microbatches", 1))
+        average = {EMA: state.ema} if teaches(getattr(pretrainer, "objectives", {})) and ema is not None else {}
 
         def loss_of(trainable: Params) -> tuple[Array, tuple[Metrics, dict[str, Any]]]:
             (loss, metrics), model_state = pretrainer.apply(
-                {"params": merge(trainable, frozen), **state.model_state},
+                {"params": merge(trainable, frozen), **average, **state.model_state},
                 batch,
                 state.step,
                 train=True,
@@ -197,9 +201,9 @@ def make_train_step(
         update, opt_state = optimizer.transform(trainable).update(gradient, state.opt_state, trainable)
         update = jax.tree.map(lambda u: jnp.where(good, -lr * u, 0), update)
         params = merge(jax.tree.map(jnp.add, trainable, update), frozen)
-        average = state.ema
+        moved = state.ema
         if fresh is not None:  # in this form what is frozen stays as it is, to the bit
-            average = jax.tree.map(lambda a, p: a + fresh * (p - a), state.ema, params)
+            moved = jax.tree.map(lambda a, p: a + fresh * (p - a), state.ema, params)
         metrics |= bad | guard.clipped(batch) | {"loss": loss, "lr": lr}
         metrics |= {f"guard/{name}": counts[name] for name in ("skipped", "in_a_row", "spikes") if name in counts}
         if "id" in batch:
@@ -210,7 +214,7 @@ def make_train_step(
             params=params,
             opt_state=keep(opt_state, state.opt_state),
             model_state=keep(model_state, state.model_state),
-            ema=keep(average, state.ema),
+            ema=keep(moved, state.ema),
             guard=counts,
         )
         return state, {name: jnp.asarray(value, jnp.float32) for name, value in metrics.items()}

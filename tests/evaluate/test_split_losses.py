@@ -4,6 +4,7 @@ import json
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import flax.linen as nn
 import jax
 import numpy as np
 import optax
@@ -24,9 +25,12 @@ from mmjax.experiment.definition import Experiment
 from mmjax.experiment.graph import build
 from mmjax.experiment.workdir import prepared
 from mmjax.objectives.keys import step_key
+from mmjax.objectives.pretrainer import Pretrainer
 from mmjax.runtime import metrics
 from mmjax.runtime.mesh import Mesh
 from mmjax.train.step import init_state, make_train_step
+from tests.objectives.rounds import Distilling
+from tests.objectives.toys import ToyTower, toy_batch
 from tests.trained import Trained, tiny_config
 
 
@@ -204,3 +208,15 @@ def test_bad_input(made: Made, tmp_path):
 
     with pytest.raises(UserError, match="Losses need the model"):
         made.judged(Losses("test"), workdir=tmp_path, by=Cached())
+
+
+def test_where_a_teacher_is_read_what_is_judged_is_its_own():
+    """Evaluation has one set of parameters: those of the average, where there is one."""
+    pretrainer, batch, mesh = Pretrainer({"image": ToyTower("image")}, {"distil": Distilling()}), toy_batch(4), Mesh()
+    params = nn.unbox(pretrainer.init({"params": jax.random.key(0), "mask": jax.random.key(1)}, batch))["params"]
+    held_out = HeldOut(pretrainer, None, mesh.build(jax.devices()[:1]), 4)  # pyright: ignore
+    (numbers, counts) = held_out._losses({"params": params}, batch, 0, 0, 0)
+    rngs = {"mask": step_key(0, 0, "mask")}
+    expected, _ = pretrainer.apply({"params": params, "ema": params}, batch, 0, train=False, rngs=rngs)  # pyright: ignore
+    np.testing.assert_allclose(numbers["loss"], expected, rtol=1e-6, atol=1e-9)
+    assert counts == {"distil": batch["image_valid"].sum()}

@@ -20,6 +20,7 @@ from mmjax.objectives.masked import MaskedText
 from mmjax.objectives.next_sentence import NextSentence
 from mmjax.objectives.pretrainer import Pretrainer
 from mmjax.train.plan.flops import count
+from tests.objectives.rounds import Distilling, Fusing, Matching, ToyFusion
 
 SIZE = {"width": 8, "depth": 1, "heads": 2, "embed_dim": 4, "pooling": "mean"}
 TOWERS = {
@@ -64,6 +65,42 @@ def test_parts_that_fit_pass_with_room_to_spare():
     check_fit(*tower("text", vocab=100, length=9))
     check_fit(*objective("words", MaskedText(vocab=64)))
     check_fit(*chain("audio", DecodeAudio(), CropOrPad(800)))
+
+
+def reading(**changed):
+    """Objectives that read all towers, and others."""
+    return {**OBJECTIVES, **changed}
+
+
+def test_inputs_fusions_and_teachers_are_looked_for_where_views_say():
+    """A second caption goes through the tower of texts, which needs no chain of its own name then."""
+    chains = {**DATA.transforms, "caption_2": DATA.transforms["text"]}
+    pair = Contrastive(("image", "caption_2"), towers={"caption_2": "text"})
+    check_fit(TOWERS, reading(again=pair), replace(DATA, transforms=chains))
+    first = {"image": DATA.transforms["image"], "caption_2": DATA.transforms["text"]}
+    towers = {name: TOWERS[name] for name in ("image", "text")}
+    check_fit(towers, {"pair": pair}, replace(DATA, transforms=first))
+    check_fit(TOWERS, reading(fuse=Fusing()), DATA, fusions={"both": ToyFusion()})
+    check_fit(TOWERS, reading(distil=Distilling()), DATA, ema=0.9)
+    long = {**chains, "caption_2": (Tokenize(SentencePiece(vocab_size=64), length=7),)}
+    many = {**chains, "caption_2": (Tokenize(SentencePiece(vocab_size=80), length=6),)}
+    for objectives, transforms, fusions, message in (
+        (reading(again=pair), DATA.transforms, {}, r"data\.transforms lacks 'caption_2', .*are image, text, audio"),
+        (reading(again=pair), long, {}, r"texts of 7 tokens, longer than the 6 of towers\.text\.length"),
+        (reading(again=pair), many, {}, r"up to 80 pieces .*towers\.text\.vocab=64"),
+        (
+            reading(again=pair.clone(towers={"caption_2": "txt"})),
+            chains,
+            {},
+            r"objectives\.again reads 'txt', .*text\?",
+        ),
+        (reading(fuse=Fusing()), chains, {"bath": ToyFusion()}, r"objectives\.fuse reads the fusion 'both', .*bath\?"),
+        (reading(match=Matching("bath")), chains, {"both": ToyFusion()}, r"objectives\.match reads the fusion 'bath'"),
+        (OBJECTIVES, chains, {"both": ToyFusion()}, r"no objective reads fusions\.both"),
+        (reading(distil=Distilling()), chains, {}, r"objectives\.distil has 'image' .*teacher, .*set ema=0\.999"),
+    ):
+        with pytest.raises(UserError, match=message):
+            check_fit(TOWERS, objectives, replace(DATA, transforms=transforms), fusions=fusions)
 
 
 def test_a_frozen_tower_may_be_there_for_evaluation_alone():

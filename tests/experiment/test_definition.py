@@ -231,7 +231,7 @@ def test_a_damaged_record_is_named(tmp_path):
         ),
         ({"evaluators": ["retrieval"]}, "'retrieval' is no evaluator"),
         ({"ema": 1.0}, "ema=1.0 must lie between 0 and 1"),
-        ({"init": {"image": Load("x")}}, r"init 'image', but the towers and objectives are towers.image, towers.text"),
+        ({"init": {"image": Load("x")}}, r"init 'image', but the towers, fusions and objectives are towers.image"),
         ({"init": {"towers.image": 3}}, r"must be a path, or Load\(path"),
         ({"optimizer": AdamW(peak_lr=1e-3, warmup_steps=10)}, r"warmup_steps=10 must be less than steps=10: set"),
         ({}, r"data\.transforms lacks 'image'"),

@@ -256,7 +256,7 @@ MUTATIONS = {
         "tests/train/test_replay.py::test_a_run_of_bad_steps_stops_and_says_which",
     ),
     "NaN of a row that isn't valid stays out of the gradient": Mutation(
-        *(6, "objectives/contrastive/objective.py", "selected(valid(batch, view.modality), encoded[view].embedding)"),
+        *(6, "objectives/contrastive/objective.py", "selected(valid(batch, view.input), encoded[view].embedding)"),
         "encoded[view].embedding",
         "tests/objectives/contrastive/test_objective.py::test_nan_in_a_row_that_is_not_valid_is_in_no_gradient",
     ),

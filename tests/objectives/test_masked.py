@@ -12,7 +12,8 @@ import pytest
 from mmjax.errors import UserError
 from mmjax.models.decoders.patches import Decoder
 from mmjax.models.towers.vit import ViT
-from mmjax.objectives.contract import Encoded, View
+from mmjax.objectives.contract import Context, View
+from mmjax.objectives.encoded import EncodedCorrupted, EncodedKept
 from mmjax.objectives.masked import MaskedImage, MaskedText, chosen_positions, kept, normalised
 from mmjax.objectives.masking import Keep, KeepOutsideBlocks
 from mmjax.objectives.pretrainer import Pretrainer
@@ -22,13 +23,14 @@ B, N, P = 4, 12, 5
 KEY = jax.random.key(3)
 
 
-def image_view(patches: Any) -> tuple[MaskedImage, dict[Any, Encoded], Any, Any]:
+def image_view(patches: Any) -> tuple[MaskedImage, dict[Any, EncodedKept], Any, Any]:
     objective = MaskedImage(decoder=ToyDecoder())
     patch_mask = np.ones((B, N), bool)
     patch_mask[1, 7:] = False
     keep = np.asarray(Keep(0.25).draw(KEY, jnp.arange(B, dtype=jnp.uint32), jnp.asarray(patch_mask)))
     tokens = np.random.default_rng(1).normal(size=(*keep.shape, WIDTH)).astype(np.float32)
-    encoded = Encoded(tokens, keep >= 0, None, patches, patch_mask, keep, None, (N,), 0)  # pyright: ignore
+    embedding: Any = None
+    encoded = EncodedKept(tokens, keep >= 0, embedding, 0, patches, patch_mask, keep, (N,))
     hidden = patch_mask & ~np.array([[n in row for n in range(N)] for row in keep])
     return objective, {objective.views()[0]: encoded}, hidden, encoded
 
@@ -36,8 +38,8 @@ def image_view(patches: Any) -> tuple[MaskedImage, dict[Any, Encoded], Any, Any]
 def test_masked_patches_equal_numpy() -> None:
     patches = np.random.default_rng(0).normal(2, 3, size=(B, N, P)).astype(np.float32)
     objective, encoded, hidden, view = image_view(patches)
-    variables: Any = nn.unbox(objective.init(KEY, encoded, {}, method="per_example"))
-    outputs: Any = objective.apply(variables, encoded, {}, method="per_example")
+    variables: Any = nn.unbox(objective.init(KEY, encoded, {}, Context(), method="per_example"))
+    outputs: Any = objective.apply(variables, encoded, {}, Context(), method="per_example")
     valid = np.array([True, True, False, True])
     result: Any = objective.apply(variables, outputs, {"image_valid": valid}, method="batch_loss")
     loss, _ = result
@@ -55,9 +57,9 @@ def test_masked_patches_equal_numpy() -> None:
     # What the encoder saw isn't predicted: changing it as a target changes nothing. What was hidden is.
     for where, same in ((~hidden, True), (hidden, False)):
         changed = {
-            k: v._replace(patches=np.where(where[..., None], 7 * patches**2, patches)) for k, v in encoded.items()
+            k: v.replace(patches=np.where(where[..., None], 7 * patches**2, patches)) for k, v in encoded.items()
         }
-        other: Any = objective.apply(variables, changed, {}, method="per_example")
+        other: Any = objective.apply(variables, changed, {}, Context(), method="per_example")
         assert bool((other.total == outputs.total).all()) is same
 
 
@@ -110,14 +112,12 @@ def test_patches_can_be_hidden_in_other_ways() -> None:
 
 def text_view(
     ids: np.ndarray, mask: np.ndarray, prefix: int = 0, **fields: Any
-) -> tuple[MaskedText, dict[Any, Encoded]]:
+) -> tuple[MaskedText, dict[Any, EncodedCorrupted]]:
     objective = MaskedText(vocab=VOCAB, rate=0.4, **fields)
     _, chosen = objective.corrupt.draw(KEY, jnp.arange(len(ids), dtype=jnp.uint32), jnp.asarray(ids), jnp.asarray(mask))
     tokens = jnp.asarray(np.random.default_rng(1).normal(size=(len(ids), prefix + ids.shape[1], WIDTH)), jnp.float32)
     token_mask = jnp.ones(tokens.shape[:2], bool)
-    encoded = Encoded(
-        tokens, token_mask, tokens[:, 0], jnp.asarray(ids), jnp.asarray(mask), None, chosen, (ids.shape[1],), prefix
-    )
+    encoded = EncodedCorrupted(tokens, token_mask, tokens[:, 0], prefix, jnp.asarray(ids), chosen)
     return objective, {objective.views()[0]: encoded}
 
 
@@ -126,8 +126,8 @@ def test_masked_text_equals_numpy_and_starts_at_log_vocab() -> None:
     mask = np.arange(N) < np.array([[N], [4], [9], [1]])
     objective, encoded = text_view(ids, mask, prefix=1)
     (view,) = encoded.values()
-    variables: Any = nn.unbox(objective.init(KEY, encoded, {}, method="per_example"))
-    outputs: Any = objective.apply(variables, encoded, {}, method="per_example")
+    variables: Any = nn.unbox(objective.init(KEY, encoded, {}, Context(), method="per_example"))
+    outputs: Any = objective.apply(variables, encoded, {}, Context(), method="per_example")
     valid = np.array([True, True, True, False])
     result: Any = objective.apply(variables, outputs, {"text_valid": valid}, method="batch_loss")
     loss, metrics = result
@@ -150,17 +150,17 @@ def test_a_tied_head_reads_the_towers_table_and_trains_it() -> None:
     mask = np.arange(N) < np.array([[N], [4], [9], [1]])
     free, encoded = text_view(ids, mask)
     tied, _ = text_view(ids, mask, tied=True)
-    variables: Any = nn.unbox(free.init(KEY, encoded, {}, method="per_example"))["params"]
+    variables: Any = nn.unbox(free.init(KEY, encoded, {}, Context(), method="per_example"))["params"]
     words = {"kernel": variables["words"]["kernel"], "bias": jnp.arange(VOCAB) / VOCAB}
     head = {name: variables[name] for name in ("dense", "norm")}
 
     def total(tables: Any, objective: MaskedText) -> Any:
         if objective.tied:
-            seen = {view: found._replace(table=tables["kernel"].T) for view, found in encoded.items()}
+            seen = {view: found.replace(table=tables["kernel"].T) for view, found in encoded.items()}
             params = {**head, "bias": tables["bias"]}
         else:
             seen, params = encoded, {**head, "words": tables}
-        errors: Any = objective.apply({"params": params}, seen, {}, method="per_example")
+        errors: Any = objective.apply({"params": params}, seen, {}, Context(), method="per_example")
         return errors.total.sum()
 
     expected, gradient = jax.value_and_grad(total)(words, free)
@@ -173,7 +173,7 @@ def test_a_tied_head_reads_the_towers_table_and_trains_it() -> None:
         (np.zeros((VOCAB + 1, WIDTH)), f"one of {VOCAB + 1} tokens, {WIDTH} wide"),
     ):
         with pytest.raises(UserError, match=message):
-            tied.init(KEY, {view: encoded[view]._replace(table=table)}, {}, method="per_example")
+            tied.init(KEY, {view: encoded[view].replace(table=table)}, {}, Context(), method="per_example")
 
 
 def test_gathered_positions_are_the_chosen() -> None:

@@ -11,7 +11,8 @@ import pytest
 
 from mmjax.errors import UserError
 from mmjax.models.towers.text import TextTransformer
-from mmjax.objectives.contract import Encoded, View
+from mmjax.objectives.contract import Context, View
+from mmjax.objectives.encoded import Encoded
 from mmjax.objectives.masked import MaskedText
 from mmjax.objectives.masking import Corrupt
 from mmjax.objectives.next_sentence import NextSentence
@@ -25,11 +26,11 @@ def test_it_equals_numpy_over_the_valid_rows_alone() -> None:
     random = np.random.default_rng(0)
     embedding = random.normal(size=(B, 5)).astype(np.float32)
     embedding[1] = np.nan
-    encoded = {View("text"): Encoded(None, None, embedding, None, None, None, None, (9,), 0)}  # pyright: ignore
+    encoded = {View("text"): Encoded(None, None, embedding, 0)}  # pyright: ignore
     batch: Any = {"text_next": np.array([1, 1, 0, 0, 1, 0], bool), "text_valid": np.array([1, 0, 1, 1, 1, 1], bool)}
     kernel, bias = random.normal(size=(5, 2)).astype(np.float32), np.array([0.3, -0.2], np.float32)
     params = {"params": {"classify": {"kernel": kernel, "bias": bias}}}
-    outputs: Any = NextSentence().apply(params, encoded, batch, method="per_example")
+    outputs: Any = NextSentence().apply(params, encoded, batch, Context(), method="per_example")
     loss, metrics = NextSentence().batch_loss(outputs, batch)
     rows = batch["text_valid"]
     logits = np.asarray(embedding[rows], np.float64) @ kernel + bias
@@ -39,14 +40,14 @@ def test_it_equals_numpy_over_the_valid_rows_alone() -> None:
     np.testing.assert_allclose(metrics["accuracy"], (logits.argmax(1) == right).mean(), rtol=1e-6)
 
     def loss_of(params: Any) -> Any:
-        outputs: Any = NextSentence().apply(params, encoded, batch, method="per_example")
+        outputs: Any = NextSentence().apply(params, encoded, batch, Context(), method="per_example")
         return NextSentence().batch_loss(outputs, batch)[0]
 
     of_kernel = jax.grad(loss_of)(params)["params"]["classify"]["kernel"]
     share = np.exp(logits) / np.exp(logits).sum(1, keepdims=True) - np.eye(2)[right]
     np.testing.assert_allclose(of_kernel, np.asarray(embedding[rows]).T @ share / len(right), rtol=1e-4, atol=1e-6)
     with pytest.raises(UserError, match="the batch has no 'text_next'"):
-        NextSentence().apply(params, encoded, {}, method="per_example")
+        NextSentence().apply(params, encoded, {}, Context(), method="per_example")
 
 
 def bert(**changes: Any) -> Pretrainer:

@@ -15,8 +15,9 @@ from mmjax.models.towers.vit import ViT
 from mmjax.objectives.contrastive.objective import Contrastive
 from mmjax.objectives.masked import MaskedImage, MaskedText
 from mmjax.objectives.masking import Keep
-from mmjax.objectives.pretrainer import Pretrainer, cut, glue
-from tests.objectives.toys import SIZES, STEM, VOCAB, ToyDecoder, ToyTower, toy_batch
+from mmjax.objectives.microbatches import cut, glue
+from mmjax.objectives.pretrainer import Pretrainer
+from tests.objectives.toys import SIZES, VOCAB, ToyDecoder, ToyTower, assert_same, stems, toy_batch
 
 B = 8
 KEYS = {"mask": jax.random.key(5)}
@@ -68,18 +69,6 @@ def step() -> Any:
 @pytest.fixture(scope="module")
 def whole(step: Any, variables: Any) -> Any:
     return step(variables, toy_batch(B), 3)
-
-
-def assert_same(got: Any, expected: Any, tolerance: float = 1e-6) -> None:
-    (loss, metrics), gradients = got
-    (expected_loss, expected_metrics), expected_gradients = expected
-    np.testing.assert_allclose(loss, expected_loss, rtol=tolerance)
-    assert metrics.keys() == expected_metrics.keys()
-    for name in metrics:
-        np.testing.assert_allclose(metrics[name], expected_metrics[name], rtol=tolerance, atol=tolerance, err_msg=name)
-    norm = np.sqrt(sum(np.sum(np.square(g)) for g in jax.tree.leaves(expected_gradients)))
-    for got, expected in zip(jax.tree.leaves(gradients), jax.tree.leaves(expected_gradients), strict=True):
-        np.testing.assert_allclose(got, expected, rtol=0, atol=tolerance * norm)
 
 
 @pytest.mark.parametrize("microbatches", [2, 4])
@@ -138,34 +127,16 @@ def test_a_batch_without_valid_examples_gives_zero(step: Any, variables: Any) ->
     assert all((np.asarray(leaf) == 0).all() for leaf in jax.tree.leaves(gradients))
 
 
-def stems(pretrainer: Pretrainer) -> int:
-    """How many times a stem is applied, whatever jaxpr within the jaxpr it stands in."""
-
-    def count(jaxpr: Any) -> int:
-        total = 0
-        for equation in jaxpr.eqns:
-            if equation.primitive.name == "dot_general":
-                total += equation.outvars[0].aval.shape[-1] == STEM
-            for inner in jax.tree.leaves(equation.params, is_leaf=lambda x: hasattr(x, "eqns") or hasattr(x, "jaxpr")):
-                if hasattr(inner, "jaxpr") or hasattr(inner, "eqns"):
-                    total += count(getattr(inner, "jaxpr", inner))
-        return total
-
-    variables = jax.eval_shape(pretrainer.init, jax.random.key(0), toy_batch(B))
-    run = lambda variables: pretrainer.apply(nn.unbox(variables), toy_batch(B), rngs=KEYS)  # noqa: E731
-    return count(jax.make_jaxpr(run)(variables).jaxpr)
-
-
 @pytest.mark.parametrize("microbatches", [1, 2])
 def test_each_distinct_view_is_encoded_once(microbatches: int) -> None:
     three = pairs(("image", "text"), ("text", "audio"), ("image", "audio"))
-    assert stems(build(**three, microbatches=microbatches)) == 3
+    assert stems(build(**three, microbatches=microbatches), toy_batch(B)) == 3
     shared = {"pair": Contrastive(("image", "text"), masking={"image": Keep(0.25)}),
               "masked": MaskedImage(decoder=ToyDecoder())}  # fmt: skip
     two = pairs(("image", "text")) | {"objectives": shared}
-    assert stems(build(**two, microbatches=microbatches)) == 2
+    assert stems(build(**two, microbatches=microbatches), toy_batch(B)) == 2
     apart = shared | {"masked": MaskedImage(decoder=ToyDecoder(), keep=0.5)}
-    assert stems(build(**(two | {"objectives": apart}), microbatches=microbatches)) == 3
+    assert stems(build(**(two | {"objectives": apart}), microbatches=microbatches), toy_batch(B)) == 3
 
 
 def test_masks_follow_the_key_and_the_index(variables: Any, whole: Any) -> None:

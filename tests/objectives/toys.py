@@ -3,6 +3,7 @@
 from typing import Any
 
 import flax.linen as nn
+import jax
 import jax.numpy as jnp
 import numpy as np
 
@@ -76,3 +77,34 @@ def toy_batch(size: int, seed: int = 0) -> dict[str, np.ndarray]:
     for row, modality in enumerate(SIZES, start=1):
         batch[f"{modality}_valid"] = np.arange(size) % size != row
     return batch
+
+
+def assert_same(got: Any, expected: Any, tolerance: float = 1e-6) -> None:
+    (loss, metrics), gradients = got
+    (expected_loss, expected_metrics), expected_gradients = expected
+    np.testing.assert_allclose(loss, expected_loss, rtol=tolerance)
+    assert metrics.keys() == expected_metrics.keys()
+    for name in metrics:
+        np.testing.assert_allclose(metrics[name], expected_metrics[name], rtol=tolerance, atol=tolerance, err_msg=name)
+    norm = np.sqrt(sum(np.sum(np.square(g)) for g in jax.tree.leaves(expected_gradients)))
+    for got, expected in zip(jax.tree.leaves(gradients), jax.tree.leaves(expected_gradients), strict=True):
+        np.testing.assert_allclose(got, expected, rtol=0, atol=tolerance * norm)
+
+
+def stems(pretrainer: Any, batch: Any) -> int:
+    """How many times a stem is applied, whatever jaxpr within the jaxpr it stands in."""
+
+    def count(jaxpr: Any) -> int:
+        total = 0
+        for equation in jaxpr.eqns:
+            if equation.primitive.name == "dot_general":
+                total += equation.outvars[0].aval.shape[-1] == STEM
+            for inner in jax.tree.leaves(equation.params, is_leaf=lambda x: hasattr(x, "eqns") or hasattr(x, "jaxpr")):
+                if hasattr(inner, "jaxpr") or hasattr(inner, "eqns"):
+                    total += count(getattr(inner, "jaxpr", inner))
+        return total
+
+    variables = jax.eval_shape(pretrainer.init, jax.random.key(0), batch)
+    variables = {**variables, "ema": variables["params"]}  # read where there is a teacher
+    run = lambda variables: pretrainer.apply(nn.unbox(variables), batch, rngs={"mask": jax.random.key(5)})  # noqa: E731
+    return count(jax.make_jaxpr(run)(variables).jaxpr)

@@ -35,6 +35,9 @@ from mmjax.train.step import (
     make_train_step,
     with_params,
 )
+from tests.objectives.rounds import Distilling
+from tests.objectives.toys import ToyTower
+from tests.objectives.toys import toy_batch as patches
 from tests.toy import ToyPretrainer, toy_batch
 
 OPTIMIZER = AdamW(1e-3, warmup_steps=2, weight_decay=0.1)
@@ -425,3 +428,21 @@ def test_the_hash_of_a_batch_goes_by_its_examples_and_their_rows():
     flips = [np.array([flip, *[[0, 0]] * 15], np.uint32) for flip in ([1, 0], [0, 1])]
     others = [ids[::-1], *(ids ^ flip for flip in flips), ids[:, ::-1]]
     assert whole not in [int(batch_hash(jnp.asarray(other), jnp.asarray(index))) for other in others]
+
+
+def test_a_teacher_is_the_average_as_it_is_before_the_step():
+    pretrainer = Pretrainer({"image": ToyTower("image")}, {"distil": Distilling()})
+    mesh, batch = one_device(), patches(4)
+    state = init_state(pretrainer, OPTIMIZER, batch, seed=3, mesh=mesh, ema=0.5)
+    step = jax.jit(make_train_step(pretrainer, OPTIMIZER, seed=3, total_steps=TOTAL, ema=0.5))
+    for _ in range(3):
+        before, (state, found) = state, step(state, batch)
+    rngs = {name: step_key(3, 2, name) for name in ("mask", "dropout")}
+    loss, other = (
+        pretrainer.apply({"params": before.params, "ema": average}, batch, 2, rngs=rngs)[0]
+        for average in (before.ema, before.params)
+    )
+    np.testing.assert_allclose(found["loss"], loss, rtol=1e-5)
+    assert abs(other - loss) > 1e-5
+    moved = jax.tree.map(lambda a, p: a + 0.5 * (p - a), before.ema, state.params)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-6, atol=1e-7), state.ema, moved)

@@ -14,9 +14,10 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
 from mmjax.errors import UserError, nearest
-from mmjax.objectives.contract import Encoded, View, selected, valid
+from mmjax.objectives.contract import Context, View, selected, valid
 from mmjax.objectives.contrastive import ring
 from mmjax.objectives.contrastive.tile import Rows
+from mmjax.objectives.encoded import Encoded
 from mmjax.objectives.masking import Masking
 from mmjax.objectives.numerics import at_least_fp32, unit
 
@@ -47,7 +48,8 @@ class Contrastive(nn.Module):
     `loss_backward`; for sigmoid `logit_bias`.
 
     Attributes:
-        pair: the two modalities.
+        pair: the two inputs that are compared.
+        towers: by input, the tower that encodes it where that isn't the one of its name: two texts may share one.
         loss: "softmax" (symmetric InfoNCE: CLIP, arXiv:2103.00020) or "sigmoid" (SigLIP, arXiv:2303.15343).
         masking: by modality, the masked view to read instead of the whole (FLIP, arXiv:2212.00794). A masked objective
             that reads an equal view shares the encoding.
@@ -73,6 +75,7 @@ class Contrastive(nn.Module):
     partners: Literal["row", "id"] = "row"
     method: Literal["auto", "dense", "ring"] = "auto"
     tile: int | None = None
+    towers: Mapping[str, str] = field(default_factory=dict)
 
     def setup(self) -> None:
         self._check()
@@ -84,13 +87,13 @@ class Contrastive(nn.Module):
             self.bias = self.param("bias", nn.initializers.constant(bias_init), (), jnp.float32)
 
     def views(self) -> tuple[View, ...]:
-        return tuple(View(modality, self.masking.get(modality)) for modality in self.pair)
+        return tuple(View(name, self.masking.get(name), self.towers.get(name)) for name in self.pair)
 
     def per_example(
-        self, encoded: Mapping[View, Encoded], batch: Mapping[str, Array]
+        self, encoded: Mapping[View, Encoded], batch: Mapping[str, Array], context: Context
     ) -> tuple[Float[Array, "b e"], Float[Array, "b e"]]:
         """The pair's unit vectors `[B,E]`, in fp32 at least; zeros of what isn't valid."""
-        a, b = (unit(selected(valid(batch, view.modality), encoded[view].embedding)) for view in self.views())
+        a, b = (unit(selected(valid(batch, view.input), encoded[view].embedding)) for view in self.views())
         if a.shape != b.shape:
             raise UserError(
                 f"the towers of {self.pair[0]!r} and {self.pair[1]!r} embed into {a.shape[-1]} and {b.shape[-1]} "
@@ -145,11 +148,12 @@ class Contrastive(nn.Module):
             raise UserError(
                 f"Contrastive(loss={self.loss!r}): the losses are {', '.join(PUBLISHED)}{nearest(self.loss, PUBLISHED)}"
             )
-        for modality in self.masking:
-            if modality not in self.pair:
-                raise UserError(
-                    f"Contrastive(masking={{{modality!r}: ...}}): the pair is {self.pair}{nearest(modality, self.pair)}"
-                )
+        for name, by in (("masking", self.masking), ("towers", self.towers)):
+            for input in by:
+                if input not in self.pair:
+                    raise UserError(
+                        f"Contrastive({name}={{{input!r}: ...}}): the pair is {self.pair}{nearest(input, self.pair)}"
+                    )
         unread = {"softmax": ("bias_init", None), "sigmoid": ("label_smoothing", 0.0)}[self.loss]
         if getattr(self, unread[0]) != unread[1]:
             raise UserError(

@@ -207,6 +207,7 @@ def _model_flops(config: fdl.Config, where: Pod) -> int:
 def _remats(experiment: Experiment) -> list[str]:
     """The paths of everything that can recompute."""
     parts: dict[str, Any] = {f"towers.{name}": tower for name, tower in experiment.towers.items()}
+    parts |= {f"fusions.{name}": fusion for name, fusion in experiment.fusions.items()}
     for name, objective in experiment.objectives.items():
         parts[f"objectives.{name}.decoder"] = getattr(objective, "decoder", None)
     return [f"{path}.remat" for path, part in parts.items() if hasattr(part, "remat")]

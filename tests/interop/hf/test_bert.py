@@ -13,7 +13,8 @@ from mmjax.errors import UserError  # noqa: E402
 from mmjax.experiment.graph import build  # noqa: E402
 from mmjax.interop import bundle as bundles  # noqa: E402
 from mmjax.interop.hf import layout as hf_layout  # noqa: E402
-from mmjax.objectives.contract import Encoded  # noqa: E402
+from mmjax.objectives.contract import Context  # noqa: E402
+from mmjax.objectives.encoded import EncodedCorrupted  # noqa: E402
 from mmjax.objectives.masked import chosen_positions  # noqa: E402
 from mmjax.objectives.next_sentence import NextSentence  # noqa: E402
 from tests.interop import hf_twins as twins  # noqa: E402
@@ -86,8 +87,10 @@ def test_the_masked_language_head(tied, tmp_path):
     def loss(params):
         states, mask = tower.apply({"params": params["towers_text"]}, seen, MASK, types=TYPES, method="tokens")
         view = objective.views()[0]
-        encoded = Encoded(states, mask, states[:, 0], jnp.asarray(IDS), mask, None, chosen, (9,), 0)
-        errors = objective.apply({"params": params["objectives_masked"]}, {view: encoded}, {}, method="per_example")
+        encoded = EncodedCorrupted(states, mask, states[:, 0], 0, jnp.asarray(IDS), chosen)
+        errors = objective.apply(
+            {"params": params["objectives_masked"]}, {view: encoded}, {}, Context(), method="per_example"
+        )
         return objective.batch_loss(errors, {"text_valid": jnp.ones(3, bool)})[0]
 
     with jax.default_matmul_precision("highest"):
@@ -137,13 +140,14 @@ def test_tied_words_and_next_sentences_have_their_logits(tmp_path):
         bound = tower.bind({"params": params})
         states, mask = bound.tokens(seen, MASK, types=TYPES)
         embedding, table = bound.pool(states, mask), bound.table()
-        encoded = {view: Encoded(states, mask, embedding, jnp.asarray(IDS), mask, None, chosen, (9,), 0, table)}
+        encoded = {view: EncodedCorrupted(states, mask, embedding, 0, jnp.asarray(IDS), chosen, table)}
         found = []
         for objective, head in ((masked, words), (follows, {"classify": {"kernel": weight.T, "bias": bias}})):
             outputs, state = objective.apply(
                 {"params": head},
                 encoded,
                 batch,
+                Context(),
                 method="per_example",
                 capture_intermediates=lambda module, name: name == "_words" or module.name == "classify",
             )

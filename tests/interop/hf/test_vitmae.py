@@ -11,7 +11,7 @@ from mmjax.errors import UserError  # noqa: E402
 from mmjax.experiment.graph import build  # noqa: E402
 from mmjax.interop import weight_files  # noqa: E402
 from mmjax.interop.hf import layout as hf_layout  # noqa: E402
-from mmjax.objectives.contract import Encoded  # noqa: E402
+from mmjax.objectives.encoded import EncodedKept  # noqa: E402
 from tests.interop import hf_twins as twins  # noqa: E402
 
 SIZES = {"hidden_size": 24, "intermediate_size": 40, "num_hidden_layers": 2, "num_attention_heads": 3}
@@ -46,7 +46,7 @@ def predictions(bundle, image, keep):
     def run(params):
         tokens, mask = tower.apply({"params": params["towers_image"]}, image, None, keep, method="tokens")
         patches, real = tower.patches(image)
-        encoded = Encoded(tokens, mask, tokens[:, 0], patches, real, keep, None, tower.grid(image), tower.prefix)
+        encoded = EncodedKept(tokens, mask, tokens[:, 0], tower.prefix, patches, real, keep, tower.grid(image))
         return objective.apply({"params": params["objectives_masked"]}, encoded, method="predictions")
 
     with jax.default_matmul_precision("highest"):

@@ -10,8 +10,9 @@ import pytest
 from scipy.special import expit, logsumexp
 
 from mmjax.errors import UserError
-from mmjax.objectives.contract import Encoded, View
+from mmjax.objectives.contract import Context, View
 from mmjax.objectives.contrastive.objective import Contrastive, at_most, sigmoid_loss, softmax_loss
+from mmjax.objectives.encoded import Encoded
 from mmjax.objectives.numerics import unit
 
 B, E = 7, 5
@@ -185,11 +186,11 @@ def test_nan_in_a_row_that_is_not_valid_is_in_no_gradient(loss: Any, method: Any
 
     def whole(embedding: Any) -> Any:
         nothing: Any = None
-        return Encoded(nothing, nothing, embedding, None, None, None, None, (), 0)
+        return Encoded(nothing, nothing, embedding, 0)
 
     def loss_of(a: Any, b: Any, params: Any) -> Any:
         encoded = {View("image"): whole(a), View("text"): whole(b)}
-        outputs = objective.apply(params, encoded, batch, method="per_example")
+        outputs = objective.apply(params, encoded, batch, Context(), method="per_example")
         return objective.apply(params, outputs, batch, method="batch_loss")[0]  # pyright: ignore
 
     params: Any = {"params": {"log_scale": jnp.float32(1.0)} | ({"bias": jnp.float32(-1)} if loss == "sigmoid" else {})}

@@ -1,0 +1,29 @@
+"""What a Linen module must have to be a fusion encoder."""
+
+from collections.abc import Mapping
+from typing import Protocol
+
+from jaxtyping import Array, Bool, Float, Key
+
+TokensAndMask = tuple[Float[Array, "b n d"], Bool[Array, "b n"]]
+
+
+class Fusion(Protocol):
+    """A Linen module over the tokens of inputs that towers have encoded (FLAVA, ALBEF, ViLBERT)."""
+
+    def __call__(
+        self, tokens: Mapping[str, TokensAndMask], train: bool = False, keys: Key[Array, " b"] | None = None
+    ) -> tuple[Mapping[str, TokensAndMask], Float[Array, "b e"]]:
+        """The tokens after they have met, and an embedding of all together.
+
+        Args:
+            tokens: by the input's name, in the order of the objective's parts: what its tower gave, `[B,N,D]`, and
+                which of them are real. Widths may differ. A row without a real token of an input lacks it.
+            train: whether dropout acts.
+            keys: each example's key for it; None: made of the `dropout` key (`mmjax.models.layers.dropout`).
+
+        Returns:
+            Of each input its tokens, as many and in the same places (of another width perhaps, or as they came, where
+            nothing changes them), with their mask; and the embedding `[B,E]`, float32, not normalised.
+        """
+        ...

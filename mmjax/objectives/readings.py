@@ -1,0 +1,117 @@
+"""What a pretrainer's objectives read: the distinct views of all, and that towers, fusions and the batch have them."""
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import jax.numpy as jnp
+from jaxtyping import Array
+
+from mmjax.errors import UserError, nearest
+from mmjax.objectives.contract import AnyView, Fused, Together, View, fusions, parts
+from mmjax.objectives.masking import Corrupt
+from mmjax.objectives.second_round import two_rounds
+
+Parts = Mapping[str, Any]
+
+
+def distinct_views(objectives: Parts) -> tuple[AnyView, ...]:
+    """Each view that an objective reads once, in their order; the parts of what is fused before it."""
+    views: dict[AnyView, None] = {}
+    for objective in objectives.values():
+        for view in objective.views():
+            for single in view.parts if isinstance(view, Fused) else ():
+                views[single] = None
+            views[view] = None
+    return tuple(views)
+
+
+def trained_towers(objectives: Parts) -> set[str]:
+    """The towers that a view reads which isn't a teacher's: those get a gradient."""
+    return {one.by for view in distinct_views(objectives) for one in parts(view) if not one.teacher}
+
+
+def teaches(objectives: Mapping[str, Any]) -> bool:
+    """Whether an objective reads a teacher's view, and so the moving average of the parameters."""
+    return any(single.teacher for view in distinct_views(objectives) for single in parts(view))
+
+
+def check_parts(towers: Parts, fusers: Parts, objectives: Parts, weights: Parts, idle: Iterable[str]) -> None:
+    """Raises UserError where objectives name parts that aren't there, or where a part is read by none."""
+    for name in weights:
+        if name not in objectives:
+            raise UserError(
+                f"weights has {name!r}, which is no objective; the objectives are {names(objectives)}"
+                f"{nearest(name, objectives)}"
+            )
+    if not objectives:
+        raise UserError("objectives={}: there is nothing to train; give an objective, Contrastive say")
+    for name, objective in objectives.items():
+        for view in objective.views():
+            for single in parts(view):
+                if single.by not in towers:
+                    raise UserError(
+                        f"objective {name!r} reads {single.by!r}, which has no tower; the towers are {names(towers)}"
+                        f"{nearest(single.by, towers)}"
+                    )
+            check_whole(name, view, towers)
+        for fusion in fusions(objective):
+            if fusion not in fusers:
+                raise UserError(
+                    f"objective {name!r} reads the fusion {fusion!r}, which isn't there; the fusions are "
+                    f"{names(fusers)}{nearest(fusion, fusers)}"
+                )
+    for name, objective in two_rounds(objectives).items():
+        if lacking := [view for view in objective.kept() if view not in objective.views()]:
+            raise UserError(f"objective {name!r} keeps {lacking[0]}, which is none of its views, so isn't encoded")
+    if unread := set(towers) - set(idle) - trained_towers(objectives):
+        raise UserError(f"no objective reads {names(unread)}: leave the tower out, or add an objective that trains it")
+    if unread := set(fusers) - {fusion for objective in objectives.values() for fusion in fusions(objective)}:
+        raise UserError(
+            f"no objective reads the fusion {names(unread)}: leave it out, or add an objective that trains it"
+        )
+
+
+def check_whole(objective: str, view: AnyView, towers: Parts) -> None:
+    """Raises UserError where the parts of a view can't be had together."""
+    inputs = [single.input for single in parts(view)]
+    if isinstance(view, Fused) and len(set(inputs)) < len(inputs):
+        raise UserError(
+            f"objective {objective!r} fuses {', '.join(inputs)}: an input comes once, for the fusion knows its tokens "
+            "by the input's name"
+        )
+    if isinstance(view, Together):
+        if any(single.teacher for single in view.parts):
+            raise UserError(
+                f"objective {objective!r} encodes {names(inputs)} together, one of them by a teacher: only a view of "
+                "one input has a teacher"
+            )
+        trunks = [getattr(towers[single.by], "trunk", None) for single in view.parts]
+        if trunks[0] is None or any(trunk is not trunks[0] for trunk in trunks):
+            raise UserError(
+                f"objective {objective!r} encodes {names(inputs)} together, and their towers hold no trunk that is the "
+                "same: give both towers one Trunk(...), trunk=trunk"
+            )
+
+
+def check_batch(objectives: Parts, batch: Mapping[str, Array], microbatches: int) -> None:
+    """Raises UserError where the batch lacks what an objective reads, or isn't divided by the microbatches."""
+    for name, objective in objectives.items():
+        for single in (one for view in objective.views() for one in parts(view)):
+            _check_entries(name, single, batch)
+    size = len(batch[parts(distinct_views(objectives)[0])[0].input])
+    if microbatches < 1 or size % microbatches:
+        would_do = [str(n) for n in range(1, size + 1) if size % n == 0]
+        raise UserError(f"microbatches={microbatches} doesn't divide a batch of {size}; {', '.join(would_do)} would do")
+
+
+def _check_entries(objective: str, view: View, batch: Mapping[str, Array]) -> None:
+    for needed in (view.input, f"{view.input}_valid", *(["index"] if view.masking else [])):
+        if needed not in batch:
+            raise UserError(f"objective {objective!r} needs {needed!r}, which the batch lacks; it holds {names(batch)}")
+    if isinstance(view.masking, Corrupt) and batch[view.input].dtype != jnp.int32:
+        raise UserError(f"objective {objective!r} corrupts {view.input!r}; only tokens of text can be (use Keep)")
+
+
+def names(some: Iterable[Any]) -> str:
+    """For a message: in the order of the alphabet."""
+    return ", ".join(sorted(map(str, some))) or "nothing"

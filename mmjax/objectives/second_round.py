@@ -1,0 +1,108 @@
+"""The second round: objectives choose pairs of rows from the whole batch, and look at their tokens pair by pair."""
+
+from collections.abc import Mapping
+from operator import itemgetter
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Int, PRNGKeyArray
+
+from mmjax.errors import UserError
+from mmjax.models.fusion.contract import TokensAndMask
+from mmjax.models.layers.parameters import HIDDEN, constrain
+from mmjax.objectives.contract import Pairs, TwoRounds, View, named, valid
+from mmjax.objectives.microbatches import each_part
+
+Batch = Mapping[str, Array]
+Kept = tuple[TokensAndMask, ...]  # as `kept_views` has them
+
+
+def two_rounds(objectives: Mapping[str, Any]) -> dict[str, TwoRounds]:
+    """Those of the objectives that have a second round."""
+    return {name: objective for name, objective in objectives.items() if isinstance(objective, TwoRounds)}
+
+
+def kept_views(objectives: Mapping[str, Any]) -> tuple[View, ...]:
+    """The views whose tokens outlive the first round, each once."""
+    return tuple(dict.fromkeys(view for one in two_rounds(objectives).values() for view in one.kept()))
+
+
+def second_round(
+    module: Any,
+    outputs: Mapping[str, Any],
+    kept: Kept,
+    batch: Batch,
+    key: PRNGKeyArray | None,
+    training: frozenset[str],
+) -> dict[str, Any]:
+    """What `per_pair` gives of all pairs, by objective; {} where no objective has a second round.
+
+    Args:
+        module: the pretrainer.
+        outputs: of `per_example`, by objective, of the global batch.
+        kept: the tokens of each of `kept_views`, of the global batch.
+        key: the step's; each objective's `pairs` gets one of its own.
+        training: the parts that train, by their parameters' names.
+
+    Raises:
+        UserError: `pairs` gives no rows of its kept views; there is no key.
+    """
+    chosen: dict[str, Int[Array, "p v"]] = {}
+    for name, objective in two_rounds(module.objectives).items():
+        if key is None:
+            raise UserError(
+                f"objective {name!r} chooses its pairs at random and was given no key: pass rngs={{'mask': key}} (with "
+                "train=False too)"
+            )
+        still = jax.lax.stop_gradient(outputs[name])
+        rows = objective.pairs(still, batch, named(key, f"pairs {name}"))
+        chosen[name] = _checked(name, objective, jax.lax.stop_gradient(rows))
+    if not chosen:
+        return {}
+    views = kept_views(module.objectives)
+
+    def meet(
+        module: Any, rows: Mapping[str, Int[Array, "p v"]], kept: Kept, batch: Batch, key: PRNGKeyArray | None
+    ) -> dict[str, Any]:
+        found = {}
+        for name, own in rows.items():
+            objective = module.objectives[name]
+            pairs = Pairs(own, _valid(objective.kept(), own, batch))
+            tokens = {view: _rows_of(kept[views.index(view)], own[:, i]) for i, view in enumerate(objective.kept())}
+            told = module.context(name, "per_pair", key, jnp.take(batch["index"], own, mode="clip"), training)
+            found[name] = objective.per_pair(tokens, pairs, told)
+        return found
+
+    filled = {name: _filled(rows, module.microbatches) for name, rows in chosen.items()}
+    read = {name: batch[name] for name in ["index", *(f"{view.input}_valid" for view in views)]}
+    found = each_part(module, meet, module.microbatches, filled, kept, read, key)
+    return {name: jax.tree.map(itemgetter(slice(len(rows))), found[name]) for name, rows in chosen.items()}
+
+
+def _checked(name: str, objective: TwoRounds, rows: Array) -> Int[Array, "p v"]:
+    views = len(objective.kept())
+    if rows.ndim != 2 or rows.shape[1] != views or not jnp.issubdtype(rows.dtype, jnp.integer):
+        raise UserError(
+            f"objectives.{name}.pairs gives {rows.dtype}{list(rows.shape)}; it gives row numbers [pairs, {views}], one "
+            f"for each of its {views} kept views"
+        )
+    return rows
+
+
+def _filled(rows: Int[Array, "p v"], parts: int) -> Int[Array, "q v"]:
+    """With pairs of no row at the end, so that the parts divide them."""
+    return jnp.pad(rows, ((0, -len(rows) % parts), (0, 0)), constant_values=-1)
+
+
+def _valid(views: tuple[View, ...], rows: Int[Array, "p v"], batch: Batch) -> Array:
+    """Whether every row of a pair is one, and has its view's input."""
+    count = len(batch["index"])
+    there = [jnp.take(valid(batch, view.input), rows[:, place], mode="clip") for place, view in enumerate(views)]
+    return jnp.stack([*there, *((rows >= 0) & (rows < count)).T]).all(axis=0)
+
+
+def _rows_of(tokens: TokensAndMask, rows: Int[Array, " p"]) -> TokensAndMask:
+    """The tokens of those rows, cut over the devices as a batch is, wherever the rows lie."""
+    found, mask = (jnp.take(x, rows, axis=0, mode="clip") for x in tokens)
+    return constrain(found, *HIDDEN), mask
