@@ -92,7 +92,7 @@ def test_every_part_gets_a_gradient_and_the_average_none(whole: Any) -> None:
     assert all((np.asarray(leaf) == 0).all() for leaf in jax.tree.leaves(gradients["ema"]))
     assert (
         metrics["match/pairs"] == 3 * B - 4
-    )  # a picture's and a text's absence each spoil a right pair and a wrong one
+    )  # what a row lacks spoils a right pair and a wrong one
 
 
 @pytest.mark.parametrize("microbatches", [1, 2])
