@@ -2,3 +2,15 @@
 
 What a command needs is imported when it runs: jax takes seconds, and `--help` none.
 """
+
+import argparse
+
+
+def add_code(parser: argparse.ArgumentParser) -> None:
+    """The option of every command that reads a record, which may name parts of one's own."""
+    parser.add_argument(
+        "--code",
+        metavar="FILE.py",
+        action="append",
+        help="run this file for parts of one's own that a record names (may be given several times)",
+    )

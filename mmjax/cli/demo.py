@@ -2,6 +2,8 @@
 
 import argparse
 
+from mmjax.cli import add_code
+
 HELP = "search pictures and sounds on a page in the browser"
 EPILOG = """\
 examples:
@@ -22,6 +24,7 @@ def add(parser: argparse.ArgumentParser) -> None:
         "--folder", metavar="FOLDER", help="of pictures and sounds (default: the test split of the model's own data)"
     )
     parser.add_argument("--step", type=int, help="which checkpoint of a workdir (default: the latest)")
+    add_code(parser)
     parser.add_argument("--port", metavar="N", type=port, help="of the page (default: 7860, or the next that is free)")
     parser.add_argument(
         "--share", action="store_true", help="make a public link too: whoever has it can search, by gradio's servers"
@@ -39,4 +42,11 @@ def run(arguments: argparse.Namespace) -> None:
     print("starting: loading jax and gradio", flush=True)  # which takes seconds
     from mmjax.inference.demo.page import serve
 
-    serve(arguments.model, arguments.folder, step=arguments.step, port=arguments.port, share=arguments.share)
+    serve(
+        arguments.model,
+        arguments.folder,
+        step=arguments.step,
+        code=arguments.code,
+        port=arguments.port,
+        share=arguments.share,
+    )

@@ -2,6 +2,8 @@
 
 import argparse
 
+from mmjax.cli import add_code
+
 HELP = "write a dataset's embeddings into files"
 EPILOG = """\
 examples:
@@ -22,6 +24,7 @@ def add(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--split", help="train, validation or test (default: test; of a table all rows)")
     parser.add_argument("--modalities", metavar="NAME", nargs="+", help="only these (default: all that the data has)")
     parser.add_argument("--step", type=int, help="which checkpoint of a workdir (default: the latest)")
+    add_code(parser)
     parser.add_argument("--rows", type=positive, default=8192, help="examples of a file (default: 8192)")
     parser.add_argument("--batch-size", type=positive, default=256, help="over all devices (default: 256)")
 
@@ -43,6 +46,7 @@ def run(arguments: argparse.Namespace) -> None:
         split=arguments.split,
         modalities=arguments.modalities,
         step=arguments.step,
+        code=arguments.code,
         rows=arguments.rows,
         batch_size=arguments.batch_size,
     )

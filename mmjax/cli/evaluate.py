@@ -2,6 +2,7 @@
 
 import argparse
 
+from mmjax.cli import add_code
 from mmjax.errors import UserError
 from mmjax.runtime.metric_families import EVALUATION, told
 
@@ -33,6 +34,7 @@ def add(parser: argparse.ArgumentParser) -> None:
         "--split", help="train, validation or test (default: what each evaluator says; of a table all rows)"
     )
     parser.add_argument("--step", type=int, help="which checkpoint (default: the latest)")
+    add_code(parser)
     parser.add_argument("--evaluators", metavar="NAME", nargs="+", help="only these")
     parser.add_argument("--on", metavar="DATA", help="another dataset than its own: a benchmark's name, or a table")
     parser.add_argument("--data-dir", metavar="DIR", help="where that is (default: $TFDS_DATA_DIR)")
@@ -105,7 +107,13 @@ def run(arguments: argparse.Namespace) -> None:
         _alone(arguments, "--watch judges every checkpoint", "step", "json", "report", "on")
         from mmjax.evaluate.watch import watch
 
-        watch(arguments.model, split=arguments.split, evaluators=arguments.evaluators, poll=arguments.poll)
+        watch(
+            arguments.model,
+            split=arguments.split,
+            evaluators=arguments.evaluators,
+            code=arguments.code,
+            poll=arguments.poll,
+        )
         return
     from mmjax.evaluate.model import evaluate_model
 
@@ -113,6 +121,7 @@ def run(arguments: argparse.Namespace) -> None:
         arguments.model,
         split=arguments.split,
         step=arguments.step,
+        code=arguments.code,
         evaluators=arguments.evaluators,
         on=arguments.on,
         data_dir=arguments.data_dir,

@@ -3,6 +3,7 @@
 import argparse
 from pathlib import Path
 
+from mmjax.cli import add_code
 from mmjax.errors import UserError
 
 HELP = "write a model in mmjax's layout, or another project's"
@@ -30,6 +31,7 @@ def add(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--to", choices=LAYOUTS, default="mmjax", help="whose layout (default: mmjax)")
     parser.add_argument("--towers", metavar="NAME", nargs="+", help="only these, with the objectives of theirs alone")
     parser.add_argument("--step", type=int, help="which checkpoint of a workdir (default: the latest)")
+    add_code(parser)
     parser.add_argument("--without", choices=("tokenizer",), help="leave out what the layout can't hold")
     parser.add_argument(
         "--inexact",
@@ -51,6 +53,7 @@ def run(arguments: argparse.Namespace) -> None:
         Path(arguments.out),
         arguments.to,
         step=arguments.step,
+        code=arguments.code,
         ema=not arguments.no_ema,
         towers=arguments.towers,
         exact=not arguments.inexact,

@@ -2,6 +2,8 @@
 
 import argparse
 
+from mmjax.cli import add_code
+
 HELP = "whether it fits on a pod, and how fast it is"
 EPILOG = """\
 examples:
@@ -20,6 +22,7 @@ def add(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("experiment", metavar="FILE[:NAME]", help="an experiment, or a workdir's")
     parser.add_argument("overrides", metavar="PATH=VALUE", nargs="*", help="a value to set, microbatches=4")
     parser.add_argument("--topology", metavar="NAME", required=True, help="v5e:16x16, or several: v5e:8x8,v5e:16x16")
+    add_code(parser)
     parser.add_argument("--slices", metavar="N", type=int, default=1, help="of that topology each (default: 1)")
     parser.add_argument("--json", metavar="FILE", help="write the numbers to a file")
     parser.add_argument("--picture", metavar="FILE", help="draw memory and speed as a PNG")
@@ -38,10 +41,10 @@ def run(arguments: argparse.Namespace) -> None:
     from mmjax.train.plan.plan import plan_topologies
 
     plan_topologies(
-        load_experiment(arguments.experiment, arguments.overrides),
+        load_experiment(arguments.experiment, arguments.overrides, arguments.code),
         names,
         slices=arguments.slices,
-        name=experiment_name(arguments.experiment),
+        name=experiment_name(arguments.experiment, arguments.code),
         remedies=not arguments.no_remedies,
         json_path=arguments.json,
         picture=arguments.picture,

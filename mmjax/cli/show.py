@@ -2,6 +2,7 @@
 
 import argparse
 
+from mmjax.cli import add_code
 from mmjax.errors import UserError
 
 HELP = "print an experiment, or where two differ"
@@ -16,25 +17,29 @@ examples:
 
 def add(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("experiments", metavar="EXPERIMENT", nargs="+", help="FILE[:NAME], WORKDIR, or PATH=VALUE")
+    add_code(parser)
 
 
 def run(arguments: argparse.Namespace) -> None:
     from rich.console import Console
 
-    from mmjax.experiment import show
+    from mmjax.experiment import own_parts, show
     from mmjax.experiment.diff import diff
     from mmjax.experiment.graph import build
-    from mmjax.experiment.load import experiment_name, load_experiment
+    from mmjax.experiment.load import code_of, experiment_name, file_of, load_experiment
+    from mmjax.runtime.files import own_code
 
     sources = [argument for argument in arguments.experiments if "=" not in argument]
     overrides = [argument for argument in arguments.experiments if "=" in argument]
     if not 1 <= len(sources) <= 2:
         raise UserError(f"mmjax show takes one experiment, or two to compare, not {len(sources)}: {', '.join(sources)}")
-    names = [experiment_name(source) for source in sources]
-    configs = [load_experiment(source) for source in sources[:-1]] + [load_experiment(sources[-1], overrides)]
+    code = own_code.named([*(arguments.code or ()), *filter(None, (file_of(source)[0] for source in sources))])
+    names = [experiment_name(source, code) for source in sources]
+    configs = [load_experiment(source, overrides if source is sources[-1] else (), code) for source in sources]
     console = Console(highlight=False)
     if len(sources) == 1:
         console.print(show.tree(configs[0], names[0]))
         console.print(show.parameters(build(configs[0])))
     else:
-        console.print(show.differences(diff(*configs), *sources))
+        texts = own_parts.differences(*(code_of(*each) for each in zip(sources, configs, strict=True)))
+        console.print(show.differences([*diff(*configs), *texts], *sources))

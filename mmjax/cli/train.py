@@ -3,6 +3,7 @@
 import argparse
 import sys
 
+from mmjax.cli import add_code
 from mmjax.runtime.metric_families import TRAINING, told
 
 HELP = "train an experiment, or go on with it"
@@ -29,6 +30,7 @@ def add(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("experiment", metavar="FILE[:NAME]", help="an experiment, or a workdir's to go on with it")
     parser.add_argument("overrides", metavar="PATH=VALUE", nargs="*", help="a value to set, towers.image.depth=6")
     parser.add_argument("--workdir", metavar="DIR", required=True, help="where checkpoints, metrics and logs go")
+    add_code(parser)
     parser.add_argument("--fork", action="store_true", help="go on in the workdir of a different experiment or data")
     parser.add_argument("--strict", action="store_true", help="stop where the latest checkpoint is damaged")
     parser.add_argument("--supervise", metavar="N", type=int, help="start it again when it dies, at most N times")
@@ -53,8 +55,8 @@ def unsupervised(arguments: argparse.Namespace) -> None:
     from mmjax.train.loop import train
     from mmjax.train.replay import replay
 
-    config = load_experiment(arguments.experiment, arguments.overrides)
-    name = experiment_name(arguments.experiment)
+    config = load_experiment(arguments.experiment, arguments.overrides, arguments.code)
+    name = experiment_name(arguments.experiment, arguments.code)
     given = record_of(arguments.experiment, arguments.overrides)
     if arguments.replay is not None:
         replay(config, arguments.workdir, arguments.replay, given=given)
@@ -68,6 +70,7 @@ def unsupervised(arguments: argparse.Namespace) -> None:
         profile=arguments.profile,
         wandb=arguments.wandb,
         given=given,
+        code=arguments.code,
     )
 
 

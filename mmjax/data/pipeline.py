@@ -34,6 +34,7 @@ from mmjax.data.tokenizers.contract import Tokenizer, TokenizerSpec
 from mmjax.data.transforms.contract import RecordTransform, Transform
 from mmjax.data.workers.readers import Readers
 from mmjax.errors import UserError
+from mmjax.runtime.files import own_code
 
 Columns = dict[str, list[Any]]
 
@@ -237,7 +238,7 @@ def random_stream(seed: int, place: int, name: str) -> np.random.Generator:
 
 def _iterated(dataset: Any, mixture: Mixture) -> Iterator[Row]:
     if mixture.workers:
-        return Readers(dataset, mixture.workers, mixture.prefetch)
+        return Readers(dataset, mixture.workers, mixture.prefetch, own_code.of_parts(mixture))
     options = grain.ReadOptions(num_threads=mixture.prefetch, prefetch_buffer_size=mixture.prefetch)
     return iter(dataset.to_iter_dataset(options))
 

@@ -39,6 +39,7 @@ def evaluate_model(
     *,
     split: str | None = None,
     step: int | None = None,
+    code: Any = None,
     evaluators: Sequence[str | Evaluator] | None = None,
     on: str | None = None,
     data_dir: str | None = None,
@@ -52,6 +53,7 @@ def evaluate_model(
     one.
 
     split: what all evaluators read; default: what each of them says, and all rows of a table (`benchmarks.benchmark`).
+    code: as in `mmjax.load`.
     evaluators: names, of the experiment's; or evaluators. on: another dataset than the experiment's own, by the name of
     a benchmark ("cifar100", with the evaluators that it comes with) or as a table of one's own files (with the
     experiment's, or where it has none with Retrieval); its pictures, captions and sounds go through the experiment's
@@ -69,7 +71,7 @@ def evaluate_model(
     if workdir is not None and step is None:
         step = hosts.first(lambda: latest_step(workdir))
     fetching = print if hub.is_name(str(source)) else lambda text: None
-    bundle = resolved(source, step, fetching)
+    bundle = resolved(source, step, fetching, code)
     experiment: Experiment = build(bundle.config)
     if workdir is not None:
         hosts.first(partial(check_folder, workdir))

@@ -20,13 +20,13 @@ from mmjax.runtime import hosts
 from mmjax.runtime.mesh import Mesh, replicated
 
 
-def resolved(source: str | Path, step: int | None, say: Callable[[str], None]) -> Bundle:
+def resolved(source: str | Path, step: int | None, say: Callable[[str], None], code: Any = None) -> Bundle:
     """The model (`resolve`), on all hosts. What has to be fetched host 0 fetches, and the others find it in the cache;
-    `say` is told by host 0."""
+    `say` is told by host 0. code: as in `mmjax.load`."""
     first = hosts.leads() or not hub.is_name(str(source))
     told = say if hosts.leads() else lambda text: None
-    bundle = hosts.together(lambda: resolve(source, step=step, say=told) if first else None)
-    return hosts.together(lambda: bundle or resolve(source, step=step, say=told))
+    bundle = hosts.together(lambda: resolve(source, step=step, code=code, say=told) if first else None)
+    return hosts.together(lambda: bundle or resolve(source, step=step, code=code, say=told))
 
 
 def splits_of(evaluators: Iterable[Any]) -> list[str]:

@@ -19,6 +19,7 @@ from mmjax.evaluate.evaluators.gallery import Gallery
 from mmjax.evaluate.model import choose
 from mmjax.evaluate.prepared_model import PreparedModel, prepared_model, splits_of
 from mmjax.evaluate.tables import Results, tables
+from mmjax.experiment import own_parts
 from mmjax.experiment import record as records
 from mmjax.experiment.confined import Record, check_folder
 from mmjax.experiment.definition import Experiment
@@ -29,7 +30,8 @@ from mmjax.runtime import copies, hosts, metrics
 from mmjax.runtime.checkpoints import CheckpointError, identity, restore_variables, saved_steps
 from mmjax.runtime.compilation_cache import use_compilation_cache
 from mmjax.runtime.copies import TOKENIZERS
-from mmjax.runtime.files import json_text, output
+from mmjax.runtime.files import json_text, output, own_code
+from mmjax.runtime.files.own_code import Code
 
 POLL = 30.0  # seconds between two looks at the folder
 
@@ -44,9 +46,11 @@ class _Judge:
         names: Sequence[str] | None,
         split: str | None,
         say: Callable[[str], None] = lambda text: None,
+        code: Code = (),
     ):
         self.record, self._workdir, self._say = record, workdir, say
-        self.experiment: Experiment = build(records.loads(record))
+        self.experiment: Experiment = build(records.loads(record, code, lambda: own_parts.kept(workdir)))
+        records.tell_changes(record, code, workdir / RECORD)
         self.evaluators = choose(self.experiment.evaluators, names, split)
         self._model: PreparedModel | None = None
 
@@ -82,18 +86,20 @@ def watch(
     *,
     split: str | None = None,
     evaluators: Sequence[str] | None = None,
+    code: Any = None,
     poll: float = POLL,
     console: Console | None = None,
 ) -> int:
     """Judges every checkpoint that comes, until the last one of the run's steps is judged; gives their number.
 
     In order of steps; those that the run, or a watch before, has judged already are left out. A workdir in which
-    nothing is yet is waited for. split, evaluators: as in `evaluate_model`. poll: seconds between two looks.
+    nothing is yet is waited for. split, evaluators, code: as in `evaluate_model`. poll: seconds between two looks.
 
     Raises:
         UserError: no such evaluator or split.
     """
     workdir, judged = output.local(workdir, "the workdir"), 0
+    files = own_code.named(code)
     use_compilation_cache()
     hosts.join()
     console = console or Console(highlight=False, quiet=not hosts.leads())
@@ -104,7 +110,9 @@ def watch(
     while True:
         record, step, seen, places, ended = hosts.first(partial(_next, workdir, judge, hopeless))
         if record is not None and (judge is None or judge.record != record):
-            judge = _Judge(record, workdir, evaluators, split, say)  # the run is another one, or takes more steps
+            judge = _Judge(
+                record, workdir, evaluators, split, say, files
+            )  # the run is another one, or takes more steps
             continue
         if judge is None or step is None:
             if ended:

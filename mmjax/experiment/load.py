@@ -1,26 +1,23 @@
 """Experiments by name: `file.py:name`, a workdir, or a record."""
 
-import contextlib
-import importlib.util
 import inspect
-import sys
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from pathlib import Path
-from types import ModuleType
-from typing import Any, ParamSpec, TypeVar, cast
+from typing import Any, ParamSpec, TypeVar
 
 import fiddle as fdl
 from etils import epath
 from fiddle.experimental import auto_config
 
 from mmjax.errors import UserError, closest, nearest
+from mmjax.experiment import own_parts
 from mmjax.experiment import record as records
 from mmjax.experiment.definition import Experiment
 from mmjax.experiment.graph import build, complete, target
 from mmjax.experiment.overrides import override
 from mmjax.experiment.record import RECORD
 from mmjax.runtime import copies
-from mmjax.runtime.files import json_text
+from mmjax.runtime.files import json_text, own_code
 
 P = ParamSpec("P")
 
@@ -43,16 +40,17 @@ def experiment(function: Callable[P, R]) -> Callable[P, R]:
     return mark(function)
 
 
-def load_experiment(source: str, overrides: Iterable[str] = ()) -> fdl.Config:
+def load_experiment(source: str, overrides: Iterable[str] = (), code: Any = None) -> fdl.Config:
     """The experiment at `source`, complete with its defaults, with `path=value` overrides applied, and checked.
 
     source: `file.py:name`; `file.py`, for its first function annotated `-> Experiment`; a workdir; or an
-    experiment.json. `experiment_name` says which one it was.
+    experiment.json. `experiment_name` says which one it was. code: a file, or several, that may be run for the parts of
+    one's own that a record names; where it isn't what the record was written with, a warning says so.
 
     Raises:
         UserError: an unknown file, name or path (with what is near), or an experiment that can't be.
     """
-    config, _ = _load(source)
+    config, _ = _load(source, code, told=True)
     config = complete(config)
     for assignment in overrides:
         override(config, assignment)
@@ -60,17 +58,44 @@ def load_experiment(source: str, overrides: Iterable[str] = ()) -> fdl.Config:
     return config
 
 
-def experiment_name(source: str) -> str:
+def experiment_name(source: str, code: Any = None) -> str:
     """The full name of what `load_experiment(source)` gives: `file.py:name`, also for a workdir."""
-    return _load(source)[1]
+    return _load(source, code, told=False)[1]
 
 
-def _load(source: str) -> tuple[fdl.Config, str]:
+def file_of(source: str) -> tuple[str, str]:
+    """The file of Python and the name in it that `source` says; both empty where it says no such file."""
     file, colon, name = source.rpartition(":")
     if not (colon and file.endswith(".py")):
         file, name = source, ""
-    if file.endswith(".py"):
-        return _from_file(file, name)
+    return (file, name) if file.endswith(".py") else ("", "")
+
+
+def code_of(source: str, config: fdl.Config) -> dict[str, str]:
+    """The digests of the files that define parts of one's own in the experiment at `source`, by name: of a record
+    those that it was written with."""
+    if file_of(source)[0]:
+        return own_parts.digests_of(own_parts.files_of(config))
+    return records.code_of(json_text.text(_record(source)))
+
+
+def _load(source: str, code: Any, told: bool) -> tuple[fdl.Config, str]:
+    if file_of(source)[0]:
+        return _from_file(*file_of(source))
+    record, named = _record(source), own_code.named(code)
+    folder = epath.Path(source).parent if source.endswith(".json") else epath.Path(source)
+    text = json_text.text(record)
+    try:
+        config = records.loads(text, named, lambda: own_parts.kept(folder))
+    except UserError as error:
+        raise UserError(f"{record}: {error}") from error
+    if told:
+        records.tell_changes(text, named, record)
+    return config, records.name_of(text) or str(record)
+
+
+def _record(source: str) -> Any:
+    """Where the record is that `source` says, whole."""
     record: Any = epath.Path(source)
     if record.suffix != ".json":
         record /= RECORD
@@ -81,19 +106,16 @@ def _load(source: str) -> tuple[fdl.Config, str]:
             f"{source!r} is neither an experiment (file.py or file.py:name) nor a workdir nor an {RECORD}"
             f"{_near_files(source)}"
         )
-    text = json_text.text(record)
-    try:
-        return records.loads(text), records.name_of(text) or str(record)
-    except UserError as error:
-        raise UserError(f"{record}: {error}") from error
+    return record
 
 
 def _from_file(file: str, name: str) -> tuple[fdl.Config, str]:
     path = Path(file)
     if not path.is_file():
         raise UserError(f"there is no file {file!r}{_near_files(file)}")
-    with _importable(path.parent):
-        module = _import(path)
+    read = own_code.read(path)
+    module = own_code.load(read)
+    with own_code.importable(read):
         marked = {k: v for k, v in vars(module).items() if isinstance(v, auto_config.AutoConfig)}
         own = [k for k, v in marked.items() if v.func.__module__ == module.__name__ and _is_whole(v.func)]
         if not name and not own:
@@ -119,25 +141,6 @@ def _is_whole(function: Callable[..., Any]) -> bool:
         return False
     annotation = signature.return_annotation
     return annotation is Experiment or annotation in ("Experiment", "mmjax.Experiment")
-
-
-@contextlib.contextmanager
-def _importable(folder: Path) -> Iterator[None]:
-    """A file may import its neighbours (`from clip import tiny`), as a script may, but hides no installed package."""
-    entry = str(folder.resolve())
-    sys.path.append(entry)
-    try:
-        yield
-    finally:
-        sys.path.remove(entry)
-
-
-def _import(path: Path) -> ModuleType:
-    spec = cast(Any, importlib.util.spec_from_file_location(f"experiment_{path.stem}", path))
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module  # dataclasses and type hints look their module up
-    spec.loader.exec_module(module)
-    return module
 
 
 def _near_files(source: str) -> str:

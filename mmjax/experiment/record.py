@@ -7,7 +7,8 @@
 
 Plain values, lists and dicts stand as they are. `{"@tuple": [...]}` is a tuple, `{"@float": "inf"}` a number that JSON
 lacks, and `{"@same": ["towers", "image"]}` the very config at that path (two equal towers are two, one used twice is
-one). `blake2b` is the digest of the rest: a record that was damaged isn't read.
+one). `blake2b` is the digest of the rest: a record that was damaged isn't read. Where a part is of one's own,
+`own.py:Mine`, the files that define such parts stand in `"code": {"own.py": <digest>}` (`own_parts`).
 
 Why not Fiddle's own JSON (`fiddle.experimental.serialization`)? Its policy is asked about (module, symbol) pairs, but
 symbols may be dotted and are followed with getattr; after the policy has agreed, an override may put another module in
@@ -20,16 +21,19 @@ import dataclasses
 import importlib
 import importlib.util
 import json
+import logging
 import math
+from collections.abc import Callable
 from typing import Any
 
 import fiddle as fdl
 
 from mmjax import __version__
 from mmjax.errors import UserError, nearest
-from mmjax.experiment import old_names
+from mmjax.experiment import old_names, own_parts
 from mmjax.experiment.graph import complete, fields, short, target
 from mmjax.runtime.files import digests, json_text
+from mmjax.runtime.files.own_code import Code
 
 # The packages whose faces list what an experiment may hold (their `__init__.py`); of optax, these functions.
 FACES = ("data", "evaluate", "experiment", "models", "objectives", "optim")
@@ -50,6 +54,8 @@ SHORT = 80  # characters of a list or dict of plain values that stands on one li
 
 Path = tuple[str | int, ...]
 
+log = logging.getLogger(__name__)
+
 
 def dumps(config: fdl.Config, name: str = "") -> str:
     """An experiment as JSON text, every default written out; `name` is kept beside it for people.
@@ -57,8 +63,10 @@ def dumps(config: fdl.Config, name: str = "") -> str:
     Raises:
         UserError: it holds something that isn't plain and isn't on the list; says where.
     """
-    seen: dict[int, Path] = {}
-    record = {"mmjax": __version__, "name": name, "experiment": _write(complete(config), (), seen)}
+    whole, seen = complete(config), {}
+    code = own_parts.digests_of(own_parts.files_of(whole))
+    own = {own_parts.CODE: code} if code else {}
+    record = {"mmjax": __version__, "name": name, **own, "experiment": _write(whole, (), seen)}
     return _laid_out(digests.sealed(record)) + "\n"
 
 
@@ -124,10 +132,13 @@ def _called(function: Any, path: Path) -> str:
     for called, (module, symbol) in known().items():
         if symbol == name and getattr(importlib.import_module(module), symbol) is function and _can_be(function):
             return called
+    if (called := own_parts.name_of(function)) is not None:
+        return called
     described = f"{getattr(function, '__module__', '?')}:{getattr(function, '__qualname__', repr(function))}"
     raise UserError(
         f"{_dotted(path)} calls {described}, which may not stand in experiment.json: reading one runs only what "
-        f"mmjax's faces list ({', '.join(f'mmjax.{face}' for face in FACES)})"
+        f"mmjax's faces list ({', '.join(f'mmjax.{face}' for face in FACES)}), and classes of fields (dataclasses and "
+        "Linen modules) at the top of the experiment's own file or of one beside it"
         f"{nearest(name, [symbol for _, symbol in known().values()])} "
         "A function that makes parts is marked @experiment, so that the parts themselves are written"
     )
@@ -141,13 +152,20 @@ def _can_be(function: Any) -> bool:
     return function.__module__.partition(".")[0] == "optax"
 
 
-def loads(text: str) -> fdl.Config:
+def loads(text: str, code: Code = (), kept: Callable[[], Any] = lambda: None, stand_ins: bool = False) -> fdl.Config:
     """The experiment that `dumps` wrote. Only callables on the list are imported, and none is called.
 
+    code: files of one's own that may be run, since the user has named them. kept: gives the folder that has the texts
+    of those that the record was written with, for messages. stand_ins: the experiment is to be compared, not built:
+    parts of one's own that can't be had are stood in for.
+
     Raises:
-        UserError: the text isn't such a record, or names what isn't on the list.
+        UserError: the text isn't such a record, names what isn't on the list, or parts of a file that wasn't named.
     """
-    config = _read(_record(text)["experiment"], (), {})
+    record = _record(text)
+    own = own_parts.Finder(record, code, stand_ins)
+    own.check(record["experiment"], kept)
+    config = _read(record["experiment"], (), {}, own)
     if not isinstance(config, fdl.Config):
         raise UserError(f"'experiment' must be a {CALL}, not {short(config)}")
     return config
@@ -158,6 +176,22 @@ def name_of(text: str) -> str:
     return str(_record(text).get("name", ""))
 
 
+def code_of(text: str) -> dict[str, str]:
+    """The digests of the files that define parts of one's own, by name; none where it has no such parts."""
+    return own_parts.recorded(_record(text))
+
+
+def code_options(text: str, folder: Any) -> list[str]:
+    """What names the texts that `folder` keeps of the record's own parts: `["--code", "runs/a/code/own.py"]`."""
+    return own_parts.options(_record(text)["experiment"], folder)
+
+
+def tell_changes(text: str, code: Code, where: Any) -> None:
+    """Warns of each named file that isn't what the record at `where` was written with; it is run all the same."""
+    for line in own_parts.changed(code_of(text), own_parts.by_name(code).values()):
+        log.warning("%s: %s; it is taken as it is now", where, line)
+
+
 def version_of(text: str) -> str:
     """The version of mmjax that wrote it; empty where it doesn't say."""
     return str(_record(text).get("mmjax", ""))
@@ -165,7 +199,7 @@ def version_of(text: str) -> str:
 
 def _record(text: str) -> dict[str, Any]:
     try:
-        record = json_text.parse(text, parse_constant=_refuse_constant)
+        record = json_text.parse(text, parse_constant=_refuse_constant, object_pairs_hook=_once)
     except UserError:
         raise
     except ValueError as error:  # no JSON, or a number of thousands of digits
@@ -184,37 +218,47 @@ def _refuse_constant(name: str) -> None:
     raise UserError(f"{name} is not JSON; write {{{FLOAT!r}: {name.lower()!r}}}")
 
 
-def _read(value: Any, path: Path, seen: dict[Path, fdl.Config]) -> Any:
+def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        twice = next(key for place, (key, _) in enumerate(pairs) if key in dict(pairs[:place]))
+        raise UserError(f"this is no experiment.json of mmjax: it says {twice!r} twice in one place")
+    return found
+
+
+def _read(value: Any, path: Path, seen: dict[Path, fdl.Config], own: own_parts.Finder) -> Any:
     if len(path) > DEEPEST:  # what builds it would run out of stack
         raise UserError(
             f"{_dotted(path[:4])}... is nested more than {DEEPEST} deep: this is no experiment.json of mmjax"
         )
     if isinstance(value, list):
-        return [_read(item, (*path, i), seen) for i, item in enumerate(value)]
+        return [_read(item, (*path, i), seen, own) for i, item in enumerate(value)]
     if not isinstance(value, dict):
         return value
     marks = [key for key in value if key.startswith("@")]
     if not marks:
-        return {key: _read(item, (*path, key), seen) for key, item in value.items()}
+        return {key: _read(item, (*path, key), seen, own) for key, item in value.items()}
     if marks == [CALL]:
         called = value[CALL]
         called = old_names.NAMES.get(called, called) if isinstance(called, str) else called
-        function = _allowed(called, path)
+        given = [name for name in value if name != CALL]
+        function = own(called, given, _dotted(path)) if own_parts.is_own(called) else _allowed(called, path)
         names = fields(function)
         config = fdl.Config(function)
         for name, item in value.items():
             if name == CALL or name in GONE.get(called, ()):
                 continue
             if name not in names:
-                raise UserError(f"{_dotted(path)}: {called} has no field {name!r}{nearest(name, names)}")
-            setattr(config, name, _read(item, (*path, name), seen))
+                why = nearest(name, names) + (own.since() if own_parts.is_own(called) else "")
+                raise UserError(f"{_dotted(path)}: {called} has no field {name!r}{why}")
+            setattr(config, name, _read(item, (*path, name), seen, own))
         for name, meant in BEFORE.get(called, {}).items():
             if name not in value:
                 setattr(config, name, meant)
         seen[path] = config  # only once it is whole: a config can't hold itself
         return config
     if len(value) == 1 and marks == [TUPLE] and isinstance(value[TUPLE], list):
-        return tuple(_read(item, (*path, i), seen) for i, item in enumerate(value[TUPLE]))
+        return tuple(_read(item, (*path, i), seen, own) for i, item in enumerate(value[TUPLE]))
     if len(value) == 1 and marks == [FLOAT] and value[FLOAT] in tuple(_FLOATS):
         return _FLOATS[value[FLOAT]]
     if len(value) == 1 and marks == [SAME] and isinstance(value[SAME], list):

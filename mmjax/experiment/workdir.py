@@ -14,11 +14,12 @@ from mmjax.data.pipeline import Mixture, Prepared, prepare
 from mmjax.data.tokenizers.contract import Tokenizer
 from mmjax.data.tokenizers.files import from_files, load_tokenizers, save_tokenizers, to_files
 from mmjax.errors import UserError
+from mmjax.experiment import own_parts
 from mmjax.experiment import record as records
 from mmjax.experiment.confined import Record, check
 from mmjax.experiment.confined import models as beside
 from mmjax.experiment.definition import Experiment
-from mmjax.experiment.diff import Difference, diff
+from mmjax.experiment.diff import MISSING, Difference, diff
 from mmjax.experiment.graph import short
 from mmjax.experiment.record import RECORD
 from mmjax.experiment.resume import unresumable
@@ -26,6 +27,7 @@ from mmjax.runtime import copies, hosts
 from mmjax.runtime.checkpoints import latest_step, saved_steps
 from mmjax.runtime.copies import TOKENIZERS
 from mmjax.runtime.files import digests, json_text, output
+from mmjax.runtime.files.own_code import Code
 from mmjax.runtime.metrics import Metrics, watched
 from mmjax.runtime.retention import Keeping
 
@@ -33,9 +35,11 @@ PATIENCE = 30  # seconds until what host 0 writes is seen on the others: a netwo
 
 
 def record(config: fdl.Config, workdir: Path, name: str = "", fork: bool = False) -> None:
-    """Writes `experiment.json`, if nothing was trained yet or the experiment may go on here (`experiment.MAY_CHANGE`).
+    """Writes `experiment.json`, if nothing was trained yet or the experiment may go on here (`experiment.MAY_CHANGE`);
+    and beside it the texts of the files that define parts of one's own, `code/own.py`.
 
-    fork: go on with `config` from the checkpoint of another experiment; the old record stays as `experiment.json.old`.
+    fork: go on with `config` from the checkpoint of another experiment; the old record stays as `experiment.json.old`,
+    its code as `code.old`.
     Of several hosts the first one writes, and the others wait until they see it.
 
     Raises:
@@ -48,15 +52,18 @@ def record(config: fdl.Config, workdir: Path, name: str = "", fork: bool = False
 
 def _record(config: fdl.Config, workdir: Path, name: str, fork: bool) -> None:
     path, trained = workdir / RECORD, latest_step(workdir) is not None
+    files = own_parts.files_of(config)
     if trained and not path.exists():
         raise UserError(f"{workdir} has checkpoints but no {RECORD} that says whose: give another --workdir")
     if path.exists():
-        before = _before(path, trained)
+        before, code = _before(path, trained, files)
         differences = unresumable(before, config) if before is not None else []
+        differences += own_parts.differences(code, own_parts.digests_of(files))
         if trained and differences and not fork:
-            raise UserError(_refusal(workdir, differences))
+            raise UserError(_refusal(workdir, differences, files))
         if trained and differences:
             shutil.copyfile(path, path.with_name(f"{RECORD}.old"))
+            own_parts.put_by(workdir)
         if not trained and (before is None or diff(before, config)):
             shutil.rmtree(workdir / TOKENIZERS, ignore_errors=True)  # of a try that took no step, maybe on other data
     if not trained and digests.problems(epath.Path(workdir / TOKENIZERS)):  # or without digests yet: nothing is lost
@@ -65,19 +72,22 @@ def _record(config: fdl.Config, workdir: Path, name: str, fork: bool) -> None:
     try:
         if folder.is_dir() and not (folder / digests.NAME).exists():  # an older mmjax's
             output.write(Path(folder / digests.NAME), digests.listed(folder))
+        own_parts.write(files, workdir)  # before the record that names them
         output.write(path, text)
     except OSError as error:
         raise UserError(f"{workdir} can't be written to ({error.strerror}): give another --workdir") from error
 
 
-def _before(path: Path, trained: bool) -> fdl.Config | None:
-    """What the record says; None where it is damaged, and nothing was trained that it could stand for."""
+def _before(path: Path, trained: bool, files: Code) -> tuple[fdl.Config | None, dict[str, str]]:
+    """What the record says, to be compared, and the digests of its code; None where it is damaged, and nothing was
+    trained that it could stand for. files: of one's own that are run anyway; what else it names is stood in for."""
     try:
-        return records.loads(json_text.text(path))
+        text = json_text.text(path)
+        return records.loads(text, files, stand_ins=True), records.code_of(text)
     except UserError as error:
         if trained:
             raise UserError(f"{path}: {error}") from error
-        return None
+        return None, {}
 
 
 def _check_seen(workdir: Path) -> None:
@@ -99,8 +109,13 @@ def _contents(path: Path) -> str | None:
     return json_text.text(path) if path.exists() else None
 
 
-def _refusal(workdir: Path, differences: list[Difference]) -> str:
-    lines = [f"  {d.path}: {short(d.left)} there, {short(d.right)} here" for d in differences]
+def _refusal(workdir: Path, differences: list[Difference], files: Code) -> str:
+    paths = {f"{own_parts.CODE}.{file.name}": f" ({file.path})" for file in files}
+    lines = []
+    for path, left, right in differences:
+        head, _, name = path.partition(".")
+        there = f" ({workdir / own_parts.CODE / name})" if head == own_parts.CODE and left is not MISSING else ""
+        lines.append(f"  {path}: {short(left)} there{there}, {short(right)} here{paths.get(path, '')}")
     return (
         f"{workdir} belongs to another experiment, which differs in\n"
         + "\n".join(lines)
@@ -166,9 +181,17 @@ def keeping(experiment: Experiment, metrics: Metrics, workdir: Path, say: Callab
 
 def going_on(workdir: Path) -> str:
     """The command that goes on with the run: a workdir is an experiment too, overrides included."""
-    return shlex.join(["mmjax", "train", str(workdir), "--workdir", str(workdir)])
+    return shlex.join(["mmjax", "train", str(workdir), "--workdir", str(workdir), *_code_options(workdir)])
 
 
 def judging(workdir: Path) -> str:
     """The command that evaluates the last checkpoint."""
-    return shlex.join(["mmjax", "evaluate", str(workdir)])
+    return shlex.join(["mmjax", "evaluate", str(workdir), *_code_options(workdir)])
+
+
+def _code_options(workdir: Path) -> list[str]:
+    """What names the kept texts of parts of one's own; nothing where there are none."""
+    try:
+        return records.code_options(json_text.text(workdir / RECORD), workdir)
+    except (OSError, UserError):  # it isn't there, or damaged: whoever reads it says so
+        return []

@@ -50,6 +50,7 @@ def embed(
     split: str | None = None,
     modalities: Sequence[str] | None = None,
     step: int | None = None,
+    code: Any = None,
     rows: int = ROWS,
     batch_size: int = BATCH,
     console: Console | None = None,
@@ -59,6 +60,7 @@ def embed(
     split: None: the test split, and of a table all rows.
     source: whatever `mmjax.load` takes. data: a benchmark, another TFDS name, or a table of one's own files; None: what
     the model was trained on. modalities: which of the model's; None: those that the data has. step: of a workdir.
+    code: as in `mmjax.load`.
     rows: of a shard; of a folder that was begun, its own. batch_size: over all devices.
     Every shard is of batches of its own: whatever was there already, the files come out the same, bit by bit, on
     machines that round alike. Of several hosts, which must share the folder, each writes its shards.
@@ -73,7 +75,7 @@ def embed(
     console = console or Console(highlight=False, quiet=not hosts.leads())
     if step is None and (Path(source) / "checkpoints").is_dir():
         step = hosts.first(lambda: latest_step(source))
-    bundle = resolved(source, step, print)
+    bundle = resolved(source, step, print, code)
     experiment: Experiment = build(bundle.config)
     mixture = hosts.together(lambda: chosen(experiment, data, split, modalities))
     given = Record(source, bundle.tokenizers, data=data is None or data in experiment.data.sources)
@@ -208,12 +210,15 @@ def digest_of(variables: dict[str, Any]) -> str:
 def _data_digest(bundle: Bundle, mixture: Mixture, data: str | None, split: str) -> str:
     """Of how the data is read: all transforms, tokenizers, the sources' names, and tables' contents."""
     found = hashlib.blake2b(digest_size=16)
-    text = json.loads(records.dumps(bundle.config))["experiment"]["data"]
+    record = records.dumps(bundle.config)
+    text = json.loads(record)["experiment"]["data"]
     if not mixture.record_transforms:  # as before there were any
         del text["record_transforms"]
     told = [text["transforms"], None if data else text, data, split]
     told += [text["record_transforms"]] if mixture.record_transforms else []
     found.update(json.dumps(told, sort_keys=True).encode())
+    if code := records.code_of(record):  # what it computes isn't in the record
+        found.update(json.dumps(code, sort_keys=True).encode())
     for name, tokenizer in sorted(bundle.tokenizers.items()):
         found.update(name.encode() + hashlib.blake2b(tokenizer.model).digest())
     for source in mixture.sources.values():

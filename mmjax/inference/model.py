@@ -16,6 +16,7 @@ from mmjax.data.chains import Chains, untrained
 from mmjax.data.tokenizers.given_ids import IdsAlone
 from mmjax.errors import UserError, nearest
 from mmjax.evaluate.evaluators.zeroshot import class_embeddings
+from mmjax.experiment import own_parts
 from mmjax.experiment import record as records
 from mmjax.experiment.definition import Experiment
 from mmjax.experiment.graph import build
@@ -27,6 +28,7 @@ from mmjax.inference.row_embedder import Embedder
 from mmjax.interop.bundle import Bundle
 from mmjax.interop.resolve import resolve
 from mmjax.models.layers.parameters import DtypeName
+from mmjax.runtime.files.own_code import Code
 
 Vectors = Float[np.ndarray, "*n e"]
 Scores = Float[np.ndarray, "..."]  # [N, M], without the axis of a side that is one input alone
@@ -39,6 +41,7 @@ def load(
     *,
     step: int | None = None,
     ema: bool = True,
+    code: str | os.PathLike[str] | Sequence[str | os.PathLike[str]] | None = None,
     dtype: str | None = None,
     batch_size: int = 64,
     upright: bool = True,
@@ -52,6 +55,8 @@ def load(
         for is fetched and converted once.
     step: which checkpoint of a workdir; None: the latest.
     ema: whether the moving average of the parameters is taken, where a checkpoint has one.
+    code: the file, or files, of parts of one's own that the model's record names, "own.py": they are run. Without it
+        such a model is refused; its folder has their texts.
     dtype: what the towers compute in, "float32", "bfloat16" or "float16"; None: as the experiment has it.
     batch_size: the most inputs that go through a tower at a time.
     upright: whether pictures with an EXIF orientation are turned as it says. False leaves that to the model's own
@@ -62,7 +67,7 @@ def load(
     """
     if dtype is not None and dtype not in get_args(DtypeName):
         raise UserError(f"dtype={dtype!r} is none of {', '.join(get_args(DtypeName))}, which towers compute in")
-    bundle = resolve(source, step=step, ema=ema)
+    bundle = resolve(source, step=step, ema=ema, code=code)
     if dtype is not None:
         for tower in bundle.config.towers.values():
             tower.dtype = dtype
@@ -103,9 +108,10 @@ class Model:
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Pickled (for the processes of a pool, say) it is what it was made of, without what is compiled or lies on a
-        device: the experiment's record, the parameters as numpy's arrays, the tokenizers."""
-        record = records.dumps(self._bundle.config, self.source)
-        return _unpickled, (replace(self._bundle, config=None), record, self.batch_size, self._inputs.upright)  # pyright: ignore[reportArgumentType]
+        device: the experiment's record with code of one's own, the parameters as numpy's arrays, the tokenizers."""
+        config = self._bundle.config
+        record, code = records.dumps(config, self.source), own_parts.files_of(config)
+        return _unpickled, (replace(self._bundle, config=None), record, self.batch_size, self._inputs.upright, code)  # pyright: ignore[reportArgumentType]
 
     @property
     def modalities(self) -> tuple[str, ...]:
@@ -325,8 +331,8 @@ class Model:
         return "\n".join(lines)
 
 
-def _unpickled(bundle: Bundle, record: str, batch_size: int, upright: bool) -> Model:
-    bundle = replace(bundle, config=records.loads(record))
+def _unpickled(bundle: Bundle, record: str, batch_size: int, upright: bool, code: Code = ()) -> Model:
+    bundle = replace(bundle, config=records.loads(record, code))
     return Model(bundle, batch_size=batch_size, upright=upright)
 
 

@@ -2,6 +2,7 @@
 
 digests.json          of the other files
 experiment.json       the experiment, as in a workdir: towers, objectives, and how inputs become arrays
+code/                 the files that define parts of one's own, if there are any
 params.safetensors    every variable by its path, `params/towers_image/stem/kernel`
 extras.safetensors    of another project's model what has no place in ours, if there is any
 tokenizers/           each modality's
@@ -26,12 +27,14 @@ from mmjax.data.pipeline import Mixture, batch_spec
 from mmjax.data.tokenizers.contract import Tokenizer
 from mmjax.data.tokenizers.files import load_tokenizers, save_tokenizers
 from mmjax.errors import UserError, nearest
+from mmjax.experiment import own_parts
 from mmjax.experiment import record as records
 from mmjax.experiment.definition import Experiment
 from mmjax.experiment.graph import build
 from mmjax.experiment.record import RECORD
 from mmjax.optim.optimizers import AdamW
 from mmjax.runtime.files import archives, digests, json_text, output
+from mmjax.runtime.files.own_code import Code
 
 PARAMS, EXTRAS = "params.safetensors", "extras.safetensors"
 TOKENIZERS = "tokenizers"
@@ -91,6 +94,7 @@ def save(bundle: Bundle, folder: str | Path, half: bool = False) -> Path:
     flat: dict[str, Any] = flatten_dict(bundle.variables, sep="/")
     with fresh_folder(folder) as part:
         (part / RECORD).write_text(records.dumps(bundle.config, bundle.source), encoding="utf-8")
+        own_parts.write(own_parts.files_of(bundle.config), part)
         save_tokenizers(bundle.tokenizers, part / TOKENIZERS)
         arrays = {path: np.asarray(leaf, order="C") for path, leaf in flat.items()}
         if half:
@@ -143,8 +147,8 @@ def is_bundle(folder: Path) -> bool:
     return (folder / PARAMS).is_file() and (folder / RECORD).is_file()
 
 
-def read(folder: str | Path) -> Bundle:
-    """What `save` wrote.
+def read(folder: str | Path, code: Code = ()) -> Bundle:
+    """What `save` wrote. code: files of one's own that may be run, since the user has named them.
 
     Raises:
         UserError: a file is missing or broken, or the numbers aren't those of the experiment's model.
@@ -158,7 +162,7 @@ def read(folder: str | Path) -> Bundle:
             raise UserError(f"{folder} is no exported model: it has no {name}")
     text = json_text.text(folder / RECORD)
     try:
-        config = records.loads(text)
+        config = records.loads(text, code, lambda: own_parts.kept(folder))
         table = archives.safetensors_table(folder / PARAMS)
     except UserError as error:
         raise UserError(f"{folder} can't be read: {error}{written_by(text)}") from error
@@ -176,6 +180,7 @@ def read(folder: str | Path) -> Bundle:
             f"{folder} is damaged: {problems[0]}. Bring back what was there, export the model again, or, if the change "
             f"is meant, delete {digests.NAME}"
         )
+    records.tell_changes(text, code, folder / RECORD)
     return Bundle(config, unflatten_dict(arrays, sep="/"), load_tokenizers(folder / TOKENIZERS), str(folder), extras)
 
 
@@ -203,7 +208,7 @@ def check(bundle: Bundle) -> None:
 def _check_shapes(config: fdl.Config, found: Mapping[str, Any], source: str) -> None:
     """`check` of what is known by its paths and shapes alone."""
     try:
-        wanted = dict(_expected(records.dumps(config)))
+        wanted = dict(_expected(records.dumps(config), own_parts.files_of(config)))
     except UserError:
         raise
     except ValueError as error:  # sizes of another project's config that don't go together
@@ -225,9 +230,9 @@ def _check_shapes(config: fdl.Config, found: Mapping[str, Any], source: str) -> 
 
 
 @functools.lru_cache(maxsize=8)
-def _expected(record: str) -> tuple[tuple[str, tuple[int, ...]], ...]:
+def _expected(record: str, code: Code) -> tuple[tuple[str, tuple[int, ...]], ...]:
     """The shape of every variable by its path. Tracing a model takes seconds, and many are read more than once."""
-    flat: dict[str, Any] = flatten_dict(variables_of(build(records.loads(record))), sep="/")
+    flat: dict[str, Any] = flatten_dict(variables_of(build(records.loads(record, code))), sep="/")
     return tuple((path, leaf.shape) for path, leaf in flat.items())
 
 

@@ -16,6 +16,7 @@ from etils import epath
 
 from mmjax import __version__
 from mmjax.data.tokenizers.sentence_piece import PieceTokenizer
+from mmjax.experiment import own_parts
 from mmjax.experiment import record as records
 from mmjax.experiment.graph import name_of
 from mmjax.experiment.record import RECORD
@@ -248,7 +249,9 @@ def _sentence_transformers(folder: Path, twin: Twin) -> str:
 
 def _mmjax(folder: Path, twin: Twin) -> str:
     towers = twin.bundle.config.towers
-    code = [f"model = mmjax.load({folder.name!r})  # where this folder is"]
+    files = [f"{folder.name}/{own_parts.CODE}/{file.name}" for file in own_parts.defining(twin.bundle.config)]
+    own = f", code={files!r}" if files else ""
+    code = [f"model = mmjax.load({folder.name!r}{own})  # where this folder is"]
     imports = ["import mmjax"]
     if "image" in towers:
         imports += ["from PIL import Image"]

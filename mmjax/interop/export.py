@@ -16,6 +16,7 @@ import numpy as np
 from flax.traverse_util import flatten_dict
 
 from mmjax.errors import UserError, nearest
+from mmjax.experiment import own_parts
 from mmjax.experiment.graph import build
 from mmjax.interop import bundle as bundles
 from mmjax.interop import card
@@ -39,6 +40,7 @@ def export(
     *,
     step: int | None = None,
     ema: bool = True,
+    code: Any = None,
     towers: Sequence[str] | None = None,
     exact: bool = True,
     tokenizers: bool = True,
@@ -50,6 +52,7 @@ def export(
 
     layout: "mmjax", or a key of `projects.PROJECTS`. In another project's, objectives that aren't contrastive stay
         behind where there are contrastive ones besides: a decoder that only trains has no place there.
+    code: as in `resolve`; the texts of what is run go along.
     towers: only these, and the objectives that read no other; None: all.
     exact: whether pictures must be the same there to the byte, and texts to the id; else it is the layout's nearest,
         and what differs is said, and listed in the card.
@@ -64,7 +67,7 @@ def export(
     out = output.local(out, "OUT")
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise UserError(f"{out} is there already: give another {'folder' if out.is_dir() else 'file'}")
-    bundle = part(resolve(source, step=step, ema=ema, say=say), towers)
+    bundle = part(resolve(source, step=step, ema=ema, code=code, say=say), towers)
     if not tokenizers:
         bundle = replace(bundle, tokenizers={})
     if half:
@@ -81,7 +84,7 @@ def export(
     with _whole(out):
         if layout == "mmjax":
             bundles.save(replace(bundle, source=f"{bundle.source}{at}"), out, half)
-            again = bundles.read(out)
+            again = bundles.read(out, own_parts.files_of(bundle.config))
         else:
             PROJECTS[layout].write(twin.bundle, out)
             again = PROJECTS[layout].read(out)

@@ -10,11 +10,13 @@ import tempfile
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from etils import epath
 
 from mmjax.data.tokenizers.files import load_tokenizers
 from mmjax.errors import UserError, nearest
+from mmjax.experiment import own_parts
 from mmjax.experiment import record as records
 from mmjax.experiment.record import RECORD
 from mmjax.interop import bundle as bundles
@@ -22,7 +24,8 @@ from mmjax.interop import hub, projects
 from mmjax.interop.bundle import PARAMS, TOKENIZERS, Bundle
 from mmjax.runtime import copies
 from mmjax.runtime.checkpoints import latest_step, restore_variables
-from mmjax.runtime.files import json_text, regular
+from mmjax.runtime.files import json_text, own_code, regular
+from mmjax.runtime.files.own_code import Code
 
 FORMS = (
     f"a workdir of a run ({RECORD}, checkpoints/), a folder that mmjax export wrote ({RECORD}, {PARAMS}), a folder of "
@@ -36,6 +39,7 @@ def resolve(
     *,
     step: int | None = None,
     ema: bool = True,
+    code: Any = None,
     say: Callable[[str], None] = print,
 ) -> Bundle:
     """The model at `source`, its numbers in numpy arrays.
@@ -43,6 +47,7 @@ def resolve(
     source: see `FORMS`; a path may lie in a bucket (gs://...).
     step: which checkpoint of a workdir; None: the latest.
     ema: whether the moving average of the parameters is taken, where a checkpoint has one.
+    code: a file, or several, that may be run for the parts of one's own that the model's record names.
     say: is told what was fetched, and what of a model's files is read otherwise than it stands there.
 
     Raises:
@@ -58,12 +63,12 @@ def resolve(
     if path.name == RECORD:
         path = path.parent
     if path.is_dir() and not (path / PARAMS).exists() and copies.whole(path, RECORD).exists():
-        return _of_workdir(path, step, ema)
+        return _of_workdir(path, step, ema, own_code.named(code))
     _no_step(step, name)
     if "://" not in name:
-        return replace(_told(_of_files(Path(path)), say), source=name)
+        return replace(_told(_of_files(Path(path), code), say), source=name)
     with tempfile.TemporaryDirectory() as folder:  # what reads it reads files of this machine
-        return replace(_told(_of_files(_copied(path, Path(folder) / path.name)), say), source=name)
+        return replace(_told(_of_files(_copied(path, Path(folder) / path.name), code), say), source=name)
 
 
 def _told(bundle: Bundle, say: Callable[[str], None]) -> Bundle:
@@ -72,9 +77,9 @@ def _told(bundle: Bundle, say: Callable[[str], None]) -> Bundle:
     return bundle
 
 
-def _of_files(path: Path) -> Bundle:
+def _of_files(path: Path, code: Any) -> Bundle:
     if path.is_dir() and bundles.is_bundle(path):
-        return bundles.read(path)
+        return bundles.read(path, own_code.named(code))
     for project in projects.PROJECTS.values():
         if project.owns(path):
             return project.read(path)
@@ -85,14 +90,15 @@ def _of_files(path: Path) -> Bundle:
     raise UserError(f"{path} is no model: a file must be .npz or .onnx. A model is {FORMS}")
 
 
-def _of_workdir(path: epath.Path, step: int | None, ema: bool) -> Bundle:
+def _of_workdir(path: epath.Path, step: int | None, ema: bool, code: Code) -> Bundle:
     if "://" not in str(path):
         regular.check_inside(path)  # a checkpoint is many files, which others open
     text = json_text.text(copies.whole(path, RECORD))
     try:
-        config = records.loads(text)
+        config = records.loads(text, code, lambda: own_parts.kept(path))
     except UserError as error:
         raise UserError(f"{path / RECORD}: {error}{bundles.written_by(text)}") from error
+    records.tell_changes(text, code, path / RECORD)
     latest = latest_step(str(path))
     if latest is None:
         going_on = "" if "://" in str(path) else f": mmjax train {path} --workdir {path} goes on with it"

@@ -6,7 +6,7 @@ A checkpoint's digests (`checkpoint`) are those of its copies too. Damage is see
 
 import logging
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -15,10 +15,13 @@ from etils import epath
 from mmjax.errors import UserError
 from mmjax.runtime.checkpoints import DIRECTORY, saved_steps, set_aside
 from mmjax.runtime.files import digests, json_text, output, regular
+from mmjax.runtime.files.names import plain
 
 FOLDER = "beside"  # in a checkpoint
-SEALED = ("experiment.json", "data.json")  # they hold their own digests
+RECORD = "experiment.json"
+SEALED = (RECORD, "data.json")  # they hold their own digests
 TOKENIZERS = "tokenizers"
+CODE = "code"  # texts of files of one's own; `experiment.json` has their digests under this name
 LINES = ("metrics.jsonl", "evaluations.jsonl", "bad_examples*.jsonl")  # and no table that a user keeps there
 
 log = logging.getLogger(__name__)
@@ -30,7 +33,7 @@ def write(workdir: Path, checkpoint: epath.Path) -> None:
     Raises:
         OSError: a file can't be read, or the copy not be written.
     """
-    for pattern in (*SEALED, f"{TOKENIZERS}/*", *LINES):
+    for pattern in (*SEALED, f"{TOKENIZERS}/*", f"{CODE}/*", *LINES):
         for path in sorted(workdir.glob(pattern)):
             if path.is_file():
                 copy = checkpoint / FOLDER / path.relative_to(workdir).as_posix()
@@ -60,20 +63,27 @@ def latest(workdir: Path) -> Path | None:
 
 
 def mend(workdir: Path, say: Callable[[str], None]) -> None:
-    """Brings back from the copies what is damaged or missing: records and tokenizers; `say` is told what.
+    """Brings back from the copies what is damaged or missing: records, tokenizers and code; `say` is told what.
 
     Raises:
         UserError: it can't be written.
     """
     copies = latest(workdir)
-    if copies is None:
-        return
-    wanted = [copies / name for name in SEALED if not _sealed(workdir / name)]
-    wanted += [path for path in sorted(copies.glob(f"{TOKENIZERS}/*")) if not _same(path, copies, workdir)]
+    wanted = [] if copies is None else [copies / name for name in SEALED if not _sealed(workdir / name)]
+    if copies is not None:
+        wanted += [path for path in sorted(copies.glob(f"{TOKENIZERS}/*")) if not _same(path, copies, workdir)]
     for path in wanted:
-        name = path.relative_to(copies)
         if path.is_file():
-            say(_back(workdir / name, path, workdir) + f", from the checkpoint of step {copies.parent.name}")
+            _bring(path, workdir, say)
+    code = _code(workdir)
+    for name in code:
+        if not _is(workdir / CODE / name, code) and (folder := _folder_of([name], code, workdir)) is not None:
+            _bring(folder / name, workdir, say)
+
+
+def _bring(copy: Path, workdir: Path, say: Callable[[str], None]) -> None:
+    step, _, *names = copy.relative_to(workdir / DIRECTORY).parts
+    say(_back(workdir.joinpath(*names), copy, workdir) + f", from the checkpoint of step {step}")
 
 
 def _back(path: Path, copy: Path, workdir: Path) -> str:
@@ -91,12 +101,16 @@ def _back(path: Path, copy: Path, workdir: Path) -> str:
 
 
 def whole(workdir: Any, name: str) -> Any:
-    """Where `experiment.json`, or the folder of tokenizers, of a workdir is whole: in its place, else among the copies,
-    of which a warning says so; its place, too, where there are none, and in a bucket."""
+    """Where `experiment.json`, or the folder of tokenizers or of code, of a workdir is whole: in its place, else among
+    the copies, of which a warning says so; its place, too, where there are none, and in a bucket."""
     place = workdir / name
     if "://" in str(workdir) or (name in SEALED and _sealed(Path(place))):  # whoever may not read checkpoints reads it
         return place
     workdir = Path(workdir)
+    if name == CODE:
+        code = _code(whole(workdir, RECORD).parent)
+        there = all(_is(place / file, code) for file in code)
+        return place if there else _folder_of(code, code, workdir) or place
     copies = latest(workdir)
     if copies is None or not (copies / name).exists():
         return place
@@ -127,4 +141,26 @@ def _same(path: Path, copies: Path, workdir: Path) -> bool:
     try:
         return there.is_file() and not there.is_symlink() and regular.content(path) == regular.content(there)
     except (OSError, UserError):  # a pipe, or too large a file, of a stranger's
+        return False
+
+
+def _code(folder: Path) -> dict[str, str]:
+    """The digests in a folder's record of the files of code that are kept with it; names that lead elsewhere apart."""
+    try:
+        return {plain(name, CODE): str(digest) for name, digest in json_text.read(folder / RECORD)[CODE].items()}
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):  # UserError among them: no record, or no such
+        return {}
+
+
+def _folder_of(names: Iterable[str], code: Mapping[str, str], workdir: Path) -> Path | None:
+    """The copies of code, the latest, in which files of these names hold what the record says."""
+    folders = [of_step(workdir, step) / CODE for step in reversed(saved_steps(workdir))]
+    return next((folder for folder in folders if all(_is(folder / name, code) for name in names)), None)
+
+
+def _is(path: Path, code: Mapping[str, str]) -> bool:
+    """Whether a file holds the text that the record names."""
+    try:
+        return not path.is_symlink() and digests.of(regular.content(path)) == code.get(path.name)
+    except (OSError, UserError):
         return False

@@ -19,6 +19,7 @@ from mmjax.interop.resolve import resolve
 from mmjax.models.layers.positions import resize
 from mmjax.models.towers.contract import PatchTower
 from mmjax.runtime import hosts
+from mmjax.runtime.files.own_code import Code
 
 LISTED = 5  # paths in a message, before it only counts
 KINDS = ("towers", "fusions", "objectives")  # the parts that can start from another model's
@@ -34,8 +35,9 @@ class Loaded(NamedTuple):
     unused: list[str]
 
 
-def sources(experiment: Experiment, say: Callable[[str], None]) -> dict[str, Bundle]:
+def sources(experiment: Experiment, say: Callable[[str], None], code: Code = ()) -> dict[str, Bundle]:
     """What each part in the experiment's `init` starts from. Of several hosts the first one fetches what has to be.
+    code: files of one's own that may be run for the parts that it names.
 
     Raises:
         UserError: there is nothing at a path, or no such part in it.
@@ -44,7 +46,7 @@ def sources(experiment: Experiment, say: Callable[[str], None]) -> dict[str, Bun
     for path, load in _loads(experiment).items():
         if hub.is_name(load.path):
             hosts.first(lambda name=load.path: hub.fetched(name, say).source)
-        found[path] = resolve(load.path, say=lambda text: None)
+        found[path] = resolve(load.path, code=code, say=lambda text: None)
         known = [f"{kind}.{name}" for kind in KINDS for name in getattr(found[path].config, kind, {})]
         if path not in known:
             raise UserError(f"init: {load.path} has no {path}; it has {', '.join(known)}{nearest(path, known)}")

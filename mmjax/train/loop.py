@@ -4,17 +4,19 @@ import json
 import time
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import fiddle as fdl
 import jax
 
+from mmjax.experiment import own_parts
 from mmjax.experiment import record as records
 from mmjax.experiment.confined import Record, check_folder
 from mmjax.experiment.definition import unscaled
 from mmjax.experiment.workdir import record
 from mmjax.runtime import copies, hosts
 from mmjax.runtime.checkpoints import whole_step
-from mmjax.runtime.files import output
+from mmjax.runtime.files import output, own_code
 from mmjax.runtime.lock import Lock
 from mmjax.runtime.metrics import watched
 from mmjax.train.bad_steps import bad_steps
@@ -34,6 +36,7 @@ def train(
     profile: tuple[int, int] | None = None,
     wandb: str | None = None,
     given: Record | None = None,
+    code: Any = None,
 ) -> TrainState:
     """Trains an experiment, or goes on with it where its workdir stopped; gives the last state.
 
@@ -44,6 +47,7 @@ def train(
     instead of setting it aside and going on from the one before. profile: a trace of these steps, the first and the
     last, goes to `<workdir>/profile`. wandb: the project to mirror metrics to. given: the record that the experiment
     was read from, which may name less than a file of one's own (`confined`); None: it is the caller's own.
+    code: files of one's own, besides the experiment's, that may be run for what its `init` names.
 
     Raises:
         UserError, ValueError: what was asked for can't be had. CheckpointError: a checkpoint can't be written or read.
@@ -52,6 +56,7 @@ def train(
     """
     began, workdir = time.perf_counter(), output.local(workdir, "--workdir")
     setup = Setup.here(joined_experiment(config))
+    own = own_code.joined([*own_parts.files_of(config), *own_code.named(code)])
     say = print if hosts.leads() else lambda text: None
     hosts.first(partial(check_folder, workdir))
     with hosts.together(partial(Lock, workdir, say=print, holds=hosts.leads())):
@@ -59,7 +64,7 @@ def train(
         record(config, workdir, name, fork)
         if warning := unscaled(config):
             say(warning)
-        data, starts = data_and_starts(setup, workdir, fork=fork, given=given, say=say)
+        data, starts = data_and_starts(setup, workdir, fork=fork, given=given, say=say, own=own)
         start = hosts.first(lambda: whole_step(workdir, strict=strict, say=print)) or 0
         asked = {"profile": profile, "wandb": wandb, "told": json.loads(records.dumps(config, name))}
         with opened(setup, data, workdir, start, began=began, say=say, **asked) as run:

@@ -16,6 +16,7 @@ from mmjax.experiment.workdir import keeping
 from mmjax.interop.bundle import Bundle
 from mmjax.runtime import copies, hosts
 from mmjax.runtime.checkpoints import Checkpointer, latest_step
+from mmjax.runtime.files.own_code import Code
 from mmjax.runtime.metrics import Metrics
 from mmjax.runtime.prefetch import DevicePrefetch, device_prefetch
 from mmjax.train.bad_examples import BadExamples
@@ -97,16 +98,22 @@ class Feed:
 
 
 def data_and_starts(
-    setup: Setup, workdir: Path, *, fork: bool, given: Record | None, say: Callable[[str], None]
+    setup: Setup,
+    workdir: Path,
+    *,
+    fork: bool,
+    given: Record | None,
+    say: Callable[[str], None],
+    own: Code = (),
 ) -> tuple[Prepared, Starts]:
     """What a run reads from elsewhere: its data, and the models that it starts from if it begins. Says what of the data
     the model won't see.
 
-    fork, given: as in `train`. Raises UserError where something isn't there, or isn't what the run began with.
+    fork, given: as in `train`. own: files of one's own that may be run for what the models name. Raises UserError where something isn't there, or isn't what the run began with.
     """
     experiment = setup.experiment
     begins = hosts.first(lambda: latest_step(workdir)) is None
-    starts = sources(experiment, say) if experiment.init and begins else {}
+    starts = sources(experiment, say, own) if experiment.init and begins else {}
     judged, models = splits_of(experiment.evaluators), tokenizers(experiment, starts, say)
     data = setup.data(workdir, judged, tokenizers=models, given=given, say=say, begun=not begins, fork=fork)
     for warning in warnings(experiment, data) if hosts.leads() else ():

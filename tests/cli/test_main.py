@@ -43,15 +43,17 @@ def test_train_reads_the_experiment_and_its_overrides_wherever_they_stand(called
     ((config, workdir), options) = called[0]
     assert (config.seed, config.steps, config.keep, workdir) == (3, 5, 1, "run")
     wanted = {"name": f"{file}:tiny", "fork": True, "strict": False, "profile": (10, 15), "wandb": None}
-    assert options == wanted | {"given": None}  # the file is one's own
+    assert options == wanted | {"given": None, "code": None}  # the file is one's own
 
 
 def test_evaluate_passes_what_was_asked(called):
     command = ["evaluate", "run", "--split", "test", "--step", "500", "--json", "out.json", "--evaluators", "a", "b"]
     labels = ["--label", "kind", "--templates", "a {}"]
-    assert main([*command, "--on", "cifar100", "--data-dir", "there", "--report", "out.html", *labels]) == 0
+    command += ["--on", "cifar100", "--code", "a.py", "--code", "b.py"]
+    assert main([*command, "--data-dir", "there", "--report", "out.html", *labels]) == 0
     wanted = {"split": "test", "step": 500, "json_path": "out.json", "evaluators": ["a", "b"]}
     wanted |= {"on": "cifar100", "data_dir": "there", "report": "out.html", "labels": ["kind"], "templates": ["a {}"]}
+    wanted |= {"code": ["a.py", "b.py"]}
     assert called == [(("run",), wanted)]
 
 

@@ -19,6 +19,8 @@ from mmjax.data.workers import semaphores
 from mmjax.data.workers.main_guard import check_main_guard
 from mmjax.data.workers.parcels import Address, Mailbox, Pack, unpacked
 from mmjax.errors import PassingError
+from mmjax.runtime.files import own_code
+from mmjax.runtime.files.own_code import Code
 
 Row = dict[str, np.ndarray]
 
@@ -36,8 +38,9 @@ class Readers(Iterator[Row]):
     `close()` ends them, and so does the end of this process. Raises ReaderError where one of them was killed.
     """
 
-    def __init__(self, dataset: Any, workers: int, prefetch: int):
-        """prefetch: batches that wait ready, at least one of each process.
+    def __init__(self, dataset: Any, workers: int, prefetch: int, code: Code = ()):
+        """prefetch: batches that wait ready, at least one of each process. code: files of one's own whose classes are
+        parts of the dataset.
 
         Raises:
             UserError: they would run the script anew that this process runs.
@@ -55,7 +58,7 @@ class Readers(Iterator[Row]):
         self._batches = iter(
             stream.mp_prefetch(
                 grain.MultiprocessingOptions(num_workers=workers, per_worker_buffer_size=-(-prefetch // workers)),
-                worker_init_fn=_Begin(address),
+                worker_init_fn=_Begin(address, code),
             )
         )
         # Called once: by `close`, when nobody refers to this any more, or at the process's end, before Grain's own.
@@ -105,8 +108,8 @@ def _close(batches: Any, mailbox: Mailbox) -> None:
 class _Begin:
     """What a reader does first."""
 
-    def __init__(self, address: Address):
-        self._address = address
+    def __init__(self, address: Address, code: Code):
+        self._address, self._code = address, code
 
     def __call__(self, index: int, count: int) -> None:
         del index, count
@@ -119,6 +122,8 @@ class _Begin:
             # Only wakes one that is stopped (SIGSTOP), so that it can follow: Linux sends it when the *thread* ends
             # that started this process, and Grain's end while their processes still have a queue to be emptied.
             ctypes.CDLL(None, use_errno=True).prctl(PR_SET_PDEATHSIG, signal.SIGCONT, 0, 0, 0)
+        for file in self._code:
+            own_code.load(file)  # its classes are found by their names in what comes next
 
 
 def _follow(parent: Any, address: Address) -> None:

@@ -57,6 +57,7 @@ def serve(
     where: str | None = None,
     *,
     step: int | None = None,
+    code: Any = None,
     port: int | None = None,
     share: bool = False,
     console: Console | None = None,
@@ -64,7 +65,8 @@ def serve(
 ) -> Any:
     """Embeds the folder `where`, or the model's own test data, and serves the page until Ctrl-C, SIGTERM or SIGHUP.
 
-    source, step: as `mmjax.load` takes them. port: None: the first free one from `PORT` on. share: a public link too.
+    source, step, code: as `mmjax.load` takes them. port: None: the first free one from `PORT` on. share: a public link
+    too.
     wait: False gives gradio's Blocks back, served by a thread of its own; `close()` ends it.
 
     Raises:
@@ -76,7 +78,7 @@ def serve(
         kept = _kept()
         _gradio()
         chosen = free_port(port)  # before the folder is embedded
-        found = _found(source, where, step, say, console)
+        found = _found(source, where, step, code, say, console)
         page = build(found, kept)
         try:
             _launch(page, found, chosen, share)
@@ -94,12 +96,14 @@ def serve(
     return page
 
 
-def _found(source: str, where: str | None, step: int | None, say: Callable[[str], None], console: Console) -> Index:
+def _found(
+    source: str, where: str | None, step: int | None, code: Any, say: Callable[[str], None], console: Console
+) -> Index:
     """What is to be searched. Each part that takes seconds is said when it begins."""
     say(f"reading {source}")
     place = folder(where) if where is not None else None
     use_compilation_cache()
-    bundle = resolve(source, step=step)
+    bundle = resolve(source, step=step, code=code, say=say)
     say("looking through its own test data" if place is None else f"looking through {place.name}")
     found = index(bundle, place or own(bundle, say), console)
     say(f"{counted(found)} in {found.place.name}")

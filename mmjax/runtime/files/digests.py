@@ -73,6 +73,11 @@ def problems(folder: epath.Path, within: str = "") -> list[str]:
         return [line for line in threads.map(problem, chosen) if line is not None]
 
 
+def of(content: bytes) -> str:
+    """A digest of what a file holds."""
+    return hashlib.blake2b(content, digest_size=16).hexdigest()
+
+
 def sealed(value: Mapping[str, Any]) -> dict[str, Any]:
     """A JSON object with its own digest as its last key."""
     return {**value, SEAL: _of_object(value)}
