@@ -3,13 +3,16 @@
 import re
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
+import pytest
 from PIL import Image
 
 from mmjax.cli.main import main
 from mmjax.experiment.graph import build
 from mmjax.experiment.load import load_experiment
+from mmjax.experiment.record import dumps
 from mmjax.runtime.metrics import read
 
 ROOT = Path(__file__).parent.parent
@@ -17,6 +20,27 @@ SMALL = [
     *(f"towers.{tower}.{field}" for tower in ("image", "text") for field in ("width=16", "depth=1", "heads=2")),
     *("batch_size=8", "steps=2", "optimizer.warmup_steps=1", "log_every=1"),
 ]
+
+
+def test_a_loss_of_ones_own_is_a_dozen_lines(tmp_path):
+    """As the README shows it, in a file beside an experiment's."""
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    found = re.search(r"<!-- test: distance.py -->\n```python\n(.*?)```", readme, re.DOTALL)
+    assert found is not None
+    imports = "import flax.linen as nn\nimport jax.numpy as jnp\nfrom mmjax.objectives import View\n"
+    (tmp_path / "own.py").write_text(imports + found.group(1), encoding="utf-8")
+    tiny = (ROOT / "tests" / "tiny.py").read_text(encoding="utf-8")
+    contrastive = 'objectives={"image_text": Contrastive(("image", "text"))}'
+    assert contrastive in tiny
+    tiny = tiny.replace(contrastive, 'objectives={"near": Distance(("image", "text"))}')
+    (tmp_path / "study.py").write_text(f"from own import Distance\n{tiny.replace(tiny[: tiny.index('import')], '')}")
+    config = load_experiment(f"{tmp_path}/study.py:pair")
+    assert '"@call": "own.py:Distance"' in dumps(config)
+    near = build(config).objectives["near"]
+    rows = np.random.default_rng(0).normal(size=(2, 5, 8))
+    encoded = {view: SimpleNamespace(embedding=x) for view, x in zip(near.views(), rows, strict=True)}
+    loss, _ = near.batch_loss(near.per_example(encoded, {}), {})
+    assert loss == pytest.approx(np.mean(np.sum((rows[0] - rows[1]) ** 2, -1)), rel=1e-5)
 
 
 def test_a_newcomer_trains_on_own_pictures(tmp_path, monkeypatch):

@@ -20,6 +20,7 @@ examples:
   mmjax evaluate runs/quickstart --report report.html             # a page with curves, examples, confusions, a map
   mmjax evaluate --embeddings emb/test emb/train --label group    # what mmjax embed wrote, without the model
   mmjax evaluate runs/quickstart --watch                          # beside a run: each new checkpoint, to its end
+  mmjax evaluate runs/own --code own.py                           # a run with parts of one's own, which own.py defines
 
 what the numbers are, in tables, --json and the lines of metrics.jsonl that have a split (shares are from 0 to 1):
 """

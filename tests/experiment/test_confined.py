@@ -41,9 +41,12 @@ class Hostile:
         self.home, self.workdir = home, workdir
 
     def change(self, change: Callable[[dict[str, Any]], Any]) -> None:
+        self.forge(lambda record: change(record["experiment"]))
+
+    def forge(self, change: Callable[[dict[str, Any]], Any]) -> None:
         path = self.workdir / "experiment.json"
         record = json.loads(path.read_text())
-        change(record["experiment"])
+        change(record)
         del record["blake2b"]  # whoever forges a record can seal it, too
         path.write_text(json.dumps(digests.sealed(record)))
 
@@ -135,6 +138,64 @@ def test_names_that_lead_elsewhere_are_refused_by_every_command(hostile: Hostile
         assert pytest.importorskip("re").search(message, told), (command, told)
     assert hostile.around() == before
     assert tree(hostile.workdir) == within
+    assert not Path(out).exists()
+
+
+def test_code_that_a_workdir_brings_runs_by_no_command(hostile: Hostile, capsys, tmp_path, monkeypatch):
+    """Neither what it keeps, nor a file of that name where the command is given, nor what the user's own imports."""
+    x, out, ran = str(hostile.workdir), str(tmp_path / "out"), hostile.home / "ran"
+    evil = f"from os import system\nopen({str(ran)!r}, 'w')\nclass Mine: pass\n"
+    mine = tmp_path / "own.py"
+    mine.write_text("from os import system\nfrom mmjax.models import ViT\nclass Plain: pass\n")
+    monkeypatch.chdir(hostile.home)
+    for folder in (hostile.workdir, hostile.workdir / "code", hostile.home):
+        folder.mkdir(exist_ok=True)
+        (folder / "own.py").write_text(evil)
+    hostile.forge(lambda r: r.update(code={"own.py": digests.of(evil.encode())}))
+    commands = [["evaluate", x], ["evaluate", x, "--watch"], ["embed", x, "--out", out], ["demo", x], ["show", x]]
+    commands += [["export", x, out], ["train", x, "--workdir", out], ["train", x, "--workdir", x, "--replay", "3"]]
+    for called in ("own.py:Mine", "own.py:system"):
+        hostile.change(lambda r, called=called: placed(r, "objectives", "image_text", "@call", value=called))
+        before = hostile.around()
+        within = tree(hostile.workdir)
+        for command in commands:
+            assert main(command) == 2, command
+            told = capsys.readouterr().err
+            assert f"objectives.image_text is {called}: code of one's own, which runs only where you name" in told, (
+                command
+            )
+            assert f"Its text is {x}/code/own.py: look at it, and add --code {x}/code/own.py (in Python, code='" in told
+        with pytest.raises(UserError, match="which runs only where you name its file"):
+            mmjax.load(x)
+        assert not ran.exists()
+        assert hostile.around() == before
+        assert tree(hostile.workdir) == within
+    for symbol in ("system", "ViT", "Plain", "Mine"):
+        hostile.change(
+            lambda r, symbol=symbol: placed(r, "objectives", "image_text", "@call", value=f"own.py:{symbol}")
+        )
+        with pytest.raises(
+            UserError, match=rf"own\.py:{symbol}' isn't among the callables .* own\.py was named, and {symbol}"
+        ):
+            mmjax.load(x, code=mine)
+    assert not ran.exists()
+
+
+@pytest.mark.parametrize(
+    "name", ["../../P.py", "/abs/P.py", "code/../../P.py", "..", ".P.py", "P.pth", "a\\P.py", "a\nP.py"]
+)
+def test_code_is_kept_by_plain_names(hostile: Hostile, name, capsys, tmp_path):
+    x, out = str(hostile.workdir), str(tmp_path / "out")
+    hostile.forge(lambda r: r.update(code={name: digests.of(b"evil")}))
+    for folder in (copies.of_step(hostile.workdir, 24), hostile.workdir):
+        (folder / "code").mkdir()
+        (folder / "code" / "P.py").write_text("evil")
+    before = hostile.around()
+    for command in (["evaluate", x], ["train", x, "--workdir", x], ["train", x, "--workdir", out], ["export", x, out]):
+        assert main(command) == 2, command
+        assert "'code' is " in (told := capsys.readouterr().err) or "in its 'code' is no .py" in told, command
+    copies.mend(hostile.workdir, lambda text: None)
+    assert hostile.around() == before
     assert not Path(out).exists()
 
 

@@ -83,6 +83,13 @@ def test_a_record_names_parts_and_the_digests_of_their_files(own):
     assert type(build(loads(text, named(own / "own.py"))).objectives["near"]).__name__ == "Distance"
 
 
+def test_the_digests_are_under_the_seal(own):
+    text = dumps(load_experiment(f"{own}/own.py"))
+    digest = hexdigest((own / "own.py").read_bytes())
+    with pytest.raises(UserError, match=r"this experiment\.json isn't what mmjax wrote"):
+        loads(text.replace(digest, "0" * 32), named(own / "own.py"))
+
+
 def test_a_record_without_such_parts_has_no_such_entry():
     text = dumps(load_experiment("experiments/quickstart.py"))
     assert "code" not in json.loads(text)
@@ -380,7 +387,9 @@ def test_a_model_is_loaded_judged_and_given_away_where_its_file_is_named(run, tm
     assert np.array_equal(again.embed(text="a red disc"), vector)
     # In Python and on the command line.
     out = tmp_path / "out.json"
-    assert main(["evaluate", home, "--code", code, "--json", str(out)]) == 0
+    page = tmp_path / "page.html"
+    assert main(["evaluate", home, "--code", code, "--json", str(out), "--report", str(page)]) == 0
+    assert f"--code {home}/code/own_losses.py --code {home}/code/own.py --report" in page.read_text()
     (spread,) = [line["spread/image"] for line in read(run / "run") if "spread/image" in line]
     assert json.loads(out.read_text())["test"]["spread/image"] == pytest.approx(spread, rel=1e-5)
     assert main(["export", home, str(tmp_path / "model"), "--code", code]) == 0

@@ -55,6 +55,7 @@ def write_report(
     )
     again = [] if step is None else ["--step", str(step)]
     again += [] if on is None else ["--on", on]
+    again += [] if record is None or workdir is None else records.code_options(record, workdir)
     facts = [
         *([("experiment", name or "without a name")] if record is not None else []),
         ("model", source),
