@@ -109,7 +109,10 @@ def data_and_starts(
     """What a run reads from elsewhere: its data, and the models that it starts from if it begins. Says what of the data
     the model won't see.
 
-    fork, given: as in `train`. own: files of one's own that may be run for what the models name. Raises UserError where something isn't there, or isn't what the run began with.
+    fork, given: as in `train`. own: files of one's own that may be run for what the models name.
+
+    Raises:
+        UserError: something isn't there, or isn't what the run began with.
     """
     experiment = setup.experiment
     begins = hosts.first(lambda: latest_step(workdir)) is None
