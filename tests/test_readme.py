@@ -1,4 +1,4 @@
-"""What the README shows is run as it stands there."""
+"""What the README shows is run as it stands there; its length, its links and its picture."""
 
 import re
 import sys
@@ -16,6 +16,8 @@ from mmjax.experiment.record import dumps
 from mmjax.runtime.metrics import read
 
 ROOT = Path(__file__).parent.parent
+TEXTS = ("README.md", "experiments/README.md", "notebooks/README.md")
+LINK = re.compile(r"\]\(([^)\s]+)\)")
 SMALL = [
     *(f"towers.{tower}.{field}" for tower in ("image", "text") for field in ("width=16", "depth=1", "heads=2")),
     *("batch_size=8", "steps=2", "optimizer.warmup_steps=1", "log_every=1"),
@@ -23,8 +25,8 @@ SMALL = [
 
 
 def test_a_loss_of_ones_own_is_a_dozen_lines(tmp_path):
-    """As the README shows it, in a file beside an experiment's."""
-    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    """As the guide shows it, in a file beside an experiment's."""
+    readme = (ROOT / "experiments" / "README.md").read_text(encoding="utf-8")
     found = re.search(r"<!-- test: distance.py -->\n```python\n(.*?)```", readme, re.DOTALL)
     assert found is not None
     imports = "import flax.linen as nn\nimport jax.numpy as jnp\nfrom mmjax.objectives import View\n"
@@ -60,11 +62,66 @@ def test_a_newcomer_trains_on_own_pictures(tmp_path, monkeypatch):
     monkeypatch.setenv("TFDS_DATA_DIR", str(tmp_path / "data"))
     monkeypatch.delitem(sys.modules, "quickstart", raising=False)
     assert main(["train", "own.py", "--workdir", "run", *SMALL]) == 0
-    own = build(
-        load_experiment("own.py")
-    )  # it can't learn a small table by heart unseen: rows apart judge it on the way
+    own = build(load_experiment("own.py"))  # a small table is overfitted, and held-out rows show it on the way
     assert 0 < own.evaluate_every <= own.steps // 5
     assert any(evaluator.split == "validation" and evaluator.when == "always" for evaluator in own.evaluators)
     lines = read(Path("run"))
     assert [line["step"] for line in lines if "loss" in line] == [1, 2]
     assert any("retrieval/image->text/R@1" in line for line in lines)
+
+
+def test_it_is_read_in_one_sitting():
+    assert len((ROOT / "README.md").read_text(encoding="utf-8").splitlines()) <= 200
+
+
+@pytest.mark.parametrize("name", ["main", "test"])
+def test_a_marked_command_is_a_block_behind_its_mark(name):
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    assert len(re.findall(rf"^<!-- command: {name} -->\n```bash\n.+?^```$", readme, re.DOTALL | re.MULTILINE)) == 1
+
+
+def anchors(text: str) -> set[str]:
+    """The anchors of a text's headings, as they are made where it is shown."""
+    heads = re.findall(r"^#+ (.+)$", re.sub(r"^```.*?^```", "", text, flags=re.DOTALL | re.MULTILINE), re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", head.lower()).replace(" ", "-") for head in heads}
+
+
+@pytest.mark.parametrize("name", TEXTS)
+def test_links_lead_to_files_and_headings_that_are_there(name):
+    text = (ROOT / name).read_text(encoding="utf-8")
+    links = [link for link in LINK.findall(text) if "://" not in link]
+    assert links
+    for link in links:
+        path, _, anchor = link.partition("#")
+        file = (ROOT / name).parent / path if path else ROOT / name
+        assert file.exists(), f"{name}: {link}"
+        assert not anchor or anchor in anchors(file.read_text(encoding="utf-8")), f"{name}: {link}"
+    assert anchors("# What it costs, and what it takes\n") == {"what-it-costs-and-what-it-takes"}
+
+
+def test_every_section_of_the_guide_is_in_its_contents():
+    guide = (ROOT / "experiments" / "README.md").read_text(encoding="utf-8")
+    contents, _, body = guide.partition("\n## ")
+    listed = [link.removeprefix("#") for link in LINK.findall(contents)]
+    assert sorted(listed) == sorted(anchors(f"## {body}".replace("\n# ", "\n")))
+
+
+def test_it_shows_what_the_quickstart_draws():
+    """A small picture: it is in every copy of the repository."""
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    (shown,) = re.findall(r"!\[[^\]]+\]\(([^)]+\.png)\)", readme)
+    assert (ROOT / shown).stat().st_size < 200_000
+    with Image.open(ROOT / shown) as picture:
+        assert picture.width > 2 * picture.height  # three panels
+
+
+def test_it_names_every_folder_of_the_package():
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    section = readme.partition("## Where things are\n")[2].partition("\n## ")[0]
+    folders = {path.name for path in (ROOT / "mmjax").iterdir() if path.is_dir() and path.name != "__pycache__"}
+    rows = [row.split("|")[1:-1] for row in section.splitlines() if row.startswith("| `")]
+    assert {folder.strip(" `") for folder, *_ in rows} == folders
+    for folder, holds, add in rows:  # the folders within one, and where something is added
+        for inner in re.findall(r"`(\w+)/(?:x\.py)?`", holds + add):
+            assert (ROOT / "mmjax" / folder.strip(" `") / inner).is_dir(), inner
+    assert len(section.splitlines()) <= 25

@@ -11,10 +11,12 @@ examples:
   mmjax demo runs/quickstart --folder ~/Pictures
   mmjax demo hf:google/siglip-base-patch16-224 --folder ~/Pictures --port 8000
 
-By typing, by a picture, by voice: by what the model has a tower for. Needs pip install "mmjax[page]". The page is for
-this machine alone (127.0.0.1), and nothing is sent elsewhere but with --share. Vectors are kept under
-$XDG_CACHE_HOME/mmjax/demo (~/.cache/mmjax/demo); the folder itself is only read. Whoever has the link can search by
-what is typed or uploaded on the page, and by nothing else on this machine.
+The page searches by typing, by a picture or by voice, as far as the model has the towers. It needs pip install
+"mmjax[page]". It is served to this machine alone (127.0.0.1), and nothing is sent elsewhere but with --share. Whoever
+has the link can search by what is typed or uploaded on the page, and by nothing else on this machine; pages of other
+sites can upload nothing, and uploads are removed after ten minutes. The folder is only read; vectors are kept under
+$XDG_CACHE_HOME/mmjax/demo (~/.cache/mmjax/demo), so that the next start embeds only what has changed. The page says
+how much of a long text or sound the model takes in. Ctrl-C or SIGTERM ends it and removes what was uploaded.
 """
 
 

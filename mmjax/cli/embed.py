@@ -11,7 +11,9 @@ examples:
   mmjax embed runs/quickstart photos.csv --out embeddings/photos --modalities image       # all rows of a table
   mmjax embed hf:google/siglip-base-patch16-224 cifar100 --out embeddings/cifar100
 
-The same command goes on where it was stopped. `mmjax.embeddings.read(DIR)` gives the arrays.
+The same command completes what was stopped, to the same bytes. Of a table all rows are embedded (--split narrows); of a
+list of captions each gets a row, and the picture stands in the first. `mmjax.embeddings.read(DIR)` gives the arrays,
+which of their rows are there (valid), ids and labels, without the model; `mmjax evaluate --embeddings` judges them.
 """
 
 

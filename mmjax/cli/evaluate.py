@@ -22,6 +22,21 @@ examples:
   mmjax evaluate runs/quickstart --watch                          # beside a run: each new checkpoint, to its end
   mmjax evaluate runs/own --code own.py                           # a run with parts of one's own, which own.py defines
 
+benchmarks for --on: imagenet2012, imagenet_v2, imagenet_a, imagenet_r, imagenet_sketch, cifar100, oxford_iiit_pet,
+coco_captions, speech_commands, esc50. Those that need TensorFlow to build (coco_captions, speech_commands) are built
+once by `mmjax prepare NAME` with pip install "mmjax[tf]", on any machine; reading them needs none. A table has columns
+image, text or audio, and any labels; all its rows are judged, unless --split narrows them.
+
+Retrieval follows the protocol of COCO and Flickr30k: rows that hold the same picture (or sound) are one candidate, each
+caption is one, and a picture is found by any of its captions. Ties and NaN count against the model. The published
+number of a known model and benchmark stands beside the measured one, with its source and the difference.
+
+--report writes one page that needs nothing else: numbers, curves, the best, worst and random retrievals with their
+pictures and sounds, similarity maps, confusion matrices, and a map of the embeddings. --watch needs only the workdir on
+a shared disk; its numbers join the run's own (evaluations.jsonl, TensorBoard, `mmjax checkpoints`, keep_best).
+--embeddings takes a folder of each split, and runs a benchmark's own evaluators but for prompts, or Retrieval, and KNN
+and Probe for the columns named by --label.
+
 what the numbers are, in tables, --json and the lines of metrics.jsonl that have a split (shares are from 0 to 1):
 """
 EPILOG += told(EVALUATION)

@@ -21,6 +21,13 @@ project's tokenizer, where it is installed. A README.md beside it says what it i
 
 Another project computes the same on the same pixels and ids, or the model is refused, with all that is in the way.
 What happens to pictures and texts before must be the same too; --inexact takes what is nearest, and lists what differs.
+
+preprocessing that goes out exactly:
+  pictures            Decode(), ResizeShorter(n), CenterCrop(n), or Decode(), Resize(n)
+  texts               Lowercase() or Canonicalize(), and a Tokenize
+  to open_clip        Decode(background=None) and CenterCrop(n, middle="even"); CleanText() before the rest
+RandomResizedCrop, which crops before it resizes, takes --inexact. `mmjax.load` and transformers' own pipeline
+("zero-shot-image-classification", of --to hf) open what was written.
 """
 LAYOUTS = ("mmjax", "hf", "open_clip", "sentence_transformers", "bv")
 

@@ -11,7 +11,13 @@ examples:
   mmjax import bv:gs://big_vision/siglip/webli_en_b16_224_63724782.npz siglip
   mmjax import ~/models/clip-vit-base-patch32 vit_b32                     # a folder of Hugging Face's
 
-The folder is what mmjax.load, mmjax evaluate and Load() take. What has no counterpart here is an error.
+The folder is what mmjax.load, mmjax evaluate and Load() take. What has no counterpart here is an error, which names all
+settings that are in the way.
+
+A name is fetched once (pip install "mmjax[interop]"), converted, and pinned to the commit first seen, which is printed:
+hf:google/siglip-base-patch16-224@main asks again, @COMMIT names one for good. mmjax reads Hugging Face's CLIP, SigLIP,
+BERT, ViTMAE, DINOv2 and AST, sentence-transformers on BERT, open_clip's ViTs and ResNets, big_vision's .npz of ViT and
+SigLIP, and an .onnx of a DINOv2 tower.
 """
 
 

@@ -14,7 +14,9 @@ examples:
 
 The train step is compiled for a pod that need not be there (pip install "jax[tpu]"), about a minute for each topology.
 Bytes and collectives are the compiler's. The time of a step is a roofline's: products at the chip's peak, after them
-all else at the speed of its memory, the network beside both. It is a guide to compare by, not a promise.
+all else at the speed of its memory, the network beside both. It is a guide to compare by, not a promise. It prints
+memory by part, collectives, the time of a step, what each host must read, chip-hours, and, where the step doesn't fit,
+what would make it fit.
 """
 
 

@@ -14,11 +14,20 @@ examples:
   mmjax train experiments/clip.py --workdir runs/clip mesh.fsdp=8
   mmjax train experiments/clip.py:tiny --workdir runs/profile --profile 10:15     # open the trace with XProf
 
-The same command on the same workdir goes on where the run stopped (Ctrl-C saves first). A workdir that belongs to
-another experiment, or began with other data, is refused, with the differences, unless --fork says that the run goes on
-as the new one. A checkpoint that was damaged since it was saved is set aside, and the one before is used (--strict
-stops instead).
+The same command on the same workdir resumes where the run stopped (Ctrl-C saves first): the resumed run ends with the
+same parameters, bit for bit, as one that was never stopped. A workdir that belongs to another experiment, or began with
+other data, is refused, with the differences, unless --fork says that the run goes on as the new one. A checkpoint that
+was damaged since it was saved is set aside, and the one before is used (--strict stops instead).
 With --supervise 5 a small parent process starts it again when it dies, or hangs for want of data, five times at most.
+
+a workdir holds all there is of a run:
+  experiment.json     the experiment as it was built, overrides and defaults included; loading it runs no code
+  checkpoints/STEP    parameters, optimiser state, step (Orbax)
+  metrics.jsonl       a JSON object a line, explained below; tensorboard/ has the same
+  bad_examples.jsonl  the records that could not be used, if there were any
+  data.json           how many rows trained, and digests of them
+  tokenizers/         the models that turn texts into ids
+  gallery*.png ...    what evaluators drew
 
 what the numbers in WORKDIR/metrics.jsonl are, a JSON object a line (TensorBoard shows those that say how healthy and
 how fast the run is as health/... and speed/...; `mmjax evaluate --help` has those of an evaluation):

@@ -1,9 +1,11 @@
 """What the quickstart gives, with the masked objectives and without them in the same time: the record of three seeds.
 
     python -m tests.benchmarks.quickstart --seeds 0 1 2 --workdir runs/record --json experiments/records/quickstart.json
+    python -m tests.benchmarks.quickstart --picture experiments/records/quickstart.png     # trains nothing
 
 The runs are the shipped experiments, one after another, nothing changed but the seed. The JSON holds the command, date,
 versions and machine, each run's seconds, and its test and validation metrics; a run that stands in it is not repeated.
+The picture is the quickstart's gallery of the test split, drawn of the checkpoint in `notebooks/` (`contrastive_only`).
 """
 
 import argparse
@@ -11,15 +13,42 @@ import datetime
 import json
 import subprocess
 import sys
+import tempfile
 import time
+from dataclasses import dataclass, replace
 from importlib import metadata
 from pathlib import Path
 
+from PIL import Image
+
+from mmjax.evaluate import Gallery, evaluate_model
+from mmjax.evaluate.contract import Embedded, EmbedText
 from mmjax.runtime.metrics import read
 from tests.benchmarks.machine import machine
 
 NAMES = ("quickstart", "contrastive_only")
+CHECKPOINT = Path("notebooks/spoken_emoji")
+COLOURS = 200  # of the picture, which makes it a third as large
 PACKAGES = ("jax", "jaxlib", "flax", "optax", "grain", "numpy", "sentencepiece")
+
+
+@dataclass(frozen=True)
+class GalleryOf(Gallery):
+    """A gallery of a model that has no workdir, drawn into `folder`."""
+
+    folder: str = "."
+
+    def __call__(self, embedded: Embedded, embed_text: EmbedText) -> dict[str, float]:
+        return super().__call__(replace(embedded, workdir=Path(self.folder)), embed_text)
+
+
+def draw(path: Path) -> None:
+    """The gallery that the quickstart draws, of `CHECKPOINT`, as a PNG of few colours."""
+    with tempfile.TemporaryDirectory() as folder:
+        evaluate_model(CHECKPOINT, evaluators=["retrieval", GalleryOf(folder=folder)], split="test")
+        with Image.open(Path(folder) / "gallery-test.png") as picture:
+            few = picture.convert("RGB").quantize(COLOURS, dither=Image.Dither.NONE)
+    few.save(path, optimize=True)
 
 
 def run(name: str, seed: int, workdir: Path) -> dict:
@@ -43,7 +72,11 @@ def main() -> None:
     parser.add_argument("--names", nargs="+", choices=NAMES, default=NAMES)
     parser.add_argument("--workdir", type=Path, default=Path("runs/record"))
     parser.add_argument("--json", type=Path, default=Path("experiments/records/quickstart.json"))
+    parser.add_argument("--picture", type=Path, metavar="FILE", help="draw the gallery of README.md, and train nothing")
     arguments = parser.parse_args()
+    if arguments.picture is not None:
+        draw(arguments.picture)
+        return
     record = json.loads(arguments.json.read_text()) if arguments.json.exists() else {}
     record |= {
         "command": "python -m tests.benchmarks.quickstart",

@@ -35,8 +35,8 @@ READERS = "tests/data/workers/test_readers.py"
 
 @dataclass(frozen=True)
 class Mutation:
-    """A mechanism: of which promise (README, "What a run survives"), the text that does it and what takes its place,
-    and the test that must notice."""
+    """A mechanism: of which promise (experiments/README.md, "What a run survives"), the text that does it and what takes
+    its place, and the test that must notice."""
 
     promise: int
     file: str
