@@ -61,7 +61,8 @@ class Mixture:
 
 
 class Prepared:
-    """A mixture whose tokenizers have their models: what `prepare` gives. `chains.tokenizers` are to be kept."""
+    """A mixture with trained or loaded tokenizers, made by `prepare`. The caller must save `chains.tokenizers` with the
+    run."""
 
     def __init__(self, mixture: Mixture, chains: Chains, data_dir: str | None):
         self.mixture, self.chains, self.data_dir = mixture, chains, data_dir

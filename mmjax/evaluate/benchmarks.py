@@ -40,7 +40,7 @@ class Benchmark:
 def _imagenet(name: str, split: str, present: bool = False) -> Benchmark:
     """The 1,000 classes, or those `present`, by CLIP's names and 80 prompts (Radford et al. 2021, arXiv:2103.00020).
 
-    The others are taught by ImageNet's own training split, which is no split of theirs: they have no probe.
+    Only imagenet2012 has KNN and Probe: the variants have no training split.
     """
     zeroshot = ZeroShot("label", split, "clip80", "imagenet", present=present)
     learning = () if name != "imagenet2012" else (KNN("label", split), Probe("label", split))

@@ -27,9 +27,9 @@ Numbers = dict[str, jax.Array]
 
 class HeldOut:
     """Losses and metrics of all objectives on whole batches of a split, made as training makes its own: augmented,
-    shuffled, masked and paired at random, all by a seed. Nothing is dropped out, nothing is learnt.
+    shuffled, masked and paired at random, all by a seed, without dropout and without an update.
 
-    So its numbers are of the kind that training logs, and the distance between both is what was learnt by heart. Of
+    Its numbers are comparable with the training log; the difference is the generalisation gap (dropout aside). Of
     several hosts each reads its part of every batch, and all get the numbers: all must ask for the same.
     """
 

@@ -78,8 +78,8 @@ class Experiment:
     log_every: metrics are written after so many steps.
     init: where parts start from, {"towers.image": Load(path)}; the path alone, as a string, does too.
     spike: when a step's loss is so high that its update is skipped (`Spike`); None: only what isn't finite is.
-    most_bad_steps: of so many skipped steps in a row the run goes on; one more stops it.
-    most_bad_examples: the share of bad examples (broken, empty, ...), among the last ten thousand, that a run bears.
+    most_bad_steps: the maximum number of consecutive skipped steps; one more raises BadStepsError.
+    most_bad_examples: the maximum share of bad examples (broken, empty, ...) among about the last ten thousand.
     patience: seconds without a batch after which the data counts as hung, and the run ends so that it can be started
     again (0: never).
     ema: decay per step of an exponential moving average of the parameters, None for none.

@@ -1,4 +1,4 @@
-"""From rows to unit vectors: batches of a few sizes, each compiled once, over the devices of this machine."""
+"""Embeds rows as unit vectors: in batches of a few sizes, each compiled once, over the devices of this machine."""
 
 from collections.abc import Iterable, Iterator
 from functools import cached_property
@@ -22,9 +22,9 @@ MANY = 4  # chunks
 class Embedder:
     """Embeds rows of one modality at a time, with the given variables.
 
-    A batch is filled up to the next power of two (times the number of devices, where there are several), so that a
-    modality is compiled for a handful of sizes and what follows finds them there; of an input that comes in two dtypes
-    (pixels, and preprocessed floats) for each of them. Sets no mesh for others to trip over.
+    Batches are padded to powers of two (times the number of devices, where there are several), so that few shapes
+    compile: each once for every dtype that an input comes in (pixels, and preprocessed floats). The ambient mesh stays
+    as it is.
     """
 
     def __init__(self, pretrainer: Pretrainer, variables: dict[str, Any]):

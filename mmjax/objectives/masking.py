@@ -273,7 +273,7 @@ def _some(key: PRNGKeyArray, there: Bool[Array, " n"], count: Callable[[int], in
 
 
 def _left(hidden: float) -> Callable[[int], int]:
-    """How many of n stay where the part `hidden` doesn't: rounded down, as in AudioMAE's code, but to 1 at least."""
+    """Number of n that remain when the share `hidden` is removed: rounded down, at least 1 (as in AudioMAE's code)."""
     return lambda n: min(n, max(1, math.floor(n * (1 - hidden) + 1e-9)))  # 10 * (1 - 0.9) is 0.9999999999999998
 
 
@@ -286,5 +286,5 @@ def _check_grid(name: str, axes: str, patches: int, grid: tuple[int, ...]) -> No
 
 
 def _table(count: Callable[[int], int], length: int) -> Int[Array, " n+1"]:
-    """`count` of 0 to `length`: looked up, for on the device fp32 gets ceil and round wrong."""
+    """Lookup table of `count(0 .. length)`, computed on the host, as fp32 ceil and round on the device are off by one."""
     return jnp.asarray(np.array([count(n) for n in range(length + 1)], np.int32))

@@ -48,7 +48,8 @@ class Optimizer:
         clip_norm: the gradient is scaled down to this global norm (over what trains); None: never.
         no_decay: expressions of what is not decayed, besides everything with fewer than two dimensions (a scanned
             stack has one more in front: there only the name tells a bias from a kernel).
-        frozen: expressions of what doesn't train at all; the gradient isn't taken by it and it has no moments.
+        frozen: expressions of what doesn't train at all: no gradient is computed for these parameters and no optimiser
+            state is kept.
         scale: expression -> factor of the learning rate (the decay's too); where several match, they multiply.
         layer_decay: expression -> factor g: of a tower with L blocks that it matches, block i (from 1) has g^(L+1-i) of
             the learning rate, what stands before the blocks g^(L+1), and what stands behind them all of it (BEiT: Bao

@@ -19,8 +19,8 @@ from mmjax.optim.base import STACKED, Optimizer, Params
 class AdamW(Optimizer):
     """AdamW (Loshchilov & Hutter 2019, arXiv:1711.05101).
 
-    b1, b2, eps: of Adam.  bias_correction: whether the moments are divided by what they lack for having started at 0;
-    BERT's optimiser (Devlin et al. 2018, arXiv:1810.04805) leaves that out.  The other fields: `Optimizer`.
+    b1, b2, eps: of Adam.  bias_correction: whether the moments are divided by 1 - b^t; BERT's optimiser (Devlin et al.
+    2018, arXiv:1810.04805) leaves that out.  The other fields: `Optimizer`.
     """
 
     b1: float = 0.9
@@ -41,7 +41,7 @@ class AdamW(Optimizer):
 
 @dataclass(frozen=True)
 class Lamb(AdamW):
-    """LAMB (You et al. 2019, arXiv:1904.00962): Adam's direction with the decay in it, as long as the parameter itself.
+    """LAMB (You et al. 2019, arXiv:1904.00962): Adam's direction plus weight decay, rescaled to the parameter's norm.
 
     "Layer" is meant as there: each block of a scanned stack has a ratio of its own. A parameter that is zero, or whose
     direction is, has the ratio 1.

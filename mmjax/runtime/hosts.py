@@ -132,9 +132,9 @@ def reader(mesh: jax.sharding.Mesh, batch_size: int, process: int | None = None)
     """Which part of each global batch a process (default: this one) is to read: (index, count), for `data.pipeline`.
 
     Its devices decide, as the mesh has laid them out: hosts that share the same rows (`tensor` spans them) read the
-    same part. Where the rows of each host are one block, as they are unless the mesh has ordered the devices in a way
-    of its own (on a TPU's torus), `mesh.put` makes the very batch that one host would read. Else its rows stand in
-    another order, the same at every step, and `index` says which is which: keys go by that, losses don't go by place.
+    same part. If each host's rows are contiguous, `mesh.put` gives the single-host batch. If not (the mesh of a TPU's
+    torus orders devices in its own way), its rows are permuted, equally at every step, and `index` identifies them:
+    keys are folded with it, and losses don't depend on the order.
 
     Raises:
         UserError: some hosts' rows are partly the same.
@@ -212,7 +212,8 @@ def wait() -> None:
 class Largest:
     """The largest number that any host gives: of this call where there is one host, of the call before among several.
 
-    For a word with the others after every step, without waiting for the step: all hosts hear the same, one call later.
+    It all-reduces one int a step without synchronising with the device: every call returns the result of the call
+    before, the same on all hosts.
     """
 
     def __init__(self, mesh: jax.sharding.Mesh):

@@ -1,4 +1,4 @@
-"""Bad examples by name: which records they were, in a file, and when there are so many that a run stops."""
+"""Logs each bad record once to `bad_examples.jsonl`, and stops the run when their share exceeds `most_bad_examples`."""
 
 from collections import Counter
 from collections.abc import Generator, Iterator, Mapping
@@ -47,7 +47,7 @@ class BadExamples:
             jsonl.rewrite(self.path, kept)
 
     def watched(self, batches: Iterator[Row]) -> Generator[Row]:
-        """The batches, which begin after `start`, as they are."""
+        """Yields the batches unchanged and logs the bad examples of each. `batches` must begin at step `start + 1`."""
         try:
             for step, batch in enumerate(batches, self._start + 1):
                 if step <= self._experiment.steps:  # batches are made ahead, beyond the last step too

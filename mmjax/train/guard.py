@@ -1,4 +1,4 @@
-"""What keeps bad steps and bad examples from poisoning a run: judges a step's loss and gradient, and counts both."""
+"""Skips the update of a step whose loss or gradient is not finite or spikes; counts skipped steps and bad examples."""
 
 from collections.abc import Iterable, Mapping
 from typing import Any

@@ -9,7 +9,7 @@ from types import FrameType
 from typing import Any, Self
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
-SAVE = 1  # what a host says when its clock wants a checkpoint: below every signal, so that a signal is heard first
+SAVE = 1  # the value all-reduced for "save now"; smaller than any signal's number, so that max() prefers a signal
 
 
 @contextmanager
@@ -75,6 +75,6 @@ class Interruption:
         return bool(self._agreed)
 
     def end(self) -> BaseException:
-        """What to raise once the state is saved: after SIGTERM, which was obeyed to the letter, an end without fault
-        (exit code 0), after Ctrl-C its own."""
+        """The exception to raise once the state is saved: `SystemExit(0)` after SIGTERM, `KeyboardInterrupt` after
+        Ctrl-C."""
         return SystemExit(0) if self._agreed == signal.SIGTERM else KeyboardInterrupt()

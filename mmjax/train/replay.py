@@ -1,4 +1,4 @@
-"""Steps that went wrong: told, with their examples, when they stop a run; and taken again, to be looked at."""
+"""Takes one step of a run again, for inspection, and prints all its numbers (`mmjax train ... --replay STEP`)."""
 
 from collections.abc import Callable
 from pathlib import Path

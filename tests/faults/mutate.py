@@ -35,7 +35,7 @@ READERS = "tests/data/workers/test_readers.py"
 
 @dataclass(frozen=True)
 class Mutation:
-    """A mechanism: of which promise (experiments/README.md, "What a run survives"), the text that does it and what takes
+    """A mechanism: of which promise ("What a run survives" in experiments/README.md), the text that does it, what takes
     its place, and the test that must notice."""
 
     promise: int

@@ -151,7 +151,7 @@ def _spoken(source: "Tfds", features: Any, path: str | None) -> tuple[str, ...]:
 
 
 def _kept(value: Any) -> Any:
-    """A modality's value without what is missing; no recordings at all are one that is lacking, not one that is bad."""
+    """A modality's value without what is missing. An empty list means that it is missing (valid=False), not bad."""
     if isinstance(value, list):
         return [item for item in value if present(item) is not None] or None
     return present(value)

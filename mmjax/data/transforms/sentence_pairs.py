@@ -39,7 +39,7 @@ class SentencePair(Tokenize):
     In evaluation A and B are the document's beginning, cut in the middle. A string is a single segment,
     `[CLS] A [SEP]`; its `next` is False, and its types are 0.
 
-    A document gives a pair an epoch, whatever its length; in BERT's released code it gives as many as it fills.
+    Each document yields one pair an epoch; BERT's released code yields as many as the document fills.
 
     Raises UserError where a string is to be trained on.
     """

@@ -1,4 +1,4 @@
-"""What training minimises, on a split that doesn't train."""
+"""The validation loss: what training minimises, on a split that doesn't train."""
 
 from dataclasses import dataclass
 
@@ -11,7 +11,7 @@ class Losses:
     """The validation loss: all objectives on batches of `split`, made as training makes its own, without dropout.
 
     The batches are of the experiment's `batch_size`, whole, augmented and masked at random by `seed`, so that the
-    numbers compare with those that training logs: the distance is what was learnt by heart. batches: how many; None: as
+    numbers are comparable with the training log: the difference is the generalisation gap. batches: how many; None: as
     many as hold each example about once (of a small split more of them draw each example in more ways).
 
     Metrics, means over batches: `<name>/loss`, weighted as in training, and `<name>/<objective>/<metric>`, such as

@@ -1,9 +1,9 @@
-"""Contrastive losses without the matrix of all pairs: tile by tile on one device, round the ring on a mesh.
+"""Contrastive losses without the whole logit matrix: tile by tile on one device, round a ring of devices on a mesh.
 
-Each device keeps its rows; the columns travel, a chunk at a time, from device to device until they have met all rows
-and are home again. What a row (or a column) must remember of the pairs that it has met is a few numbers; a tile of
-logits is used and forgotten. The backward pass goes the same way once more and computes each tile again, so that the
-memory is that of a tile and not that of the pairs. Values and gradients are those of the dense losses in `contrastive`.
+Each device keeps its rows; the columns travel, a chunk at a time, from device to device until every row has been
+compared with them and they are home again. Each row and column keeps eight numbers (`Met`); no tile of logits outlives
+its loop step, and the backward pass recomputes it, so that the memory is that of a tile and not that of the logit
+matrix. Values and gradients are those of the dense losses in `contrastive.objective`.
 """
 
 import dataclasses

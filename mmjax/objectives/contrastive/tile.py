@@ -1,4 +1,5 @@
-"""A tile of pairs: some rows against some columns, what each learns of it, and what pulls at them in return."""
+"""One tile of the logit matrix: its logits, the statistics that each row and column keeps, and the gradient of the loss
+by its logits."""
 
 from typing import Any, NamedTuple
 
@@ -24,7 +25,7 @@ class Rows(NamedTuple):
 
 
 class Met(NamedTuple):
-    """What each row keeps of the columns that it has met (a column: of the rows), each `[n]`.
+    """Running statistics of each row over the columns processed so far (of each column over the rows), each `[n]`.
 
     Attributes:
         top_positive, top_negative: the highest logit so far (a very low number where there was none).
@@ -54,8 +55,14 @@ class Met(NamedTuple):
 
 
 class Pull(NamedTuple):
-    """What the backward pass needs of each row (or column): the weight of its softmax and its normaliser, and what
-    each of its positives and each of its candidates is pulled by."""
+    """Coefficients of the backward pass for each row (or column), each `[n]`.
+
+    Attributes:
+        weight: of the row in the mean of the loss.
+        normaliser: the logsumexp of its logits.
+        target: what is subtracted at its positives.
+        evenly: label smoothing, what is subtracted at all its candidates.
+    """
 
     weight: Array
     normaliser: Array

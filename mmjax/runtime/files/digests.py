@@ -1,5 +1,4 @@
-"""What the files of a folder hold, written beside them: whether they still hold it can be told later. A JSON object
-can say it of itself."""
+"""BLAKE2b digests of a folder's files (`digests.json`) and of a JSON object (within it), to detect later damage."""
 
 import hashlib
 import json
