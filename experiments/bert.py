@@ -95,7 +95,7 @@ def large() -> Experiment:
 def tiny() -> Experiment:
     """The same on English names of emoji: a document is a subgroup of Unicode's chart, a sentence a name in it.
 
-    "Next" tells whether B goes on with A's list. The 83 lists that train are soon known by heart, others are not."""
+    "Next" tells whether B goes on with A's list. The model soon overfits the 83 lists that train."""
     pair = SentencePair(SentencePiece(TINY_VOCAB, name="emoji_charts"), 32)
     return Experiment(
         towers={"text": text(TINY_VOCAB, 32, width=128, depth=2, heads=4, remat="dots")},

@@ -1,1 +1,1 @@
-"""Inference: a checkpoint as a model that embeds and classifies."""
+"""Loads a checkpoint as a model that embeds and classifies, and embeds datasets with it."""

@@ -1,1 +1,1 @@
-"""Models of other projects, in and out: their names and layouts of the same numbers."""
+"""Reads and writes checkpoints of other projects: their names and layouts of the same parameters."""

@@ -286,5 +286,5 @@ def _check_grid(name: str, axes: str, patches: int, grid: tuple[int, ...]) -> No
 
 
 def _table(count: Callable[[int], int], length: int) -> Int[Array, " n+1"]:
-    """Lookup table of `count(0 .. length)`, computed on the host, as fp32 ceil and round on the device are off by one."""
+    """Lookup table of `count(0 .. length)`, computed on the host: fp32 ceil and round on the device are off by one."""
     return jnp.asarray(np.array([count(n) for n in range(length + 1)], np.int32))

@@ -1,4 +1,4 @@
-"""Checkpoints: saved in the background, whole or not there, restored and checked. The only file that imports Orbax.
+"""Saves checkpoints in the background, atomically; restores and verifies them. The only file that imports Orbax.
 
 A checkpoint holds digests of its own files, written before Orbax gives it its name: what is named is whole, and what
 has been damaged since is seen.

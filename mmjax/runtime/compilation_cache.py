@@ -1,4 +1,4 @@
-"""jax's cache of compiled programs on disk."""
+"""Turns on jax's cache of compiled programs on disk."""
 
 import os
 from pathlib import Path

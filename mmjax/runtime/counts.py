@@ -1,4 +1,4 @@
-"""How much an evaluation judged: the names of counts among its metrics, and sentences that tell them.
+"""Names the counts among an evaluation's metrics (how much it judged), and writes sentences of them.
 
 `retrieval/image->text/queries` is no score but says of how many the scores beside it are. Counts are metrics like
 others in files; tables leave their columns to the scores, and tell counts in lines below.

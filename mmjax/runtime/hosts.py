@@ -1,4 +1,4 @@
-"""Several hosts (processes) as one run: joining them, what each reads, and what all must agree on.
+"""Joins several hosts (processes) into one run, says what each reads, and makes all agree on decisions.
 
 The only file that knows how many hosts there are. Every host runs the same program: what computes or saves, all of them
 do, in the same order; what writes or speaks, host 0 does alone. A decision that one host could take differently from

@@ -1,4 +1,4 @@
-"""Files of JSON, an object a line, of a run that may be killed at any moment."""
+"""Reads and rewrites files of JSON lines, of a run that may be killed at any moment."""
 
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence

@@ -1,4 +1,4 @@
-"""Whether this process was started as one of several, by what its environment says; touches no device.
+"""Finds out from the environment whether this process was started as one of several; touches no device.
 
 In this order: the variables JAX_COORDINATOR_ADDRESS, JAX_NUM_PROCESSES and JAX_PROCESS_ID; a launcher with several
 tasks (Slurm's srun, Open MPI's mpirun); a TPU machine that belongs to a pod. Anything else is a machine alone.

@@ -1,4 +1,4 @@
-"""One run at a time on a workdir."""
+"""Locks a workdir, so that one run at a time uses it."""
 
 import errno
 import fcntl

@@ -1,4 +1,4 @@
-"""Where arrays live: the device mesh, the rules that lay parameters and batches out on it, and the way there."""
+"""Builds the device mesh, shards parameters and batches over it by rules, and puts arrays there."""
 
 import math
 from collections.abc import Sequence

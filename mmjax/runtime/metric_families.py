@@ -1,4 +1,4 @@
-"""The names of numbers in `metrics.jsonl`, by family: what each means, and in which direction it is better.
+"""Defines the metrics of `metrics.jsonl` by family of names: what each means, and in which direction it is better.
 
 The one list of them. `mmjax train --help` and `mmjax evaluate --help` print it, a report says it below its tables, and
 TensorBoard's groups are by it. In a name `<part>` stands for what the experiment calls it.

@@ -1,4 +1,4 @@
-"""Numbers of a run, written down: JSON lines, TensorBoard and, where asked for, Weights & Biases."""
+"""Writes the metrics of a run: as JSON lines, to TensorBoard and, where asked for, to Weights & Biases."""
 
 import logging
 import math

@@ -1,4 +1,4 @@
-"""Batches put on the devices ahead of the step that takes them."""
+"""Puts batches on the devices ahead of the step that takes them."""
 
 import multiprocessing
 import queue

@@ -1,4 +1,4 @@
-"""Which checkpoints stay: the latest few, the best few by a metric, and every k-th for ever."""
+"""Decides which checkpoints stay: the latest few, the best few by a metric, and every k-th for ever."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace

@@ -1,1 +1,1 @@
-"""Training."""
+"""Trains experiments: the loop, the step, the guard against bad steps, and the plan for a pod."""

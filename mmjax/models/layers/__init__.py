@@ -1,1 +1,1 @@
-"""Layers: what towers and decoders are made of."""
+"""Layers of towers and decoders: attention, transformer blocks, positions, pooling, norms."""

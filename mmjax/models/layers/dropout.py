@@ -1,4 +1,4 @@
-"""Dropout whose noise belongs to the example (Srivastava et al. 2014)."""
+"""Drops out activations by each example's own key, however the batch is cut (Srivastava et al. 2014)."""
 
 from functools import partial
 

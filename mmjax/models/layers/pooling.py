@@ -1,4 +1,4 @@
-"""Pooling: tokens to one vector."""
+"""Pools tokens into one vector: by CLS, last token, mean, maximum or attention."""
 
 from typing import Literal, get_args
 

@@ -1,4 +1,4 @@
-"""Tables of positions: fixed sines and cosines, and learned ones on another grid."""
+"""Position tables: fixed sines and cosines, and learned ones resized to another grid."""
 
 import math
 

@@ -1,4 +1,4 @@
-"""Rotary positions (RoPE; Su et al. 2021, arXiv:2104.09864): queries and keys are turned by where they stand."""
+"""Rotates queries and keys by their position (RoPE; Su et al. 2021, arXiv:2104.09864)."""
 
 import jax.numpy as jnp
 import numpy as np

@@ -1,4 +1,4 @@
-"""Attention within the windows of a grid, which every other block shifts (Swin v2: Liu et al. 2021, arXiv:2111.09883).
+"""Attends within windows of a grid, which every other block shifts (Swin v2: Liu et al. 2021, arXiv:2111.09883).
 
 A token attends to those of its own window alone, so that a block's cost grows with the tokens and not with their
 square. Windows are cut out by a reshape; those at the edges that lie partly outside of the grid are filled with tokens

@@ -1,1 +1,1 @@
-"""The contrastive objective, dense, in tiles, and in a ring over devices."""
+"""The contrastive objective: its loss dense, in tiles, and in a ring over devices."""

@@ -1,4 +1,4 @@
-"""Contrastive losses between two modalities: softmax (CLIP) and sigmoid (SigLIP).
+"""Computes the contrastive loss between two modalities: softmax (CLIP) or sigmoid (SigLIP).
 
 The functions here are dense: they hold every pair of the batch, and are the reference of `ring`, which does not.
 """

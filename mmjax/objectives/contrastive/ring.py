@@ -1,4 +1,4 @@
-"""Contrastive losses without the whole logit matrix: tile by tile on one device, round a ring of devices on a mesh.
+"""Computes contrastive losses without the logit matrix: by tiles on one device, round a ring of devices on a mesh.
 
 Each device keeps its rows; the columns travel, a chunk at a time, from device to device until every row has been
 compared with them and they are home again. Each row and column keeps eight numbers (`Met`); no tile of logits outlives

@@ -1,1 +1,1 @@
-"""Files, written whole and read within bounds. Like `mmjax.errors`, for every folder's use."""
+"""Writes files atomically and reads them within bounds. Like `mmjax.errors`, every folder may import it."""

@@ -1,4 +1,4 @@
-"""Archives looked at by their tables, before anything is unpacked: names, shapes and sizes.
+"""Checks archives by their tables (names, shapes and sizes) before anything is unpacked.
 
 A file of megabytes can unpack to gigabytes. Weights hardly shrink when they are packed, so an archive that would unpack
 to many times its own size is none of weights.

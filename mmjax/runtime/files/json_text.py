@@ -1,4 +1,4 @@
-"""JSON of others: whatever it is, it is read or refused in one line.
+"""Reads JSON from strangers, or refuses it in one line.
 
 Python's parser gives up on deep nesting with an error that no reader of files expects; here it is one of JSON.
 """

@@ -1,4 +1,4 @@
-"""Names that become names of files: one plain component each, wherever they come from."""
+"""Checks names that become names of files: one plain path component each, wherever they come from."""
 
 from mmjax.errors import UserError
 

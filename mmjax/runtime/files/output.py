@@ -1,4 +1,4 @@
-"""Files and folders that are written whole or not at all, with the modes that the umask gives to any new file.
+"""Writes files and folders atomically, with the modes that the umask gives to any new file.
 
 What is half written has a name of its own beside its place, with the process's number, so that two don't meet;
 a kill leaves the old content in its place, or the new one.

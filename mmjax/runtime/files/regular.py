@@ -1,4 +1,4 @@
-"""Files of others: they are read if they are files, and of a bounded size."""
+"""Reads files from strangers: only regular ones, and of a bounded size."""
 
 import os
 import stat

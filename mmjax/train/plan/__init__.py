@@ -1,1 +1,1 @@
-"""What `mmjax plan` is made of: pods that aren't there, and how a compiled step is counted."""
+"""Plans a run: compiles its step for a pod that isn't there, and counts what the program takes."""
