@@ -9,7 +9,7 @@ class UserError(ValueError):
 
 
 class PassingError(RuntimeError):
-    """A transient fault of the machine, shown as one message without traceback; the same command may succeed."""
+    """A fault of the machine's, told in one message too, that need not come again: the same command may go on."""
 
 
 def closest(name: str, known: Iterable[str], count: int = 3) -> list[str]:

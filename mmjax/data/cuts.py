@@ -1,6 +1,6 @@
 """Examples that are longer than the model reads: how many of them each batch holds, and how long those of a sample are.
 
-A chain says of each example whether it is a part only (`transforms.Cut`): a text that loses pieces, and a sound that
+A chain says of each example whether it is a part only (`image.Cut`): a text that loses pieces, and a sound that
 loses samples, at random or at its end. The segments of a `SentencePair` are drawn to fill the length: they are whole.
 Batches have no entry for that: what they hold besides is taken out as they are read, and counted.
 """

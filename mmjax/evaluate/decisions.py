@@ -13,8 +13,8 @@ CHUNK = 2**12  # rows of scores that are copied at once
 @dataclass(frozen=True)
 class Classified:
     """Decisions of one classification. An evaluator that classifies gives them by a method of its own,
-    `classified(embedded, embed_text) -> list[Classified]`. If fitting twice is expensive, it has
-    `judged(embedded, embed_text) -> tuple[metrics, list[Classified]]`, which replaces both calls.
+    `classified(embedded, embed_text) -> list[Classified]`, or, where learning it anew would be dear, by
+    `judged(embedded, embed_text) -> tuple[metrics, list[Classified]]`, which is called in the place of both.
 
     name: as its metrics start, `zeroshot/group`.  label: the column that holds the true class.
     rows: which examples of the split were classified.  truth, found: classes, as places in `classes`, of each of them.

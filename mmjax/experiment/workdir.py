@@ -35,7 +35,7 @@ PATIENCE = 30  # seconds until what host 0 writes is seen on the others: a netwo
 
 
 def record(config: fdl.Config, workdir: Path, name: str = "", fork: bool = False) -> None:
-    """Writes `experiment.json`, if nothing was trained yet or the experiment may go on here (`experiment.MAY_CHANGE`);
+    """Writes `experiment.json`, if nothing was trained yet or the experiment may go on here (`resume.MAY_CHANGE`);
     and beside it the texts of the files that define parts of one's own, `code/own.py`.
 
     fork: go on with `config` from the checkpoint of another experiment; the old record stays as `experiment.json.old`,

@@ -108,7 +108,7 @@ def save(bundle: Bundle, folder: str | Path, half: bool = False) -> Path:
 
 @contextmanager
 def fresh_folder(folder: Path) -> Iterator[Path]:
-    """`files.replacing_folder`, whose errors of the disk are a user's too."""
+    """`output.replacing_folder`, whose errors of the disk are a user's too."""
     try:
         with output.replacing_folder(folder) as part:
             yield part

@@ -30,7 +30,7 @@ class Metrics:
     `metrics.jsonl` has one flat object a line: `{"step": 20, "loss": 5.2, ...}` for training, and
     `{"step": 20, "split": "test", "retrieval/image->text/R@1": 0.41, ...}` for an evaluation; a number that isn't
     finite is null. `tensorboard/train` and `tensorboard/<split>` have the same, those of training that are no scores in
-    groups (`families.tag`: `batch_hash` is `health/batch_hash` there).
+    groups (`metric_families.tag`: `batch_hash` is `health/batch_hash` there).
     """
 
     def __init__(

@@ -91,7 +91,7 @@ def prepare(name: str, data_dir: str | None = None) -> Path:
     """Builds the dataset `name` under `data_dir`, unless it is built. Several processes may ask at once: one builds.
 
     Gives the folder it is in. Where `name` has no version, the builder's is meant, whatever older ones there are. What
-    needs TensorFlow is built where that is installed, and read anywhere (`freed.py`).
+    needs TensorFlow is built where that is installed, and read anywhere (`without_tensorflow.py`).
 
     Raises:
         DatasetError: unknown name, a missing package, files that must be downloaded by hand, a full disk, or a

@@ -1,4 +1,4 @@
-"""The records of a TFDS dataset: plain values by modality, of what `sources.Tfds` describes."""
+"""The records of a TFDS dataset: plain values by modality, of what `tfds.Tfds` describes."""
 
 import io
 from collections.abc import Mapping

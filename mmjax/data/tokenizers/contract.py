@@ -1,4 +1,4 @@
-"""What a tokenizer is, and what an experiment says of one; `tokenizers.py` and `subwords.py` hold the kinds."""
+"""The contract of tokenizers, and of what an experiment says of one; the other files of this folder hold the kinds."""
 
 from collections.abc import Iterable
 from pathlib import Path

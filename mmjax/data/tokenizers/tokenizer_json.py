@@ -69,7 +69,7 @@ def clip_bpe(vocab: Mapping[str, int], merges: Sequence[str], options: Mapping[s
 def open_clip_bpe(path: Path) -> dict:
     """The tokenizer of OpenAI's and open_clip's code, from the file of merges that both ship: padded with id 0.
 
-    The text is to be cleaned as they do before (`captions.CleanText`); lower-cased it is here, since the vocabulary has
+    The text is to be cleaned as they do before (`text.CleanText`); lower-cased it is here, since the vocabulary has
     no word with capitals.
     """
     lines = archives.gunzip(path).decode("utf-8").split("\n")

@@ -1,4 +1,4 @@
-"""Transforms of one example: what a transform is, and those of pictures (`captions.py`, `waveforms.py`: the others).
+"""Transforms of pictures: from encoded bytes or arrays to uint8 pixels of one size (`text.py`, `audio.py`: the others).
 
 A modality has a chain of transforms, `transform(value, rng) -> value`, each a frozen dataclass of plain fields. `rng`
 is the example's own `numpy.random.Generator` in training and None in evaluation, where every transform is deterministic

@@ -22,7 +22,7 @@ class Retrieval:
     any of them is among the first k: the protocol of Flickr30k and COCO, which papers' numbers are by. With `same` (the
     name of a column) right is, instead, every row of the same value there: give "text" where captions repeat. What has
     something right for it is a query; everything of the other modality is a candidate. A tie counts against the model
-    (`ranking.ranks`), and an embedding that isn't finite finds nothing.
+    (`ranks.ranks`), and an embedding that isn't finite finds nothing.
 
     Metrics: `<name>/<from>-><to>/R@<k>`, the share of queries with a right candidate among the first k, and
     `<name>/<from>-><to>/median_rank`; with `queries` and `candidates`, how many there are, and what answers drawn at

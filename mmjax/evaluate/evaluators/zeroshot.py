@@ -32,8 +32,8 @@ class ZeroShot:
     """Finds the class of each example among all classes, knowing only their names.
 
     label: the column that holds the class, by name or as its number; or a list of them (multi-label).
-    templates: prompts, with `{}` for the class's name, or the name of a list ("clip80": `lists.py`), or one prompt; a
-    class is the normalised mean of its prompts' embeddings.
+    templates: prompts, with `{}` for the class's name, or the name of a list ("clip80": `class_lists.py`), or one
+    prompt; a class is the normalised mean of its prompts' embeddings.
     classes: their names in the order of the numbers, or the name of a list ("imagenet"). Where none are given: what the
     dataset says they are called, else the values in the split. present: only those that the split has examples of.
     separators: characters of a class that a prompt writes as spaces ("face-smiling" is asked for as "face smiling"); a
@@ -44,7 +44,7 @@ class ZeroShot:
     among the classes, don't count. Ties count against the
     model; but of two classes of the very same name (ImageNet has two such pairs) the first comes first, as in published
     numbers. Metrics: `<name>/<label>/top1`, `top5`, and `recall`, the mean over classes of the share found (top 1),
-    which big classes can't dominate; for a multi-label column `mAP` (`classification.mean_average_precision`). Besides
+    which big classes can't dominate; for a multi-label column `mAP` (`labels.mean_average_precision`). Besides
     `examples`, `classes` and `left_out` (examples without a label), and what answers at random would give: `chance`, of
     the first of these scores, and `chance_top5`, `chance_recall`.
     """

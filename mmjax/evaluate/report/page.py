@@ -37,7 +37,7 @@ MAP = (
 @dataclass(frozen=True)
 class About:
     """What a page says of the model. facts: lines of a name and a value, for its head.
-    beside: what is published of the numbers, dicts as `numbers.compared` takes them."""
+    beside: what is published of the numbers, dicts as `tables.compared` takes them."""
 
     title: str
     step: int | None

@@ -34,7 +34,7 @@ class Hit:
 
 @dataclass(frozen=True)
 class Query:
-    """A query with its first answers; `answer` is its best right one. rank: as in `ranking.ranks`, ties against."""
+    """A query with its first answers; `answer` is its best right one. rank: as in `ranks.ranks`, ties against."""
 
     row: int
     rank: int

@@ -87,8 +87,8 @@ def _cell(value: float | None, column: str) -> Markup:
 def meanings(names: Iterable[str], evaluation: bool) -> Markup | None:
     """A sentence for each family of these names, which says what is computed and which values are better.
 
-    evaluation: of which lines of metrics.jsonl they are (`families.family`). Names that are of no documented family
-    are left out.
+    evaluation: of which lines of metrics.jsonl they are (`metric_families.family`). Names that are of no documented
+    family are left out.
     """
     said = []
     for family, mine in metric_families.families(counts.scores(dict.fromkeys(names)), evaluation):

@@ -9,7 +9,7 @@ from mmjax.data.transforms.spans import heard, partly
 
 
 def hears(model: Any) -> float | None:
-    """Seconds of a sound that the model hears at most; None: all of it, or none. model: a `loading.Model`."""
+    """Seconds of a sound that the model hears at most; None: all of it, or none. model: a `mmjax.Model`."""
     return heard(model.experiment.data.transforms.get("audio", ()))
 
 

@@ -1,7 +1,7 @@
 """`mmjax demo`: a page, served on this machine, to search pictures and sounds by typing, by a picture, by voice.
 
 It is a gradio page (extra `page`). Nothing leaves the machine: no analytics, no fonts or scripts of others
-(`serving.Policy` forbids the browser to ask for any). What is uploaded lies in a folder that goes with the program, and
+(`server.Policy` forbids the browser to ask for any). What is uploaded lies in a folder that goes with the program, and
 nothing else is searched by (`uploads`).
 """
 

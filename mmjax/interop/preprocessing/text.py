@@ -1,6 +1,6 @@
 """How other projects turn a text into ids, as our transforms: of a model's folder of Hugging Face, or of open_clip.
 
-`preprocessors.py` is the same for pictures.
+`image.py` is the same for pictures.
 """
 
 from collections.abc import Mapping

@@ -3,7 +3,7 @@
     config.json, model.safetensors, ...   of the Transformer, as Hugging Face's; in a folder of its own, at times
     sentence_bert_config.json             the longest text in tokens, whether it is lower-cased
     config_sentence_transformers.json     prompts, and which of them stands before a text where none is asked for
-    modules.json, 1_Pooling/, 2_Dense/    see `sentence_modules.py`
+    modules.json, 1_Pooling/, 2_Dense/    see `modules.py`
 
 All of that is one text tower here, whose `pooling` and projection are those modules; BERT's own pooler, which they
 don't use, is kept in `Bundle.extras`. Embeddings are unit vectors here, so it is the same whether a Normalize ends the

@@ -54,7 +54,7 @@ def ring_loss(
     label_smoothing: float = 0.0,
     tile: int | None = None,
 ) -> tuple[Float[Array, ""], dict[str, Array]]:
-    """`contrastive.softmax_loss` (bias=None) or `contrastive.sigmoid_loss`, in the memory of a tile.
+    """`objective.softmax_loss` (bias=None) or `objective.sigmoid_loss`, in the memory of a tile.
 
     Under `jax.set_mesh` the rows of both sides lie over `data` and `fsdp`, and the columns go round the ring.
 
