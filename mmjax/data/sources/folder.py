@@ -18,7 +18,7 @@ from mmjax.errors import UserError
 FIELDS = (*MODALITIES, "id", "split")  # what a table's columns may be, besides labels
 
 
-OWN = ("image#", "audio#")  # what results of one's own are called (`embedding_files.CONTENT`)
+OWN = ("image#", "audio#")  # what results of one's own are called (`embeddings.CONTENT`)
 
 
 @dataclass(frozen=True)
