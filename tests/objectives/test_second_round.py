@@ -90,9 +90,7 @@ def test_every_part_gets_a_gradient_and_the_average_none(whole: Any) -> None:
         assert np.isfinite(leaf).all(), path
         assert np.abs(leaf).max() > 0, path
     assert all((np.asarray(leaf) == 0).all() for leaf in jax.tree.leaves(gradients["ema"]))
-    assert (
-        metrics["match/pairs"] == 3 * B - 4
-    )  # what a row lacks spoils a right pair and a wrong one
+    assert metrics["match/pairs"] == 3 * B - 4  # what a row lacks spoils a right pair and a wrong one
 
 
 @pytest.mark.parametrize("microbatches", [1, 2])
