@@ -175,7 +175,7 @@ def test_code_that_a_workdir_brings_runs_by_no_command(hostile: Hostile, capsys,
             lambda r, symbol=symbol: placed(r, "objectives", "image_text", "@call", value=f"own.py:{symbol}")
         )
         with pytest.raises(
-            UserError, match=rf"own\.py:{symbol}' isn't among the callables .* own\.py was named, and {symbol}"
+            UserError, match=rf"own\.py:{symbol}' isn't among the callables .*own\.py was named, and {symbol}"
         ):
             mmjax.load(x, code=mine)
     assert not ran.exists()

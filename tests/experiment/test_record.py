@@ -415,6 +415,7 @@ def test_fields_of_older_versions_are_read_over(called):
 
 # What a file of parts has besides parts of experiments, and why an experiment doesn't hold it.
 LEFT_OUT = {
+    "mmjax.objectives.encoding:Encoding": "how a part of a batch is encoded",
     "mmjax.data.embedding_files:Embeddings": "read from a folder",
     "mmjax.experiment.confined:Record": "a record, not in one",
     "mmjax.experiment.diff:Same": "found between two experiments",

@@ -56,7 +56,7 @@ MUTATIONS = {
         "tests/runtime/test_metrics.py::test_going_on_drops_what_came_after_the_checkpoint",
     ),
     "the whole state is restored, the average too": Mutation(
-        *(1, "train/step.py", "ema=keep(average, state.ema),", "ema=keep(params, state.ema),"),
+        *(1, "train/step.py", "ema=keep(moved, state.ema),", "ema=keep(params, state.ema),"),
         "tests/train/test_step.py::test_ema_starts_from_the_parameters_and_follows_them",
     ),
     "the hash of a batch is that of its examples": Mutation(
@@ -280,8 +280,8 @@ MUTATIONS = {
         "tests/models/towers/test_contract.py::test_no_pooling_makes_nan_where_nothing_is_real_nor_of_its_gradient",
     ),
     "attention to nothing is a number": Mutation(
-        *(6, "models/layers/attention.py", "jnp.where(allowed, logits, jnp.finfo(logits.dtype).min)"),
-        "jnp.where(allowed, logits, -jnp.inf)",
+        *(6, "models/layers/attention.py", "jnp.where(seen, logits, jnp.finfo(logits.dtype).min)"),
+        "jnp.where(seen, logits, -jnp.inf)",
         "tests/models/towers/test_contract.py::test_no_tower_makes_nan_of_a_row_of_nothing_nor_of_its_gradient",
     ),
     "and of that of next-sentence prediction": Mutation(
