@@ -3,7 +3,6 @@
 import hashlib
 import logging
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -11,12 +10,10 @@ import numpy as np
 from mmjax.data.bad_example import BadExample
 from mmjax.data.sources.paths import File
 from mmjax.data.tokenizers.contract import Tokenizer, TokenizerSpec
-from mmjax.data.transforms.audio import PickUtterance
-from mmjax.data.transforms.contract import Labelled, Masked, Rng, Spec, Transform
+from mmjax.data.transforms.contract import VARIES, Rng, Spec, Transform
 from mmjax.data.transforms.document import Document
 from mmjax.data.transforms.early_crop import cropped_early
-from mmjax.data.transforms.image import Cut
-from mmjax.data.transforms.text import PickCaption, Tokenize
+from mmjax.data.transforms.values import Cut, Labelled, Masked
 
 Row = dict[str, np.ndarray]
 Transforms = Mapping[str, Sequence[Transform]]
@@ -47,10 +44,10 @@ class Chains:
     def _bound(self, modality: str, chain: Sequence[Transform]) -> tuple[Transform, ...]:
         bound = []
         for transform in chain:
-            if isinstance(transform, Tokenize) and isinstance(transform.tokenizer, TokenizerSpec):
+            if isinstance(wanted := transform.vocabulary(), TokenizerSpec):
                 if modality not in self.tokenizers:
-                    raise ValueError(f"the chain of {modality!r} has no model for {transform.tokenizer}")
-                transform = replace(transform, tokenizer=transform.tokenizer.check(self.tokenizers[modality]))
+                    raise ValueError(f"the chain of {modality!r} has no model for {wanted}")
+                transform = transform.with_tokenizer(wanted.check(self.tokenizers[modality]))
             bound.append(transform)
         return cropped_early(bound)
 
@@ -155,7 +152,7 @@ class Chains:
         try:
             value = value.read() if isinstance(value, File) else value
             for transform in self.transforms.get(column, ())[:1]:
-                if value is not None and isinstance(transform, PickCaption | PickUtterance):
+                if value is not None and transform.picks:
                     value = transform(value, None)
             value = str(value) if isinstance(value, Document) else value
         except BadExample:
@@ -168,7 +165,7 @@ def _after(chain: Sequence[Transform], value: Any, rng: Rng) -> Any:
     value = value.read() if isinstance(value, File) else value
     for transform in chain if value is not None else ():
         # What cleans the strings that are embedded later cleans a document's sentences.
-        if isinstance(value, Document) and not isinstance(transform, Tokenize):
+        if isinstance(value, Document) and transform.vocabulary() is None:
             value = value.mapped(transform)
         else:
             value = transform(value, rng)
@@ -182,12 +179,9 @@ def captions(record: Mapping[str, Any], modality: str, chain: Sequence[Transform
     try:
         values = [part for value in values for part in (value.sentences if isinstance(value, Document) else [value])]
         for transform in chain:
-            if isinstance(transform, Tokenize):
+            if transform.vocabulary() is not None:
                 break
-            if isinstance(transform, PickCaption):
-                values = [caption for value in values for caption in transform.every(value)]
-            else:
-                values = [transform(value, None) for value in values]
+            values = [one for value in values for one in transform.every(value)]
     except BadExample:
         return []
     return [value for value in values if isinstance(value, str)]
@@ -196,10 +190,10 @@ def captions(record: Mapping[str, Any], modality: str, chain: Sequence[Transform
 def untrained(transforms: Transforms) -> dict[str, TokenizerSpec]:
     """The tokenizers that need a model, by modality."""
     return {
-        modality: transform.tokenizer
+        modality: wanted
         for modality, chain in transforms.items()
         for transform in chain
-        if isinstance(transform, Tokenize) and isinstance(transform.tokenizer, TokenizerSpec)
+        if isinstance(wanted := transform.vocabulary(), TokenizerSpec)
     }
 
 
@@ -210,7 +204,7 @@ def chain_specs(transforms: Transforms) -> dict[str, Spec]:
         spec = None
         for transform in chain:
             spec = transform.spec(spec)
-        if spec is None:
+        if spec is None or VARIES in spec.shape:
             last = type(chain[-1]).__name__ if chain else "nothing"
             raise ValueError(
                 f"the chain of {modality!r} ends in {last}, whose result has no fixed shape: end it in one that has, "

@@ -14,6 +14,7 @@ from jaxtyping import Float
 
 from mmjax.data.chains import Chains, untrained
 from mmjax.data.tokenizers.given_ids import IdsAlone
+from mmjax.data.transforms.input import short
 from mmjax.errors import UserError, nearest
 from mmjax.evaluate.evaluators.zeroshot import class_embeddings
 from mmjax.experiment import own_parts
@@ -22,7 +23,7 @@ from mmjax.experiment.definition import Experiment
 from mmjax.experiment.graph import build
 from mmjax.inference.calibration import Calibration, calibration
 from mmjax.inference.classification import Classification, prompts
-from mmjax.inference.inputs import Inputs, Row, short
+from mmjax.inference.inputs import Inputs, Row
 from mmjax.inference.read_ahead import rows
 from mmjax.inference.row_embedder import Embedder
 from mmjax.interop.bundle import Bundle

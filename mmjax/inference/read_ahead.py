@@ -45,7 +45,7 @@ def rows(inputs: Inputs, modality: str, items: Iterable[Any], size: int, progres
             for chunk in chunks(items, size):
                 pairs = list(enumerate(chunk, place))
                 place += len(chunk)
-                if modality != "text" and all(isinstance(item, str | bytes | os.PathLike) for item in chunk):
+                if not inputs.of[modality].words and all(isinstance(item, str | bytes | os.PathLike) for item in chunk):
                     waiting.append([threads.submit(read, part) for part in chunks(pairs, TASK)])
                     if len(waiting) > AHEAD:
                         yield taken(waiting.popleft())

@@ -12,6 +12,7 @@ with epy.lazy_api_imports(globals()):
     from mmjax.models.decoders.patches import Decoder
     from mmjax.models.decoders.patches_and_words import JointDecoder
     from mmjax.models.towers.audio import AudioTransformer
+    from mmjax.models.towers.bare import BareTower, Incoming
     from mmjax.models.towers.contract import PatchTower, Tower
     from mmjax.models.towers.kaldi_fbank import KaldiFbank
     from mmjax.models.towers.log_mel import LogMel

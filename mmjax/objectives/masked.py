@@ -14,6 +14,7 @@ import optax
 from jaxtyping import Array, Bool, Float, Int
 
 from mmjax.errors import UserError
+from mmjax.models.towers.bare import Incoming
 from mmjax.objectives.contract import Context, View, valid
 from mmjax.objectives.encoded import EncodedCorrupted, EncodedKept
 from mmjax.objectives.masking import Corrupt, Keep, PatchMasking
@@ -114,6 +115,7 @@ class MaskedText(nn.Module):
         vocab, rate, mask_id, first_id, masked, random: see `mmjax.objectives.Corrupt`.
         norm_eps: of the head's layer norm.
         tied: the last matrix is the tower's table of token embeddings, as in BERT, and only its bias is the head's own.
+        modality: the texts.
     """
 
     vocab: int
@@ -124,6 +126,7 @@ class MaskedText(nn.Module):
     random: float = 0.1
     norm_eps: float = 1e-6
     tied: bool = False
+    modality: str = "text"
 
     @property
     def corrupt(self) -> Corrupt:
@@ -138,7 +141,16 @@ class MaskedText(nn.Module):
         )
 
     def views(self) -> tuple[View, ...]:
-        return (View("text", self.corrupt),)
+        return (View(self.modality, self.corrupt),)
+
+    def check_parts(self, path: str, towers: Mapping[str, Any], inputs: Mapping[str, Incoming]) -> None:
+        """Raises UserError where it is tied to a table of another size."""
+        vocab = getattr(towers[self.modality], "vocabulary", None)
+        if self.tied and vocab is not None and self.vocab != vocab:
+            raise UserError(
+                f"{path} is tied to the table of towers.{self.modality}, which has vocab={vocab}, and has "
+                f"vocab={self.vocab}: set it to {vocab} too"
+            )
 
     @nn.compact
     def per_example(
@@ -183,7 +195,7 @@ class MaskedText(nn.Module):
         return jnp.einsum("bkd,vd->bkv", x, at_least_fp32(table)) + bias
 
     def batch_loss(self, outputs: TokenErrors, batch: Mapping[str, Array]) -> tuple[Float[Array, ""], dict[str, Array]]:
-        rows = valid(batch, "text")
+        rows = valid(batch, self.modality)
         accuracy = weighted_mean(at_least_fp32(outputs.hits), outputs.count, rows)
         return weighted_mean(outputs.total, outputs.count, rows), {"accuracy": accuracy}
 

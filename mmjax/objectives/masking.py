@@ -22,6 +22,9 @@ TRIES = 10  # BEiT's: so many rectangles in a row that don't fit end the search
 class PatchMasking:
     """Some of each example's patches stay, and the others are dropped before the encoder. Subclasses say which."""
 
+    def check_ids(self, path: str, tower: str, pieces: int, vocabulary: int | None) -> None:
+        """Raises UserError where ids that it draws aren't those of the texts; see `Corrupt`. Here: it has none."""
+
     def slots(self, patches: int, grid: tuple[int, ...]) -> int:
         """How many patches stay at most, of `patches` on `grid`."""
         raise NotImplementedError
@@ -235,6 +238,20 @@ class Corrupt:
             raise UserError(
                 f"Corrupt(vocab={self.vocab}, mask_id={self.mask_id}, first_id={self.first_id}): mask_id and first_id "
                 f"must be ids of the vocabulary, 0 to {self.vocab - 1}"
+            )
+
+    def check_ids(self, path: str, tower: str, pieces: int, vocabulary: int | None) -> None:
+        """Raises UserError where the ids that it draws and names aren't those of the texts.
+
+        path: of the objective. tower: of the tower that reads them, and its `vocabulary`; None: it reads no ids.
+        pieces: how many ids the tokenizer may come to have.
+        """
+        if vocabulary is None:
+            raise UserError(f"{path} corrupts what {tower} reads; only tokens of text can be (use Keep)")
+        if not pieces <= self.vocab <= vocabulary:
+            raise UserError(
+                f"{path} names tokens out of vocab={self.vocab}, but the tokenizer has up to {pieces} pieces and "
+                f"{tower}.vocab={vocabulary}: set it to {vocabulary} too"
             )
 
     def count(self, tokens: int) -> int:

@@ -1,13 +1,15 @@
 """Next-sentence prediction: does the second segment of a text follow the first one?"""
 
 from collections.abc import Mapping
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import flax.linen as nn
 import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Bool, Float
 
+from mmjax.errors import UserError
+from mmjax.models.towers.bare import Incoming
 from mmjax.objectives.contract import Context, View, entry, selected, valid
 from mmjax.objectives.encoded import Encoded
 from mmjax.objectives.masked import HEAD_INIT
@@ -35,17 +37,27 @@ class NextSentence(nn.Module):
     Attributes:
         corrupt: how the text is hidden from the encoder; equal to a `MaskedText`'s, it shares the encoding, as in BERT.
             None: the text is whole.
+        modality: the texts.
     """
 
     corrupt: Corrupt | None = None
+    modality: str = "text"
 
     def views(self) -> tuple[View, ...]:
-        return (View("text", self.corrupt),)
+        return (View(self.modality, self.corrupt),)
+
+    def check_parts(self, path: str, towers: Mapping[str, Any], inputs: Mapping[str, Incoming]) -> None:
+        """Raises UserError where the data doesn't tell whether a segment follows."""
+        if "next" not in inputs[self.modality].labels:
+            raise UserError(
+                f"{path} reads whether a segment follows another, and data.transforms doesn't tell: end the chain of "
+                f"{self.modality!r} in SentencePair(...), and wrap its source, Documents(...)"
+            )
 
     @nn.compact
     def per_example(self, encoded: Mapping[View, Encoded], batch: Mapping[str, Array], context: Context) -> Guesses:
-        right = jnp.where(entry(batch, "text_next"), FOLLOWS, RANDOM)
-        embedding = selected(valid(batch, "text"), encoded[self.views()[0]].embedding)
+        right = jnp.where(entry(batch, f"{self.modality}_next"), FOLLOWS, RANDOM)
+        embedding = selected(valid(batch, self.modality), encoded[self.views()[0]].embedding)
         logits = nn.Dense(
             2,
             kernel_init=nn.with_logical_partitioning(HEAD_INIT, ("joint", None)),
@@ -56,7 +68,7 @@ class NextSentence(nn.Module):
         return Guesses(cross_entropy, jnp.argmax(logits, axis=-1) == right)
 
     def batch_loss(self, outputs: Guesses, batch: Mapping[str, Array]) -> tuple[Float[Array, ""], dict[str, Array]]:
-        rows = valid(batch, "text")
+        rows = valid(batch, self.modality)
         ones = jnp.ones_like(outputs.cross_entropy)
         accuracy = weighted_mean(at_least_fp32(outputs.hit), ones, rows)
         return weighted_mean(outputs.cross_entropy, ones, rows), {"accuracy": accuracy}

@@ -8,9 +8,12 @@ from mmjax.data.chains import Chains, captions, chain_specs, evaluation, identit
 from mmjax.data.sources.paths import File
 from mmjax.data.tokenizers.sentence_piece import PieceTokenizer, SentencePiece
 from mmjax.data.transforms.audio import CropOrPad, DecodeAudio, PickUtterance
+from mmjax.data.transforms.audio_input import SoundInput
 from mmjax.data.transforms.contract import Spec, Transform
 from mmjax.data.transforms.image import Decode, RandomAffine, RandomFlip, Resize, ResizeShorter
+from mmjax.data.transforms.image_input import PictureInput
 from mmjax.data.transforms.text import Lowercase, PickCaption, Tokenize
+from mmjax.data.transforms.text_input import TextInput
 from tests.data.conftest import picture_bytes, sound_bytes, tone
 
 WORDS = SentencePiece(100, model_type="word")
@@ -34,9 +37,9 @@ def chains() -> Chains:
 
 def test_a_chain_says_what_it_ends_in():
     assert chain_specs(TRANSFORMS) == {
-        "image": Spec((8, 8, 3), "uint8"),
-        "text": Spec((4,), "int32", masked=True),
-        "audio": Spec((100,), "int16", masked=True),
+        "image": Spec((8, 8, 3), "uint8", kind=PictureInput),
+        "text": Spec((4,), "int32", masked=True, kind=TextInput),
+        "audio": Spec((100,), "int16", masked=True, kind=SoundInput, rate=16_000),
     }
     assert row_spec(chain_specs(TRANSFORMS))["audio_mask"] == ((100,), "bool")
     for chain, last in [((), "nothing"), ((Decode(),), "Decode"), ((Resize(8), ResizeShorter(4)), "ResizeShorter")]:

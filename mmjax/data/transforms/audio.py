@@ -12,8 +12,9 @@ import numpy as np
 from mmjax.data.bad_example import BadExample
 from mmjax.data.decoding import sounds
 from mmjax.data.decoding.loudness import LARGEST, Waveform, in_scale, to_int16
-from mmjax.data.transforms.contract import Masked, Rng, Spec, Transform, prefix_mask
-from mmjax.data.transforms.image import Cut
+from mmjax.data.transforms.audio_input import SoundInput
+from mmjax.data.transforms.contract import VARIES, Rng, Spec, Transform
+from mmjax.data.transforms.values import Cut, Masked, prefix_mask
 
 
 @dataclass(frozen=True)
@@ -21,6 +22,7 @@ class PickUtterance(Transform):
     """One recording of several: a random one in training, the first in evaluation. A single one is itself."""
 
     random = True
+    picks = True
 
     def __call__(self, value: Any, rng: Rng) -> Any:
         if isinstance(value, bytes | np.ndarray) or not isinstance(value, Sequence):
@@ -30,6 +32,9 @@ class PickUtterance(Transform):
         return value[int(rng.integers(len(value))) if rng is not None else 0]
 
     def spec(self, before: Spec | None) -> None:
+        return None
+
+    def by_hand(self, upright: bool) -> None:
         return None
 
 
@@ -59,8 +64,8 @@ class DecodeAudio(Transform):
             raise BadExample(f"a sound is bytes of a file or an array, not {type(value).__name__}", "undecodable")
         return sounds.waveform(bytes(value), self.rate, self.most_samples)
 
-    def spec(self, before: Spec | None) -> None:
-        return None
+    def spec(self, before: Spec | None) -> Spec:
+        return Spec((VARIES,), "int16", kind=SoundInput, rate=self.rate)
 
 
 @dataclass(frozen=True)
@@ -159,4 +164,5 @@ class CropOrPad(Transform):
         return Cut(wave, mask, len(value)) if spare > 0 else Masked(wave, mask)
 
     def spec(self, before: Spec | None) -> Spec:
-        return Spec((self.samples,), "int16", masked=True)
+        rate = None if before is None else before.rate
+        return Spec((self.samples,), "int16", masked=True, kind=SoundInput, rate=rate)

@@ -1,46 +1,44 @@
 """The contract of transforms."""
 
-from collections.abc import Mapping
 from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
-from jaxtyping import Bool, Shaped
 
 from mmjax.data.bad_example import BadExample as BadExample  # what a transform raises: found here by those who use them
+from mmjax.data.transforms.input import Input
+from mmjax.data.transforms.values import Labelled as Labelled
+from mmjax.data.transforms.values import Masked as Masked
+from mmjax.data.transforms.values import prefix_mask as prefix_mask
 
 Rng = np.random.Generator | None
+VARIES = -1  # in a shape: an axis whose length differs from example to example
 
 
 class Spec(NamedTuple):
     """One example's array of a modality: `shape`, `dtype`, and whether a bool mask over its first axis goes with it.
 
     labels: what else the chain tells of the example, (name, shape, dtype) each; in a batch it is `<modality>_<name>`.
+    kind: what the modality is to people: pictures, texts, sounds, or just arrays (`Input`).
+    rate: of sounds, the samples in a second, where the chain says it.
     """
 
     shape: tuple[int, ...]
     dtype: str
     masked: bool = False
     labels: tuple[tuple[str, tuple[int, ...], str], ...] = ()
-
-
-class Masked(NamedTuple):
-    """An array and the mask over its first axis: True where it holds something, False where it is padding."""
-
-    values: Shaped[np.ndarray, "length *rest"]
-    mask: Bool[np.ndarray, " length"]
-
-
-class Labelled(NamedTuple):
-    """An array, with its mask or not, and by name the labels that the `Spec` announces."""
-
-    value: np.ndarray | Masked
-    labels: Mapping[str, Any]
+    kind: type[Input] = Input
+    rate: int | None = None
 
 
 class Transform:
-    """A step of a modality's chain. `random` says whether it draws from `rng`."""
+    """A step of a modality's chain.
+
+    random: whether it draws from `rng`.
+    picks: whether it takes one of several, a caption of five say.
+    """
 
     random: ClassVar[bool] = False
+    picks: ClassVar[bool] = False
 
     def __call__(self, value: Any, rng: Rng) -> Any:
         """Gives the transformed value. Raises `BadExample` where the value can't be used."""
@@ -49,6 +47,26 @@ class Transform:
     def spec(self, before: Spec | None) -> Spec | None:
         """The result's shape and dtype given the input's; None where it varies. Here: what came in."""
         return before
+
+    def every(self, value: Any) -> list[Any]:
+        """All that it may give of a value, for who looks at all captions of an example. Here: that of evaluation."""
+        return [self(value, None)]
+
+    def vocabulary(self) -> Any:
+        """Of a step that cuts texts into ids its tokenizer, or what describes one that has no model yet; else None."""
+        return None
+
+    def with_tokenizer(self, tokenizer: Any) -> "Transform":
+        """The step with that tokenizer, which has its model, in the place of what describes it."""
+        raise NotImplementedError
+
+    def by_hand(self, upright: bool) -> "Transform | None":
+        """The step as it treats a single input that someone gives; None: it is left out. Here: as it is.
+
+        upright: whether pictures are turned as their EXIF orientation says.
+        """
+        del upright
+        return self
 
 
 class RecordTransform:

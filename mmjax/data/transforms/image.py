@@ -9,7 +9,7 @@ run.
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Literal, Self
+from typing import Any, Literal
 
 import numpy as np
 from PIL import Image
@@ -17,7 +17,8 @@ from PIL import Image
 from mmjax.data.bad_example import BadExample as BadExample  # what a transform raises: found here by those who use them
 from mmjax.data.decoding import pictures
 from mmjax.data.decoding.pictures import MOST_PIXELS, Picture
-from mmjax.data.transforms.contract import Masked, Rng, Spec, Transform
+from mmjax.data.transforms.contract import Rng, Spec, Transform
+from mmjax.data.transforms.image_input import PictureInput
 
 WHITE = (255, 255, 255)
 # Rec. 601 luma, what PIL's and torchvision's greyscale use.
@@ -30,17 +31,6 @@ _RESAMPLING = {
     "lanczos": Image.Resampling.LANCZOS,
 }
 Method = Literal["nearest", "bilinear", "bicubic", "lanczos"]
-
-
-class Cut(Masked):
-    """A `Masked` that holds only a part of its example, which was too long: `whole` is the length of all of it."""
-
-    whole: int
-
-    def __new__(cls, values: np.ndarray, mask: np.ndarray, whole: int = 0) -> Self:
-        self = super().__new__(cls, values, mask)
-        self.whole = whole
-        return self
 
 
 @dataclass(frozen=True)
@@ -68,6 +58,9 @@ class Decode(Transform):
 
     def spec(self, before: Spec | None) -> None:
         return None
+
+    def by_hand(self, upright: bool) -> Transform:
+        return replace(self, upright=True) if upright else self
 
 
 @dataclass(frozen=True)
@@ -287,7 +280,7 @@ def seen_upright(chain: Sequence[Transform]) -> tuple[Transform, ...]:
 
 
 def _picture(size: int) -> Spec:
-    return Spec((size, size, 3), "uint8")
+    return Spec((size, size, 3), "uint8", kind=PictureInput)
 
 
 def resized(

@@ -2,21 +2,22 @@
 
 from collections.abc import Sequence
 
-from mmjax.data.transforms.audio import CropOrPad, DecodeAudio
-from mmjax.data.transforms.contract import Transform
+from mmjax.data.transforms.contract import VARIES, Spec, Transform
 
 ROUNDED = 1e-3  # seconds by which lengths may differ after resampling
 
 
 def heard(chain: Sequence[Transform]) -> float | None:
     """Seconds of a sound that the chain keeps, at most; None where it cuts nothing off, or has no rate of its own."""
-    rate = None
+    spec = None
     for transform in chain:
-        if isinstance(transform, DecodeAudio):
-            rate = transform.rate
-        if isinstance(transform, CropOrPad) and rate is not None:
-            return transform.samples / rate
-    return None
+        spec = transform.spec(spec)
+    return None if spec is None else heard_of(spec)
+
+
+def heard_of(spec: Spec) -> float | None:
+    """As `heard`, of a chain that gives this."""
+    return None if spec.rate is None or spec.shape[0] == VARIES else spec.shape[0] / spec.rate
 
 
 def partly(most: float | None, whole: float | None) -> str | None:

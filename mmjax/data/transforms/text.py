@@ -14,8 +14,9 @@ from mmjax.data.tokenizers.contract import Tokenizer
 from mmjax.data.tokenizers.given_ids import GivenIds
 from mmjax.data.tokenizers.sentence_piece import SPACE_MARK, PieceTokenizer, SentencePiece, split_names
 from mmjax.data.tokenizers.subwords import Subwords
-from mmjax.data.transforms.contract import Masked, Rng, Spec, Transform, prefix_mask
-from mmjax.data.transforms.image import Cut
+from mmjax.data.transforms.contract import Rng, Spec, Transform
+from mmjax.data.transforms.text_input import TextInput
+from mmjax.data.transforms.values import Cut, Masked, prefix_mask
 from mmjax.errors import UserError
 
 Empty = Literal["bad", "keep"]  # an empty caption is a bad example, as in training, or goes on as the empty text
@@ -30,6 +31,7 @@ class PickCaption(Transform):
     """
 
     random = True
+    picks = True
 
     language: str = "en"
     empty: Empty = "bad"
@@ -50,6 +52,9 @@ class PickCaption(Transform):
         return [caption for caption in _several(value) if isinstance(caption, str) and caption.strip()]
 
     def spec(self, before: Spec | None) -> None:
+        return None
+
+    def by_hand(self, upright: bool) -> None:
         return None
 
 
@@ -219,7 +224,16 @@ class Tokenize(Transform):
         return tokenizer.encode(text)
 
     def spec(self, before: Spec | None) -> Spec:
-        return Spec((self.length,), "int32", masked=True)
+        return Spec((self.length,), "int32", masked=True, kind=TextInput)
+
+    def vocabulary(self) -> SentencePiece | Subwords | GivenIds | Tokenizer:
+        return self.tokenizer
+
+    def with_tokenizer(self, tokenizer: Tokenizer) -> "Tokenize":
+        return replace(self, tokenizer=tokenizer)
+
+    def by_hand(self, upright: bool) -> "Tokenize":
+        return replace(self, empty="keep")
 
 
 @dataclass(frozen=True)

@@ -5,9 +5,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from mmjax.data.transforms.contract import Masked, Rng, prefix_mask
-from mmjax.data.transforms.image import Cut
+from mmjax.data.transforms.contract import Rng
 from mmjax.data.transforms.text import Tokenize
+from mmjax.data.transforms.values import Cut, Masked, prefix_mask
 
 
 @dataclass(frozen=True)

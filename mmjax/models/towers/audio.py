@@ -4,6 +4,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int16
 
+from mmjax.errors import UserError
+from mmjax.models.towers.bare import Incoming
 from mmjax.models.towers.contract import PatchTower
 from mmjax.models.towers.kaldi_fbank import KaldiFbank
 from mmjax.models.towers.log_mel import LogMel
@@ -30,6 +32,24 @@ class AudioTransformer(PatchTower, kw_only=True):
     samples: int
     stride: tuple[int, int] | None = None
     attend_padding: bool = False
+
+    def check_input(self, path: str, given: Incoming) -> None:
+        if len(given.shape) != 1 or given.dtype != "int16":
+            raise UserError(
+                f"{path} reads waveforms int16[T], and data.transforms gives {given}: end the chain in "
+                "CropOrPad(samples), or take another tower"
+            )
+        (samples,) = given.shape
+        if samples > self.samples:
+            raise UserError(
+                f"data.transforms gives sounds of {samples} samples, longer than the {self.samples} of "
+                f"{path}.samples: set {path}.samples={samples}, or the chain's samples to {self.samples}"
+            )
+        if given.rate is not None and given.rate != self.spectrogram.rate:
+            raise UserError(
+                f"data.transforms gives sounds at rate={given.rate} Hz, but {path}.spectrogram.rate="
+                f"{self.spectrogram.rate}: set both to the same"
+            )
 
     def _grid(self, samples: int) -> tuple[int, ...]:
         frames, bands = self.patch

@@ -29,12 +29,13 @@ from mmjax.models.layers.parameters import (
 from mmjax.models.layers.pooling import POOLINGS, AttentionPool, PoolingName, check_pooling, mean
 from mmjax.models.layers.positions import sincos
 from mmjax.models.layers.transformer import Transformer
+from mmjax.models.towers.bare import BareTower
 
 CLS_STD = 0.02  # of a CLS token beside fixed positions (MAE)
 PositionName = Literal["learned", "sincos", "rotary"]
 
 
-class Tower(nn.Module, kw_only=True):
+class Tower(BareTower, kw_only=True):
     """The encoder of one modality: `tokens`, then `pool`. What a subclass adds is how its inputs become tokens.
 
     Attributes:
@@ -74,9 +75,9 @@ class Tower(nn.Module, kw_only=True):
     norm_pooled: bool = False
 
     @property
-    def prefix(self) -> int:
-        """How many tokens stand before those of the input."""
-        return 0
+    def embedding_size(self) -> int:
+        """The size of the projection, or the width where there is none."""
+        return self.width if self.embed_dim is None else self.embed_dim
 
     def _make_trunk(self, causal: bool = False) -> None:
         """The parts of every tower, for `setup`."""
@@ -159,30 +160,6 @@ class Tower(nn.Module, kw_only=True):
     ) -> tuple[Float[Array, "b n d"], Bool[Array, "b n"]]:
         """What goes into the transformer, without a prefix: `[B, N, D]` in `dtype`, and which of them are real."""
         raise NotImplementedError
-
-    def tokens(
-        self,
-        x: Array,
-        mask: Array | None = None,
-        keep: Array | None = None,
-        train: bool = False,
-        keys: Key[Array, " b"] | None = None,
-    ) -> tuple[Float[Array, "b n d"], Bool[Array, "b n"]]:
-        """Tokens `[B, prefix + N, D]` in `dtype`, and which of them are real.
-
-        Args:
-            x: the batch's entry of this modality.
-            mask: which of its words or samples are real; None means all.
-            keep: ids `[B, K]` of the tokens that stay (FLIP, MAE), in the order in which they are given; -1 is an empty
-                slot, whose token is not real. A CLS always stays, comes first, and is not counted in the ids.
-            train: whether dropout acts.
-            keys: each example's key for it; None: made of the `dropout` key, for the examples in their order.
-        """
-        raise NotImplementedError
-
-    def __call__(self, x: Array, mask: Array | None = None, train: bool = False, **told: Array) -> Float[Array, "b e"]:
-        """The embedding of each example, float32, not normalised; told: what else `tokens` takes, a text's types."""
-        return self.pool(*self.tokens(x, mask, train=train, **told))
 
 
 def check_positions(positions: str, trunk: Any) -> None:

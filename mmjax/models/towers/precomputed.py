@@ -1,11 +1,13 @@
 """The tower of a modality that comes embedded."""
 
-import flax.linen as nn
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
+from mmjax.errors import UserError
+from mmjax.models.towers.bare import BareTower, Incoming
 
-class Given(nn.Module, kw_only=True):
+
+class Given(BareTower, kw_only=True):
     """Vectors `[B, E]` are the embedding: what a frozen tower gave, cached (`mmjax.data.Features`). No parameters.
 
     Attributes:
@@ -15,9 +17,13 @@ class Given(nn.Module, kw_only=True):
     embed_dim: int
 
     @property
-    def prefix(self) -> int:
-        """No token stands before the vector."""
-        return 0
+    def embedding_size(self) -> int:
+        """`embed_dim`."""
+        return self.embed_dim
+
+    def check_input(self, path: str, given: Incoming) -> None:
+        if given.shape != (self.embed_dim,):
+            raise UserError(f"data.transforms gives {given}, and {path}.embed_dim={self.embed_dim}: set it to theirs")
 
     def grid(self, x: Float[Array, "b e"]) -> tuple[int, ...]:
         """One token."""

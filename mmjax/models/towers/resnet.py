@@ -16,7 +16,8 @@ from mmjax.models.layers import pooling as poolings
 from mmjax.models.layers.attention import attend
 from mmjax.models.layers.parameters import HIDDEN, REMAT_POLICIES, DtypeName, constrain, dense, parameter, unknown
 from mmjax.models.layers.transformer import HeadsIn
-from mmjax.models.towers.vit import Pictures, normalised
+from mmjax.models.towers.bare import BareTower, Incoming
+from mmjax.models.towers.vit import Pictures, check_pictures, normalised
 
 EXPANSION = 4  # a block's output has so many times the channels of its 3x3 convolution
 STRIDE = 32  # pixels of the picture to a side of the last grid: 2 x 2 in the stem, 2 in each stage but the first
@@ -149,7 +150,7 @@ class MeanAttention(nn.Module):
         return project(attended.reshape(batch, width))
 
 
-class ResNet(nn.Module, kw_only=True):
+class ResNet(BareTower, kw_only=True):
     """Pictures uint8 `[B, H, W, 3]` -> stem -> four stages of blocks -> attention pooling. A tower, see `tower.Tower`.
 
     It has running statistics (the collection `batch_stats`): with train=True they are the batch's and move. The rows of
@@ -178,9 +179,12 @@ class ResNet(nn.Module, kw_only=True):
     dtype: DtypeName = "float32"
 
     @property
-    def prefix(self) -> int:
-        """No token stands before those of the grid."""
-        return 0
+    def embedding_size(self) -> int:
+        """`embed_dim`."""
+        return self.embed_dim
+
+    def check_input(self, path: str, given: Incoming) -> None:
+        check_pictures(path, self, given)
 
     @property
     def pool_heads(self) -> int:

@@ -4,11 +4,13 @@ import flax.linen as nn
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, Key
 
+from mmjax.errors import UserError
 from mmjax.models.layers import rotary
 from mmjax.models.layers.dropout import BEFORE_BLOCKS, drop, dropout_keys
 from mmjax.models.layers.parameters import HIDDEN, check_heads, constrain, layer_norm, parameter
 from mmjax.models.layers.pooling import PoolingName
 from mmjax.models.layers.positions import sincos
+from mmjax.models.towers.bare import Incoming
 from mmjax.models.towers.contract import PositionName, Tower, check_positions, take_kept
 
 
@@ -43,6 +45,29 @@ class TextTransformer(Tower, kw_only=True):
     def prefix(self) -> int:
         """How many tokens stand before the words: the trunk's CLS, or none."""
         return 0 if self.trunk is None else 1
+
+    @property
+    def vocabulary(self) -> int:
+        """`vocab`."""
+        return self.vocab
+
+    def check_input(self, path: str, given: Incoming) -> None:
+        if len(given.shape) != 1 or given.dtype != "int32":
+            raise UserError(
+                f"{path} reads token ids int32[L], and data.transforms gives {given}: end the chain in "
+                "Tokenize(tokenizer, length), or take another tower"
+            )
+        (length,) = given.shape
+        if length > self.length:
+            raise UserError(
+                f"data.transforms gives texts of {length} tokens, longer than the {self.length} of {path}.length: "
+                f"set {path}.length={length}, or the chain's length to {self.length}"
+            )
+        if given.pieces > self.vocab:
+            raise UserError(
+                f"the tokenizer has up to {given.pieces} pieces (vocab_size), and {path}.vocab={self.vocab} has no "
+                f"room for them: set {path}.vocab={given.pieces}, or vocab_size={self.vocab}"
+            )
 
     def setup(self) -> None:
         check_positions(self.positions, self.trunk)

@@ -1,9 +1,13 @@
 """The image tower: a vision transformer (Dosovitskiy et al. 2020, arXiv:2010.11929)."""
 
+from typing import Any, cast
+
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, UInt8
 
+from mmjax.errors import UserError
+from mmjax.models.towers.bare import Incoming
 from mmjax.models.towers.contract import PatchTower
 
 Pictures = UInt8[Array, "b h w 3"] | Float[Array, "b h w 3"]
@@ -14,6 +18,25 @@ def normalised(pixels: Array, mean: tuple[float, float, float], std: tuple[float
     if jnp.issubdtype(pixels.dtype, jnp.floating):
         return pixels.astype(jnp.float32)
     return (pixels / jnp.float32(255) - jnp.array(mean, jnp.float32)) / jnp.array(std, jnp.float32)
+
+
+def check_pictures(path: str, tower: Any, given: Incoming, patch: str = "") -> None:
+    """Raises UserError where a tower of pictures isn't given pictures, or such as have another size than its own.
+
+    patch: what besides `size` decides it, ` and patch=4`.
+    """
+    if len(given.shape) != 3 or given.shape[2] != 3:
+        raise UserError(
+            f"{path} reads pictures [H, W, 3], and data.transforms gives {given}: end the chain in Resize(size), say, "
+            "or take another tower"
+        )
+    try:
+        tower.grid(cast(Any, np.broadcast_to(np.uint8(0), (1, *given.shape))))  # of which it reads the shape
+    except ValueError as error:
+        size = f"{given.shape[0]}x{given.shape[1]}"
+        raise UserError(
+            f"data.transforms gives pictures of {size}, {path} has size={tower.size}{patch}: {error}"
+        ) from error
 
 
 class ViT(PatchTower, kw_only=True):
@@ -33,6 +56,9 @@ class ViT(PatchTower, kw_only=True):
     drop_rest: bool = False
     mean: tuple[float, float, float] = (0.5, 0.5, 0.5)
     std: tuple[float, float, float] = (0.5, 0.5, 0.5)
+
+    def check_input(self, path: str, given: Incoming) -> None:
+        check_pictures(path, self, given, f" and patch={self.patch}")
 
     def capacity(self) -> tuple[int, int]:
         height, width = (self.size, self.size) if isinstance(self.size, int) else self.size

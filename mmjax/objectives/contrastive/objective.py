@@ -14,6 +14,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
 from mmjax.errors import UserError, nearest
+from mmjax.models.towers.bare import Incoming
 from mmjax.objectives.contract import Context, View, selected, valid
 from mmjax.objectives.contrastive import ring
 from mmjax.objectives.contrastive.tile import Rows
@@ -88,6 +89,13 @@ class Contrastive(nn.Module):
 
     def views(self) -> tuple[View, ...]:
         return tuple(View(name, self.masking.get(name), self.towers.get(name)) for name in self.pair)
+
+    def check_parts(self, path: str, towers: Mapping[str, Any], inputs: Mapping[str, Incoming]) -> None:
+        """Raises UserError where the towers' embeddings are of two sizes."""
+        sizes = {view.by: getattr(towers[view.by], "embedding_size", None) for view in self.views()}
+        if len(set(sizes.values())) > 1 and None not in sizes.values():
+            each = " and ".join(f"towers.{tower} into {size}" for tower, size in sizes.items())
+            raise UserError(f"{path} compares embeddings of one size, but {each}: set the same embed_dim")
 
     def per_example(
         self, encoded: Mapping[View, Encoded], batch: Mapping[str, Array], context: Context

@@ -16,7 +16,7 @@ from mmjax.data.transforms.audio import (
     RandomShift,
     RandomSpeed,
 )
-from mmjax.data.transforms.image import Cut
+from mmjax.data.transforms.values import Cut
 from tests.data.conftest import RATE, kind_of, sound_bytes, tone
 
 

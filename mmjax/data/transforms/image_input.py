@@ -1,0 +1,85 @@
+"""Pictures that someone has at hand. They are seen upright, as their EXIF orientation says, also by models whose own
+preprocessing leaves them as the camera held them."""
+
+import io
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from mmjax.data.transforms.input import Input, Read, content, described, is_path
+from mmjax.errors import UserError
+
+BRIGHTEST = 16.0  # a normalised picture's values are a few standard deviations; 255 is one that isn't normalised
+SIDE = 512  # pixels of a picture to time a chain with; web pictures are stored about so large for training
+
+
+class PictureInput(Input):
+    """Pictures: PIL's, arrays of pixels, files; or floats that are normalised already."""
+
+    one, several = "picture", "pictures"
+
+    @classmethod
+    def made_up(cls) -> tuple[bytes, str]:
+        """Smooth shapes with some grain, which JPEG finds about as hard as a photograph."""
+        rng = np.random.default_rng(0)
+        shapes = Image.fromarray(rng.integers(0, 256, (24, 24, 3), np.uint8))
+        coarse = shapes.resize((SIDE, SIDE), Image.Resampling.BICUBIC)
+        pixels = np.asarray(coarse, np.int16) + rng.normal(0, 8, (SIDE, SIDE, 3)).astype(np.int16)
+        file = io.BytesIO()
+        Image.fromarray(pixels.clip(0, 255).astype(np.uint8)).save(file, "JPEG", quality=90)
+        return file.getvalue(), f"a JPEG of {SIDE}x{SIDE}"
+
+    @property
+    def takes(self) -> str:
+        return (
+            "it takes a PIL image, a uint8 array [H, W, 3], a file name, or bytes of a file, or a float array "
+            f"{list(self.spec.shape)} that is preprocessed already"
+        )
+
+    @property
+    def alone(self) -> tuple[int, ...]:
+        return (2, 3)
+
+    def read(self, value: Any, where: str) -> Read:
+        if is_path(value):
+            value = content(value, where)
+        elif isinstance(value, np.ndarray):
+            if np.issubdtype(value.dtype, np.floating) or value.dtype.name == "bfloat16":
+                return _normalised(value, self.spec.shape, where), None
+            value = _picture(value, where)
+        elif not isinstance(value, bytes | Image.Image):
+            raise UserError(f"{where} is {described(value)}; {self.takes}")
+        return self.run(value)
+
+
+def _normalised(value: np.ndarray, shape: tuple[int, ...], where: str) -> np.ndarray:
+    """A float picture: what the tower makes of pixels, not pixels."""
+    if value.shape != shape:
+        raise UserError(
+            f"{where} is a float array {list(value.shape)}: floats are taken as preprocessed, and must be "
+            f"{list(shape)} then; give uint8 to have it resized"
+        )
+    value = value.astype(np.float32, copy=False)  # the batch that it goes into is a copy
+    most = max(value.max(), -value.min())  # NaN where one is
+    if not np.isfinite(most):
+        raise UserError(f"{where} holds values that aren't finite")
+    if most > BRIGHTEST:
+        raise UserError(
+            f"{where} is a float array with values up to {most:g}: floats are taken as normalised "
+            "already (mostly in [-3, 3]); give pixels as uint8"
+        )
+    return value
+
+
+def _picture(value: np.ndarray, where: str) -> np.ndarray:
+    if value.ndim == 3 and value.shape[-1] == 1:
+        return value[..., 0]
+    if value.ndim not in (2, 3) or (value.ndim == 3 and value.shape[-1] > 4):
+        turn = "; np.moveaxis(x, 0, -1) puts the channels last" if value.ndim == 3 and value.shape[0] <= 4 else ""
+        raise UserError(f"{where} has the shape {list(value.shape)}; a picture is [H, W], [H, W, 3] or [H, W, 4]{turn}")
+    if not value.size:
+        raise UserError(f"{where} is empty: it has the shape {list(value.shape)}")
+    if value.dtype.kind in "iu" and value.dtype.itemsize > 2:
+        raise UserError(f"{where} is an array of {value.dtype}; a picture is of uint8 or uint16")
+    return value

@@ -1,0 +1,39 @@
+"""What the steps of a chain hand on besides plain arrays: an array with its mask, a part of one, one with labels."""
+
+from collections.abc import Mapping
+from typing import Any, NamedTuple, Self
+
+import numpy as np
+from jaxtyping import Bool, Shaped
+
+
+class Masked(NamedTuple):
+    """An array and the mask over its first axis: True where it holds something, False where it is padding."""
+
+    values: Shaped[np.ndarray, "length *rest"]
+    mask: Bool[np.ndarray, " length"]
+
+
+class Cut(Masked):
+    """A `Masked` that holds only a part of its example, which was too long: `whole` is the length of all of it."""
+
+    whole: int
+
+    def __new__(cls, values: np.ndarray, mask: np.ndarray, whole: int = 0) -> Self:
+        self = super().__new__(cls, values, mask)
+        self.whole = whole
+        return self
+
+
+class Labelled(NamedTuple):
+    """An array, with its mask or not, and by name the labels that the `Spec` announces."""
+
+    value: np.ndarray | Masked
+    labels: Mapping[str, Any]
+
+
+def prefix_mask(length: int, real: int) -> Bool[np.ndarray, " length"]:
+    """True for the first `real` places, False for the padding behind them."""
+    mask = np.zeros(length, bool)
+    mask[:real] = True
+    return mask
