@@ -11,11 +11,10 @@ import numpy as np
 from mmjax.data.chains import Row, evaluation, identity, stack
 from mmjax.data.pipeline import Columns, Mixture, Prepared, host_rows, prepare
 from mmjax.data.sources.contents import Again, item_key, read_once
-from mmjax.data.sources.contract import Records
+from mmjax.data.sources.contract import Records, media
 from mmjax.data.sources.tables import nearest
 from mmjax.data.sources.tfds_records import TfdsRecords
 
-_BYTES = ("image", "audio")  # columns of evaluation that are given only where they are asked for
 CONTENT = "#"  # what a column's name ends in that tells which picture or sound a row holds
 
 
@@ -33,10 +32,10 @@ def evaluation_batches(
 
     The last batch is padded with zeros, valid False. `columns` holds, for the real rows alone, what doesn't go to the
     device: `id`, the caption that was picked as `text`, labels; None asks for all but the bytes of pictures and sounds
-    (`columns=("id", "image")` gives them). `contents` asks for `image#` and `audio#` besides: they are the same in rows
-    that hold the same picture or sound (`contents.content_key`). `rows`: only these of the split. A source that lacks
-    the split is left out, a column it lacks is None. Of a table's list of captions each is an example of its own; the
-    picture is in the batch with the first of them alone, and has the same `image#` in all.
+    (`columns=("id", "image")` gives them). `contents` asks for `image#`, `audio#` and so on besides: they are the same
+    in rows that hold the same picture or sound (`contents.content_key`). `rows`: only these of the split. A source that
+    lacks the split is left out, a column it lacks is None. Of a table's list of captions each is an example of its own;
+    the picture is in the batch with the first of them alone, and has the same `image#` in all.
     Raises `SplitNotFoundError`, and ValueError for a column that no source has.
     """
     prepared = mixture if isinstance(mixture, Prepared) else prepare(mixture)
@@ -47,9 +46,11 @@ def evaluation_batches(
     for column in columns or ():
         if column not in known:
             raise ValueError(f"no source has a column {column!r}, there are {', '.join(known)}{nearest(column, known)}")
-    wanted = tuple(columns) if columns is not None else tuple(column for column in known if column not in _BYTES)
+    heavy = {modality for modality, spec in prepared.chains.specs.items() if not spec.kind.words}
+    heavy |= {column for records in opened.values() for column in media(records)}
+    wanted = tuple(columns) if columns is not None else tuple(column for column in known if column not in heavy)
     rows = range(sum(map(len, opened.values()))) if rows is None else rows
-    looked = tuple(m for m in _BYTES if contents and m in known and m in prepared.chains.specs)
+    looked = tuple(m for m in prepared.chains.specs if contents and m in known and m in heavy)
     make = _EvaluationRow(prepared, opened, wanted, batch_size, rows, looked, split)
     padded = -(-len(rows) // batch_size) * batch_size
     stream = grain.MapDataset.range(padded).map(make).batch(mine, batch_fn=_stack_with_columns)

@@ -83,8 +83,8 @@ class Prepared:
         """As `open`, for evaluation: where a table has lists of captions, a row for each of them."""
         if split not in self._judged:
             opened = self.open(split)
-            several = "text" in self.chains.specs
-            self._judged[split] = {n: expanded(records) if several else records for n, records in opened.items()}
+            texts = [modality for modality, spec in self.chains.specs.items() if spec.kind.words]
+            self._judged[split] = {name: expanded(records, texts) for name, records in opened.items()}
         return self._judged[split]
 
 

@@ -76,16 +76,16 @@ class Embedder:
 
     def text(self, variables: Variables, strings: Sequence[str]) -> Float[np.ndarray, "n e"]:
         """Unit vectors of prompts, which go through the experiment's own text transforms."""
-        if "text" not in self._prompts.specs:
+        if (modality := self._prompts.texts) is None:
             raise UserError(f"prompts need a text tower; the data has {', '.join(self._prompts.specs)}")
         found = []
         index, count = self._part
         rows = slice(index * self._batch_size // count, (index + 1) * self._batch_size // count)
         for start in range(0, len(strings), self._batch_size):
             part = list(strings[start : start + self._batch_size])
-            batch = self._prompts.encode(text=part + [None] * (self._batch_size - len(part)))
+            batch = self._prompts.encode(**{modality: part + [None] * (self._batch_size - len(part))})
             vectors, _ = self._whole(variables, {name: array[rows] for name, array in batch.items()})
-            found.append(vectors["text"][: len(part)])
+            found.append(vectors[modality][: len(part)])
         return np.concatenate(found)
 
     def _whole(

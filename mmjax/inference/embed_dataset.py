@@ -19,7 +19,7 @@ from mmjax.data.embedding_files import Embeddings
 from mmjax.data.evaluation import evaluation_count
 from mmjax.data.pipeline import Mixture
 from mmjax.data.record_transforms import RecordTransforms
-from mmjax.data.sources.folder import Folder
+from mmjax.data.sources.folder import Folder, table_like
 from mmjax.data.sources.splits import WHOLE
 from mmjax.data.sources.tables import is_table
 from mmjax.data.sources.tfds import Tfds
@@ -137,7 +137,7 @@ def chosen(experiment: Experiment, data: str | None, split: str, modalities: Seq
     else:
         weights = {data: 1.0}
         known = BENCHMARKS[data].source if data in BENCHMARKS else Tfds(data)  # with its fields by their names here
-        sources = {data: Folder(data) if is_table(data) else own.sources.get(data, known)}
+        sources = {data: table_like(data, own.sources.values()) if is_table(data) else own.sources.get(data, known)}
     transformed = own.record_transforms if data is None or data in own.weights else ()
     opened = [sources.get(name, Tfds(name)).open(split) for name in weights] if data else []
     there = RecordTransforms(transformed, tuple(own.transforms)).columns

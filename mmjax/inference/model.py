@@ -239,12 +239,14 @@ class Model:
         if len(given) != 1:
             raise UserError(f"classify() takes one modality, not {len(given)}: {', '.join(given)}")
         ((modality, value),) = given.items()
-        self._check("text", "labels are texts: ")
-        if "text" in self._without:
-            raise UserError(f"labels are texts: {self._without['text'].missing('text')}")
+        if (texts := self._chains.texts) is None:
+            self._check("text", "labels are texts: ")
+        assert texts is not None
+        if texts in self._without:
+            raise UserError(f"labels are texts: {self._without[texts].missing(texts)}")
         names, words, sentences = prompts(labels, templates)
-        calibrated = self._calibration((modality, "text"), objective)
-        classes = class_embeddings(words, sentences, lambda texts: self.embed(text=texts))
+        calibrated = self._calibration((modality, texts), objective)
+        classes = class_embeddings(words, sentences, lambda strings: self._vectors(texts, strings))
         logits = calibrated.logits(_cosines(self._vectors(modality, value), classes))
         return Classification(names, calibrated.probabilities(logits), logits)
 

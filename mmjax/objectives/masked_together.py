@@ -39,6 +39,7 @@ class MaskedTogether(nn.Module):
         keep_image, keep_text: the parts of patches and of words that the encoder sees.
         text_weight: of the words' loss (0.5: the large model's recipe, 0.1: the released code's default).
         normalise: targets of a patch have mean 0 and variance 1.
+        pair: the two modalities, patches first; metrics are called by them.
     """
 
     vocab: int
@@ -47,9 +48,11 @@ class MaskedTogether(nn.Module):
     keep_text: float = 0.25
     text_weight: float = 0.5
     normalise: bool = True
+    pair: tuple[str, str] = ("image", "text")
 
     def views(self) -> tuple[Together, ...]:
-        return (Together((View("image", Keep(self.keep_image)), View("text", Keep(self.keep_text)))),)
+        patches, words = self.pair
+        return (Together((View(patches, Keep(self.keep_image)), View(words, Keep(self.keep_text)))),)
 
     @nn.compact
     def per_example(self, encoded: Mapping[Any, EncodedTogether], batch: Mapping[str, Array], context: Context) -> Both:
@@ -88,5 +91,6 @@ class MaskedTogether(nn.Module):
         image = weighted_mean(*outputs.image, everyone)
         text = weighted_mean(outputs.text.total, outputs.text.count, everyone)
         accuracy = weighted_mean(at_least_fp32(outputs.text.hits), outputs.text.count, everyone)
-        metrics = {"image_loss": image, "text_loss": text, "text_accuracy": accuracy}
+        patches, words = self.pair
+        metrics = {f"{patches}_loss": image, f"{words}_loss": text, f"{words}_accuracy": accuracy}
         return image + self.text_weight * text, metrics

@@ -2,24 +2,19 @@
 
 import json
 import shutil
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from mmjax.data.pipeline import Prepared
 from mmjax.data.sources.fingerprints import Fingerprint, fingerprint
+from mmjax.data.transforms.input import Input
 from mmjax.errors import UserError
 from mmjax.runtime import hosts
 from mmjax.runtime.files import digests, json_text, output
 
 FILE = "data.json"
 SPLIT = "train"  # alone decides what a step sees
-# What a column's digest stands for, in messages.
-_WORDS = {
-    "id": "ids, or their order",
-    "image": "pictures (their paths or bytes)",
-    "audio": "sounds (their paths or bytes)",
-    "text": "captions",
-}
 
 
 def check_data(data: Prepared, workdir: Path, *, begun: bool, fork: bool = False, keep: bool = True) -> None:
@@ -33,28 +28,41 @@ def check_data(data: Prepared, workdir: Path, *, begun: bool, fork: bool = False
         UserError: the run began with other data, or not all hosts have the same.
     """
     mine = hosts.together(lambda: _identified(data))
+    words = {"id": "ids, or their order", **{m: _called(m, spec.kind) for m, spec in data.chains.specs.items()}}
     everyone = hosts.gathered(mine)
     for index, other in enumerate(everyone):
         if other != everyone[0]:
-            raise UserError(f"host {index} reads other data than host 0: {'; '.join(_differences(everyone[0], other))}")
-    hosts.first(lambda: _compare_and_keep(mine, workdir / FILE, begun, fork, keep))
+            raise UserError(
+                f"host {index} reads other data than host 0: {'; '.join(_differences(everyone[0], other, words))}"
+            )
+    hosts.first(lambda: _compare_and_keep(mine, workdir / FILE, words, begun, fork, keep))
 
 
 def _identified(data: Prepared) -> dict[str, Fingerprint]:
     """By source. Of columns only those count that the chains read, or all where record transforms may read any."""
     found = {}
     for name, records in data.open(SPLIT).items():
-        known = fingerprint(records)
-        others = {key: value for key, value in known.items() if key not in _WORDS or key == "id"}
-        read = known if data.mixture.record_transforms else data.mixture.transforms
+        # Record transforms may read any column.
+        read = tuple(records.columns if data.mixture.record_transforms else data.mixture.transforms)
+        known = fingerprint(records, read)
+        others = {key: value for key, value in known.items() if key not in read}
         columns = {key: known.get(key) for key in read} if "id" in known else {}
         found[name] = others | columns
     return found
 
 
-def _compare_and_keep(found: dict[str, Fingerprint], path: Path, begun: bool, fork: bool, keep: bool) -> None:
+def _called(modality: str, kind: type[Input]) -> str:
+    """What a column's digest stands for, in messages."""
+    if kind.words:
+        return "captions" if modality == "text" else f"texts of {modality!r}"
+    return f"{kind.several or f'examples of {modality!r}'} (their paths or bytes)"
+
+
+def _compare_and_keep(
+    found: dict[str, Fingerprint], path: Path, words: Mapping[str, str], begun: bool, fork: bool, keep: bool
+) -> None:
     before = _kept(path) if begun else None
-    differences = _differences(before, found) if before is not None else []
+    differences = _differences(before, found, words) if before is not None else []
     if differences and not fork:
         raise UserError(
             f"{path.parent} began with other data than is there now:\n"
@@ -86,7 +94,7 @@ def _kept(path: Path) -> dict[str, Any] | None:
     return kept
 
 
-def _differences(before: dict[str, Any], now: dict[str, Any]) -> list[str]:
+def _differences(before: dict[str, Any], now: dict[str, Any], words: Mapping[str, str]) -> list[str]:
     """A line for each source that isn't as it was."""
     lines = []
     for name in dict.fromkeys((*before, *now)):
@@ -98,12 +106,12 @@ def _differences(before: dict[str, Any], now: dict[str, Any]) -> list[str]:
             old, new = before[name].get(key), now[name].get(key)
             if old == new:
                 continue
-            if key not in _WORDS:
-                told.append(f"{key} {_shown(old)} there, {_shown(new)} here")
-            elif old is None or new is None:
+            if old is None or new is None:
                 told.append(f"{'no ' if old is None else ''}{key} there, {'no ' if new is None else ''}{key} here")
+            elif key in words:
+                told.append(f"other {words[key]}")
             else:
-                told.append(f"other {_WORDS[key]}")
+                told.append(f"{key} {_shown(old)} there, {_shown(new)} here")
         if told:
             lines.append(f"{name}: {', '.join(told)}")
     return lines

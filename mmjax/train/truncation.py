@@ -7,7 +7,7 @@ import jax
 
 from mmjax.data.cuts import Lengths, sampled
 from mmjax.data.pipeline import Prepared, cuts_of
-from mmjax.data.transforms.audio import DecodeAudio
+from mmjax.data.transforms.contract import Spec
 from mmjax.experiment.definition import Experiment
 from mmjax.runtime import hosts
 
@@ -45,26 +45,18 @@ def warnings(experiment: Experiment, data: Prepared) -> Iterator[str]:
     """What to say before the first step: of which sources and modalities more than SHARE of a sample is cut off, at
     which length, and which would hold HELD of it. It reads for seconds at most."""
     for lengths in sampled(data.chains, data.open("train"), experiment.seed, data.record_transforms):
-        (length, *_) = data.chains.specs[lengths.modality].shape
-        if lengths.longer(length) > SHARE * len(lengths.lengths):
-            yield _warning(experiment, lengths, length)
+        spec = data.chains.specs[lengths.modality]
+        if lengths.longer(spec.shape[0]) > SHARE * len(lengths.lengths):
+            yield _warning(experiment, lengths, spec)
 
 
-def _warning(experiment: Experiment, found: Lengths, length: int) -> str:
-    chain = experiment.data.transforms[found.modality]
-    rate = next((transform.rate for transform in chain if isinstance(transform, DecodeAudio)), None)
+def _warning(experiment: Experiment, found: Lengths, spec: Spec) -> str:
+    kind, length = spec.kind, spec.shape[0]
     count, longer, wanted = len(found.lengths), found.longer(length), found.holds(HELD)
-    metric = f"(metric truncated/{found.source})"
-    if found.modality == "audio":
-        kind, heard, most = "sounds", f"{length:,} samples", f"{wanted:,} samples"
-        if rate is not None:
-            heard, most = f"{heard} ({length / rate:.3g} s)", f"{most} ({wanted / rate:.3g} s)"
-        rest = f"than the model hears: {heard}, a random part of each in training, the beginning in evaluation {metric}"
-    else:
-        kind, unit = ("texts", "tokens") if found.modality == "text" else (f"examples of {found.modality!r}", "places")
-        rest, most = f"than the model reads, and lose what comes after {length:,} {unit} {metric}", f"{wanted:,}"
+    several = kind.several or f"examples of {found.modality!r}"
     return (
-        f"warning: {longer:,} of {count:,} {kind} of {found.source!r}, drawn at random, are longer {rest}. {most} would"
+        f"warning: {longer:,} of {count:,} {several} of {found.source!r}, drawn at random, are longer "
+        f"{kind.lost(length, spec.rate)} (metric truncated/{found.source}). {kind.measured(wanted, spec.rate)} would"
         f" hold {HELD:.0%} of them{_settings(experiment, found.modality, length, wanted)}"
     )
 

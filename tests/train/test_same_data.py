@@ -3,6 +3,7 @@
 import json
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -10,7 +11,10 @@ from mmjax.data.pipeline import Mixture, Prepared
 from mmjax.data.sources.documents import Documents
 from mmjax.data.sources.every_caption import EveryCaption
 from mmjax.data.sources.folder import Folder
+from mmjax.data.transforms.contract import Spec
+from mmjax.data.transforms.image_input import PictureInput
 from mmjax.data.transforms.record import CopyInput
+from mmjax.data.transforms.text_input import TextInput
 from mmjax.errors import UserError
 from mmjax.runtime import hosts
 from mmjax.runtime.files import digests
@@ -20,6 +24,12 @@ from mmjax.train.same_data import check_data
 from tests.trained import TINY, Trained, tiny_config
 
 ROWS = ["image,text,kind,split", *(f"{i}.png,caption {i},x,train" for i in range(6)), "9.png,caption 9,x,test"]
+
+SPECS = {
+    "image": Spec((8, 8, 3), "uint8", kind=PictureInput),
+    "text": Spec((4,), "int32", kind=TextInput),
+    "depth": Spec((2,), "float32"),
+}
 
 
 def data(folder: Path, *rows: str, wrap=lambda source: source, **fields: str) -> Prepared:
@@ -31,7 +41,8 @@ def data(folder: Path, *rows: str, wrap=lambda source: source, **fields: str) ->
 
 
 def opened(modality: str, source) -> Prepared:
-    return Prepared(Mixture({"own": 1.0}, {modality: ()}, {"own": source}), None, None)  # pyright: ignore
+    chains = SimpleNamespace(specs={modality: SPECS[modality]})
+    return Prepared(Mixture({"own": 1.0}, {modality: ()}, {"own": source}), chains, None)  # pyright: ignore
 
 
 def refused(made: Prepared, workdir: Path, *said: str) -> None:
@@ -89,6 +100,19 @@ def test_all_columns_count_where_a_record_transform_may_read_them(tmp_path):
     copied = CopyInput("text", "caption_2")
     check_data(made("a cat", copied), tmp_path, begun=False)
     refused(made("a tom", copied), tmp_path, "own: other captions\n")
+
+
+def test_a_modality_of_ones_own_counts_by_its_files_or_by_its_numbers(tmp_path):
+    def made(cells: str, **fields) -> Prepared:
+        (tmp_path / "t.csv").write_text(f"id,text,depth,split\n1,a cat,{cells},train\n")
+        (tmp_path / "a.npy").touch()
+        return opened("depth", Folder(str(tmp_path / "t.csv"), **fields))
+
+    for fields, cells, others in (({"files": ("depth",)}, "a.npy", "b.npy"), ({}, "3", "4")):
+        check_data(made(cells, **fields), tmp_path, begun=False)
+        check_data(made(cells, **fields), tmp_path, begun=True)
+        (tmp_path / others).touch()
+        refused(made(others, **fields), tmp_path, "own: other examples of 'depth' (their paths or bytes)\n")
 
 
 def test_records_are_compared_by_what_they_say_of_themselves(tmp_path):

@@ -8,13 +8,19 @@ str), and every other column, for evaluation.
 import logging
 from typing import Any, Protocol
 
+# What columns are called in tables, and in datasets of TFDS, where nothing else is said.
 MODALITIES = ("image", "text", "audio")
+MEDIA = ("image", "audio")  # of these what isn't words
 
 log = logging.getLogger(__name__)
 
 
 class Records(Protocol):
-    """An opened split of a source. It can be sent to another process, which opens the files anew."""
+    """An opened split of a source. It can be sent to another process, which opens the files anew.
+
+    It may also have `media`, the columns that hold pictures, sounds and the like (see `media`), and
+    `fingerprint(columns)` (see `fingerprints.fingerprint`).
+    """
 
     columns: tuple[str, ...]
 
@@ -29,3 +35,9 @@ class Source(Protocol):
     def open(self, split: str, data_dir: str | None = None) -> Records:
         """Opens a split. Raises `SplitNotFoundError` where there is none, ValueError where the fields are wrong."""
         ...
+
+
+def media(records: Any) -> tuple[str, ...]:
+    """The columns that hold what is seen or heard rather than read, as bytes, files or arrays: evaluation gives them
+    only where they are asked for. What `records.media` says; where there is none, those of the usual names."""
+    return getattr(records, "media", tuple(name for name in MEDIA if name in records.columns))

@@ -1,10 +1,11 @@
 """Documents: texts of several sentences, of which a transform may take a part, or a part of another one."""
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from mmjax.data.sources.contract import Records, Source
+from mmjax.data.sources.contract import Records, Source, media
 from mmjax.data.sources.fingerprints import Fingerprint, fingerprint
 from mmjax.data.transforms.document import Document
 
@@ -15,10 +16,12 @@ class Documents:
 
     A text is a list of sentences, or one string, cut where the regular expression `between` matches: at line breaks, or
     at r"\n+|(?<=[.!?])\s+", which also takes each full stop before a space for a sentence's end, "U.S. " too.
+    modality: what the texts are called.
     """
 
     source: Any
     between: str = r"\n+"
+    modality: str = "text"
 
     def open(self, split: str, data_dir: str | None = None) -> "DocumentRecords":
         """Opens a split. Raises as the source does; ValueError where it has no text, or `between` is no expression."""
@@ -28,17 +31,17 @@ class Documents:
         except re.error as error:
             raise ValueError(f"Documents(between={self.between!r}) is no regular expression: {error}") from error
         records = source.open(split, data_dir)
-        if "text" not in records.columns:
-            raise ValueError(f"Documents: the source has no text, but {', '.join(records.columns)}")
-        return DocumentRecords(records, self.between)
+        if self.modality not in records.columns:
+            raise ValueError(f"Documents: the source has no {self.modality}, but {', '.join(records.columns)}")
+        return DocumentRecords(records, self.between, self.modality)
 
 
 class DocumentRecords:
-    """A split of `Documents`: the source's records, each text a `Document`."""
+    """A split of `Documents`: the source's records, each text (of `modality`) a `Document`."""
 
-    def __init__(self, records: Records, between: str):
-        self._records, self.between = records, between
-        self.columns = records.columns
+    def __init__(self, records: Records, between: str, modality: str = "text"):
+        self._records, self.between, self._modality = records, between, modality
+        self.columns, self.media = records.columns, media(records)
         self.class_names: dict[str, tuple[str, ...]] = getattr(records, "class_names", {})
 
     def __len__(self) -> int:
@@ -46,13 +49,13 @@ class DocumentRecords:
 
     def __getitem__(self, index: int) -> dict[str, Any]:
         record = self._records[index]
-        text = record["text"]
-        return {**record, "text": None if text is None else Document(self, index, text)}
+        text = record[self._modality]
+        return {**record, self._modality: None if text is None else Document(self, index, text)}
 
-    def fingerprint(self) -> Fingerprint:
+    def fingerprint(self, columns: Sequence[str] | None = None) -> Fingerprint:
         """The source's."""
-        return fingerprint(self._records)
+        return fingerprint(self._records, columns)
 
     def text(self, index: int) -> Any:
         """The text of a document as it lies in the data."""
-        return self._records[index]["text"]
+        return self._records[index][self._modality]

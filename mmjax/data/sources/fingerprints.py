@@ -1,9 +1,10 @@
 """What identifies the records of a split: whether they are still those that a run began with can be told later."""
 
 import hashlib
+import inspect
 import json
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from mmjax.data.sources.paths import File
@@ -11,10 +12,15 @@ from mmjax.data.sources.paths import File
 Fingerprint = dict[str, Any]  # plain: numbers and strings
 
 
-def fingerprint(records: Any) -> Fingerprint:
-    """What `records.fingerprint()` says; of records that have none their number alone, as `rows`."""
+def fingerprint(records: Any, columns: Sequence[str] | None = None) -> Fingerprint:
+    """What `records.fingerprint(columns)` says; of records that have none their number alone, as `rows`.
+
+    columns: those that count besides the id, where they can be told one by one; None: all that usually train.
+    """
     own = getattr(records, "fingerprint", None)
-    return {"rows": len(records)} if own is None else own()
+    if own is None:
+        return {"rows": len(records)}
+    return own(columns) if inspect.signature(own).parameters else own()
 
 
 def of_columns(columns: Mapping[str, Iterable[Any]], root: str) -> Fingerprint:

@@ -2,13 +2,13 @@
 
 import hashlib
 import os
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from mmjax.data.sources.cells import captions, labels, media, stripped, texts
-from mmjax.data.sources.contract import MODALITIES, Source, log
+from mmjax.data.sources.contract import MEDIA, MODALITIES, Source, log
 from mmjax.data.sources.fingerprints import Fingerprint, of_columns
 from mmjax.data.sources.paths import File, is_remote, same, some_exist
 from mmjax.data.sources.splits import WHOLE, by_column, by_hash
@@ -17,8 +17,7 @@ from mmjax.errors import UserError
 
 FIELDS = (*MODALITIES, "id", "split")  # what a table's columns may be, besides labels
 
-
-OWN = ("image#", "audio#")  # what results of one's own are called (`embeddings.CONTENT`)
+OWN = "#"  # what a name ends in under which results are kept of pictures and sounds (`evaluation.CONTENT`)
 
 
 @dataclass(frozen=True)
@@ -27,8 +26,9 @@ class Folder:
 
     Columns `image` and `audio` hold paths relative to `root` (the table's folder, if None), or, in Parquet, the bytes
     themselves; `text` holds captions, several as a list. Any may be lacking, and a cell that is empty, or NaN, is
-    missing. `fields` says what they, `split` and `id`, are called otherwise (`{"text": "caption"}`). All other columns
-    are labels.
+    missing. `fields` says what they, `split` and `id`, are called otherwise (`{"text": "caption"}`). `files` are
+    further columns that hold paths or bytes as `image` does, of modalities of your own (`("depth",)`). All other
+    columns are labels; a modality of your own may also be one of these, a list of numbers in Parquet say.
 
     A column `split` says which split a row is in (`splits` translates: `{"validation": "val"}`); without one, a hash of
     the row's id does, by `shares`. The id is the column `id`, or the picture's path, or the sound's, or the caption.
@@ -42,6 +42,7 @@ class Folder:
     fields: dict[str, str] = field(default_factory=dict)
     splits: dict[str, str] = field(default_factory=dict)
     shares: dict[str, float] = field(default_factory=lambda: {"train": 0.9, "validation": 0.05, "test": 0.05})
+    files: tuple[str, ...] = ()
 
     def open(self, split: str, data_dir: str | None = None) -> "FolderRecords":
         """Opens a split.
@@ -54,7 +55,7 @@ class Folder:
         table = self._read()
         names = self._names(table)
         root = table.path.parent if self.root is None else Path(os.path.expanduser(self.root))
-        columns: dict[str, list[Any]] = {m: media(table, names[m], root) for m in ("image", "audio") if m in names}
+        columns: dict[str, list[Any]] = {m: media(table, names[m], root) for m in self._media() if m in names}
         for modality, cells in columns.items():
             _check_some_exist(self.table, modality, cells)
         if "text" in names:
@@ -63,16 +64,23 @@ class Folder:
         rows = self._rows(table, names, ids, columns, split)
         others = {name: cells for name, cells in table.columns.items() if name not in names.values()}
         labelled = {name: labels(cells, name in table.class_names) for name, cells in others.items()}
-        ordered = {modality: columns[modality] for modality in MODALITIES if modality in columns}
+        ordered = {modality: columns[modality] for modality in self._modalities() if modality in columns}
         whole = {**labelled, **ordered, "id": ids}
         there = {name: [cells[row] for row in rows] for name, cells in whole.items()}
         classes = {name: names for name, names in table.class_names.items() if name in others}
-        return FolderRecords(there, os.fspath(root), classes, named="id" in names)
+        seen = tuple(modality for modality in self._media() if modality in names)
+        return FolderRecords(there, os.fspath(root), classes, named="id" in names, media=seen)
 
     def modalities(self) -> list[str]:
-        """Which of image, text and audio the table has. Raises as `open` does."""
+        """Which of image, text, audio and `files` the table has. Raises as `open` does."""
         names = self._names(self._read())
-        return [modality for modality in MODALITIES if modality in names]
+        return [modality for modality in self._modalities() if modality in names]
+
+    def _media(self) -> tuple[str, ...]:
+        return tuple(dict.fromkeys((*MEDIA, *self.files)))
+
+    def _modalities(self) -> tuple[str, ...]:
+        return tuple(dict.fromkeys((*MODALITIES, *self.files)))
 
     def _read(self) -> Table:
         if is_remote(self.table):
@@ -81,9 +89,17 @@ class Folder:
 
     def _names(self, table: Table) -> dict[str, str]:
         """What the columns of images, texts, sounds, ids and splits are called, of those that there are."""
-        known = table.columns
+        known, mine = table.columns, tuple(dict.fromkeys((*FIELDS, *self.files)))
+        if taken := [name for name in ("id", "split", "text") if name in self.files]:
+            raise UserError(f"Folder({self.table!r}, files=({taken[0]!r},)): that column holds no files, leave it out")
+        for name in self.files:
+            if name not in known and name not in self.fields:
+                raise UserError(
+                    f"Folder({self.table!r}, files=({name!r},)): the table has no such column, it has "
+                    f"{', '.join(known)}{nearest(name, known)}"
+                )
         for key, name in self.fields.items():
-            if key not in FIELDS:
+            if key not in mine:
                 raise UserError(
                     f"Folder({self.table!r}, fields={{{key!r}: {name!r}}}): fields say what the columns "
                     f"{', '.join(FIELDS)} are called; there is no {key!r} among them{nearest(key, FIELDS)}"
@@ -93,15 +109,16 @@ class Folder:
                     f"Folder({self.table!r}, fields={{{key!r}: {name!r}}}): the table has no such column, it has "
                     f"{', '.join(known)}{nearest(name, known)}"
                 )
-        names = {key: self.fields.get(key) or _column(key, known) for key in FIELDS}
+        names = {key: self.fields.get(key) or _column(key, known) for key in mine}
         found = {key: name for key, name in names.items() if name is not None}
-        if not any(modality in found for modality in MODALITIES):
+        if not any(modality in found for modality in self._modalities()):
             hints = "".join({m: nearest(m, known) for m in MODALITIES}.values())
             raise UserError(
                 f"{self.table} has none of the columns image, text and audio, it has {', '.join(known)}{hints}: "
                 f"rename them, or say in an experiment which is which, Folder({self.table!r}, fields={{'text': ...}})"
             )
-        if taken := [name for name in OWN if name in known and name not in found.values()]:
+        own = [f"{modality}{OWN}" for modality in self._media()]
+        if taken := [name for name in own if name in known and name not in found.values()]:
             raise UserError(f"{self.table}: the column {taken[0]!r} has a name that results are kept under: rename it")
         return found
 
@@ -118,7 +135,7 @@ class Folder:
                 log.warning("%s: its column of splits puts %d of %d rows into %r, and these alone are read",
                             self.table, len(rows), len(ids), split)  # fmt: skip
             return rows
-        shared = _shared(ids, columns, "id" in names)
+        shared = _shared(ids, {m: columns[m] for m in self._media() if m in columns}, "id" in names)
         return by_hash(self.table, ids, shared, split, self.splits, self.shares)
 
 
@@ -126,7 +143,8 @@ class FolderRecords:
     """A split of a `Folder`: its columns, in memory.
 
     root: what its files' paths begin with. class_names: what the numbers in a column are called, in order.
-    named: whether the ids are the table's own, which say what belongs together.
+    named: whether the ids are the table's own, which say what belongs together. media: the columns of files;
+    None: those of the usual names.
     """
 
     def __init__(
@@ -135,9 +153,11 @@ class FolderRecords:
         root: str = "",
         class_names: Mapping[str, tuple[str, ...]] | None = None,
         named: bool = True,
+        media: tuple[str, ...] | None = None,
     ):
         self._table, self._root, self.class_names, self.named = table, root, dict(class_names or {}), named
         self.columns = tuple(table)
+        self.media = tuple(name for name in MEDIA if name in table) if media is None else media
 
     def __len__(self) -> int:
         return len(self._table["id"])
@@ -145,10 +165,12 @@ class FolderRecords:
     def __getitem__(self, index: int) -> dict[str, Any]:
         return {name: values[index] for name, values in self._table.items()}
 
-    def fingerprint(self) -> Fingerprint:
-        """The number of rows, and a digest of each column that can train: `id`, `image`, `text`, `audio`."""
-        columns = {name: cells for name, cells in self._table.items() if name in ("id", *MODALITIES)}
-        return {"rows": len(self), **of_columns(columns, self._root)}
+    def fingerprint(self, columns: Sequence[str] | None = None) -> Fingerprint:
+        """The number of rows, and a digest of `id` and each of the columns; None: of those that usually train, `image`,
+        `text`, `audio` and the files."""
+        wanted = ("id", *((*MODALITIES, *self.media) if columns is None else columns))
+        found = {name: cells for name, cells in self._table.items() if name in wanted}
+        return {"rows": len(self), **of_columns(found, self._root)}
 
 
 def _column(key: str, known: Iterable[str]) -> str | None:
@@ -160,7 +182,8 @@ def _column(key: str, known: Iterable[str]) -> str | None:
 def _ids(table: Table, names: Mapping[str, str]) -> list[str]:
     """The id of each row: that of its column, or its first text among path, path of the sound and caption, or its
     number."""
-    columns = [table.columns[names[key]] for key in ("image", "audio", "text") if key in names]
+    order = sorted((key for key in names if key not in ("id", "split")), key=lambda key: key not in MEDIA)
+    columns = [table.columns[names[key]] for key in order]
     own = texts(table.columns[names["id"]]) if "id" in names else [None] * len(table.places)
     return [
         own[row] or next(filter(None, (_path_or_text(c[row]) for c in columns)), str(row)) for row in range(len(own))
@@ -174,12 +197,12 @@ def _path_or_text(cell: Any) -> str | None:
 
 
 def _shared(ids: list[str], columns: Mapping[str, list[Any]], named: bool) -> Iterator[list[Any]]:
-    """What rows may have in common: of each its pictures and its sounds, and its id, where it is `named` or all."""
+    """What rows may have in common: of each its pictures and its sounds (`columns`), and its id, where it is `named` or
+    all."""
     here = os.getcwd()
-    media = [(modality, columns[modality]) for modality in ("image", "audio") if modality in columns]
     for row, id in enumerate(ids):
         found: list[Any] = []
-        for modality, cells in media:
+        for modality, cells in columns.items():
             for item in cells[row] if isinstance(cells[row], list) else [cells[row]]:
                 if isinstance(item, File):
                     found.append(f"{modality} {os.path.normpath(os.path.join(here, same(item.path)))}")
@@ -201,6 +224,25 @@ def _check_some_exist(table: str, modality: str, values: Iterable[Any]) -> None:
 def renaming(sources: Iterable[Source], modality: str) -> str:
     """The end of an error: how a column of another name is told to be a modality; "" where no source is a table."""
     table = next((source.table for source in sources if isinstance(source, Folder)), None)
-    if table is None or modality not in MODALITIES:
+    if table is None:
         return ""
+    if modality not in MODALITIES:
+        return f"; if a column of files holds it, say Folder({table!r}, files=({modality!r},))"
     return f"; if a column of another name holds it, say Folder({table!r}, fields={{{modality!r}: NAME}})"
+
+
+def table_like(table: str, sources: Iterable[Any]) -> Folder:
+    """A table of one's own, of which those columns hold files that do in the tables among `sources`."""
+    folders = [source for each in sources for source in _within(each) if isinstance(source, Folder)]
+    wanted = dict.fromkeys(name for folder in folders for name in folder.files)
+    if not wanted or is_remote(table):
+        return Folder(table)
+    known = read_table(Path(os.path.expanduser(table))).columns
+    return Folder(table, files=tuple(name for name in wanted if name in known))
+
+
+def _within(source: Any) -> Iterator[Any]:
+    """A source, and what it wraps."""
+    while source is not None:
+        yield source
+        source = getattr(source, "source", None)

@@ -1,6 +1,7 @@
 """Cached features: a frozen tower's embeddings, computed once by `mmjax embed`, in the place of what it would read."""
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -9,7 +10,7 @@ from jaxtyping import Float
 
 from mmjax.data import embedding_files
 from mmjax.data.bad_example import BadExample
-from mmjax.data.sources.contract import Records, Source
+from mmjax.data.sources.contract import Records, Source, media
 from mmjax.data.sources.fingerprints import Fingerprint, fingerprint, of_text
 from mmjax.data.transforms.contract import Rng, Spec, Transform
 from mmjax.errors import UserError
@@ -67,6 +68,7 @@ class FeatureRecords:
         self._records, self._modality, self._rows, self._folder = records, modality, rows, folder
         self._written = written
         self.columns = records.columns
+        self.media = tuple(dict.fromkeys((*media(records), modality)))
         self.class_names = getattr(records, "class_names", {})
 
     def __len__(self) -> int:
@@ -78,9 +80,9 @@ class FeatureRecords:
             raise UserError(f"{self._folder} has no embedding of {record['id']!r}: embed the split again")
         return record | {self._modality: self._rows[record["id"]]}
 
-    def fingerprint(self) -> Fingerprint:
+    def fingerprint(self, columns: Sequence[str] | None = None) -> Fingerprint:
         """The source's, with that of the embeddings."""
-        return {**fingerprint(self._records), "embeddings": self._written}
+        return {**fingerprint(self._records, columns), "embeddings": self._written}
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,7 @@
 """The records of a TFDS dataset: plain values by modality, of what `tfds.Tfds` describes."""
 
 import io
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -10,6 +10,7 @@ import soundfile
 from mmjax.data.datasets.prepare import is_ours, prepare
 from mmjax.data.datasets.without_tensorflow import rates
 from mmjax.data.sources.cells import label, present, with_class
+from mmjax.data.sources.contract import MEDIA
 from mmjax.data.sources.fingerprints import Fingerprint, of_text
 from mmjax.data.sources.splits import SplitNotFoundError
 from mmjax.data.sources.tables import nearest
@@ -63,30 +64,32 @@ class TfdsRecords:
         }
         self._classes = {key for key in self._labels if isinstance(_inside(features[key]), tfds.features.ClassLabel)}
         self._spoken = _spoken(source, features, self._paths.get("text"))
-        path = self._paths.get("audio", "")
-        described = dict(features.items()).get(path)
-        self._rate = rates(builder.data_path).get(path) or getattr(described, "sample_rate", None)
+        self.media = tuple(modality for modality, path in self._paths.items() if _is_media(modality, features, path))
+        known, described = rates(builder.data_path), dict(features.items())
+        each = {
+            m: known.get(path) or getattr(described.get(path), "sample_rate", None) for m, path in self._paths.items()
+        }
+        self._rates = {modality: int(rate) for modality, rate in each.items() if rate is not None}
 
     def __len__(self) -> int:
         return len(self._data)
 
     def __getitem__(self, index: int) -> dict[str, Any]:
         record = self._data[index]
-        example = {modality: _kept(_plain(_reach(record, path), modality)) for modality, path in self._paths.items()}
+        example = {m: _kept(_plain(_reach(record, path), m in self.media)) for m, path in self._paths.items()}
         for column in self._labels:
-            value = _plain(record[column], column)
+            value = _plain(record[column])
             example[column] = label(with_class(value) if column in self._classes else value)
         if self._spoken:
             example["text"] = _named(with_class(example["text"]), self._spoken)
-        if self._rate is not None:
-            example["audio"] = _sound(example["audio"], int(self._rate))
-        own = example["id"] if "id" in self._paths else _plain(record["id"], "id") if "id" in record else None
+        example |= {modality: _sound(example[modality], rate) for modality, rate in self._rates.items()}
+        own = example["id"] if "id" in self._paths else _plain(record["id"]) if "id" in record else None
         example["id"] = f"{self._split}/{index}" if present(own) is None else own
         return example
 
-    def fingerprint(self) -> Fingerprint:
+    def fingerprint(self, columns: Sequence[str] | None = None) -> Fingerprint:
         """The number of examples, the dataset with its version, and what its files are said to hold: reading every
-        example would take as long as an epoch."""
+        example would take as long as an epoch, whichever `columns` are asked for."""
         return {"rows": len(self), "dataset": self._dataset, "files": self._files}
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -179,14 +182,25 @@ def _reach(record: Any, path: str) -> Any:
     return record
 
 
-def _plain(value: Any, column: str) -> Any:
+def _is_media(modality: str, features: Any, path: str) -> bool:
+    """Whether a modality is pictures, sounds or the like: those of the usual names, and what TFDS knows as such."""
+    import tensorflow_datasets as tfds
+
+    for part in path.split("/"):
+        features = _inside(features)[part]
+    return modality in MEDIA or isinstance(
+        _inside(features), tfds.features.Image | tfds.features.Audio | tfds.features.Video
+    )
+
+
+def _plain(value: Any, media: bool = False) -> Any:
     """TFDS gives texts as bytes and sequences as object arrays: here str and lists, pictures and sounds stay bytes."""
     if isinstance(value, Mapping):
-        return {key: _plain(item, column) for key, item in value.items()}
+        return {key: _plain(item, media) for key, item in value.items()}
     if isinstance(value, bytes):
-        return value if column in ("image", "audio") else _text(value)
+        return value if media else _text(value)
     if isinstance(value, list) or getattr(value, "dtype", None) == np.dtype(object):
-        return [_plain(item, column) for item in value]
+        return [_plain(item, media) for item in value]
     return value.item() if getattr(value, "shape", None) == () else value
 
 

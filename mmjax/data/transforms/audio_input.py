@@ -41,6 +41,15 @@ class SoundInput(Input):
         soundfile.write(file, 0.2 * tones + 0.01 * rng.standard_normal(len(time_axis)), RATE, format="FLAC")
         return file.getvalue(), f"a FLAC of {SECONDS} s at {RATE:,} Hz"
 
+    @classmethod
+    def measured(cls, length: int, rate: int | None) -> str:
+        return f"{length:,} samples" + (f" ({length / rate:.3g} s)" if rate is not None else "")
+
+    @classmethod
+    def lost(cls, length: int, rate: int | None) -> str:
+        heard = cls.measured(length, rate)
+        return f"than the model hears: {heard}, a random part of each in training, the beginning in evaluation"
+
     @property
     def takes(self) -> str:
         return "it takes (waveform, sample_rate), a waveform [T] at the model's rate, a file name, or bytes of a file"

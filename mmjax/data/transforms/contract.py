@@ -87,10 +87,3 @@ class RecordTransform:
     def columns(self, before: tuple[str, ...]) -> tuple[str, ...]:
         """The columns of a source's records afterwards, those that it adds among them. Here: as before."""
         return before
-
-
-def prefix_mask(length: int, real: int) -> Bool[np.ndarray, " length"]:
-    """True for the first `real` places, False for the padding behind them."""
-    mask = np.zeros(length, bool)
-    mask[:real] = True
-    return mask

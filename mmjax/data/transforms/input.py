@@ -46,6 +46,16 @@ class Input:
         """An example as it is stored, to time a chain with, and what it is in words; None where there is none."""
         return None
 
+    @classmethod
+    def measured(cls, length: int, rate: int | None) -> str:
+        """A length, to name in a sentence on what would do."""
+        return f"{length:,}"
+
+    @classmethod
+    def lost(cls, length: int, rate: int | None) -> str:
+        """How the sentence ends that tells of examples longer than what the model gets: `length` of `unit`."""
+        return f"than the model reads, and lose what comes after {length:,} {cls.unit}"
+
     @property
     def takes(self) -> str:
         """What an input may be, for messages."""

@@ -17,7 +17,7 @@ def items_of(embedded: Embedded, modality: str) -> Int[np.ndarray, " n"] | None:
     where the picture can't be read, the content is "", and the row has none. Where nothing is known of contents (of
     embeddings that were written without), rows of one id with the very same embedding are of one.
     """
-    if modality == "text":
+    if is_words(embedded, modality):
         return None
     valid, ids = embedded.valid[modality], embedded.columns.get("id") or list(range(len(embedded)))
     if (contents := embedded.contents.get(modality)) is not None:
@@ -38,6 +38,11 @@ def items_of(embedded: Embedded, modality: str) -> Int[np.ndarray, " n"] | None:
             key = next(iter(known))
         found.append(-1 if not key else numbers.setdefault(key, len(numbers)))
     return np.array(found, np.int64)
+
+
+def is_words(embedded: Embedded, modality: str) -> bool:
+    """Whether a modality is texts, each of which is an item of its own: those that were picked stand in the columns."""
+    return modality == "text" or modality in embedded.columns
 
 
 def distinct(embedded: Embedded, modality: str, label: str) -> Bool[np.ndarray, " n"]:

@@ -1,21 +1,16 @@
 """How fast a host's cores make batches: the experiment's own chains, timed on made-up pictures and sounds."""
 
-import io
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
-import soundfile
-from PIL import Image
 
-from mmjax.data.chains import Chains, Row, untrained
+from mmjax.data.chains import Chains, Row, chain_specs
 from mmjax.data.record_transforms import RecordTransforms
 from mmjax.data.transforms.contract import RecordTransform, Transform
 
-PICTURE = 512  # pixels a side; web pictures are stored about so large for training
-SECONDS, RATE = 10, 44_100  # of a sound
 CAPTION = 64  # bytes
 LONG_ENOUGH = 0.5  # seconds of timing
 
@@ -32,38 +27,29 @@ class Reading:
 def reading(
     transforms: Mapping[str, Sequence[Transform]], record_transforms: Sequence[RecordTransform] = ()
 ) -> Reading:
-    """Times the chains of a mixture on one core of this machine, and what is done to whole records before them.
+    """Times the chains of a mixture on one core of this machine, and what is done to whole records before them, where
+    there is something to time them with (`Input.made_up`).
 
     Captions are not timed: they take microseconds. Neither are record transforms that a made-up record isn't enough
     for, which `of` says.
     """
-    captioned = {"text", *untrained(transforms)}
-    timed = {modality: tuple(chain) for modality, chain in transforms.items() if modality not in captioned}
-    size, words = 0, []
-    record: dict[str, Any] = {"id": "made up"}
-    if "text" in transforms:
-        size += CAPTION
-        record["text"] = "a made-up caption"
-    if "image" in timed:
-        record["image"] = _picture()
-        size += len(record["image"])
-        words.append(f"a JPEG of {PICTURE}x{PICTURE}")
-    if "audio" in timed:
-        record["audio"] = _sound()
-        size += len(record["audio"])
-        words.append(f"a FLAC of {SECONDS} s at {RATE:,} Hz")
-    if not words:
+    specs = chain_specs(transforms)
+    examples = {modality: made for modality, spec in specs.items() if (made := spec.kind.made_up()) is not None}
+    captions = [modality for modality, spec in specs.items() if spec.kind.words]
+    record: dict[str, Any] = {"id": "made up", **dict.fromkeys(captions, "a made-up caption")}
+    record |= {modality: value for modality, (value, _) in examples.items()}
+    size = sum(len(value) for value, _ in examples.values()) + CAPTION * bool(captions)
+    if not examples:
         return Reading(0.0, size, "captions alone")
-    chains, rng = Chains(timed), np.random.default_rng(0)
-    whole = RecordTransforms(record_transforms, tuple(timed))
-    needed = [modality for modality in timed if modality in whole.columns(tuple(record))]
+    chains, rng = Chains({modality: tuple(transforms[modality]) for modality in examples}), np.random.default_rng(0)
+    whole = RecordTransforms(record_transforms, tuple(examples))
 
     def row() -> Row:
         return chains.row(whole(record, lambda name: rng), lambda modality: rng)
 
     try:
         found = row()  # the first call imports
-        enough = all(found[f"{modality}_valid"] for modality in needed)
+        enough = all(found[f"{modality}_valid"] for modality in examples)
     except Exception:  # code of the user's own, which expects a record of the user's own
         if not record_transforms:
             raise
@@ -76,24 +62,4 @@ def reading(
     while (taken := time.thread_time() - began) < LONG_ENOUGH:
         row()
         done += 1
-    return Reading(taken / done, size, " and ".join(words))
-
-
-def _picture() -> bytes:
-    """Smooth shapes with some grain, which JPEG finds about as hard as a photograph."""
-    rng = np.random.default_rng(0)
-    shapes = Image.fromarray(rng.integers(0, 256, (24, 24, 3), np.uint8))
-    coarse = shapes.resize((PICTURE, PICTURE), Image.Resampling.BICUBIC)
-    pixels = np.asarray(coarse, np.int16) + rng.normal(0, 8, (PICTURE, PICTURE, 3)).astype(np.int16)
-    file = io.BytesIO()
-    Image.fromarray(pixels.clip(0, 255).astype(np.uint8)).save(file, "JPEG", quality=90)
-    return file.getvalue()
-
-
-def _sound() -> bytes:
-    rng = np.random.default_rng(0)
-    time_axis = np.arange(SECONDS * RATE) / RATE
-    tones = sum(np.sin(2 * np.pi * pitch * time_axis) for pitch in (220, 554, 1_760))
-    file = io.BytesIO()
-    soundfile.write(file, 0.2 * tones + 0.01 * rng.standard_normal(len(time_axis)), RATE, format="FLAC")
-    return file.getvalue()
+    return Reading(taken / done, size, " and ".join(words for _, words in examples.values()))

@@ -1,0 +1,109 @@
+"""A modality that mmjax doesn't know, with parts of one's own: how far away each pixel is."""
+
+import io
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import flax.linen as nn
+import jax.numpy as jnp
+import numpy as np
+from PIL import Image
+
+from mmjax.data import BadExample, Spec, Transform
+from mmjax.models import BareTower
+
+SIDE = 8
+PATCH = 4
+LACKING, BROKEN = 3, 5  # rows of the table
+
+
+@dataclass(frozen=True)
+class ReadDepth(Transform):
+    """A `.npy` file's bytes, or numbers, in metres -> float32 `[size, size, 1]`, in tens of metres."""
+
+    size: int
+
+    def __call__(self, value: Any, rng: Any) -> np.ndarray:
+        try:
+            metres = np.load(io.BytesIO(value)) if isinstance(value, bytes) else np.asarray(value)
+        except ValueError as error:
+            raise BadExample(f"no array: {error}", "undecodable") from error
+        return metres.astype(np.float32).reshape(self.size, self.size, 1) / np.float32(10)
+
+    def spec(self, before: Spec | None) -> Spec:
+        return Spec((self.size, self.size, 1), "float32")
+
+
+class DepthTower(BareTower):
+    """Depth `[B, H, W, 1]` -> patches of 4 x 4 -> a layer -> their mean -> `[B, embed_dim]`."""
+
+    embed_dim: int
+
+    @property
+    def embedding_size(self) -> int:
+        return self.embed_dim
+
+    def setup(self) -> None:
+        self.stem, self.head = nn.Dense(16), nn.Dense(self.embed_dim)
+
+    def tokens(self, x, mask=None, keep=None, train=False, keys=None):
+        batch, side = x.shape[0], x.shape[1] // PATCH
+        cut = x.reshape(batch, side, PATCH, side, PATCH).transpose(0, 1, 3, 2, 4).reshape(batch, side * side, -1)
+        return nn.gelu(self.stem(cut)), jnp.ones((batch, side * side), bool)
+
+    def pool(self, tokens, token_mask):
+        return self.head(super().pool(tokens, token_mask))
+
+
+EXPERIMENT = '''
+"""Pictures and their depths."""
+
+from mmjax.data import Decode, Folder, Mixture, Resize
+from mmjax.evaluate import Retrieval
+from mmjax.experiment import Experiment, experiment
+from mmjax.models import ViT
+from mmjax.objectives import Contrastive
+from mmjax.optim import AdamW
+from tests.depth import DepthTower, ReadDepth
+
+
+@experiment
+def depths() -> Experiment:
+    return Experiment(
+        towers={
+            "image": ViT(patch=4, size=8, width=16, depth=1, heads=2, embed_dim=8, pooling="mean"),
+            "depth": DepthTower(embed_dim=8),
+        },
+        objectives={"seen": Contrastive(("image", "depth"))},
+        data=Mixture(
+            {"rooms": 1.0},
+            sources={"rooms": Folder("TABLE", files=("depth",))},
+            transforms={"image": (Decode(), Resize(8)), "depth": (ReadDepth(8),)},
+        ),
+        optimizer=AdamW(peak_lr=1e-2),
+        batch_size=8,
+        steps=4,
+        save_every=2,
+        log_every=1,
+        evaluate_every=4,
+        evaluators=[Retrieval()],
+        most_bad_examples=0.5,
+    )
+'''
+
+
+def write_rooms(folder: Path) -> Path:
+    """An experiment's file, with 24 pictures and their depths beside it; one row lacks its depth, one's is broken."""
+    rng = np.random.default_rng(0)
+    lines = ["image,depth,split"]
+    for row in range(24):
+        far = rng.uniform(1, 20, (SIDE, SIDE)).astype(np.float32)
+        Image.fromarray(np.repeat((far * 12).astype(np.uint8)[..., None], 3, axis=2)).save(folder / f"{row}.png")
+        np.save(folder / f"{row}.npy", far)
+        name = "" if row == LACKING else f"{row}.npy"
+        lines.append(f"{row}.png,{name},{'validation' if row >= 16 else 'train'}")
+    (folder / f"{BROKEN}.npy").write_bytes(b"no array")
+    (folder / "rooms.csv").write_text("\n".join(lines) + "\n")
+    (folder / "own.py").write_text(EXPERIMENT.replace("TABLE", str(folder / "rooms.csv")))
+    return folder / "own.py"

@@ -1,0 +1,112 @@
+"""A modality that no file of mmjax names works by its own name, from one experiment file."""
+
+import json
+import shutil
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+
+import mmjax
+from mmjax.data import embedding_files
+from mmjax.errors import UserError
+from mmjax.experiment.load import load_experiment
+from mmjax.inference.embed_dataset import embed
+from mmjax.inference.model import Model
+from mmjax.train.loop import train
+from tests.depth import BROKEN, write_rooms
+from tests.parts import list_too
+
+
+@pytest.fixture(scope="module")
+def rooms(tmp_path_factory) -> tuple[Path, Path]:
+    """The experiment's file, and a workdir of its run."""
+    file, workdir = write_rooms(tmp_path_factory.mktemp("rooms")), tmp_path_factory.mktemp("runs") / "rooms"
+    with pytest.MonkeyPatch.context() as patch:
+        list_too(patch, "tests.depth", "DepthTower", "ReadDepth")
+        train(load_experiment(f"{file}:depths"), workdir, name=f"{file}:depths")
+    return file, workdir
+
+
+@pytest.fixture(autouse=True)
+def listed(monkeypatch):
+    list_too(monkeypatch, "tests.depth", "DepthTower", "ReadDepth")
+
+
+def logged(workdir: Path) -> dict[int, dict[str, float]]:
+    found: dict[int, dict[str, float]] = {}
+    for line in map(json.loads, (workdir / "metrics.jsonl").read_text().splitlines()):
+        found.setdefault(line["step"], {}).update(line)
+    return found
+
+
+def test_it_trains_and_is_judged(rooms):
+    _, workdir = rooms
+    steps = logged(workdir)
+    assert all(np.isfinite(steps[step]["seen/loss"]) for step in range(1, 5))
+    last = steps[4]
+    assert [last[f"retrieval/depth->image/{name}"] for name in ("queries", "candidates")] == [8, 8]
+    assert last["retrieval/image->depth/R@10"] == 1.0  # of eight
+    (bad,) = [json.loads(line) for line in (workdir / "bad_examples.jsonl").read_text().splitlines()]
+    assert bad == {"step": bad["step"], "source": "rooms", "id": f"{BROKEN}.png", "modality": "depth"} | {
+        "kind": "undecodable"
+    }
+
+
+def test_a_run_that_was_cut_off_goes_on_as_if_nothing_had_happened(rooms, tmp_path):
+    file, workdir = rooms
+    copy = tmp_path / "copy"
+    shutil.copytree(workdir, copy)
+    shutil.rmtree(copy / "checkpoints" / "4")
+    train(load_experiment(f"{file}:depths"), copy, name=f"{file}:depths")
+    first, again = (mmjax.load(path).params for path in (workdir, copy))
+    jax.tree.map(np.testing.assert_array_equal, first, again)
+    assert logged(copy)[4]["seen/loss"] == logged(workdir)[4]["seen/loss"]
+
+
+def test_other_depths_than_it_began_with_are_told(rooms, tmp_path):
+    file, workdir = rooms
+    shutil.copytree(file.parent, tmp_path / "other")
+    table = tmp_path / "other" / "rooms.csv"
+    table.write_text(table.read_text().replace("1.png,1.npy", "1.png,2.npy"))
+    changed = load_experiment(f"{file}:depths", [f"data.sources.rooms.table={table}"])
+    with pytest.raises(UserError, match=r"rooms: other examples of 'depth' \(their paths or bytes\)\n"):
+        train(changed, workdir, name=f"{file}:depths")
+
+
+@pytest.fixture(scope="module")
+def model(rooms) -> Model:
+    with pytest.MonkeyPatch.context() as patch:
+        list_too(patch, "tests.depth", "DepthTower", "ReadDepth")
+        return mmjax.load(rooms[1])
+
+
+def test_it_is_embedded_by_its_name(rooms, model: Model):
+    folder = rooms[0].parent
+    files = [folder / f"{row}.npy" for row in range(3)]
+    arrays = np.stack([np.load(file)[..., None] for file in files])
+    several = model.embed(depth=files)
+    assert several.shape == (3, 8)
+    np.testing.assert_allclose(np.linalg.norm(several, axis=1), 1, rtol=1e-5)
+    np.testing.assert_allclose(model.embed(depth=arrays), several, rtol=1e-5)
+    np.testing.assert_allclose(model.embed(depth=arrays[0]), several[0], rtol=1e-5)
+    np.testing.assert_allclose(model.embed(depth=files[0].read_bytes()), several[0], rtol=1e-5)
+    assert model.similarity(depth=files, image=[folder / "0.png"]).shape == (3, 1)
+    with pytest.raises(UserError, match=r"depth 5\.npy: no array"):
+        model.embed(depth=folder / "5.npy")
+    with pytest.raises(UserError, match=r"depth is an array \[64\]; it takes an array \[8, 8, 1\], a file na"):
+        model.embed(depth=arrays[0].reshape(64))
+    with pytest.raises(UserError, match=r"did you mean depth\?"):
+        model.embed(depht=arrays)
+
+
+def test_a_split_is_embedded_and_so_is_a_table_of_the_same_columns(rooms, tmp_path):
+    file, workdir = rooms
+    table = str(file.parent / "rooms.csv")
+    for name, data in (("own", None), ("table", table)):
+        found = embedding_files.read(embed(str(workdir), data, tmp_path / name, split="validation"))
+        assert found.embeddings["depth"].shape == (8, 8)
+        assert found.valid["depth"].all()
+        assert "depth" not in found.columns
+        assert len(set(found.contents["depth"])) == 8
