@@ -48,10 +48,10 @@ def check_fit(
         if isinstance(tower := towers[name], BareTower):
             tower.check_input(f"towers.{name}", inputs[input])
     for name, objective in objectives.items():
-        path = f"objectives.{name}"
+        path, views = f"objectives.{name}", [single for whole in objective.views() for single in parts(whole)]
         if isinstance(objective, Demanding):
             objective.check_parts(path, towers, inputs)
-        for view in (single for whole in objective.views() for single in parts(whole)):
+        for view in views:
             tower = towers[view.by]
             if view.masking is not None and isinstance(tower, BareTower):
                 view.masking.check_ids(path, f"towers.{view.by}", inputs[view.input].pieces, tower.vocabulary)

@@ -153,6 +153,8 @@ class Model:
         batch_size: int | None = None,
         progress: bool | None = None,
     ) -> dict[str, Vectors]: ...
+    @overload
+    def embed(self, *, batch_size: int | None = None, progress: bool | None = None, **others: Any) -> Any: ...
     def embed(
         self,
         *unnamed: Any,

@@ -156,3 +156,16 @@ def test_ids_depend_on_source_and_record_alone():
 
 def test_flip_keeps_the_spec_of_what_comes_before():
     assert chain_specs({"image": (Decode(), Resize(8), RandomFlip())})["image"].shape == (8, 8, 3)
+
+
+def test_prompts_go_through_the_chain_of_texts_whatever_it_is_called(chains):
+    model = {"text": chains.tokenizers["text"]}
+    assert chains.texts == "text"
+    assert Chains({"caption": TRANSFORMS["text"]}, {"caption": model["text"]}).texts == "caption"
+    assert Chains({"image": TRANSFORMS["image"]}).texts is None
+
+
+def test_a_step_that_varies_ends_no_chain_though_it_says_its_rate():
+    with pytest.raises(ValueError, match=r"chain of 'music' ends in DecodeAudio, whose result has no fixed shape"):
+        chain_specs({"music": (DecodeAudio(8_000),)})
+    assert chain_specs({"music": (DecodeAudio(8_000), CropOrPad(10))})["music"].rate == 8_000

@@ -1,10 +1,12 @@
 from dataclasses import replace
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import pytest
 
 from mmjax.data.pipeline import Mixture, batch_spec
+from mmjax.data.sources.precomputed import Vector
 from mmjax.data.tokenizers.sentence_piece import SentencePiece
 from mmjax.data.transforms.audio import CropOrPad, DecodeAudio
 from mmjax.data.transforms.image import Decode, Resize
@@ -13,13 +15,16 @@ from mmjax.errors import UserError
 from mmjax.experiment.compatibility import check_fit, idle
 from mmjax.models.towers.audio import AudioTransformer
 from mmjax.models.towers.log_mel import LogMel
+from mmjax.models.towers.precomputed import Given
 from mmjax.models.towers.text import TextTransformer
 from mmjax.models.towers.vit import ViT
 from mmjax.objectives.contrastive.objective import Contrastive
 from mmjax.objectives.masked import MaskedText
+from mmjax.objectives.masking import Corrupt
 from mmjax.objectives.next_sentence import NextSentence
 from mmjax.objectives.pretrainer import Pretrainer
 from mmjax.train.plan.flops import count
+from tests.depth import DepthTower, ReadDepth
 from tests.objectives.rounds import Distilling, Fusing, Matching, ToyFusion
 
 SIZE = {"width": 8, "depth": 1, "heads": 2, "embed_dim": 4, "pooling": "mean"}
@@ -103,6 +108,44 @@ def test_inputs_fusions_and_teachers_are_looked_for_where_views_say():
             check_fit(TOWERS, objectives, replace(DATA, transforms=transforms), fusions=fusions)
 
 
+def test_a_modality_goes_by_what_its_parts_say_and_not_by_its_name():
+    """Two kinds of pictures, captions of another name, and an array of one's own."""
+    towers = {"sketch": TOWERS["image"], "image": TOWERS["image"].clone(), "caption": TOWERS["text"]}
+    towers["depth"] = DepthTower(embed_dim=4)
+    objectives = {
+        "drawn": Contrastive(("sketch", "image")),
+        "far": Contrastive(("image", "depth")),
+        "said": Contrastive(("image", "caption")),
+        "words": MaskedText(vocab=64, modality="caption"),
+    }
+    pictures, texts = DATA.transforms["image"], DATA.transforms["text"]
+    transforms = {"sketch": pictures, "image": pictures, "caption": texts, "depth": (ReadDepth(8),)}
+    data = replace(DATA, transforms=transforms)
+    check_fit(towers, objectives, data)
+    for changed, message in (
+        ({"depth": DepthTower(embed_dim=8)}, r"objectives\.far .*towers\.image into 4 and towers\.depth into 8"),
+        ({"depth": TOWERS["image"].clone()}, r"towers\.depth reads pictures .* gives float32\[8, 8, 1\]"),
+        ({"caption": TOWERS["text"].clone(vocab=32)}, r"towers\.caption\.vocab=32 has no room"),
+        ({"sketch": TOWERS["image"].clone(size=16)}, r"towers\.sketch has size=16"),
+    ):
+        with pytest.raises(UserError, match=message):
+            check_fit(towers | changed, objectives, data)
+    with pytest.raises(UserError, match=r"objectives\.words .*vocab=32, .*64 pieces and towers\.caption\.vocab=64"):
+        check_fit(towers, {**objectives, "words": MaskedText(vocab=32, modality="caption")}, data)
+    with pytest.raises(UserError, match=r"end the chain of 'caption' in SentencePair"):
+        check_fit(towers, {**objectives, "words": NextSentence(modality="caption")}, data)
+    batch = {name: jnp.asarray(leaf) for name, leaf in batch_spec(data, 2).items()}
+    shapes = jax.eval_shape(Pretrainer(towers, objectives).init, jax.random.key(0), batch)
+    assert shapes["params"]["towers_depth"]["stem"]["kernel"].shape == (16, 16)
+
+
+def test_a_plain_module_may_be_a_tower():
+    class Plain(nn.Module):
+        pass
+
+    check_fit({**TOWERS, "image": Plain()}, OBJECTIVES, DATA)
+
+
 def test_a_frozen_tower_may_be_there_for_evaluation_alone():
     """As ImageBind's text tower: it gets parameters, and the step doesn't touch it."""
     seen = {"seen": OBJECTIVES["seen"]}
@@ -149,6 +192,20 @@ def test_a_frozen_tower_may_be_there_for_evaluation_alone():
         ),
         (objective("follows", NextSentence()), r"objectives\.follows .*end the chain of 'text' in SentencePair"),
         (objective("heard", MaskedText(vocab=64)), r"no objective reads towers\.audio"),
+        (
+            chain("image", DecodeAudio(), CropOrPad(800)),
+            r"towers\.image reads pictures \[H, W, 3\], and data\.transforms gives int16\[800\]",
+        ),
+        (chain("audio", Decode(), Resize(8)), r"towers\.audio reads waveforms int16\[T\], .* gives uint8\[8, 8, 3\]"),
+        (chain("text", Vector(6)), r"towers\.text reads token ids int32\[L\], .* gives float32\[6\]"),
+        (
+            ({**TOWERS, "image": Given(embed_dim=4)}, OBJECTIVES, DATA),
+            r"data\.transforms gives uint8\[8, 8, 3\], and towers\.image\.embed_dim=4",
+        ),
+        (
+            objective("seen", Contrastive(("image", "text"), masking={"image": Corrupt(vocab=64)})),
+            r"objectives\.seen corrupts what towers\.image reads; only tokens of text can be",
+        ),
         (without("audio"), r"data\.transforms lacks 'audio', but the chains of data\.transforms are image, text"),
     ],
 )

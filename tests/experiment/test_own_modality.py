@@ -65,16 +65,6 @@ def test_a_run_that_was_cut_off_goes_on_as_if_nothing_had_happened(rooms, tmp_pa
     assert logged(copy)[4]["seen/loss"] == logged(workdir)[4]["seen/loss"]
 
 
-def test_other_depths_than_it_began_with_are_told(rooms, tmp_path):
-    file, workdir = rooms
-    shutil.copytree(file.parent, tmp_path / "other")
-    table = tmp_path / "other" / "rooms.csv"
-    table.write_text(table.read_text().replace("1.png,1.npy", "1.png,2.npy"))
-    changed = load_experiment(f"{file}:depths", [f"data.sources.rooms.table={table}"])
-    with pytest.raises(UserError, match=r"rooms: other examples of 'depth' \(their paths or bytes\)\n"):
-        train(changed, workdir, name=f"{file}:depths")
-
-
 @pytest.fixture(scope="module")
 def model(rooms) -> Model:
     with pytest.MonkeyPatch.context() as patch:

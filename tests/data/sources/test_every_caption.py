@@ -5,7 +5,8 @@ import pyarrow
 import pyarrow.parquet
 import pytest
 
-from mmjax.data.sources.every_caption import EveryCaption
+from mmjax.data.sources.contents import Again
+from mmjax.data.sources.every_caption import EveryCaption, expanded
 from mmjax.data.sources.folder import Folder
 from mmjax.evaluate.contract import Embedded
 from mmjax.evaluate.evaluators.retrieval import Retrieval
@@ -54,3 +55,29 @@ def test_retrieval_ranks_pictures_against_all_captions_and_captions_against_all_
     assert found["retrieval/image->text/R@3"] == np.mean(np.array(there) <= 3)
     assert found["retrieval/text->image/R@1"] == np.mean(np.array(back) == 1)
     assert found["retrieval/text->image/median_rank"] == np.median(back)
+
+
+def test_several_columns_of_captions_are_counted_by_the_longest(tmp_path):
+    columns = {
+        "id": ["p", "q"],
+        "sketch": [b"x", b"y"],
+        "text": [["a", "b"], ["c"]],
+        "summary": [["k", "l", "m"], ["n"]],
+        "split": ["test"] * 2,
+    }
+    pyarrow.parquet.write_table(pyarrow.table(columns), tmp_path / "t.parquet")
+    records = expanded(Folder(str(tmp_path / "t.parquet"), files=("sketch",)).open("test"), ("text", "summary"))
+    rows = [records[i] for i in range(len(records))]
+    assert [row["text"] for row in rows] == ["a", "b", None, "c"]
+    assert [row["summary"] for row in rows] == ["k", "l", "m", "n"]
+    assert [isinstance(row["sketch"], Again) for row in rows] == [False, True, True, False]
+
+
+def test_captions_of_another_name_are_rows_and_other_pictures_go_with_the_first(tmp_path):
+    columns = {"id": ["p"], "sketch": [b"x"], "summary": [["k", "l"]], "text": ["a"], "split": ["test"]}
+    pyarrow.parquet.write_table(pyarrow.table(columns), tmp_path / "t.parquet")
+    source = EveryCaption(Folder(str(tmp_path / "t.parquet"), files=("sketch",)), most=2, modality="summary")
+    assert [(row["summary"], row["sketch"]) for row in map(source.open("test").__getitem__, range(2))] == [
+        ("k", b"x"),
+        ("l", None),
+    ]
