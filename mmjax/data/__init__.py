@@ -31,6 +31,7 @@ with epy.lazy_api_imports(globals()):
         RandomShift,
         RandomSpeed,
     )
+    from mmjax.data.transforms.audio_input import SoundInput
     from mmjax.data.transforms.contract import RecordTransform, Spec, Transform
     from mmjax.data.transforms.image import (
         CenterCrop,
@@ -43,6 +44,8 @@ with epy.lazy_api_imports(globals()):
         ResizeLonger,
         ResizeShorter,
     )
+    from mmjax.data.transforms.image_input import PictureInput
+    from mmjax.data.transforms.input import Input
     from mmjax.data.transforms.record import CopyInput, PickTogether
     from mmjax.data.transforms.sentence_pairs import SentencePair
     from mmjax.data.transforms.text import (
@@ -54,4 +57,5 @@ with epy.lazy_api_imports(globals()):
         RandomTokenize,
         Tokenize,
     )
+    from mmjax.data.transforms.text_input import TextInput
     from mmjax.data.transforms.unended import TokenizeUnended

@@ -11,6 +11,7 @@ from etils import epy
 with epy.lazy_api_imports(globals()):
     from mmjax.objectives.contract import Context, Fused, Objective, Pairs, Together, TwoRounds, View
     from mmjax.objectives.contrastive.objective import Contrastive
+    from mmjax.objectives.demands import Demanding
     from mmjax.objectives.encoded import Encoded, EncodedCorrupted, EncodedFused, EncodedKept, EncodedTogether
     from mmjax.objectives.masked import MaskedAudio, MaskedImage, MaskedText
     from mmjax.objectives.masked_together import MaskedTogether
