@@ -11,7 +11,7 @@ import numpy as np
 from mmjax.data.chains import Row, evaluation, identity, stack
 from mmjax.data.pipeline import Columns, Mixture, Prepared, host_rows, prepare
 from mmjax.data.sources.contents import Again, item_key, read_once
-from mmjax.data.sources.contract import Records, media
+from mmjax.data.sources.contract import Records, media_columns
 from mmjax.data.sources.tables import nearest
 from mmjax.data.sources.tfds_records import TfdsRecords
 
@@ -47,7 +47,7 @@ def evaluation_batches(
         if column not in known:
             raise ValueError(f"no source has a column {column!r}, there are {', '.join(known)}{nearest(column, known)}")
     heavy = {modality for modality, spec in prepared.chains.specs.items() if not spec.kind.words}
-    heavy |= {column for records in opened.values() for column in media(records)}
+    heavy |= {column for records in opened.values() for column in media_columns(records)}
     wanted = tuple(columns) if columns is not None else tuple(column for column in known if column not in heavy)
     rows = range(sum(map(len, opened.values()))) if rows is None else rows
     looked = tuple(m for m in prepared.chains.specs if contents and m in known and m in heavy)

@@ -14,7 +14,7 @@ from jaxtyping import Float
 
 from mmjax.data.chains import Chains, untrained
 from mmjax.data.tokenizers.given_ids import IdsAlone
-from mmjax.data.transforms.input import short
+from mmjax.data.transforms.input import shortened
 from mmjax.errors import UserError, nearest
 from mmjax.evaluate.evaluators.zeroshot import class_embeddings
 from mmjax.experiment import own_parts
@@ -236,7 +236,7 @@ class Model:
         own, and none may fit.
         """
         if unnamed:
-            raise UserError(f"classify() takes its labels by name: classify(..., labels={short(unnamed[0])})")
+            raise UserError(f"classify() takes its labels by name: classify(..., labels={shortened(unnamed[0])})")
         given = self._given(({} if image is None else {"image": image}) | inputs, "classify")
         if len(given) != 1:
             raise UserError(f"classify() takes one modality, not {len(given)}: {', '.join(given)}")
@@ -284,8 +284,8 @@ class Model:
 
     def _refuse_unnamed(self, unnamed: tuple[Any, ...], who: str) -> None:
         if unnamed:
-            ways = " or ".join(f"{who}({modality}={short(unnamed[0])})" for modality in self.modalities)
-            raise UserError(f"{who}({short(unnamed[0])}) doesn't say what that is: {ways}")
+            ways = " or ".join(f"{who}({modality}={shortened(unnamed[0])})" for modality in self.modalities)
+            raise UserError(f"{who}({shortened(unnamed[0])}) doesn't say what that is: {ways}")
 
     def _check(self, modality: str, why: str = "", also: Sequence[str] = ()) -> None:
         """also: what else the name may have been meant to be."""

@@ -18,7 +18,7 @@ log = logging.getLogger(__name__)
 class Records(Protocol):
     """An opened split of a source. It can be sent to another process, which opens the files anew.
 
-    It may also have `media`, the columns that hold pictures, sounds and the like (see `media`), and
+    It may also have `media`, the columns that hold pictures, sounds and the like (see `media_columns`), and
     `fingerprint(columns)` (see `fingerprints.fingerprint`).
     """
 
@@ -37,7 +37,7 @@ class Source(Protocol):
         ...
 
 
-def media(records: Any) -> tuple[str, ...]:
+def media_columns(records: Any) -> tuple[str, ...]:
     """The columns that hold what is seen or heard rather than read, as bytes, files or arrays: evaluation gives them
     only where they are asked for. What `records.media` says; where there is none, those of the usual names."""
     return getattr(records, "media", tuple(name for name in MEDIA if name in records.columns))

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from mmjax.data.sources.contract import Records, Source, media
+from mmjax.data.sources.contract import Records, Source, media_columns
 from mmjax.data.sources.fingerprints import Fingerprint, fingerprint
 from mmjax.data.transforms.document import Document
 
@@ -41,7 +41,7 @@ class DocumentRecords:
 
     def __init__(self, records: Records, between: str, modality: str = "text"):
         self._records, self.between, self._modality = records, between, modality
-        self.columns, self.media = records.columns, media(records)
+        self.columns, self.media = records.columns, media_columns(records)
         self.class_names: dict[str, tuple[str, ...]] = getattr(records, "class_names", {})
 
     def __len__(self) -> int:

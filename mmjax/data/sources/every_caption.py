@@ -7,7 +7,7 @@ from itertools import accumulate
 from typing import Any
 
 from mmjax.data.sources.contents import Again
-from mmjax.data.sources.contract import Records, Source, media
+from mmjax.data.sources.contract import Records, Source, media_columns
 from mmjax.data.sources.fingerprints import Fingerprint, fingerprint
 from mmjax.data.sources.folder import FolderRecords
 from mmjax.data.transforms.text import PickCaption
@@ -43,7 +43,7 @@ class EveryCaptionRecords:
 
     def __init__(self, records: Records, most: int, modality: str = "text"):
         self._records, self._most, self._modality = records, most, modality
-        self.media = media(records)
+        self.media = media_columns(records)
         self.columns = ("id", "of", modality, *self.media)
 
     def __len__(self) -> int:
@@ -87,7 +87,7 @@ class ListedRecords:
         self._records, self._ends, self._texts = records, list(accumulate(counts)), tuple(texts)
         self.columns = records.columns
         self.class_names, self.named = getattr(records, "class_names", {}), getattr(records, "named", True)
-        self.media = media(records)
+        self.media = media_columns(records)
 
     def __len__(self) -> int:
         return self._ends[-1]

@@ -10,7 +10,7 @@ from jaxtyping import Float
 
 from mmjax.data import embedding_files
 from mmjax.data.bad_example import BadExample
-from mmjax.data.sources.contract import Records, Source, media
+from mmjax.data.sources.contract import Records, Source, media_columns
 from mmjax.data.sources.fingerprints import Fingerprint, fingerprint, of_text
 from mmjax.data.transforms.contract import Rng, Spec, Transform
 from mmjax.errors import UserError
@@ -68,7 +68,7 @@ class FeatureRecords:
         self._records, self._modality, self._rows, self._folder = records, modality, rows, folder
         self._written = written
         self.columns = records.columns
-        self.media = tuple(dict.fromkeys((*media(records), modality)))
+        self.media = tuple(dict.fromkeys((*media_columns(records), modality)))
         self.class_names = getattr(records, "class_names", {})
 
     def __len__(self) -> int:

@@ -12,7 +12,7 @@ import soxr
 
 from mmjax.data.decoding.loudness import LARGEST, in_scale, to_int16
 from mmjax.data.decoding.sounds import lasting
-from mmjax.data.transforms.input import Input, Read, as_array, content, described, is_number, is_path, short
+from mmjax.data.transforms.input import Input, Read, as_array, file_content, is_number, is_path, shortened, value_kind
 from mmjax.data.transforms.spans import heard_of, partly
 from mmjax.errors import UserError
 
@@ -101,7 +101,7 @@ class SoundInput(Input):
 
     def _heard(self, value: Any, where: str) -> Read:
         if is_path(value):
-            return self.run(content(value, where))
+            return self.run(file_content(value, where))
         if isinstance(value, bytes):
             return self.run(value)
         rate = model_rate = self.spec.rate
@@ -109,7 +109,7 @@ class SoundInput(Input):
             value, rate = as_array(value[0]), value[1]
             if not is_number(rate) or not RATES[0] <= rate <= RATES[1]:
                 raise UserError(
-                    f"{where}: the sample rate is {short(rate)}; give (waveform, sample_rate), in Hz, from "
+                    f"{where}: the sample rate is {shortened(rate)}; give (waveform, sample_rate), in Hz, from "
                     f"{RATES[0]} to {RATES[1]:,}"
                 )
         elif isinstance(value, np.ndarray) and value.ndim == 2:
@@ -117,7 +117,7 @@ class SoundInput(Input):
                 f"{where} is an array {list(value.shape)}: give several channels as (waveform, sample_rate)"
             )
         if not isinstance(value, np.ndarray):
-            raise UserError(f"{where} is {described(value)}; {self.takes}")
+            raise UserError(f"{where} is {value_kind(value)}; {self.takes}")
         samples = _mono(value, where)
         if not len(samples):
             raise UserError(f"{where} is empty: it has no samples")

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from mmjax.data.transforms.input import Input, Read, content, described, is_path
+from mmjax.data.transforms.input import Input, Read, file_content, is_path, value_kind
 from mmjax.errors import UserError
 
 BRIGHTEST = 16.0  # a normalised picture's values are a few standard deviations; 255 is one that isn't normalised
@@ -43,13 +43,13 @@ class PictureInput(Input):
 
     def read(self, value: Any, where: str) -> Read:
         if is_path(value):
-            value = content(value, where)
+            value = file_content(value, where)
         elif isinstance(value, np.ndarray):
             if np.issubdtype(value.dtype, np.floating) or value.dtype.name == "bfloat16":
                 return _normalised(value, self.spec.shape, where), None
             value = _picture(value, where)
         elif not isinstance(value, bytes | Image.Image):
-            raise UserError(f"{where} is {described(value)}; {self.takes}")
+            raise UserError(f"{where} is {value_kind(value)}; {self.takes}")
         return self.run(value)
 
 

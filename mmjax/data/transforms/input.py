@@ -78,7 +78,7 @@ class Input:
         if isinstance(value, str | bytes | os.PathLike | Image.Image) or self.is_one(value):
             return [value], True
         if isinstance(value, Mapping) or not isinstance(value, Iterable):
-            raise UserError(f"{self.modality}={short(value)}: {self.takes}, or a list of those")
+            raise UserError(f"{self.modality}={shortened(value)}: {self.takes}, or a list of those")
         return value, False
 
     def is_one(self, value: Any) -> bool:
@@ -120,7 +120,7 @@ class Input:
         Raises:
             BadExample: its chain can't use it. UserError: it is nothing that can be given.
         """
-        values, mask = self.run(content(value, where) if is_path(value) else value)
+        values, mask = self.run(file_content(value, where) if is_path(value) else value)
         if values.shape != self.spec.shape:
             raise UserError(
                 f"{where}: its chain makes {list(values.shape)} of it, and the model reads {list(self.spec.shape)}; "
@@ -136,7 +136,7 @@ class Input:
         return (value.values, value.mask) if isinstance(value, Masked) else (np.asarray(value), None)
 
 
-def content(value: str | os.PathLike[str], where: str) -> bytes:
+def file_content(value: str | os.PathLike[str], where: str) -> bytes:
     """The bytes of a file."""
     name = os.fspath(value)
     if name.startswith(("http://", "https://")):
@@ -169,7 +169,7 @@ def is_number(value: Any) -> bool:
     return isinstance(value, Real | np.number) and not isinstance(value, bool)
 
 
-def described(value: Any) -> str:
+def value_kind(value: Any) -> str:
     """What a value is, for messages: `an array of float32[4]`, `a list`."""
     if value is None:
         return "None"
@@ -179,9 +179,9 @@ def described(value: Any) -> str:
     return f"an {name}" if name[0].lower() in "aeio" else f"a {name}"
 
 
-def short(value: Any) -> str:
+def shortened(value: Any) -> str:
     """A value as a message shows it."""
     text = repr(value)
     if in_words(text) != text:  # an object without a name
-        return described(value)
+        return value_kind(value)
     return text if len(text) <= 40 else f"{text[:39]}…"

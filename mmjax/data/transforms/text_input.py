@@ -8,7 +8,7 @@ import numpy as np
 
 from mmjax.data.tokenizers.contract import Tokenizer
 from mmjax.data.tokenizers.given_ids import IdsAlone
-from mmjax.data.transforms.input import Input, Read, described
+from mmjax.data.transforms.input import Input, Read, value_kind
 from mmjax.data.transforms.values import prefix_mask
 from mmjax.errors import UserError
 
@@ -30,7 +30,7 @@ class TextInput(Input):
         if isinstance(value, np.ndarray) and value.dtype.kind in "iu":
             return self._ids(value, where)
         if not isinstance(value, str):
-            raise UserError(f"{where} is {described(value)}; {self.takes}")
+            raise UserError(f"{where} is {value_kind(value)}; {self.takes}")
         values, mask = self.run(str(value))
         if mask is not None and mask.all():
             self._warn_if_cut(str(value), where)
