@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from mmjax.runtime import metrics
-from mmjax.runtime.checkpoints import latest_step, restore_params
+from mmjax.runtime.checkpoints import latest_step, restore_variables
 from tests.trained import TINY, Trained
 
 pytestmark = pytest.mark.smoke
@@ -48,7 +48,7 @@ def interrupted(line: str, *words: str) -> str:
 
 
 def assert_same_parameters(a: Path, b: Path, step: int) -> None:
-    left, right = (jax.tree.leaves_with_path(restore_params(path, step)) for path in (a, b))
+    left, right = (jax.tree.leaves_with_path(restore_variables(path, step)["params"]) for path in (a, b))
     for (path, x), (other, y) in zip(left, right, strict=True):
         assert path == other
         np.testing.assert_array_equal(x, y, err_msg=str(path))

@@ -157,7 +157,6 @@ def _alone(arguments: argparse.Namespace, why: str, *options: str) -> None:
 
 def _list_published(arguments: argparse.Namespace) -> None:
     import json
-    from pathlib import Path
 
     from mmjax.evaluate import published
     from mmjax.runtime.files import output
@@ -166,4 +165,4 @@ def _list_published(arguments: argparse.Namespace) -> None:
     rows = published.listing(arguments.model, arguments.on)
     print("\n".join(published.lines(rows)))
     if arguments.json is not None:
-        Path(arguments.json).write_text(json.dumps(rows, indent=2) + "\n", encoding="utf-8")
+        output.write(arguments.json, json.dumps(rows, indent=2) + "\n")

@@ -1,7 +1,6 @@
 """The command line: `mmjax train`, `evaluate`, `embed`, `checkpoints`, `export`, `import`, `plan`, `show` ..."""
 
 import argparse
-import dis
 import errno
 import multiprocessing
 import os
@@ -9,7 +8,7 @@ import shutil
 import sys
 import tempfile
 from pathlib import Path
-from types import ModuleType, TracebackType
+from types import ModuleType
 
 from mmjax import __version__
 from mmjax.cli import checkpoints, demo, embed, evaluate, export, import_, plan, prepare, show, train
@@ -17,7 +16,6 @@ from mmjax.errors import PassingError, UserError, nearest
 
 # As `mmjax --help` lists them.
 COMMANDS = (train, evaluate, embed, demo, checkpoints, export, import_, plan, show, prepare)
-PACKAGE = str(Path(__file__).parent.parent)
 # Disks: full, over quota, read-only, not permitted, a file where a folder is needed or the other way round.
 NOT_OURS = (
     errno.ENOSPC,
@@ -74,21 +72,9 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def meant_for_user(error: BaseException) -> bool:
-    """Whether an error explains itself: a `UserError`, one that a `raise` statement of mmjax's own code raised, or a
-    disk that refuses.
-
-    What jax or numpy raise below our code, or a failing lookup within it, is a fault, and keeps its traceback.
-    """
-    if isinstance(error, UserError) or (isinstance(error, OSError) and error.errno in NOT_OURS):
-        return True
-    last: TracebackType | None = error.__traceback__
-    while last is not None and last.tb_next is not None:
-        last = last.tb_next
-    if last is None or isinstance(error, (AssertionError, NotImplementedError)):
-        return False
-    code = last.tb_frame.f_code
-    raised = code.co_code[last.tb_lasti] == dis.opmap["RAISE_VARARGS"]
-    return raised and code.co_filename.startswith(PACKAGE)
+    """Whether an error explains itself: a `UserError`, or a disk that refuses. Anything else is a fault, and keeps its
+    traceback."""
+    return isinstance(error, UserError) or (isinstance(error, OSError) and error.errno in NOT_OURS)
 
 
 def explained(error: BaseException, arguments: argparse.Namespace) -> str:

@@ -13,7 +13,9 @@ from mmjax.data.tokenizers.contract import Tokenizer, TokenizerSpec
 from mmjax.data.transforms.contract import VARIES, Rng, Spec, Transform
 from mmjax.data.transforms.document import Document
 from mmjax.data.transforms.early_crop import cropped_early
+from mmjax.data.transforms.image import Cut
 from mmjax.data.transforms.values import Cut, Labelled, Masked
+from mmjax.errors import UserError
 
 Row = dict[str, np.ndarray]
 Transforms = Mapping[str, Sequence[Transform]]
@@ -26,7 +28,7 @@ log = logging.getLogger(__name__)
 class Chains:
     """The chain of each modality, ready to run: every tokenizer has its model.
 
-    `specs` says what each chain gives. Raises ValueError where a chain doesn't end in arrays of one shape, or a
+    `specs` says what each chain gives. Raises UserError where a chain doesn't end in arrays of one shape, or a
     tokenizer lacks its model.
     """
 
@@ -46,7 +48,7 @@ class Chains:
         for transform in chain:
             if isinstance(wanted := transform.vocabulary(), TokenizerSpec):
                 if modality not in self.tokenizers:
-                    raise ValueError(f"the chain of {modality!r} has no model for {wanted}")
+                    raise UserError(f"the chain of {modality!r} has no model for {wanted}")
                 transform = transform.with_tokenizer(wanted.check(self.tokenizers[modality]))
             bound.append(transform)
         return cropped_early(bound)
@@ -129,7 +131,7 @@ class Chains:
         found = {(name, label.shape, label.dtype.name) for name, label in labels.items()}
         fits = values.shape == spec.shape and values.dtype == spec.dtype and (mask is not None) == spec.masked
         if not fits or found != set(spec.labels):
-            raise TypeError(
+            raise UserError(
                 f"the chain of {modality!r} ended in {values.dtype}{list(values.shape)}{_listed(labels)}, and says "
                 f"that it ends in {spec.dtype}{list(spec.shape)}{_listed(label for label, *_ in spec.labels)}: the "
                 "spec() of one of its transforms is wrong"
@@ -141,13 +143,13 @@ class Chains:
     def encode(self, **values: Sequence[Any]) -> Row:
         """A batch of pictures, captions and sounds at hand, as in evaluation: `encode(image=[...], text=[...])`.
 
-        All lists are of one length, None in them is what is missing. Raises ValueError for an unknown modality or
+        All lists are of one length, None in them is what is missing. Raises UserError for an unknown modality or
         lengths that differ.
         """
         if unknown := sorted(set(values) - set(self.transforms)):
-            raise ValueError(f"there is no chain for {', '.join(unknown)}, but for {', '.join(self.transforms)}")
+            raise UserError(f"there is no chain for {', '.join(unknown)}, but for {', '.join(self.transforms)}")
         if len(lengths := {len(value) for value in values.values()}) != 1:
-            raise ValueError(f"encode() takes lists of one length, not of {sorted(lengths)}")
+            raise UserError(f"encode() takes lists of one length, not of {sorted(lengths)}")
         records = [dict(zip(values, row, strict=True)) for row in zip(*values.values(), strict=True)]
         rows = [self.row({"id": str(index), **record}, evaluation) for index, record in enumerate(records)]
         wanted = row_spec({modality: self.specs[modality] for modality in values})
@@ -205,7 +207,7 @@ def untrained(transforms: Transforms) -> dict[str, TokenizerSpec]:
 
 
 def chain_specs(transforms: Transforms) -> dict[str, Spec]:
-    """What the chain of each modality gives. Raises ValueError where its shape varies from example to example."""
+    """What the chain of each modality gives. Raises UserError where its shape varies from example to example."""
     specs = {}
     for modality, chain in transforms.items():
         spec = None
@@ -213,7 +215,7 @@ def chain_specs(transforms: Transforms) -> dict[str, Spec]:
             spec = transform.spec(spec)
         if spec is None or VARIES in spec.shape:
             last = type(chain[-1]).__name__ if chain else "nothing"
-            raise ValueError(
+            raise UserError(
                 f"the chain of {modality!r} ends in {last}, whose result has no fixed shape: end it in one that has, "
                 f"such as Resize(size) for pictures, Tokenize(tokenizer, length) for captions, CropOrPad(samples) for "
                 f"sounds"

@@ -14,6 +14,7 @@ from mmjax.data.sources.contents import Again, item_key, read_once
 from mmjax.data.sources.contract import Records, media_columns
 from mmjax.data.sources.tables import nearest
 from mmjax.data.sources.tfds_records import TfdsRecords
+from mmjax.errors import UserError, nearest
 
 CONTENT = "#"  # what a column's name ends in that tells which picture or sound a row holds
 
@@ -36,7 +37,7 @@ def evaluation_batches(
     in rows that hold the same picture or sound (`contents.content_key`). `rows`: only these of the split. A source that
     lacks the split is left out, a column it lacks is None. Of a table's list of captions each is an example of its own;
     the picture is in the batch with the first of them alone, and has the same `image#` in all.
-    Raises `SplitNotFoundError`, and ValueError for a column that no source has.
+    Raises `SplitNotFoundError`, and UserError for a column that no source has.
     """
     prepared = mixture if isinstance(mixture, Prepared) else prepare(mixture)
     mine = host_rows(batch_size, host)
@@ -45,7 +46,7 @@ def evaluation_batches(
     known = list(dict.fromkeys(column for records in opened.values() for column in columns_of(records.columns)))
     for column in columns or ():
         if column not in known:
-            raise ValueError(f"no source has a column {column!r}, there are {', '.join(known)}{nearest(column, known)}")
+            raise UserError(f"no source has a column {column!r}, there are {', '.join(known)}{nearest(column, known)}")
     heavy = {modality for modality, spec in prepared.chains.specs.items() if not spec.kind.words}
     heavy |= {column for records in opened.values() for column in media_columns(records)}
     wanted = tuple(columns) if columns is not None else tuple(column for column in known if column not in heavy)

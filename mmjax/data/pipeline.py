@@ -28,12 +28,11 @@ from mmjax.data.sources.contract import Records, Source
 from mmjax.data.sources.every_caption import expanded
 from mmjax.data.sources.folder import renaming
 from mmjax.data.sources.splits import SplitNotFoundError
-from mmjax.data.sources.tables import nearest
 from mmjax.data.sources.tfds import Tfds
 from mmjax.data.tokenizers.contract import Tokenizer, TokenizerSpec
 from mmjax.data.transforms.contract import RecordTransform, Transform
 from mmjax.data.workers.readers import Readers
-from mmjax.errors import UserError
+from mmjax.errors import UserError, nearest
 from mmjax.runtime.files import own_code
 
 Columns = dict[str, list[Any]]
@@ -73,7 +72,7 @@ class Prepared:
     def open(self, split: str) -> dict[str, Records]:
         """The records of every source that has the split, by the source's name.
 
-        Raises `SplitNotFoundError` where none has it, ValueError where none of them has a modality of the chains.
+        Raises `SplitNotFoundError` where none has it, UserError where none of them has a modality of the chains.
         """
         if split not in self._opened:
             self._opened[split] = _open(self.mixture, split, self.data_dir)
@@ -100,7 +99,7 @@ def prepare(
     `data_dir` is where datasets and tokenizers are kept (TFDS_DATA_DIR, else ~/tensorflow_datasets). `tokenizers`, by
     modality, are taken as they are (a checkpoint's own), the others are trained on the captions of the training split:
     one for all chains that describe it alike, on the captions of all of them.
-    Raises ValueError where the mixture can't be: no weights, a chain without a fixed shape, an unknown field or split.
+    Raises UserError where the mixture can't be: no weights, a chain without a fixed shape, an unknown field or split.
     """
     _check(mixture)
     models = dict(tokenizers or {})
@@ -134,7 +133,7 @@ def batches(
     `batch_size` is the global one; `host` is (index, count), and host i has the rows from i · B/n on. Every source is
     shuffled anew in each epoch. The iterator has `close()`, which ends its threads and processes. `cuts` (`cuts_of`)
     gets to know of each batch how many of its texts and sounds were cut off; the batches are the same without it.
-    Raises ValueError where the hosts don't divide the batch; the iterator, `readers.ReaderError` where a process that
+    Raises UserError where the hosts don't divide the batch; the iterator, `readers.ReaderError` where a process that
     reads was killed.
     """
     prepared = mixture if isinstance(mixture, Prepared) else prepare(mixture)
@@ -247,10 +246,10 @@ def _iterated(dataset: Any, mixture: Mixture) -> Iterator[Row]:
 def host_rows(batch_size: int, host: tuple[int, int]) -> int:
     index, count = host
     if not 0 <= index < count:
-        raise ValueError(f"host={host} must be (index, count) with 0 <= index < count")
+        raise UserError(f"host={host} must be (index, count) with 0 <= index < count")
     if batch_size <= 0 or batch_size % count:
         near = max(1, round(batch_size / count)) * count
-        raise ValueError(f"batch_size={batch_size} must be a multiple of the {count} hosts: {near} would do")
+        raise UserError(f"batch_size={batch_size} must be a multiple of the {count} hosts: {near} would do")
     return batch_size // count
 
 
@@ -269,15 +268,15 @@ def _check(mixture: Mixture) -> None:
             )
     chain_specs(mixture.transforms)
     if not mixture.weights:
-        raise ValueError("Mixture(weights={}): name at least one source, such as {'spoken_emoji': 1.0}")
+        raise UserError("Mixture(weights={}): name at least one source, such as {'spoken_emoji': 1.0}")
     for name, weight in mixture.weights.items():
         if not isinstance(weight, int | float) or not 0 < weight < math.inf:
-            raise ValueError(
+            raise UserError(
                 f"Mixture(weights={{{name!r}: {weight!r}}}): a weight is above 0 and finite; or leave the source out"
             )
     if unused := [name for name in mixture.sources if name not in mixture.weights]:
         hint = nearest(unused[0], mixture.weights)
-        raise ValueError(f"Mixture(sources=...): {', '.join(unused)} has no weight{hint}")
+        raise UserError(f"Mixture(sources=...): {', '.join(unused)} has no weight{hint}")
 
 
 def _source(mixture: Mixture, name: str) -> Source:
@@ -298,7 +297,7 @@ def _open(mixture: Mixture, split: str, data_dir: str | None) -> dict[str, Recor
     known = {column for records in opened.values() for column in columns(records.columns)}
     for modality in mixture.transforms:
         if modality not in known:
-            raise ValueError(
+            raise UserError(
                 f"Mixture(transforms={{{modality!r}: ...}}): no source has such a modality, there are "
                 f"{', '.join(sorted(known))}{nearest(modality, known) or renaming(mixture.sources.values(), modality)}"
                 + ("; what a record transform adds, its columns() names" if mixture.record_transforms else "")

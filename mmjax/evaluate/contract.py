@@ -11,6 +11,7 @@ import numpy as np
 from jaxtyping import Bool, Float, Int
 
 from mmjax.data.embedding_files import Embeddings
+from mmjax.errors import UserError
 from mmjax.evaluate.decisions import Classified
 
 EmbedText = Callable[[Sequence[str]], Float[np.ndarray, "n e"]]  # strings -> unit vectors
@@ -58,10 +59,10 @@ class Embedded:
         return len(next(iter(self.embeddings.values()), ()))
 
     def column(self, name: str, who: str) -> list[Any]:
-        """The column of that name; a ValueError that lists the columns there are, for `who` asked."""
+        """The column of that name; a UserError that lists the columns there are, for `who` asked."""
         if name not in self.columns:
             known = ", ".join(sorted(self.columns)) or "none"
-            raise ValueError(f"{who} reads column {name!r}, which the {self.split} split lacks; it has: {known}")
+            raise UserError(f"{who} reads column {name!r}, which the {self.split} split lacks; it has: {known}")
         return self.columns[name]
 
     def take(self, rows: Int[np.ndarray, " k"]) -> Embedded:

@@ -139,7 +139,7 @@ def tell(
         also: dict[str, Any] = {"published": {"model": model, "numbers": beside}} if beside else {}
         also |= {"protocols": {split: list(said) for split, said in how.items() if said}}
         text = json.dumps({**where, **results, **also}, indent=2, ensure_ascii=False)
-        Path(json_path).write_text(text + "\n", encoding="utf-8")
+        output.write(json_path, text + "\n")
 
 
 def _is_workdir(source: str | Path, written: Iterable[str | Path | None]) -> bool:

@@ -56,7 +56,7 @@ def parameters(experiment: Experiment) -> RenderableType:
     """How many parameters each tower, fusion and objective has. Counted without making any, and without reading data.
 
     Raises:
-        ValueError: the parts don't fit together, say pictures that don't divide into patches.
+        UserError: the parts don't fit together, say pictures that don't divide into patches.
     """
     pretrainer, batch = experiment.pretrainer(), batch_spec(experiment.data, batch_size=1)
 

@@ -62,7 +62,7 @@ def _record(config: fdl.Config, workdir: Path, name: str, fork: bool) -> None:
         if trained and differences and not fork:
             raise UserError(_refusal(workdir, differences, files))
         if trained and differences:
-            shutil.copyfile(path, path.with_name(f"{RECORD}.old"))
+            output.write(path.with_name(f"{RECORD}.old"), path.read_bytes())
             own_parts.put_by(workdir)
         if not trained and (before is None or diff(before, config)):
             shutil.rmtree(workdir / TOKENIZERS, ignore_errors=True)  # of a try that took no step, maybe on other data

@@ -207,11 +207,10 @@ def check(bundle: Bundle) -> None:
 
 def _check_shapes(config: fdl.Config, found: Mapping[str, Any], source: str) -> None:
     """`check` of what is known by its paths and shapes alone."""
+    record = records.dumps(config)
     try:
-        wanted = dict(_expected(records.dumps(config), own_parts.files_of(config)))
-    except UserError:
-        raise
-    except ValueError as error:  # sizes of another project's config that don't go together
+        wanted = dict(_expected(record, own_parts.files_of(config)))
+    except ValueError as error:  # UserError too: sizes of another project's config that don't go together
         raise UserError(f"{source or 'the model'}: {error}") from error
     given = {path: tuple(leaf.shape) for path, leaf in found.items()}
     problems = [

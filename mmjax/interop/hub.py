@@ -25,6 +25,7 @@ from mmjax.interop.bundle import Bundle
 from mmjax.interop.open_clip import names as open_clip_names
 from mmjax.interop.projects import PROJECTS
 from mmjax.interop.remote import Object, OfflineError, Remote, Repository
+from mmjax.runtime.files import output
 
 KINDS = ("hf", "open_clip", "bv")
 FIRST = "first"
@@ -140,8 +141,7 @@ def _asked(name: Name, remote: Remote, pin: Path, say: Callable[[str], None]) ->
         commit = pin.read_text().strip()
         say(f"{error}; {name} is taken as it was last seen: {commit}")
         return commit
-    pin.parent.mkdir(parents=True, exist_ok=True)
-    pin.write_text(commit + "\n")
+    output.write(pin, commit + "\n")
     say(f"{name} is commit {commit}; {name.kind}:{name.place}@{commit} names it for good")
     return commit
 

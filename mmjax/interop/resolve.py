@@ -104,10 +104,7 @@ def _of_workdir(path: epath.Path, step: int | None, ema: bool, code: Code) -> Bu
         going_on = "" if "://" in str(path) else f": mmjax train {path} --workdir {path} goes on with it"
         raise UserError(f"{path} has no checkpoint yet{going_on}")
     step = latest if step is None else step
-    try:
-        variables = restore_variables(str(path), step, ema=ema)
-    except FileNotFoundError as error:
-        raise UserError(str(error)) from error
+    variables = restore_variables(str(path), step, ema=ema)
     with tempfile.TemporaryDirectory() as folder:
         tokenizers = copies.whole(Path(path), TOKENIZERS)
         if "://" in str(path) and (path / TOKENIZERS).is_dir():

@@ -137,8 +137,8 @@ class Checkpointer:
     def restore(self, abstract_state: T, step: int | None = None) -> T:
         """The state as saved, laid out as `abstract_state` (arrays or `ShapeDtypeStruct`s with shardings) says.
 
-        `step` None: the latest. Raises FileNotFoundError where there is none, CheckpointError where names, shapes or
-        dtypes differ (listing both sides; Orbax alone would cast a dtype in silence).
+        `step` None: the latest. Raises CheckpointError where there is none, or names, shapes or dtypes
+        differ (listing both sides; Orbax alone would cast a dtype in silence).
         """
         self.wait()
         step = _chosen(self.directory, self.steps(), step)
@@ -292,8 +292,8 @@ def restore_variables(workdir: str | Path, step: int | None = None, *, ema: bool
     to be known.
 
     `ema`: for the parameters, their moving average where the checkpoint has one. `step` None: the latest.
-    Raises FileNotFoundError where there is no such checkpoint, CheckpointError where it is damaged, UserError where it
-    would unpack to many times its size.
+    Raises CheckpointError where there is no such checkpoint, or it is damaged, UserError where it would unpack to
+    many times its size.
     """
     directory = _directory(workdir)
     path = directory / str(_chosen(directory, _steps(directory), step))
@@ -309,11 +309,6 @@ def restore_variables(workdir: str | Path, step: int | None = None, *, ema: bool
     with ocp.Checkpointer(ocp.PyTreeCheckpointHandler()) as checkpointer:
         restored = checkpointer.restore(path / ITEM, args=args)
     return {"params": restored[top], **restored.get("model_state", {})}
-
-
-def restore_params(workdir: str | Path, step: int | None = None, *, ema: bool = False) -> dict[str, Any]:
-    """The parameters alone, as `restore_variables` gives them."""
-    return restore_variables(workdir, step, ema=ema)["params"]
 
 
 def _directory(workdir: str | Path) -> epath.Path:
@@ -336,9 +331,9 @@ def _steps(directory: epath.Path) -> list[int]:
 
 def _chosen(directory: epath.Path, steps: Sequence[int], step: int | None) -> int:
     if not steps:
-        raise FileNotFoundError(f"There is no checkpoint in {directory}.")
+        raise CheckpointError(f"There is no checkpoint in {directory}.")
     if step is not None and step not in steps:
-        raise FileNotFoundError(f"There is no checkpoint of step {step} in {directory}; there are {list(steps)}.")
+        raise CheckpointError(f"There is no checkpoint of step {step} in {directory}; there are {list(steps)}.")
     return steps[-1] if step is None else step
 
 

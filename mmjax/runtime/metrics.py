@@ -13,7 +13,7 @@ from etils import epath
 from mmjax.errors import UserError
 from mmjax.runtime import copies, jsonl
 from mmjax.runtime.checkpoints import latest_step, set_aside
-from mmjax.runtime.files import json_text
+from mmjax.runtime.files import json_text, output
 from mmjax.runtime.metric_families import tag
 from mmjax.runtime.tensorboard import Event, FileWriter, SessionLog, Summary
 
@@ -243,7 +243,7 @@ def _wandb_run(project: str, workdir: Path, config: Any) -> Any:
         raise UserError(f'wandb={project!r} needs the extra: pip install "mmjax[wandb]"') from error
     run_id = workdir / "wandb-id"  # the same run over there when the workdir's run goes on
     if not run_id.exists():
-        run_id.write_text(os.urandom(4).hex())
+        output.write(run_id, os.urandom(4).hex())
     name = workdir.resolve().name
     return wandb.init(
         project=project, name=name, id=json_text.text(run_id), resume="allow", dir=str(workdir), config=config

@@ -50,7 +50,7 @@ def train(
     code: files of one's own, besides the experiment's, that may be run for what its `init` names.
 
     Raises:
-        UserError, ValueError: what was asked for can't be had. CheckpointError: a checkpoint can't be written or read.
+        UserError: what was asked for can't be had. CheckpointError: a checkpoint can't be written or read.
         BadStepsError, BadExamplesError: more were bad than the experiment allows. StalledError: no data came.
         KeyboardInterrupt, SystemExit(0): Ctrl-C or SIGTERM came; the step was finished and saved.
     """

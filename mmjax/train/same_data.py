@@ -1,7 +1,6 @@
 """Whether a run goes on with the data that it began with: what identifies its sources is kept in the workdir."""
 
 import json
-import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -73,7 +72,7 @@ def _compare_and_keep(
         return
     try:
         if differences:
-            shutil.copyfile(path, path.with_name(f"{FILE}.old"))
+            output.write(path.with_name(f"{FILE}.old"), path.read_bytes())
         output.write(path, json.dumps(digests.sealed({SPLIT: found}), ensure_ascii=False, indent=1) + "\n")
     except OSError as error:
         raise UserError(f"{path} can't be written ({error.strerror}): give another --workdir") from error

@@ -14,6 +14,7 @@ from mmjax.data.transforms.image import Decode, RandomAffine, RandomFlip, Resize
 from mmjax.data.transforms.image_input import PictureInput
 from mmjax.data.transforms.text import Lowercase, PickCaption, Tokenize
 from mmjax.data.transforms.text_input import TextInput
+from mmjax.errors import UserError
 from tests.data.conftest import picture_bytes, sound_bytes, tone
 
 WORDS = SentencePiece(100, model_type="word")
@@ -43,7 +44,7 @@ def test_a_chain_says_what_it_ends_in():
     }
     assert row_spec(chain_specs(TRANSFORMS))["audio_mask"] == ((100,), "bool")
     for chain, last in [((), "nothing"), ((Decode(),), "Decode"), ((Resize(8), ResizeShorter(4)), "ResizeShorter")]:
-        with pytest.raises(ValueError, match=f"chain of 'image' ends in {last}, whose result has no fixed shape"):
+        with pytest.raises(UserError, match=f"chain of 'image' ends in {last}, whose result has no fixed shape"):
             chain_specs({"image": chain})
 
 
@@ -115,7 +116,7 @@ def test_a_transform_that_lies_about_its_shape_is_a_programming_error():
         def __call__(self, value, rng):
             return np.zeros((3, 3), np.float32)
 
-    with pytest.raises(TypeError, match=r"'image' ended in float32\[3, 3\], and says that it ends in uint8\[8, 8, 3\]"):
+    with pytest.raises(UserError, match=r"'image' ended in float32\[3, 3\], and says that it ends in uint8\[8, 8, 3\]"):
         Chains({"image": (Decode(), Resize(8), Liar())}).row(RECORD, evaluation)
 
 
@@ -126,9 +127,9 @@ def test_encode_makes_a_batch_of_what_is_at_hand(chains):
     assert batch["image_valid"].tolist() == [True, False]
     assert batch["image"][0, 0, 0].tolist() == [5, 5, 5]
     assert batch["index"].tolist() == [0, 1]
-    with pytest.raises(ValueError, match="no chain for video, but for image, text, audio"):
+    with pytest.raises(UserError, match="no chain for video, but for image, text, audio"):
         chains.encode(video=[1])
-    with pytest.raises(ValueError, match=r"lists of one length, not of \[1, 2\]"):
+    with pytest.raises(UserError, match=r"lists of one length, not of \[1, 2\]"):
         chains.encode(text=["a"], image=[None, None])
 
 
@@ -139,10 +140,10 @@ def test_captions_reach_the_tokenizer_as_in_training():
 
 
 def test_a_tokenizer_must_have_its_model_and_fit():
-    with pytest.raises(ValueError, match="chain of 'text' has no model"):
+    with pytest.raises(UserError, match="chain of 'text' has no model"):
         Chains(TRANSFORMS)
     small = Tokenize(SentencePiece(6), 4)
-    with pytest.raises(ValueError, match="vocab_size=6"):
+    with pytest.raises(UserError, match="vocab_size=6"):
         Chains({"text": (small,)}, {"text": PieceTokenizer(WORDS.train(["red cat", "blue dog"]))})
 
 

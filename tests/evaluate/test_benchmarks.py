@@ -229,5 +229,5 @@ def test_what_an_experiment_has_no_tower_for_is_left_out(experiment: Experiment,
     assert [type(e) for e in benchmark("cifar100", experiment).evaluators] == [ZeroShot, KNN, Probe]
     with pytest.raises(UserError, match=r"--on 'cifar10', but the benchmarks are .*did you mean cifar100\?"):
         benchmark("cifar10", experiment)
-    with pytest.raises(FileNotFoundError, match="there is no table"):
+    with pytest.raises(UserError, match="there is no table"):
         benchmark(str(tmp_path / "none.csv"), experiment)

@@ -106,7 +106,7 @@ def test_what_cannot_be_judged_is_said(folders, tmp_path, capsys):
         evaluate_embeddings([test, test])
     with pytest.raises(UserError, match=r"no evaluator 'retreival', .*did you mean retrieval"):
         evaluate_embeddings([test], evaluators=["retreival"])
-    with pytest.raises(ValueError, match=r"reads column 'shpae', which the train split lacks; it has: "):
+    with pytest.raises(UserError, match=r"reads column 'shpae', which the train split lacks; it has: "):
         evaluate_embeddings([test, train], labels=["shpae"])
     other = written(tmp_path / "other", "shapes", "validation", "m", pictures(9, 3, "image"))
     with pytest.raises(UserError, match=r"other is by other model than \S+test: m, and runs/x there"):

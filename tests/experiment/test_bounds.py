@@ -66,5 +66,5 @@ def test_where_inf_says_that_there_is_no_bound_it_stays(config):
 
 @pytest.mark.parametrize("weight", [math.inf, math.nan, "a", None])
 def test_the_weight_of_a_source_is_finite(weight):
-    with pytest.raises(ValueError, match=r"a weight is above 0 and finite"):
+    with pytest.raises(UserError, match=r"a weight is above 0 and finite"):
         prepare(Mixture({"own": weight}, {}))

@@ -14,7 +14,7 @@ from fsspec.implementations.local import LocalFileSystem
 from mmjax.errors import UserError
 from mmjax.interop import bundle as bundles
 from mmjax.interop.resolve import resolve
-from mmjax.runtime.checkpoints import Checkpointer, restore_params, restore_variables
+from mmjax.runtime.checkpoints import Checkpointer, restore_variables
 from tests.interop.small import clip, hf_folder, open_clip_folder
 from tests.trained import Trained
 
@@ -28,10 +28,10 @@ def test_a_workdir_gives_its_latest_checkpoint_or_the_one_asked_for(trained: Tra
     assert bundle.step == 24
     assert bundle.source == str(trained.workdir)
     assert bundle.tokenizers.keys() == {"text"}
-    same(bundle.variables["params"], restore_params(trained.workdir, 24))
+    same(bundle.variables["params"], restore_variables(trained.workdir, 24)["params"])
     earlier = resolve(str(trained.workdir), step=8)
     assert earlier.step == 8
-    same(earlier.variables["params"], restore_params(trained.workdir, 8))
+    same(earlier.variables["params"], restore_variables(trained.workdir, 8)["params"])
     assert resolve(trained.workdir / "experiment.json").step == 24
     with pytest.raises(UserError, match=r"no checkpoint of step 5 .*\[8, 16, 24\]"):
         resolve(trained.workdir, step=5)

@@ -171,7 +171,7 @@ def test_towers_without_a_common_trunk(batch):
 
 
 def test_a_tower_of_another_width_than_its_trunk(batch):
-    with pytest.raises(ValueError, match="width=32, but the trunk has 64"):
+    with pytest.raises(UserError, match="width=32, but the trunk has 64"):
         model(trunk=Trunk(width=64, depth=2, heads=4)).init({"params": KEY, "mask": KEY}, batch)
 
 
@@ -189,5 +189,5 @@ def test_pictures_alone_by_the_usual_objective(variables, batch):
 def test_what_the_trunk_decides_cannot_be_said_beside_it(batch):
     made = model()
     image = made.towers["image"].clone(layer_scale=0.1, remat="dots")
-    with pytest.raises(ValueError, match=r"with a trunk a tower has no layer_scale, remat of its own"):
+    with pytest.raises(UserError, match=r"with a trunk a tower has no layer_scale, remat of its own"):
         made.clone(towers={**made.towers, "image": image}).init({"params": KEY, "mask": KEY}, batch)

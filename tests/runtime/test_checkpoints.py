@@ -20,7 +20,6 @@ from mmjax.runtime.checkpoints import (
     Checkpointer,
     CheckpointError,
     latest_step,
-    restore_params,
     restore_variables,
     whole_step,
 )
@@ -125,21 +124,21 @@ def test_parameters_alone_or_their_average_as_numpy(tmp_path):
     with Checkpointer(tmp_path) as checkpoints:
         checkpoints.save(2, state)
         checkpoints.save(3, dataclasses.replace(state, ema=None))
-    loaded = restore_params(tmp_path, step=2)
+    loaded = restore_variables(tmp_path, step=2)["params"]
     assert {type(leaf) for leaf in jax.tree.leaves(loaded)} == {np.ndarray}
     assert_same(loaded, params)
-    assert_same(restore_params(str(tmp_path), step=2, ema=True), average)
-    assert_same(restore_params(tmp_path, ema=True), params)  # step 3 has none
+    assert_same(restore_variables(str(tmp_path), step=2, ema=True)["params"], average)
+    assert_same(restore_variables(tmp_path, ema=True)["params"], params)  # step 3 has none
 
 
 def test_what_is_not_there_is_named(tmp_path):
-    with pytest.raises(FileNotFoundError, match=f"no checkpoint in {tmp_path}/checkpoints"):
-        restore_params(tmp_path)
+    with pytest.raises(CheckpointError, match=f"no checkpoint in {tmp_path}/checkpoints"):
+        restore_variables(tmp_path)
     with Checkpointer(tmp_path) as checkpoints:
-        with pytest.raises(FileNotFoundError, match="no checkpoint in"):
+        with pytest.raises(CheckpointError, match="no checkpoint in"):
             checkpoints.restore({"x": jnp.zeros(2)})
         checkpoints.save(4, {"x": jnp.zeros(2)})
-        with pytest.raises(FileNotFoundError, match=r"no checkpoint of step 3 .* there are \[4\]"):
+        with pytest.raises(CheckpointError, match=r"no checkpoint of step 3 .* there are \[4\]"):
             checkpoints.restore({"x": jnp.zeros(2)}, step=3)
 
 
@@ -215,11 +214,11 @@ def test_a_disk_that_fills_while_saving_is_an_error_and_leaves_the_step_before(t
 def test_saving_and_restoring_say_nothing(tmp_path):
     code = f"""
 import jax.numpy as jnp
-from mmjax.runtime.checkpoints import Checkpointer, restore_params
+from mmjax.runtime.checkpoints import Checkpointer, restore_variables
 with Checkpointer({str(tmp_path)!r}) as checkpoints:
     checkpoints.save(0, {{"params": {{"x": jnp.zeros(3)}}}})
     checkpoints.restore({{"params": {{"x": jnp.zeros(3)}}}})
-restore_params({str(tmp_path)!r})
+restore_variables({str(tmp_path)!r})
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout + done.stderr == ""
@@ -271,7 +270,7 @@ def test_damage_to_any_file_is_seen_named_and_set_aside(two, damage):
         with pytest.raises(CheckpointError, match=f"of step 2 in .* is damaged: .*{re.escape(path.name)}"):
             whole_step(workdir, strict=True)
         with pytest.raises(CheckpointError, match="is damaged"):
-            restore_params(workdir)
+            restore_variables(workdir)
         assert latest_step(workdir) == 2  # so far nothing was moved
         said = []
         assert whole_step(workdir, say=said.append) == 1
@@ -281,7 +280,7 @@ def test_damage_to_any_file_is_seen_named_and_set_aside(two, damage):
         assert len(said) == 1
         assert latest_step(workdir) == 1
         assert (workdir / "damaged/2").is_dir()
-        restore_params(workdir)
+        restore_variables(workdir)
 
 
 def test_what_orbax_adds_after_the_digests_may_be_lost(two):

@@ -17,7 +17,7 @@ from mmjax.errors import UserError
 from mmjax.experiment.graph import build
 from mmjax.experiment.workdir import prepared
 from mmjax.runtime import metrics
-from mmjax.runtime.checkpoints import latest_step, restore_params
+from mmjax.runtime.checkpoints import latest_step, restore_variables
 from mmjax.train import bad_examples, guard
 from mmjax.train.bad_examples import BadExamplesError, summary
 from mmjax.train.loop import train
@@ -114,7 +114,7 @@ def test_a_run_that_is_cut_off_ends_as_the_whole_one(run: Path, table: str, tmp_
         file.write('{"step": 99, "source": "shapes", "id": "x", "modality": "image", "kind": "empty"}\n{"step": 7, "so')
     train(half, tmp_path)
     assert written(tmp_path) == written(run)
-    ours, theirs = restore_params(tmp_path), restore_params(run)
+    ours, theirs = restore_variables(tmp_path), restore_variables(run)
     jax.tree.map(np.testing.assert_array_equal, ours, theirs)
     clocks = ("seconds", "goodput", "examples_per_second", "data_wait")
     sides = [[{n: v for n, v in line.items() if n not in clocks} for line in metrics.read(w)] for w in (tmp_path, run)]
@@ -131,7 +131,7 @@ def stop_after(step: int):
 def test_workers_and_memory_make_no_difference(run: Path, table: str, tmp_path: Path):
     train(config(table, "data.workers=1", "data.cache=True"), tmp_path)
     assert written(tmp_path) == written(run)
-    jax.tree.map(np.testing.assert_array_equal, restore_params(tmp_path), restore_params(run))
+    jax.tree.map(np.testing.assert_array_equal, restore_variables(tmp_path), restore_variables(run))
 
 
 def test_too_many_stop_the_run_saved_with_a_summary_and_a_higher_bound_lets_it_go_on(
@@ -152,7 +152,7 @@ def test_too_many_stop_the_run_saved_with_a_summary_and_a_higher_bound_lets_it_g
     with pytest.raises(BadExamplesError):
         train(strict, tmp_path)  # it doesn't pass by being asked again
     train(config(table), tmp_path)
-    jax.tree.map(np.testing.assert_array_equal, restore_params(tmp_path), restore_params(run))
+    jax.tree.map(np.testing.assert_array_equal, restore_variables(tmp_path), restore_variables(run))
 
 
 def test_nothing_is_said_before_a_thousand_examples(run: Path, table: str, tmp_path: Path):

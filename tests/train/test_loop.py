@@ -18,7 +18,7 @@ from mmjax.experiment import record as records
 from mmjax.experiment.definition import Load
 from mmjax.models.layers.positions import resize
 from mmjax.runtime import metrics
-from mmjax.runtime.checkpoints import CheckpointError, latest_step, restore_params
+from mmjax.runtime.checkpoints import CheckpointError, latest_step, restore_variables
 from mmjax.runtime.retention import Best
 from mmjax.train import loop
 from mmjax.train.loop import train
@@ -137,7 +137,7 @@ def test_a_fork_goes_on_from_the_checkpoint_as_the_new_experiment(trained: Train
 
 
 def test_a_try_that_never_took_a_step_does_not_own_the_workdir(trained: Trained, tmp_path):
-    with pytest.raises(FileNotFoundError, match="nowhere"):
+    with pytest.raises(UserError, match=r"there is no table .*nowhere"):
         train(pair(Trained("nowhere.csv", tmp_path, "")), tmp_path)
     (tmp_path / "tokenizers").mkdir()
     (tmp_path / "tokenizers/text.model").write_bytes(b"of other captions")
@@ -165,7 +165,7 @@ def test_a_tower_starts_from_another_run_with_its_positions_resized(trained: Tra
         train(config, tmp_path / "second")
     config.init["towers.image"].skip = ("^stem/kernel",)
     train(config, tmp_path / "second")
-    theirs, ours = restore_params(tmp_path / "first"), restore_params(tmp_path / "second")
+    theirs, ours = restore_variables(tmp_path / "first")["params"], restore_variables(tmp_path / "second")["params"]
     blocks = [jax.tree.leaves(params["towers_image"]["transformer"]) for params in (theirs, ours)]
     for leaf, other in zip(*blocks, strict=True):
         np.testing.assert_allclose(leaf, other, atol=1e-9)
@@ -197,7 +197,7 @@ def test_a_full_disk_names_the_path(trained: Trained, tmp_path, monkeypatch):
 
 
 def test_a_batch_that_the_mesh_cannot_cut_names_one_that_it_can(trained: Trained, tmp_path):
-    with pytest.raises(ValueError, match=r"batch_size=20 .*16 or 24"):
+    with pytest.raises(UserError, match=r"batch_size=20 .*16 or 24"):
         train(pair(trained, "batch_size=20"), tmp_path)
     assert not list(tmp_path.iterdir())
 
@@ -206,7 +206,7 @@ def test_a_batch_that_the_mesh_cannot_cut_names_one_that_it_can(trained: Trained
 
 
 def test_a_damaged_checkpoint_is_set_aside_and_the_run_ends_as_it_did(trained_copy: Trained, capsys):
-    whole = restore_params(trained_copy.workdir)
+    whole = restore_variables(trained_copy.workdir)["params"]
     file = max((trained_copy.workdir / "checkpoints/24").rglob("*"), key=lambda path: path.stat().st_size)
     file.write_bytes(file.read_bytes()[:-1])
     config = tiny_config(trained_copy.table)
@@ -217,7 +217,7 @@ def test_a_damaged_checkpoint_is_set_aside_and_the_run_ends_as_it_did(trained_co
     said = capsys.readouterr().out
     assert re.search(r"the checkpoint of step 24 .* is damaged: .*; it is set aside as .*damaged/24\n", said)
     assert "goes on after step 16" in said
-    jax.tree.map(np.testing.assert_array_equal, restore_params(trained_copy.workdir), whole)
+    jax.tree.map(np.testing.assert_array_equal, restore_variables(trained_copy.workdir)["params"], whole)
     assert [line["step"] for line in training(trained_copy.workdir)] == [1, 5, 10, 15, 20, 24]
 
 
@@ -246,6 +246,6 @@ def test_an_evaluator_of_a_split_that_is_not_there_is_told_before_the_first_step
     table = tmp_path / "two.csv"
     table.write_text("\n".join(row for row in rows if not row.endswith(",test")) + "\n")
     root = Path(trained.table).parent
-    with pytest.raises(ValueError, match=r"two\.csv has no row in the split 'test': its column of splits holds train"):
+    with pytest.raises(UserError, match=r"two\.csv has no row in the split 'test': its column of splits holds train"):
         train(tiny_config(str(table), f"data.sources.shapes.root={root}"), tmp_path / "run")
     assert not (tmp_path / "run" / "metrics.jsonl").exists()

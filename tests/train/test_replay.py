@@ -12,7 +12,7 @@ from mmjax.errors import UserError
 from mmjax.experiment.graph import build
 from mmjax.experiment.workdir import prepared
 from mmjax.runtime import metrics
-from mmjax.runtime.checkpoints import latest_step, restore_params
+from mmjax.runtime.checkpoints import latest_step, restore_variables
 from mmjax.train.bad_steps import BadStepsError
 from mmjax.train.log import UNWRITTEN
 from mmjax.train.loop import train
@@ -42,7 +42,7 @@ def test_a_run_of_bad_steps_stops_and_says_which(burnt):
     assert [lines[step]["guard/in_a_row"] for step in range(1, 6)] == [0, 1, 2, 3, 4]
     assert lines[1]["loss"] is not None
     assert lines[2]["loss"] is None
-    first, last = restore_params(workdir, 3), restore_params(workdir)
+    first, last = restore_variables(workdir, 3)["params"], restore_variables(workdir)["params"]
     assert latest_step(workdir) == 5
     np.testing.assert_array_equal(first["towers_image"]["stem"]["kernel"], last["towers_image"]["stem"]["kernel"])
 

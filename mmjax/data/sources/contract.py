@@ -33,7 +33,7 @@ class Source(Protocol):
     """A description of data that can be opened."""
 
     def open(self, split: str, data_dir: str | None = None) -> Records:
-        """Opens a split. Raises `SplitNotFoundError` where there is none, ValueError where the fields are wrong."""
+        """Opens a split. Raises `SplitNotFoundError` where there is none, UserError where the fields are wrong."""
         ...
 
 

@@ -8,6 +8,7 @@ from typing import Any
 from mmjax.data.sources.contract import Records, Source, media_columns
 from mmjax.data.sources.fingerprints import Fingerprint, fingerprint
 from mmjax.data.transforms.document import Document
+from mmjax.errors import UserError
 
 
 @dataclass(frozen=True)
@@ -24,15 +25,15 @@ class Documents:
     modality: str = "text"
 
     def open(self, split: str, data_dir: str | None = None) -> "DocumentRecords":
-        """Opens a split. Raises as the source does; ValueError where it has no text, or `between` is no expression."""
+        """Opens a split. Raises as the source does; UserError where it has no text, or `between` is no expression."""
         source: Source = self.source
         try:
             re.compile(self.between)
         except re.error as error:
-            raise ValueError(f"Documents(between={self.between!r}) is no regular expression: {error}") from error
+            raise UserError(f"Documents(between={self.between!r}) is no regular expression: {error}") from error
         records = source.open(split, data_dir)
         if self.modality not in records.columns:
-            raise ValueError(f"Documents: the source has no {self.modality}, but {', '.join(records.columns)}")
+            raise UserError(f"Documents: the source has no {self.modality}, but {', '.join(records.columns)}")
         return DocumentRecords(records, self.between, self.modality)
 
 

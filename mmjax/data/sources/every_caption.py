@@ -11,6 +11,7 @@ from mmjax.data.sources.contract import Records, Source, media_columns
 from mmjax.data.sources.fingerprints import Fingerprint, fingerprint
 from mmjax.data.sources.folder import FolderRecords
 from mmjax.data.transforms.text import PickCaption
+from mmjax.errors import UserError
 
 
 @dataclass(frozen=True)
@@ -28,11 +29,11 @@ class EveryCaption:
     modality: str = "text"
 
     def open(self, split: str, data_dir: str | None = None) -> "EveryCaptionRecords":
-        """Opens a split. Raises as the source does; ValueError where it has no captions."""
+        """Opens a split. Raises as the source does; UserError where it has no captions."""
         source: Source = self.source
         records = source.open(split, data_dir)
         if self.modality not in records.columns:
-            raise ValueError(f"EveryCaption: the source has no {self.modality}, but {', '.join(records.columns)}")
+            raise UserError(f"EveryCaption: the source has no {self.modality}, but {', '.join(records.columns)}")
         return EveryCaptionRecords(records, self.most, self.modality)
 
 

@@ -12,8 +12,8 @@ from mmjax.data.sources.contract import MEDIA, MODALITIES, Source, log
 from mmjax.data.sources.fingerprints import Fingerprint, of_columns
 from mmjax.data.sources.paths import File, is_remote, same, some_exist
 from mmjax.data.sources.splits import WHOLE, by_column, by_hash
-from mmjax.data.sources.tables import Table, nearest, read_table
-from mmjax.errors import UserError
+from mmjax.data.sources.tables import Table, read_table
+from mmjax.errors import UserError, closest, nearest
 
 FIELDS = (*MODALITIES, "id", "split")  # what a table's columns may be, besides labels
 
@@ -47,9 +47,9 @@ class Folder:
     def open(self, split: str, data_dir: str | None = None) -> "FolderRecords":
         """Opens a split.
 
-        Raises FileNotFoundError where the table, or every file that it names, is missing; `SplitNotFoundError` where
-        the split is empty; ValueError where the table or one of its cells can't be read as it is meant, or it has none
-        of the columns; ImportError where Parquet can't be read.
+        Raises `SplitNotFoundError` where the split is empty; UserError where the table, or every file that it names,
+        is missing, where the table or one of its cells can't be read as it is meant, or where it has none of the
+        columns.
         """
         del data_dir  # a table is where it is
         table = self._read()
@@ -112,10 +112,11 @@ class Folder:
         names = {key: self.fields.get(key) or _column(key, known) for key in mine}
         found = {key: name for key, name in names.items() if name is not None}
         if not any(modality in found for modality in self._modalities()):
-            hints = "".join({m: nearest(m, known) for m in MODALITIES}.values())
+            near = dict.fromkeys(name for modality in MODALITIES for name in closest(modality, known, 1))
             raise UserError(
-                f"{self.table} has none of the columns image, text and audio, it has {', '.join(known)}{hints}: "
-                f"rename them, or say in an experiment which is which, Folder({self.table!r}, fields={{'text': ...}})"
+                f"{self.table} has none of the columns image, text and audio, it has {', '.join(known)}: rename "
+                f"{' and '.join(near) or 'them'}, or say in an experiment which is which, Folder({self.table!r}, "
+                "fields={'text': ...})"
             )
         own = [f"{modality}{OWN}" for modality in self._media()]
         if taken := [name for name in own if name in known and name not in found.values()]:
@@ -214,7 +215,7 @@ def _shared(ids: list[str], columns: Mapping[str, list[Any]], named: bool) -> It
 def _check_some_exist(table: str, modality: str, values: Iterable[Any]) -> None:
     files = [value for value in values if isinstance(value, File)]
     if files and not some_exist(files):
-        raise FileNotFoundError(
+        raise UserError(
             f"{table}: of the {len(files)} files in the column {modality} there is not one, the first is "
             f"{files[0].path}: paths are relative to the table's folder, or to Folder(root=...)"
             + (", and have / where Windows has a backslash" if "\\" in files[0].path else "")

@@ -5,15 +5,14 @@ import logging
 from collections import Counter
 from collections.abc import Hashable, Iterable, Mapping, Sequence
 
-from mmjax.data.sources.tables import nearest
-from mmjax.errors import UserError
+from mmjax.errors import UserError, nearest
 
 WHOLE = "all"  # the name of a split that every table has: all of its rows
 
 log = logging.getLogger(__name__)
 
 
-class SplitNotFoundError(ValueError):
+class SplitNotFoundError(UserError):
     """A source has no such split."""
 
 

@@ -2,14 +2,13 @@
 
 import codecs
 import csv
-import difflib
 import itertools
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from mmjax.errors import UserError
+from mmjax.errors import UserError, nearest
 from mmjax.runtime.files import json_text
 
 SUFFIXES = (".csv", ".tsv", ".parquet")
@@ -56,14 +55,14 @@ def read_table(path: Path) -> Table:
     Names have no spaces at their ends. A cell of "NaN" or "nan" is empty.
 
     Raises:
-        FileNotFoundError: there is no such file. ImportError: pyarrow, which reads Parquet, isn't there.
-        UserError: it can't be read as it is meant; names the line, and what to do.
+        UserError: there is no such file; pyarrow, which reads Parquet, isn't there; or it can't be read as it is meant:
+            names the line, and what to do.
     """
     if path.is_dir():
         raise UserError(f"{path} is a folder, and a table is one file: name one of those in it")
     if not path.is_file():
         beside = [p.name for p in path.parent.glob("*") if p.suffix.lower() in SUFFIXES]
-        raise FileNotFoundError(
+        raise UserError(
             f"there is no table {path}{nearest(path.name, beside) or '.'} Make one, a row an example, its columns "
             "image and audio (paths beside it) and text, or those of them that you have; or name yours (an "
             "experiment's: data.sources.NAME.table=PATH)"
@@ -83,7 +82,7 @@ def _read_parquet(path: Path) -> Table:
     try:
         import pyarrow.parquet
     except ImportError as error:
-        raise ImportError(f"{path}: Parquet tables need pyarrow, pip install 'mmjax[parquet]'") from error
+        raise UserError(f"{path}: Parquet tables need pyarrow, pip install 'mmjax[parquet]'") from error
     try:
         with pyarrow.parquet.ParquetFile(path) as file:
             names = _header(path, file.schema_arrow.names)
@@ -234,9 +233,3 @@ def _undecodable(path: Path, encoding: str, error: UnicodeDecodeError) -> str:
         f"{path}, line {line}: byte 0x{whole[error.start]:02x} is no UTF-8, in which tables are read. If it is Latin-1 "
         f"or Windows-1252, convert it once: iconv -f CP1252 -t UTF-8 {path.name} > utf8{path.suffix}"
     )
-
-
-def nearest(name: str, known: Iterable[str]) -> str:
-    """A hint for an error: "; did you mean 'x'?", or nothing."""
-    close = difflib.get_close_matches(name, list(known), n=1)
-    return f"; did you mean {close[0]!r}?" if close else ""

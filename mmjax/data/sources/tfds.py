@@ -23,6 +23,6 @@ class Tfds:
     def open(self, split: str, data_dir: str | None = None) -> TfdsRecords:
         """Opens a split, building the dataset first if need be.
 
-        Raises `SplitNotFoundError`; ValueError where a field isn't in the dataset, or its files allow no random access.
+        Raises `SplitNotFoundError`; UserError where a field isn't in the dataset, or its files allow no random access.
         """
         return TfdsRecords(self, split, self.data_dir or data_dir)

@@ -13,7 +13,7 @@ from mmjax.data.sources.cells import label, present, with_class
 from mmjax.data.sources.contract import MEDIA
 from mmjax.data.sources.fingerprints import Fingerprint, of_text
 from mmjax.data.sources.splits import SplitNotFoundError
-from mmjax.data.sources.tables import nearest
+from mmjax.errors import UserError, nearest
 
 if TYPE_CHECKING:
     from mmjax.data.sources.tfds import Tfds
@@ -47,7 +47,7 @@ class TfdsRecords:
         try:
             self._data: Any = builder.as_data_source(split=name, decoders=decoders or None)
         except NotImplementedError as error:
-            raise ValueError(
+            raise UserError(
                 f"{source.name!r} was prepared in a format without random access: prepare it again with "
                 f"download_and_prepare(file_format='array_record')"
             ) from error
@@ -113,7 +113,7 @@ def _field_paths(source: "Tfds", features: Mapping[str, Any]) -> dict[str, str]:
     usual = {"image": "image", "text": "text", "audio": "audio" if "audio" in features else "speech"}
     wanted = {modality: feature for modality, feature in usual.items() if feature in features} | source.fields
     if not wanted:
-        raise ValueError(
+        raise UserError(
             f"{source.name!r} has no feature named image, text, audio or speech, but {', '.join(sorted(features))}: "
             f"say which is which, Tfds({source.name!r}, fields={{'image': ...}})"
         )
@@ -124,7 +124,7 @@ def _field_paths(source: "Tfds", features: Mapping[str, Any]) -> dict[str, str]:
         for part in parts:
             if part not in _keys(inside):
                 known = _keys(inside)
-                raise ValueError(
+                raise UserError(
                     f"Tfds({source.name!r}, fields={{{modality!r}: {path!r}}}): there is no {part!r} among "
                     f"{', '.join(known) or 'no features'}{nearest(part, known)}"
                 )
@@ -146,7 +146,7 @@ def _spoken(source: "Tfds", features: Any, path: str | None) -> tuple[str, ...]:
         return tuple(names)
     kind = getattr(_inside(inside), "np_dtype", None)  # of a group of features a dict
     if not isinstance(kind, Mapping) and kind is not None and np.issubdtype(kind, np.number):
-        raise ValueError(
+        raise UserError(
             f"Tfds({source.name!r}, fields={{'text': {path!r}}}): it holds numbers ({np.dtype(kind)}), and captions "
             "are texts: name another feature"
         )

@@ -4,6 +4,8 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, ClassVar
 
+from mmjax.errors import UserError
+
 
 class Tokenizer:
     """A model that cuts texts into pieces, ready to use. It travels to worker processes as its bytes.
@@ -25,7 +27,7 @@ class Tokenizer:
     separates: bool = False
 
     def __init__(self, model: bytes):
-        """Raises ValueError where `model` isn't one of this kind."""
+        """Raises UserError where `model` isn't one of this kind."""
         raise NotImplementedError(f"{type(self).__name__} is what tokenizers have in common, none by itself")
 
     def encode(self, text: str) -> list[int]:
@@ -39,10 +41,10 @@ class Tokenizer:
     def segmentations(self, text: str, best: int) -> list[list[int]]:
         """The `best` likeliest ways to cut the text into pieces, or as many as there are.
 
-        Raises ValueError where the model isn't a unigram model: others know one way only.
+        Raises UserError where the model isn't a unigram model: others know one way only.
         """
         del text, best
-        raise ValueError(
+        raise UserError(
             "this tokenizer knows one way to cut a text: several take a SentencePiece with model_type='unigram'"
         )
 
@@ -75,10 +77,10 @@ class TokenizerSpec:
         raise NotImplementedError
 
     def check(self, tokenizer: Tokenizer) -> Tokenizer:
-        """Gives `tokenizer` back. Raises ValueError where it has more pieces than `vocab_size`."""
+        """Gives `tokenizer` back. Raises UserError where it has more pieces than `vocab_size`."""
         if tokenizer.vocab_size > self.vocab_size:
             kind = type(self).__name__
-            raise ValueError(
+            raise UserError(
                 f"the tokenizer has {tokenizer.vocab_size} pieces, and {kind}(vocab_size={self.vocab_size}) has "
                 f"room for fewer: set vocab_size, and the text tower's, to {tokenizer.vocab_size} or more"
             )

@@ -25,13 +25,13 @@ def to_files(tokenizers: Mapping[str, Tokenizer]) -> dict[str, bytes]:
 def from_files(files: Mapping[str, bytes]) -> dict[str, Tokenizer]:
     """The tokenizers of `to_files`, by modality.
 
-    Raises ValueError where a file isn't what its name says, or a modality has two.
+    Raises UserError where a file isn't what its name says, or a modality has two.
     """
     tokenizers: dict[str, Tokenizer] = {}
     for name, model in sorted(files.items()):
         modality, suffix = os.path.splitext(name)
         if modality in tokenizers:
-            raise ValueError(f"{modality!r} has two tokenizers, {name} and another one: take one of the files away")
+            raise UserError(f"{modality!r} has two tokenizers, {name} and another one: take one of the files away")
         for kind in _KINDS:
             if suffix == kind.SUFFIX:
                 tokenizers[modality] = kind(model)

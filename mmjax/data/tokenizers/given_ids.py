@@ -18,9 +18,9 @@ class GivenIds(TokenizerSpec):
     eos: int | None = None
 
     def load(self, captions: Iterable[str] | None, folder: Path) -> Tokenizer:
-        """Raises ValueError: there is none."""
+        """Raises UserError: there is none."""
         del captions, folder
-        raise ValueError(
+        raise UserError(
             f"{self}: the model that was read has no tokenizer, which texts are read by: put its files beside it, or "
             "name another one in the text's transforms"
         )

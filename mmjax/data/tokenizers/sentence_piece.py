@@ -16,6 +16,7 @@ from typing import Literal
 import sentencepiece
 
 from mmjax.data.tokenizers.contract import Tokenizer, TokenizerSpec
+from mmjax.errors import UserError
 from mmjax.runtime.files.names import plain
 from mmjax.runtime.files.output import write
 
@@ -34,7 +35,7 @@ class PieceTokenizer(Tokenizer):
         try:
             self._processor = sentencepiece.SentencePieceProcessor(model_proto=model)
         except RuntimeError as error:
-            raise ValueError(f"these {len(model)} bytes are not a SentencePiece model: {error}") from error
+            raise UserError(f"these {len(model)} bytes are not a SentencePiece model: {error}") from error
         self.vocab_size = self._processor.vocab_size()
         ids = self._processor.pad_id(), self._processor.bos_id(), self._processor.eos_id()
         self.pad, self.bos, self.eos = (None if i < 0 else i for i in ids)
@@ -46,7 +47,7 @@ class PieceTokenizer(Tokenizer):
         """The ids of a text, in which these pieces stand for themselves, without the white space round them.
 
         What follows a name is cut as if it stood right behind a word, as Hugging Face's SiglipTokenizer cuts it. Raises
-        ValueError for a name that is no piece.
+        UserError for a name that is no piece.
         """
         first, *rest = split_names(text, names)
         ids = self.encode(first)
@@ -58,7 +59,7 @@ class PieceTokenizer(Tokenizer):
             elif (id := self.id_of(part)) is not None:
                 ids.append(id)
             else:
-                raise ValueError(f"{part!r} is no piece of this SentencePiece model")
+                raise UserError(f"{part!r} is no piece of this SentencePiece model")
         return ids
 
     def segmentations(self, text: str, best: int) -> list[list[int]]:
@@ -109,16 +110,16 @@ class SentencePiece(TokenizerSpec):
     def load(self, captions: Iterable[str] | None, folder: Path) -> Tokenizer:
         """The tokenizer: from `path`; else from `folder`, if it was trained before on these captions; else trained now.
 
-        Raises FileNotFoundError for a missing `path`, ValueError where the model doesn't fit `vocab_size`.
+        Raises UserError for a missing `path`, or where the model doesn't fit `vocab_size`.
         """
         if self.path is not None:
             if not self.path:
-                raise ValueError(
+                raise UserError(
                     f"{self} takes its model from the tokenizers of a workdir or an exported folder, and there is "
                     "none: give the path of a SentencePiece model"
                 )
             if not Path(self.path).is_file():
-                raise FileNotFoundError(
+                raise UserError(
                     f"SentencePiece(path={self.path!r}): there is no such file: give that of a SentencePiece model, or "
                     "no path, and one is trained on the captions"
                 )
@@ -132,9 +133,9 @@ class SentencePiece(TokenizerSpec):
         return self.check(PieceTokenizer(file.read_bytes()))
 
     def train(self, captions: list[str]) -> bytes:
-        """Trains a model, a pure function of the captions and the fields. Raises ValueError where that can't be."""
+        """Trains a model, a pure function of the captions and the fields. Raises UserError where that can't be."""
         if not captions:
-            raise ValueError(
+            raise UserError(
                 f"there are no captions to train the tokenizer {self.name!r} on: no example that trains has one"
             )
         model = io.BytesIO()
@@ -155,7 +156,7 @@ class SentencePiece(TokenizerSpec):
                 minloglevel=2,
             )
         except RuntimeError as error:
-            raise ValueError(
+            raise UserError(
                 f"SentencePiece(vocab_size={self.vocab_size}, model_type={self.model_type!r}) can't be trained on the "
                 f"{len(captions)} captions: {error} (it must hold at least the characters and {SPECIAL} special pieces)"
             ) from error

@@ -32,9 +32,9 @@ class SubwordTokenizer(Tokenizer):
         except UserError:
             raise
         except Exception as error:  # the library raises a plain Exception
-            raise ValueError(f"these {len(model)} bytes are not a tokenizer.json: {error}") from error
+            raise UserError(f"these {len(model)} bytes are not a tokenizer.json: {error}") from error
         if settings["model"].get("dropout"):
-            raise ValueError("the tokenizer.json has a dropout: it would cut the same text in other ways each time")
+            raise UserError("the tokenizer.json has a dropout: it would cut the same text in other ways each time")
         self.pad = (self._backend.padding or {}).get("pad_id")
         self.bos, self.eos = _ends(settings.get("post_processor"))
         self.separates = _separates(settings.get("post_processor"), self.eos)
@@ -68,16 +68,16 @@ class Subwords(TokenizerSpec):
     def load(self, captions: Iterable[str] | None, folder: Path) -> Tokenizer:
         """The tokenizer in `path`.
 
-        Raises FileNotFoundError for a missing `path`, ValueError where it is no tokenizer or doesn't fit `vocab_size`.
+        Raises UserError for a missing `path`, or where it is no tokenizer or doesn't fit `vocab_size`.
         """
         del captions, folder
         if self.path is None:
-            raise ValueError(
+            raise UserError(
                 f"{self} takes its model from the tokenizers of a workdir or an exported folder, and there is none: "
                 "give the path of a tokenizer.json"
             )
         if not Path(self.path).exists():
-            raise FileNotFoundError(
+            raise UserError(
                 f"Subwords(path={self.path!r}): there is no such file or folder. It is to be a tokenizer.json, a "
                 "vocab.json, a vocab.txt, or a folder with one of them: `hf download OWNER/MODEL --local-dir FOLDER` "
                 "gets a published one"
@@ -109,9 +109,9 @@ def _ends(processor: dict[str, Any] | None) -> tuple[int | None, int | None]:
         sides = single[:text], single[text + 1 :]
         before, behind = ([i for item in side for i in ids[item["SpecialToken"]["id"]]["ids"]] for side in sides)
     else:
-        raise ValueError(f"the tokenizer.json has a post-processor {kind!r}, of which it isn't known what it adds")
+        raise UserError(f"the tokenizer.json has a post-processor {kind!r}, of which it isn't known what it adds")
     if max(len(before), len(behind)) > 1:
-        raise ValueError(f"the tokenizer.json puts {before} before and {behind} behind a text: one each can be told")
+        raise UserError(f"the tokenizer.json puts {before} before and {behind} behind a text: one each can be told")
     return before[0] if before else None, behind[0] if behind else None
 
 

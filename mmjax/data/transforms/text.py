@@ -137,7 +137,7 @@ class Tokenize(Transform):
     open_clip read it; all of it is text where that token separates texts as well (`Tokenizer.separates`).
     `pad` is the id that fills up; None means the tokenizer's own. `names` are special pieces of a SentencePiece model
     that become their ids where a text holds them, as SiglipTokenizer reads it: a text that ends in its end token gets
-    no other one. (Other tokenizers know their special pieces' names by themselves.) Raises ValueError for a piece that
+    no other one. (Other tokenizers know their special pieces' names by themselves.) Raises UserError for a piece that
     it lacks.
     """
 
@@ -153,15 +153,15 @@ class Tokenize(Transform):
         if not isinstance(self.tokenizer, Tokenizer):
             return
         if self.names and not isinstance(self.tokenizer, PieceTokenizer):
-            raise ValueError(f"Tokenize(names={self.names}) is for SentencePiece models: leave it out")
+            raise UserError(f"Tokenize(names={self.names}) is for SentencePiece models: leave it out")
         for name in ("bos", "eos"):
             if getattr(self, name) and getattr(self.tokenizer, name) is None:
-                raise ValueError(f"Tokenize({name}=True), but the tokenizer has no such piece: set {name}=False")
+                raise UserError(f"Tokenize({name}=True), but the tokenizer has no such piece: set {name}=False")
         pad = self.tokenizer.pad if self.pad is None else self.pad
         if pad is None:
-            raise ValueError("the tokenizer has no piece for padding: say which id fills up, Tokenize(pad=...)")
+            raise UserError("the tokenizer has no piece for padding: say which id fills up, Tokenize(pad=...)")
         if not 0 <= pad < self.tokenizer.vocab_size:
-            raise ValueError(f"Tokenize(pad={pad}) is none of the tokenizer's {self.tokenizer.vocab_size} ids")
+            raise UserError(f"Tokenize(pad={pad}) is none of the tokenizer's {self.tokenizer.vocab_size} ids")
 
     def __call__(self, value: str, rng: Rng) -> Masked:
         if not isinstance(value, str) or not (value.strip() or self.empty == "keep"):

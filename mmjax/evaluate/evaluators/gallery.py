@@ -12,6 +12,7 @@ from mmjax.errors import UserError
 from mmjax.evaluate.contract import Embedded, EmbedText, When
 from mmjax.evaluate.metrics.chance import recall
 from mmjax.evaluate.metrics.pairs import pairs
+from mmjax.runtime.files import output
 from mmjax.runtime.files.names import plain
 
 PANELS = (("text", "image"), ("audio", "image"), ("image", "text"))
@@ -51,7 +52,7 @@ class Gallery:
         for part, (source, target) in zip(parts, panels, strict=True):
             self._panel(part, embedded, source, target)
         name = plain(f"gallery-{self.split}.png", "the picture of Gallery(split=...)")
-        figure.savefig(embedded.workdir / name, dpi=110, facecolor="white")
+        _save(figure, embedded.workdir / name)
         draw_curves(embedded.history, embedded.workdir / "curves.png")
         return {}
 
@@ -119,7 +120,12 @@ def draw_curves(lines: list[dict[str, Any]], path: Path) -> None:
         if axes.lines:
             axes.legend(fontsize=7, frameon=False, loc="center left", bbox_to_anchor=(1.0, 0.5))
     right.set_ylim(0, 1)
-    figure.savefig(path, dpi=110, facecolor="white")
+    _save(figure, path)
+
+
+def _save(figure: Any, path: Path) -> None:
+    with output.replacing(path) as part:
+        figure.savefig(part, format="png", dpi=110, facecolor="white")
 
 
 def _points(lines: list[dict[str, Any]], name: str) -> tuple[list[int], list[float]]:

@@ -71,7 +71,7 @@ class KNN:
 
     def _votes(self, known: Part, vectors: Float[np.ndarray, "n e"]) -> Float[np.ndarray, "n c"]:
         """The votes that each class gets, as shares of all."""
-        near, similarity = nearest(vectors @ known.vectors.T, self.k)
+        near, similarity = neighbours(vectors @ known.vectors.T, self.k)
         if self.temperature is None:
             votes = np.where(np.isnan(similarity), np.nan, 1.0)
         else:  # of the largest one, which cancels: exp can't overflow
@@ -86,7 +86,7 @@ class KNN:
         return shares
 
 
-def nearest(scores: Float[np.ndarray, "n m"], k: int) -> tuple[Int[np.ndarray, "n k"], Float[np.ndarray, "n k"]]:
+def neighbours(scores: Float[np.ndarray, "n m"], k: int) -> tuple[Int[np.ndarray, "n k"], Float[np.ndarray, "n k"]]:
     """The columns of the `k` largest scores of each row, best first, of equal ones the first; and the scores, fp64.
 
     Fewer where there are fewer columns. A row of NaN has any columns, with NaN.

@@ -59,7 +59,7 @@ class Pairs:
 
 
 def pairs(embedded: Embedded, source: str, target: str, same: str | None = None, who: str = "Retrieval") -> Pairs:
-    """The pairs of two modalities. Raises ValueError where there is no column `same`, for `who` asked."""
+    """The pairs of two modalities. Raises UserError where there is no column `same`, for `who` asked."""
     kinds = np.arange(len(embedded)) if same is None else _kinds(embedded.column(same, f"{who}(same=...)"))
     (rows, mine), (columns, theirs) = (_items(embedded, modality) for modality in (source, target))
     if all(len(first) == (place >= 0).sum() for first, place in ((rows, mine), (columns, theirs))):

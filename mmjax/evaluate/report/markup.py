@@ -1,6 +1,5 @@
 """HTML and SVG as text that is escaped unless it was made here."""
 
-from collections.abc import Iterable
 from html import escape
 from typing import Any
 
@@ -15,9 +14,6 @@ class Markup(str):
     """Text that is markup already; any other string is escaped where it is put into some."""
 
     __slots__ = ()
-
-
-Child = str | Iterable["str | None"] | None
 
 
 def tag(element: str, *children: Any, **attributes: Any) -> Markup:

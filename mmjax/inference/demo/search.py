@@ -150,7 +150,7 @@ def own(bundle: Bundle, say: Callable[[str], None] = lambda text: None) -> Place
     """The pictures and sounds of the test split that the model's experiment names.
 
     Raises:
-        UserError: it names no data. ValueError, FileNotFoundError: the data isn't there (any more).
+        UserError: it names no data, or what isn't there (any more).
     """
     from mmjax.experiment.graph import build
 

@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
+from mmjax.errors import UserError
 from mmjax.models.layers.parameters import ActivationName, DtypeName, RematName, constrain, dense, parameter
 from mmjax.models.layers.positions import sincos
 from mmjax.models.layers.transformer import Transformer
@@ -84,10 +85,10 @@ class Decoder(nn.Module, kw_only=True):
             train: handed to the transformer.
 
         Raises:
-            ValueError: the number of tokens isn't `prefix` and one for each slot; windows that don't fit the grid.
+            UserError: the number of tokens isn't `prefix` and one for each slot; windows that don't fit the grid.
         """
         if tokens.shape[1] != prefix + keep.shape[1]:
-            raise ValueError(f"{tokens.shape[1]} tokens are not {prefix} of a prefix and {keep.shape[1]} kept patches")
+            raise UserError(f"{tokens.shape[1]} tokens are not {prefix} of a prefix and {keep.shape[1]} kept patches")
         init = nn.initializers.xavier_uniform()
         x = dense(self.width, ("embed", None), init, dtype=self.dtype, name="stem")(tokens)
         mask_init = nn.initializers.normal(MASK_STD)

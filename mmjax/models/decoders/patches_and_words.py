@@ -10,6 +10,7 @@ import flax.linen as nn
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
+from mmjax.errors import UserError
 from mmjax.models.decoders.patches import MASK_STD, placed
 from mmjax.models.layers.parameters import ActivationName, DtypeName, RematName, constrain, dense, parameter
 from mmjax.models.layers.transformer import Transformer
@@ -56,11 +57,11 @@ class JointDecoder(nn.Module, kw_only=True):
         """The normalised states, float32, for the patches of each modality, in its order.
 
         Raises:
-            ValueError: the number of tokens isn't `prefix` and one for each slot.
+            UserError: the number of tokens isn't `prefix` and one for each slot.
         """
         slots = [part.keep.shape[1] for part in kept]
         if tokens.shape[1] != prefix + sum(slots):
-            raise ValueError(f"{tokens.shape[1]} tokens are not {prefix} of a prefix and {slots} kept ones")
+            raise UserError(f"{tokens.shape[1]} tokens are not {prefix} of a prefix and {slots} kept ones")
         stem = dense(self.width, ("embed", None), nn.initializers.xavier_uniform(), dtype=self.dtype, name="stem")
         x = stem(tokens)
         normal = nn.initializers.normal(MASK_STD)

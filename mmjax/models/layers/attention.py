@@ -6,6 +6,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
+from mmjax.errors import UserError
+
 AttentionName = Literal["plain", "cudnn"]
 
 
@@ -47,14 +49,12 @@ def attend_fused(
     towers on an NVIDIA GPU.
 
     Raises:
-        ValueError: there is no such GPU, or numbers of 32 bits.
+        UserError: there is no such GPU, or numbers of 32 bits.
     """
     if jax.default_backend() != "gpu":
-        raise ValueError(
-            f"attention='cudnn' runs on an NVIDIA GPU, not on {jax.default_backend()!r}: set it to 'plain'"
-        )
+        raise UserError(f"attention='cudnn' runs on an NVIDIA GPU, not on {jax.default_backend()!r}: set it to 'plain'")
     if query.dtype.itemsize != 2:
-        raise ValueError(f"attention='cudnn' computes in 16 bits, not in dtype={query.dtype.name!r}: set either")
+        raise UserError(f"attention='cudnn' computes in 16 bits, not in dtype={query.dtype.name!r}: set either")
     positions, keys = query.shape[2], key.shape[2]
     query, key, value = (jnp.moveaxis(_even(x, axis=2), 1, 2) for x in (query, key, value))
     options: dict[str, Any] = {}

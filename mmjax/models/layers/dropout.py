@@ -7,6 +7,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Key
 
+from mmjax.errors import UserError
+
 BEFORE_BLOCKS = 2**31 - 1  # the place of the dropout there (see `drop`): no number of a layer
 
 
@@ -28,7 +30,7 @@ def dropout_keys(
 ) -> Key[Array, " b"] | None:
     """The examples' keys for dropout: those given, or else made of `module`'s `dropout` key; None where none acts."""
     if not 0 <= rate < 1:
-        raise ValueError(f"dropout={rate} is not a rate: it is at least 0 and below 1")
+        raise UserError(f"dropout={rate} is not a rate: it is at least 0 and below 1")
     if not train or rate == 0:
         return None
     if keys is None:

@@ -1,7 +1,7 @@
 """Parameters, initialisers, norms and choices by name, for all layers."""
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from functools import partial
 from typing import Literal, cast
 
@@ -11,7 +11,7 @@ import jax.numpy as jnp
 from jax.typing import DTypeLike
 from jaxtyping import Array
 
-from mmjax.errors import nearest
+from mmjax.errors import UserError, not_among
 
 Initializer = Callable[..., Array]
 
@@ -48,12 +48,6 @@ BERT_STD = 0.02  # of every matrix of BERT
 
 
 HIDDEN = ("batch", "length", "embed")  # logical axes of the residual stream
-
-
-def unknown(field: str, value: object, allowed: Iterable[str]) -> ValueError:
-    """The error for a field whose value isn't one of `allowed`."""
-    allowed = list(allowed)
-    return ValueError(f"{field}={value!r} is not one of {', '.join(allowed)}{nearest(str(value), allowed)}")
 
 
 def constrain(x: Array, *names: str | None) -> Array:
@@ -133,12 +127,12 @@ def block_inits(name: str, width: int, mlp_dim: int, depth: int) -> dict[str, In
         return {"qkv": normal(width**-0.5), "out": residual, "mlp_in": normal((2 * width) ** -0.5), "mlp_out": residual}
     if name == "bert":
         return dict.fromkeys(("qkv", "out", "mlp_in", "mlp_out"), nn.initializers.truncated_normal(BERT_STD))
-    raise unknown("inits", name, ("xavier", "clip", "bert"))
+    raise UserError(not_among("inits", name, ("xavier", "clip", "bert")))
 
 
 def check_heads(width: int, heads: int) -> int:
-    """The size of a head; raises ValueError where `heads` doesn't divide `width`."""
+    """The size of a head; raises UserError where `heads` doesn't divide `width`."""
     if width % heads:
         fits = [h for h in range(1, width + 1) if width % h == 0]
-        raise ValueError(f"heads={heads} does not divide width={width}; these do: {fits}")
+        raise UserError(f"heads={heads} does not divide width={width}; these do: {fits}")
     return width // heads

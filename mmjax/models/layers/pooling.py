@@ -6,6 +6,7 @@ import flax.linen as nn
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
+from mmjax.errors import UserError, not_among
 from mmjax.models.layers.parameters import (
     ActivationName,
     DtypeName,
@@ -13,7 +14,6 @@ from mmjax.models.layers.parameters import (
     block_inits,
     layer_norm,
     parameter,
-    unknown,
 )
 from mmjax.models.layers.transformer import CrossAttention, Mlp
 
@@ -99,6 +99,6 @@ POOLINGS = {
 
 
 def check_pooling(name: str) -> None:
-    """Raises ValueError where there is no pooling of that name."""
+    """Raises UserError where there is no pooling of that name."""
     if name not in get_args(PoolingName):
-        raise unknown("pooling", name, get_args(PoolingName))
+        raise UserError(not_among("pooling", name, get_args(PoolingName)))

@@ -7,6 +7,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
+from mmjax.errors import UserError
+
 WAVELENGTH = 10_000.0  # the longest, in units of 2 pi positions (Vaswani et al. 2017, arXiv:1706.03762)
 
 
@@ -17,10 +19,10 @@ def sincos(grid: tuple[int, ...], width: int) -> Float[np.ndarray, "n d"]:
     the first half of the channels is the column's, the second the row's (as in MAE: He et al. 2021, arXiv:2111.06377).
 
     Raises:
-        ValueError: `width` doesn't divide into sines and cosines of each axis.
+        UserError: `width` doesn't divide into sines and cosines of each axis.
     """
     if width % (2 * len(grid)):
-        raise ValueError(
+        raise UserError(
             f"width={width} cannot hold sines and cosines of {len(grid)} axes: take a multiple of {2 * len(grid)}"
         )
     share = width // len(grid)
@@ -36,10 +38,10 @@ def resize(
     """Learned positions of the grid `old`, for the grid `new`: bicubic; the first `prefix` rows (CLS) stay as they are.
 
     Raises:
-        ValueError: the table doesn't have `prefix + prod(old)` rows, or the grids differ in their number of axes.
+        UserError: the table doesn't have `prefix + prod(old)` rows, or the grids differ in their number of axes.
     """
     if len(table) != prefix + math.prod(old) or len(old) != len(new):
-        raise ValueError(
+        raise UserError(
             f"a table of {len(table)} positions, {prefix} of them prefix, cannot go from grid {old} to {new}"
         )
     if old == new:

@@ -4,6 +4,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
+from mmjax.errors import UserError
 from mmjax.models.layers.positions import WAVELENGTH
 
 
@@ -16,11 +17,11 @@ def angles(
     coordinate * wavelength^(-k / P): the slowest pair comes round after nearly 2 pi `wavelength` positions.
 
     Raises:
-        ValueError: `size` doesn't divide into pairs for each axis.
+        UserError: `size` doesn't divide into pairs for each axis.
     """
     axes = coordinates.shape[-1]
     if size % (2 * axes):
-        raise ValueError(
+        raise UserError(
             f"heads of size {size} can't be turned along {axes} axes: width / heads must be a multiple of {2 * axes}"
         )
     pairs = size // (2 * axes)

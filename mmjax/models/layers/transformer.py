@@ -13,6 +13,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, Key
 
+from mmjax.errors import UserError, not_among
 from mmjax.models.layers.attention import ATTENTIONS, AttentionName
 from mmjax.models.layers.dropout import drop, dropout_keys
 from mmjax.models.layers.masks import check_allowed, check_context
@@ -32,7 +33,6 @@ from mmjax.models.layers.parameters import (
     dense,
     layer_norm,
     parameter,
-    unknown,
 )
 from mmjax.models.layers.rotary import rotate
 
@@ -95,7 +95,7 @@ class Attention(nn.Module):
         allowed: Bool[Array, "#b n n"] | None = None,
     ) -> Float[Array, "b n d"]:
         if self.attention not in ATTENTIONS:
-            raise unknown("attention", self.attention, ATTENTIONS)
+            raise UserError(not_among("attention", self.attention, ATTENTIONS))
         query, key, value = HeadsIn(self.heads, 3, self.inits["qkv"], name="qkv")(x)
         if angles is not None:
             query, key = rotate(query, angles), rotate(key, angles)
@@ -135,7 +135,7 @@ class Mlp(nn.Module):
     @nn.compact
     def __call__(self, x: Float[Array, "b n d"]) -> Float[Array, "b n d"]:
         if self.activation not in ACTIVATIONS:
-            raise unknown("activation", self.activation, ACTIVATIONS)
+            raise UserError(not_among("activation", self.activation, ACTIVATIONS))
         width = x.shape[-1]
         x = dense(self.mlp_dim, ("embed", "mlp"), self.inits["mlp_in"], dtype=self.dtype, name="in")(x)
         x = ACTIVATIONS[self.activation](constrain(x, "batch", "length", "mlp"))
@@ -289,11 +289,11 @@ class Transformer(nn.Module):
             check_allowed(x.shape, allowed)
         check_context(x.shape, self.cross, context, context_mask)
         if self.norm not in ("pre", "post"):
-            raise unknown("norm", self.norm, ("pre", "post"))
+            raise UserError(not_among("norm", self.norm, ("pre", "post")))
         block: type[nn.Module] = Block
         if self.remat is not None:
             if self.remat not in REMAT_POLICIES:
-                raise unknown("remat", self.remat, REMAT_POLICIES)
+                raise UserError(not_among("remat", self.remat, REMAT_POLICIES))
             block = nn.remat(Block, prevent_cse=False, policy=REMAT_POLICIES[self.remat])
         blocks = nn.scan(
             block,

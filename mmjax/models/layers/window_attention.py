@@ -15,6 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Shaped
 
+from mmjax.errors import UserError, not_among
 from mmjax.models.layers.parameters import (
     HIDDEN,
     REMAT_POLICIES,
@@ -28,7 +29,6 @@ from mmjax.models.layers.parameters import (
     dense,
     layer_norm,
     parameter,
-    unknown,
 )
 from mmjax.models.layers.transformer import HeadsIn, HeadsOut, Mlp
 
@@ -185,13 +185,13 @@ class WindowTransformer(nn.Module, kw_only=True):
             mask: which tokens are attended to.
 
         Raises:
-            ValueError: an odd depth; a window or shift that doesn't fit the grid.
+            UserError: an odd depth; a window or shift that doesn't fit the grid.
         """
         self._check(grid)
         pair: type[nn.Module] = Pair
         if self.remat is not None:
             if self.remat not in REMAT_POLICIES:
-                raise unknown("remat", self.remat, REMAT_POLICIES)
+                raise UserError(not_among("remat", self.remat, REMAT_POLICIES))
             pair = nn.remat(Pair, prevent_cse=False, policy=REMAT_POLICIES[self.remat])
         pairs = nn.scan(
             pair,
@@ -219,10 +219,10 @@ class WindowTransformer(nn.Module, kw_only=True):
 
     def _check(self, grid: tuple[int, ...]) -> None:
         if self.depth % 2:
-            raise ValueError(f"depth={self.depth} is odd: blocks with windows come in pairs, one of them shifted")
+            raise UserError(f"depth={self.depth} is odd: blocks with windows come in pairs, one of them shifted")
         if not len(self.window) == len(self.shift) == len(grid) or min(self.window) < 1:
-            raise ValueError(
+            raise UserError(
                 f"window={self.window}, shift={self.shift}: give a size, and a shift, for each axis of the grid {grid}"
             )
         if any(not 0 <= by < side for by, side in zip(self.shift, self.window, strict=True)):
-            raise ValueError(f"shift={self.shift} must lie between 0 and below window={self.window}, axis by axis")
+            raise UserError(f"shift={self.shift} must lie between 0 and below window={self.window}, axis by axis")

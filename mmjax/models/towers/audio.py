@@ -57,13 +57,13 @@ class AudioTransformer(PatchTower, kw_only=True):
         if self.stride is not None:
             found = self.spectrogram.frames(samples)
             if found < frames or mels < bands:
-                raise ValueError(
+                raise UserError(
                     f"patch={self.patch}: {found} frames (of {samples} samples) and {mels} mels don't hold one"
                 )
             times, columns = 1 + (found - frames) // self.stride[0], 1 + (mels - bands) // self.stride[1]
             return (times,) if bands == mels else (times, columns)
         if mels % bands:
-            raise ValueError(f"patch={self.patch}: {bands} bands don't divide the {mels} mels of the spectrogram")
+            raise UserError(f"patch={self.patch}: {bands} bands don't divide the {mels} mels of the spectrogram")
         times = -(-self.spectrogram.frames(samples) // frames)
         return (times,) if bands == mels else (times, mels // bands)
 

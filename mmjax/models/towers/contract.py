@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int, Key
 
+from mmjax.errors import UserError, not_among
 from mmjax.models.layers import rotary
 from mmjax.models.layers.attention import AttentionName
 from mmjax.models.layers.dropout import BEFORE_BLOCKS, drop, dropout_keys
@@ -24,7 +25,6 @@ from mmjax.models.layers.parameters import (
     dense,
     layer_norm,
     parameter,
-    unknown,
 )
 from mmjax.models.layers.pooling import POOLINGS, AttentionPool, PoolingName, check_pooling, mean
 from mmjax.models.layers.positions import sincos
@@ -105,7 +105,7 @@ class Tower(BareTower, kw_only=True):
             )
         if self.norm_pooled:
             if self.norm == "post" or self.pooling == "map":
-                raise ValueError(
+                raise UserError(
                     f"norm_pooled=True goes with norm='pre' and a pooling that only picks or averages, not with "
                     f"norm={self.norm!r} and pooling={self.pooling!r}"
                 )
@@ -120,7 +120,7 @@ class Tower(BareTower, kw_only=True):
                 dtype=self.dtype,
             )
         if self.projection_tanh and self.embed_dim is None:
-            raise ValueError("projection_tanh=True needs a projection: set embed_dim, to the width say")
+            raise UserError("projection_tanh=True needs a projection: set embed_dim, to the width say")
         if self.embed_dim is not None:
             init = nn.initializers.normal(self.width**-0.5)
             if self.inits == "bert":
@@ -129,15 +129,15 @@ class Tower(BareTower, kw_only=True):
             self.projection = dense(self.embed_dim, axes, init, dtype=self.dtype, bias=self.projection_bias)
 
     def _check_trunk(self, causal: bool) -> None:
-        """Raises ValueError where a tower wants something else than the trunk gives it."""
+        """Raises UserError where a tower wants something else than the trunk gives it."""
         for name in ("width", "depth", "heads"):
             mine, its = getattr(self, name), getattr(self.trunk, name)
             if mine != its:
-                raise ValueError(f"{name}={mine}, but the trunk has {its}: set both alike")
+                raise UserError(f"{name}={mine}, but the trunk has {its}: set both alike")
         own = {"causal": causal, "norm": self.norm != "pre", "dropout": self.dropout, "layer_scale": self.layer_scale}
         own |= {"remat": self.remat, "attention": self.attention != "plain", "norm_pooled": self.norm_pooled}
         if given := [name for name, value in own.items() if value]:
-            raise ValueError(
+            raise UserError(
                 f"with a trunk a tower has no {', '.join(given)} of its own: leave it out, or set the trunk's"
             )
 
@@ -163,11 +163,11 @@ class Tower(BareTower, kw_only=True):
 
 
 def check_positions(positions: str, trunk: Any) -> None:
-    """Raises ValueError where there are no such positions, or not with a trunk."""
+    """Raises UserError where there are no such positions, or not with a trunk."""
     if positions not in get_args(PositionName):
-        raise unknown("positions", positions, get_args(PositionName))
+        raise UserError(not_among("positions", positions, get_args(PositionName)))
     if positions == "rotary" and trunk is not None:
-        raise ValueError("positions='rotary' acts in a tower's own blocks, which it hasn't with a trunk: take sincos")
+        raise UserError("positions='rotary' acts in a tower's own blocks, which it hasn't with a trunk: take sincos")
 
 
 def take_kept(values: Array, keep: Int[Array, "b k"]) -> Array:
@@ -216,11 +216,11 @@ class PatchTower(Tower, kw_only=True):
     def setup(self) -> None:
         check_positions(self.positions, self.trunk)
         if self.trunk is not None and (self.cls or self.distill or self.pre_norm):
-            raise ValueError("the trunk has a CLS: a tower with one has no cls, distill or pre_norm of its own")
+            raise UserError("the trunk has a CLS: a tower with one has no cls, distill or pre_norm of its own")
         if self.pooling == "cls" and not self.prefix:
-            raise ValueError("pooling='cls' needs cls=True: without it the first token is the first patch")
+            raise UserError("pooling='cls' needs cls=True: without it the first token is the first patch")
         if (self.distill and not self.cls) or (self.pooling == "pair" and not self.distill):
-            raise ValueError("pooling='pair' needs distill=True, and that a CLS before it: set cls=True too")
+            raise UserError("pooling='pair' needs distill=True, and that a CLS before it: set cls=True too")
         self._make_trunk()
         self.stem = dense(
             self.width, ("patch", "embed"), nn.initializers.xavier_uniform(), dtype=self.dtype, bias=self.stem_bias
@@ -259,7 +259,7 @@ class PatchTower(Tower, kw_only=True):
             return jnp.asarray(sincos(grid, self.width))
         full = self.capacity()
         if any(size > most for size, most in zip(grid, full, strict=True)):
-            raise ValueError(f"a grid of {grid} patches is larger than the {full} that learned positions are kept for")
+            raise UserError(f"a grid of {grid} patches is larger than the {full} that learned positions are kept for")
         rows = self.position[self.cls + self.distill :].reshape(*full, self.width)
         return rows[tuple(slice(size) for size in grid)].reshape(-1, self.width)
 

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int16
 
-from mmjax.models.layers.parameters import unknown
+from mmjax.errors import UserError, not_among
 from mmjax.models.towers.log_mel import INT16
 
 EPSILON = float(np.finfo(np.float32).eps)  # the floor of a band's energy
@@ -73,10 +73,10 @@ class KaldiFbank:
             frames: how many frames to make; None means those that lie within the waveform.
 
         Raises:
-            ValueError: the window is longer than the transform, or of another shape.
+            UserError: the window is longer than the transform, or of another shape.
         """
         if self.window > self.fft:
-            raise ValueError(f"window={self.window} is longer than fft={self.fft}")
+            raise UserError(f"window={self.window} is longer than fft={self.fft}")
         count = self.frames(audio.shape[1]) if frames is None else frames
         audio = jnp.pad(audio, ((0, 0), (0, max(0, self.samples(count) - audio.shape[1]))))
         start = self.hop * np.arange(count)[:, None] + np.arange(self.window)
@@ -93,18 +93,18 @@ class KaldiFbank:
         """The window, float64."""
         hann = np.sin(np.pi * np.arange(self.window) / (self.window - 1)) ** 2
         if self.shape not in ("hann", "povey"):
-            raise unknown("shape", self.shape, ("hann", "povey"))
+            raise UserError(not_among("shape", self.shape, ("hann", "povey")))
         return hann if self.shape == "hann" else hann**POVEY
 
     def filters(self) -> Float[np.ndarray, "k m"]:
         """The mel filterbank, float64 `[fft / 2 + 1, mels]`: triangles of height 1, straight in mel.
 
         Raises:
-            ValueError: the frequencies are out of order.
+            UserError: the frequencies are out of order.
         """
         top = self.rate / 2 if self.fmax is None else self.fmax
         if not 0 <= self.fmin < top <= self.rate / 2:
-            raise ValueError(f"fmin={self.fmin}, fmax={top} must be ordered within 0 and rate / 2 = {self.rate / 2}")
+            raise UserError(f"fmin={self.fmin}, fmax={top} must be ordered within 0 and rate / 2 = {self.rate / 2}")
         bins = mel(np.arange(self.fft // 2 + 1) * (self.rate / self.fft))[:, None]
         corners = np.linspace(mel(self.fmin), mel(top), self.mels + 2)
         low, centre, high = corners[:-2], corners[1:-1], corners[2:]

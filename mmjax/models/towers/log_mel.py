@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int16
 
-from mmjax.models.layers.parameters import unknown
+from mmjax.errors import UserError, not_among
 
 INT16 = 32_768.0  # full scale
 
@@ -62,10 +62,10 @@ class LogMel:
             frames: how many frames to make; None means those that start within the waveform.
 
         Raises:
-            ValueError: the window is longer than the transform.
+            UserError: the window is longer than the transform.
         """
         if self.window > self.fft:
-            raise ValueError(f"window={self.window} is longer than fft={self.fft}")
+            raise UserError(f"window={self.window} is longer than fft={self.fft}")
         count = self.frames(audio.shape[1]) if frames is None else frames
         needed = (count - 1) * self.hop + self.window
         audio = jnp.pad(audio, ((0, 0), (0, max(0, needed - audio.shape[1]))))
@@ -94,7 +94,7 @@ def to_mel(hertz: np.ndarray | float, scale: str) -> np.ndarray:
         return 2595 * np.log10(1 + hertz / 700)
     if scale == "slaney":
         return np.where(hertz < 1000, 3 * hertz / 200, 15 + 27 * np.log(np.maximum(hertz, 1000) / 1000) / np.log(6.4))
-    raise unknown("scale", scale, ("htk", "slaney"))
+    raise UserError(not_among("scale", scale, ("htk", "slaney")))
 
 
 def from_mel(mel: np.ndarray | float, scale: str) -> np.ndarray:
@@ -104,7 +104,7 @@ def from_mel(mel: np.ndarray | float, scale: str) -> np.ndarray:
         return 700 * (10 ** (mel / 2595) - 1)
     if scale == "slaney":
         return np.where(mel < 15, 200 * mel / 3, 1000 * 6.4 ** ((np.maximum(mel, 15) - 15) / 27))
-    raise unknown("scale", scale, ("htk", "slaney"))
+    raise UserError(not_among("scale", scale, ("htk", "slaney")))
 
 
 def mel_filters(
@@ -113,10 +113,10 @@ def mel_filters(
     """Triangles over the transform's bins, float64 `[fft / 2 + 1, mels]`, their corners evenly spaced in mel.
 
     Raises:
-        ValueError: the frequencies are out of order, or a triangle falls between two bins and would hear nothing.
+        UserError: the frequencies are out of order, or a triangle falls between two bins and would hear nothing.
     """
     if not 0 <= fmin < fmax <= rate / 2:
-        raise ValueError(f"fmin={fmin}, fmax={fmax} must be ordered within 0 and rate / 2 = {rate / 2}")
+        raise UserError(f"fmin={fmin}, fmax={fmax} must be ordered within 0 and rate / 2 = {rate / 2}")
     bins = np.arange(fft // 2 + 1) * (rate / fft)
     corners = from_mel(np.linspace(to_mel(fmin, scale), to_mel(fmax, scale), mels + 2), scale)
     low, centre, high = corners[:-2], corners[1:-1], corners[2:]
@@ -125,7 +125,7 @@ def mel_filters(
     filters = np.maximum(0, np.minimum(rising, falling))
     if not filters.any(axis=0).all():
         empty = np.flatnonzero(~filters.any(axis=0)).tolist()
-        raise ValueError(
+        raise UserError(
             f"mels={mels} with fft={fft}: bands {empty} lie between two bins; take fewer bands or a larger fft"
         )
     return filters * (2 / (high - low)) if scale == "slaney" else filters

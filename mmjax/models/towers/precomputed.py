@@ -36,9 +36,9 @@ class Given(BareTower, kw_only=True):
     def tokens(
         self, x: Float[Array, "b e"], mask: None = None, keep: None = None, train: bool = False, keys: None = None
     ) -> tuple[Float[Array, "b 1 e"], Bool[Array, "b 1"]]:
-        """The vector as the one token. Raises ValueError where it is of another size."""
+        """The vector as the one token. Raises UserError where it is of another size."""
         if x.shape[1] != self.embed_dim:
-            raise ValueError(f"vectors of {x.shape[1]} numbers, and embed_dim={self.embed_dim}: set it to theirs")
+            raise UserError(f"vectors of {x.shape[1]} numbers, and embed_dim={self.embed_dim}: set it to theirs")
         return self.patches(x)
 
     def pool(self, tokens: Float[Array, "b 1 e"], token_mask: Bool[Array, "b 1"]) -> Float[Array, "b e"]:

@@ -12,9 +12,10 @@ import flax.linen as nn
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Key
 
+from mmjax.errors import UserError, not_among
 from mmjax.models.layers import pooling as poolings
 from mmjax.models.layers.attention import attend
-from mmjax.models.layers.parameters import HIDDEN, REMAT_POLICIES, DtypeName, constrain, dense, parameter, unknown
+from mmjax.models.layers.parameters import HIDDEN, REMAT_POLICIES, DtypeName, constrain, dense, parameter
 from mmjax.models.layers.transformer import HeadsIn
 from mmjax.models.towers.bare import BareTower, Incoming
 from mmjax.models.towers.vit import Pictures, check_pictures, normalised
@@ -193,11 +194,11 @@ class ResNet(BareTower, kw_only=True):
 
     def setup(self) -> None:
         if len(self.layers) != 4 or min(self.layers) < 1:
-            raise ValueError(f"layers={self.layers}: it is four numbers of blocks, each at least 1")
+            raise UserError(f"layers={self.layers}: it is four numbers of blocks, each at least 1")
         if self.remat not in (None, "full"):
-            raise unknown("remat", self.remat, ("full",))
+            raise UserError(not_among("remat", self.remat, ("full",)))
         if self.width % 2:
-            raise ValueError(f"width={self.width} is odd, and the stem's first convolution has half of it")
+            raise UserError(f"width={self.width} is odd, and the stem's first convolution has half of it")
         rows, columns = self.capacity()
         self.trunk = Trunk(tuple(self.layers), self.width, self.remat, self.dtype)
         self.attention_pool = MeanAttention(rows * columns, self.pool_heads, self.embed_dim, self.dtype)
@@ -210,19 +211,19 @@ class ResNet(BareTower, kw_only=True):
         """Rows and columns of tokens.
 
         Raises:
-            ValueError: the pictures are of another size.
+            UserError: the pictures are of another size.
         """
         grid = _grid(*x.shape[1:3])
         if grid != self.capacity():
-            raise ValueError(
+            raise UserError(
                 f"pictures of {x.shape[1]}x{x.shape[2]} pixels have {grid} tokens, but positions are for "
                 f"{self.capacity()}: set size to the pictures', and bring the positions to it by positions.resize"
             )
         return grid
 
     def patches(self, x: Array, mask: None = None) -> tuple[Array, Array]:
-        """Raises ValueError: a picture's tokens overlap, so that none can be masked before the encoder."""
-        raise ValueError("a ResNet has no patches that could be masked: leave masking out, or take a ViT")
+        """Raises UserError: a picture's tokens overlap, so that none can be masked before the encoder."""
+        raise UserError("a ResNet has no patches that could be masked: leave masking out, or take a ViT")
 
     def tokens(
         self,
@@ -253,5 +254,5 @@ class ResNet(BareTower, kw_only=True):
 
 def _grid(height: int, width: int) -> tuple[int, int]:
     if height % STRIDE or width % STRIDE:
-        raise ValueError(f"pictures of {height}x{width} pixels: a ResNet takes multiples of {STRIDE}")
+        raise UserError(f"pictures of {height}x{width} pixels: a ResNet takes multiples of {STRIDE}")
     return height // STRIDE, width // STRIDE

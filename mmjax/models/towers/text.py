@@ -106,7 +106,7 @@ class TextTransformer(Tower, kw_only=True):
         types: Int[Array, "b l"] | None = None,
     ) -> tuple[Float[Array, "b n d"], Bool[Array, "b n"]]:
         if x.shape[1] > self.length:
-            raise ValueError(
+            raise UserError(
                 f"texts of {x.shape[1]} tokens are longer than the {self.length} positions of length={self.length}"
             )
         ids, real = self.patches(x, None if self.attend_padding else mask)

@@ -66,7 +66,7 @@ class ViT(PatchTower, kw_only=True):
 
     def _grid(self, height: int, width: int) -> tuple[int, int]:
         if not self.drop_rest and (height % self.patch or width % self.patch):
-            raise ValueError(
+            raise UserError(
                 f"pictures of {height}x{width} pixels don't divide into patches of {self.patch}x{self.patch}"
             )
         return height // self.patch, width // self.patch
@@ -75,11 +75,11 @@ class ViT(PatchTower, kw_only=True):
         """Rows and columns of patches.
 
         Raises:
-            ValueError: the pictures don't divide into patches, or learned positions are of another size.
+            UserError: the pictures don't divide into patches, or learned positions are of another size.
         """
         grid = self._grid(*x.shape[1:3])
         if self.positions == "learned" and grid != self.capacity():
-            raise ValueError(
+            raise UserError(
                 f"pictures of {x.shape[1]}x{x.shape[2]} pixels have {grid} patches, but learned positions are for "
                 f"{self.capacity()}: set size to the pictures', and bring learned positions to it by positions.resize"
             )

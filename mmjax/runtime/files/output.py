@@ -7,6 +7,7 @@ a kill leaves the old content in its place, or the new one.
 import os
 import re
 import shutil
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,6 +15,7 @@ from pathlib import Path
 from mmjax.errors import UserError
 
 ANY = 0o666  # of a file, before the umask: what `open` asks for
+_STREAMS = re.compile(r"/dev/(stdout|stderr|fd/\d+)|/proc/.+")
 _ADDRESS = re.compile(r"[a-z][a-z0-9+.-]+:/", re.IGNORECASE)  # also of Path("gs://bucket"), which has but one slash
 
 
@@ -53,12 +55,18 @@ def write(path: str | Path, content: str | bytes) -> None:
 
 @contextmanager
 def replacing(path: str | Path) -> Iterator[Path]:
-    """Gives the name to write a file to; once that is done it takes the place of `path`.
+    """Gives the name to write a file to; once that is done it takes the place of `path`. A pipe or a device, such as
+    /dev/stdout, stays, and is given what was written.
 
     Raises:
         OSError: it can't be written.
     """
     path = local(path, "the file")
+    if _is_stream(path):
+        with tempfile.TemporaryDirectory() as folder:
+            yield (part := Path(folder) / "content")
+            path.write_bytes(part.read_bytes())
+        return
     path.absolute().parent.mkdir(parents=True, exist_ok=True)
     part = _beside(path)
     try:
@@ -101,6 +109,11 @@ def sweep(folder: Path) -> None:
     """Removes what processes that were killed have left half written in a folder to which nobody else writes."""
     for part in folder.glob(".*.tmp"):
         part.unlink(missing_ok=True)
+
+
+def _is_stream(path: Path) -> bool:
+    """/dev/stdout is one wherever it leads: to a file maybe, which the shell holds open."""
+    return bool(_STREAMS.fullmatch(str(path.absolute()))) or path.is_fifo() or path.is_char_device()
 
 
 def _beside(path: Path) -> Path:

@@ -4,6 +4,8 @@ import math
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
+from mmjax.errors import UserError
+
 
 class Product(NamedTuple):
     """A matrix product or convolution: its equation in the jaxpr, and how often it runs on all devices together."""
@@ -30,7 +32,7 @@ def count(jaxpr: Any) -> int:
     All else (norms, activations, the optimiser) is left out, as papers do.
 
     Raises:
-        ValueError: as `products`.
+        UserError: as `products`.
     """
     return sum(product.flops for product in products(jaxpr))
 
@@ -42,7 +44,7 @@ def products(jaxpr: Any, times: int = 1) -> Iterator[Product]:
     a `cond`'s branches once.
 
     Raises:
-        ValueError: a `while` with products in it, whose number of rounds isn't known before it runs.
+        UserError: a `while` with products in it, whose number of rounds isn't known before it runs.
     """
     for equation in getattr(jaxpr, "jaxpr", jaxpr).eqns:
         name, params = equation.primitive.name, equation.params
@@ -60,7 +62,7 @@ def products(jaxpr: Any, times: int = 1) -> Iterator[Product]:
             for inner in _jaxprs(params):
                 for product in products(inner, times * rounds):
                     if name == "while":
-                        raise ValueError(
+                        raise UserError(
                             "a while loop with matrix products in it: how often it runs isn't known before it does"
                         )
                     yield product

@@ -4,15 +4,16 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from mmjax.errors import UserError
+from mmjax.runtime.files import output
 from mmjax.train.plan.result import Plan
 from mmjax.train.plan.terminal import PARTS
 
 
 def draw(plans: Sequence[Plan], path: str | Path) -> None:
-    """Writes a PNG.
+    """Writes a PNG, or what the file's ending says.
 
     Raises:
-        UserError: matplotlib is missing, or the folder.
+        UserError: matplotlib is missing, or the folder, or it draws no files that end so.
     """
     try:
         from matplotlib.figure import Figure
@@ -21,6 +22,9 @@ def draw(plans: Sequence[Plan], path: str | Path) -> None:
     if not Path(path).absolute().parent.is_dir():
         raise UserError(f"{path} can't be written: there is no folder {Path(path).absolute().parent}")
     figure = Figure(figsize=(12, 4.8), layout="constrained")
+    kind, kinds = Path(path).suffix[1:].lower() or "png", figure.canvas.get_supported_filetypes()
+    if kind not in kinds:
+        raise UserError(f"{path} can't be drawn: a picture may end in .{', .'.join(sorted(kinds))}")
     memory, speed = figure.subplots(1, 2)
     names = [f"{plan.topology}\nx {plan.slices} slices" if plan.slices > 1 else plan.topology for plan in plans]
     bottoms = [0.0] * len(plans)
@@ -56,4 +60,5 @@ def draw(plans: Sequence[Plan], path: str | Path) -> None:
         speed.legend(fontsize="small")
     speed.set(xlabel="chips", ylabel="examples a second", title="Speed, by the roofline")
     figure.suptitle(plans[0].experiment)
-    figure.savefig(path, dpi=120)
+    with output.replacing(path) as part:
+        figure.savefig(part, format=kind, dpi=120)

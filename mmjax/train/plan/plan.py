@@ -126,7 +126,7 @@ def plan_topologies(
         console.print(scaling(plans))
     if json_path is not None:
         text = json.dumps([each.numbers() for each in plans], indent=1)
-        Path(json_path).write_text(text + "\n", encoding="utf-8")
+        output.write(json_path, text + "\n")
     if picture is not None:
         draw(plans, picture)
         console.print(Text(f"drawn: {picture}"), soft_wrap=True)

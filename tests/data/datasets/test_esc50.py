@@ -15,6 +15,7 @@ from mmjax.data.datasets.esc50 import ARCHIVE, CLASSES, COMMIT, Esc50
 from mmjax.data.datasets.prepare import builder, prepare
 from mmjax.data.sources.tfds import Tfds
 from mmjax.data.transforms.audio import DecodeAudio
+from mmjax.errors import UserError
 
 RATE = 44_100
 KINDS = ("dog", "rain", "siren")
@@ -88,13 +89,13 @@ def test_names_that_point_out_of_the_archive_are_not_followed(tmp_path, offline)
 
 def test_a_broken_archive_says_what_is_missing_and_leaves_nothing(tmp_path, offline):
     offline(archive(tmp_path, lost=f"3-1000-A-{CLASSES.index('rain')}.wav"))
-    with pytest.raises(Exception, match=r"names 3-1000-A-10\.wav in meta/esc50\.csv, but has no audio/3-1000"):
+    with pytest.raises(UserError, match=r"names 3-1000-A-10\.wav in meta/esc50\.csv, but has no audio/3-1000"):
         prepare("esc50", str(tmp_path / "data"))
     assert not builder("esc50", str(tmp_path / "data")).data_path.exists()
     with zipfile.ZipFile(tmp_path / "other.zip", "w") as files:
         files.writestr("x/readme.txt", b"")
     offline(tmp_path / "other.zip")
-    with pytest.raises(Exception, match="isn't the archive of ESC-50"):
+    with pytest.raises(UserError, match="isn't the archive of ESC-50"):
         prepare("esc50", str(tmp_path / "data"))
 
 

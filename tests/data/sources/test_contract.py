@@ -81,7 +81,7 @@ def test_without_a_split_column_the_hash_of_the_id_decides(tmp_path):
 
 def test_paths_of_windows_are_told_apart(tmp_path):
     table = write_table(tmp_path / "t.csv", [{"image": ".\\a.png"}])
-    with pytest.raises(FileNotFoundError, match="and have / where Windows has a backslash"):
+    with pytest.raises(UserError, match="and have / where Windows has a backslash"):
         Folder(table).open("all")
 
 
@@ -125,23 +125,23 @@ def test_parquet_may_hold_the_bytes_themselves(tmp_path, monkeypatch):
     assert records[1]["image"] is None
     monkeypatch.setitem(sys.modules, "pyarrow.parquet", None)
     monkeypatch.setitem(sys.modules, "pyarrow", None)
-    with pytest.raises(ImportError, match=r"mmjax\[parquet\]"):
+    with pytest.raises(UserError, match=r"mmjax\[parquet\]"):
         Folder(str(tmp_path / "t.parquet")).open("train")
 
 
 def test_errors_of_a_folder_say_what_is_there(tmp_path):
     table = str(write_folder(tmp_path, 8))
-    with pytest.raises(FileNotFoundError, match=r"no table .*caption\.csv; did you mean 'captions\.csv'"):
+    with pytest.raises(UserError, match=r"no table .*caption\.csv; did you mean captions\.csv\?"):
         Folder(str(tmp_path / "caption.csv")).open("train")
-    with pytest.raises(ValueError, match=r"no such column, it has image, text.*did you mean 'text'"):
+    with pytest.raises(UserError, match=r"no such column, it has image, text.*did you mean text\?"):
         Folder(table, fields={"text": "texts"}).open("train")
     wrong = write_table(tmp_path / "wrong.csv", [{"images": "0.png", "label": "x"}])
-    with pytest.raises(ValueError, match=r"none of the columns image, text and audio, it has images, label.*'images'"):
+    with pytest.raises(UserError, match=r"none of the columns .* audio, it has images, label: rename images, or"):
         Folder(wrong).open("train")
     (tmp_path / "empty.csv").write_text("image,text\n")
-    with pytest.raises(ValueError, match="has no rows"):
+    with pytest.raises(UserError, match="has no rows"):
         Folder(str(tmp_path / "empty.csv")).open("train")
-    with pytest.raises(ValueError, match=r"may end in \.csv"):
+    with pytest.raises(UserError, match=r"may end in \.csv"):
         Folder(str(tmp_path / "0.png")).open("train")
 
 
@@ -152,7 +152,7 @@ def test_columns_of_splits_and_ids_may_have_names_of_their_own(tmp_path):
     assert {s: len(records) for s, records in found.items()} == {"train": 3, "test": 9}
     assert found["train"][1]["id"] == "k4"
     assert found["test"].columns == ("text", "id")  # what is told by fields is no label
-    with pytest.raises(UserError, match=r"'split': 'sett'.*no such column, it has text, set, key; did you mean 'set'"):
+    with pytest.raises(UserError, match=r"'split': 'sett'.*no such column, it has text, set, key; did you mean set\?"):
         Folder(table, fields={"split": "sett"}).open("train")
     with pytest.raises(UserError, match=r"columns image, text, audio, id, split are called; there is no 'txt'"):
         Folder(table, fields={"txt": "text"}).open("train")
@@ -288,5 +288,5 @@ def test_a_missing_file_is_a_bad_example_but_all_missing_is_an_error(tmp_path):
     records = Folder(table).open("train")
     with pytest.raises(BadExample, match=r"3\.png can't be read"):
         records[3]["image"].read()
-    with pytest.raises(FileNotFoundError, match=r"of the 8 files in the column image.*elsewhere/0\.png"):
+    with pytest.raises(UserError, match=r"of the 8 files in the column image.*elsewhere/0\.png"):
         Folder(table, root="elsewhere").open("train")

@@ -56,9 +56,9 @@ def test_documents_are_a_sources_texts(folder_table):
     assert len(read) == len(Folder(folder_table).open("test"))
     assert str(read[0]["text"]) == "a grey square of level 7"
     assert read[0]["kind"] == "odd"
-    with pytest.raises(ValueError, match=r"Documents: the source has no text, but .*image"):
+    with pytest.raises(UserError, match=r"Documents: the source has no text, but .*image"):
         Documents(NoText()).open("test")
-    with pytest.raises(ValueError, match=r"Documents\(between='\('\) is no regular expression"):
+    with pytest.raises(UserError, match=r"Documents\(between='\('\) is no regular expression"):
         Documents(Folder(folder_table), between="(").open("test")
 
 

@@ -8,6 +8,7 @@ import pytest
 from mmjax.data.sources.contents import Again
 from mmjax.data.sources.every_caption import EveryCaption, expanded
 from mmjax.data.sources.folder import Folder
+from mmjax.errors import UserError
 from mmjax.evaluate.contract import Embedded
 from mmjax.evaluate.evaluators.retrieval import Retrieval
 from tests.data.conftest import picture_bytes
@@ -33,7 +34,7 @@ def test_each_caption_is_a_row_and_each_picture_is_there_once(tmp_path):
     assert len({row["id"] for row in rows}) == 9
     assert set(records.columns) == set(rows[0])
     pyarrow.parquet.write_table(pyarrow.table({"image": [b"x"], "split": ["test"]}), tmp_path / "n.parquet")
-    with pytest.raises(ValueError, match=r"the source has no text, but (id, image|image, id)"):
+    with pytest.raises(UserError, match=r"the source has no text, but (id, image|image, id)"):
         EveryCaption(Folder(str(tmp_path / "n.parquet"))).open("test")
 
 

@@ -82,5 +82,5 @@ def test_what_does_not_fit_is_named(trained: Trained, vectors, tmp_path):
         Vector(4)(np.zeros(8, np.float32), None)
     with pytest.raises(BadExample, match="aren't finite"):
         Vector(1)(np.array([np.nan], np.float32), None)
-    with pytest.raises(ValueError, match="vectors of 8 numbers, and embed_dim=4"):
+    with pytest.raises(UserError, match="vectors of 8 numbers, and embed_dim=4"):
         Given(embed_dim=4).apply({}, np.zeros((1, 8), np.float32))

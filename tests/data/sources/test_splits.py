@@ -25,7 +25,7 @@ def test_rows_without_a_split_are_in_none_and_counted(caplog):
 
 
 def test_a_translation_into_what_is_not_there_is_refused_whatever_is_opened():
-    with pytest.raises(UserError, match=r"'vall'}, but its .* holds test, train, val; did you mean 'val'"):
+    with pytest.raises(UserError, match=r"'vall'}, but its .* holds test, train, val; did you mean val\?"):
         by_column("t.csv", ["train", "val", "test"], "train", {"validation": "vall"})
     with pytest.raises(UserError, match="'val'}, but there is no column of splits, and the shares"):
         by_hash("t.csv", ["a"], [["a"]], "train", {"validation": "val"}, SHARES)

@@ -11,6 +11,7 @@ from mmjax.data.sources.splits import SplitNotFoundError
 from mmjax.data.sources.tfds import Tfds
 from mmjax.data.transforms.audio import DecodeAudio
 from mmjax.data.transforms.image import Decode
+from mmjax.errors import UserError
 from tests.data.conftest import picture_bytes
 
 
@@ -90,7 +91,7 @@ def test_a_class_is_a_caption_by_its_name_and_a_number_is_none(gaps_dir):
     assert {r["number"]: r["text"] for r in (records[i] for i in range(3))} == {0: "cat", -1: None, 2: "dog"}
     records = Tfds("gaps", {"text": "labels"}, data_dir=gaps_dir).open("train")
     assert {r["number"]: r["text"] for r in (records[i] for i in range(3))} == {0: ["cat"], -1: None, 2: ["dog"]}
-    with pytest.raises(ValueError, match=r"'text': 'number'\}\): it holds numbers \(int64\), and captions are texts"):
+    with pytest.raises(UserError, match=r"'text': 'number'\}\): it holds numbers \(int64\), and captions are texts"):
         Tfds("gaps", {"text": "number"}, data_dir=gaps_dir).open("train")
 
 
@@ -146,9 +147,9 @@ def test_a_dataset_is_known_by_its_version_and_by_what_its_files_are_said_to_hol
 def test_errors_of_tfds_say_what_is_there(tfds_dir):
     with pytest.raises(SplitNotFoundError, match="no split 'validation', it has "):
         Tfds("toy", data_dir=tfds_dir).open("validation")
-    with pytest.raises(ValueError, match=r"no 'texts' among group, id,.*did you mean 'text'"):
+    with pytest.raises(UserError, match=r"no 'texts' among group, id,.*did you mean text\?"):
         Tfds("toy", fields={"text": "texts"}, data_dir=tfds_dir).open("train")
-    with pytest.raises(ValueError, match=r"no 'audoi' among audio, voice.*did you mean 'audio'"):
+    with pytest.raises(UserError, match=r"no 'audoi' among audio, voice.*did you mean audio\?"):
         Tfds("toy", fields={"audio": "speech/audoi"}, data_dir=tfds_dir).open("train")
 
 

@@ -3,6 +3,7 @@ import pytest
 from mmjax.data.tokenizers.contract import Tokenizer, TokenizerSpec
 from mmjax.data.tokenizers.sentence_piece import PieceTokenizer, SentencePiece
 from mmjax.data.tokenizers.subwords import Subwords
+from mmjax.errors import UserError
 
 
 class Two(Tokenizer):
@@ -25,7 +26,7 @@ def test_tokenizers_are_equal_by_kind_and_model():
 @pytest.mark.parametrize("spec", [Subwords, SentencePiece])
 def test_a_spec_has_room_for_so_many_pieces(spec: type[TokenizerSpec]):
     assert spec(vocab_size=2).check(Two(b"a")) == Two(b"a")  # type: ignore[call-arg]
-    with pytest.raises(ValueError, match=rf"has 2 pieces, and {spec.__name__}\(vocab_size=1\) has room for fewer"):
+    with pytest.raises(UserError, match=rf"has 2 pieces, and {spec.__name__}\(vocab_size=1\) has room for fewer"):
         spec(vocab_size=1).check(Two(b"a"))  # type: ignore[call-arg]
 
 
@@ -35,5 +36,5 @@ def test_only_what_is_trained_reads_captions():
 
 
 def test_a_model_of_one_kind_knows_one_way_to_cut():
-    with pytest.raises(ValueError, match="model_type='unigram'"):
+    with pytest.raises(UserError, match="model_type='unigram'"):
         PieceTokenizer(SentencePiece(30, model_type="bpe").train(["red cat", "blue dog"])).segmentations("red", 2)

@@ -6,6 +6,7 @@ import pytest
 
 from mmjax.data.tokenizers.files import load_tokenizers, save_tokenizers
 from mmjax.data.tokenizers.sentence_piece import BOS, EOS, MASK, PAD, UNKNOWN, PieceTokenizer, SentencePiece
+from mmjax.errors import UserError
 from tests.faults.spoil import flip
 
 CAPTIONS = [
@@ -54,9 +55,9 @@ def test_two_processes_at_once_leave_one_good_file(tmp_path):
 
 def test_a_vocabulary_larger_than_the_captions_is_no_error_a_smaller_one_is():
     assert PieceTokenizer(SentencePiece(5000).train(CAPTIONS)).vocab_size < 100
-    with pytest.raises(ValueError, match=r"vocab_size=8, .* can't be trained on the 18 captions"):
+    with pytest.raises(UserError, match=r"vocab_size=8, .* can't be trained on the 18 captions"):
         SentencePiece(8).train(CAPTIONS)
-    with pytest.raises(ValueError, match="no captions to train the tokenizer 'toy' on"):
+    with pytest.raises(UserError, match="no captions to train the tokenizer 'toy' on"):
         SentencePiece(60, name="toy").train([])
 
 
@@ -65,12 +66,12 @@ def test_a_model_from_a_file(tmp_path):
     file.write_bytes(SentencePiece(40).train(CAPTIONS))
     tokenizer = SentencePiece(40, path=str(file)).load(None, tmp_path)
     assert tokenizer.model == file.read_bytes()
-    with pytest.raises(ValueError, match=rf"has {tokenizer.vocab_size} pieces, and SentencePiece\(vocab_size=20\)"):
+    with pytest.raises(UserError, match=rf"has {tokenizer.vocab_size} pieces, and SentencePiece\(vocab_size=20\)"):
         SentencePiece(20, path=str(file)).load(None, tmp_path)
-    with pytest.raises(FileNotFoundError, match=r"nowhere\.model"):
+    with pytest.raises(UserError, match=r"nowhere\.model"):
         SentencePiece(path="nowhere.model").load(None, tmp_path)
     file.write_bytes(b"something else")
-    with pytest.raises(ValueError, match="not a SentencePiece model"):
+    with pytest.raises(UserError, match="not a SentencePiece model"):
         SentencePiece(path=str(file)).load(None, tmp_path)
 
 

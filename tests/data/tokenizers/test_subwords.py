@@ -58,7 +58,7 @@ def test_encode_adds_nothing_and_decode_leaves_special_pieces_out(clip, bert):
         assert tokenizer.encode("") == []
         with pytest.raises(UnicodeError):
             tokenizer.encode("half a pair: \ud800")
-        with pytest.raises(ValueError, match="model_type='unigram'"):
+        with pytest.raises(UserError, match="model_type='unigram'"):
             tokenizer.segmentations("the photo", 2)
 
 
@@ -77,7 +77,7 @@ def test_tokenizers_of_both_kinds_travel_to_files_hosts_and_workers(clip, bert, 
     assert load_tokenizers(tmp_path) == from_files(to_files(tokenizers)) == tokenizers
     assert len({*tokenizers.values(), pickle.loads(pickle.dumps(clip))}) == 3
     (tmp_path / "text.model").write_bytes(pieces.model)
-    with pytest.raises(ValueError, match="'text' has two tokenizers"):
+    with pytest.raises(UserError, match="'text' has two tokenizers"):
         load_tokenizers(tmp_path)
 
 
@@ -96,18 +96,18 @@ def test_a_chain_takes_the_kept_model_and_not_the_path(clip):
     batch = Chains(chain, {"text": clip}).encode(text=["the cat", None])
     assert batch["text"][0].tolist() == [clip.bos, *clip.encode("the cat"), clip.eos, *[clip.pad] * 4]
     assert batch["text_valid"].tolist() == [True, False]
-    with pytest.raises(ValueError, match=r"Subwords\(vocab_size=10\) has room for fewer"):
+    with pytest.raises(UserError, match=r"Subwords\(vocab_size=10\) has room for fewer"):
         Chains({"text": (Tokenize(Subwords(10), 8),)}, {"text": clip})
 
 
 def test_a_path_that_leads_nowhere_is_said(tmp_path):
-    with pytest.raises(FileNotFoundError, match=r"no such file or folder.*hf download"):
+    with pytest.raises(UserError, match=r"no such file or folder.*hf download"):
         Subwords(10, path=str(tmp_path / "tokenizer.json")).load(None, tmp_path)
-    with pytest.raises(FileNotFoundError, match=r"no such file: .* or no path"):
+    with pytest.raises(UserError, match=r"no such file: .* or no path"):
         SentencePiece(10, path=str(tmp_path / "pieces.model")).load(None, tmp_path)
     for spec in (Subwords(10), SentencePiece(10, path="")):
         assert not spec.captions
-        with pytest.raises(ValueError, match="takes its model from the tokenizers of a workdir"):
+        with pytest.raises(UserError, match="takes its model from the tokenizers of a workdir"):
             spec.load(None, tmp_path)
 
 
@@ -127,16 +127,16 @@ def test_what_is_no_tokenizer_is_refused(clip, change, message):
     if message is None:
         assert SubwordTokenizer(model).bos is None
         return
-    with pytest.raises(ValueError, match=message):
+    with pytest.raises(UserError, match=message):
         SubwordTokenizer(model)
-    with pytest.raises(ValueError, match=r"not a tokenizer\.json"):
+    with pytest.raises(UserError, match=r"not a tokenizer\.json"):
         SubwordTokenizer(b"\xff\x00")
 
 
 def test_two_special_pieces_on_a_side_cannot_be_told(bert):
     settings = json.loads(bert.model)
     settings["post_processor"]["single"] += settings["post_processor"]["single"][:1]
-    with pytest.raises(ValueError, match=r"\[2\] before and \[3, 2\] behind"):
+    with pytest.raises(UserError, match=r"\[2\] before and \[3, 2\] behind"):
         SubwordTokenizer(json.dumps(settings).encode())
 
 

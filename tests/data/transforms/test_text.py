@@ -71,9 +71,9 @@ def test_names_of_special_pieces_stay_and_become_their_ids(tokenizer):
     assert cut("red </s> <pad> ", None).values.tolist() == [red, EOS, PAD, *tokenizer.encode(""), EOS, PAD, PAD]
     assert cut("cat</s>", None).values.tolist() == [cat, EOS, PAD, PAD, PAD, PAD]  # it ends already
     assert EOS not in Tokenize(tokenizer, 6, eos=False)("cat </s>", None).values  # as our own are read
-    with pytest.raises(ValueError, match="'<end>' is no piece"):
+    with pytest.raises(UserError, match="'<end>' is no piece"):
         Tokenize(tokenizer, 6, names=("<end>",))("cat <end>", None)
-    with pytest.raises(ValueError, match=r"names=\('<end>',\)\) is for SentencePiece models"):
+    with pytest.raises(UserError, match=r"names=\('<end>',\)\) is for SentencePiece models"):
         Tokenize(Words(), 6, names=("<end>",))
 
 
@@ -225,11 +225,11 @@ def test_a_chain_says_the_padding_and_a_piece_that_is_lacking_is_told():
     )
     tokenizer = PieceTokenizer(model.getvalue())
     assert (tokenizer.pad, tokenizer.bos, tokenizer.eos) == (None, None, 1)
-    with pytest.raises(ValueError, match=r"no piece for padding: .*Tokenize\(pad=\.\.\.\)"):
+    with pytest.raises(UserError, match=r"no piece for padding: .*Tokenize\(pad=\.\.\.\)"):
         Tokenize(tokenizer, 8)
-    with pytest.raises(ValueError, match="bos=True"):
+    with pytest.raises(UserError, match="bos=True"):
         Tokenize(tokenizer, 8, bos=True, pad=1)
-    with pytest.raises(ValueError, match="none of the tokenizer's"):
+    with pytest.raises(UserError, match="none of the tokenizer's"):
         Tokenize(tokenizer, 8, pad=tokenizer.vocab_size)
     ids, mask = Tokenize(tokenizer, 8, pad=1)("cat", None)
     assert ids.tolist() == [*tokenizer.encode("cat"), 1, 1, 1, 1][:8]
@@ -237,7 +237,7 @@ def test_a_chain_says_the_padding_and_a_piece_that_is_lacking_is_told():
 
 
 def test_random_tokenize_cuts_a_caption_in_many_ways_and_in_evaluation_in_the_likeliest(tokenizer):
-    with pytest.raises(ValueError, match="model_type='unigram'"):
+    with pytest.raises(UserError, match="model_type='unigram'"):
         RandomTokenize(tokenizer, 12)("green fox", np.random.default_rng(0))
     tokenizer = PieceTokenizer(SentencePiece(30).train(["green fox", "green ox", "red fox", "grey greed", "reed box"]))
     sampled, plain = RandomTokenize(tokenizer, 12, best=4), Tokenize(tokenizer, 12)

@@ -8,7 +8,7 @@ import pytest
 
 from mmjax.errors import UserError
 from mmjax.evaluate.contract import Embedded
-from mmjax.evaluate.evaluators.knn import KNN, nearest
+from mmjax.evaluate.evaluators.knn import KNN, neighbours
 from mmjax.evaluate.metrics.labels import mean_average_precision
 from mmjax.runtime import counts
 from tests.evaluate.metrics.test_ranks import unit
@@ -156,7 +156,7 @@ def test_chunks_change_nothing(monkeypatch):
 
 def test_the_nearest_of_equals_are_the_first():
     scores = np.array([[0.0, 1.0, 0.5, 0.5, 0.5], [np.nan] * 5])
-    columns, values = nearest(scores, 3)
+    columns, values = neighbours(scores, 3)
     assert columns[0].tolist() == [1, 2, 3]
     assert values[0].tolist() == [1, 0.5, 0.5]
     assert np.isnan(values[1]).all()

@@ -7,6 +7,7 @@ from math import comb
 import numpy as np
 import pytest
 
+from mmjax.errors import UserError
 from mmjax.evaluate.contract import Embedded
 from mmjax.evaluate.evaluators.retrieval import Retrieval
 from mmjax.evaluate.metrics.pairs import pairs
@@ -82,7 +83,7 @@ def test_collapsed_embeddings_have_no_recall():
 
 
 def test_an_unknown_column_names_those_there_are():
-    with pytest.raises(ValueError, match=r"'caption'.*group, text"):
+    with pytest.raises(UserError, match=r"'caption'.*group, text"):
         Retrieval(same="caption")(embedded(4, columns={"text": ["a"] * 4, "group": ["a"] * 4}), no_text)
 
 

@@ -89,9 +89,9 @@ def test_collapsed_text_is_not_rewarded():
 
 
 def test_errors_name_what_there_is():
-    with pytest.raises(ValueError, match="embeds image"):
+    with pytest.raises(UserError, match="embeds image"):
         ZeroShot("group", modality="audio")(split(), embed_text)
-    with pytest.raises(ValueError, match=r"'subgroup'.*it has: group"):
+    with pytest.raises(UserError, match=r"'subgroup'.*it has: group"):
         ZeroShot("subgroup")(split(), embed_text)
 
 

@@ -3,6 +3,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from mmjax.errors import UserError
 from mmjax.models.decoders.patches import Decoder
 from mmjax.models.layers.positions import sincos
 from tests.models import oracle
@@ -64,5 +65,5 @@ def test_without_out_dim_it_gives_its_normalised_states(inputs, params):
 
 
 def test_tokens_must_fit_keep(inputs, params):
-    with pytest.raises(ValueError, match="4 tokens are not 0 of a prefix and 3 kept patches"):
+    with pytest.raises(UserError, match="4 tokens are not 0 of a prefix and 3 kept patches"):
         DECODER.apply(params, *inputs[:4], 0)

@@ -3,6 +3,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from mmjax.errors import UserError
 from mmjax.models.layers.pooling import (
     AttentionPool,
     check_pooling,
@@ -61,5 +62,5 @@ def test_attention_pool_equals_float64_numpy(tokens):
 
 
 def test_an_unknown_pooling_is_named():
-    with pytest.raises(ValueError, match=r"pooling='means' is not one of cls, .*, map; did you mean mean"):
+    with pytest.raises(UserError, match=r"pooling='means' is not one of cls, .*, map; did you mean mean"):
         check_pooling("means")

@@ -4,6 +4,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from mmjax.errors import UserError
 from mmjax.models.layers.positions import resize, sincos
 
 
@@ -27,7 +28,7 @@ def test_a_longer_grid_begins_as_a_shorter_one():
 
 
 def test_width_must_hold_all_axes():
-    with pytest.raises(ValueError, match=r"width=18 .* multiple of 4"):
+    with pytest.raises(UserError, match=r"width=18 .* multiple of 4"):
         sincos((2, 2), 18)
 
 
@@ -48,5 +49,5 @@ def test_resize_keeps_the_prefix_and_follows_a_smooth_table():
 
 
 def test_resize_refuses_a_table_of_another_grid():
-    with pytest.raises(ValueError, match=r"table of 10 positions, 1 of them prefix, cannot go from grid \(3, 4\)"):
+    with pytest.raises(UserError, match=r"table of 10 positions, 1 of them prefix, cannot go from grid \(3, 4\)"):
         resize(jnp.zeros((10, 4)), (3, 4), (2, 2), prefix=1)

@@ -6,6 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from mmjax.errors import UserError
 from mmjax.models.layers.rotary import angles, rotate
 from mmjax.models.towers.audio import AudioTransformer
 from mmjax.models.towers.log_mel import LogMel
@@ -110,15 +111,15 @@ def test_pictures_of_another_size_are_stretched_to_the_grid():
 
 
 def test_errors_name_what_would_do():
-    with pytest.raises(ValueError, match=r"heads of size 6 can't be turned along 2 axes: .* a multiple of 4"):
+    with pytest.raises(UserError, match=r"heads of size 6 can't be turned along 2 axes: .* a multiple of 4"):
         angles(np.zeros((3, 2)), 6)
     trunk = Trunk(width=16, depth=1, heads=2)
     tower = ViT(**{**IMAGE, "depth": 1, "pooling": "cls"}, trunk=trunk)
-    with pytest.raises(ValueError, match="positions='rotary' acts in a tower's own blocks"):
+    with pytest.raises(UserError, match="positions='rotary' acts in a tower's own blocks"):
         oracle.params_of(tower, jnp.zeros((1, 8, 12, 3), jnp.uint8))
     with pytest.raises(
-        ValueError, match="positions='rotery' is not one of learned, sincos, rotary; did you mean rotary"
+        UserError, match="positions='rotery' is not one of learned, sincos, rotary; did you mean rotary"
     ):
         oracle.params_of(TextTransformer(**{**TEXT, "positions": "rotery"}), jnp.zeros((1, 4), jnp.int32))
-    with pytest.raises(ValueError, match="heads=3 does not divide width=16"):
+    with pytest.raises(UserError, match="heads=3 does not divide width=16"):
         oracle.params_of(TextTransformer(**{**TEXT, "heads": 3}), jnp.zeros((1, 4), jnp.int32))

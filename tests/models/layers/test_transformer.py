@@ -11,6 +11,7 @@ from flax.core import meta
 from flax.linen.spmd import logical_to_mesh_sharding
 from jax.sharding import PartitionSpec
 
+from mmjax.errors import UserError
 from mmjax.models.layers.attention import attend, attend_fused
 from mmjax.models.layers.parameters import block_inits
 from mmjax.models.layers.transformer import Block, Transformer
@@ -219,7 +220,7 @@ def test_dropout_acts_in_training_alone(x, params):
     ],
 )
 def test_errors_say_what_would_do(x, fields, message):
-    with pytest.raises(ValueError, match=message):
+    with pytest.raises(UserError, match=message):
         jax.eval_shape(lambda: Transformer(**{**SMALL, **fields}).init(jax.random.key(0), x))
 
 
@@ -231,7 +232,7 @@ def test_errors_say_what_would_do(x, fields, message):
     ],
 )
 def test_attention_that_cannot_be_had_says_what_can(x, changed, message):
-    with pytest.raises(ValueError, match=re.escape(message)):
+    with pytest.raises(UserError, match=re.escape(message)):
         jax.eval_shape(Transformer(**SMALL, **changed).init, jax.random.key(0), x)
 
 
@@ -254,5 +255,5 @@ def test_fused_attention_asks_for_what_the_plain_one_computes(monkeypatch, causa
     got, want = (of(query, key, value, mask, causal) for of in (attend_fused, attend))
     assert asked == ["cudnn"]
     np.testing.assert_allclose(got.astype(jnp.float32), want.astype(jnp.float32), atol=0.02)
-    with pytest.raises(ValueError, match="not in dtype='float32'"):
+    with pytest.raises(UserError, match="not in dtype='float32'"):
         attend_fused(query.astype(jnp.float32), key, value)

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from mmjax.errors import UserError
 from mmjax.models.decoders.patches import Decoder
 from mmjax.models.layers.window_attention import WindowTransformer
 from tests.models import oracle
@@ -147,5 +148,5 @@ def test_a_decoder_with_windows_reads_no_prefix_and_has_the_published_size():
     ],
 )
 def test_what_does_not_fit_is_named(change, message):
-    with pytest.raises(ValueError, match=message):
+    with pytest.raises(UserError, match=message):
         jax.eval_shape(lambda: MODEL.clone(**change).init(jax.random.key(0), jnp.zeros((1, 32, 16)), (8, 4)))

@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from mmjax.errors import UserError
 from mmjax.models.towers.audio import AudioTransformer
 from mmjax.models.towers.log_mel import LogMel
 from tests.models import oracle
@@ -106,7 +107,7 @@ def test_audio_mae_parameters():
 )
 def test_errors_say_what_would_do(patch, samples, message):
     tower = AudioTransformer(**SMALL, patch=patch, pooling="mean")
-    with pytest.raises(ValueError, match=message):
+    with pytest.raises(UserError, match=message):
         jax.eval_shape(lambda: tower.init(jax.random.key(0), waveforms(1, samples)))
 
 
@@ -163,5 +164,5 @@ def test_two_tokens_come_first_and_their_mean_is_the_embedding():
     swapped["params"]["cls"], swapped["params"]["distill"] = p["distill"], p["cls"]
     swapped["params"]["position"] = p["position"][np.r_[1, 0, 2:20]]
     np.testing.assert_allclose(oracle.apply(tower, swapped, x), oracle.apply(tower, params, x), atol=3e-6)
-    with pytest.raises(ValueError, match="pooling='pair' needs distill=True"):
+    with pytest.raises(UserError, match="pooling='pair' needs distill=True"):
         oracle.params_of(AudioTransformer(**OVERLAPPING, pooling="pair", cls=True), x)

@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from mmjax.errors import UserError
 from mmjax.models.towers.kaldi_fbank import KaldiFbank
 from tests.models.golden.fields import FILE, KALDI
 
@@ -85,5 +86,5 @@ def test_a_constant_and_a_band_between_two_bins_hold_the_floor():
     ],
 )
 def test_errors_say_what_would_do(fields, message):
-    with pytest.raises(ValueError, match=message):
+    with pytest.raises(UserError, match=message):
         KaldiFbank(**fields)(jnp.zeros((1, 800), jnp.int16))

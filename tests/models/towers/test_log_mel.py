@@ -3,6 +3,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from mmjax.errors import UserError
 from mmjax.models.towers.log_mel import LogMel, from_mel, mel_filters, to_mel
 from tests.models.golden.fields import FILE, LOG_MEL
 
@@ -99,5 +100,5 @@ def test_a_frame_is_real_if_it_starts_at_a_real_sample():
     ],
 )
 def test_errors_say_what_would_do(fields, message):
-    with pytest.raises(ValueError, match=message):
+    with pytest.raises(UserError, match=message):
         LogMel(**fields)(jnp.zeros((1, 800), jnp.int16))

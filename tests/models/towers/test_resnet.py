@@ -289,10 +289,10 @@ def test_a_pretrainer_embeds_by_the_running_statistics(pictures):
     ],
 )
 def test_errors_say_what_would_do(fields, side, message):
-    with pytest.raises(ValueError, match=message):
+    with pytest.raises(UserError, match=message):
         abstract(ResNet(**{**SMALL, **fields}), jnp.zeros((1, *side, 3), jnp.uint8))
 
 
 def test_its_tokens_cannot_be_masked(pictures, variables):
-    with pytest.raises(ValueError, match="a ResNet has no patches"):
+    with pytest.raises(UserError, match="a ResNet has no patches"):
         oracle.apply(ResNet(**SMALL), variables, pictures, keep=jnp.zeros((2, 1), jnp.int32), method="tokens")

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from flax.core import meta
 
+from mmjax.errors import UserError
 from mmjax.models.towers.text import TextTransformer
 from tests.models import oracle
 
@@ -99,7 +100,7 @@ def test_siglip_parameters():
 
 
 def test_a_text_that_is_too_long_is_refused():
-    with pytest.raises(ValueError, match="texts of 9 tokens are longer than the 8 positions of length=8"):
+    with pytest.raises(UserError, match="texts of 9 tokens are longer than the 8 positions of length=8"):
         jax.eval_shape(lambda: TextTransformer(**SMALL).init(jax.random.key(0), jnp.zeros((1, 9), jnp.int32)))
 
 
@@ -147,5 +148,5 @@ def test_a_kept_word_keeps_its_type():
     ],
 )
 def test_fields_that_cannot_be_say_why(fields, message):
-    with pytest.raises(ValueError, match=message):
+    with pytest.raises(UserError, match=message):
         TextTransformer(**SMALL, **fields).init(jax.random.key(0), IDS)

@@ -9,6 +9,7 @@ import pytest
 from flax.core import meta
 from jax.sharding import PartitionSpec
 
+from mmjax.errors import UserError
 from mmjax.models.decoders.patches import Decoder
 from mmjax.models.towers.vit import ViT
 from tests.models import oracle
@@ -82,7 +83,7 @@ def test_a_norm_of_the_mean_of_the_patches_equals_float64_numpy(pictures):
     assert "norm" not in p["transformer"]
     wanted = oracle.layer_norm(norm, x[1:].mean(0))
     np.testing.assert_allclose(oracle.apply(vit, params, pictures)[0], wanted, rtol=2e-5, atol=5e-5)
-    with pytest.raises(ValueError, match=r"norm_pooled=True goes with .* not with norm='pre' and pooling='map'"):
+    with pytest.raises(UserError, match=r"norm_pooled=True goes with .* not with norm='pre' and pooling='map'"):
         abstract(ViT(**SMALL, pooling="map", norm_pooled=True), pictures)
 
 
@@ -194,7 +195,7 @@ def test_mae_parameters(patch, width, depth, encoder, both):
     ],
 )
 def test_errors_say_what_would_do(fields, side, message):
-    with pytest.raises(ValueError, match=message):
+    with pytest.raises(UserError, match=message):
         abstract(ViT(**{**SMALL, "pooling": "mean", **fields}), jnp.zeros((1, *side, 3), jnp.uint8))
 
 
@@ -205,5 +206,5 @@ def test_pixels_that_fill_no_patch_are_left_out_where_that_is_asked_for():
     assert wide.grid(x) == wide.capacity() == (2, 2)
     variables = narrow.init(jax.random.key(0), x[:, :8, :8])
     np.testing.assert_array_equal(wide.apply(variables, x), narrow.apply(variables, x[:, :8, :8]))
-    with pytest.raises(ValueError, match="don't divide into patches"):
+    with pytest.raises(UserError, match="don't divide into patches"):
         ViT(size=(11, 10), **fields).capacity()

@@ -63,5 +63,5 @@ def test_a_line_a_digest_and_a_tokenizer_that_are_deep_are_as_broken_ones(tmp_pa
     (tmp_path / digests.NAME).write_text(DEEP)
     assert digests.problems(tmp_path)
     pytest.importorskip("tokenizers")
-    with pytest.raises(ValueError, match=r"are not a tokenizer\.json: it is nested too deeply"):
+    with pytest.raises(UserError, match=r"are not a tokenizer\.json: it is nested too deeply"):
         SubwordTokenizer(DEEP.encode())

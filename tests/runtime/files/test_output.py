@@ -1,6 +1,9 @@
 """Files and folders that are written: whole or not at all, and readable by whom the umask says."""
 
+import ast
 import os
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -10,6 +13,33 @@ from safetensors.numpy import save_file
 
 from mmjax.errors import UserError
 from mmjax.runtime.files import output
+
+PACKAGE = Path(output.__file__).parents[2]
+# Who writes files by other means, and why nothing need be whole there at once.
+NEW_FOLDER = "into a folder that takes its place when it is whole"
+APPENDED = "lines are added at the end"
+WRITERS = {
+    "data/datasets/prepare.py": "a lock, which holds nothing",
+    "evaluate/evaluators/gallery.py": "into the name that `replacing` gave",
+    "interop/big_vision/layout.py": "into the name that `replacing` gave",
+    "interop/bundle.py": NEW_FOLDER,
+    "interop/hf/layout.py": NEW_FOLDER,
+    "interop/hf/preprocessing.py": NEW_FOLDER,
+    "interop/hf/tokenizer.py": NEW_FOLDER,
+    "interop/open_clip/layout.py": NEW_FOLDER,
+    "interop/open_clip/preprocessing.py": NEW_FOLDER,
+    "interop/remote.py": "into a folder that goes away again",
+    "interop/resolve.py": "into a folder that goes away again",
+    "interop/sentence_transformers/modules.py": NEW_FOLDER,
+    "interop/weight_files.py": NEW_FOLDER,
+    "runtime/checkpoints.py": "moves what is damaged out of the way",
+    "runtime/copies.py": "into a checkpoint, which Orbax names when it is whole",
+    "runtime/files/digests.py": "into a folder that isn't whole without it",
+    "runtime/metrics.py": APPENDED,
+    "train/bad_examples.py": APPENDED,
+    "train/plan/chips.py": "/dev/null",
+    "train/plan/picture.py": "into the name that `replacing` gave",
+}
 
 
 @pytest.fixture(params=[0o022, 0o007, 0o077])
@@ -94,3 +124,54 @@ def test_a_path_of_this_machine_is_taken_as_it_is(path):
 def _folder(path: str | Path) -> None:
     with output.replacing_folder(path):
         pass
+
+
+def test_a_pipe_or_device_stays_and_is_given_the_content(tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    with subprocess.Popen(["cat", tmp_path / "pipe"], stdout=subprocess.PIPE) as reader:
+        output.write(tmp_path / "pipe", "numbers")
+        assert reader.communicate(timeout=60)[0] == b"numbers"
+    assert [path.name for path in tmp_path.iterdir()] == ["pipe"]
+    assert (tmp_path / "pipe").is_fifo()
+    output.write("/dev/null", "numbers")
+    assert Path("/dev/null").is_char_device()
+    program = "from mmjax.runtime.files import output; output.write('/dev/stdout', 'numbers')"
+    with (tmp_path / "out").open("wb") as out:
+        subprocess.run([sys.executable, "-c", program], stdout=out, check=True)
+    assert (tmp_path / "out").read_bytes() == b"numbers"
+
+
+def test_one_helper_writes_files_and_replaces_them():
+    found = {path.relative_to(PACKAGE).as_posix() for path in PACKAGE.rglob("*.py") if writes(path.read_text())}
+    assert found - {"runtime/files/output.py"} == {*WRITERS}, (
+        "output.write or output.replacing; or say in WRITERS why not"
+    )
+
+
+@pytest.mark.parametrize(
+    "text", ["p.write_text('')", "os.replace(a, b)", "open(p, mode='w')", "p.open('ab')", "a.rename(b)", "f.savefig(p)"]
+)
+def test_another_way_to_write_is_found(text):
+    assert writes(text)
+
+
+def test_what_reads_is_no_writer():
+    assert not writes(
+        "open(p, 'rb').read().replace('a', 'b'); p.open(); p.open(encoding='utf-8'); opened.open('train')"
+    )
+
+
+def writes(text: str) -> bool:
+    """Whether a program writes or moves files."""
+    ways = {"write_text", "write_bytes", "savefig", "copyfile", "copyfileobj", "rename", "move", "save_file"}
+    for node in ast.walk(ast.parse(text)):
+        if not isinstance(node, ast.Call):
+            continue
+        name = node.func.attr if isinstance(node.func, ast.Attribute) else getattr(node.func, "id", "")
+        if name in ways or ast.unparse(node.func) in ("os.replace", "os.rename"):
+            return True
+        modes = [*node.args, *(keyword.value for keyword in node.keywords if keyword.arg == "mode")]
+        modes = [arg.value for arg in modes if isinstance(arg, ast.Constant) and isinstance(arg.value, str)]
+        if name == "open" and any({*mode} <= {*"wabxrt+"} and {*mode} & {*"wax"} for mode in modes):
+            return True
+    return False

@@ -3,6 +3,7 @@ import jax.numpy as jnp
 import pytest
 from jax.sharding import PartitionSpec
 
+from mmjax.errors import UserError
 from mmjax.models.towers.vit import ViT
 from mmjax.runtime.mesh import Mesh
 from mmjax.train.plan.flops import count
@@ -56,7 +57,7 @@ def test_a_branch_counts_once_and_a_device_what_it_runs():
 
 
 def test_a_loop_of_unknown_length_is_refused():
-    with pytest.raises(ValueError, match="how often"):
+    with pytest.raises(UserError, match="how often"):
         flops(lambda a: jax.lax.while_loop(lambda x: x[0, 0] < 9, lambda x: x @ x, a), jnp.ones((2, 2)))
 
 

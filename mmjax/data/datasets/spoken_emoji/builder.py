@@ -4,18 +4,14 @@ Pictures are OpenMoji's (CC BY-SA 4.0), names Unicode CLDR's by the package `emo
 emoji, and each has speakers of its own.
 """
 
-import hashlib
 import io
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import redirect_stdout
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
-import soundfile
 import tensorflow_datasets as tfds
-from PIL import Image
 
 from mmjax.data.datasets.build_progress import BuildProgress
 from mmjax.data.datasets.spoken_emoji.catalogue import LANGUAGES, SPLITS, Entry, catalogue, hashed
@@ -79,7 +75,7 @@ class SpokenEmoji(tfds.core.GeneratorBasedBuilder):
                 self._pool = pool
                 super().download_and_prepare(**kwargs)
         except WorkerError as error:
-            raise RuntimeError(f"{self.info.full_name} isn't built: {error}") from error
+            raise WorkerError(f"{self.info.full_name} isn't built: {error}") from error
         finally:
             tfds.display_progress_bar(True)
             pool.close()
@@ -96,25 +92,3 @@ class SpokenEmoji(tfds.core.GeneratorBasedBuilder):
         for example in self._pool.map(entries, self.builder_config.languages):  # type: ignore[union-attr]
             self._progress.advance()
             yield example["id"], example
-
-
-def content_hash(records: Iterable[dict[str, Any]]) -> str:
-    """SHA-256 of what records hold once decoded (pixels, samples, strings), whatever the order and the encoding.
-
-    Takes records as the data source gives them, pictures decoded or not.
-    """
-    return hashlib.sha256(b"".join(sorted(_record_hash(record) for record in records))).hexdigest()
-
-
-def _record_hash(record: dict[str, Any]) -> bytes:
-    picture = record["image"]
-    if isinstance(picture, bytes):
-        picture = np.asarray(Image.open(io.BytesIO(picture)).convert("RGB"))
-    parts = [record[key] for key in ("id", "text", "group", "subgroup")]
-    parts += [record["names"][language] for language in sorted(record["names"])]
-    parts += [np.ascontiguousarray(picture).tobytes()]
-    for audio, voice in zip(record["speech"]["audio"], record["speech"]["voice"], strict=True):
-        samples, rate = soundfile.read(io.BytesIO(audio), dtype="int16")
-        parts += [voice, str(rate).encode(), samples.astype("<i2").tobytes()]
-    # Hashes of equal length are joined, so that no two lists of parts join to the same bytes.
-    return hashlib.sha256(b"".join(hashlib.sha256(part).digest() for part in parts)).digest()

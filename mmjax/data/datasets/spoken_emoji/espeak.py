@@ -15,6 +15,8 @@ from typing import Any
 import numpy as np
 from jaxtyping import Int16
 
+from mmjax.errors import UserError
+
 # Values of speak_lib.h (eSpeak NG 1.52).
 _SYNCHRONOUS = 2  # the retrieval mode of the documentation polls in a thread: 20 ms an utterance instead of 2
 _DONT_EXIT = 0x8000
@@ -29,7 +31,8 @@ class Synthesizer:
     """eSpeak NG; samples come at `sample_rate` Hz, mono, int16. Got by `synthesizer()`: a second one would hold the
     library in memory and so keep `reset` from forgetting.
 
-    Raises ImportError where `espeakng-loader` isn't installed and OSError where the library can't be loaded.
+    Raises ImportError where `espeakng-loader` isn't installed, OSError where the library can't be loaded and UserError
+    where it doesn't start.
     """
 
     sample_rate: int
@@ -57,7 +60,7 @@ class Synthesizer:
         ]
         self.sample_rate = self._library.espeak_Initialize(_SYNCHRONOUS, 0, str(self._data_path).encode(), _DONT_EXIT)
         if self.sample_rate <= 0:
-            raise OSError(f"eSpeak NG cannot start with the data in {self._data_path}: reinstall `espeakng-loader`")
+            raise UserError(f"eSpeak NG cannot start with the data in {self._data_path}: reinstall `espeakng-loader`")
         self._library.espeak_SetSynthCallback(self._on_samples)
         self._library.espeak_ng_SetRandSeed(ctypes.c_long(_SEED))
 
@@ -84,18 +87,19 @@ class Synthesizer:
             spread: 0 to 100, how far the intonation moves.
 
         Raises:
-            ValueError: the library has no such voice (it would take an unknown variant for none, silently).
+            UserError: the library has no such voice (it would take an unknown variant for none, silently), or can't
+                speak the text.
         """
         language, _, variant = voice.partition("+")
         unknown_variant = variant and not (Path(self._data_path) / "voices" / "!v" / variant).is_file()
         if unknown_variant or self._library.espeak_SetVoiceByName(voice.encode()) != 0:
-            raise ValueError(f"eSpeak NG has no voice {voice!r}: a language ({language!r}) and a variant of voices/!v")
+            raise UserError(f"eSpeak NG has no voice {voice!r}: a language ({language!r}) and a variant of voices/!v")
         for parameter, value in ((_RATE, rate), (_PITCH, pitch), (_RANGE, spread)):
             self._library.espeak_SetParameter(parameter, value, 0)
         self._chunks.clear()
         encoded = text.encode()
         if self._library.espeak_Synth(encoded, len(encoded) + 1, 0, 0, 0, _UTF8, None, None) != 0:
-            raise RuntimeError(f"eSpeak NG could not speak {text!r} in the voice {voice!r}")
+            raise UserError(f"eSpeak NG could not speak {text!r} in the voice {voice!r}")
         self._library.espeak_Synchronize()
         return np.frombuffer(b"".join(self._chunks), np.int16)
 

@@ -13,6 +13,7 @@ from PIL import Image
 
 from mmjax.data.datasets.spoken_emoji.catalogue import Entry
 from mmjax.data.datasets.spoken_emoji.espeak import synthesizer
+from mmjax.errors import UserError
 
 IMAGE_SIZE = 64
 SAMPLE_RATE = 16_000
@@ -38,9 +39,7 @@ def draw(emoji_id: str) -> bytes:
     rendered = resvg_py.svg_to_bytes(svg_string=svg, width=IMAGE_SIZE, height=IMAGE_SIZE, skip_system_fonts=True)
     drawing = Image.open(io.BytesIO(rendered)).convert("RGBA")
     if drawing.size != (IMAGE_SIZE, IMAGE_SIZE):
-        raise ValueError(
-            f"the drawing {emoji_id}.svg came out as {drawing.size}, not square: OpenMoji's are all square"
-        )
+        raise UserError(f"the drawing {emoji_id}.svg came out as {drawing.size}, not square: OpenMoji's are all square")
     picture = Image.new("RGB", drawing.size, "white")
     picture.paste(drawing, mask=drawing.getchannel("A"))
     png = io.BytesIO()
@@ -73,7 +72,7 @@ def make_example(entry: Entry, languages: tuple[str, ...]) -> dict[str, Any]:
     """The example as TFDS takes it. The same for the same entry, whatever was made before it in this process.
 
     Raises:
-        RuntimeError: an utterance came out silent.
+        UserError: an utterance came out silent.
     """
     voice_box = synthesizer()
     voice_box.reset()
@@ -82,7 +81,7 @@ def make_example(entry: Entry, languages: tuple[str, ...]) -> dict[str, Any]:
         samples = voice_box.speak(entry.names["en"], said.voice, rate=said.rate, pitch=said.pitch, spread=said.spread)
         waveform = trim(resample(samples, voice_box.sample_rate))
         if len(waveform) < SAMPLE_RATE // 10:
-            raise RuntimeError(f"{entry.names['en']!r} came out silent in the voice {said.voice!r}")
+            raise UserError(f"{entry.names['en']!r} came out silent in the voice {said.voice!r}")
         speech.append({"audio": flac(waveform), "voice": said.voice})
     return {
         "id": entry.id,

@@ -18,11 +18,12 @@ from typing import Any
 
 from mmjax.data.datasets.spoken_emoji.catalogue import Entry
 from mmjax.data.datasets.spoken_emoji.example import make_example
+from mmjax.errors import PassingError
 
 PATIENCE = 10  # seconds that a worker has to finish its example
 
 
-class WorkerError(RuntimeError):
+class WorkerError(PassingError):
     """A worker process died."""
 
 
@@ -52,7 +53,7 @@ class Workers:
 
         Raises:
             WorkerError: a process died.
-            RuntimeError: what `make_example` raises.
+            UserError: what `make_example` raises.
         """
         return self._threads.map(lambda entry: self._made(entry, languages), entries)
 

@@ -8,6 +8,7 @@ from jaxtyping import UInt8
 from PIL import Image
 
 from mmjax.data.decoding.signatures import in_words
+from mmjax.errors import UserError
 
 IMAGE_SIZE = 224
 _DRAWN = 512  # pixels of an SVG's width, before it is cut out and scaled down
@@ -20,12 +21,12 @@ def draw(file: Path) -> UInt8[np.ndarray, "224 224 3"] | None:
     """The picture of a PNG or SVG file, or None where nothing is seen on white.
 
     Raises:
-        ValueError: names the file that can't be drawn.
+        UserError: names the file that can't be drawn.
     """
     try:
         drawn = Image.open(io.BytesIO(_rendered(file) if file.suffix == ".svg" else file.read_bytes())).convert("RGBA")
     except (OSError, ValueError) as error:
-        raise ValueError(f"{file} can't be drawn: {in_words(error)}") from error
+        raise UserError(f"{file} can't be drawn: {in_words(error)}") from error
     picture = Image.alpha_composite(Image.new("RGBA", drawn.size, "white"), drawn).convert("RGB")
     seen = Image.fromarray((255 - np.asarray(picture)).max(axis=2) > _SEEN).getbbox()
     if seen is None:

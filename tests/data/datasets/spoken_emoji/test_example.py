@@ -8,6 +8,7 @@ from PIL import Image
 from mmjax.data.datasets.spoken_emoji import example as emoji_example
 from mmjax.data.datasets.spoken_emoji.catalogue import Entry, Utterance, utterances_of
 from mmjax.data.datasets.spoken_emoji.example import SAMPLE_RATE, make_example
+from mmjax.errors import UserError
 
 
 def entry(name="grinning cat", id="1F63A", utterances=None):
@@ -85,5 +86,5 @@ def test_flac_keeps_the_waveform_to_half_a_step_and_clips():
 
 def test_a_name_that_cannot_be_heard_is_an_error():
     silent = entry(" ", utterances=(Utterance("en-us+f2", 175, 50, 50),))
-    with pytest.raises(RuntimeError, match=r"silent in the voice 'en-us\+f2'"):
+    with pytest.raises(UserError, match=r"silent in the voice 'en-us\+f2'"):
         make_example(silent, ("en",))

@@ -17,6 +17,7 @@ from mmjax.data.pipeline import Mixture
 from mmjax.data.sources.tfds import Tfds
 from mmjax.data.transforms.audio import CropOrPad, DecodeAudio, PickUtterance
 from mmjax.data.transforms.image import Decode, Resize
+from mmjax.errors import UserError
 from mmjax.evaluate.contract import Embedded
 from mmjax.evaluate.evaluators.retrieval import Retrieval
 from tests.data.conftest import sound_bytes, tone
@@ -150,10 +151,10 @@ def test_pictures_fill_a_white_square(root, tmp_path):
     assert abs(rows[0] + rows[-1] - IMAGE_SIZE) <= 8  # in the middle
     assert draw(root / "weather/ice.png") is None
     (tmp_path / "broken.svg").write_text("<svg")
-    with pytest.raises(ValueError, match=r"broken\.svg can't be drawn"):
+    with pytest.raises(UserError, match=r"broken\.svg can't be drawn"):
         draw(tmp_path / "broken.svg")
     (tmp_path / "broken.png").write_text("no picture")
-    with pytest.raises(ValueError, match=r"broken\.png can't be drawn: cannot identify image file$"):  # no address
+    with pytest.raises(UserError, match=r"broken\.png can't be drawn: cannot identify image file$"):  # no address
         draw(tmp_path / "broken.png")
 
 
