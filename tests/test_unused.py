@@ -45,17 +45,17 @@ def used(path: Path, modules: Iterable[str]) -> Iterator[str]:
                 if (whole := f"{node.module}.{alias.name}") in known:
                     named[alias.asname or alias.name] = whole
     for node in ast.walk(tree):
-        if isinstance(node, ast.Attribute):
+        if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name | ast.Attribute):
             whole = ast.unparse(node.value)
             yield f"{named.get(whole, whole)}:{node.attr}"
     for statement in tree.body:  # what names itself alone isn't used
-        names = {
-            node.id for node in ast.walk(statement) if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Load)
-        }
-        texts = [node.value for node in ast.walk(statement) if isinstance(node, ast.Constant)]
-        quoted = [re.findall(r"\w+", text) for text in texts if isinstance(text, str) and len(text) < 100]
-        itself = getattr(statement, "name", None)
-        yield from (f"{here}:{name}" for name in names.union(*quoted) if name != itself)
+        names = set()
+        for node in ast.walk(statement):
+            if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Load):
+                names.add(node.id)
+            elif isinstance(node, ast.Constant) and isinstance(node.value, str) and len(node.value) < 100:
+                names.update(re.findall(r"\w+", node.value))  # a quoted annotation, or a name for getattr
+        yield from (f"{here}:{name}" for name in names - {getattr(statement, "name", None)})
 
 
 def test_no_name_is_used_by_tests_alone():

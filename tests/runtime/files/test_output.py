@@ -168,7 +168,7 @@ def writes(text: str) -> bool:
         if not isinstance(node, ast.Call):
             continue
         name = node.func.attr if isinstance(node.func, ast.Attribute) else getattr(node.func, "id", "")
-        if name in ways or ast.unparse(node.func) in ("os.replace", "os.rename"):
+        if name in ways or (name == "replace" and ast.unparse(node.func) == "os.replace"):
             return True
         modes = [*node.args, *(keyword.value for keyword in node.keywords if keyword.arg == "mode")]
         modes = [arg.value for arg in modes if isinstance(arg, ast.Constant) and isinstance(arg.value, str)]
