@@ -24,8 +24,13 @@ def closest(name: str, known: Iterable[str], count: int = 3) -> list[str]:
 
 def nearest(name: str, known: Iterable[str], count: int = 3) -> str:
     """The end of a sentence, `"; did you mean a or b?"`, or `""` where nothing is near."""
-    found = closest(name, known, count)
-    return f"; did you mean {' or '.join(found)}?" if found else ""
+    return meant(closest(name, known, count))
+
+
+def meant(names: Iterable[str]) -> str:
+    """The end of a sentence, `"; did you mean a or b?"`, or `""` where there are none."""
+    asked = " or ".join(names)
+    return f"; did you mean {asked}?" if asked else ""
 
 
 def not_among(field: str, value: object, allowed: Iterable[str]) -> str:

@@ -13,7 +13,6 @@ from mmjax.data.tokenizers.contract import Tokenizer, TokenizerSpec
 from mmjax.data.transforms.contract import VARIES, Rng, Spec, Transform
 from mmjax.data.transforms.document import Document
 from mmjax.data.transforms.early_crop import cropped_early
-from mmjax.data.transforms.image import Cut
 from mmjax.data.transforms.values import Cut, Labelled, Masked
 from mmjax.errors import UserError
 

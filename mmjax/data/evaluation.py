@@ -12,7 +12,6 @@ from mmjax.data.chains import Row, evaluation, identity, stack
 from mmjax.data.pipeline import Columns, Mixture, Prepared, host_rows, prepare
 from mmjax.data.sources.contents import Again, item_key, read_once
 from mmjax.data.sources.contract import Records, media_columns
-from mmjax.data.sources.tables import nearest
 from mmjax.data.sources.tfds_records import TfdsRecords
 from mmjax.errors import UserError, nearest
 

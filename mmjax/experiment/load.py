@@ -9,7 +9,7 @@ import fiddle as fdl
 from etils import epath
 from fiddle.experimental import auto_config
 
-from mmjax.errors import UserError, closest, nearest
+from mmjax.errors import UserError, closest, meant, nearest
 from mmjax.experiment import own_parts
 from mmjax.experiment import record as records
 from mmjax.experiment.definition import Experiment
@@ -149,5 +149,5 @@ def _near_files(source: str) -> str:
     files = {file.stem: str(file) for folder in folders for file in sorted(folder.glob("*.py"))}
     found = [files[stem] for stem in closest(Path(source.partition(":")[0]).stem, files)]
     if found:
-        return f"; did you mean {' or '.join(found)}?"
+        return meant(found)
     return f"; there are: {', '.join(files.values())}" if files else ""

@@ -6,7 +6,7 @@ from typing import Any
 
 import fiddle as fdl
 
-from mmjax.errors import UserError, closest, nearest
+from mmjax.errors import UserError, closest, meant, nearest
 from mmjax.experiment.annotations import Clash, converted, describe, field_hints, fits, item_hint
 from mmjax.experiment.diff import MISSING
 from mmjax.experiment.graph import children, fields, holds_configs, name_of, paths, short, target
@@ -69,7 +69,7 @@ def _near(node: Any, rest: str, whole: fdl.Config, path: str) -> str:
     beside = [f"{stands}{name}" for name in closest(head, children(node))]
     deeper = [f"{name}.{tail}" for name in beside if f"{name}.{tail}" in known]
     if found := deeper or beside:
-        return f"; did you mean {' or '.join(found)}?"
+        return meant(found)
     return nearest(path, known, count=1)
 
 

@@ -19,7 +19,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from mmjax.errors import UserError, closest
+from mmjax.errors import UserError, closest, meant
 from mmjax.interop import bundle as bundles
 from mmjax.interop.bundle import Bundle
 from mmjax.interop.open_clip import names as open_clip_names
@@ -120,7 +120,7 @@ def near(place: str) -> str:
     found = closest(f"hf:{place}", known)
     if not found and re.fullmatch(r"[\w-][\w.-]*/[\w-][\w.-]*", place):
         found = [f"hf:{place}"]
-    return f"; did you mean {' or '.join(found)}?" if found else ""
+    return meant(found)
 
 
 def _remote(name: Name) -> Remote:

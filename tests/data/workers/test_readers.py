@@ -11,11 +11,13 @@ import time
 from pathlib import Path
 from typing import Any
 
+import grain
 import numpy as np
 import pytest
 
 from mmjax.data.workers import parcels, readers, semaphores
 from mmjax.data.workers.readers import ReaderError, Readers
+from mmjax.errors import UserError
 
 # A training process without a model: says who reads for it and what they send, takes three batches, and ends as asked.
 TRAINS = """
@@ -228,3 +230,19 @@ def test_a_reader_that_ends_by_itself_is_no_want_of_memory():
     readers._batches, readers._workers, readers._pids = ends(), 2, set()
     with pytest.raises(ReaderError, match=r"^a process that reads data ended with exit code 3 \(data.workers=2\)"):
         next(readers)
+
+
+class Refuses:
+    """A transform that asks for what can't be had."""
+
+    def __call__(self, row: int) -> None:
+        raise UserError(f"own.csv, row {row}: there is no such label")
+
+
+def test_an_error_for_a_person_comes_out_of_a_reader_as_it_was_said():
+    readers = Readers(grain.MapDataset.range(4).map(Refuses()), workers=1, prefetch=1)
+    with pytest.raises(UserError) as caught:
+        next(readers)
+    readers.close()
+    assert type(caught.value) is UserError
+    assert str(caught.value) == "own.csv, row 0: there is no such label"  # Grain's note of its frames isn't shown
