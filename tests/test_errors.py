@@ -26,6 +26,7 @@ FAULTS = {
     "inference/classification.py": {"TypeError": "an attribute of other classifications, asked for in Python"},
     "interop/onnx.py": {"ValueError": "caught there, with numpy's", "TypeError": "caught there, with numpy's"},
     "runtime/files/archives.py": {"ValueError": "caught there, with numpy's and zipfile's"},
+    "runtime/files/own_code.py": {"OSError": "what a loader raises, by importlib's contract"},
     "runtime/files/digests.py": {"ValueError": "caught there, with json's"},
     "runtime/files/json_text.py": {"ValueError": "what json.loads raises, for those who catch that"},
     "runtime/hosts.py": {"TypeError": "what json.dumps asks of its `default`"},

@@ -7,6 +7,7 @@ from typing import Any
 from mmjax.data.bad_example import BadExample
 from mmjax.data.sources.contents import read_once
 from mmjax.data.transforms.contract import RecordTransform, Rng
+from mmjax.errors import UserError
 
 STREAM = "record transforms"  # of random numbers; those of the chains are called by their inputs
 _COMPLAINTS = 5  # as of the chains: so many examples are logged with their reason
@@ -62,7 +63,7 @@ class RecordTransforms:
             for transform in transforms:
                 made = transform(dict(found), stream)
                 if not isinstance(made, Mapping):
-                    raise TypeError(f"{transform!r} gave {made!r:.40}: a record transform gives the record, a dict")
+                    raise UserError(f"{transform!r} gave {made!r:.40}: a record transform gives the record, a dict")
                 found = dict(made)
         except BadExample as reason:
             if self._complaints < _COMPLAINTS:

@@ -285,7 +285,11 @@ MUTATIONS = {
         "tests/models/towers/test_contract.py::test_no_tower_makes_nan_of_a_row_of_nothing_nor_of_its_gradient",
     ),
     "and of that of next-sentence prediction": Mutation(
-        *(6, "objectives/next_sentence.py", 'selected(valid(batch, "text"), encoded[self.views()[0]].embedding)'),
+        *(
+            6,
+            "objectives/next_sentence.py",
+            "selected(valid(batch, self.modality), encoded[self.views()[0]].embedding)",
+        ),
         "encoded[self.views()[0]].embedding",
         "tests/objectives/test_next_sentence.py::test_it_equals_numpy_over_the_valid_rows_alone",
     ),
