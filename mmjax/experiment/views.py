@@ -50,11 +50,11 @@ def check_views(
                 f"no objective reads towers.{name}: leave it out, add an objective that trains it, or, where only "
                 f"evaluation wants it, freeze all of it: optimizer.frozen=('^towers_{name}/',)"
             )
+    for name in fusers:
+        if name not in {fusion for objective in objectives.values() for fusion in fusions(objective)}:
+            raise UserError(f"no objective reads fusions.{name}: leave it out, or add an objective that trains it")
     read = {view.by for whole in distinct_views(objectives) for view in parts(whole)}
     inputs = [view.input for whole in distinct_views(objectives) for view in parts(whole)]
     for name in dict.fromkeys([*(name for name in towers if name not in read), *inputs]):
         if name not in chains:
             raise UserError(unknown("data.transforms lacks", name, chains, "chains of data.transforms"))
-    for name in fusers:
-        if name not in {fusion for objective in objectives.values() for fusion in fusions(objective)}:
-            raise UserError(f"no objective reads fusions.{name}: leave it out, or add an objective that trains it")

@@ -225,6 +225,8 @@ def test_a_damaged_record_is_named(tmp_path):
         ({"weights": {"pair": "a"}}, "weights.pair='a' must be a number"),
         ({"towers": {"image": Encoder()}}, "objectives.pair reads 'text', but the towers are image"),
         ({"towers": {}}, "an experiment needs towers"),
+        ({"fusions": {"both": Encoder()}}, r"no objective reads fusions\.both: leave it out"),
+        ({"fusions": {"a/b": Encoder()}}, "a key of fusions"),
         (
             {"towers": {"image": ViT(patch=4, size=8, width=8, depth=1, heads=1, pooling="mean", dtype=UNKNOWN)}},
             r"towers.image.dtype='bf16' is none of float32, bfloat16, float16",

@@ -2,21 +2,27 @@
 
 from pathlib import Path
 
+import fiddle as fdl
 import jax
 import numpy as np
 import pytest
 
 from mmjax.cli.main import main
+from mmjax.data.transforms.image import Decode, Resize
 from mmjax.errors import UserError
 from mmjax.inference.model import load
 from mmjax.interop import bundle as bundles
 from mmjax.interop import export as exporting
 from mmjax.interop import projects
+from mmjax.interop.bundle import Bundle, stand_in
 from mmjax.interop.export import export
 from mmjax.interop.projects import Project
 from mmjax.interop.resolve import resolve
+from mmjax.models.towers.vit import ViT
+from mmjax.objectives.contrastive.objective import Contrastive
 from mmjax.runtime import metrics
 from tests.interop.small import clip, hf_folder
+from tests.objectives.rounds import Fusing, ToyFusion
 from tests.tiny import draw
 from tests.trained import Trained
 
@@ -144,3 +150,22 @@ def test_a_run_brings_its_name_and_figures(trained: Trained, tmp_path):
     assert f"| retrieval/image->text/chance | {line['retrieval/image->text/chance']:.4f} |" in card
     assert "audio" not in card
     assert "test, step 24" not in card  # which came later
+
+
+def test_a_part_keeps_the_fusions_that_its_objectives_read():
+    """And the inputs of other names that they read, which go through its towers."""
+    size = {"patch": 4, "size": 8, "width": 8, "depth": 1, "heads": 1, "pooling": "mean"}
+    config = stand_in(
+        {name: fdl.Config(ViT, **size) for name in ("image", "text")},
+        {"fuse": fdl.Config(Fusing), "pair": fdl.Config(Contrastive, ("image", "frame"), towers={"frame": "image"})},
+        {name: (fdl.Config(Decode), fdl.Config(Resize, 8)) for name in ("image", "text", "frame", "unread")},
+    )
+    config.fusions = {"both": fdl.Config(ToyFusion)}
+    names = ("towers_image", "towers_text", "fusions_both", "objectives_fuse", "objectives_pair")
+    bundle = Bundle(config, {"params": {name: {} for name in names}})
+    both, image = exporting.part(bundle, ["image", "text"]), exporting.part(bundle, ["image"])
+    assert (list(both.config.fusions), list(image.config.fusions)) == (["both"], [])
+    assert set(both.variables["params"]) == set(names)
+    assert set(image.variables["params"]) == {"towers_image", "objectives_pair"}
+    assert list(both.config.data.transforms) == ["image", "text", "frame"]
+    assert list(image.config.data.transforms) == ["image", "frame"]
