@@ -13,7 +13,7 @@ from mmjax.data.sources.tables import SUFFIXES, is_table
 from mmjax.data.sources.tfds import Tfds
 from mmjax.data.transforms.image import seen_upright
 from mmjax.errors import UserError, unknown
-from mmjax.evaluate.contract import fit_split
+from mmjax.evaluate.contract import Evaluator, check_evaluators
 from mmjax.evaluate.evaluators.class_lists import checked_templates
 from mmjax.evaluate.evaluators.knn import KNN
 from mmjax.evaluate.evaluators.probe import Probe
@@ -33,7 +33,7 @@ class Benchmark:
 
     source: Any
     modalities: tuple[str, ...]
-    evaluators: tuple[Any, ...]
+    evaluators: tuple[Evaluator, ...]
     default: tuple[str, ...] = ("zeroshot", "knn", "probe", "retrieval")
 
 
@@ -90,14 +90,13 @@ class On:
     """
 
     data: Mixture
-    evaluators: tuple[Any, ...]
+    evaluators: tuple[Evaluator, ...]
     default: tuple[str, ...]
     columns: tuple[str, ...] | None = None
 
-    def lacking(self, evaluator: Any) -> str | None:
+    def lacking(self, evaluator: Evaluator) -> str | None:
         """The column that an evaluator reads and the table lacks; None where it has all."""
-        read = (getattr(evaluator, name, None) for name in ("label", "same", "folds"))
-        return next((c for c in read if c is not None and self.columns is not None and c not in self.columns), None)
+        return next((c for c in evaluator.columns if self.columns is not None and c not in self.columns), None)
 
     @property
     def labels(self) -> str:
@@ -143,7 +142,7 @@ def benchmark(
             f"{name} has {' and '.join(found.modalities)}, but the experiment has towers for "
             f"{', '.join(experiment.towers)}"
         )
-    evaluators = tuple(e for e in found.evaluators if _possible(e, experiment, found.modalities))
+    evaluators = tuple(e for e in found.evaluators if e.possible(found.modalities, experiment.towers))
     if not evaluators and is_table(name):
         raise UserError(_nothing(name, experiment, found.modalities))
     if not evaluators:
@@ -157,7 +156,8 @@ def benchmark(
 def _of_table(name: str, experiment: Experiment, labels: Sequence[str], templates: Sequence[str]) -> Benchmark:
     """A table of one's own files, and how it is judged."""
     modalities = tuple(hosts.first(Folder(name).modalities))
-    every = [e if fit_split(e) is not None else _on_all(e) for e in experiment.evaluators]
+    check_evaluators(experiment.evaluators)
+    every: list[Evaluator] = [e if e.fit_split is not None else e.on(WHOLE) for e in experiment.evaluators]
     every = every or [Retrieval(WHOLE)]
     if labels:
         if "text" not in experiment.towers:
@@ -174,7 +174,7 @@ def _of_table(name: str, experiment: Experiment, labels: Sequence[str], template
             raise UserError(f"--label {labels[0]}: {name} has {', '.join(modalities)}, and nothing else to classify")
         prompts = templates[0] if len(templates) == 1 else tuple(templates) or ("{}",)
         checked_templates(prompts, "--templates")
-        every = [e for e in every if not (isinstance(e, ZeroShot) and e.label in labels)]
+        every = [e for e in every if not (e.embeds_text and e.classifies in labels)]
         every += [
             ZeroShot(label, WHOLE, prompts, modality=m, name="zeroshot" if len(seen) == 1 else f"zeroshot_{m}")
             for label in labels
@@ -183,11 +183,6 @@ def _of_table(name: str, experiment: Experiment, labels: Sequence[str], template
     elif templates:
         raise UserError("--templates are the prompts of classes: say which column holds these, --label COLUMN")
     return Benchmark(Folder(name), modalities, tuple(dict.fromkeys(every)))
-
-
-def _on_all(evaluator: Any) -> Any:
-    """The same on all rows of a table."""
-    return replace(evaluator, split=WHOLE, when="always")
 
 
 def _columns(name: str) -> list[str]:
@@ -209,15 +204,6 @@ def _nothing(name: str, experiment: Experiment, modalities: Sequence[str]) -> st
     if labels and lacking:
         can += f"; if one of them holds the {counts.noun(lacking[0])}s, call it {lacking[0]!r} in the table"
     return f"{name} and the model have {' and '.join(both)} in common, which nothing is to be compared with: {can}"
-
-
-def _possible(evaluator: Any, experiment: Experiment, modalities: tuple[str, ...]) -> bool:
-    """Whether towers are there for what an evaluator reads, as far as that is known of it."""
-    needed = {getattr(evaluator, "modality", None)} - {None}
-    if isinstance(evaluator, Retrieval):
-        return sum(modality in experiment.towers for modality in modalities) > 1
-    prompts = {"text"} if isinstance(evaluator, ZeroShot) else set()
-    return needed <= set(modalities) and needed | prompts <= experiment.towers.keys()
 
 
 def _in(source: Any, data_dir: str) -> Any:

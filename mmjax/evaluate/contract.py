@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Collection, Iterable, Sequence
+from dataclasses import dataclass, field, fields, is_dataclass, replace
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, Self
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
@@ -77,51 +78,119 @@ class Embedded:
         )
 
 
-def fit_split(evaluator: Any) -> str | None:
-    """The split that an evaluator learns from, embedded for it too; None for those that don't learn."""
-    return getattr(evaluator, "fit_split", None)
+class Evaluator(ABC):
+    """Embeddings to numbers: the base of all evaluators, of those of one's own too.
+
+        @dataclass(frozen=True)
+        class Spread(Evaluator):
+            split: str = "test"
+            name: str = "spread"
+
+            def __call__(self, embedded, embed_text):
+                return {f"{self.name}/{modality}": float(x.std()) for modality, x in embedded.embeddings.items()}
+
+    An evaluator is a frozen dataclass of plain fields. What it says of itself it says by these names, as a field, a
+    property or a plain attribute of its class; what it leaves out is as it stands here.
+
+    split: what it is judged on; a field, where `--split` is to set it.
+    when: at every evaluation of a training run, or only at its end.
+    name: starts the names of its metrics, `<name>/...`, and picks it on the command line; of a class that gives none
+    its own name, in small letters.
+    inputs: entries of the batch that it wants kept besides embeddings.
+    fit_split: the split that it learns from, which it finds in `Embedded.fit`; None: it doesn't learn.
+    modalities: whose embeddings it can't do without.  columns: those that it reads.
+    between_modalities: whether it compares modalities, so that two must be there; `same` is then the column whose equal
+    values are right for one another (None: what shares a row).  classifies: the column whose values it finds.
+    embeds_text: whether it has prompts embedded, so that a text tower must be there.
+    reads_embeddings: where none of a split's evaluators does, it isn't embedded.
+    reads_classified: whether it wants `Embedded.classified`, which costs time and memory.
+    gives_numbers: whether it has metrics; one that only draws has none.
+    protocol: how its numbers count, in a sentence for those who read them; None: nothing that needs to be said.
+    """
+
+    split: str = "validation"
+    when: When = "always"
+    name: str = ""
+    inputs: tuple[str, ...] = ()
+    fit_split: str | None = None
+    modalities: tuple[str, ...] = ()
+    columns: tuple[str, ...] = ()
+    between_modalities: bool = False
+    same: str | None = None
+    classifies: str | None = None
+    embeds_text: bool = False
+    reads_embeddings: bool = True
+    reads_classified: bool = False
+    gives_numbers: bool = True
+    protocol: str | None = None
+
+    def __init_subclass__(cls) -> None:
+        super().__init_subclass__()
+        if not cls.name:
+            cls.name = cls.__name__.lower()
+
+    @abstractmethod
+    def __call__(self, embedded: Embedded, embed_text: EmbedText) -> dict[str, float]:
+        """Metrics by flat name, e.g. `retrieval/image->text/R@1`; shares are fractions."""
+
+    def classified(self, embedded: Embedded, embed_text: EmbedText) -> list[Classified]:
+        """What it decided of each example, where it classifies."""
+        return []
+
+    def judged(self, embedded: Embedded, embed_text: EmbedText) -> tuple[dict[str, float], list[Classified]]:
+        """Metrics and decisions at once, for those that would find both in one go."""
+        return self(embedded, embed_text), self.classified(embedded, embed_text)
+
+    @property
+    def splits(self) -> tuple[str, ...]:
+        """The splits that it reads: the one that it is judged on, and the one that it learns from."""
+        return (self.split,) if self.fit_split is None else (self.split, self.fit_split)
+
+    def possible(self, modalities: Collection[str], towers: Collection[str]) -> bool:
+        """Whether it can judge a model with such towers on data with such modalities."""
+        there = [modality for modality in modalities if modality in towers]
+        enough = len(there) > 1 or not self.between_modalities
+        return enough and set(self.modalities) <= set(there) and (not self.embeds_text or "text" in towers)
+
+    def on(self, split: str) -> Self:
+        """The same, judged on another split, at every evaluation. Raises UserError where `split` is no field of it."""
+        known = {each.name for each in fields(self)} if is_dataclass(self) else set()
+        if "split" not in known:
+            who = type(self).__name__
+            raise UserError(
+                f"{self.name} is judged on the {self.split} split, and {who} has no field for another, {split!r}: "
+                f"write `split: str = {self.split!r}` among the fields of {who}, a frozen dataclass"
+            )
+        always: dict[str, Any] = {"when": "always"} if "when" in known else {}
+        return replace(self, split=split, **always)  # pyright: ignore[reportArgumentType]
 
 
-def reads_classified(evaluator: Any) -> bool:
-    """Whether an evaluator wants `Embedded.classified`, which costs time and memory."""
-    return getattr(evaluator, "reads_classified", False)
+def check_evaluators(given: Iterable[Any]) -> None:
+    """Raises UserError where one of them isn't an `Evaluator`."""
+    for each in given:
+        if not isinstance(each, Evaluator):
+            who = each.__name__ if isinstance(each, type) else type(each).__name__
+            what = f"{who} is a class" if isinstance(each, type) else f"{repr(each)[:80]} is no evaluator"
+            raise UserError(
+                f"{what}: an evaluator is one of mmjax.evaluate, such as Retrieval(), or of a class of one's own that "
+                f"inherits from mmjax.evaluate.Evaluator, as `class {who}(Evaluator)` does"
+            )
 
 
-def protocols(evaluators: Sequence[Any]) -> dict[str, list[str]]:
+def splits_read(evaluators: Iterable[Evaluator]) -> list[str]:
+    """The splits that evaluators read, each once. Raises UserError where one of them isn't an `Evaluator`."""
+    evaluators = list(evaluators)
+    check_evaluators(evaluators)
+    return list(dict.fromkeys(split for evaluator in evaluators for split in evaluator.splits))
+
+
+def protocols(evaluators: Sequence[Evaluator]) -> dict[str, list[str]]:
     """How evaluators count, by split, in a sentence of each that has one to say (its `protocol`)."""
     found: dict[str, list[str]] = {}
     for evaluator in evaluators:
-        said, mine = getattr(evaluator, "protocol", None), found.setdefault(evaluator.split, [])
+        said, mine = evaluator.protocol, found.setdefault(evaluator.split, [])
         mine += [said] if said is not None and said not in mine else []
     return found
-
-
-def reads_embeddings(evaluator: Any) -> bool:
-    """Whether an evaluator looks at embeddings; where none of a split's does, it isn't embedded."""
-    return getattr(evaluator, "reads_embeddings", True)
-
-
-class Evaluator(Protocol):
-    """Embeddings to numbers.
-
-    name: starts the names of its metrics, and picks it on the command line.
-    split: what it reads.  when: at every evaluation of a training run, or only at its end.
-    inputs: entries of the batch that it wants kept besides embeddings.
-    One that learns from another split names that as `fit_split`, and finds it in `Embedded.fit`.
-    """
-
-    @property
-    def name(self) -> str: ...
-    @property
-    def split(self) -> str: ...
-    @property
-    def when(self) -> When: ...
-    @property
-    def inputs(self) -> tuple[str, ...]: ...
-
-    def __call__(self, embedded: Embedded, embed_text: EmbedText) -> dict[str, float]:
-        """Metrics by flat name, e.g. `retrieval/image->text/R@1`; shares are fractions."""
-        ...
 
 
 Variables = dict[str, Any]  # Linen's collections

@@ -2,7 +2,6 @@
 
 from collections.abc import Hashable
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from jaxtyping import Float, Int
@@ -12,9 +11,8 @@ CHUNK = 2**12  # rows of scores that are copied at once
 
 @dataclass(frozen=True)
 class Classified:
-    """Decisions of one classification. An evaluator that classifies gives them by a method of its own,
-    `classified(embedded, embed_text) -> list[Classified]`, or, where learning it anew would be dear, by
-    `judged(embedded, embed_text) -> tuple[metrics, list[Classified]]`, which is called in the place of both.
+    """Decisions of one classification. An evaluator that classifies gives them by `Evaluator.classified`, or, where
+    learning it anew would be dear, with its metrics by `Evaluator.judged`.
 
     name: as its metrics start, `zeroshot/group`.  label: the column that holds the true class.
     rows: which examples of the split were classified.  truth, found: classes, as places in `classes`, of each of them.
@@ -32,14 +30,6 @@ class Classified:
         counts = np.zeros((len(self.classes), len(self.classes)), np.int64)
         np.add.at(counts, (self.truth, self.found), 1)
         return counts
-
-
-def judged(evaluator: Any, embedded: Any, embed_text: Any) -> tuple[dict[str, float], list[Classified]]:
-    """An evaluator's metrics, and its decisions where it classifies."""
-    if (both := getattr(evaluator, "judged", None)) is not None:
-        return both(embedded, embed_text)
-    classify = getattr(evaluator, "classified", None)
-    return evaluator(embedded, embed_text), [] if classify is None else classify(embedded, embed_text)
 
 
 def taken_for(

@@ -4,15 +4,15 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
 import numpy as np
 from flax.traverse_util import flatten_dict
 from jaxtyping import Float
 
 from mmjax.errors import UserError
-from mmjax.evaluate.contract import Embedded, Evaluator, Variables, fit_split, reads_classified, reads_embeddings
-from mmjax.evaluate.decisions import Classified, judged
+from mmjax.evaluate.contract import Embedded, Evaluator, Variables, check_evaluators
+from mmjax.evaluate.decisions import Classified
 from mmjax.evaluate.split_losses import HeldOut
 from mmjax.evaluate.tables import Results
 from mmjax.runtime import counts, hosts, metrics
@@ -44,14 +44,15 @@ def evaluate(
     found: is told each split's metrics as soon as they are there. Of several hosts all judge, and the first one draws.
 
     Raises:
-        UserError: two evaluators of a split give a metric of the same name.
+        UserError: two evaluators of a split give a metric of the same name, or one isn't an `Evaluator`.
     """
     results: dict[str, dict[str, float]] = {}
+    check_evaluators(evaluators)
     judged_on = list(dict.fromkeys(evaluator.split for evaluator in evaluators))
     splits: dict[str, Embedded] = {}
 
     def once(split: str) -> Embedded:
-        if split not in splits and not any(map(reads_embeddings, _readers(evaluators, split))):
+        if split not in splits and not any(e.reads_embeddings for e in evaluators if split in e.splits):
             splits[split] = Embedded({}, {}, split=split)
         elif split not in splits:
             wanted = {name for evaluator in evaluators if evaluator.split == split for name in evaluator.inputs}
@@ -64,16 +65,16 @@ def evaluate(
         embedded = replace(once(split), workdir=workdir if hosts.leads() else None, losses=losses)
         values: dict[str, float] = {}
         classified: list[Classified] = []
-        telling = any(reads_classified(evaluator) for evaluator in mine)
+        telling = any(evaluator.reads_classified for evaluator in mine)
         lines = metrics.read(workdir) if workdir is not None and hosts.leads() else []
         before = [line for line in lines if line.get("split") != split or line["step"] != step]
         for evaluator in mine:
             history = [*before, {"step": step, "split": split, **values}]
-            learnt = once(name) if (name := fit_split(evaluator)) is not None else None
+            learnt = once(evaluator.fit_split) if evaluator.fit_split is not None else None
             given = replace(embedded, history=history, fit=learnt, classified=list(classified))
             text = partial(embedder.text, variables)
             if telling:
-                scores, decided = hosts.together(partial(judged, evaluator, given, text))
+                scores, decided = hosts.together(partial(evaluator.judged, given, text))
             else:
                 scores, decided = hosts.together(partial(evaluator, given, text)), []
             if twice := sorted(values.keys() & scores.keys()):
@@ -82,21 +83,18 @@ def evaluate(
             classified += decided
         results[split] = values
         found(split, values)
-        later = {name for e in evaluators if e.split in judged_on[number + 1 :] for name in (e.split, fit_split(e))}
+        later = {name for e in evaluators if e.split in judged_on[number + 1 :] for name in e.splits}
         splits = {name: kept for name, kept in splits.items() if name in later}  # the others' memory is free again
     return results
 
 
-def _readers(evaluators: Sequence[Evaluator], split: str) -> list[Evaluator]:
-    """Those that are judged on a split, or learn from it."""
-    return [evaluator for evaluator in evaluators if split in (evaluator.split, fit_split(evaluator))]
-
-
-def check_judged(results: Results, chosen: Sequence[Any], on: str) -> None:
+def check_judged(results: Results, chosen: Sequence[Evaluator], on: str) -> None:
     """Raises UserError where evaluators that compare found nothing to: no number at all is no result."""
-    comparing = [e for e in chosen if hasattr(e, "protocol") or hasattr(e, "label")]
+    comparing = [e for e in chosen if e.between_modalities or e.classifies is not None]
     if comparing and not any(counts.scores(values) for values in results.values()):
-        names, splits = (", ".join(dict.fromkeys(getattr(e, n) for e in comparing)) for n in ("name", "split"))
+        names, splits = (
+            ", ".join(dict.fromkeys(said)) for said in ([e.name for e in comparing], [e.split for e in comparing])
+        )
         raise UserError(
             f"{on}, split {splits}: there was nothing to judge for {names}: no example holds both of what is to be "
             "compared (two of picture, caption and sound, or one of them and a label), in cells that aren't empty and "

@@ -12,7 +12,7 @@ from mmjax.data.sources.splits import WHOLE
 from mmjax.errors import UserError
 from mmjax.evaluate import published
 from mmjax.evaluate.benchmarks import BENCHMARKS
-from mmjax.evaluate.contract import Embedded, fit_split, protocols
+from mmjax.evaluate.contract import Embedded, Evaluator, protocols
 from mmjax.evaluate.evaluate import check_judged, evaluate
 from mmjax.evaluate.evaluators.knn import KNN
 from mmjax.evaluate.evaluators.probe import Probe
@@ -86,13 +86,13 @@ def evaluate_embeddings(
         cached.split({}, split)  # raises
     judged_on = [split] if split else [s for s in cached.folders if s != "train"] or ["train"]
     own = BENCHMARKS[name].evaluators if name in BENCHMARKS else ()
-    if any(isinstance(e, ZeroShot) and e.name in (evaluators or ()) for e in (*own, ZeroShot(""))):
+    if any(e.embeds_text and e.name in (evaluators or ()) for e in (*own, ZeroShot(""))):
         raise UserError(
             f"zeroshot asks the model for prompts, and {folders[0]} holds the data alone: "
             f"mmjax evaluate {told['model']['source']} --on {name} --evaluators zeroshot"
         )
-    every = [e for e in own if not isinstance(e, ZeroShot) and e.split in judged_on]
-    if not any(isinstance(e, Retrieval) for e in every):
+    every = [e for e in own if not e.embeds_text and e.split in judged_on]
+    if not any(e.between_modalities for e in every):
         every += [Retrieval(each) for each in judged_on]
     if labels and WHOLE in judged_on:
         raise UserError(
@@ -100,11 +100,10 @@ def evaluate_embeddings(
             "train and --split test, and give both folders"
         )
     every += [e for each in judged_on for label in labels for e in _classifiers(label, each, modalities)]
-    possible = [e for e in every if _reads(e, modalities)]
-    there = [e for e in possible if fit_split(e) is None or fit_split(e) in cached.folders]
-    lacking = [e for e in possible if e not in there and (e.name in (evaluators or ()) or e.label in labels)]
-    if lacking:
-        cached.split({}, lacking[0].fit_split)  # raises: it isn't there
+    possible = [e for e in every if e.possible(modalities, modalities)]
+    there = [e for e in possible if e.fit_split is None or e.fit_split in cached.folders]
+    for absent in (e for e in possible if e not in there and (e.name in (evaluators or ()) or e.classifies in labels)):
+        cached.split({}, absent.fit_split or "")  # raises: it isn't there
     if not there:
         raise UserError(
             f"{folders[0]} has {', '.join(modalities)} of the {judged_on[0]} split alone, and nothing to judge it by: "
@@ -121,7 +120,7 @@ def evaluate_embeddings(
     return results
 
 
-def _classifiers(label: str, split: str, modalities: Sequence[str]) -> list[Any]:
+def _classifiers(label: str, split: str, modalities: Sequence[str]) -> list[Evaluator]:
     seen = [modality for modality in modalities if modality != "text"] or list(modalities)
     fit = "train" if split != "train" else None
     return [
@@ -129,8 +128,3 @@ def _classifiers(label: str, split: str, modalities: Sequence[str]) -> list[Any]
         for modality in seen
         for kind, name in ((KNN, "knn"), (Probe, "probe"))
     ]
-
-
-def _reads(evaluator: Any, modalities: Sequence[str]) -> bool:
-    """Whether the embeddings have what an evaluator reads."""
-    return len(modalities) > 1 if isinstance(evaluator, Retrieval) else evaluator.modality in modalities

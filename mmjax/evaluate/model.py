@@ -2,7 +2,6 @@
 
 import json
 from collections.abc import Iterable, Sequence
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -14,9 +13,9 @@ from mmjax.data.sources.splits import WHOLE
 from mmjax.errors import UserError, nearest
 from mmjax.evaluate import published
 from mmjax.evaluate.benchmarks import On, benchmark
-from mmjax.evaluate.contract import Evaluator, fit_split, protocols
+from mmjax.evaluate.contract import Evaluator, check_evaluators, protocols, splits_read
 from mmjax.evaluate.evaluate import check_judged, evaluate, not_finite
-from mmjax.evaluate.prepared_model import prepared_model, resolved, splits_of
+from mmjax.evaluate.prepared_model import prepared_model, resolved
 from mmjax.evaluate.report.of_model import collectors, write_report
 from mmjax.evaluate.tables import Protocols, Results, tables
 from mmjax.experiment.confined import Record, check_folder
@@ -87,14 +86,14 @@ def evaluate_model(
     if other is not None:
         chosen = _readable(chosen, other, on or "", evaluators is not None, console)
     for evaluator in chosen:
-        if fit_split(evaluator) is not None and evaluator.split == WHOLE:
+        if evaluator.fit_split is not None and evaluator.split == WHOLE:
             raise UserError(
-                f"{evaluator.name} learns from the {fit_split(evaluator)} split, and the split {WHOLE!r}, on which it "
+                f"{evaluator.name} learns from the {evaluator.fit_split} split, and the split {WHOLE!r}, on which it "
                 "is to be judged, holds those rows too: give --split test, say, or --evaluators without it"
             )
     given = Record(str(source), bundle.tokenizers, data=other is None)
     mixture = experiment.data if other is None else other.data
-    data = prepared(mixture, workdir, splits_of(chosen), bundle.tokenizers, given, say)
+    data = prepared(mixture, workdir, splits_read(chosen), bundle.tokenizers, given, say)
     prompts = Chains(experiment.data.transforms, {**bundle.tokenizers, **data.chains.tokenizers})
     size = experiment.batch_size if experiment.data.weights else BATCH  # another project's model says nothing of it
     model = prepared_model(experiment, data, size, prompts)
@@ -164,7 +163,7 @@ def _is_workdir(source: str | Path, written: Iterable[str | Path | None]) -> boo
     return True
 
 
-def _readable(chosen: list[Any], other: On, on: str, asked: bool, console: Console | None) -> list[Any]:
+def _readable(chosen: list[Evaluator], other: On, on: str, asked: bool, console: Console | None) -> list[Evaluator]:
     """The evaluators for which the table has what they read; the others are told, or an error where they were asked for
     or none stays."""
     lacking = {evaluator: column for evaluator in chosen if (column := other.lacking(evaluator)) is not None}
@@ -179,15 +178,16 @@ def _readable(chosen: list[Any], other: On, on: str, asked: bool, console: Conso
     return there
 
 
-def choose(every: Sequence[Any], names: Sequence[str | Evaluator] | None, split: str | None) -> list[Any]:
+def choose(every: Sequence[Evaluator], names: Sequence[str | Evaluator] | None, split: str | None) -> list[Evaluator]:
     """The evaluators of those names (all, if None), reading `split`; two that become the same are one.
 
     names: evaluators among them are taken as they are.
 
     Raises:
-        UserError: an unknown name (the nearest is named), or nothing to run.
+        UserError: an unknown name (the nearest is named), nothing to run, or what isn't an `Evaluator`.
     """
     given = [evaluator for evaluator in names or () if not isinstance(evaluator, str)]
+    check_evaluators([*every, *given])
     asked = None if names is None else [name for name in names if isinstance(name, str)]
     known = list(dict.fromkeys(evaluator.name for evaluator in every))
     if not known and not given:
@@ -196,10 +196,10 @@ def choose(every: Sequence[Any], names: Sequence[str | Evaluator] | None, split:
         if name not in known:
             has = ", ".join(known)
             raise UserError(f"there is no evaluator {name!r}, the experiment has {has}{nearest(name, known)}")
-    chosen: list[Any] = []
+    chosen: list[Evaluator] = []
     for evaluator in [*(e for e in every if asked is None or e.name in asked), *given]:
         if split is not None:
-            evaluator = replace(evaluator, split=split, when="always")
+            evaluator = evaluator.on(split)
         if evaluator not in chosen:
             chosen.append(evaluator)
     return chosen

@@ -1,6 +1,6 @@
 """A model and its prepared data on a mesh: what `evaluate`, `watch` and `embed` set up alike."""
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,7 +10,7 @@ import jax
 
 from mmjax.data.chains import Chains
 from mmjax.data.pipeline import Prepared
-from mmjax.evaluate.contract import Variables, fit_split
+from mmjax.evaluate.contract import Variables
 from mmjax.evaluate.split_embedder import Embedder
 from mmjax.experiment.definition import Experiment
 from mmjax.interop import hub
@@ -27,12 +27,6 @@ def resolved(source: str | Path, step: int | None, say: Callable[[str], None], c
     told = say if hosts.leads() else lambda text: None
     bundle = hosts.together(lambda: resolve(source, step=step, code=code, say=told) if first else None)
     return hosts.together(lambda: bundle or resolve(source, step=step, code=code, say=told))
-
-
-def splits_of(evaluators: Iterable[Any]) -> list[str]:
-    """The splits that evaluators are judged on or learn from, each once."""
-    names = (name for e in evaluators for name in (e.split, fit_split(e)) if name is not None)
-    return list(dict.fromkeys(names))
 
 
 @dataclass(frozen=True)

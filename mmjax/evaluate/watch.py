@@ -13,11 +13,10 @@ from typing import Any, NamedTuple
 from rich.console import Console
 
 from mmjax.data.tokenizers.files import load_tokenizers
-from mmjax.evaluate.contract import protocols
+from mmjax.evaluate.contract import Evaluator, protocols, splits_read
 from mmjax.evaluate.evaluate import evaluate
-from mmjax.evaluate.evaluators.gallery import Gallery
 from mmjax.evaluate.model import choose
-from mmjax.evaluate.prepared_model import PreparedModel, prepared_model, splits_of
+from mmjax.evaluate.prepared_model import PreparedModel, prepared_model
 from mmjax.evaluate.tables import Results, tables
 from mmjax.experiment import own_parts
 from mmjax.experiment import record as records
@@ -54,16 +53,16 @@ class _Judge:
         self.evaluators = choose(self.experiment.evaluators, names, split)
         self._model: PreparedModel | None = None
 
-    def due(self, step: int) -> list[Any]:
+    def due(self, step: int) -> list[Evaluator]:
         """The evaluators of a step, as the run itself would have them."""
         return [e for e in self.evaluators if e.when == "always" or step >= self.experiment.steps]
 
-    def __call__(self, step: int, evaluators: Sequence[Any]) -> Results:
+    def __call__(self, step: int, evaluators: Sequence[Evaluator]) -> Results:
         if self._model is None:
             hosts.first(partial(check_folder, self._workdir))
             kept = load_tokenizers(copies.whole(self._workdir, TOKENIZERS))
             given = Record(str(self._workdir), kept)
-            read = splits_of(self.evaluators)
+            read = splits_read(self.evaluators)
             data = prepared(self.experiment.data, self._workdir, read, kept, given, self._say)
             self._model = prepared_model(self.experiment, data, self.experiment.batch_size)
         variables = hosts.together(lambda: restore_variables(self._workdir, step, ema=True))
@@ -106,13 +105,14 @@ def watch(
     say = partial(console.print, soft_wrap=True, markup=False)
     judge: _Judge | None = None
     hopeless: set[tuple[int, str | None]] = set()  # checkpoints that can't be read
+    judged_here: set[tuple[int, str | None, int]] = set()  # and by which evaluator, which may have found nothing to say
     waiting = ""
     while True:
-        record, step, seen, places, ended = hosts.first(partial(_next, workdir, judge, hopeless))
+        record, step, seen, places, ended = hosts.first(partial(_next, workdir, judge, hopeless, judged_here))
         if record is not None and (judge is None or judge.record != record):
-            judge = _Judge(
-                record, workdir, evaluators, split, say, files
-            )  # the run is another one, or takes more steps
+            # The run is another one, or takes more steps.
+            judge = _Judge(record, workdir, evaluators, split, say, files)
+            judged_here.clear()
             continue
         if judge is None or step is None:
             if ended:
@@ -136,11 +136,17 @@ def watch(
             continue
         if hosts.first(partial(_written, workdir, judge.record, step, seen, results)):
             judged += 1
+            judged_here |= {(step, seen, place) for place in places}
             for table in tables(results, step, protocols=protocols(judge.evaluators)):
                 console.print(table)
 
 
-def _next(workdir: Path, judge: _Judge | None, hopeless: set[tuple[int, str | None]]) -> _Next:
+def _next(
+    workdir: Path,
+    judge: _Judge | None,
+    hopeless: set[tuple[int, str | None]],
+    judged_here: set[tuple[int, str | None, int]],
+) -> _Next:
     path = copies.whole(workdir, RECORD)
     record = json_text.text(path) if path.exists() else None
     if judge is None or record is None or record != judge.record:
@@ -150,15 +156,17 @@ def _next(workdir: Path, judge: _Judge | None, hopeless: set[tuple[int, str | No
     for step in steps:
         pending = [e for e in judge.due(step) if not _scored(e, lines.get((step, e.split)))]
         if pending and (seen := identity(workdir, step)) is not None and (step, seen) not in hopeless:
-            return _Next(record, step, seen, [judge.evaluators.index(e) for e in pending], False)
+            places = [judge.evaluators.index(e) for e in pending]
+            if places := [place for place in places if (step, seen, place) not in judged_here]:
+                return _Next(record, step, seen, places, False)
     return _Next(record, None, None, [], bool(steps) and steps[-1] >= judge.experiment.steps)
 
 
-def _scored(evaluator: Any, line: Mapping[str, Any] | None) -> bool:
+def _scored(evaluator: Evaluator, line: Mapping[str, Any] | None) -> bool:
     """Whether the line has its numbers; of one that gives none, whether there is a line."""
     if line is None:
         return False
-    return isinstance(evaluator, Gallery) or any(name.startswith(f"{evaluator.name}/") for name in line)
+    return not evaluator.gives_numbers or any(name.startswith(f"{evaluator.name}/") for name in line)
 
 
 def _written(workdir: Path, record: str, step: int, seen: str | None, results: Results) -> bool:

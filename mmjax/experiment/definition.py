@@ -11,7 +11,7 @@ The function is plain Python. `load_experiment` reads it as a graph of `fdl.Conf
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, get_args
+from typing import Any, Protocol, get_args, runtime_checkable
 
 import fiddle as fdl
 import flax.linen as nn
@@ -59,6 +59,18 @@ class Load:
 
     path: str
     skip: tuple[str, ...] = ()
+
+
+@runtime_checkable
+class SplitReader(Protocol):
+    """What an experiment itself asks of its evaluators: all that inherit from `mmjax.evaluate.Evaluator`, which lies
+    above this folder, have it."""
+
+    @property
+    def split(self) -> str: ...
+    @property
+    def fit_split(self) -> str | None: ...
+    def __call__(self, embedded: Any, embed_text: Any) -> dict[str, float]: ...
 
 
 @dataclass(frozen=True)
@@ -168,9 +180,10 @@ class Experiment:
                 f"optimizer.warmup_steps={self.steps // 10}, say"
             )
         for evaluator in self.evaluators:
-            if not callable(evaluator):
+            if not isinstance(evaluator, SplitReader) or isinstance(evaluator, type):
                 raise UserError(
-                    f"{evaluator!r} is no evaluator: one of mmjax.evaluate.evaluators is, such as Retrieval()"
+                    f"{evaluator!r} is no evaluator: those of mmjax.evaluate are, such as Retrieval(), and those of a "
+                    "class of one's own that inherits from mmjax.evaluate.Evaluator"
                 )
         self._check_names()
         starts = [f"{kind}.{name}" for kind in ("towers", "fusions", "objectives") for name in getattr(self, kind)]
@@ -196,9 +209,9 @@ class Experiment:
             for name in names:
                 plain(name, f"a key of {field_}")
         for place, evaluator in enumerate(self.evaluators):
-            for field_ in ("split", "fit_split"):
-                if (split := getattr(evaluator, field_, None)) is not None:
-                    plain(split, f"evaluators.{place}.{field_}")
+            plain(evaluator.split, f"evaluators.{place}.split")
+            if evaluator.fit_split is not None:
+                plain(evaluator.fit_split, f"evaluators.{place}.fit_split")
         if self.keep_best is not None:
             plain(self.keep_best.split, "keep_best.split")
 

@@ -10,7 +10,7 @@ from typing import Any
 import jax
 
 from mmjax.data.pipeline import Prepared
-from mmjax.evaluate.prepared_model import splits_of
+from mmjax.evaluate.contract import splits_read
 from mmjax.experiment.confined import Record
 from mmjax.experiment.workdir import keeping
 from mmjax.interop.bundle import Bundle
@@ -117,7 +117,7 @@ def data_and_starts(
     experiment = setup.experiment
     begins = hosts.first(lambda: latest_step(workdir)) is None
     starts = sources(experiment, say, own) if experiment.init and begins else {}
-    judged, models = splits_of(experiment.evaluators), tokenizers(experiment, starts, say)
+    judged, models = splits_read(experiment.evaluators), tokenizers(experiment, starts, say)
     data = setup.data(workdir, judged, tokenizers=models, given=given, say=say, begun=not begins, fork=fork)
     for warning in warnings(experiment, data) if hosts.leads() else ():
         say(warning)

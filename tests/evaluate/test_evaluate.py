@@ -13,7 +13,7 @@ from rich.console import Console
 from mmjax.data.evaluation import evaluation_batches
 from mmjax.data.sources.splits import SplitNotFoundError
 from mmjax.errors import UserError
-from mmjax.evaluate.contract import Embedded
+from mmjax.evaluate.contract import Embedded, Evaluator
 from mmjax.evaluate.evaluate import evaluate
 from mmjax.evaluate.evaluators.gallery import Gallery
 from mmjax.evaluate.evaluators.knn import KNN
@@ -97,7 +97,7 @@ def test_an_evaluator_sees_what_those_before_it_found(judge: Judge, tmp_path):
     seen = []
 
     @dataclass(frozen=True)
-    class Spy:
+    class Spy(Evaluator):
         split: str = "test"
         inputs: tuple[str, ...] = ()
 
@@ -202,7 +202,7 @@ def test_a_split_to_learn_from_is_embedded_once_for_all(judge: Judge, tmp_path, 
         Gallery("test", rows=2),
         KNN("shape", "validation", k=5),
         Retrieval("train"),
-        (collector := Collector("test", [], raw=lambda row: None)),  # pyright: ignore[reportArgumentType]
+        (collector := Collector([], raw=lambda row: None)),  # pyright: ignore[reportArgumentType]
     ]
     results = evaluate(judge.embedder, judge.variables, evaluators, step=3, workdir=tmp_path)
     assert embedded == [("test", ("image",)), ("train", ()), ("validation", ())]

@@ -6,6 +6,7 @@ import pytest
 
 from mmjax.data.pipeline import Mixture
 from mmjax.errors import UserError
+from mmjax.evaluate.evaluators.retrieval import Retrieval
 from mmjax.experiment import record as records
 from mmjax.experiment.definition import Experiment, Load, unscaled
 from mmjax.experiment.diff import diff
@@ -231,7 +232,9 @@ def test_a_damaged_record_is_named(tmp_path):
             {"towers": {"image": ViT(patch=4, size=8, width=8, depth=1, heads=1, pooling="mean", dtype=UNKNOWN)}},
             r"towers.image.dtype='bf16' is none of float32, bfloat16, float16",
         ),
-        ({"evaluators": ["retrieval"]}, "'retrieval' is no evaluator"),
+        ({"evaluators": ["retrieval"]}, "'retrieval' is no evaluator: those of mmjax.evaluate are, such as Retrieval"),
+        ({"evaluators": [Retrieval]}, "Retrieval'> is no evaluator: .* inherits from mmjax.evaluate.Evaluator"),
+        ({"evaluators": [lambda embedded, embed_text: {}]}, "is no evaluator: .* mmjax.evaluate.Evaluator"),
         ({"ema": 1.0}, "ema=1.0 must lie between 0 and 1"),
         ({"init": {"image": Load("x")}}, r"init 'image', but the towers, fusions and objectives are towers.image"),
         ({"init": {"towers.image": 3}}, r"must be a path, or Load\(path"),

@@ -9,7 +9,7 @@ import numpy as np
 from jaxtyping import Int
 
 from mmjax.errors import UserError
-from mmjax.evaluate.contract import Embedded, EmbedText, When
+from mmjax.evaluate.contract import Embedded, EmbedText, Evaluator, When
 from mmjax.evaluate.metrics.chance import recall
 from mmjax.evaluate.metrics.pairs import pairs
 from mmjax.runtime.files import output
@@ -23,7 +23,7 @@ LETTERS = 52  # of a name, where it is cut
 
 
 @dataclass(frozen=True)
-class Gallery:
+class Gallery(Evaluator):
     """Draws `<workdir>/gallery-<split>.png` and the run's `<workdir>/curves.png`; gives no numbers.
 
     Three panels: captions and sounds with the five pictures nearest to each, and pictures with the five nearest names;
@@ -42,6 +42,11 @@ class Gallery:
     when: When = "end"
     name: str = "gallery"
     inputs: tuple[str, ...] = ("image",)
+    gives_numbers = False
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        return (self.text,) if self.same is None else (self.text, self.same)
 
     def __call__(self, embedded: Embedded, embed_text: EmbedText) -> dict[str, float]:
         panels = [(a, b) for a, b in PANELS if _both(embedded, a, b)]

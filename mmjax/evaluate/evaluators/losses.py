@@ -3,11 +3,11 @@
 from dataclasses import dataclass
 
 from mmjax.errors import UserError
-from mmjax.evaluate.contract import Embedded, EmbedText, When
+from mmjax.evaluate.contract import Embedded, EmbedText, Evaluator, When
 
 
 @dataclass(frozen=True)
-class Losses:
+class Losses(Evaluator):
     """The validation loss: all objectives on batches of `split`, made as training makes its own, without dropout.
 
     The batches are of the experiment's `batch_size`, whole, augmented and masked at random by `seed`, so that the

@@ -6,14 +6,14 @@ from itertools import combinations
 import numpy as np
 from jaxtyping import Bool, Int
 
-from mmjax.evaluate.contract import Embedded, EmbedText, When
+from mmjax.evaluate.contract import Embedded, EmbedText, Evaluator, When
 from mmjax.evaluate.metrics import chance
 from mmjax.evaluate.metrics.pairs import pairs
 from mmjax.runtime.counts import CANDIDATES, CHANCE, CHANCE_OF, NOT_FINITE, QUERIES
 
 
 @dataclass(frozen=True)
-class Retrieval:
+class Retrieval(Evaluator):
     """Recall at k and median rank in all directions between the modalities that the split has.
 
     Rows that hold the same picture, or the same sound, are one query and one candidate (a row without one has that of
@@ -35,6 +35,11 @@ class Retrieval:
     when: When = "always"
     name: str = "retrieval"
     inputs: tuple[str, ...] = ()
+    between_modalities = True
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        return () if self.same is None else (self.same,)
 
     @property
     def protocol(self) -> str:

@@ -2,17 +2,15 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
 
-from mmjax.evaluate.contract import Embedded, EmbedText, When, protocols
+from mmjax.evaluate.contract import Embedded, EmbedText, Evaluator, When, protocols
 from mmjax.evaluate.decisions import Classified
-from mmjax.evaluate.evaluators.retrieval import Retrieval
 from mmjax.evaluate.report.media import Raw
 
 
 @dataclass(frozen=True)
 class Findings:
-    """Of one split. same: the column whose equal values are right for one another (`Retrieval.same`). raw: gives the
+    """Of one split. same: the column whose equal values are right for one another (`Evaluator.same`). raw: gives the
     example's picture or sound, as it lies in the data. protocols: how the numbers count, a sentence an evaluator.
     heard: seconds of a sound that the model hears at most (`spans.heard`); None: all of it."""
 
@@ -30,27 +28,27 @@ class Findings:
 
 
 @dataclass(frozen=True)
-class Collector:
+class Collector(Evaluator):
     """An evaluator that comes last, gives no numbers, and keeps what a page is made of, in `kept`.
 
     evaluators: those before it, on the same split.
     """
 
-    reads_classified = True
-
-    split: str
-    evaluators: Sequence[Any]
+    evaluators: Sequence[Evaluator]
     raw: Raw
+    split: str = "test"
     kept: list[Findings] = field(default_factory=list, compare=False)
     when: When = "always"
     name: str = "report"
     inputs: tuple[str, ...] = ()
     heard: float | None = None
+    reads_classified = True
+    gives_numbers = False
 
     def __call__(self, embedded: Embedded, embed_text: EmbedText) -> dict[str, float]:
         found = embedded.history[-1] if embedded.history else {}  # of those before it
         numbers = {name: value for name, value in found.items() if name not in ("step", "split")}
-        same = next((e.same for e in self.evaluators if isinstance(e, Retrieval) and e.same is not None), None)
+        same = next((e.same for e in self.evaluators if e.between_modalities and e.same is not None), None)
         kept = replace(embedded, inputs={}, history=[], classified=[])
         said = protocols(self.evaluators).get(self.split, [])
         self.kept.append(Findings(kept, numbers, embedded.classified, same, self.raw, said, self.heard))

@@ -12,6 +12,7 @@ from mmjax import __version__
 from mmjax.data.evaluation import raw
 from mmjax.data.pipeline import Prepared
 from mmjax.data.transforms.spans import heard
+from mmjax.evaluate.contract import Evaluator
 from mmjax.evaluate.report.findings import Collector
 from mmjax.evaluate.report.page import About, write
 from mmjax.experiment import record as records
@@ -21,12 +22,12 @@ from mmjax.runtime import copies, metrics
 from mmjax.runtime.files import json_text
 
 
-def collectors(evaluators: Sequence[Any], data: Prepared) -> list[Collector]:
+def collectors(evaluators: Sequence[Evaluator], data: Prepared) -> list[Collector]:
     """What is to run after the evaluators, on each split that they read, so that a page can be made."""
     splits = dict.fromkeys(evaluator.split for evaluator in evaluators)
     most = heard(data.chains.transforms.get("audio", ()))
     return [
-        Collector(split, [e for e in evaluators if e.split == split], partial(raw, data, split), heard=most)
+        Collector([e for e in evaluators if e.split == split], partial(raw, data, split), split, heard=most)
         for split in splits
     ]
 

@@ -19,7 +19,7 @@ def test_numbers_decisions_and_what_is_the_same_are_kept():
         return np.stack([texts[s] for s in strings])
 
     zeroshot = ZeroShot("kind", "test")
-    collector = Collector("test", [Retrieval("test", same="text"), zeroshot], raw)
+    collector = Collector([Retrieval("test", same="text"), zeroshot], raw, "test")
     embedded = embedded.__class__(
         embedded.embeddings, embedded.valid, embedded.columns, {"image": np.zeros(20)}, "test", history
     )
