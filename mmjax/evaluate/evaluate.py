@@ -19,7 +19,7 @@ from mmjax.runtime import counts, hosts, metrics
 
 
 class Embeds(Protocol):
-    """What gives embeddings: an `Embedder`, or a folder of those that one gave before."""
+    """What gives embeddings: a `SplitEmbedder`, or a folder of those that one gave before."""
 
     def split(self, variables: Variables, split: str, inputs: Iterable[str] = ()) -> Embedded: ...
     def text(self, variables: Variables, strings: Sequence[str]) -> Float[np.ndarray, "n e"]: ...

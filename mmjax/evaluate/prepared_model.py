@@ -11,7 +11,7 @@ import jax
 from mmjax.data.chains import Chains
 from mmjax.data.pipeline import Prepared
 from mmjax.evaluate.contract import Variables
-from mmjax.evaluate.split_embedder import Embedder
+from mmjax.evaluate.split_embedder import SplitEmbedder
 from mmjax.experiment.definition import Experiment
 from mmjax.interop import hub
 from mmjax.interop.bundle import Bundle
@@ -33,7 +33,7 @@ def resolved(source: str | Path, step: int | None, say: Callable[[str], None], c
 class PreparedModel:
     """What embeds the data's splits, compiled once, and the mesh that it does so on."""
 
-    embedder: Embedder
+    embedder: SplitEmbedder
     mesh: jax.sharding.Mesh
 
     @contextmanager
@@ -48,8 +48,8 @@ def prepared_model(
 ) -> PreparedModel:
     """On all the devices there are, whatever the experiment was sharded over.
 
-    batch_size: over all of them, to be rounded up to a multiple of their number. prompts: as in `Embedder`.
+    batch_size: over all of them, to be rounded up to a multiple of their number. prompts: as in `SplitEmbedder`.
     """
     mesh = Mesh().build()
     size = -(-batch_size // mesh.size) * mesh.size
-    return PreparedModel(Embedder(experiment.pretrainer(), data, mesh, size, prompts), mesh)
+    return PreparedModel(SplitEmbedder(experiment.pretrainer(), data, mesh, size, prompts), mesh)

@@ -19,7 +19,7 @@ from mmjax.runtime import hosts
 from mmjax.runtime.mesh import ACTIVATION_RULES, put, replicated
 
 
-class Embedder:
+class SplitEmbedder:
     """Embeds a split, or strings, with the given variables (`params`, and batch statistics where there are any), in
     padded batches over the mesh; compiled once.
 

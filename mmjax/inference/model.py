@@ -25,7 +25,7 @@ from mmjax.inference.calibration import Calibration, calibration
 from mmjax.inference.classification import Classification, prompts
 from mmjax.inference.inputs import Inputs, Row
 from mmjax.inference.read_ahead import rows
-from mmjax.inference.row_embedder import Embedder
+from mmjax.inference.row_embedder import RowEmbedder
 from mmjax.interop.bundle import Bundle
 from mmjax.interop.resolve import resolve
 from mmjax.models.layers.parameters import DtypeName
@@ -105,7 +105,7 @@ class Model:
         self._without = {modality: IdsAlone(spec, self.source) for modality, spec in lacking.items()}
         self._chains = Chains(transforms, {**bundle.tokenizers, **self._without})
         self._inputs = Inputs(self._chains, upright)
-        self._embedder = Embedder(self.experiment.pretrainer(), bundle.variables)
+        self._embedder = RowEmbedder(self.experiment.pretrainer(), bundle.variables)
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Pickled (for the processes of a pool, say) it is what it was made of, without what is compiled or lies on a

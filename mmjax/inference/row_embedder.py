@@ -19,7 +19,7 @@ T = TypeVar("T")
 MANY = 4  # chunks
 
 
-class Embedder:
+class RowEmbedder:
     """Embeds rows of one modality at a time, with the given variables.
 
     Batches are padded to powers of two (times the number of devices, where there are several), so that few shapes

@@ -22,7 +22,7 @@ from mmjax.evaluate.evaluators.retrieval import Retrieval
 from mmjax.evaluate.evaluators.zeroshot import ZeroShot
 from mmjax.evaluate.model import choose, evaluate_model
 from mmjax.evaluate.report.findings import Collector
-from mmjax.evaluate.split_embedder import Embedder
+from mmjax.evaluate.split_embedder import SplitEmbedder
 from mmjax.experiment.graph import build
 from mmjax.experiment.workdir import prepared
 from mmjax.interop.export import export
@@ -37,7 +37,7 @@ from tests.trained import Trained, tiny_config
 class Judge:
     """The pieces that `evaluate` takes."""
 
-    embedder: Embedder
+    embedder: SplitEmbedder
     variables: dict
     pretrainer: object
     data: object
@@ -48,7 +48,7 @@ def judge(trained: Trained) -> Judge:
     experiment = build(tiny_config(trained.table))
     data, pretrainer = prepared(experiment.data, trained.workdir), experiment.pretrainer()
     mesh = Mesh().build()
-    return Judge(Embedder(pretrainer, data, mesh, 16), restore_variables(trained.workdir), pretrainer, data)
+    return Judge(SplitEmbedder(pretrainer, data, mesh, 16), restore_variables(trained.workdir), pretrainer, data)
 
 
 def test_a_split_is_embedded_whole_and_in_order(judge: Judge):

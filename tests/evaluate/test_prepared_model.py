@@ -8,9 +8,6 @@ import numpy as np
 import pytest
 
 from mmjax.evaluate import prepared_model as module
-from mmjax.evaluate.evaluators.losses import Losses
-from mmjax.evaluate.evaluators.probe import Probe
-from mmjax.evaluate.evaluators.retrieval import Retrieval
 from mmjax.runtime import hosts
 
 
@@ -43,15 +40,8 @@ def test_host_0_fetches_what_has_a_name_before_the_others_and_alone_says_so(monk
     assert found == order
 
 
-def test_the_splits_of_evaluators_are_those_they_learn_from_too_each_once():
-    evaluators: list[Any] = [Retrieval(split="test"), Probe("label", split="test"), Losses("train")]
-    assert evaluators[1].fit_split == "train"
-    assert module.splits_of(evaluators) == ["test", "train"]
-    assert module.splits_of([]) == []
-
-
 def test_a_batch_is_rounded_up_to_what_all_devices_divide_and_the_mesh_is_set_while_variables_are_held(monkeypatch):
-    monkeypatch.setattr(module, "Embedder", lambda *arguments: arguments)
+    monkeypatch.setattr(module, "SplitEmbedder", lambda *arguments: arguments)
     experiment: Any = SimpleNamespace(pretrainer=lambda: "pretrainer")
     made = [module.prepared_model(experiment, "data", size) for size in (1, 16, 20)]  # type: ignore[arg-type]
     assert jax.device_count() == 8

@@ -18,7 +18,7 @@ from mmjax.evaluate.evaluate import evaluate
 from mmjax.evaluate.evaluators.losses import Losses
 from mmjax.evaluate.evaluators.retrieval import Retrieval
 from mmjax.evaluate.model import evaluate_model
-from mmjax.evaluate.split_embedder import Embedder
+from mmjax.evaluate.split_embedder import SplitEmbedder
 from mmjax.evaluate.split_losses import HeldOut
 from mmjax.evaluate.tables import Results
 from mmjax.experiment.definition import Experiment
@@ -42,7 +42,7 @@ class Made:
     data: object
     state: object
     held_out: HeldOut
-    embedder: Embedder
+    embedder: SplitEmbedder
 
     def variables(self) -> dict:
         return {"params": self.state.params, **self.state.model_state}  # pyright: ignore[reportAttributeAccessIssue]
@@ -67,7 +67,7 @@ def made(couple_trained: Trained) -> Made:
     data, pretrainer, mesh = prepared(experiment.data, couple_trained.workdir), experiment.pretrainer(), Mesh().build()
     (batch,) = Made(experiment, data, None, None, None).batches("train", 1, 0)  # pyright: ignore[reportArgumentType]
     state = init_state(pretrainer, experiment.optimizer, batch, seed=0, mesh=mesh)
-    return Made(experiment, data, state, HeldOut(pretrainer, data, mesh, 16), Embedder(pretrainer, data, mesh, 16))
+    return Made(experiment, data, state, HeldOut(pretrainer, data, mesh, 16), SplitEmbedder(pretrainer, data, mesh, 16))
 
 
 def test_the_means_are_those_of_plain_batches(made: Made):

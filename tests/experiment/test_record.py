@@ -424,14 +424,14 @@ LEFT_OUT = {
     "mmjax.models.layers.pooling": "as above",
     "mmjax.models.layers.window_attention": "what decoders are made of; their fields say how",
     "mmjax.objectives.masked:MaskedPatches": "a base class",
-    "mmjax.objectives.contrastive.ring:Plan": "made by ring_loss",
+    "mmjax.objectives.contrastive.ring:RingPlan": "made by ring_loss",
     "mmjax.data.datasets.": "builders, which TFDS finds by name",
     "mmjax.data.cuts:Lengths": "what is found of a sample",
     "mmjax.data.sources.paths:File": "made by Folder",
     "mmjax.data.sources.contents": "made of what a Folder gives",
     "mmjax.models.towers.resnet:Bottleneck": "what ResNet is made of",
     "mmjax.models.towers.resnet:MeanAttention": "as above",
-    "mmjax.models.towers.resnet:Trunk": "as above",
+    "mmjax.models.towers.resnet:ResNetTrunk": "as above",
     "mmjax.runtime.retention:Keeping": "made of an experiment's fields, not one of them",
 }
 

@@ -20,7 +20,7 @@ from mmjax.data.transforms.image import Decode
 from mmjax.data.transforms.record import CopyInput
 from mmjax.errors import UserError
 from mmjax.evaluate.benchmarks import benchmark
-from mmjax.evaluate.split_embedder import Embedder
+from mmjax.evaluate.split_embedder import SplitEmbedder
 from mmjax.experiment.graph import build
 from mmjax.experiment.workdir import prepared
 from mmjax.inference import embed_dataset as module
@@ -48,7 +48,7 @@ def contents(folder: Path) -> dict[str, bytes]:
 def test_the_numbers_are_those_of_an_evaluation(trained: Trained, folder: Path):
     experiment = build(tiny_config(trained.table))
     data = prepared(experiment.data, trained.workdir)
-    embedder = Embedder(experiment.pretrainer(), data, Mesh().build(), 16)
+    embedder = SplitEmbedder(experiment.pretrainer(), data, Mesh().build(), 16)
     expected = embedder.split(restore_variables(trained.workdir), "test")
     found = embeddings.read(folder)
     assert found.columns == expected.columns

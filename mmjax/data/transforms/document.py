@@ -13,7 +13,7 @@ from mmjax.errors import UserError
 TRIES = 10  # documents that hold nothing, drawn in a row, before there is taken to be none that does
 
 
-class Documents(Protocol):
+class DocumentReader(Protocol):
     """The split that a document is of: a regular expression between its sentences, and each document's text."""
 
     between: str
@@ -29,7 +29,7 @@ class Document:
     text: as it lies in the data: a list of sentences, or a string. cleaning: what each sentence goes through.
     """
 
-    def __init__(self, records: Documents, index: int, text: Any, cleaning: tuple[Transform, ...] = ()):
+    def __init__(self, records: DocumentReader, index: int, text: Any, cleaning: tuple[Transform, ...] = ()):
         self._records, self._index, self._text, self._cleaning = records, index, text, cleaning
 
     @property

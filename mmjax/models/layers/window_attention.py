@@ -139,7 +139,7 @@ class WindowBlock(nn.Module):
         return constrain(x + norm("norm_mlp")(mlp(x)), *HIDDEN)
 
 
-class Pair(nn.Module):
+class ShiftedPair(nn.Module):
     """Two blocks, the second's windows shifted. Returns a pair, as a scan's body does."""
 
     shift: tuple[int, ...]
@@ -188,11 +188,11 @@ class WindowTransformer(nn.Module, kw_only=True):
             UserError: an odd depth; a window or shift that doesn't fit the grid.
         """
         self._check(grid)
-        pair: type[nn.Module] = Pair
+        pair: type[nn.Module] = ShiftedPair
         if self.remat is not None:
             if self.remat not in REMAT_POLICIES:
                 raise UserError(not_among("remat", self.remat, REMAT_POLICIES))
-            pair = nn.remat(Pair, prevent_cse=False, policy=REMAT_POLICIES[self.remat])
+            pair = nn.remat(ShiftedPair, prevent_cse=False, policy=REMAT_POLICIES[self.remat])
         pairs = nn.scan(
             pair,
             variable_axes={"params": 0},

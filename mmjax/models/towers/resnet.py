@@ -94,7 +94,7 @@ class Bottleneck(nn.Module):
         return nn.relu(x + kept), None
 
 
-class Trunk(nn.Module):
+class ResNetTrunk(nn.Module):
     """Normalised pixels `[b h w 3]` -> `[b h/32 w/32 32*width]`. In a stage the blocks after the first are scanned."""
 
     layers: tuple[int, ...]
@@ -200,7 +200,7 @@ class ResNet(BareTower, kw_only=True):
         if self.width % 2:
             raise UserError(f"width={self.width} is odd, and the stem's first convolution has half of it")
         rows, columns = self.capacity()
-        self.trunk = Trunk(tuple(self.layers), self.width, self.remat, self.dtype)
+        self.trunk = ResNetTrunk(tuple(self.layers), self.width, self.remat, self.dtype)
         self.attention_pool = MeanAttention(rows * columns, self.pool_heads, self.embed_dim, self.dtype)
 
     def capacity(self) -> tuple[int, int]:

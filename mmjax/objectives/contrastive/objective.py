@@ -25,7 +25,7 @@ from mmjax.objectives.numerics import at_least_fp32, unit
 DENSE_PAIRS = 2048**2  # up to so many pairs one device holds them all: faster, and 17 MB a matrix
 
 
-class Published(NamedTuple):
+class PublishedScale(NamedTuple):
     """What a paper starts from."""
 
     scale_init: float
@@ -34,8 +34,8 @@ class Published(NamedTuple):
 
 
 PUBLISHED = {
-    "softmax": Published(scale_init=1 / 0.07, scale_max=100.0, bias_init=0.0),  # arXiv:2103.00020, section 2.5
-    "sigmoid": Published(scale_init=10.0, scale_max=math.inf, bias_init=-10.0),  # arXiv:2303.15343, section 3.2
+    "softmax": PublishedScale(scale_init=1 / 0.07, scale_max=100.0, bias_init=0.0),  # arXiv:2103.00020, section 2.5
+    "sigmoid": PublishedScale(scale_init=10.0, scale_max=math.inf, bias_init=-10.0),  # arXiv:2303.15343, section 3.2
 }
 
 

@@ -28,7 +28,7 @@ TILE = 512  # rows and columns of a tile: beyond it a CPU gains no time, and a T
 
 
 @dataclasses.dataclass(frozen=True)
-class Plan:
+class RingPlan:
     """How the pairs are gone through. `axes`: of the mesh, that the rows are cut over; `parts`: in how many."""
 
     loss: Literal["softmax", "sigmoid"]
@@ -85,7 +85,7 @@ def ring_loss(
     vectors = at_least_fp32(a.vectors), at_least_fp32(b.vectors)
     loss = "softmax" if bias is None else "sigmoid"
     tile = tile or max(1, min(TILE, min(rows) // parts // 2))
-    plan = Plan(loss, label_smoothing, tile, axes, parts)
+    plan = RingPlan(loss, label_smoothing, tile, axes, parts)
     scale = jnp.asarray(scale, vectors[0].dtype)
     bias = jnp.zeros_like(scale) if bias is None else jnp.asarray(bias, scale.dtype)
     return _loss(plan, a._replace(vectors=vectors[0]), b._replace(vectors=vectors[1]), scale, bias)
@@ -109,17 +109,17 @@ def check_whole(*vectors: Float[Array, "n e"]) -> None:
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
-def _loss(plan: Plan, a: Rows, b: Rows, scale: Array, bias: Array) -> tuple[Array, dict[str, Array]]:
+def _loss(plan: RingPlan, a: Rows, b: Rows, scale: Array, bias: Array) -> tuple[Array, dict[str, Array]]:
     return _loss_forward(plan, a, b, scale, bias)[0]
 
 
-def _loss_forward(plan: Plan, a: Rows, b: Rows, scale: Array, bias: Array) -> Any:
+def _loss_forward(plan: RingPlan, a: Rows, b: Rows, scale: Array, bias: Array) -> Any:
     forward = _over_mesh(plan, functools.partial(_forward, plan), (True, True, False, False), (False, True, True))
     out, a_met, b_met = forward(a, b, scale, bias)
     return out, (a, b, scale, bias, a_met, b_met)
 
 
-def _loss_backward(plan: Plan, residuals: Any, gradient: Any) -> Any:
+def _loss_backward(plan: RingPlan, residuals: Any, gradient: Any) -> Any:
     backward = _over_mesh(
         plan, functools.partial(_backward, plan), (True, True, False, False, True, True, False), (True, True, False)
     )
@@ -131,7 +131,9 @@ def _loss_backward(plan: Plan, residuals: Any, gradient: Any) -> Any:
 _loss.defvjp(_loss_forward, _loss_backward)
 
 
-def _over_mesh(plan: Plan, function: Callable[..., Any], inputs: tuple[bool, ...], outputs: tuple[bool, ...]) -> Any:
+def _over_mesh(
+    plan: RingPlan, function: Callable[..., Any], inputs: tuple[bool, ...], outputs: tuple[bool, ...]
+) -> Any:
     """`function` on each device's part; the flags say which arguments and results are cut by rows (else whole)."""
     if not plan.axes:
         return function
@@ -139,7 +141,7 @@ def _over_mesh(plan: Plan, function: Callable[..., Any], inputs: tuple[bool, ...
     return jax.shard_map(function, in_specs=tuple(specs[: len(inputs)]), out_specs=tuple(specs[len(inputs) :]))
 
 
-def _forward(plan: Plan, a: Rows, b: Rows, scale: Array, bias: Array) -> tuple[tuple[Array, dict], Met, Met]:
+def _forward(plan: RingPlan, a: Rows, b: Rows, scale: Array, bias: Array) -> tuple[tuple[Array, dict], Met, Met]:
     """The loss with its metrics, and what rows and columns have met."""
     dtype = a.vectors.dtype
 
@@ -176,7 +178,7 @@ def _forward(plan: Plan, a: Rows, b: Rows, scale: Array, bias: Array) -> tuple[t
 
 
 def _backward(
-    plan: Plan, a: Rows, b: Rows, scale: Array, bias: Array, a_met: Met, b_met: Met, gradient: Array
+    plan: RingPlan, a: Rows, b: Rows, scale: Array, bias: Array, a_met: Met, b_met: Met, gradient: Array
 ) -> tuple[Array, Array, tuple[Array, Array]]:
     """The gradients of a's and b's vectors, and of the scale and the bias."""
     a_pull, b_pull = _pulls(plan, a, b, a_met, b_met, gradient)
@@ -217,7 +219,7 @@ def _backward(
     return of_a, of_b, _sum(of_both, plan)
 
 
-def _pulls(plan: Plan, a: Rows, b: Rows, a_met: Met, b_met: Met, gradient: Array) -> tuple[Pull, Pull]:
+def _pulls(plan: RingPlan, a: Rows, b: Rows, a_met: Met, b_met: Met, gradient: Array) -> tuple[Pull, Pull]:
     if plan.loss == "sigmoid":
         weight = gradient / jnp.maximum(_sum(a_met.partners.sum(), plan), 1)
         weight = jnp.where(_sum(a_met.partners.sum(), plan) > 0, weight, 0)
@@ -234,7 +236,7 @@ def _pulls(plan: Plan, a: Rows, b: Rows, a_met: Met, b_met: Met, gradient: Array
     return pull(a_met, b), pull(b_met, a)
 
 
-def _value(plan: Plan, a: Rows, b: Rows, a_met: Met, b_met: Met) -> tuple[Array, dict[str, Array]]:
+def _value(plan: RingPlan, a: Rows, b: Rows, a_met: Met, b_met: Met) -> tuple[Array, dict[str, Array]]:
     """The loss and its metrics, from what rows and columns have met."""
     n_a, n_b, pairs = _sum(tuple(x.astype(a_met.top.dtype).sum() for x in (a.valid, b.valid, a_met.partners)), plan)
 
@@ -290,7 +292,7 @@ def _write(tree: Any, part: Any, start: Array) -> Any:
     return jax.tree.map(lambda x, y: lax.dynamic_update_slice_in_dim(x, y, start, 0), tree, part)
 
 
-def _onward(plan: Plan, tree: Any) -> Any:
+def _onward(plan: RingPlan, tree: Any) -> Any:
     """To the next device of the ring."""
     if not plan.axes:
         return tree
@@ -298,10 +300,10 @@ def _onward(plan: Plan, tree: Any) -> Any:
     return jax.tree.map(lambda x: lax.ppermute(x, plan.axes, ring), tree)
 
 
-def _sum(tree: Any, plan: Plan) -> Any:
+def _sum(tree: Any, plan: RingPlan) -> Any:
     return lax.psum(tree, plan.axes) if plan.axes else tree
 
 
-def _varying(plan: Plan, tree: Any) -> Any:
+def _varying(plan: RingPlan, tree: Any) -> Any:
     """Marks what is equal on all devices as different on each, as a loop's carry must be."""
     return jax.tree.map(lambda x: lax.pcast(x, plan.axes, to="varying"), tree) if plan.axes else tree

@@ -10,7 +10,7 @@ from flax.core import meta
 from jax.sharding import PartitionSpec
 
 from mmjax.errors import UserError
-from mmjax.models.towers.resnet import Bottleneck, ResNet, Trunk
+from mmjax.models.towers.resnet import Bottleneck, ResNet, ResNetTrunk
 from mmjax.models.towers.text import TextTransformer
 from mmjax.objectives.contrastive.objective import Contrastive
 from mmjax.objectives.pretrainer import Pretrainer
@@ -165,7 +165,7 @@ def test_pooling_reads_the_tokens_that_are_real(pictures, variables):
 
 def test_remat_changes_nothing(pictures):
     def gradient(remat: Literal["full"] | None):
-        trunk = Trunk((2,), 4, remat, "float32")
+        trunk = ResNetTrunk((2,), 4, remat, "float32")
 
         def loss(params):
             tokens, _ = trunk.apply({**parts, "params": params}, pixels, True, mutable=["batch_stats"])
@@ -174,7 +174,7 @@ def test_remat_changes_nothing(pictures):
         return jax.jit(jax.grad(loss))(parts["params"])
 
     pixels = pictures / 255
-    parts = oracle.params_of(Trunk((2,), 4, None, "float32"), pixels)
+    parts = oracle.params_of(ResNetTrunk((2,), 4, None, "float32"), pixels)
     plain, again = gradient(None), gradient("full")
     largest = max(float(jnp.abs(leaf).max()) for leaf in jax.tree.leaves(plain))
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5 * largest), again, plain)
