@@ -21,6 +21,6 @@ def add(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> None:
     from rich.console import Console
 
-    from mmjax.train.checkpoint_table import listing
+    from mmjax.train.checkpoint_table import checkpoint_listing
 
-    Console(highlight=False).print(listing(Path(arguments.workdir)))
+    Console(highlight=False).print(checkpoint_listing(Path(arguments.workdir)))

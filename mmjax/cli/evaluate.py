@@ -4,7 +4,7 @@ import argparse
 
 from mmjax.cli import add_code
 from mmjax.errors import UserError
-from mmjax.runtime.metric_families import EVALUATION, told
+from mmjax.runtime.metric_families import EVALUATION, told_families
 
 HELP = "judge a checkpoint"
 EPILOG = """\
@@ -39,7 +39,7 @@ and Probe for the columns named by --label.
 
 what the numbers are, in tables, --json and the lines of metrics.jsonl that have a split (shares are from 0 to 1):
 """
-EPILOG += told(EVALUATION)
+EPILOG += told_families(EVALUATION)
 
 
 def add(parser: argparse.ArgumentParser) -> None:
@@ -73,10 +73,12 @@ def add(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--published", action="store_true", help="list published numbers, with the commands for them")
     parser.add_argument("--watch", action="store_true", help="judge each new checkpoint, until the run has ended")
-    parser.add_argument("--poll", metavar="SECONDS", type=seconds, default=30.0, help="between two looks (default: 30)")
+    parser.add_argument(
+        "--poll", metavar="SECONDS", type=_seconds, default=30.0, help="between two looks (default: 30)"
+    )
 
 
-def seconds(text: str) -> float:
+def _seconds(text: str) -> float:
     """A number above 0."""
     try:
         value = float(text)

@@ -20,6 +20,6 @@ def add(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> None:
-    from mmjax.data.datasets.prepare import prepare
+    from mmjax.data.datasets.prepare import prepare_dataset
 
-    prepare(arguments.dataset, arguments.data_dir)
+    prepare_dataset(arguments.dataset, arguments.data_dir)

@@ -42,4 +42,4 @@ def run(arguments: argparse.Namespace) -> None:
         console.print(show.parameters(build(configs[0])))
     else:
         texts = own_parts.differences(*(code_of(*each) for each in zip(sources, configs, strict=True)))
-        console.print(show.differences([*diff(*configs), *texts], *sources))
+        console.print(show.told_differences([*diff(*configs), *texts], *sources))

@@ -4,7 +4,7 @@ import argparse
 import sys
 
 from mmjax.cli import add_code
-from mmjax.runtime.metric_families import TRAINING, told
+from mmjax.runtime.metric_families import TRAINING, told_families
 
 HELP = "train an experiment, or go on with it"
 EPILOG = f"""\
@@ -31,7 +31,7 @@ a workdir holds all there is of a run:
 
 what the numbers in WORKDIR/metrics.jsonl are, a JSON object a line (TensorBoard shows those that say how healthy and
 how fast the run is as health/... and speed/...; `mmjax evaluate --help` has those of an evaluation):
-{told(TRAINING)}
+{told_families(TRAINING)}
 """
 
 

@@ -94,7 +94,7 @@ def digest(folder: Path, name: str) -> str:
     return found.hexdigest()
 
 
-def sizes(folder: Path, name: str, modalities: Iterable[str]) -> dict[str, int]:
+def byte_sizes(folder: Path, name: str, modalities: Iterable[str]) -> dict[str, int]:
     """How many dimensions each modality's embeddings have, by a shard of them."""
     arrays = load_file(folder / f"{name}.safetensors")
     return {modality: arrays[modality].shape[1] for modality in modalities}

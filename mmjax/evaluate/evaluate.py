@@ -102,7 +102,7 @@ def check_judged(results: Results, chosen: Sequence[Evaluator], on: str) -> None
         )
 
 
-def not_finite(variables: Variables) -> list[str]:
+def not_finite_paths(variables: Variables) -> list[str]:
     """The paths of arrays that hold NaN or infinity."""
     flat = flatten_dict(variables, sep="/")
     return [path for path, leaf in sorted(flat.items()) if not np.isfinite(np.asarray(leaf, np.float32)).all()]

@@ -14,7 +14,7 @@ from mmjax.errors import UserError, nearest
 from mmjax.evaluate import published
 from mmjax.evaluate.benchmarks import On, benchmark
 from mmjax.evaluate.contract import Evaluator, check_evaluators, protocols, splits_read
-from mmjax.evaluate.evaluate import check_judged, evaluate, not_finite
+from mmjax.evaluate.evaluate import check_judged, evaluate, not_finite_paths
 from mmjax.evaluate.prepared_model import prepared_model, resolved
 from mmjax.evaluate.report.of_model import collectors, write_report
 from mmjax.evaluate.tables import Protocols, Results, tables
@@ -108,7 +108,7 @@ def evaluate_model(
             about: dict[str, Any] = dict(source=str(source), step=step, on=on, experiment=experiment, workdir=workdir)
             write_report(report, collected, params=bundle.variables["params"], beside=beside, **about)
         where = {"model": str(source), "step": step} | ({} if on is None else {"on": on})
-        bad = not_finite(bundle.variables)
+        bad = not_finite_paths(bundle.variables)
         if bad:
             say = console or Console(highlight=False, stderr=True)
             more = f" and {len(bad) - 1:,} others" if len(bad) > 1 else ""

@@ -95,7 +95,7 @@ def _names() -> dict[str, str]:
     known: dict[str, str] = {}
     for model in dict.fromkeys(row.model for row in every()):
         place = model.removeprefix("open_clip:")
-        known |= dict.fromkeys((model, f"hf:{open_clip_names.resolve(place)}", *ALSO.get(model, ())), model)
+        known |= dict.fromkeys((model, f"hf:{open_clip_names.repository_of(place)}", *ALSO.get(model, ())), model)
     return known
 
 
@@ -110,7 +110,7 @@ def model_of(name: str) -> str | None:
     plain = f"{parsed.kind}:{parsed.place}"
     if parsed.kind == "open_clip":  # which has several names, spelt in several ways, of one repository
         try:
-            plain = f"hf:{open_clip_names.resolve(parsed.place)}"
+            plain = f"hf:{open_clip_names.repository_of(parsed.place)}"
         except UserError:
             return None
     return _names().get(plain)

@@ -26,7 +26,7 @@ from mmjax.experiment.graph import build
 from mmjax.experiment.record import RECORD
 from mmjax.experiment.workdir import prepared
 from mmjax.runtime import copies, hosts, metrics
-from mmjax.runtime.checkpoints import CheckpointError, identity, restore_variables, saved_steps
+from mmjax.runtime.checkpoints import CheckpointError, checkpoint_identity, restore_variables, saved_steps
 from mmjax.runtime.compilation_cache import use_compilation_cache
 from mmjax.runtime.copies import TOKENIZERS
 from mmjax.runtime.files import json_text, output, own_code
@@ -75,7 +75,7 @@ class _Next(NamedTuple):
 
     record: str | None
     step: int | None
-    identity: str | None
+    checkpoint_identity: str | None
     evaluators: list[int]  # places among all
     ended: bool
 
@@ -155,7 +155,7 @@ def _next(
     steps = saved_steps(workdir)
     for step in steps:
         pending = [e for e in judge.due(step) if not _scored(e, lines.get((step, e.split)))]
-        if pending and (seen := identity(workdir, step)) is not None and (step, seen) not in hopeless:
+        if pending and (seen := checkpoint_identity(workdir, step)) is not None and (step, seen) not in hopeless:
             places = [judge.evaluators.index(e) for e in pending]
             if places := [place for place in places if (step, seen, place) not in judged_here]:
                 return _Next(record, step, seen, places, False)
@@ -171,7 +171,7 @@ def _scored(evaluator: Evaluator, line: Mapping[str, Any] | None) -> bool:
 
 def _written(workdir: Path, record: str, step: int, seen: str | None, results: Results) -> bool:
     """Writes the numbers down, unless the run has meanwhile begun anew, or saved another checkpoint of that step."""
-    now = identity(workdir, step)
+    now = checkpoint_identity(workdir, step)
     if json_text.text(copies.whole(workdir, RECORD)) != record or (now is not None and now != seen):
         return False
     for split, values in results.items():

@@ -92,11 +92,11 @@ def fits(value: Any, hint: Any) -> bool:
     return True
 
 
-def describe(hint: Any) -> str:
+def describe_type(hint: Any) -> str:
     """An annotation in words: `an int`, `one of 'softmax', 'sigmoid'`, `a float or None`."""
     origin, arguments = typing.get_origin(hint), typing.get_args(hint)
     if origin in (Union, types.UnionType):
-        return " or ".join(describe(option) for option in arguments)
+        return " or ".join(describe_type(option) for option in arguments)
     if origin is Literal:
         return f"one of {', '.join(map(repr, arguments))}"
     if hint in (None, type(None)):

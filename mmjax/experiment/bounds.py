@@ -12,7 +12,7 @@ UNBOUNDED = ("clip_norm", "patience", "scale_max")  # fields in which inf says t
 HIDDEN = ("parent", "name")  # Linen's own fields
 
 
-def check(sized: Mapping[str, Any], others: Mapping[str, Any]) -> None:
+def check_bounds(sized: Mapping[str, Any], others: Mapping[str, Any]) -> None:
     """Looks at every number of an experiment's parts, by their paths.
 
     sized: parts whose ints are sizes of arrays, {"towers": {...}}. others: parts of which that isn't so.

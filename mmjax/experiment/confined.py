@@ -63,7 +63,7 @@ def models(record: Record, data: Mixture) -> dict[str, Tokenizer]:
     return {modality: tokenizer for modality, tokenizer in record.tokenizers.items() if modality in wanted}
 
 
-def check(record: Record, data: Mixture, kept: Mapping[str, Tokenizer], say: Callable[[str], None]) -> None:
+def check_confined(record: Record, data: Mixture, kept: Mapping[str, Tokenizer], say: Callable[[str], None]) -> None:
     """Whether the data can be made ready with what the record may name; `say` is told what it names.
 
     kept: the tokenizers that are there, the record's among them, by modality.

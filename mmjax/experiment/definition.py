@@ -195,7 +195,9 @@ class Experiment:
         sized = {"towers": self.towers, "fusions": self.fusions, "objectives": self.objectives}
         sized |= {"data.transforms": self.data.transforms, "data.record_transforms": self.data.record_transforms}
         others = {"data.weights": self.data.weights, "optimizer": self.optimizer, "spike": self.spike, "ema": self.ema}
-        bounds.check({**sized, "batch_size": self.batch_size, "steps": self.steps}, {**others, "weights": self.weights})
+        bounds.check_bounds(
+            {**sized, "batch_size": self.batch_size, "steps": self.steps}, {**others, "weights": self.weights}
+        )
         check_fit(self.towers, self.objectives, self.data, self._idle(), self.fusions, self.ema)
 
     def _check_names(self) -> None:

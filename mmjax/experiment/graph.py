@@ -45,7 +45,7 @@ def _complete(value: Any, memo: dict[int, fdl.Config]) -> Any:
             given = value.__arguments__
             if any(isinstance(name, int) for name in given) or any(value.__argument_tags__.values()):
                 raise UserError(
-                    f"{name_of(value)} has *args or Fiddle tags, which an experiment can't hold: use fields"
+                    f"{callable_name(value)} has *args or Fiddle tags, which an experiment can't hold: use fields"
                 )
             for name, argument in given.items():
                 setattr(copy, str(name), _complete(argument, memo))
@@ -123,21 +123,21 @@ def paths(value: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
         yield from paths(item, path)
 
 
-def short(value: Any, width: int = 80) -> str:
+def short_repr(value: Any, width: int = 80) -> str:
     """`value` on one line: plain values as Python writes them, configs as calls."""
     if isinstance(value, fdl.Config):
-        text = f"{name_of(value)}({', '.join(f'{k}={short(v, width)}' for k, v in children(value).items())})"
+        text = f"{callable_name(value)}({', '.join(f'{k}={short_repr(v, width)}' for k, v in children(value).items())})"
     elif isinstance(value, dict):
-        text = "{" + ", ".join(f"{key!r}: {short(item, width)}" for key, item in value.items()) + "}"
+        text = "{" + ", ".join(f"{key!r}: {short_repr(item, width)}" for key, item in value.items()) + "}"
     elif type(value) in (list, tuple):
-        text = ", ".join(short(item, width) for item in value)
+        text = ", ".join(short_repr(item, width) for item in value)
         text = f"[{text}]" if isinstance(value, list) else f"({text}{',' if len(value) == 1 else ''})"
     else:
         text = repr(value)
     return text if len(text) <= width else text[: width - 1] + "…"
 
 
-def name_of(config: fdl.Config) -> str:
+def callable_name(config: fdl.Config) -> str:
     """The name of the class or function that a config calls."""
     function = target(config)
     return getattr(function, "__name__", repr(function))

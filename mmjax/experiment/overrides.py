@@ -7,9 +7,9 @@ from typing import Any
 import fiddle as fdl
 
 from mmjax.errors import UserError, closest, meant, nearest
-from mmjax.experiment.annotations import Clash, converted, describe, field_hints, fits, item_hint
+from mmjax.experiment.annotations import Clash, converted, describe_type, field_hints, fits, item_hint
 from mmjax.experiment.diff import MISSING
-from mmjax.experiment.graph import children, fields, holds_configs, name_of, paths, short, target
+from mmjax.experiment.graph import callable_name, children, fields, holds_configs, paths, short_repr, target
 
 
 def override(config: fdl.Config, assignment: str) -> None:
@@ -75,22 +75,26 @@ def _near(node: Any, rest: str, whole: fdl.Config, path: str) -> str:
 
 def _leaf(current: Any, value: Any, hint: Any, whole: fdl.Config, path: str) -> Any:
     if holds_configs(current):
-        kind = name_of(current) if isinstance(current, fdl.Config) else f"{type(current).__name__} of parts"
+        kind = callable_name(current) if isinstance(current, fdl.Config) else f"{type(current).__name__} of parts"
         raise UserError(f"{path} is a {kind}, not a value; set what is in it{_offer(whole, path)}")
     if hint is Any and current is not MISSING and current is not None:
         hint = type(current)
     try:
         return converted(value, hint)
     except Clash:
-        now = "" if current is MISSING else f" (it is {short(current)} now)"
-        raise UserError(f"{path} must be {describe(hint)}{now}, but {value!r} is {describe(type(value))}") from None
+        now = "" if current is MISSING else f" (it is {short_repr(current)} now)"
+        raise UserError(
+            f"{path} must be {describe_type(hint)}{now}, but {value!r} is {describe_type(type(value))}"
+        ) from None
 
 
 def _offer(whole: fdl.Config, path: str) -> str:
     """What can be set under `path`, one line each (of the root's parts only the names); or an empty string."""
     path = path.rstrip(".")
     below = dict(paths(whole)).get(path) if path else whole
-    lines = [f"  {known}={short(value, 60)}" for known, value in _settable(below, path) if path or "." not in known]
+    lines = [
+        f"  {known}={short_repr(value, 60)}" for known, value in _settable(below, path) if path or "." not in known
+    ]
     if not path:
         lines += [f"  {name}..." for name, value in children(whole).items() if holds_configs(value)]
     return "\n".join([f"\nwhat can be set{f' in {path}' if path else ''}:", *lines]) if lines else ""

@@ -31,7 +31,7 @@ import fiddle as fdl
 from mmjax import __version__
 from mmjax.errors import UserError, nearest
 from mmjax.experiment import old_names, own_parts
-from mmjax.experiment.graph import complete, fields, short, target
+from mmjax.experiment.graph import complete, fields, short_repr, target
 from mmjax.runtime.files import digests, json_text
 from mmjax.runtime.files.own_code import Code
 
@@ -110,9 +110,9 @@ def _write(value: Any, path: Path, seen: dict[int, Path]) -> Any:
     if value is None or type(value) in (bool, int, float, str):
         return value
     raise UserError(
-        f"{_dotted(path)} is {short(value)}, which experiment.json can't hold: only numbers, strings, None, lists, "
-        "tuples, dicts and mmjax's own parts can stand in an experiment (a dtype as a string, 'bfloat16'; a helper "
-        "function that makes parts is marked @experiment too)"
+        f"{_dotted(path)} is {short_repr(value)}, which experiment.json can't hold: only numbers, strings, None, "
+        "lists, tuples, dicts and mmjax's own parts can stand in an experiment (a dtype as a string, 'bfloat16'; a "
+        "helper function that makes parts is marked @experiment too)"
     )
 
 
@@ -167,7 +167,7 @@ def loads(text: str, code: Code = (), kept: Callable[[], Any] = lambda: None, st
     own.check(record["experiment"], kept)
     config = _read(record["experiment"], (), {}, own)
     if not isinstance(config, fdl.Config):
-        raise UserError(f"'experiment' must be a {CALL}, not {short(config)}")
+        raise UserError(f"'experiment' must be a {CALL}, not {short_repr(config)}")
     return config
 
 
@@ -267,7 +267,7 @@ def _read(value: Any, path: Path, seen: dict[Path, fdl.Config], own: own_parts.F
         except (KeyError, TypeError):
             raise UserError(f"{_dotted(path)} is to be the same as {value[SAME]}, where no config stands") from None
     raise UserError(
-        f"{_dotted(path)}: {short(value)} is none of {CALL}, {TUPLE}, {FLOAT} and {SAME} as mmjax writes them"
+        f"{_dotted(path)}: {short_repr(value)} is none of {CALL}, {TUPLE}, {FLOAT} and {SAME} as mmjax writes them"
     )
 
 

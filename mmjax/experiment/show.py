@@ -15,7 +15,7 @@ from rich.tree import Tree
 from mmjax.data.pipeline import batch_spec
 from mmjax.experiment.definition import Experiment
 from mmjax.experiment.diff import Difference
-from mmjax.experiment.graph import children, defaults, holds_configs, name_of, short, target
+from mmjax.experiment.graph import callable_name, children, defaults, holds_configs, short_repr, target
 
 UNLIMITED = 1 << 20
 LETTERS = 400  # of a value that differs
@@ -40,14 +40,14 @@ def _label(name: str, value: Any) -> Text:
     label = Text(name, style="bold")
     usual = {}
     if isinstance(value, fdl.Config):
-        label.append(": ", style="not bold").append(name_of(value), style="not bold cyan")
+        label.append(": ", style="not bold").append(callable_name(value), style="not bold cyan")
         usual = defaults(target(value))
     for field, item in children(value).items():
         if holds_configs(item):
             continue
         left_alone = field in usual and type(usual[field]) is type(item) and usual[field] == item
         label.append("  ").append(
-            f"{field}={short(item, UNLIMITED)}", style="not bold dim" if left_alone else "not bold"
+            f"{field}={short_repr(item, UNLIMITED)}", style="not bold dim" if left_alone else "not bold"
         )
     return label
 
@@ -74,7 +74,7 @@ def parameters(experiment: Experiment) -> RenderableType:
     return table
 
 
-def differences(found: list[Difference], left: str, right: str) -> RenderableType:
+def told_differences(found: list[Difference], left: str, right: str) -> RenderableType:
     """The paths at which two experiments differ, with both values: a line each where the screen is wide enough, else
     three."""
     if not found:
@@ -92,7 +92,7 @@ class Differences:
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
         rows = [("path", self.left, self.right)]
-        rows += [(path, short(left, LETTERS), short(right, LETTERS)) for path, left, right in self.found]
+        rows += [(path, short_repr(left, LETTERS), short_repr(right, LETTERS)) for path, left, right in self.found]
         paths, *values = ([cell_len(cell) for cell in column] for column in zip(*rows, strict=True))
         if max(paths) + sum(2 + min(max(widths), READABLE) for widths in values) <= options.max_width:
             yield _table(rows)

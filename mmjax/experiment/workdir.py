@@ -16,11 +16,11 @@ from mmjax.data.tokenizers.files import from_files, load_tokenizers, save_tokeni
 from mmjax.errors import UserError
 from mmjax.experiment import own_parts
 from mmjax.experiment import record as records
-from mmjax.experiment.confined import Record, check
+from mmjax.experiment.confined import Record, check_confined
 from mmjax.experiment.confined import models as beside
 from mmjax.experiment.definition import Experiment
 from mmjax.experiment.diff import MISSING, Difference, diff
-from mmjax.experiment.graph import short
+from mmjax.experiment.graph import short_repr
 from mmjax.experiment.record import RECORD
 from mmjax.experiment.resume import unresumable
 from mmjax.runtime import copies, hosts
@@ -115,7 +115,7 @@ def _refusal(workdir: Path, differences: list[Difference], files: Code) -> str:
     for path, left, right in differences:
         head, _, name = path.partition(".")
         there = f" ({workdir / own_parts.CODE / name})" if head == own_parts.CODE and left is not MISSING else ""
-        lines.append(f"  {path}: {short(left)} there{there}, {short(right)} here{paths.get(path, '')}")
+        lines.append(f"  {path}: {short_repr(left)} there{there}, {short_repr(right)} here{paths.get(path, '')}")
     return (
         f"{workdir} belongs to another experiment, which differs in\n"
         + "\n".join(lines)
@@ -155,7 +155,7 @@ def prepared(
         models = {**(tokenizers or {}), **kept}
         if given is not None:
             models = {**beside(given, data), **models}
-            check(given, data, models, say)
+            check_confined(given, data, models, say)
         ready = make(models)
         if workdir is not None and ready.chains.tokenizers.keys() - kept.keys():
             save_tokenizers(ready.chains.tokenizers, workdir / TOKENIZERS)

@@ -193,7 +193,7 @@ def _complete(out: Path, told: dict[str, Any], names: Sequence[str]) -> None:
         raise UserError(f"{out / changed[0]} has changed since it was written: delete its files, and embed again")
     whole = {**told, "digests": digests}
     embedding_files.write_manifest(
-        out, {**whole, "modalities": embedding_files.sizes(out, names[0], told["modalities"])}
+        out, {**whole, "modalities": embedding_files.byte_sizes(out, names[0], told["modalities"])}
     )
 
 

@@ -195,7 +195,7 @@ def written_by(record: str) -> str:
     return f"\nmmjax {version or '(of an unknown version)'} wrote it, and this is {__version__}: install that version"
 
 
-def check(bundle: Bundle) -> None:
+def check_bundle(bundle: Bundle) -> None:
     """Compares the variables with those that the experiment's model has.
 
     Raises:

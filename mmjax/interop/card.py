@@ -18,7 +18,7 @@ from mmjax import __version__
 from mmjax.data.tokenizers.sentence_piece import PieceTokenizer
 from mmjax.experiment import own_parts
 from mmjax.experiment import record as records
-from mmjax.experiment.graph import name_of
+from mmjax.experiment.graph import callable_name
 from mmjax.experiment.record import RECORD
 from mmjax.interop import hub
 from mmjax.interop.bundle import Bundle
@@ -102,7 +102,7 @@ def _head(layout: str, twin: Twin, license: str | None) -> str:
     lines = [f"library_name: {LIBRARIES[layout]}"]
     if task := task_of(twin):
         lines.append(f"pipeline_tag: {task}")
-    kinds = [name_of(config.towers[name]) for name in config.towers]
+    kinds = [callable_name(config.towers[name]) for name in config.towers]
     lines += ["tags:", *(f"- {tag}" for tag in dict.fromkeys(["mmjax", *config.towers, *kinds]))]
     lines.append(f"license: {json.dumps(license)}" if license else "# license: none was chosen")
     if config.data.weights:
@@ -115,7 +115,7 @@ def task_of(twin: Twin) -> str | None:
     towers, objectives = twin.bundle.config.towers, twin.bundle.config.objectives
     if twin.kind in TASKS:
         return TASKS[twin.kind]
-    if {"image", "text"} <= set(towers) and any(name_of(o) == Contrastive.__name__ for o in objectives.values()):
+    if {"image", "text"} <= set(towers) and any(callable_name(o) == Contrastive.__name__ for o in objectives.values()):
         return ZERO_SHOT
     return FEATURES.get(next(iter(towers), "")) if len(towers) == 1 else None
 
@@ -123,9 +123,9 @@ def task_of(twin: Twin) -> str | None:
 def _about(layout: str, twin: Twin) -> str:
     config = twin.bundle.config
     count = sum(int(np.size(leaf)) for leaf in jax.tree.leaves(twin.bundle.variables.get("params", {})))
-    towers = ", ".join(f"{name} (`{name_of(tower)}`)" for name, tower in config.towers.items())
+    towers = ", ".join(f"{name} (`{callable_name(tower)}`)" for name, tower in config.towers.items())
     as_what = f"`{twin.kind}` of {LIBRARIES[layout]}" if layout != "mmjax" else "mmjax's own layout"
-    objectives = ", ".join(f"`{name_of(objective)}`" for objective in config.objectives.values())
+    objectives = ", ".join(f"`{callable_name(objective)}`" for objective in config.objectives.values())
     trained = f", trained by {objectives}" if objectives else ""
     return f"{count:,} parameters in {as_what}. Towers: {towers}{trained}. Written by mmjax {__version__}."
 
@@ -138,7 +138,7 @@ def _from(bundle: Bundle, made: Origin) -> str:
     data = ", ".join(config.data.weights) or "unknown data"
     return (
         f"Experiment `{made.name}`, step {made.step:,} of {config.steps:,}, batches of {config.batch_size:,} examples "
-        f"of {data}, `{name_of(config.optimizer)}`."
+        f"of {data}, `{callable_name(config.optimizer)}`."
     )
 
 

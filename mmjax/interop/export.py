@@ -88,7 +88,7 @@ def export(
         else:
             PROJECTS[layout].write(twin.bundle, out)
             again = PROJECTS[layout].read(out)
-        if problems := differences(twin.bundle, again):
+        if problems := changed_arrays(twin.bundle, again):
             more = f"\n  and {len(problems) - LISTED} more" if len(problems) > LISTED else ""
             lines = "\n".join(f"  {problem}" for problem in problems[:LISTED])
             raise UserError(f"{out}: what is read back isn't what was written, so it was removed:\n{lines}{more}")
@@ -208,7 +208,7 @@ def _kept(bundle: Bundle, towers: Sequence[str], objectives: Sequence[str]) -> B
     return replace(bundle, config=config, variables=variables, tokenizers=tokenizers)
 
 
-def differences(ours: Bundle, theirs: Bundle) -> list[str]:
+def changed_arrays(ours: Bundle, theirs: Bundle) -> list[str]:
     """Where two models' numbers or tokenizers aren't the same, a line each."""
     left, right = (_flat(bundle) for bundle in (ours, theirs))
     found = [f"{path} is missing" for path in left if path not in right]

@@ -128,7 +128,7 @@ def _remote(name: Name) -> Remote:
         return Object(name.place)
     if name.kind == "hf":
         return Repository(name.place)
-    return Repository(open_clip_names.resolve(name.place), "open_clip")
+    return Repository(open_clip_names.repository_of(name.place), "open_clip")
 
 
 def _asked(name: Name, remote: Remote, pin: Path, say: Callable[[str], None]) -> str:

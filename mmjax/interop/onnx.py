@@ -60,13 +60,13 @@ def read(file: str | Path) -> Bundle:
     """
     file = Path(file)
     try:
-        graph = parse(regular.content(file, LARGEST))
+        graph = parse_onnx(regular.content(file, LARGEST))
     except (IndexError, OverflowError, TypeError, ValueError) as error:  # of lengths, names and shapes that can't be
         raise UserError(f"{file} is no ONNX file that can be read: {error}") from error
     arrays = tower(graph, str(file))
     family = dinov2.FAMILIES[-1]
     try:
-        said = described(arrays, graph, str(file))
+        said = _described(arrays, graph, str(file))
     except (KeyError, IndexError, ZeroDivisionError) as error:
         raise UserError(f"{file} has a tower like Dinov2Model's, but not its arrays: {error!r}") from error
     parts = family.parts(said)
@@ -78,7 +78,7 @@ def read(file: str | Path) -> Bundle:
     chain = hf_preprocessing.pictures({**said, "resample": 3, "image_mean": mean, "image_std": std}, family, config)
     hf_layout.fit(config, variables["params"]["towers_image"], chain, dinov2.positions_at)
     bundle = Bundle(bundles.stand_in(parts.towers, {}, {"image": chain}), variables, {}, str(file))
-    bundles.check(bundle)
+    bundles.check_bundle(bundle)
     return bundle
 
 
@@ -115,7 +115,7 @@ def tower(graph: Graph, where: str) -> Arrays:
     return {name.removeprefix(prefix): array for name, array in named.items()}
 
 
-def described(arrays: Arrays, graph: Graph, where: str) -> dict[str, Any]:
+def _described(arrays: Arrays, graph: Graph, where: str) -> dict[str, Any]:
     """The config.json of the tower.
 
     Raises:
@@ -139,7 +139,7 @@ def described(arrays: Arrays, graph: Graph, where: str) -> dict[str, Any]:
     }
 
 
-def parse(data: bytes) -> Graph:
+def parse_onnx(data: bytes) -> Graph:
     """What is needed of an ONNX file.
 
     Raises:

@@ -88,7 +88,7 @@ class Repository:
         there = [sibling.rfilename for sibling in siblings]
         if self._layout is None and MODULES in there:
             self._bring([MODULES], commit, folder)
-            self._bring(_of_modules(there, sentence_modules.listed(folder), folder), commit, folder)
+            self._bring(_of_modules(there, sentence_modules.listed_modules(folder), folder), commit, folder)
             return SENTENCES, folder
         there = [name for name in there if "/" not in name]
         layout, weights = self._chosen(there)

@@ -111,7 +111,7 @@ def _of_workdir(path: epath.Path, step: int | None, ema: bool, code: Code) -> Bu
             tokenizers = _copied(path / TOKENIZERS, Path(folder) / TOKENIZERS)
         bundle = Bundle(config, variables, load_tokenizers(tokenizers), str(path), step=step)
     try:
-        bundles.check(bundle)
+        bundles.check_bundle(bundle)
     except UserError as error:
         raise UserError(f"{error}{bundles.written_by(text)}") from error
     return bundle

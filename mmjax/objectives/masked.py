@@ -71,7 +71,7 @@ class MaskedPatches(nn.Module):
         view = encoded[self.views()[0]]
         target = at_least_fp32(view.patches)
         if self.normalise:
-            target = normalised(target)
+            target = normalised_patches(target)
         error = jnp.mean(jnp.square(self.predictions(view) - jax.lax.stop_gradient(target)), axis=-1)
         hidden = view.patch_mask & ~kept(view.keep, target.shape[1])
         return Errors(jnp.sum(jnp.where(hidden, error, 0), axis=1), hidden.sum(axis=1))
@@ -200,7 +200,7 @@ class MaskedText(nn.Module):
         return weighted_mean(outputs.total, outputs.count, rows), {"accuracy": accuracy}
 
 
-def normalised(patches: Float[Array, "b n p"]) -> Float[Array, "b n p"]:
+def normalised_patches(patches: Float[Array, "b n p"]) -> Float[Array, "b n p"]:
     """Each patch with mean 0 and variance 1: `(x - mean) / sqrt(var + 1e-6)`, var unbiased as in MAE's code."""
     centred = patches - patches.mean(axis=-1, keepdims=True)
     variance = jnp.sum(jnp.square(centred), axis=-1, keepdims=True) / (patches.shape[-1] - 1)

@@ -12,7 +12,7 @@ from jaxtyping import Array
 from mmjax.models.decoders.patches_and_words import Kept
 from mmjax.objectives.contract import Context, Together, View
 from mmjax.objectives.encoded import EncodedKept, EncodedTogether
-from mmjax.objectives.masked import HEAD_INIT, Errors, TokenErrors, kept, normalised
+from mmjax.objectives.masked import HEAD_INIT, Errors, TokenErrors, kept, normalised_patches
 from mmjax.objectives.masking import Keep
 from mmjax.objectives.numerics import at_least_fp32, weighted_mean
 
@@ -63,7 +63,7 @@ class MaskedTogether(nn.Module):
         hidden = [side.patch_mask & ~kept(side.keep, side.patch_mask.shape[1]) for side in sides]
 
         target = at_least_fp32(image.patches)
-        target = jax.lax.stop_gradient(normalised(target) if self.normalise else target)
+        target = jax.lax.stop_gradient(normalised_patches(target) if self.normalise else target)
         prediction = nn.Dense(
             target.shape[-1],
             kernel_init=nn.with_logical_partitioning(nn.initializers.xavier_uniform(), ("embed", "patch")),

@@ -83,7 +83,7 @@ class Optimizer:
                 raise UserError(
                     f"{self._name}: layer_decay={{{expression!r}: {factor}}} must be above 0, and 1 at most."
                 )
-        schedules.check(self._name, self.schedule, self.cooldown_steps, self.timescale)
+        schedules.check_schedule(self._name, self.schedule, self.cooldown_steps, self.timescale)
 
     @property
     def _name(self) -> str:
@@ -176,7 +176,7 @@ def _depths(flat: dict[str, Any]) -> dict[str, int]:
     return {path.partition("/")[0]: jnp.shape(leaf)[0] for path, leaf in flat.items() if STACKED in path}
 
 
-def merge(trainable: Params, frozen: Params) -> Params:
+def merge_params(trainable: Params, frozen: Params) -> Params:
     """The inverse of `AdamW.split`."""
     return unflatten_dict(flatten_dict(trainable) | flatten_dict(frozen))
 

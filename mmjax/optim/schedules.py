@@ -13,7 +13,7 @@ SCHEDULES = ("cosine", "linear", "constant", "rsqrt")
 COOLED = ("constant", "rsqrt")  # the others end by themselves
 
 
-def check(who: str, schedule: str, cooldown_steps: int, timescale: int) -> None:
+def check_schedule(who: str, schedule: str, cooldown_steps: int, timescale: int) -> None:
     """Raises UserError, which begins with `who`, where there is no such schedule."""
     if schedule not in SCHEDULES:
         raise UserError(

@@ -210,7 +210,7 @@ def saved_steps(workdir: str | Path) -> list[int]:
     return _steps(_directory(workdir))
 
 
-def identity(workdir: str | Path, step: int) -> str | None:
+def checkpoint_identity(workdir: str | Path, step: int) -> str | None:
     """What tells a step's checkpoint from another one of that step; None where it isn't there. Reads a small file."""
     path = _directory(workdir) / str(step) / digests.NAME
     try:

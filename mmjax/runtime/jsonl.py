@@ -50,9 +50,9 @@ def completed(
 
 def rewrite(path: Path, lines: Iterable[Mapping[str, Any]]) -> None:
     """Puts `lines` in the file's place at once, so that a kill leaves the old file or the new one."""
-    output.write(path, "".join(map(text_of, lines)))
+    output.write(path, "".join(map(lines_text, lines)))
 
 
-def text_of(line: Mapping[str, Any]) -> str:
+def lines_text(line: Mapping[str, Any]) -> str:
     """The line as it stands in the file. Raises ValueError for a number that isn't finite, which JSON lacks."""
     return json.dumps(line, ensure_ascii=False, allow_nan=False) + "\n"

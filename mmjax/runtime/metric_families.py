@@ -227,7 +227,7 @@ def family(name: str, evaluation: bool = False) -> MetricFamily | None:
     return found if found is not None and found.names[0].startswith(("loss", "<objective>/")) else None
 
 
-def tag(name: str) -> str:
+def tensorboard_tag(name: str) -> str:
     """What TensorBoard calls a number of training: in the group of its family.
 
     TensorBoard puts the cards of one first part together, in the order of the alphabet. By their flat names
@@ -244,7 +244,7 @@ def families(names: Iterable[str], evaluation: bool = False) -> list[tuple[Metri
     return [(each, mine) for each, mine in found if mine]
 
 
-def told(listed: Sequence[MetricFamily]) -> str:
+def told_families(listed: Sequence[MetricFamily]) -> str:
     """The families as lines of a help: the names, and below them what they mean."""
     lines = []
     for each in listed:

@@ -14,7 +14,7 @@ from mmjax.errors import UserError
 from mmjax.runtime import copies, jsonl
 from mmjax.runtime.checkpoints import latest_step, set_aside
 from mmjax.runtime.files import json_text, output
-from mmjax.runtime.metric_families import tag
+from mmjax.runtime.metric_families import tensorboard_tag
 from mmjax.runtime.tensorboard import Event, FileWriter, SessionLog, Summary
 
 FILE = "metrics.jsonl"
@@ -86,10 +86,12 @@ class Metrics:
             self._evaluations[step, split] = line
         if not self._writes:
             return
-        self._file.write(jsonl.text_of(line))
+        self._file.write(jsonl.lines_text(line))
         self._file.flush()
         writer = self._writer(split or "train")
-        writer.add_summary(_summary(values if split else {tag(name): value for name, value in values.items()}), step)
+        writer.add_summary(
+            _summary(values if split else {tensorboard_tag(name): value for name, value in values.items()}), step
+        )
         writer.flush()
         if self._wandb is not None:
             self._wandb.log({f"{split}/{name}" if split else name: value for name, value in values.items()}, step=step)
@@ -224,7 +226,7 @@ def write_watched(workdir: Path, step: int, split: str, values: Mapping[str, flo
     """
     numbers = {name: value if math.isfinite(value) else None for name, value in values.items()}
     with (workdir / WATCHED).open("a", encoding="utf-8") as file:
-        file.write(jsonl.text_of({"step": step, "split": split, **numbers}))
+        file.write(jsonl.lines_text({"step": step, "split": split, **numbers}))
     # TensorBoard reads the newest file of a folder alone: the run that trains has one of its own.
     writer = FileWriter(str(workdir / TENSORBOARD / f"{split}-watch"), filename_suffix=f".{step}")
     writer.add_summary(_summary(values), step)

@@ -74,7 +74,7 @@ class BadExamples:
                 if code and (source, identity, modality) not in self._known:
                     self._known.add((source, identity, modality))
                     line = {"step": step, "source": source, "id": identity, "modality": modality}
-                    text += jsonl.text_of(line | {"kind": KINDS[code - 1]})
+                    text += jsonl.lines_text(line | {"kind": KINDS[code - 1]})
         if text:
             with self.path.open("a", encoding="utf-8") as file:
                 file.write(text)

@@ -19,7 +19,7 @@ from mmjax.runtime.files import output
 LETTERS = 8  # of a score's name in a column's head
 
 
-def listing(workdir: Path) -> RenderableType:
+def checkpoint_listing(workdir: Path) -> RenderableType:
     """A run's checkpoints: step, time, size, the metrics of the step, and whether each is whole. Below stand the names
     of the metrics, on how much each was judged, and what a checkpoint lacks that isn't whole.
 

@@ -4,7 +4,7 @@ from pathlib import Path
 
 from mmjax.data.pipeline import Prepared
 from mmjax.evaluate.evaluate import evaluate
-from mmjax.evaluate.split_embedder import Embedder
+from mmjax.evaluate.split_embedder import SplitEmbedder
 from mmjax.runtime import hosts
 from mmjax.runtime.metrics import Metrics
 from mmjax.train.setup import Setup
@@ -17,7 +17,7 @@ class Evaluations:
 
     def __init__(self, setup: Setup, data: Prepared, metrics: Metrics, workdir: Path):
         self._experiment, self._metrics, self._workdir = setup.experiment, metrics, workdir
-        self._embedder = Embedder(setup.pretrainer, data, setup.mesh, setup.experiment.batch_size)
+        self._embedder = SplitEmbedder(setup.pretrainer, data, setup.mesh, setup.experiment.batch_size)
 
     def after(self, step: int, state: TrainState) -> bool:
         """Evaluates the state of that step if it is due; whether it was. What was written before is not done again."""

@@ -34,7 +34,9 @@ def fresh(spike: Spike | None = None, modalities: int = 0) -> Counts:
     return counts
 
 
-def examples(counts: Counts, batch: Mapping[str, Any], step: Int[Array, ""]) -> tuple[Counts, dict[str, Array]]:
+def count_bad_examples(
+    counts: Counts, batch: Mapping[str, Any], step: Int[Array, ""]
+) -> tuple[Counts, dict[str, Array]]:
     """The counts with the bad examples of the batch that comes after `step` steps; and the metrics that say them.
 
     `bad/<modality>/<kind>`: so far; `bad_share`: of examples with anything bad among about the last WINDOW. The counts

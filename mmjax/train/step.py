@@ -17,7 +17,7 @@ from mmjax.errors import UserError
 from mmjax.objectives.encoding import EMA
 from mmjax.objectives.keys import step_key
 from mmjax.objectives.readings import teaches
-from mmjax.optim.base import Optimizer, Params, merge
+from mmjax.optim.base import Optimizer, Params, merge_params
 from mmjax.runtime.mesh import ACTIVATION_RULES, batch_sharding, replicated, state_shardings
 from mmjax.train import guard
 
@@ -163,8 +163,8 @@ def make_train_step(
     Metrics (fp32 scalars, on the device): `loss`, `lr`; `grad_norm` (before clipping), `update_norm` (of the change
     that was made) and `param_norm` (after it), each of all and, behind a slash, by tower and objective
     (`grad_norm/towers_image`); `guard/skipped` (so far), `guard/in_a_row` and, with a rule, `guard/spikes`; where the
-    batch has `id`, `batch_hash` (see there), where it marks bad examples, their counts (`guard.examples`), and where it
-    has waveforms, `guard.clipped`; the pretrainer's own.
+    batch has `id`, `batch_hash` (see there), where it marks bad examples, their counts
+    (`guard.count_bad_examples`), and where it has waveforms, `guard.clipped`; the pretrainer's own.
     """
 
     fresh = None if ema is None else 1 - ema
@@ -178,7 +178,7 @@ def make_train_step(
 
         def loss_of(trainable: Params) -> tuple[Array, tuple[Metrics, dict[str, Any]]]:
             (loss, metrics), model_state = pretrainer.apply(
-                {"params": merge(trainable, frozen), **average, **state.model_state},
+                {"params": merge_params(trainable, frozen), **average, **state.model_state},
                 batch,
                 state.step,
                 train=True,
@@ -192,7 +192,7 @@ def make_train_step(
             (loss, (metrics, model_state)), gradient = jax.value_and_grad(loss_of, has_aux=True)(trainable)
         grad_norms = _norms("grad_norm", gradient)
         good, counts = guard.judge(state.guard, loss, grad_norms["grad_norm"], spike)
-        counts, bad = guard.examples(counts, batch, state.step)
+        counts, bad = guard.count_bad_examples(counts, batch, state.step)
 
         def keep(new: PyTree, old: PyTree) -> PyTree:
             return jax.tree.map(lambda n, o: jnp.where(good, n, o), new, old)
@@ -200,7 +200,7 @@ def make_train_step(
         lr = optimizer.learning_rate(state.step, total_steps)
         update, opt_state = optimizer.transform(trainable).update(gradient, state.opt_state, trainable)
         update = jax.tree.map(lambda u: jnp.where(good, -lr * u, 0), update)
-        params = merge(jax.tree.map(jnp.add, trainable, update), frozen)
+        params = merge_params(jax.tree.map(jnp.add, trainable, update), frozen)
         moved = state.ema
         if fresh is not None:  # in this form what is frozen stays as it is, to the bit
             moved = jax.tree.map(lambda a, p: a + fresh * (p - a), state.ema, params)

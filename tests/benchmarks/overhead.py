@@ -27,7 +27,7 @@ from mmjax.experiment.definition import Experiment
 from mmjax.experiment.graph import build
 from mmjax.experiment.load import load_experiment
 from mmjax.objectives.keys import step_key
-from mmjax.optim.base import merge
+from mmjax.optim.base import merge_params
 from mmjax.runtime.checkpoints import Checkpointer
 from mmjax.runtime.mesh import put
 from mmjax.train.step import TrainState, compile_train_step, init_state, make_train_step
@@ -53,7 +53,7 @@ def bare(experiment: Experiment) -> Callable[[TrainState, Any], tuple[TrainState
         rngs = {name: step_key(seed, state.step, name) for name in ("mask", "dropout")}
 
         def loss_of(params: Any) -> Any:
-            variables = {"params": merge(params, frozen)}
+            variables = {"params": merge_params(params, frozen)}
             (loss, metrics), _ = pretrainer.apply(
                 variables, batch, state.step, train=True, still=(), rngs=rngs, mutable=[]
             )  # type: ignore[misc]
@@ -62,7 +62,7 @@ def bare(experiment: Experiment) -> Callable[[TrainState, Any], tuple[TrainState
         (loss, metrics), gradient = jax.value_and_grad(loss_of, has_aux=True)(trainable)
         lr = optimizer.learning_rate(state.step, total)
         update, opt_state = optimizer.transform(trainable).update(gradient, state.opt_state, trainable)
-        params = merge(jax.tree.map(lambda p, u: p - lr * u, trainable, update), frozen)
+        params = merge_params(jax.tree.map(lambda p, u: p - lr * u, trainable, update), frozen)
         return state.replace(step=state.step + 1, params=params, opt_state=opt_state), {**metrics, "loss": loss}
 
     return step

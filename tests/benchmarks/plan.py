@@ -22,7 +22,7 @@ from mmjax.experiment.graph import build
 from mmjax.experiment.load import load_experiment
 from mmjax.runtime.mesh import put
 from mmjax.train.plan.plan import plan
-from mmjax.train.plan.this_machine import rates
+from mmjax.train.plan.this_machine import machine_rates
 from mmjax.train.step import compile_train_step, init_state, make_train_step
 from tests.benchmarks.machine import machine
 
@@ -66,7 +66,7 @@ def measured(experiment: Experiment) -> float:
 def compare(source: str, *overrides: str) -> dict[str, Any]:
     """What was expected and what was measured, in seconds, and the ratio of the two."""
     config = load_experiment(source, overrides)
-    rates.cache_clear()  # measured again each time: the machine's speed changes
+    machine_rates.cache_clear()  # measured again each time: the machine's speed changes
     planned = plan(config, "cpu:1", name=source).seconds
     assert planned is not None
     taken = measured(build(config))

@@ -182,7 +182,7 @@ def test_a_watch_judges_a_checkpoint_once_though_an_evaluator_found_no_numbers(t
     judge.record, judge.evaluators = "{}", [Spread(), Retrieval("test")]
     judge.experiment = SimpleNamespace(steps=8)  # pyright: ignore[reportAttributeAccessIssue]
     monkeypatch.setattr("mmjax.evaluate.watch.saved_steps", lambda workdir: [8])
-    monkeypatch.setattr("mmjax.evaluate.watch.identity", lambda workdir, step: "this")
+    monkeypatch.setattr("mmjax.evaluate.watch.checkpoint_identity", lambda workdir, step: "this")
     done: set[tuple[int, str | None, int]] = set()
 
     def following() -> list[int]:

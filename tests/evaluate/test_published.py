@@ -47,7 +47,7 @@ def test_every_line_is_of_a_model_that_loads_and_a_number_that_its_benchmark_giv
     lines = published.every()
     assert len({(line.model, line.benchmark, line.split, line.metric) for line in lines}) == len(lines) > 400
     for line in lines:
-        open_clip_names.resolve(hub.parsed(line.model).place)
+        open_clip_names.repository_of(hub.parsed(line.model).place)
         name, _, rest = line.metric.partition("/")
         (evaluator,) = (e for e in BENCHMARKS[line.benchmark].evaluators if e.name == name and e.split == line.split)
         if name == "zeroshot":

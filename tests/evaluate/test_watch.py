@@ -12,7 +12,7 @@ from mmjax.cli.main import main
 from mmjax.errors import UserError
 from mmjax.evaluate import watch
 from mmjax.runtime import metrics
-from mmjax.runtime.checkpoints import identity, saved_steps
+from mmjax.runtime.checkpoints import checkpoint_identity, saved_steps
 from tests.trained import Trained
 
 
@@ -112,7 +112,7 @@ def test_what_is_no_longer_the_runs_is_not_written(bare, monkeypatch):
     def changed(self, step, evaluators):
         results = judge(self, step, evaluators)
         if not seen:
-            seen.append(identity(workdir, step))
+            seen.append(checkpoint_identity(workdir, step))
             list_of = workdir / "checkpoints" / "24" / "digests.json"
             list_of.write_text(list_of.read_text() + "\n")
         return results
@@ -120,7 +120,7 @@ def test_what_is_no_longer_the_runs_is_not_written(bare, monkeypatch):
     monkeypatch.setattr(watch._Judge, "__call__", changed)
     assert watch.watch(workdir, split="test", evaluators=["zeroshot"], console=screen()) == 1
     assert len(metrics.watched(workdir)) == 1  # of the second one
-    assert identity(workdir, 24) != seen[0]
+    assert checkpoint_identity(workdir, 24) != seen[0]
 
 
 def test_a_workdir_that_is_not_there_yet_is_waited_for(bare, monkeypatch, tmp_path):

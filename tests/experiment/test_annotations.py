@@ -3,7 +3,7 @@ from typing import Any, Literal
 
 import pytest
 
-from mmjax.experiment.annotations import Clash, converted, describe, item_hint
+from mmjax.experiment.annotations import Clash, converted, describe_type, item_hint
 
 
 @pytest.mark.parametrize(
@@ -62,7 +62,7 @@ def test_the_type_of_items():
 
 
 def test_types_in_words():
-    assert describe(int) == "an int"
-    assert describe(float | None) == "a float or None"
-    assert describe(Literal["a", "b"]) == "one of 'a', 'b'"
-    assert describe(bool) == "a bool (True or False)"
+    assert describe_type(int) == "an int"
+    assert describe_type(float | None) == "a float or None"
+    assert describe_type(Literal["a", "b"]) == "one of 'a', 'b'"
+    assert describe_type(bool) == "a bool (True or False)"

@@ -18,7 +18,7 @@ from mmjax.data.tokenizers.files import load_tokenizers
 from mmjax.data.tokenizers.sentence_piece import SentencePiece
 from mmjax.errors import UserError
 from mmjax.experiment import confined, workdir
-from mmjax.experiment.confined import Record, check, check_folder, record_of
+from mmjax.experiment.confined import Record, check_confined, check_folder, record_of
 from mmjax.experiment.graph import build
 from mmjax.experiment.load import load_experiment
 from mmjax.runtime import copies
@@ -282,22 +282,22 @@ def test_nothing_is_built_where_a_record_says(tmp_path):
     with pytest.raises(
         UserError, match=r"data\.sources\.d is in data_dir='.*P', which the record of runs/x names, and"
     ):
-        check(given, mixture(name="spoken_emoji", data_dir=str(there)), {}, said.append)
+        check_confined(given, mixture(name="spoken_emoji", data_dir=str(there)), {}, said.append)
     with pytest.raises(UserError, match=r"isn't there: nothing is built where a record says; mmjax prepare mnist"):
-        check(given, mixture(name="mnist", data_dir=str(there)), {}, said.append)
+        check_confined(given, mixture(name="mnist", data_dir=str(there)), {}, said.append)
     assert not there.exists()
     by_hand = replace(given, overrides=("data.sources.d.data_dir",))
-    check(by_hand, mixture(name="mnist", data_dir=str(there)), {}, said.append)
-    check(given, mixture(name="mnist"), {}, said.append)  # in TFDS's own folder, which is a cache
+    check_confined(by_hand, mixture(name="mnist", data_dir=str(there)), {}, said.append)
+    check_confined(given, mixture(name="mnist"), {}, said.append)  # in TFDS's own folder, which is a cache
     assert said == [f"runs/x names its data: {there}"]
 
 
 @pytest.mark.parametrize("name", ["coco_captions/../../../P", "../P", "/abs/P", "mnist:../../P", "a//b"])
 def test_datasets_have_plain_names(name, tmp_path):
-    from mmjax.data.datasets.prepare import prepare
+    from mmjax.data.datasets.prepare import prepare_dataset
 
     with pytest.raises(UserError, match=r"a part of the dataset's name '.*' is '.*', which becomes the name of a file"):
-        prepare(name, str(tmp_path / "data"))
+        prepare_dataset(name, str(tmp_path / "data"))
     assert not (tmp_path / "data").exists()
 
 

@@ -9,7 +9,7 @@ import pytest
 
 from mmjax.errors import UserError
 from mmjax.experiment.diff import MISSING, Same, diff
-from mmjax.experiment.graph import complete, short, target
+from mmjax.experiment.graph import complete, short_repr, target
 from mmjax.experiment.overrides import override
 from tests.parts import Encoder, Share, Study, config
 
@@ -201,5 +201,5 @@ def test_shared_and_equal_modules_differ():
 
 
 def test_short_reads_like_python():
-    assert short(config().chain) == "(Share(share=0.1), Share(seeds=(3,)))"
-    assert short("x" * 99, 10) == "'xxxxxxxx…"
+    assert short_repr(config().chain) == "(Share(share=0.1), Share(seeds=(3,)))"
+    assert short_repr("x" * 99, 10) == "'xxxxxxxx…"

@@ -123,7 +123,7 @@ def fits_by_shape(config):
         model = model_of(config)
     theirs = tables.hollow({name: array.shape for name, array in model.state_dict().items()})
     theirs = open_clip_layout.renamed({name: array for name, array in theirs.items() if not name.endswith(COUNTERS)})
-    described = open_clip_config.parts(config)
+    described = open_clip_config.model_parts(config)
     built = tables.built(*described)
     found, used = tables.taken(open_clip_layout.rules(built), theirs)
     assert used == set(theirs)

@@ -96,13 +96,13 @@ def test_what_is_missing_broken_or_of_another_model_is_named(model, tmp_path):
     other = config()
     other.towers["image"].width = 16
     with pytest.raises(UserError, match=r"stem/kernel is \(48, 8\), and the model's is \(48, 16\)"):
-        bundles.check(Bundle(other, model.variables))
+        bundles.check_bundle(Bundle(other, model.variables))
     fewer = {"params": {k: v for k, v in model.variables["params"].items() if k != "towers_text"}}
     with pytest.raises(UserError, match=r"params/towers_text/\S+ \(.*\) is missing"):
-        bundles.check(Bundle(model.config, fewer))
+        bundles.check_bundle(Bundle(model.config, fewer))
     more = {"params": {**model.variables["params"], "towers_audio": {"scale": np.zeros(3)}}}
     with pytest.raises(UserError, match=r"params/towers_audio/scale \(3,\) has no place"):
-        bundles.check(Bundle(model.config, more))
+        bundles.check_bundle(Bundle(model.config, more))
     (folder / "params.safetensors").write_bytes((folder / "params.safetensors").read_bytes()[:-5])
     with pytest.raises(UserError, match="can't be read"):
         bundles.read(folder)

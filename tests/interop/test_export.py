@@ -87,7 +87,7 @@ def test_a_decoder_stays_behind(trained: Trained, tmp_path):
     left = exporting.without_decoders(bundle, said.append)
     assert said == ["objectives that have no place there stay behind: masked_image"]
     assert set(left.config.objectives) == {"image_text"}
-    bundles.check(left)
+    bundles.check_bundle(left)
     assert exporting.without_decoders(left, said.append) is left
 
 

@@ -223,7 +223,7 @@ def test_a_bert_of_ours_is_theirs_with_both_heads(tmp_path):
     kernel, table = params["objectives_next"]["classify"]["kernel"], params["towers_text"]["token"]["embedding"]
     np.testing.assert_array_equal(theirs.cls.seq_relationship.weight.detach().T, kernel)
     np.testing.assert_array_equal(theirs.cls.predictions.decoder.weight.detach(), table)
-    assert not exporting.differences(hf_layout.near(bundle).bundle, hf_layout.read(out))
+    assert not exporting.changed_arrays(hf_layout.near(bundle).bundle, hf_layout.read(out))
 
 
 def test_a_piece_of_texts_does_not_fill_them_up(tmp_path):
@@ -276,7 +276,7 @@ def test_what_is_turned_upright_is_told():
     twin = near.Twin(
         model(pictures=(fdl.Config(Upright), fdl.Config(ResizeShorter, 16), fdl.Config(CenterCrop, 16))), ""
     )
-    found = near.pictures(twin, hf_near.to_hugging_face, lambda said: _without(hf_near.from_hugging_face(said)))
+    found = near.picture_twin(twin, hf_near.to_hugging_face, lambda said: _without(hf_near.from_hugging_face(said)))
     assert found.differs == ()
     assert found.notes == ("files are turned upright here (EXIF); there it is the caller's part",)
 

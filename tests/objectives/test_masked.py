@@ -14,7 +14,7 @@ from mmjax.models.decoders.patches import Decoder
 from mmjax.models.towers.vit import ViT
 from mmjax.objectives.contract import Context, View
 from mmjax.objectives.encoded import EncodedCorrupted, EncodedKept
-from mmjax.objectives.masked import MaskedImage, MaskedText, chosen_positions, kept, normalised
+from mmjax.objectives.masked import MaskedImage, MaskedText, chosen_positions, kept, normalised_patches
 from mmjax.objectives.masking import Keep, KeepOutsideBlocks
 from mmjax.objectives.pretrainer import Pretrainer
 from tests.objectives.toys import VOCAB, WIDTH, ToyDecoder
@@ -65,9 +65,9 @@ def test_masked_patches_equal_numpy() -> None:
 
 def test_masked_patches_start_near_one() -> None:
     """With normalised targets and a head that says 0: the mean square of the target, (P - 1) / P with unbiased var."""
-    target = normalised(jnp.asarray(np.random.default_rng(0).normal(3, 2, (B, N, 48))))
+    target = normalised_patches(jnp.asarray(np.random.default_rng(0).normal(3, 2, (B, N, 48))))
     np.testing.assert_allclose(jnp.mean(target**2), 47 / 48, rtol=1e-4)
-    np.testing.assert_array_equal(normalised(jnp.full((1, 1, 4), 0.7)), 0)
+    np.testing.assert_array_equal(normalised_patches(jnp.full((1, 1, 4), 0.7)), 0)
 
 
 @pytest.fixture(scope="module")

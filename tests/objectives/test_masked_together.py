@@ -15,7 +15,7 @@ from mmjax.models.towers.shared_trunk import Trunk
 from mmjax.models.towers.text import TextTransformer
 from mmjax.models.towers.vit import ViT
 from mmjax.objectives.contract import View
-from mmjax.objectives.masked import MaskedImage, normalised
+from mmjax.objectives.masked import MaskedImage, normalised_patches
 from mmjax.objectives.masked_together import MaskedTogether
 from mmjax.objectives.masking import Keep
 from mmjax.objectives.pretrainer import Pretrainer
@@ -81,7 +81,7 @@ def one_by_one(variables, batch):
             cut = batch["image"][row].reshape(4, PATCH, 4, PATCH, 3).transpose(0, 2, 1, 3, 4).reshape(16, -1)
             pixels = (cut / 255 - 0.5) / 0.5
             full = pixels @ image["stem"]["kernel"] + image["stem"]["bias"] + sincos((4, 4), WIDTH) + image["kind"]
-            parts["image"] = (0, 0.25, (4, 4), full, normalised(jnp.asarray(pixels, jnp.float32)))
+            parts["image"] = (0, 0.25, (4, 4), full, normalised_patches(jnp.asarray(pixels, jnp.float32)))
         if batch["text_valid"][row]:
             ids = batch["text"][row][batch["text_mask"][row]]
             full = text["token"]["embedding"][ids] + sincos((LENGTH,), WIDTH)[: len(ids)] + text["kind"]

@@ -7,7 +7,7 @@ import optax
 import pytest
 
 from mmjax.errors import UserError
-from mmjax.optim.base import merge
+from mmjax.optim.base import merge_params
 from mmjax.optim.optimizers import AdamW
 
 PARAMS = {
@@ -106,7 +106,7 @@ def test_split_parts_what_is_frozen_and_merge_puts_it_back():
     trainable, frozen = AdamW(1e-3, frozen=("^towers_image/blocks", "position")).split(PARAMS)
     assert set(frozen["towers_image"]) == {"blocks", "position"}
     assert set(trainable["towers_image"]) == {"stem"}
-    assert jax.tree.all(jax.tree.map(lambda a, b: a is b, merge(trainable, frozen), PARAMS))
+    assert jax.tree.all(jax.tree.map(lambda a, b: a is b, merge_params(trainable, frozen), PARAMS))
 
 
 @pytest.mark.parametrize(

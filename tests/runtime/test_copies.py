@@ -306,7 +306,7 @@ def test_lines_that_a_run_has_dropped_do_not_come_back_from_a_copy(trained_copy:
     before, step = metrics.read(workdir), last(workdir)
     later = [{"step": step + n, "loss": 1.0} for n in range(1, 1_000)]  # written while the checkpoint was
     with (copies.of_step(workdir, step) / metrics.FILE).open("a") as file:
-        file.writelines(map(metrics.jsonl.text_of, later))
+        file.writelines(map(metrics.jsonl.lines_text, later))
     assert metrics.read(workdir) == before
     assert not caplog.records
 

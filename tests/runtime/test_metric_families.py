@@ -23,7 +23,7 @@ from mmjax.experiment.load import load_experiment
 from mmjax.optim.optimizers import AdamW
 from mmjax.runtime import metric_families, metrics
 from mmjax.runtime.mesh import Mesh
-from mmjax.runtime.metric_families import EVALUATION, TRAINING, family, tag
+from mmjax.runtime.metric_families import EVALUATION, TRAINING, family, tensorboard_tag
 from mmjax.train.step import abstract_state, make_train_step
 from tests.toy import ToyPretrainer, toy_batch
 from tests.trained import Trained
@@ -132,11 +132,11 @@ def test_numbers_of_ones_own_have_no_family():
     assert family("pair/mine") is None
     assert family("mine/of/something", evaluation=True) is None
     assert family("losses/lr", evaluation=True) is None
-    assert tag("pair/mine") == "pair/mine"
+    assert tensorboard_tag("pair/mine") == "pair/mine"
 
 
 def test_what_tells_of_health_and_speed_stands_together_on_tensorboard(written):
-    tags = {tag(name) for name in written[False]}
+    tags = {tensorboard_tag(name) for name in written[False]}
     assert {"health/batch_hash", "health/bad_share", "health/guard/skipped", "health/clipped/audio"} <= tags
     assert {"health/bad/audio/empty", "speed/goodput", "speed/examples_per_second", "loss", "image_text/loss"} <= tags
     first = sorted(tags)[0]
@@ -149,7 +149,7 @@ def test_help_lists_them_all_and_fits_a_terminal(command, listed, capsys):
     with pytest.raises(SystemExit):
         main([command, "--help"])
     said = capsys.readouterr().out
-    assert metric_families.told(listed) in said
-    assert max(map(len, metric_families.told(listed).splitlines())) <= 80
+    assert metric_families.told_families(listed) in said
+    assert max(map(len, metric_families.told_families(listed).splitlines())) <= 80
     words = " ".join(said.split())
     assert all(name in words and each.sentence in words for each in listed for name in each.names)

@@ -211,7 +211,7 @@ def test_a_replay_says_what_is_wrong_with_which(run: Path, table: str):
 def test_the_counts_are_those_of_the_whole_batch_and_exact():
     rng = np.random.default_rng(0)
     counts, total, shares = guard.fresh(None, 2), np.zeros((2, len(KINDS)), int), []
-    count = jax.jit(guard.examples)
+    count = jax.jit(guard.count_bad_examples)
     for step in range(5):
         codes = {f"{m}_bad": rng.integers(0, len(KINDS) + 1, 64).astype(np.uint8) for m in ("text", "image")}
         counts, told = count(counts, codes, jnp.int32(step))
@@ -222,11 +222,14 @@ def test_the_counts_are_those_of_the_whole_batch_and_exact():
     assert float(told["bad_share"]) == pytest.approx(np.mean(shares), rel=1e-6)
     assert float(told["bad/text/empty"]) == total[1][KINDS.index("empty")]
     assert summary(told).split(", ")[0].startswith(f"{total.max():,} ")
-    assert guard.examples(guard.fresh(), {"image_valid": jnp.ones(3, bool)}, jnp.int32(0)) == (guard.fresh(), {})
+    assert guard.count_bad_examples(guard.fresh(), {"image_valid": jnp.ones(3, bool)}, jnp.int32(0)) == (
+        guard.fresh(),
+        {},
+    )
 
 
 def test_the_share_forgets_what_is_long_past():
-    counts, count = guard.fresh(None, 1), jax.jit(guard.examples)
+    counts, count = guard.fresh(None, 1), jax.jit(guard.count_bad_examples)
     codes = {bad: {"image_bad": np.full(5_000, bad, np.uint8)} for bad in (0, 1)}  # two steps are the window
     shares = []
     for step, bad in enumerate((1, 1, 0, 0, 0)):

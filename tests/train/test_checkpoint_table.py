@@ -8,13 +8,13 @@ from rich.console import Console
 
 from mmjax.errors import UserError
 from mmjax.runtime import metrics
-from mmjax.train.checkpoint_table import listing
+from mmjax.train.checkpoint_table import checkpoint_listing
 from tests.trained import Trained
 
 
 def shown(workdir, width: int = 200) -> str:
     console = Console(file=io.StringIO(), width=width)
-    console.print(listing(workdir))
+    console.print(checkpoint_listing(workdir))
     return console.file.getvalue()  # pyright: ignore[reportAttributeAccessIssue]
 
 
@@ -53,4 +53,4 @@ def test_it_fits_a_terminal_whatever_its_metrics_are_called(trained_copy: Traine
 
 def test_a_folder_without_checkpoints_is_an_error(tmp_path):
     with pytest.raises(UserError, match="there are no checkpoints in"):
-        listing(tmp_path)
+        checkpoint_listing(tmp_path)

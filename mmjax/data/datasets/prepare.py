@@ -86,7 +86,7 @@ def readable(name: str, data_dir: str | None = None) -> bool:
     return True
 
 
-def prepare(name: str, data_dir: str | None = None) -> Path:
+def prepare_dataset(name: str, data_dir: str | None = None) -> Path:
     """Builds the dataset `name` under `data_dir`, unless it is built. Several processes may ask at once: one builds.
 
     Gives the folder it is in. Where `name` has no version, the builder's is meant, whatever older ones there are. What

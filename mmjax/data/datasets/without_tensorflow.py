@@ -9,7 +9,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from mmjax.runtime.files.output import write
+from mmjax.runtime.files import output
 
 FEATURES = "features.json"
 ORIGINAL = "features.tfds.json"
@@ -24,7 +24,7 @@ def free(folder: Path) -> None:
     if not any([_as_tensor(feature) for feature in _audio(content).values()]):  # a list: every one is changed
         return
     for name, new in ((ORIGINAL, text), (FEATURES, json.dumps(content, indent=4))):
-        write(folder / name, new)
+        output.write(folder / name, new)
 
 
 def rates(folder: Path) -> dict[str, int]:

@@ -17,7 +17,7 @@ _STREAMED = 0x7FFF_0000  # sizes from here on are what writers put who can't kno
 _FLAC = b"fLaC\0\0\0\x22", b"fLaC\x80\0\0\x22"  # with the head of the first block, which always has 34 bytes
 
 
-def parts(content: bytes) -> list[bytes]:
+def contained_files(content: bytes) -> list[bytes]:
     """A file -> the files that it is made of, one after the other, each of which libsndfile reads to its end.
 
     Raises:
@@ -44,7 +44,7 @@ def parts(content: bytes) -> list[bytes]:
     elif head == b"riff" and len(content) >= 24:  # Sony's Wave64
         _check(int.from_bytes(content[16:24], "little"), len(content), "W64")
     elif mp3.begins(content):
-        return [mp3.whole(content)]
+        return [mp3.whole_mp3(content)]
     return [content]
 
 
@@ -98,7 +98,7 @@ def _wave(content: bytes, order: Order) -> list[bytes]:
         end = start + size + size % 2
         rest = content[end:]
         if rest[:4] == content[:4] and rest[8:12] == b"WAVE":
-            return [content[:end], *parts(rest)]
+            return [content[:end], *contained_files(rest)]
         if len(rest) > _SLACK and rest.strip(b"\0") and not _is_chunk(content, end, order):
             raise BadExample(
                 f"the WAV's header counts {size:,} bytes of sound, and {len(rest):,} more follow that it doesn't name: "

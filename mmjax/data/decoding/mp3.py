@@ -44,7 +44,7 @@ class _Frames:
         return _samples(self.header)
 
 
-def whole(content: bytes) -> bytes:
+def whole_mp3(content: bytes) -> bytes:
     """An MP3 file that libsndfile decodes to its end: itself where its header is true, or one with such a header.
 
     Raises:

@@ -9,7 +9,7 @@ import soundfile
 import soxr
 
 from mmjax.data.bad_example import BadExample
-from mmjax.data.decoding.containers import parts
+from mmjax.data.decoding.containers import contained_files
 from mmjax.data.decoding.loudness import Waveform, in_scale, to_int16
 from mmjax.data.decoding.signatures import undecodable
 
@@ -30,7 +30,7 @@ class Sound(NamedTuple):
 
 def waveform(content: bytes, rate: int, most_samples: int) -> Waveform:
     """A file's sound at `rate`, the channels' mean. Raises as `read` does."""
-    samples, own = read(content, most_samples, rate)
+    samples, own = read_sound(content, most_samples, rate)
     if samples.ndim == 2:
         samples = samples.mean(axis=1, dtype=np.float32).astype(samples.dtype)
     if own != rate:
@@ -41,7 +41,7 @@ def waveform(content: bytes, rate: int, most_samples: int) -> Waveform:
     return to_int16(samples)
 
 
-def read(content: bytes, most_samples: int, rate: int | None = None) -> Sound:
+def read_sound(content: bytes, most_samples: int, rate: int | None = None) -> Sound:
     """All of a file's sound, as int16 or as floats with full scale 1.0 (`loudness.in_scale`).
 
     Raises:
@@ -50,7 +50,7 @@ def read(content: bytes, most_samples: int, rate: int | None = None) -> Sound:
     """
     try:
         found: list[Sound] = []
-        for part in parts(content):
+        for part in contained_files(content):
             found.append(_read(part, rate, most_samples, sum(sound.samples.size for sound in found)))
         joined = _joined(found)
         return Sound(in_scale(joined.samples), joined.rate)

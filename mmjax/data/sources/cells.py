@@ -17,7 +17,7 @@ Media = File | bytes | list[bytes] | None
 _LISTED = re.compile(r"""\[\s*["'].*["']\s*\]""", re.DOTALL)  # a list as Python prints it, or a JSON list of strings
 
 
-def present(value: Any) -> Any:
+def filled_cell(value: Any) -> Any:
     """The value; None where there is none: text or bytes of nothing but white space, NaN, NaT, null."""
     if isinstance(value, (str, bytes)):
         return value if value.strip() else None
@@ -36,7 +36,7 @@ def label(value: Any) -> Any:
 
 def stripped(value: Any) -> Any:
     """The value, text without spaces at its ends; None where there is none."""
-    value = present(value)
+    value = filled_cell(value)
     return value.strip() if isinstance(value, str) else value
 
 
@@ -61,8 +61,8 @@ def media(table: Table, column: str, root: Path) -> list[Media]:
             items = [found for item in value if (found := one(row, item)) is not None]
             if all(isinstance(item, bytes) for item in items):
                 return items or None  # pyright: ignore[reportReturnType]
-        elif present(value) is None or isinstance(value, bytes):
-            return present(value)
+        elif filled_cell(value) is None or isinstance(value, bytes):
+            return filled_cell(value)
         raise UserError(
             f"{table.at(row, column)} holds {_shown(value)}: a picture or sound is a path, its bytes, {{bytes, path}}, "
             "or a list of the bytes of several"
@@ -79,7 +79,7 @@ def _under(root: Path, value: str) -> str:
     return value if begin == "." else f"{begin}{'' if begin.endswith('/') else '/'}{value}"
 
 
-def captions(table: Table, column: str) -> list[Any]:
+def caption_cells(table: Table, column: str) -> list[Any]:
     """Captions of a column: text, of which JSON lists and objects of texts are several; lists of texts; classes
     by their names, other whole numbers as their digits. Raises UserError for what is none of these."""
 
@@ -102,11 +102,11 @@ def captions(table: Table, column: str) -> list[Any]:
         if isinstance(value, int) and not isinstance(value, bool):
             return str(value)
         if isinstance(value, Mapping):  # by language; Parquet gives every row all of them
-            value = {key: stripped(item) for key, item in value.items() if present(item) is not None} or None
+            value = {key: stripped(item) for key, item in value.items() if filled_cell(item) is not None} or None
             if value is None or all(isinstance(item, str) for item in value.values()):
                 return value
         if isinstance(value, list):
-            value = [stripped(item) if present(item) is not None else item for item in value if item is not None]
+            value = [stripped(item) if filled_cell(item) is not None else item for item in value if item is not None]
             if all(isinstance(item, str) for item in value):
                 return value or None
         elif value is None:
@@ -144,11 +144,13 @@ def labels(values: Sequence[Any], classes: bool = False) -> list[Any]:
 def with_class(value: Any) -> Any:
     """A class by its number, or several, without -1, which TFDS and Hugging Face write where there is none."""
     if isinstance(value, (list, np.ndarray)):
-        return [int(item) for item in value if present(item) is not None and item != -1] or (None if len(value) else [])
-    return None if present(value) is None or value == -1 else value
+        return [int(item) for item in value if filled_cell(item) is not None and item != -1] or (
+            None if len(value) else []
+        )
+    return None if filled_cell(value) is None or value == -1 else value
 
 
-def texts(values: Sequence[Any]) -> list[str | None]:
+def text_cells(values: Sequence[Any]) -> list[str | None]:
     """A column of names, such as ids and splits, as text."""
     found = [stripped(value) for value in values]
     return [None if value is None else value if isinstance(value, str) else _name(value) for value in found]

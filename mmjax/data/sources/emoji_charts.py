@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Any
 
-from mmjax.data.datasets.spoken_emoji.catalogue import LANGUAGES, SKIN_TONES, base_id, groups, plain, split_of
+from mmjax.data.datasets.spoken_emoji.catalogue import LANGUAGES, SKIN_TONES, base_id, emoji_words, groups, split_of
 from mmjax.data.sources.folder import FolderRecords
 from mmjax.data.sources.splits import SplitNotFoundError
 from mmjax.errors import UserError, unknown
@@ -55,5 +55,5 @@ def _names(language: str) -> dict[str, str]:
     for characters, data in emoji.EMOJI_DATA.items():
         codes = [f"{ord(character):04X}" for character in characters]
         if data["status"] == emoji.STATUS["fully_qualified"] and language in data and not SKIN_TONES & set(codes):
-            found[base_id("-".join(codes))] = plain(data[language])
+            found[base_id("-".join(codes))] = emoji_words(data[language])
     return found

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from mmjax.data.sources.cells import captions, labels, media, stripped, texts
+from mmjax.data.sources.cells import caption_cells, labels, media, stripped, text_cells
 from mmjax.data.sources.contract import MEDIA, MODALITIES, Source, log
 from mmjax.data.sources.fingerprints import Fingerprint, of_columns
 from mmjax.data.sources.paths import File, is_remote, same, some_exist
@@ -59,7 +59,7 @@ class Folder:
         for modality, cells in columns.items():
             _check_some_exist(self.table, modality, cells)
         if "text" in names:
-            columns["text"] = captions(table, names["text"])
+            columns["text"] = caption_cells(table, names["text"])
         ids = _ids(table, names)
         rows = self._rows(table, names, ids, columns, split)
         others = {name: cells for name, cells in table.columns.items() if name not in names.values()}
@@ -126,7 +126,7 @@ class Folder:
     def _rows(
         self, table: Table, names: Mapping[str, str], ids: list[str], columns: Mapping[str, list[Any]], split: str
     ) -> list[int]:
-        column = texts(table.columns[names["split"]]) if "split" in names else None
+        column = text_cells(table.columns[names["split"]]) if "split" in names else None
         own = split in self.splits or WHOLE in (value.casefold() for value in column or () if value)
         if split == WHOLE and not own:
             return list(range(len(ids)))
@@ -185,7 +185,7 @@ def _ids(table: Table, names: Mapping[str, str]) -> list[str]:
     number."""
     order = sorted((key for key in names if key not in ("id", "split")), key=lambda key: key not in MEDIA)
     columns = [table.columns[names[key]] for key in order]
-    own = texts(table.columns[names["id"]]) if "id" in names else [None] * len(table.places)
+    own = text_cells(table.columns[names["id"]]) if "id" in names else [None] * len(table.places)
     return [
         own[row] or next(filter(None, (_path_or_text(c[row]) for c in columns)), str(row)) for row in range(len(own))
     ]

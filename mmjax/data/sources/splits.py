@@ -68,11 +68,11 @@ def by_hash(
                 f"{', '.join(shares)}{nearest(theirs, shares)}"
             )
     name = splits.get(split, split)
-    groups = together(shared)
+    groups = connected(shared)
     first: dict[int, str] = {}
     for group, id in zip(groups, ids, strict=True):
         first[group] = min(first.get(group, id), id)
-    split_of = {group: hashed(id, shares) for group, id in first.items()}
+    split_of = {group: hashed_split(id, shares) for group, id in first.items()}
     rows = [row for row, group in enumerate(groups) if split_of[group] == name]
     if not rows:
         most = max(Counter(groups).values())
@@ -84,7 +84,7 @@ def by_hash(
     return rows
 
 
-def together(shared: Iterable[Iterable[Hashable]]) -> list[int]:
+def connected(shared: Iterable[Iterable[Hashable]]) -> list[int]:
     """For each row the first one that it is connected with: by something that both have, or by way of others."""
     parent: list[int] = []
 
@@ -104,7 +104,7 @@ def together(shared: Iterable[Iterable[Hashable]]) -> list[int]:
     return [root(row) for row in range(len(parent))]
 
 
-def hashed(id: str, shares: Mapping[str, float]) -> str:
+def hashed_split(id: str, shares: Mapping[str, float]) -> str:
     """The split of an id: the same on every machine, and for every other row that there may be."""
     place = int.from_bytes(hashlib.blake2b(id.encode(), digest_size=8).digest()) / 2**64 * sum(shares.values())
     for split, share in shares.items():

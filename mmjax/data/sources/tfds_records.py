@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import soundfile
 
-from mmjax.data.datasets.prepare import is_ours, prepare
+from mmjax.data.datasets.prepare import is_ours, prepare_dataset
 from mmjax.data.datasets.without_tensorflow import rates
-from mmjax.data.sources.cells import label, present, with_class
+from mmjax.data.sources.cells import filled_cell, label, with_class
 from mmjax.data.sources.contract import MEDIA
 from mmjax.data.sources.fingerprints import Fingerprint, of_text
 from mmjax.data.sources.splits import SplitNotFoundError
@@ -84,7 +84,7 @@ class TfdsRecords:
             example["text"] = _named(with_class(example["text"]), self._spoken)
         example |= {modality: _sound(example[modality], rate) for modality, rate in self._rates.items()}
         own = example["id"] if "id" in self._paths else _plain(record["id"]) if "id" in record else None
-        example["id"] = f"{self._split}/{index}" if present(own) is None else own
+        example["id"] = f"{self._split}/{index}" if filled_cell(own) is None else own
         return example
 
     def fingerprint(self, columns: Sequence[str] | None = None) -> Fingerprint:
@@ -101,11 +101,11 @@ def _builder(name: str, data_dir: str | None) -> Any:
     from tensorflow_datasets.core.registered import DatasetNotFoundError
 
     if is_ours(name) and ":" not in name:  # the version of our builder, whatever older one is on the disk
-        return read_only_builder.builder_from_directory(prepare(name, data_dir))
+        return read_only_builder.builder_from_directory(prepare_dataset(name, data_dir))
     try:  # what is on the disk can be read without the code that built it
         return read_only_builder.builder_from_files(name, data_dir=data_dir)
     except (DatasetNotFoundError, ImportError):  # not there, or its description needs TensorFlow
-        return read_only_builder.builder_from_directory(prepare(name, data_dir))
+        return read_only_builder.builder_from_directory(prepare_dataset(name, data_dir))
 
 
 def _field_paths(source: "Tfds", features: Mapping[str, Any]) -> dict[str, str]:
@@ -156,8 +156,8 @@ def _spoken(source: "Tfds", features: Any, path: str | None) -> tuple[str, ...]:
 def _kept(value: Any) -> Any:
     """A modality's value without what is missing. An empty list means that it is missing (valid=False), not bad."""
     if isinstance(value, list):
-        return [item for item in value if present(item) is not None] or None
-    return present(value)
+        return [item for item in value if filled_cell(item) is not None] or None
+    return filled_cell(value)
 
 
 def _named(value: Any, names: tuple[str, ...]) -> Any:

@@ -10,9 +10,8 @@ from mmjax.data.tokenizers.contract import Tokenizer
 from mmjax.data.tokenizers.sentence_piece import PieceTokenizer
 from mmjax.data.tokenizers.subwords import SubwordTokenizer
 from mmjax.errors import UserError
-from mmjax.runtime.files import digests
+from mmjax.runtime.files import digests, output
 from mmjax.runtime.files.names import plain
-from mmjax.runtime.files.output import write
 
 _KINDS: tuple[type[Tokenizer], ...] = (PieceTokenizer, SubwordTokenizer)
 
@@ -41,9 +40,9 @@ def from_files(files: Mapping[str, bytes]) -> dict[str, Tokenizer]:
 def save_tokenizers(tokenizers: Mapping[str, Tokenizer], folder: str | os.PathLike[str]) -> None:
     """Writes each modality's model as `<folder>/<modality>.model`, or `.json`; and the digests of all files there."""
     for name, model in to_files(tokenizers).items():
-        write(Path(folder) / plain(name, "the file of a tokenizer"), model)
+        output.write(Path(folder) / plain(name, "the file of a tokenizer"), model)
     if tokenizers:
-        write(Path(folder) / digests.NAME, digests.listed(epath.Path(folder)))
+        output.write(Path(folder) / digests.NAME, digests.listed(epath.Path(folder)))
 
 
 def load_tokenizers(folder: str | os.PathLike[str]) -> dict[str, Tokenizer]:

@@ -18,7 +18,6 @@ import sentencepiece
 from mmjax.data.tokenizers.contract import Tokenizer, TokenizerSpec
 from mmjax.errors import UserError
 from mmjax.runtime.files.names import plain
-from mmjax.runtime.files.output import write
 
 PAD, BOS, EOS, UNKNOWN, MASK = range(5)
 SPECIAL = 5  # ids below this stand for no text
@@ -128,8 +127,8 @@ class SentencePiece(TokenizerSpec):
         file = folder / f"{self.name}-{self._key(lines)}.model"
         seal = file.with_name(f"{file.name}.blake2b")
         if not file.is_file() or (seal.is_file() and seal.read_bytes() != _seal(file.read_bytes())):
-            write(file, model := self.train(lines))  # of what was damaged the same comes once more
-            write(seal, _seal(model))
+            output.write(file, model := self.train(lines))  # of what was damaged the same comes once more
+            output.write(seal, _seal(model))
         return self.check(PieceTokenizer(file.read_bytes()))
 
     def train(self, captions: list[str]) -> bytes:

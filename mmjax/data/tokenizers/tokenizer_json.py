@@ -58,11 +58,13 @@ def clip_bpe(vocab: Mapping[str, int], merges: Sequence[str], options: Mapping[s
     version. options: of `tokenizer_config.json`.
     """
     options = options or {}
-    begin, end = (name_of(options.get(key)) or of for key, of in (("bos_token", CLIP_BEGIN), ("eos_token", CLIP_END)))
+    begin, end = (
+        piece_name(options.get(key)) or of for key, of in (("bos_token", CLIP_BEGIN), ("eos_token", CLIP_END))
+    )
     merges = [merge for i, merge in enumerate(merges) if merge and not (i == 0 and merge.startswith("#version"))]
     spaces = {"type": "Replace", "pattern": {"Regex": r"\s+"}, "content": " "}
     normalizer = {"type": "Sequence", "normalizers": [{"type": "NFC"}, spaces, {"type": "Lowercase"}]}
-    pad = name_of(options.get("pad_token")) or end
+    pad = piece_name(options.get("pad_token")) or end
     return _bpe(vocab, merges, (begin, end, pad), CLIP_WORDS, normalizer)
 
 
@@ -101,7 +103,7 @@ def word_piece(vocab: Sequence[str], options: Mapping[str, Any] | None = None) -
     options = options or {}
     ids = {piece: i for i, piece in enumerate(vocab) if piece or i < len(vocab) - 1}  # a last empty line is none
     defaults = {"pad": "[PAD]", "unk": "[UNK]", "cls": "[CLS]", "sep": "[SEP]", "mask": "[MASK]"}
-    names = {kind: name_of(options.get(f"{kind}_token")) or name for kind, name in defaults.items()}
+    names = {kind: piece_name(options.get(f"{kind}_token")) or name for kind, name in defaults.items()}
     model = {
         "type": "WordPiece",
         "unk_token": names["unk"],
@@ -187,7 +189,7 @@ def _with_options(model: bytes, options: Mapping[str, Any]) -> bytes:
     except (ValueError, KeyError, TypeError) as error:
         raise UserError(f"this is no tokenizer.json: {type(error).__name__} {error}") from error
     changed = dict(settings)
-    pad = name_of(options.get("pad_token"))
+    pad = piece_name(options.get("pad_token"))
     if settings.get("padding") is None and pad is not None:
         known = {added["content"]: added["id"] for added in settings.get("added_tokens") or ()}
         pieces = vocab if isinstance(vocab, dict) else {piece: i for i, (piece, *_) in enumerate(vocab)}
@@ -237,7 +239,7 @@ def _object(path: Path) -> dict[str, Any]:
     return found
 
 
-def name_of(token: Any) -> str | None:
+def piece_name(token: Any) -> str | None:
     """A special piece's name: written as a string, or as a dict with its `content`."""
     name = token.get("content") if isinstance(token, dict) else token
     if name is not None and not isinstance(name, str):

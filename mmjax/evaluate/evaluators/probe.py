@@ -112,7 +112,7 @@ class Probe(Evaluator):
         measure = "top1" if asked.several is None else "mAP"
         shares = []
         for draw in range(self.draws):
-            few = known.take(drawn(_targets(known), count, np.random.default_rng((self.seed, draw))))
+            few = known.take(drawn_rows(_targets(known), count, np.random.default_rng((self.seed, draw))))
             if not len(few.vectors):  # of lists that are all empty
                 return {}
             model = ridge(few.vectors, _targets(few), few.classes, self.ridge)
@@ -149,7 +149,7 @@ def held_out(part: Part, share: float, seed: int) -> np.ndarray:
     return held
 
 
-def drawn(targets: Targets, count: int, rng: np.random.Generator) -> Int[np.ndarray, " k"]:
+def drawn_rows(targets: Targets, count: int, rng: np.random.Generator) -> Int[np.ndarray, " k"]:
     """Rows of `count` examples of each class, or of as many as it has; each row once, if several classes draw it."""
     if targets.ndim == 1:
         mine = [np.flatnonzero(targets == kind) for kind in np.unique(targets)]

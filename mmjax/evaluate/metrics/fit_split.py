@@ -77,7 +77,7 @@ def judged(evaluator: Learner, embedded: Embedded, judge: Judge) -> tuple[Metric
     decided: list[tuple[np.ndarray, list[Hashable], list[Hashable]]] = []  # rows, true classes, those found
 
     def on(fit: Embedded, test: Embedded, places: Int[np.ndarray, " k"] | None = None) -> Metrics:
-        known, asked = parts(fit, test, evaluator.label, evaluator.modality, who)
+        known, asked = fit_and_test(fit, test, evaluator.label, evaluator.modality, who)
         if not len(asked.vectors):
             return {}
         metrics, found = judge(known, asked)
@@ -125,7 +125,7 @@ def learning(embedded: Embedded, split: str | None, who: str) -> Embedded:
     return embedded.fit
 
 
-def parts(fit: Embedded, test: Embedded, label: str, modality: str, who: str) -> tuple[Part, Part]:
+def fit_and_test(fit: Embedded, test: Embedded, label: str, modality: str, who: str) -> tuple[Part, Part]:
     """What to learn from and what to judge, each picture once. Classes are the values of both; bad embeddings (NaN)
     teach nothing.
 

@@ -11,7 +11,7 @@ from jaxtyping import Bool, Int
 
 from mmjax.evaluate.contract import Embedded
 from mmjax.evaluate.metrics.items import items_of
-from mmjax.evaluate.metrics.ranks import Ranks, both_ranks, groups, marked_ranks
+from mmjax.evaluate.metrics.ranks import Ranks, both_ranks, grouped, marked_ranks
 
 Rows = Int[np.ndarray, " n"]
 
@@ -33,7 +33,7 @@ class Pairs:
     rows: Rows
     columns: Rows
     marks: tuple[Any, Any] | None
-    groups: tuple[Rows, Rows] | None
+    grouped: tuple[Rows, Rows] | None
 
     def ranks(self, embedded: Embedded, source: str, target: str) -> tuple[Ranks, Ranks]:
         """Ranks from the first modality to the second, and back, of every item; 0 where nothing is right."""
@@ -110,7 +110,9 @@ def _items(embedded: Embedded, modality: str) -> tuple[Rows, Rows]:
 
 def _kinds(values: Sequence[Hashable]) -> Rows:
     """A number for each value; every row that has none is of a kind of its own."""
-    return groups(("row", i) if value is None or value != value else ("value", value) for i, value in enumerate(values))
+    return grouped(
+        ("row", i) if value is None or value != value else ("value", value) for i, value in enumerate(values)
+    )
 
 
 def _of_group(mine: Rows, theirs: Rows) -> Rows:

@@ -161,7 +161,7 @@ def _spread(mine: np.ndarray, theirs: np.ndarray, count: int) -> Int[np.ndarray,
     return found
 
 
-def groups(values: Iterable[Hashable]) -> Int[np.ndarray, " n"]:
+def grouped(values: Iterable[Hashable]) -> Int[np.ndarray, " n"]:
     """A number for each value, the same for equal ones (of any hashable kind)."""
     numbers: dict[Hashable, int] = {}
     return np.array([numbers.setdefault(value, len(numbers)) for value in values], np.int64)

@@ -51,7 +51,7 @@ class Point:
     row: str = ""
 
 
-def lines(
+def line_chart(
     title: str, series: Sequence[Line], *, unit: str, low: float | None = None, high: float | None = None
 ) -> Markup:
     """A chart of lines over training steps, with a legend. low, high: where the axis begins and ends, if not at the
@@ -64,7 +64,7 @@ def lines(
     marks = [mark for mark in marks if floor <= mark <= ceiling]
     steps = [mark for mark in ticks(0, last) if mark <= last and mark == int(mark)]  # there are no steps between
     # Numbers have room on the smallest screen: one whose first digit is cut off is another number.
-    left = max(52, math.ceil(10 + DIGIT * max(len(plain(mark)) for mark in marks)))
+    left = max(52, math.ceil(10 + DIGIT * max(len(plain_number(mark)) for mark in marks)))
     widest = DIGIT * len(f"{last:,.0f}")
     right = max(14, math.ceil(widest / 2 + 2))
     crowded = (len(steps) - 1) * (widest + 8) > width - left - right
@@ -78,7 +78,7 @@ def lines(
     parts: list[Markup] = []
     for mark in marks:
         parts.append(tag("line", x1=left, x2=width - right, y1=y(mark), y2=y(mark), class_="grid"))
-        parts.append(tag("text", plain(mark), x=left - 6, y=y(mark) + 4, text_anchor="end"))
+        parts.append(tag("text", plain_number(mark), x=left - 6, y=y(mark) + 4, text_anchor="end"))
     for i, mark in enumerate(steps):
         place = {"x": x(mark), "y": height - bottom + 16, "text_anchor": "middle"}
         parts.append(tag("text", f"{mark:,.0f}", class_="between" if crowded and i % 2 else None, **place))
@@ -114,7 +114,7 @@ def lines(
 
 def _ends(line: Line) -> str:
     (first, *_, last), (begin, *_, end) = [*line.values, line.values[-1]], [*line.steps, line.steps[-1]]
-    return f"{line.name} from {plain(first)} at step {begin:,} to {plain(last)} at {end:,}"
+    return f"{line.name} from {plain_number(first)} at step {begin:,} to {plain_number(last)} at {end:,}"
 
 
 def _swatch(line: Line) -> Markup:
@@ -259,7 +259,7 @@ def ticks(low: float, high: float, count: int = 5) -> list[float]:
     return [round(n * step, 12) for n in range(first, last + 1)]
 
 
-def plain(value: float) -> str:
+def plain_number(value: float) -> str:
     """A number in few letters: `0.25`, `12`, `1e-05`, `1,200`, `3e+07`."""
     return f"{value:,.0f}" if 1_000 <= abs(value) < 10_000_000 else f"{value:.4g}"
 

@@ -14,7 +14,7 @@ from mmjax.data.pipeline import Prepared
 from mmjax.data.transforms.spans import heard
 from mmjax.evaluate.contract import Evaluator
 from mmjax.evaluate.report.findings import Collector
-from mmjax.evaluate.report.page import About, write
+from mmjax.evaluate.report.page import About, write_page
 from mmjax.experiment import record as records
 from mmjax.experiment.definition import Experiment
 from mmjax.experiment.record import RECORD
@@ -72,7 +72,9 @@ def write_report(
     ]
     findings = [found for each in collected for found in each.kept]
     title = name.rpartition("/")[2] or source.rpartition("/")[2]
-    return write(path, About(title, step, facts, beside), findings, [] if workdir is None else metrics.read(workdir))
+    return write_page(
+        path, About(title, step, facts, beside), findings, [] if workdir is None else metrics.read(workdir)
+    )
 
 
 def _size(params: Any) -> int:

@@ -17,7 +17,7 @@ from mmjax.evaluate.report.findings import Findings
 from mmjax.evaluate.report.markup import Markup, join, tag
 from mmjax.evaluate.report.media import BUDGET, SECONDS, Media
 from mmjax.evaluate.report.retrievals import ASKED, RULE
-from mmjax.evaluate.report.tables import compared, curves, drawn, meanings, tables
+from mmjax.evaluate.report.tables import compared, curves, drawn, meanings, number_tables
 from mmjax.runtime.counts import noun
 from mmjax.runtime.files import output
 
@@ -45,7 +45,7 @@ class About:
     beside: Sequence[Mapping[str, Any]] = ()
 
 
-def write(
+def write_page(
     path: str | Path,
     about: About,
     findings: Sequence[Findings],
@@ -94,7 +94,7 @@ def page(
 
 def _numbers(findings: Sequence[Findings]) -> Markup | None:
     """The tables, and once for all splits what their numbers mean."""
-    made = _by_split([(found, tables(found.numbers, found.protocols)) for found in findings])
+    made = _by_split([(found, number_tables(found.numbers, found.protocols)) for found in findings])
     said = meanings(dict.fromkeys(name for found in findings for name in found.numbers), evaluation=True)
     if made is None or said is None:
         return made

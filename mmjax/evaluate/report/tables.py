@@ -4,7 +4,7 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from mmjax.evaluate.report.charts import COLOURS, DASHES, Line, lines
+from mmjax.evaluate.report.charts import COLOURS, DASHES, Line, line_chart
 from mmjax.evaluate.report.markup import Markup, tag
 from mmjax.evaluate.report.media import silent
 from mmjax.evaluate.tables import number
@@ -20,7 +20,7 @@ def is_share(name: str) -> bool:
     return name.rpartition("/")[2].startswith(BOUNDED)
 
 
-def tables(numbers: Mapping[str, float | None], protocols: Sequence[str] = ()) -> list[Markup]:
+def number_tables(numbers: Mapping[str, float | None], protocols: Sequence[str] = ()) -> list[Markup]:
     """A table for each kind of metric: its row and column make up the flat name.
 
     Below stands how much was judged, and how (protocols: a sentence an evaluator). No number is marked as the best:
@@ -148,4 +148,4 @@ def _chart(
             place = len(series)
             label = name.removesuffix("/R@1").replace("->", " → ") + (" R@1" if name.endswith("R@1") else "")
             series.append(Line(label, steps, values, place % COLOURS, place // COLOURS))
-    return lines(title, series, unit=unit, low=low, high=high) if series else None
+    return line_chart(title, series, unit=unit, low=low, high=high) if series else None

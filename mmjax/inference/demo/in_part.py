@@ -22,7 +22,7 @@ def in_part(model: Any, modality: str, query: str | bytes) -> str | None:
         return _read(model, query)
     if modality == "audio" and isinstance(query, bytes):
         try:
-            found = sounds.read(query, DecodeAudio.most_samples)
+            found = sounds.read_sound(query, DecodeAudio.most_samples)
         except BadExample:
             return None
         return partly(hears(model), len(found.samples) / found.rate)

@@ -79,7 +79,7 @@ def serve(
         _gradio()
         chosen = free_port(port)  # before the folder is embedded
         found = _found(source, where, step, code, say, console)
-        page = build(found, kept)
+        page = build_page(found, kept)
         try:
             _launch(page, found, chosen, share)
             say(f"the page is at http://{HOST}:{chosen} (Ctrl-C ends it)")
@@ -106,7 +106,7 @@ def _found(
     bundle = resolve(source, step=step, code=code, say=say)
     say("looking through its own test data" if place is None else f"looking through {place.name}")
     found = index(bundle, place or own(bundle, say), console)
-    say(f"{counted(found)} in {found.place.name}")
+    say(f"{_counted(found)} in {found.place.name}")
     for name, why in found.bad[:LISTED]:
         say(f"  left out: {name}: {why}")
     if (most := hears(found.model)) and "audio" in (*found.items, *found.queries):
@@ -166,7 +166,7 @@ def _kept() -> tempfile.TemporaryDirectory[str]:
     return kept
 
 
-def build(found: Index, kept: tempfile.TemporaryDirectory[str] | None = None) -> Any:
+def build_page(found: Index, kept: tempfile.TemporaryDirectory[str] | None = None) -> Any:
     """gradio's Blocks: what one searches by, in tabs, and below it what is found. kept: where queries lie."""
     kept = kept or _kept()
     gr = _gradio()
@@ -260,7 +260,7 @@ def answered(found: Index, modality: str, query: Any) -> Markup:
     """What is found for a text, or the bytes of a picture or sound; a hint where nothing is asked, and what is wrong
     with what can't be used."""
     if not isinstance(query, str if modality == "text" else bytes) or not query.strip():
-        return said(hint(found, modality), first(found))
+        return _said(hint(found, modality), first_shown(found))
     query = query[:LONGEST] if isinstance(query, str) else query
     try:
         hits = found.search(modality, query, MOST)
@@ -268,23 +268,23 @@ def answered(found: Index, modality: str, query: Any) -> Markup:
     except UserError as error:
         return wrong(error)
     asked = f"“{short(str(query))}”" if modality == "text" else f"this {KINDS[modality][:-1]}"
-    return said(f"Nearest to {asked}" + (f" ({part})" if part else ""), shown(found, hits))
+    return _said(f"Nearest to {asked}" + (f" ({part})" if part else ""), shown(found, hits))
 
 
 def wrong(error: UserError) -> Markup:
-    return said(f"This can't be searched by: {reason(error)}", kind="wrong")
+    return _said(f"This can't be searched by: {reason(error)}", kind="wrong")
 
 
 def like(found: Index, modality: str, row: Any) -> Markup:
     """What is nearest to something that was found: that itself comes first."""
     items = found.items.get(modality, [])
     if not isinstance(row, int) or not 0 <= row < len(items):
-        return said("That isn't there any more: load the page again.", kind="wrong")
+        return _said("That isn't there any more: load the page again.", kind="wrong")
     hits = found.nearest(found.vectors[modality][row], MOST)
-    return said(f"Nearest to {short(items[row].name)}", shown(found, hits))
+    return _said(f"Nearest to {short(items[row].name)}", shown(found, hits))
 
 
-def first(found: Index) -> Markup:
+def first_shown(found: Index) -> Markup:
     """The first of what is there, before anything was asked."""
     return shown(
         found, {modality: [(row, None) for row in range(len(items))] for modality, items in found.items.items()}
@@ -294,7 +294,7 @@ def first(found: Index) -> Markup:
 def head(found: Index) -> Markup:
     """What is searched, by which model, and what was left out."""
     parts: list[Any] = [
-        tag("h1", f"Search {counted(found, bad=False)}"),
+        tag("h1", f"Search {_counted(found, bad=False)}"),
         tag("p", f"{found.place.name} · by {found.model.source}", class_="soft"),
     ]
     if found.bad:
@@ -305,7 +305,7 @@ def head(found: Index) -> Markup:
     return tag("header", parts, class_="head")
 
 
-def counted(found: Index, bad: bool = True) -> str:
+def _counted(found: Index, bad: bool = True) -> str:
     """`1,204 pictures and 1 sound; 3 files could not be read`."""
     parts = [many(modality, len(items)) for modality, items in found.items.items()]
     return " and ".join(parts) + (f"; {_left_out(found)}" if bad and found.bad else "")
@@ -315,7 +315,7 @@ def _left_out(found: Index) -> str:
     return f"{len(found.bad):,} file{'s' if len(found.bad) > 1 else ''} could not be read"
 
 
-def said(text: str, below: Markup | None = None, kind: str = "note") -> Markup:
+def _said(text: str, below: Markup | None = None, kind: str = "note") -> Markup:
     return join(tag("p", text, class_=kind, role="status"), below)
 
 

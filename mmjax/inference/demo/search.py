@@ -27,7 +27,7 @@ from mmjax.data.sources.paths import File
 from mmjax.data.sources.tfds import Tfds
 from mmjax.errors import UserError
 from mmjax.experiment import record as serialization
-from mmjax.experiment.confined import Record, check
+from mmjax.experiment.confined import Record, check_confined
 from mmjax.inference.embed_dataset import digest_of
 from mmjax.inference.model import Model
 from mmjax.inference.row_embedder import chunks
@@ -158,7 +158,7 @@ def own(bundle: Bundle, say: Callable[[str], None] = lambda text: None) -> Place
     if not data.weights:
         raise UserError(f"{bundle.source} brings no data of its own: --folder says where pictures and sounds are")
     silent = replace(data, transforms={m: chain for m, chain in data.transforms.items() if m in KINDS})
-    check(Record(bundle.source, bundle.tokenizers), silent, bundle.tokenizers, say)
+    check_confined(Record(bundle.source, bundle.tokenizers), silent, bundle.tokenizers, say)
     chains = Chains({m: chain for m, chain in data.transforms.items() if m in KINDS})
     whole = RecordTransforms(data.record_transforms, tuple(data.transforms))
     items = []

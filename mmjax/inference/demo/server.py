@@ -19,7 +19,7 @@ from PIL import Image
 
 from mmjax.data.bad_example import BadExample
 from mmjax.data.decoding.loudness import to_int16
-from mmjax.data.decoding.sounds import read
+from mmjax.data.decoding.sounds import read_sound
 from mmjax.data.transforms.audio import DecodeAudio
 from mmjax.data.transforms.image import Decode
 from mmjax.errors import UserError
@@ -177,7 +177,7 @@ def sound(item: Item) -> tuple[bytes | None, str]:
         if content.startswith(start):
             return content, kind
     try:
-        samples, rate = read(content, DecodeAudio.most_samples)
+        samples, rate = read_sound(content, DecodeAudio.most_samples)
     except BadExample:
         return None, ""
     stream = io.BytesIO()

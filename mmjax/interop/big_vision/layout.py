@@ -28,12 +28,12 @@ from mmjax.experiment.diff import Difference
 from mmjax.experiment.graph import build
 from mmjax.interop import bundle as bundles
 from mmjax.interop import parameter_rules
-from mmjax.interop.big_vision.near import check
+from mmjax.interop.big_vision.near import check_writable_parts
 from mmjax.interop.bundle import Bundle
 from mmjax.interop.parameter_rules import LAYER, Rule
 from mmjax.interop.parts import Parts
 from mmjax.interop.twins import equivalence
-from mmjax.interop.twins.twin import Twin, accepted, listed, refused, slight
+from mmjax.interop.twins.twin import Twin, accepted, listed_differences, refused, slight
 from mmjax.interop.wrappers import unwrapped
 from mmjax.models.towers.text import TextTransformer
 from mmjax.models.towers.vit import ViT
@@ -78,7 +78,7 @@ def read(path: str | Path) -> Bundle:
     found, notes = named(table)
     shapes: Any = renamed(found)
     try:
-        described = parts(shapes, str(path))
+        described = model_parts(shapes, str(path))
     except UserError:
         raise
     except (ValueError, IndexError) as error:  # of arrays with other numbers of axes
@@ -92,7 +92,7 @@ def read(path: str | Path) -> Bundle:
     tokenizers = _tokenizers(path, built)
     transforms = chains(built, bool(tokenizers))
     bundle = Bundle(bundles.stand_in(*described, transforms), variables, tokenizers, str(path), notes=notes)
-    bundles.check(bundle)
+    bundles.check_bundle(bundle)
     return bundle
 
 
@@ -134,12 +134,12 @@ def _described(bundle: Bundle, where: str) -> tuple[Arrays, list[Difference]]:
     """Their arrays, and what of the towers that these tell of differs slightly."""
     ours = Parts(dict(bundle.config.towers), dict(bundle.config.objectives))
     built = Parts(*({name: build(config) for name, config in group.items()} for group in ours))
-    check(built, where)
+    check_writable_parts(built, where)
     arrays = parameter_rules.give(rules(built, {}), _summed(built, equivalence.clip(built, bundle.variables)), where)
-    different = equivalence.differences(parts(arrays, where), ours)
+    different = equivalence.differences(model_parts(arrays, where), ours)
     if not all(map(slight, different)):
         told = f"{where}: big_vision has no model that computes the same; the nearest has"
-        raise UserError(f"{told}\n{listed(different)}")
+        raise UserError(f"{told}\n{listed_differences(different)}")
     return arrays, different
 
 
@@ -156,7 +156,7 @@ def renamed(arrays: Mapping[str, Any]) -> dict[str, Any]:
     return found
 
 
-def parts(arrays: Mapping[str, np.ndarray], where: str) -> Parts:
+def model_parts(arrays: Mapping[str, np.ndarray], where: str) -> Parts:
     """Towers and objective, as the names and shapes tell.
 
     Raises:

@@ -7,7 +7,7 @@ from mmjax.models.towers.vit import ViT
 from mmjax.objectives.contrastive.objective import Contrastive
 
 
-def check(built: Parts, where: str) -> None:
+def check_writable_parts(built: Parts, where: str) -> None:
     """Raises UserError where no file of big_vision can hold the built parts; says all that is in the way."""
     kinds = {name: type(tower) for name, tower in built.towers.items()}
     pair = kinds == {"image": ViT, "text": TextTransformer} and [

@@ -155,7 +155,7 @@ def _turned(table: np.ndarray, rows: int, columns: int) -> np.ndarray:
     return np.concatenate([table[:2], patches])
 
 
-def unwrapped(tensors: Arrays) -> Arrays:
+def _unwrapped(tensors: Arrays) -> Arrays:
     """The encoder within the model that classifies, by its own names."""
     return renamed({name.removeprefix(WHOLE): array for name, array in tensors.items()})
 
@@ -183,7 +183,7 @@ FAMILIES = (
         lambda config: Parts({"audio": audio(config)}, {}),
         describe,
         rules,
-        renamed=unwrapped,
+        renamed=_unwrapped,
         restored=wrapped,
         extras=CLASSIFIER,
     ),

@@ -78,7 +78,7 @@ def text(config: Values, pooler: bool) -> fdl.Config:
     )
 
 
-def masked(config: Values) -> fdl.Config:
+def _masked(config: Values) -> fdl.Config:
     """The objective that holds the masked-language head."""
     given = config_keys.settings(config, "config.json", DEFAULTS, FIXED)
     if given["hidden_act"] != "gelu":  # of the towers any will do
@@ -88,7 +88,7 @@ def masked(config: Values) -> fdl.Config:
     )
 
 
-def told(parts: Parts, tokenizer: Tokenizer) -> None:
+def _told(parts: Parts, tokenizer: Tokenizer) -> None:
     """What is hidden, and what is never chosen nor drawn: ids up to the last special one."""
     mask = mask_of(tokenizer)
     for objective in parts.objectives.values():
@@ -169,14 +169,14 @@ def _pretraining(architecture: str, pooler: bool, extras: tuple[str, ...]) -> Fa
     return Family(
         "bert",
         architecture,
-        lambda config: Parts({"text": text(config, pooler)}, {OBJECTIVE: masked(config)}),
+        lambda config: Parts({"text": text(config, pooler)}, {OBJECTIVE: _masked(config)}),
         describe,
         pretraining_rules,
         renamed=renamed,
         restored=restored,
         ignored=buffers,
         extras=extras,
-        told=told,
+        told=_told,
         text_config="",
     )
 
@@ -190,7 +190,7 @@ FAMILIES = (
         lambda built: text_rules(built.towers["text"], ""),
         renamed=renamed,
         ignored=buffers,
-        told=told,
+        told=_told,
         text_config="",
     ),
     _pretraining("BertForPreTraining", True, NEXT_SENTENCE),

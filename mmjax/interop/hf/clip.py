@@ -96,7 +96,7 @@ def text_of(tower: Any) -> dict[str, Any]:
     )
 
 
-def parts(config: Values) -> Parts:
+def model_parts(config: Values) -> Parts:
     """What a `CLIPModel` is."""
     given = config_keys.settings(config, "config.json", {"projection_dim": PROJECTION, **dict.fromkeys(NESTED)}, {})
     inner = {key: config_keys.within(config, key, "config.json") for key in ("vision_config", "text_config")}
@@ -108,7 +108,7 @@ def parts(config: Values) -> Parts:
 
 
 def describe(built: Parts) -> dict[str, Any]:
-    """The inverse of `parts`."""
+    """The inverse of `model_parts`."""
     towers = built.towers
     return {
         "projection_dim": towers["image"].embed_dim,
@@ -165,7 +165,9 @@ def rules(built: Parts) -> list[Rule]:
 
 
 FAMILIES = (
-    Family("clip", "CLIPModel", parts, describe, rules, ignored=ids_alone, text_config="text_config", finds_end=True),
+    Family(
+        "clip", "CLIPModel", model_parts, describe, rules, ignored=ids_alone, text_config="text_config", finds_end=True
+    ),
     Family(
         "clip_vision_model",
         "CLIPVisionModelWithProjection",

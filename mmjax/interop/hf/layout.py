@@ -26,7 +26,7 @@ from mmjax.interop.hf import preprocessing as hf_preprocessing
 from mmjax.interop.hf.family import Family
 from mmjax.interop.parts import Parts
 from mmjax.interop.twins import equivalence
-from mmjax.interop.twins.twin import Twin, listed, refused
+from mmjax.interop.twins.twin import Twin, listed_differences, refused
 from mmjax.interop.wrappers import unwrapped
 from mmjax.objectives.masking import Keep
 from mmjax.runtime.files import json_text
@@ -65,7 +65,7 @@ def read(folder: str | Path) -> Bundle:
         fit(parts.towers["image"], variables["params"]["towers_image"], transforms["image"], family.positions_at)
     config = bundles.stand_in(parts.towers, parts.objectives, transforms)
     bundle = Bundle(config, variables, tokenizers, str(folder), extras, notes=notes)
-    bundles.check(bundle)
+    bundles.check_bundle(bundle)
     return bundle
 
 
@@ -119,7 +119,7 @@ def write(bundle: Bundle, folder: str | Path, exact: bool = True) -> Path:
     refused(twin, exact, "transformers")
     bundle = twin.bundle
     parts = Parts(dict(bundle.config.towers), dict(bundle.config.objectives))
-    family, described = choose(parts, where, bundle.extras)
+    family, described = _choose(parts, where, bundle.extras)
     modules = built(parts)
     arrays = parameter_rules.give(family.rules(modules), equivalence.clip(modules, bundle.variables), where)
     arrays |= _extras(family, bundle, where)
@@ -139,7 +139,7 @@ def near(bundle: Bundle) -> Twin:
     """
     twin = hf_near.heads(bundle)
     parts = Parts(dict(twin.bundle.config.towers), dict(twin.bundle.config.objectives))
-    family, _ = choose(parts, bundle.source or "the model", twin.bundle.extras)
+    family, _ = _choose(parts, bundle.source or "the model", twin.bundle.extras)
     return hf_near.inputs(twin, family)
 
 
@@ -152,7 +152,7 @@ def _extras(family: Family, bundle: Bundle, where: str) -> dict[str, np.ndarray]
     return {name: bundle.extras[name] for name in family.extras}
 
 
-def choose(parts: Parts, where: str, extras: Iterable[str] = ()) -> tuple[Family, dict[str, Any]]:
+def _choose(parts: Parts, where: str, extras: Iterable[str] = ()) -> tuple[Family, dict[str, Any]]:
     """The class that computes what the parts do, and its config.json.
 
     Each candidate's config.json is read again: what comes back must be the parts, but for what is `SILENT`. Of several,
@@ -185,7 +185,7 @@ def choose(parts: Parts, where: str, extras: Iterable[str] = ()) -> tuple[Family
         why = f": {unsaid[0]}" if unsaid else ""
         raise UserError(f"{where}: no class of transformers that is known here is made of {', '.join(kinds)}{why}")
     architecture, differences = min(nearby, key=lambda pair: equivalence.distance(pair[1]))
-    most = f"{architecture} is nearest, but has\n{listed(differences)}"
+    most = f"{architecture} is nearest, but has\n{listed_differences(differences)}"
     raise UserError(f"{where}: no class of transformers computes the same; {most}")
 
 

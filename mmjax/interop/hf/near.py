@@ -89,7 +89,7 @@ def inputs(twin: Twin, family: Family) -> Twin:
     towers = twin.bundle.config.towers
     twin = replace(twin, kind=family.architecture)
     if "image" in towers:
-        twin = near.pictures(twin, to_hugging_face, from_hugging_face)
+        twin = near.picture_twin(twin, to_hugging_face, from_hugging_face)
     if "text" in towers and "text" in twin.bundle.tokenizers:
         twin = texts(twin, family)
     return twin
@@ -175,10 +175,10 @@ def said(
         pad = dict(zip(swap, swap[::-1], strict=True)).get(pad, pad)
         return twin, SubwordTokenizer(piece_json(tokenizer, cleaning, bos=cut.bos, eos=cut.eos, pad=pad, swap=swap))
     model = cleaned(tokenizer.model, cleaning)
-    return twin, SubwordTokenizer(filled(model, tokenizer, pad, attend_padding))
+    return twin, SubwordTokenizer(_filled(model, tokenizer, pad, attend_padding))
 
 
-def filled(model: bytes, tokenizer: Tokenizer, pad: int | None, attend_padding: bool) -> bytes:
+def _filled(model: bytes, tokenizer: Tokenizer, pad: int | None, attend_padding: bool) -> bytes:
     """A `tokenizer.json` that fills up with `pad`; with the end token, where texts can hold that piece.
 
     There the piece that fills up is looked for in texts: OpenAI's, which is "!", would vanish from them. A tower that

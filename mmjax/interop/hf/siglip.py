@@ -76,7 +76,7 @@ def text_of(tower: Any) -> dict[str, Any]:
     return config_keys.sizes_of(tower) | extra | {"model_type": "siglip_text_model"}
 
 
-def parts(config: Values) -> Parts:
+def model_parts(config: Values) -> Parts:
     """What a `SiglipModel` is."""
     config_keys.settings(config, "config.json", dict.fromkeys(NESTED), {})
     towers = {
@@ -87,7 +87,7 @@ def parts(config: Values) -> Parts:
 
 
 def describe(built: Parts) -> dict[str, Any]:
-    """The inverse of `parts`."""
+    """The inverse of `model_parts`."""
     return {"vision_config": image_of(built.towers["image"]), "text_config": text_of(built.towers["text"])}
 
 
@@ -136,7 +136,7 @@ def rules(built: Parts) -> list[Rule]:
     ]
 
 
-def cut(tensors: Arrays) -> Arrays:
+def _cut(tensors: Arrays) -> Arrays:
     """Query, key and value of their pooling apart: ours keeps the query by itself."""
     made: Arrays = {}
     for name, array in tensors.items():
@@ -148,7 +148,7 @@ def cut(tensors: Arrays) -> Arrays:
     return made
 
 
-def joined(tensors: Arrays, config: dict[str, Any]) -> Arrays:
+def _joined(tensors: Arrays, config: dict[str, Any]) -> Arrays:
     """The inverse of `cut`."""
     del config
     cut_names = {f"{POOL}.{part}.{kind}" for part in PARTS for kind in ("weight", "bias")}
@@ -163,11 +163,11 @@ FAMILIES = (
     Family(
         "siglip",
         "SiglipModel",
-        parts,
+        model_parts,
         describe,
         rules,
-        renamed=cut,
-        restored=joined,
+        renamed=_cut,
+        restored=_joined,
         ignored=ids_alone,
         text_config="text_config",
     ),
@@ -177,8 +177,8 @@ FAMILIES = (
         lambda config: Parts({"image": image(config, "config.json")}, {}),
         lambda built: image_of(built.towers["image"]),
         lambda built: image_rules(built.towers["image"]),
-        renamed=lambda tensors: cut(prefixed("vision_model.")(tensors)),
-        restored=joined,
+        renamed=lambda tensors: _cut(prefixed("vision_model.")(tensors)),
+        restored=_joined,
         ignored=ids_alone,
     ),
     Family(

@@ -22,7 +22,7 @@ from mmjax.interop.hf.family import Family
 from mmjax.interop.open_clip.preprocessing import pieces_of
 from mmjax.interop.parts import graph
 from mmjax.interop.preprocessing import text
-from mmjax.interop.preprocessing.piece_json import names_as_text, renamed
+from mmjax.interop.preprocessing.piece_json import names_as_text, renamed_pieces
 
 FILES = ("tokenizer.json", "vocab.json", "vocab.txt", "spiece.model", "tokenizer.model")
 ANY_KIND = ("PreTrainedTokenizerFast", "TokenizersBackend")  # classes whose tokenizer.json says it all
@@ -31,7 +31,7 @@ HIGHEST = 2  # as CLIP's `eos_token_id`: the highest id of a text is meant
 LAST = 49_407  # what it is where the config doesn't say
 # What fills up, where the config doesn't say. SigLIP's has no such value: its class says 1, and SigLIP 2 has 0.
 PADS = {"clip": 1, "clip_text_model": 1, "bert": 0}
-MASKS = ("[MASK]", "<mask>", renamed("[MASK]"))
+MASKS = ("[MASK]", "<mask>", renamed_pieces("[MASK]"))
 
 
 def read(
@@ -132,7 +132,7 @@ def write(
                 f"a tokenizer of transformers' doesn't clean texts by {cleaning}, as this model's chain does"
             )
         (folder / "tokenizer.json").write_bytes(tokenizer.model)
-        options = {"tokenizer_class": ANY_KIND[0], **special(tokenizer, pad)}
+        options = {"tokenizer_class": ANY_KIND[0], **_special(tokenizer, pad)}
         if family.model_type == "bert":  # whose users put the mask into texts by its name
             options.pop("split_special_tokens", None)
     options |= {"model_max_length": cut.length, "padding_side": "right", "model_input_names": _inputs(family)}
@@ -146,7 +146,7 @@ def _inputs(family: Family) -> list[str]:
     return ["input_ids", *(["token_type_ids"] if family.model_type == "bert" else []), "attention_mask"]
 
 
-def special(tokenizer: Tokenizer, pad: int | None) -> dict[str, Any]:
+def _special(tokenizer: Tokenizer, pad: int | None) -> dict[str, Any]:
     """What tokenizer_config.json says of a `tokenizer.json`'s special pieces."""
     names = {id: name for name, id in pieces_of(tokenizer.model).items()}
     model = json.loads(tokenizer.model)["model"]

@@ -85,7 +85,7 @@ def image(config: Values) -> fdl.Config:
     )
 
 
-def masked(config: Values) -> fdl.Config:
+def _masked(config: Values) -> fdl.Config:
     """The decoder and the loss."""
     given = config_keys.settings(config, "config.json", DEFAULTS, FIXED)
     names = ("hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads")
@@ -165,7 +165,7 @@ def fixed(name: str) -> bool:
     return name.endswith((POSITIONS, DECODER_POSITIONS))
 
 
-def check(tensors: Arrays, where: str) -> None:
+def _check(tensors: Arrays, where: str) -> None:
     """Raises UserError where positions aren't the fixed ones."""
     for name, table in tensors.items():
         if fixed(name) and np.abs(table - positions(table.shape[1] - 1, table.shape[2])).max() > FP32_SINES:
@@ -201,17 +201,17 @@ FAMILIES = (
         renamed=renamed,
         restored=restored(""),
         ignored=fixed,
-        check=check,
+        check=_check,
     ),
     Family(
         "vit_mae",
         "ViTMAEForPreTraining",
-        lambda config: Parts({"image": image(config)}, {OBJECTIVE: masked(config)}),
+        lambda config: Parts({"image": image(config)}, {OBJECTIVE: _masked(config)}),
         describe,
         rules,
         renamed=renamed,
         restored=restored("vit."),
         ignored=fixed,
-        check=check,
+        check=_check,
     ),
 )

@@ -47,7 +47,7 @@ TIMM_NAME = re.compile(r"vit_([a-z0-9]+)_patch(\d+)_siglip_(\d+)")
 TIMM_FIXED = {"timm_pool": "map", "timm_proj": "none"}
 
 
-def parts(config: Values, mean: Any = (0.5,) * 3, std: Any = (0.5,) * 3) -> Parts:
+def model_parts(config: Values, mean: Any = (0.5,) * 3, std: Any = (0.5,) * 3) -> Parts:
     """Towers and objective of a `model_cfg`; mean, std: of its preprocessing.
 
     Raises:
@@ -203,7 +203,7 @@ def _blocks(given: Values, where: str, quick_gelu: bool) -> dict[str, Any]:
 
 
 def describe(built: Parts, eos: int | None = None) -> dict[str, Any]:
-    """The `model_cfg` of built parts; `parts` of it tells what of them it couldn't say.
+    """The `model_cfg` of built parts; `model_parts` of it tells what of them it couldn't say.
 
     eos: the tokenizer's end token, where texts end by one that isn't the highest of the ids.
 

@@ -22,8 +22,8 @@ from mmjax.interop.bundle import Bundle
 from mmjax.interop.open_clip import config as open_clip_config
 from mmjax.interop.open_clip import near as open_clip_near
 from mmjax.interop.open_clip import preprocessing as open_clip_preprocessing
-from mmjax.interop.open_clip.config import describe, parts
-from mmjax.interop.open_clip.names import resolve
+from mmjax.interop.open_clip.config import describe, model_parts
+from mmjax.interop.open_clip.names import repository_of
 from mmjax.interop.parameter_rules import (
     Rule,
     batch_norm,
@@ -37,7 +37,7 @@ from mmjax.interop.parameter_rules import (
 from mmjax.interop.parameter_rules import norm as layer_norm
 from mmjax.interop.parts import Parts
 from mmjax.interop.twins import equivalence
-from mmjax.interop.twins.twin import Twin, accepted, lines, refused, slight
+from mmjax.interop.twins.twin import Twin, accepted, difference_lines, refused, slight
 from mmjax.interop.wrappers import unwrapped
 from mmjax.models.towers.resnet import ResNet
 from mmjax.models.towers.text import TextTransformer
@@ -45,7 +45,7 @@ from mmjax.models.towers.vit import ViT
 from mmjax.objectives.contrastive.objective import Contrastive
 from mmjax.runtime.files import json_text
 
-__all__ = ["read", "resolve", "write"]
+__all__ = ["read", "repository_of", "write"]
 
 CONFIG = "open_clip_config.json"
 WEIGHTS = "open_clip_model.safetensors"
@@ -69,7 +69,7 @@ def read(folder: str | Path) -> Bundle:
     config = _config(folder)
     model = config["model_cfg"]
     image = open_clip_preprocessing.pictures(config.get("preprocess_cfg") or {}, model)
-    described = parts(model, image.mean, image.std)
+    described = model_parts(model, image.mean, image.std)
     built = _built(described)
     chain, tokenizers = open_clip_preprocessing.texts(folder, model, built.towers["text"])
     table = rules(built)
@@ -78,7 +78,7 @@ def read(folder: str | Path) -> Bundle:
     equivalence.unclip(described, variables)
     transforms = {"image": open_clip_preprocessing.graph(image.transforms), "text": chain}
     bundle = Bundle(bundles.stand_in(*described, transforms), variables, tokenizers, str(folder), notes=notes)
-    bundles.check(bundle)
+    bundles.check_bundle(bundle)
     return bundle
 
 
@@ -122,7 +122,7 @@ def near(bundle: Bundle) -> Twin:
     where, ours = bundle.source or "the model", Parts(dict(bundle.config.towers), dict(bundle.config.objectives))
     built = _built(ours)
     if problems := other_kinds(built):
-        raise UserError("\n  ".join([f"{where}: open_clip has no such model:", *problems, *unlike(ours, bundle)]))
+        raise UserError("\n  ".join([f"{where}: open_clip has no such model:", *problems, *_unlike(ours, bundle)]))
     model, slightly = described(ours, built, bundle, where)
     bundle, differs = accepted(bundle, slightly)
     return open_clip_near.inputs(Twin(bundle, _kind(model), tuple(differs)))
@@ -144,7 +144,7 @@ def other_kinds(built: Parts) -> list[str]:
     return problems
 
 
-def unlike(ours: Parts, bundle: Bundle) -> list[str]:
+def _unlike(ours: Parts, bundle: Bundle) -> list[str]:
     """What of the towers of pictures and texts differs too, where a model has other parts besides."""
     towers = {name: tower for name, tower in ours.towers.items() if name in ("image", "text")}
     pair = Parts(towers, {"pair": fdl.Config(Contrastive, ("image", "text"))})
@@ -154,7 +154,7 @@ def unlike(ours: Parts, bundle: Bundle) -> list[str]:
         _, slightly = described(pair, _built(pair), bundle, "towers")
     except UserError as error:
         return [line.strip() for line in str(error).splitlines()[1:]]
-    return lines(slightly)
+    return difference_lines(slightly)
 
 
 def described(ours: Parts, built: Parts, bundle: Bundle, where: str) -> tuple[dict[str, Any], list[Difference]]:
@@ -170,10 +170,14 @@ def described(ours: Parts, built: Parts, bundle: Bundle, where: str) -> tuple[di
         text.causal, text.pooling, text.attend_padding = True, "last", False
         ours = Parts({**ours.towers, "text": text}, ours.objectives)
         model = describe(_built(ours))
-    different = equivalence.differences(parts(model), ours)
+    different = equivalence.differences(model_parts(model), ours)
     if problems or not all(map(slight, different)):
         told = "\n  ".join(
-            [f"{where}: open_clip has no model that computes the same; the nearest has", *problems, *lines(different)]
+            [
+                f"{where}: open_clip has no model that computes the same; the nearest has",
+                *problems,
+                *difference_lines(different),
+            ]
         )
         raise UserError(told)
     return model, different

@@ -223,7 +223,7 @@ REPOSITORIES: dict[str, dict[str, str]] = {
 }
 
 
-def resolve(name: str) -> str:
+def repository_of(name: str) -> str:
     """The repository of a model and its weights, `ViT-B-32/laion2b_s34b_b79k`.
 
     Raises:

@@ -19,7 +19,7 @@ def inputs(twin: Twin) -> Twin:
     Raises:
         UserError: they can't, not even nearly.
     """
-    twin = near.pictures(twin, to_open_clip, from_open_clip)
+    twin = near.picture_twin(twin, to_open_clip, from_open_clip)
     return texts(twin) if "text" in twin.bundle.tokenizers else twin
 
 

@@ -11,7 +11,7 @@ from mmjax.data.tokenizers.contract import Tokenizer
 from mmjax.data.tokenizers.given_ids import GivenIds
 from mmjax.data.tokenizers.sentence_piece import PieceTokenizer, SentencePiece
 from mmjax.data.tokenizers.subwords import Subwords, SubwordTokenizer
-from mmjax.data.tokenizers.tokenizer_json import lower_cases, name_of, options_of, tokenizer_json, with_capitals
+from mmjax.data.tokenizers.tokenizer_json import lower_cases, options_of, piece_name, tokenizer_json, with_capitals
 from mmjax.data.transforms.contract import Transform
 from mmjax.data.transforms.text import PickCaption, Tokenize
 from mmjax.data.transforms.unended import TokenizeUnended
@@ -109,7 +109,7 @@ def _tokenizer(folder: Path, named: bool, tower: Any, clean: str) -> tuple[tuple
 def _of_folder(folder: Path, length: int) -> tuple[tuple[Transform, ...], Tokenizer]:
     """By the class that it names; a `tokenizer.json` says it all itself, and so any class will do."""
     options = options_of(folder)
-    kind, pad = str(options.get("tokenizer_class") or "").removesuffix("Fast"), name_of(options.get("pad_token"))
+    kind, pad = str(options.get("tokenizer_class") or "").removesuffix("Fast"), piece_name(options.get("pad_token"))
     if kind and kind not in KNOWN and (folder / "tokenizer.json").is_file():
         tokenizer = SubwordTokenizer(tokenizer_json(folder / "tokenizer.json"))
         ends = tokenizer.bos is not None, tokenizer.eos is not None

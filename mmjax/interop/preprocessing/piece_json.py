@@ -48,7 +48,9 @@ def piece_json(
     order = list(range(len(model.pieces)))
     order[swap[0]], order[swap[1]] = swap[1], swap[0]
     pieces = [model.pieces[i] for i in order]
-    names = [renamed(piece.piece) if piece.type in (UNKNOWN, CONTROL, UNUSED) else piece.piece for piece in pieces]
+    names = [
+        renamed_pieces(piece.piece) if piece.type in (UNKNOWN, CONTROL, UNUSED) else piece.piece for piece in pieces
+    ]
     unknown = next(i for i, piece in enumerate(pieces) if piece.type == UNKNOWN)
     begin, end = (None if id is None else order.index(id) for id in (tokenizer.bos, tokenizer.eos))
     held = {"byte_fallback": bool(model.trainer_spec.byte_fallback)}
@@ -82,7 +84,7 @@ def piece_json(
     )
 
 
-def renamed(name: str) -> str:
+def renamed_pieces(name: str) -> str:
     """A special piece's name that can't come out of a text."""
     return f"{name[:1]} {name[1:]}"
 

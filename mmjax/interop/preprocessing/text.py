@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 from mmjax.data.tokenizers.contract import Tokenizer, TokenizerSpec
 from mmjax.data.tokenizers.sentence_piece import PieceTokenizer, SentencePiece
 from mmjax.data.tokenizers.subwords import Subwords, SubwordTokenizer
-from mmjax.data.tokenizers.tokenizer_json import lowers, name_of, options_of, tokenizer_json, with_capitals
+from mmjax.data.tokenizers.tokenizer_json import lowers, options_of, piece_name, tokenizer_json, with_capitals
 from mmjax.data.transforms.contract import Transform
 from mmjax.data.transforms.text import Canonicalize, CleanText, Lowercase, Tokenize
 from mmjax.errors import UserError, unknown
@@ -63,7 +63,7 @@ def from_hugging_face(folder: Path, length: int | None = None) -> TextPreprocess
         if not options.get("do_lower_case", True):
             raise UserError(f"{folder}: do_lower_case=False removes punctuation only, which no transform here does")
         tokenizer = _pieces(folder)
-        named = {kind: name_of(options.get(f"{kind}_token")) or name for kind, name in SIGLIP_NAMES.items()}
+        named = {kind: piece_name(options.get(f"{kind}_token")) or name for kind, name in SIGLIP_NAMES.items()}
         pad = _id(tokenizer, named["pad"])
         names = tuple(name for name in dict.fromkeys(named.values()) if tokenizer.id_of(name) is not None)
         return _made((Canonicalize("", names),), tokenizer, length, bos=False, pad=pad, names=names)

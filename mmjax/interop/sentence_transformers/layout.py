@@ -69,13 +69,15 @@ def read(folder: str | Path) -> Bundle:
         UserError: a file is missing or broken; a module, or a setting of one, that can't be expressed here.
     """
     folder = Path(folder)
-    modules = {module.kind: module.folder for module in sentence_modules.listed(folder)}
+    modules = {module.kind: module.folder for module in sentence_modules.listed_modules(folder)}
     config = _bert(modules["Transformer"])
     tower = bert.text(config, pooler=False)
     tower.pooling = sentence_modules.pooling(modules["Pooling"], tower.width)
     arrays = _renamed(weight_files.read(modules["Transformer"]))
     if "Dense" in modules:
-        arrays |= {DENSE + name: array for name, array in sentence_modules.dense(modules["Dense"], tower).items()}
+        arrays |= {
+            DENSE + name: array for name, array in sentence_modules.dense_module(modules["Dense"], tower).items()
+        }
     if "Normalize" in modules:
         sentence_modules.normalize(modules["Normalize"])
     extras = {name: arrays.pop(name) for name in list(arrays) if name.startswith("pooler.")}
@@ -83,7 +85,7 @@ def read(folder: str | Path) -> Bundle:
     chain, tokenizer = _texts(folder, modules, config, tower)
     made = bundles.stand_in({"text": tower}, {}, {"text": chain})
     bundle = Bundle(made, variables, {"text": tokenizer}, str(folder), extras)
-    bundles.check(bundle)
+    bundles.check_bundle(bundle)
     return bundle
 
 

@@ -50,7 +50,7 @@ class Module(NamedTuple):
 # --- in ---
 
 
-def listed(folder: Path) -> list[Module]:
+def listed_modules(folder: Path) -> list[Module]:
     """What modules.json lists.
 
     Raises:
@@ -101,7 +101,7 @@ def pooling(folder: Path, width: int) -> str:
     return MODES[modes[0]]
 
 
-def dense(folder: Path, tower: fdl.Config) -> Arrays:
+def dense_module(folder: Path, tower: fdl.Config) -> Arrays:
     """Puts a Dense's settings into the tower's, and gives its arrays by their names.
 
     Raises:

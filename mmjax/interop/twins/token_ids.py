@@ -42,7 +42,7 @@ def unlike(ours: Bundle, twin: Twin, again: Bundle, folder: Path, layout: str) -
     tokenizer = ours.tokenizers.get("text")
     if tokenizer is None or "text" not in again.tokenizers:
         return []
-    named = texts_with(special(tokenizer) + special(twin.bundle.tokenizers["text"])) if twin.names else []
+    named = texts_with(special_ids(tokenizer) + special_ids(twin.bundle.tokenizers["text"])) if twin.names else []
     texts = [*ORDINARY, *named]
     try:
         theirs = _theirs(layout, folder, texts) or _chained(again, texts)
@@ -65,7 +65,7 @@ def unlike(ours: Bundle, twin: Twin, again: Bundle, folder: Path, layout: str) -
     return [f"texts: of {len(texts)} that were tried {len(other)} have other ids there: {told}{more}"]
 
 
-def special(tokenizer: Tokenizer) -> list[str]:
+def special_ids(tokenizer: Tokenizer) -> list[str]:
     """The names of a tokenizer's special pieces, and that of the piece that fills up."""
     ids = {tokenizer.pad, tokenizer.bos, tokenizer.eos} - {None}
     if isinstance(tokenizer, PieceTokenizer):

@@ -15,7 +15,7 @@ from mmjax.data.transforms.contract import Transform
 from mmjax.data.transforms.image import Decode, RandomResizedCrop
 from mmjax.errors import UserError
 from mmjax.experiment.diff import MISSING, Difference
-from mmjax.experiment.graph import build, short
+from mmjax.experiment.graph import build, short_repr
 from mmjax.interop.bundle import Bundle
 from mmjax.interop.parts import graph
 from mmjax.interop.preprocessing.image import Preprocessing
@@ -59,12 +59,12 @@ def refused(twin: Twin, exact: bool, there: str) -> None:
         )
 
 
-def listed(differences: Sequence[Difference]) -> str:
+def listed_differences(differences: Sequence[Difference]) -> str:
     """A line each, for a message."""
-    return "\n".join(f"  {line}" for line in lines(differences))
+    return "\n".join(f"  {line}" for line in difference_lines(differences))
 
 
-def lines(differences: Sequence[Difference]) -> list[str]:
+def difference_lines(differences: Sequence[Difference]) -> list[str]:
     """A line each."""
     return [f"{d.path}: {_shown(d.left)} there, {_shown(d.right)} here" for d in differences]
 
@@ -72,7 +72,7 @@ def lines(differences: Sequence[Difference]) -> list[str]:
 def _shown(value: Any) -> str:
     if value is MISSING:
         return "none"
-    return value.__name__ if isinstance(value, type) else " ".join(short(value, SHOWN).split())
+    return value.__name__ if isinstance(value, type) else " ".join(short_repr(value, SHOWN).split())
 
 
 def slight(difference: Difference) -> bool:
@@ -90,7 +90,7 @@ def accepted(bundle: Bundle, differences: Sequence[Difference]) -> tuple[Bundle,
     for difference in differences:
         group, name, field = difference.path.split(".")
         setattr(getattr(bundle.config, group)[name], field, difference.left)
-    return bundle, lines(differences)
+    return bundle, difference_lines(differences)
 
 
 def with_config(bundle: Bundle, **transforms: Any) -> Bundle:
@@ -106,7 +106,7 @@ def chain_of(bundle: Bundle, modality: str) -> tuple[Transform, ...]:
     return tuple(build(step) for step in bundle.config.data.transforms[modality])
 
 
-def pictures(twin: Twin, said: Callable[..., Any], read: Callable[[Any], Preprocessing]) -> Twin:
+def picture_twin(twin: Twin, said: Callable[..., Any], read: Callable[[Any], Preprocessing]) -> Twin:
     """With the chain of pictures that the project can say.
 
     said: the chain, mean, std and `exact` -> its config.  read: the inverse.

@@ -17,7 +17,7 @@ from mmjax.models.layers.window_attention import WindowTransformer
 MASK_STD = 0.02
 
 
-def placed(
+def placed_tokens(
     tokens: Float[Array, "b k w"],
     real: Bool[Array, "b k"],
     keep: Int[Array, "b k"],
@@ -93,7 +93,7 @@ class Decoder(nn.Module, kw_only=True):
         x = dense(self.width, ("embed", None), init, dtype=self.dtype, name="stem")(tokens)
         mask_init = nn.initializers.normal(MASK_STD)
         mask_token = parameter(self, "mask", mask_init, ("embed",), (self.width,)).astype(x.dtype)
-        patches = placed(x[:, prefix:], token_mask[:, prefix:], keep, grid, mask_token)
+        patches = placed_tokens(x[:, prefix:], token_mask[:, prefix:], keep, grid, mask_token)
         x = self._transformed(x[:, :prefix], patches, token_mask[:, :prefix], patch_mask, grid, train)
         if self.out_dim is not None:
             x = dense(self.out_dim, ("embed", "patch"), init, dtype=self.dtype, name="out")(x)

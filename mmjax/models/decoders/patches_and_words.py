@@ -11,7 +11,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
 from mmjax.errors import UserError
-from mmjax.models.decoders.patches import MASK_STD, placed
+from mmjax.models.decoders.patches import MASK_STD, placed_tokens
 from mmjax.models.layers.parameters import ActivationName, DtypeName, RematName, constrain, dense, parameter
 from mmjax.models.layers.transformer import Transformer
 
@@ -71,7 +71,7 @@ class JointDecoder(nn.Module, kw_only=True):
         sequence, real, begin = [x[:, :prefix]], [token_mask[:, :prefix]], prefix
         for part, mask, kind, count in zip(kept, masks, kinds, slots, strict=True):
             own = slice(begin, begin := begin + count)
-            sequence.append(placed(x[:, own], token_mask[:, own], part.keep, part.grid, mask) + kind)
+            sequence.append(placed_tokens(x[:, own], token_mask[:, own], part.keep, part.grid, mask) + kind)
             real.append(part.patch_mask)
         x = constrain(jnp.concatenate(sequence, axis=1), "batch", "length", "embed")
         names = ("width", "depth", "heads", "mlp_dim", "activation", "norm_eps", "remat", "dtype")

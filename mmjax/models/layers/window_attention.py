@@ -37,7 +37,7 @@ SHARPEST = 100.0  # the cosines are multiplied by this at most
 EPSILON = 1e-12  # added to a squared norm: the gradient at a zero vector stays finite
 
 
-def cut(
+def _cut(
     x: Shaped[Array, "b n *rest"], grid: tuple[int, ...], window: tuple[int, ...], shift: tuple[int, ...]
 ) -> Shaped[Array, "bw a *rest"]:
     """Tokens of `grid` -> windows of `a = prod(window)` tokens, an example's one after the other.
@@ -54,7 +54,7 @@ def cut(
     return x.reshape(len(x), *sizes, *rest).transpose(order).reshape(-1, math.prod(window), *rest)
 
 
-def joined(
+def _joined(
     windows: Float[Array, "bw a d"], grid: tuple[int, ...], window: tuple[int, ...], shift: tuple[int, ...]
 ) -> Float[Array, "b n d"]:
     """The inverse of `cut`."""
@@ -133,7 +133,7 @@ class WindowBlock(nn.Module):
         norm = partial(layer_norm, eps=self.norm_eps, dtype=self.dtype)
         where = self.grid, self.window, self.shift
         attention = CosineAttention(self.heads, self.window, self.inits, name="attention")
-        attended = joined(attention(cut(x, *where), cut(mask, *where)), *where)
+        attended = _joined(attention(_cut(x, *where), _cut(mask, *where)), *where)
         x = constrain(x + norm("norm_attention")(attended), *HIDDEN)
         mlp = Mlp(self.mlp_dim, self.inits, self.activation, self.dtype, name="mlp")
         return constrain(x + norm("norm_mlp")(mlp(x)), *HIDDEN)

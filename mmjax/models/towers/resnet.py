@@ -29,7 +29,7 @@ STATISTICS = "batch_stats"  # Linen's collection of running means and variances
 CONVOLUTION_INIT = nn.initializers.variance_scaling(1 / 3, "fan_in", "uniform")
 
 
-def convolution(features: int, size: int, name: str, *, dtype: DtypeName, stride: int = 1) -> nn.Conv:
+def _convolution(features: int, size: int, name: str, *, dtype: DtypeName, stride: int = 1) -> nn.Conv:
     """A convolution without bias, `size` x `size`; its output keeps the grid, or with a stride of 2 half of it."""
     axes = (None, None, None, "embed")
     return nn.Conv(
@@ -44,7 +44,7 @@ def convolution(features: int, size: int, name: str, *, dtype: DtypeName, stride
     )
 
 
-def batch_norm(name: str, *, train: bool, dtype: DtypeName, first: float = 1.0) -> nn.BatchNorm:
+def _batch_norm(name: str, *, train: bool, dtype: DtypeName, first: float = 1.0) -> nn.BatchNorm:
     """Batch normalisation, its statistics those of the global batch; `first` is the initial scale.
 
     The running average moves by a tenth of the batch's at each step, as in PyTorch; but the variance that goes into it
@@ -62,7 +62,7 @@ def batch_norm(name: str, *, train: bool, dtype: DtypeName, first: float = 1.0) 
     )
 
 
-def halved(x: Float[Array, "b h w c"]) -> Float[Array, "b h/2 w/2 c"]:
+def _halved(x: Float[Array, "b h w c"]) -> Float[Array, "b h/2 w/2 c"]:
     """The mean of every 2 x 2 pixels."""
     return nn.avg_pool(x, (2, 2), strides=(2, 2))
 
@@ -81,13 +81,13 @@ class Bottleneck(nn.Module):
 
     @nn.compact
     def __call__(self, x: Float[Array, "b h w c"], _: None = None) -> tuple[Float[Array, "b _h _w d"], None]:
-        convolve = partial(convolution, dtype=self.dtype)
-        norm = partial(batch_norm, train=self.train, dtype=self.dtype)
+        convolve = partial(_convolution, dtype=self.dtype)
+        norm = partial(_batch_norm, train=self.train, dtype=self.dtype)
         out, kept = EXPANSION * self.planes, x
         x = nn.relu(norm("norm_in")(convolve(self.planes, 1, "in")(x)))
         x = nn.relu(norm("norm_middle")(convolve(self.planes, 3, "middle")(x)))
         if self.stride == 2:
-            x, kept = halved(x), halved(kept)
+            x, kept = _halved(x), _halved(kept)
         x = norm("norm_out", first=0.0)(convolve(out, 1, "out")(x))  # a fresh block passes its input on
         if self.shortcut:
             kept = norm("norm_shortcut")(convolve(out, 1, "shortcut")(kept))
@@ -104,11 +104,11 @@ class ResNetTrunk(nn.Module):
 
     @nn.compact
     def __call__(self, x: Float[Array, "b h w 3"], train: bool = False) -> Float[Array, "b _h _w d"]:
-        convolve = partial(convolution, dtype=self.dtype)
-        norm = partial(batch_norm, train=train, dtype=self.dtype)
+        convolve = partial(_convolution, dtype=self.dtype)
+        norm = partial(_batch_norm, train=train, dtype=self.dtype)
         for i, (features, stride) in enumerate([(self.width // 2, 2), (self.width // 2, 1), (self.width, 1)]):
             x = nn.relu(norm(f"norm{i}")(convolve(features, 3, f"stem{i}", stride=stride)(x)))
-        x = halved(x)
+        x = _halved(x)
         first: type[nn.Module] = Bottleneck
         later: type[nn.Module] = Bottleneck
         if self.remat is not None:

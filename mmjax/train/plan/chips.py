@@ -70,7 +70,7 @@ class Pod:
         return self.topology.startswith("cpu:")
 
 
-def known() -> str:
+def _known() -> str:
     """The topologies there are, a line for each kind of chip."""
     return "\n".join(f"  {kind}: {shapes}" for kind, shapes in SHAPES.items()) + "\n  cpu: any number, cpu:8 say"
 
@@ -88,7 +88,7 @@ def pod(topology: str, slices: int = 1) -> Pod:
     if kind == "cpu" and shape.isdecimal() and int(shape) > 0:
         return _cpu(int(shape), slices)
     if kind not in CHIPS or not re.fullmatch(r"\d+(x\d+)+", shape):
-        raise UserError(f"unknown topology {topology!r}{nearest(topology, _names())}; there are\n{known()}")
+        raise UserError(f"unknown topology {topology!r}{nearest(topology, _names())}; there are\n{_known()}")
     devices = _described(topology, kind, slices)
     places = {(getattr(device, "slice_index", 0) or 0, tuple(device.coords)) for device in devices}
     part = len(places) / len(devices)  # of a chip, that a device is
@@ -125,7 +125,7 @@ def _described(topology: str, kind: str, slices: int) -> Sequence[Any]:
         if "INVALID_ARGUMENT" not in reason:
             raise UserError(f"the TPU compiler can't describe {topology}: {reason}") from error
         raise UserError(
-            f"unknown topology {topology!r} ({reason}){nearest(topology, _names())}; there are\n{known()}"
+            f"unknown topology {topology!r} ({reason}){nearest(topology, _names())}; there are\n{_known()}"
         ) from error
 
 
@@ -144,7 +144,7 @@ def _quiet() -> Iterator[None]:
 
 
 def _cpu(count: int, slices: int) -> Pod:
-    from mmjax.train.plan.this_machine import rates
+    from mmjax.train.plan.this_machine import machine_rates
 
     if slices > 1:
         raise UserError(f"slices={slices} is for TPUs; a CPU's devices are one slice")
@@ -154,7 +154,7 @@ def _cpu(count: int, slices: int) -> Pod:
             f"--topology cpu:{count}, but jax was started with {len(devices)} CPU devices: set jax_num_cpu_devices "
             f"(JAX_NUM_CPU_DEVICES={count}) before it starts"
         )
-    machine = rates()
+    machine = machine_rates()
     own = Chip(
         flops=machine.flops / count,
         memory=machine.memory / count,

@@ -66,7 +66,7 @@ class Program:
     collectives: list[Collective] = field(default_factory=list)
 
 
-def read(text: str, axes: dict[str, int], slices: int = 1) -> Program:
+def read_program(text: str, axes: dict[str, int], slices: int = 1) -> Program:
     """Reads the text of a compiled program.
 
     Args:

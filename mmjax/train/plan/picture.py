@@ -9,7 +9,7 @@ from mmjax.train.plan.result import Plan
 from mmjax.train.plan.terminal import PARTS
 
 
-def draw(plans: Sequence[Plan], path: str | Path) -> None:
+def draw_plans(plans: Sequence[Plan], path: str | Path) -> None:
     """Writes a PNG, or what the file's ending says.
 
     Raises:

@@ -28,10 +28,10 @@ from mmjax.runtime.compilation_cache import use_compilation_cache
 from mmjax.runtime.files import output
 from mmjax.runtime.mesh import batch_sharding
 from mmjax.train.plan.chips import Pod, pod
-from mmjax.train.plan.compiled_program import Collective, read
+from mmjax.train.plan.compiled_program import Collective, read_program
 from mmjax.train.plan.flops import count
 from mmjax.train.plan.input_cost import reading
-from mmjax.train.plan.picture import draw
+from mmjax.train.plan.picture import draw_plans
 from mmjax.train.plan.result import Memory, Plan, Remedy, Seconds
 from mmjax.train.plan.terminal import report, scaling
 from mmjax.train.setup import Setup
@@ -79,7 +79,7 @@ def plan(
         host_cores=where.chip.host_cores,
     )
     if found.text is not None:
-        program = read(found.text, result.mesh, slices)
+        program = read_program(found.text, result.mesh, slices)
         seconds = Seconds(
             products=max(found.flops / result.devices / where.chip.flops, program.product_bytes / where.chip.bandwidth),
             memory=program.other_bytes / where.chip.bandwidth,
@@ -128,7 +128,7 @@ def plan_topologies(
         text = json.dumps([each.numbers() for each in plans], indent=1)
         output.write(json_path, text + "\n")
     if picture is not None:
-        draw(plans, picture)
+        draw_plans(plans, picture)
         console.print(Text(f"drawn: {picture}"), soft_wrap=True)
     return plans
 

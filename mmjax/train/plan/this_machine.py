@@ -27,7 +27,7 @@ class Rates(NamedTuple):
 
 
 @functools.cache
-def rates() -> Rates:
+def machine_rates() -> Rates:
     """Of the whole machine, as one jax device uses it (all its cores); the median of five short runs."""
     with jax.default_device(jax.devices("cpu")[0]):
         square = jnp.asarray(np.random.default_rng(0).standard_normal((SIDE, SIDE)), jnp.float32)

@@ -12,7 +12,7 @@ import soundfile
 import tensorflow_datasets as tfds
 
 from mmjax.data.datasets.esc50 import ARCHIVE, CLASSES, COMMIT, Esc50
-from mmjax.data.datasets.prepare import builder, prepare
+from mmjax.data.datasets.prepare import builder, prepare_dataset
 from mmjax.data.sources.tfds import Tfds
 from mmjax.data.transforms.audio import DecodeAudio
 from mmjax.errors import UserError
@@ -64,7 +64,7 @@ def offline(monkeypatch):
 
 def test_prepare_builds_it_by_name_from_the_archive(tmp_path, offline):
     asked = offline(archive(tmp_path))
-    prepare("esc50", str(tmp_path / "data"))
+    prepare_dataset("esc50", str(tmp_path / "data"))
     assert asked == [ARCHIVE]
     records = Tfds("esc50", data_dir=str(tmp_path / "data")).open("train")
     assert len(records) == 15
@@ -81,7 +81,7 @@ def test_prepare_builds_it_by_name_from_the_archive(tmp_path, offline):
 def test_names_that_point_out_of_the_archive_are_not_followed(tmp_path, offline):
     offline(archive(tmp_path, extra=("../evil.txt", "/tmp/mmjax-evil.txt", "a/../../evil.txt")))
     before = set(tmp_path.rglob("evil*"))
-    prepare("esc50", str(tmp_path / "data"))
+    prepare_dataset("esc50", str(tmp_path / "data"))
     assert set(tmp_path.rglob("evil*")) == before == set()
     assert not (tmp_path.parent / "evil.txt").exists()
     assert not Path("/tmp/mmjax-evil.txt").exists()
@@ -90,13 +90,13 @@ def test_names_that_point_out_of_the_archive_are_not_followed(tmp_path, offline)
 def test_a_broken_archive_says_what_is_missing_and_leaves_nothing(tmp_path, offline):
     offline(archive(tmp_path, lost=f"3-1000-A-{CLASSES.index('rain')}.wav"))
     with pytest.raises(UserError, match=r"names 3-1000-A-10\.wav in meta/esc50\.csv, but has no audio/3-1000"):
-        prepare("esc50", str(tmp_path / "data"))
+        prepare_dataset("esc50", str(tmp_path / "data"))
     assert not builder("esc50", str(tmp_path / "data")).data_path.exists()
     with zipfile.ZipFile(tmp_path / "other.zip", "w") as files:
         files.writestr("x/readme.txt", b"")
     offline(tmp_path / "other.zip")
     with pytest.raises(UserError, match="isn't the archive of ESC-50"):
-        prepare("esc50", str(tmp_path / "data"))
+        prepare_dataset("esc50", str(tmp_path / "data"))
 
 
 def test_the_download_is_pinned_and_checked():

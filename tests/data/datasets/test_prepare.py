@@ -11,7 +11,7 @@ import pytest
 import tensorflow_datasets as tfds
 
 from mmjax.data.datasets import prepare as prepare_module
-from mmjax.data.datasets.prepare import DatasetError, builder, prepare
+from mmjax.data.datasets.prepare import DatasetError, builder, prepare_dataset
 
 
 class FourNumbers(tfds.core.GeneratorBasedBuilder):
@@ -56,8 +56,8 @@ def read(data_dir):
 
 
 def test_a_tfds_dataset_is_built_once_in_a_format_that_is_read_by_index(tmp_path):
-    prepare("four_numbers", str(tmp_path))
-    prepare("four_numbers", str(tmp_path))
+    prepare_dataset("four_numbers", str(tmp_path))
+    prepare_dataset("four_numbers", str(tmp_path))
     assert read(tmp_path) == [b"0", b"1", b"2", b"3"]
     assert (tmp_path / "builds").read_text().count("built") == 1
 
@@ -74,7 +74,7 @@ def test_two_processes_at_once_build_once_and_both_can_read(tmp_path):
 
 
 def prepare_four_numbers(data_dir):
-    prepare("four_numbers", data_dir)
+    prepare_dataset("four_numbers", data_dir)
     assert read(data_dir) == [b"0", b"1", b"2", b"3"]
 
 
@@ -100,7 +100,7 @@ def test_what_a_killed_build_left_is_swept_and_never_read(tmp_path):
     (left / "four_numbers-train.array_record-00000-of-00001").write_bytes(b"half")
     other_version = left.with_name("incomplete.ABC123_2.0.0")
     other_version.mkdir()
-    prepare("four_numbers", str(tmp_path))
+    prepare_dataset("four_numbers", str(tmp_path))
     assert not left.exists()
     assert other_version.exists()
     assert len(read(tmp_path)) == 4
@@ -109,26 +109,26 @@ def test_what_a_killed_build_left_is_swept_and_never_read(tmp_path):
 @pytest.mark.parametrize(("name", "near"), [("spoken_emojy", "spoken_emoji"), ("mnst", "mnist")])
 def test_an_unknown_name_names_the_nearest(name, near):
     with pytest.raises(DatasetError, match=f"no dataset '{name}'.*{near}"):
-        prepare(name)
+        prepare_dataset(name)
 
 
 def test_one_of_ones_own_is_said_to_be_read_from_where_it_was_built(tmp_path):
     with pytest.raises(DatasetError, match=rf"no dataset 'cc12m/small:1.0.0'.*built it, {tmp_path}/cc12m/small$"):
-        prepare("cc12m/small:1.0.0", str(tmp_path))
+        prepare_dataset("cc12m/small:1.0.0", str(tmp_path))
 
 
 def test_an_unknown_config_or_version_names_what_there_is(tmp_path):
     with pytest.raises(DatasetError, match=r"no 'spoken_emoji/english'.*configs en, multilingual"):
-        prepare("spoken_emoji/english", str(tmp_path))
+        prepare_dataset("spoken_emoji/english", str(tmp_path))
     with pytest.raises(DatasetError, match=r"no 'spoken_emoji:9.9.9'.*version 1\."):
-        prepare("spoken_emoji:9.9.9", str(tmp_path))
+        prepare_dataset("spoken_emoji:9.9.9", str(tmp_path))
 
 
 def test_a_missing_extra_gives_the_pip_line(tmp_path, monkeypatch):
     find = importlib.util.find_spec
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == "resvg_py" else find(name))
     with pytest.raises(DatasetError, match=r"needs the packages resvg_py, .*pip install 'mmjax\[demo\]'"):
-        prepare("spoken_emoji", str(tmp_path))
+        prepare_dataset("spoken_emoji", str(tmp_path))
 
 
 @pytest.mark.skipif(importlib.util.find_spec("tensorflow") is not None, reason="TensorFlow is installed")
@@ -136,31 +136,31 @@ def test_a_missing_extra_gives_the_pip_line(tmp_path, monkeypatch):
 def test_a_dataset_that_needs_tensorflow_says_so(name, tmp_path):
     """LAION-400M is among those that TFDS doesn't import where an earlier builder lacks a package."""
     with pytest.raises(DatasetError, match=rf"'{name}' can't be .* TensorFlow: pip install 'mmjax\[tf\]'"):
-        prepare(name, str(tmp_path))
+        prepare_dataset(name, str(tmp_path))
 
 
 def test_a_manual_download_says_what_to_fetch_and_where(tmp_path):
     with pytest.raises(DatasetError, match=r"by hand, into .*manual: Sign a form and put numbers\.tar here\."):
-        prepare("hand_made", str(tmp_path))
+        prepare_dataset("hand_made", str(tmp_path))
 
 
 def test_a_full_disk_is_told_before_the_build_with_folder_and_bytes(tmp_path, monkeypatch):
     usage = namedtuple("usage", "total used free")
     monkeypatch.setattr(shutil, "disk_usage", lambda path: usage(10**9, 10**9 - 1_000_000, 1_000_000))
     with pytest.raises(DatasetError, match=rf"{tmp_path}.*: 450,000,000 bytes are needed, 1,000,000 are free"):
-        prepare("spoken_emoji", str(tmp_path))
+        prepare_dataset("spoken_emoji", str(tmp_path))
 
 
 def test_a_disk_that_fills_up_during_the_build_leaves_nothing(tmp_path):
     with pytest.raises(DatasetError, match=f"no space for full_disk/1.0.0 in {tmp_path}"):
-        prepare("full_disk", str(tmp_path))
+        prepare_dataset("full_disk", str(tmp_path))
     assert not builder("full_disk", str(tmp_path)).data_path.exists()
     assert not list(tmp_path.rglob("*array_record*"))
 
 
 def test_files_without_random_access_are_refused(tmp_path, monkeypatch):
-    prepare("four_numbers", str(tmp_path))
+    prepare_dataset("four_numbers", str(tmp_path))
     for info in tmp_path.rglob("dataset_info.json"):
         info.write_text(info.read_text().replace("array_record", "tfrecord"))
     with pytest.raises(DatasetError, match="holds tfrecord files"):
-        prepare("four_numbers", str(tmp_path))
+        prepare_dataset("four_numbers", str(tmp_path))

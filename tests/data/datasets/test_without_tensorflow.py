@@ -12,7 +12,7 @@ import soundfile
 import tensorflow_datasets as tfds
 from etils import epath
 
-from mmjax.data.datasets.prepare import DatasetError, prepare
+from mmjax.data.datasets.prepare import DatasetError, prepare_dataset
 from mmjax.data.datasets.without_tensorflow import FEATURES, ORIGINAL, free, rates
 from mmjax.data.sources import tfds_records
 from mmjax.data.sources.tfds import Tfds
@@ -104,10 +104,10 @@ def test_prepare_frees_what_was_built_elsewhere_and_takes_the_newest(tmp_path):
     folder = write_commands(tmp_path)
     older = folder.parent / "0.0.2"
     shutil.copytree(folder, older)
-    assert prepare("speech_commands", str(tmp_path)) == folder
-    assert prepare("speech_commands:0.0.2", str(tmp_path)) == older
+    assert prepare_dataset("speech_commands", str(tmp_path)) == folder
+    assert prepare_dataset("speech_commands:0.0.2", str(tmp_path)) == older
     with pytest.raises(DatasetError, match=r"there is no 'speech_commands:0\.0\.9'"):
-        prepare("speech_commands:0.0.9", str(tmp_path))
+        prepare_dataset("speech_commands:0.0.9", str(tmp_path))
 
 
 def test_a_waveform_keeps_its_samples_and_what_is_none_stays_as_it_is():

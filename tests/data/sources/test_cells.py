@@ -4,7 +4,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from mmjax.data.sources.cells import captions, labels, media, present, texts
+from mmjax.data.sources.cells import caption_cells, filled_cell, labels, media, text_cells
 from mmjax.data.sources.paths import File
 from mmjax.data.sources.tables import Table
 from mmjax.errors import UserError
@@ -19,25 +19,25 @@ def table(*cells) -> Table:
     ["", " ", "\t\n", b"", b" ", None, float("nan"), np.float32("nan"), np.datetime64("NaT"), np.timedelta64("NaT")],
 )
 def test_a_cell_without_content_is_missing(cell):
-    assert present(cell) is None
+    assert filled_cell(cell) is None
     assert labels([cell, "x"]) == [None, "x"]
-    assert texts([cell, "x"]) == [None, "x"]
+    assert text_cells([cell, "x"]) == [None, "x"]
     if not isinstance(cell, np.generic):
         assert media(table(cell), "c", Path()) == [None]
-        assert captions(table(cell), "c") == [None]
+        assert caption_cells(table(cell), "c") == [None]
 
 
 def test_a_cell_with_content_is_there():
     day = datetime.date(2020, 1, 1)
     for cell in ("0", "nan", "None", 0, 0.0, False, b"\0", day, [], {"a": None}):
-        assert present(cell) == cell
+        assert filled_cell(cell) == cell
     array = np.array([np.nan, 1.0])
-    assert present(array) is array
+    assert filled_cell(array) is array
 
 
 def test_labels_are_stripped_and_lists_keep_what_is_there():
     assert labels([" cat ", "cat", 3, ["a ", "", None], [None, float("nan")], []]) == ["cat", "cat", 3, ["a"], None, []]
-    assert texts([" Train ", 7, 7.5, b"val"]) == ["Train", "7", "7.5", "val"]
+    assert text_cells([" Train ", 7, 7.5, b"val"]) == ["Train", "7", "7.5", "val"]
 
 
 def test_pictures_and_sounds_are_paths_or_bytes(monkeypatch):
@@ -90,27 +90,27 @@ def test_captions_are_texts_or_several_texts_however_they_are_written():
         "{x}": "{x}",
         '"a cat"': '"a cat"',
     }
-    assert captions(table(*cells), "c") == list(cells.values())
-    assert captions(table(7, ["a ", None, "b"], [""], {"en": "a ", "de": None}, {"en": None}, b"c "), "c") == [
+    assert caption_cells(table(*cells), "c") == list(cells.values())
+    assert caption_cells(table(7, ["a ", None, "b"], [""], {"en": "a ", "de": None}, {"en": None}, b"c "), "c") == [
         *("7", ["a", "b"], [""], {"en": "a"}, None, "c")
     ]
     # The same in JSON as in Parquet.
-    assert captions(table('["a ", null, "b"]', "[]", ' [""] ', "{}", "[null]", '{"en": null}'), "c") == [
+    assert caption_cells(table('["a ", null, "b"]', "[]", ' [""] ', "{}", "[null]", '{"en": null}'), "c") == [
         *(["a", "b"], None, [""], None, None, None)
     ]
-    assert captions(table(b"\xff"), "c") == [b"\xff"]  # of which the chain says that it is no text
+    assert caption_cells(table(b"\xff"), "c") == [b"\xff"]  # of which the chain says that it is no text
 
 
 @pytest.mark.parametrize("cell", ["['a cat', 'a tom']", '["a cat", 3]', '["a cat" "a tom"]', '{"en": "a", "n": 3}'])
 def test_a_text_that_looks_like_several_captions_and_is_none_is_refused(cell):
     with pytest.raises(UserError, match=r"t\.csv, line 2, column 'c': .* looks like several captions, and is no JSON"):
-        captions(table(cell), "c")
+        caption_cells(table(cell), "c")
 
 
 @pytest.mark.parametrize("cell", [1.5, True, [1, 2], {"en": 3}, datetime.date(2020, 1, 1)])
 def test_what_is_no_caption_is_refused_by_name(cell):
     with pytest.raises(UserError, match=r"t\.csv, line 2, column 'c' holds .*: a caption is a text, a list of texts"):
-        captions(table(cell), "c")
+        caption_cells(table(cell), "c")
 
 
 @pytest.mark.parametrize("root", [".", "/", "pictures", "/data/pictures", "../x"])

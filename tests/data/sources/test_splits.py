@@ -2,7 +2,7 @@ import logging
 
 import pytest
 
-from mmjax.data.sources.splits import SplitNotFoundError, by_column, by_hash, hashed, together
+from mmjax.data.sources.splits import SplitNotFoundError, by_column, by_hash, connected, hashed_split
 from mmjax.errors import UserError
 
 SHARES = {"train": 0.9, "validation": 0.05, "test": 0.05}
@@ -38,8 +38,8 @@ def test_shares_that_cannot_be_are_refused(shares):
 
 
 def test_rows_are_connected_by_what_they_share_and_by_way_of_others():
-    assert together([["a"], ["b"], ["c", "b"], ["d"], ["a", "c"], ["e"]]) == [0, 0, 0, 3, 0, 5]
-    assert together([[], [], ["x"]]) == [0, 1, 2]
+    assert connected([["a"], ["b"], ["c", "b"], ["d"], ["a", "c"], ["e"]]) == [0, 0, 0, 3, 0, 5]
+    assert connected([[], [], ["x"]]) == [0, 1, 2]
 
 
 def test_rows_that_share_something_have_one_split_and_all_others_their_own():
@@ -52,7 +52,7 @@ def test_rows_that_share_something_have_one_split_and_all_others_their_own():
     alone = [[("id", id), ("image", i)] for i, id in enumerate(ids)]
     for split in SHARES:
         rows = by_hash("t.csv", ids, alone, split, {}, SHARES)
-        assert rows == [row for row, id in enumerate(ids) if hashed(id, SHARES) == split]
+        assert rows == [row for row, id in enumerate(ids) if hashed_split(id, SHARES) == split]
 
 
 def test_the_order_of_the_rows_makes_no_difference():
@@ -65,13 +65,13 @@ def test_the_order_of_the_rows_makes_no_difference():
 
 def test_the_hash_is_that_of_before():
     """What has trained goes on with the split it had."""
-    found = {i: hashed(f"{i}.png", SHARES) for i in range(55)}
+    found = {i: hashed_split(f"{i}.png", SHARES) for i in range(55)}
     assert [i for i, split in found.items() if split == "validation"] == [21, 50, 51]
     assert [i for i, split in found.items() if split == "test"][:3] == [5, 18, 26]
 
 
 def test_where_all_rows_share_one_sound_the_error_says_so():
     ids = ["a", "b", "c"]
-    other = "test" if hashed("a", SHARES) == "train" else "train"
+    other = "test" if hashed_split("a", SHARES) == "train" else "train"
     with pytest.raises(SplitNotFoundError, match=r"no row in the split .*; of them 3 share pictures or sounds"):
         by_hash("t.csv", ids, [[id, "silence.wav"] for id in ids], other, {}, SHARES)

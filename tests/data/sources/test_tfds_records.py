@@ -161,7 +161,7 @@ def test_a_dataset_that_is_not_built_is_prepared_first(tfds_dir, tmp_path, monke
         (tmp_path / "toy").symlink_to(Path(tfds_dir) / "toy")
         return tmp_path / "toy" / "1.0.0"
 
-    monkeypatch.setattr(tfds_records, "prepare", prepare)
+    monkeypatch.setattr(tfds_records, "prepare_dataset", prepare)
     assert len(Tfds("toy").open("test", data_dir=str(tmp_path))) == 6
     assert len(Tfds("toy").open("test", data_dir=str(tmp_path))) == 6
     assert built == ["toy"]
@@ -178,7 +178,7 @@ def test_of_our_datasets_the_builders_version_is_read_whatever_older_one_is_ther
     shutil.copytree(Path(tfds_dir) / "toy" / "1.0.0", older)
     info = older / "dataset_info.json"
     info.write_text(info.read_text().replace("1.0.0", "0.9.0"))
-    monkeypatch.setattr(tfds_records, "prepare", prepare)
+    monkeypatch.setattr(tfds_records, "prepare_dataset", prepare)
     monkeypatch.setattr(tfds_records, "is_ours", lambda name: True)
     assert len(Tfds("toy").open("test", data_dir=str(tmp_path))) == 6
     assert asked == [("toy", str(tmp_path))]

@@ -8,7 +8,7 @@ import pytest
 
 from mmjax.errors import UserError
 from mmjax.evaluate.contract import Embedded
-from mmjax.evaluate.evaluators.probe import Probe, drawn, held_out
+from mmjax.evaluate.evaluators.probe import Probe, drawn_rows, held_out
 from mmjax.evaluate.metrics.labels import mean_average_precision
 from mmjax.evaluate.metrics.linear import logistic, ridge
 from mmjax.runtime import counts
@@ -52,9 +52,9 @@ def test_the_strength_is_the_best_on_held_out_examples():
     fit, test = split(300, 0, valid=1.0), split(100, 1)
     probe = Probe("kind", strengths=(1e-6, 1e-2, 100.0), validation=0.3)
     found = probe(replace(test, fit=fit), no_text)
-    from mmjax.evaluate.metrics.fit_split import parts
+    from mmjax.evaluate.metrics.fit_split import fit_and_test
 
-    known, _ = parts(fit, test, "kind", "image", "Probe")
+    known, _ = fit_and_test(fit, test, "kind", "image", "Probe")
     held = held_out(known, 0.3, 0)
     shares = {}
     for strength in probe.strengths:
@@ -67,9 +67,9 @@ def test_the_strength_is_the_best_on_held_out_examples():
 
 def test_of_each_class_a_share_is_held_out_and_one_stays():
     fit = split(200, 0)
-    from mmjax.evaluate.metrics.fit_split import parts
+    from mmjax.evaluate.metrics.fit_split import fit_and_test
 
-    known, _ = parts(fit, fit, "kind", "image", "Probe")
+    known, _ = fit_and_test(fit, fit, "kind", "image", "Probe")
     held = held_out(known, 0.25, 0)
     for kind in range(4):
         mine = known.number == kind
@@ -90,7 +90,7 @@ def test_few_shots_are_drawn_anew_and_averaged():
     number = np.array(["abcd".index(label) for label in labels])
     shares = []
     for draw in range(3):
-        rows = drawn(number, 2, np.random.default_rng((5, draw)))
+        rows = drawn_rows(number, 2, np.random.default_rng((5, draw)))
         assert np.bincount(number[rows]).tolist() == [2] * 4
         shares.append(share_found(ridge(vectors[rows], number[rows], 4, 0.1), test))
     assert found["probe/kind/2shot/top1"] == pytest.approx(np.mean(shares))

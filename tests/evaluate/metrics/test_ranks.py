@@ -6,7 +6,7 @@ import tracemalloc
 import numpy as np
 import pytest
 
-from mmjax.evaluate.metrics.ranks import both_ranks, groups, ranks
+from mmjax.evaluate.metrics.ranks import both_ranks, grouped, ranks
 
 
 def unit(rng: np.random.Generator, *shape: int) -> np.ndarray:
@@ -106,4 +106,4 @@ def test_big_splits_are_never_scored_all_at_once(kinds):
 
 
 def test_groups_number_equal_values_alike():
-    assert groups(["b", "a", "b", None, ("b",)]).tolist() == [0, 1, 0, 2, 3]
+    assert grouped(["b", "a", "b", None, ("b",)]).tolist() == [0, 1, 0, 2, 3]

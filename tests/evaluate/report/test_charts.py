@@ -7,7 +7,18 @@ from html import unescape
 import numpy as np
 import pytest
 
-from mmjax.evaluate.report.charts import POINTS, Label, Line, Point, colour, heat_map, lines, plain, plane, ticks
+from mmjax.evaluate.report.charts import (
+    POINTS,
+    Label,
+    Line,
+    Point,
+    colour,
+    heat_map,
+    line_chart,
+    plain_number,
+    plane,
+    ticks,
+)
 
 
 @pytest.mark.parametrize(
@@ -24,7 +35,7 @@ def test_ticks_are_few_and_round_and_hold_the_values(low, high):
 
 
 def test_long_lines_are_thinned_to_means():
-    chart = lines("loss", [Line("loss", range(1, 10_001), [3.0] * 10_000, 0)], unit="nats")
+    chart = line_chart("loss", [Line("loss", range(1, 10_001), [3.0] * 10_000, 0)], unit="nats")
     (line,) = json.loads(unescape(re.findall(r'data-lines="([^"]*)"', chart)[0]))
     assert len(line["points"]) == POINTS
     assert line["points"][-1][0] == 10_000
@@ -32,7 +43,7 @@ def test_long_lines_are_thinned_to_means():
 
 
 def test_places_of_a_line_are_in_proportion():
-    chart = lines("share", [Line("a", [0, 50, 100], [0.0, 0.5, 1.0], 0)], unit="", low=0.0, high=1.0)
+    chart = line_chart("share", [Line("a", [0, 50, 100], [0.0, 0.5, 1.0], 0)], unit="", low=0.0, high=1.0)
     ((a, b, c),) = [
         [p[2:] for p in each["points"]] for each in json.loads(unescape(re.findall(r'data-lines="([^"]*)"', chart)[0]))
     ]
@@ -51,14 +62,14 @@ def texts(chart: str) -> list[str]:
 )
 def test_there_are_no_steps_between_two_steps(last, marks):
     """Of a short run half a step would be called by a whole one's name."""
-    chart = lines("loss", [Line("loss", [last], [2.0], 0)], unit="", low=0.0, high=8.0)
+    chart = line_chart("loss", [Line("loss", [last], [2.0], 0)], unit="", low=0.0, high=8.0)
     assert " ".join(texts(chart)).partition(" training step")[0].endswith(f"0 2 4 6 8 {marks}")
 
 
 @pytest.mark.parametrize("values", [[0.0, 5e-4], [0.0, 3e-6], [0.0, 1.2e6], [-1e6, 0.0], [2.0], [0.0]])
 def test_numbers_at_the_axes_have_room(values):
     """A phone's letters are large: 10 units of the drawing a digit."""
-    chart = lines("lr", [Line("lr", range(9_999, 9_999 + len(values)), values, 0)], unit="")
+    chart = line_chart("lr", [Line("lr", range(9_999, 9_999 + len(values)), values, 0)], unit="")
     for place, text in re.findall(r'<text x="([\d.]+)"[^>]*text-anchor="end"[^>]*>([^<]*)<', chart):
         assert float(place) >= 10.2 * len(text)
     for place, text in re.findall(
@@ -68,13 +79,13 @@ def test_numbers_at_the_axes_have_room(values):
 
 
 def test_small_values_are_told_under_the_pointer():
-    chart = lines("lr", [Line("lr", [1, 2], [2.5e-7, 1 / 3], 0)], unit="")
+    chart = line_chart("lr", [Line("lr", [1, 2], [2.5e-7, 1 / 3], 0)], unit="")
     (line,) = json.loads(unescape(re.findall(r'data-lines="([^"]*)"', chart)[0]))
     assert [value for _, value, *_ in line["points"]] == [2.5e-7, 0.333333]
 
 
 def test_numbers_stay_short():
-    assert [plain(v) for v in (0.0005, 1_234.0, 9_999_999.0, 1e30)] == ["0.0005", "1,234", "9,999,999", "1e+30"]
+    assert [plain_number(v) for v in (0.0005, 1_234.0, 9_999_999.0, 1e30)] == ["0.0005", "1,234", "9,999,999", "1e+30"]
 
 
 def test_a_heat_map_has_the_pairs_on_its_diagonal():

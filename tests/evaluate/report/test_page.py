@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from mmjax.evaluate.report.page import About, page, write
+from mmjax.evaluate.report.page import About, page, write_page
 from tests.evaluate.report.made import ATTACK, made
 
 BROWSER = Path(__file__).parents[2] / "browser.py"
@@ -102,7 +102,7 @@ def test_a_big_split_gives_a_small_page(tmp_path):
     """50,000 examples with pictures of noise, which don't compress."""
     noise = np.random.default_rng(0).integers(0, 256, (16, 200, 200, 3), np.uint8)
     found = replace(made(50_000, ("image", "text")), raw=lambda row, column: noise[row % 16])
-    path = write(tmp_path / "big.html", About("big", 1), [found], [])
+    path = write_page(tmp_path / "big.html", About("big", 1), [found], [])
     assert path.stat().st_size < 10e6
     assert "2,000 of 50,000 queries asked here" in path.read_text()
     assert [p.name for p in tmp_path.iterdir()] == ["big.html"]
@@ -117,7 +117,7 @@ def test_what_goes_beyond_the_budget_is_left_out_and_counted():
 
 
 def test_in_a_browser_it_shows_and_plays(tmp_path):
-    path = write(tmp_path / "page.html", ABOUT, [made()], HISTORY)
+    path = write_page(tmp_path / "page.html", ABOUT, [made()], HISTORY)
     tip = "(t => t.hidden ? null : t.innerHTML)(document.getElementById('tip'))"
     seen = browse(
         path,
@@ -173,7 +173,7 @@ def test_on_a_phone_in_the_dark_it_fits(tmp_path):
     names = [f"retrieval/{a}->{b}/R@{k}" for k in (1, 5, 10) for a, b in (("image", "text"), ("text", "image"))]
     found = replace(made(text=long_names()), numbers={name: i / 9 for i, name in enumerate(names)})  # a best one, too
     seen = browse(
-        write(tmp_path / "page.html", ABOUT, [found], rates),
+        write_page(tmp_path / "page.html", ABOUT, [found], rates),
         FITS,
         "getComputedStyle(document.body).backgroundColor",
         "document.querySelector('.folded > summary').innerText",
@@ -209,7 +209,7 @@ def test_what_a_caption_a_label_or_a_file_name_holds_is_text(tmp_path):
         text=[f"{ATTACK} {i}" for i in range(20)], kind=[ATTACK, "b"] * 10, id=[f"{ATTACK}{i}" for i in range(20)]
     )
     found = replace(found, numbers={f"{ATTACK}/R@1": 0.5}, embedded=replace(found.embedded, split=ATTACK))
-    path = write(tmp_path / "page.html", ABOUT, [found], [{"step": 1, f"{ATTACK}/loss": 1.0}])
+    path = write_page(tmp_path / "page.html", ABOUT, [found], [{"step": 1, f"{ATTACK}/loss": 1.0}])
     html = path.read_text()
     assert len(Tags(html).named("script")) == 1
     assert not [a for _, a in Tags(html).found if any(name.startswith("on") for name in a)]
@@ -222,7 +222,7 @@ def test_what_a_caption_a_label_or_a_file_name_holds_is_text(tmp_path):
 
 
 def test_a_script_that_got_into_the_page_would_not_run(tmp_path):
-    path = write(tmp_path / "page.html", ABOUT, [made()], HISTORY)
+    path = write_page(tmp_path / "page.html", ABOUT, [made()], HISTORY)
     spoilt = path.read_text().replace(
         "<main>", '<main><script>document.title="broken"</script><img src="http://localhost:9/x">'
     )

@@ -5,7 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from mmjax.evaluate.metrics.ranks import groups, ranks
+from mmjax.evaluate.metrics.ranks import grouped, ranks
 from mmjax.evaluate.report import retrievals
 from mmjax.evaluate.report.retrievals import directions
 from tests.evaluate.report.made import made
@@ -19,7 +19,7 @@ def test_ranks_and_choice_equal_brute_force(same, monkeypatch):
     assert {(d.source, d.target) for d in found} == {
         (a, b) for a in embedded.embeddings for b in embedded.embeddings if a != b
     }
-    kinds = np.arange(20) if same is None else groups(embedded.columns[same])
+    kinds = np.arange(20) if same is None else grouped(embedded.columns[same])
     for d in found:
         candidates = np.flatnonzero(embedded.valid[d.target])
         queries = np.flatnonzero(embedded.valid[d.source] & np.isin(kinds, kinds[candidates]))

@@ -5,12 +5,12 @@ import re
 from html import unescape
 from importlib import resources
 
-from mmjax.evaluate.report.tables import curves, drawn, meanings, tables
+from mmjax.evaluate.report.tables import curves, drawn, meanings, number_tables
 
 
 def test_no_direction_is_marked_as_better_than_another():
     """Only runs compare, and a page is of one."""
-    (made,) = tables({
+    (made,) = number_tables({
         "retrieval/image->text/R@1": 0.25, "retrieval/image->text/median_rank": 9.0,
         "retrieval/text->image/R@1": 0.5, "retrieval/text->image/median_rank": 3.0,
     })  # fmt: skip
@@ -22,7 +22,7 @@ def test_no_direction_is_marked_as_better_than_another():
 
 
 def test_what_is_not_finite_is_said():
-    assert "not finite" in "".join(tables({"a/R@1": None}))
+    assert "not finite" in "".join(number_tables({"a/R@1": None}))
 
 
 def test_each_kind_of_number_is_explained_once_with_its_direction():
@@ -49,14 +49,14 @@ def test_what_the_curves_draw_is_explained_too():
 
 
 def test_kinds_of_metrics_have_tables_of_their_own():
-    assert len(tables({"retrieval/a->b/R@1": 0.1, "zeroshot/kind/top1": 0.2, "zeroshot/kind/top5": 0.2})) == 2
+    assert len(number_tables({"retrieval/a->b/R@1": 0.1, "zeroshot/kind/top1": 0.2, "zeroshot/kind/top5": 0.2})) == 2
 
 
 def test_what_was_judged_stands_below_and_how():
     numbers = {"retrieval/image->text/R@1": 0.25, "retrieval/image->text/queries": 24.0,
                "retrieval/image->text/candidates": 120.0, "retrieval/image->text/chance": 5 / 120,
                "retrieval/image->text/chance_median_rank": 17.0}  # fmt: skip
-    table, below = tables(numbers, ["retrieval: each <caption> counts"])
+    table, below = number_tables(numbers, ["retrieval: each <caption> counts"])
     assert "queries" not in table
     assert (
         ">retrieval/image → text: 24 pictures, among 120 captions; at random R@1 0.042, median rank 17.0</li>" in below

@@ -65,7 +65,7 @@ def served() -> Iterator[Served]:
     found, port = Found(), free_port(None)
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("GRADIO_TEMP_DIR", "")
-        shown = page.build(found)  # pyright: ignore[reportArgumentType]
+        shown = page.build_page(found)  # pyright: ignore[reportArgumentType]
         page._launch(shown, found, port, False)  # pyright: ignore[reportArgumentType]
         yield Served(f"http://{HOST}:{port}", found, shown)
         shown.close(verbose=False)

@@ -325,7 +325,7 @@ def test_published_sizes(size, patch, side, length, parameters):
     width, depth, heads, mlp = SIZES[size]
     shapes = published(width, depth, heads, mlp, patch, side, length)
     arrays = big_vision_layout.renamed(tables.hollow(shapes))
-    described = big_vision_layout.parts(arrays, "it")
+    described = big_vision_layout.model_parts(arrays, "it")
     built = tables.built(*described)
     found, used = tables.taken(big_vision_layout.rules(built, arrays), arrays)
     assert used == set(arrays)

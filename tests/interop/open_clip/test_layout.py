@@ -171,15 +171,15 @@ MERGES = Path(open_clip.__file__).parent / "bpe_simple_vocab_16e6.txt.gz"
 def test_every_named_model_can_be_read():
     for name in (file.stem for file in CONFIGURATIONS.glob("*.json")):
         if name.removesuffix("-quickgelu") in REPOSITORIES:
-            described = open_clip_config.parts(published(name))
+            described = open_clip_config.model_parts(published(name))
             again = open_clip_config.describe(tables.built(*described))
-            assert open_clip_layout.equivalence.differences(open_clip_config.parts(again), described) == []
+            assert open_clip_layout.equivalence.differences(open_clip_config.model_parts(again), described) == []
 
 
 def missing_of(config):
     """What the refusal of a config says isn't here; None where it is read."""
     try:
-        open_clip_config.parts(config)
+        open_clip_config.model_parts(config)
     except UserError as error:
         parts = r"(?: tower, (.+), isn't here.*| whose (decoder) of texts isn't here)"
         found = re.fullmatch(r"(?:vision|text|model)_cfg: \w+=.*?" + parts, str(error))
@@ -195,7 +195,7 @@ def test_every_config_of_open_clips_is_read_or_says_what_it_is_and_what_is_missi
             assert missing is None, name
             continue
         with pytest.raises(UserError) as caught:
-            open_clip_layout.resolve(f"{name}/openai")
+            open_clip_layout.repository_of(f"{name}/openai")
         said = str(caught.value)
         assert said.startswith(f"open_clip:{name}/openai: {plain} is known; ")
         if missing is None:
@@ -204,7 +204,7 @@ def test_every_config_of_open_clips_is_read_or_says_what_it_is_and_what_is_missi
         else:
             assert missing in said
     with pytest.raises(UserError, match=r"PE-Core-B-16 is known; its image tower, PE, isn't here$"):
-        open_clip_layout.resolve("PE-Core-B-16/meta")
+        open_clip_layout.repository_of("PE-Core-B-16/meta")
 
 
 def test_names_are_open_clips_own():
@@ -215,12 +215,12 @@ def test_names_are_open_clips_own():
     wrong = theirs["ViT-B-16-plus-240"].pop("laion400m_e32")
     assert wrong.endswith("laion400m_e31")
     assert {model: theirs[model] for model in REPOSITORIES} == REPOSITORIES
-    assert open_clip_layout.resolve("ViT-B-32/laion2b_s34b_b79k") == "laion/CLIP-ViT-B-32-laion2B-s34B-b79K"
-    assert open_clip_layout.resolve("RN50-quickgelu/openai") == "timm/resnet50_clip.openai"
+    assert open_clip_layout.repository_of("ViT-B-32/laion2b_s34b_b79k") == "laion/CLIP-ViT-B-32-laion2B-s34B-b79K"
+    assert open_clip_layout.repository_of("RN50-quickgelu/openai") == "timm/resnet50_clip.openai"
     with pytest.raises(UserError, match=r"the weights of ViT-B-32 are .*; did you mean laion2b_s34b_b79k"):
-        open_clip_layout.resolve("ViT-B-32/laion2b_s34b_b79")
+        open_clip_layout.repository_of("ViT-B-32/laion2b_s34b_b79")
     with pytest.raises(UserError, match=r"'ViT-B-33' is none of the models .*; did you mean ViT-B-32"):
-        open_clip_layout.resolve("ViT-B-33/openai")
+        open_clip_layout.repository_of("ViT-B-33/openai")
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,7 @@ from mmjax.data.tokenizers.sentence_piece import PieceTokenizer, SentencePiece
 from mmjax.data.tokenizers.subwords import SubwordTokenizer
 from mmjax.data.transforms.text import Canonicalize, CleanText, Lowercase
 from mmjax.errors import UserError
-from mmjax.interop.preprocessing.piece_json import cleaned, names_as_text, piece_json, renamed
+from mmjax.interop.preprocessing.piece_json import cleaned, names_as_text, piece_json, renamed_pieces
 
 CAPTIONS = ["man: light skin tone", "woman: dark skin tone, curly hair", "a cat", "café au lait", "flag: Åland"] * 4
 TEXTS = [
@@ -44,7 +44,9 @@ def test_special_pieces_have_names_that_no_text_can_hold(tokenizer):
     made = SubwordTokenizer(model)
     assert (made.bos, made.eos, made.pad) == (None, 2, 2)
     assert 2 not in made.encode("</s> < / s>")
-    assert made.encode(renamed("</s>")) == [2]  # but to those who look for names, which `split_special_tokens` forbids
+    assert made.encode(renamed_pieces("</s>")) == [
+        2
+    ]  # but to those who look for names, which `split_special_tokens` forbids
 
 
 def test_what_has_no_words_there_is_refused(tokenizer):

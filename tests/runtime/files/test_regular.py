@@ -106,7 +106,7 @@ def test_nothing_waits_for_numbers_or_digests_that_are_no_files(kind: str, tmp_p
         metrics.read(tmp_path)
     (step := tmp_path / checkpoints.DIRECTORY / "4").mkdir(parents=True)
     OTHERS[kind](step / digests.NAME)
-    assert checkpoints.identity(tmp_path, 4) is None
+    assert checkpoints.checkpoint_identity(tmp_path, 4) is None
     assert digests.problems(step) == ["digests.json can't be read"]  # pyright: ignore[reportArgumentType]
     (held := tmp_path / "held").mkdir()
     (held / "a").write_bytes(b"")

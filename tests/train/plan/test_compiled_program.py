@@ -6,7 +6,7 @@ from jax import lax
 from jax.sharding import NamedSharding, PartitionSpec
 
 from mmjax.runtime.mesh import Mesh
-from mmjax.train.plan.compiled_program import Collective, read
+from mmjax.train.plan.compiled_program import Collective, read_program
 
 AXES = {"data": 2, "fsdp": 2, "tensor": 2}
 N = 4_096
@@ -25,7 +25,7 @@ def compiled(mesh, function, spec) -> str:
 
 
 def one(text, slices=1) -> Collective:
-    (found,) = read(text, AXES, slices).collectives
+    (found,) = read_program(text, AXES, slices).collectives
     return found
 
 
@@ -67,7 +67,7 @@ def test_what_hosts_send_between_slices():
     send = "  %s{n} = (f32[100]{{0}}, u32[], token[]) send(%p, %t), channel_id={n}, is_host_transfer=true, "
     send += 'frontend_attributes={{_xla_megascale_transfer_type="{kind}"}}\n'
     text = program(send.format(n=1, kind="ONE_TO_ONE") + send.format(n=2, kind="ALL_REDUCE"))
-    found = {each.kind: each for each in read(text, AXES, 2).collectives}
+    found = {each.kind: each for each in read_program(text, AXES, 2).collectives}
     assert found["collective-permute"] == Collective("collective-permute", ("data",), 1, 400, True)
     assert found["all-reduce"] == Collective("all-reduce", ("data",), 1, 400, True)
 
@@ -116,11 +116,11 @@ ENTRY %main (p: f32[100]) -> f32[100] {
   ROOT %w = (s32[], /*index=1*/f32[100]{0}) while(%p), condition=%condition, body=%body
 }
 """
-    assert read(text, AXES).other_bytes == 12 * 400  # read; what is written stays in the chip's fast memory
+    assert read_program(text, AXES).other_bytes == 12 * 400  # read; what is written stays in the chip's fast memory
 
 
 def traffic(function, *arguments):
-    return read(str(jax.jit(function).lower(*arguments).compile().as_text()), {"data": 1})
+    return read_program(str(jax.jit(function).lower(*arguments).compile().as_text()), {"data": 1})
 
 
 def test_what_passes_through_memory():

@@ -128,7 +128,7 @@ def _linked(names: dict[str, dict[str, str]]) -> dict[str, str]:
     return {emoji_id: find(emoji_id) for emoji_id in names}
 
 
-def plain(name: str) -> str:
+def emoji_words(name: str) -> str:
     """A name of the package `emoji` as words: `:waving_hand:` is "waving hand"."""
     return " ".join(name.strip(":").replace("_", " ").split())
 
@@ -152,7 +152,7 @@ def catalogue(pictures: Iterable[str]) -> list[Entry]:
         full, short = "-".join(codes), "-".join(code for code in codes if code != _EMOJI_PRESENTATION)
         emoji_id = full if full in pictures else short
         if data["status"] == emoji.STATUS["fully_qualified"] and "en" in data and emoji_id in pictures:
-            names[emoji_id] = {lang: plain(data[lang]) for lang in LANGUAGES if lang in data}
+            names[emoji_id] = {lang: emoji_words(data[lang]) for lang in LANGUAGES if lang in data}
     leader = _linked(names)
     entries = []
     for emoji_id in sorted(names):

@@ -15,7 +15,7 @@ import soundfile
 import tensorflow_datasets as tfds
 from PIL import Image
 
-from mmjax.data.datasets.prepare import builder, prepare
+from mmjax.data.datasets.prepare import builder, prepare_dataset
 from mmjax.data.datasets.spoken_emoji.builder import EmojiConfig, SpokenEmoji
 from mmjax.data.datasets.spoken_emoji.catalogue import LANGUAGES, SPLITS, TEST_VOICES, VALIDATION_VOICES, catalogue
 from mmjax.data.datasets.spoken_emoji.example import make_example, picture_folder
@@ -160,7 +160,7 @@ def test_both_configs_are_known_by_name(tmp_path):
 @pytest.mark.slow
 def test_the_whole_set():
     """Builds `en` into TFDS's default folder, where it isn't yet."""
-    prepare("spoken_emoji/en")
+    prepare_dataset("spoken_emoji/en")
     made = builder("spoken_emoji/en")
     assert made.info.dataset_size < 400e6
     captions, voices, hashed = {}, {}, []

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageDraw
 
-from mmjax.data.datasets.prepare import DatasetError, builder, prepare
+from mmjax.data.datasets.prepare import DatasetError, builder, prepare_dataset
 from mmjax.data.datasets.stamps.builder import FETCH
 from mmjax.data.datasets.stamps.catalogue import LANGUAGES, catalogue, read_captions
 from mmjax.data.datasets.stamps.groups import SPLITS, groups, split_of
@@ -98,7 +98,7 @@ def root(data_dir: str) -> Path:
 
 
 def records(name: str, data_dir: str, **fields: str) -> dict[str, dict]:
-    prepare(name, data_dir)
+    prepare_dataset(name, data_dir)
     found = {}
     for split in builder(name, data_dir).info.splits:
         opened = Tfds(name, fields=fields, data_dir=data_dir).open(split)
@@ -232,11 +232,11 @@ def test_batches_have_what_there_is_and_captions_that_repeat_are_all_right(data_
 
 def test_where_nobody_fetched_it_the_commands_are_told(tmp_path):
     with pytest.raises(DatasetError) as error:
-        prepare("stamps/es", str(tmp_path))
+        prepare_dataset("stamps/es", str(tmp_path))
     assert FETCH in str(error.value)
     assert str(tmp_path / "downloads" / "manual") in str(error.value)
     other = tmp_path / "downloads/manual/other"
     other.mkdir(parents=True)
     with pytest.raises(DatasetError, match="apt-get download"):
-        prepare("stamps/es", str(tmp_path))
+        prepare_dataset("stamps/es", str(tmp_path))
     assert not builder("stamps/es", str(tmp_path)).data_path.exists()
