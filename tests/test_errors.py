@@ -42,7 +42,7 @@ def made(tree: ast.Module) -> dict[str, int]:
     for node in ast.walk(tree):
         value = node.func if isinstance(node, ast.Call) else node.exc if isinstance(node, ast.Raise) else None
         kind = getattr(builtins, value.id, None) if isinstance(value, ast.Name) else None
-        if isinstance(kind, type) and issubclass(kind, BaseException):
+        if value is not None and isinstance(kind, type) and issubclass(kind, BaseException):
             found.setdefault(kind.__name__, value.lineno)
     return found
 

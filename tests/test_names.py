@@ -43,14 +43,11 @@ WITH_MODULE = {
     "mmjax.models.layers.pooling": ("first",),
     "mmjax.runtime.copies": ("whole", "write"),
     "mmjax.runtime.files.digests": ("write",),
-    "mmjax.runtime.files.json_text": ("parse", "read", "text"),
+    "mmjax.runtime.files.json_text": ("read", "text"),
     "mmjax.runtime.files.output": ("sweep", "write"),
-    "mmjax.runtime.hosts": ("first", "join", "placed", "together", "whole"),
+    "mmjax.runtime.hosts": ("first", "join", "whole"),
     "mmjax.runtime.jsonl": ("read",),
     "mmjax.runtime.metrics": ("read",),
-    "mmjax.runtime.files.regular": ("check",),
-    "mmjax.runtime.counts": ("told",),
-    "mmjax.experiment.record": ("known", "name_of"),
 }
 PROCESSES = ("main",)  # what a process runs
 STILL = (

@@ -75,7 +75,7 @@ class _Next(NamedTuple):
 
     record: str | None
     step: int | None
-    checkpoint_identity: str | None
+    identity: str | None
     evaluators: list[int]  # places among all
     ended: bool
 

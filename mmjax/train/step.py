@@ -174,7 +174,9 @@ def make_train_step(
         rngs = {name: step_key(seed, state.step, name) for name in ("mask", "dropout")}
         still = tuple(name for name in state.params if name not in trainable)
         _check_statistics(state.model_state, still, getattr(pretrainer, "microbatches", 1))
-        average = {EMA: state.ema} if teaches(getattr(pretrainer, "objectives", {})) and ema is not None else {}
+        average: dict[str, Any] = (
+            {EMA: state.ema} if teaches(getattr(pretrainer, "objectives", {})) and ema is not None else {}
+        )
 
         def loss_of(trainable: Params) -> tuple[Array, tuple[Metrics, dict[str, Any]]]:
             (loss, metrics), model_state = pretrainer.apply(

@@ -16,6 +16,7 @@ from mmjax.evaluate.contract import check_evaluators, protocols, splits_read
 from mmjax.evaluate.evaluate import check_judged, evaluate
 from mmjax.evaluate.model import choose
 from mmjax.evaluate.report.findings import Collector
+from mmjax.evaluate.tables import Results
 from mmjax.evaluate.watch import _Judge, _next, _scored
 from mmjax.runtime import metrics
 
@@ -60,7 +61,7 @@ class Vectors:
         return np.eye(4, dtype=np.float32)[: len(strings)]
 
 
-def run(*evaluators: Evaluator) -> dict[str, dict[str, float]]:
+def run(*evaluators: Evaluator) -> Results:
     return evaluate(Vectors(), {}, evaluators, step=1, workdir=None)
 
 

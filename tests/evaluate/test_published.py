@@ -51,7 +51,7 @@ def test_every_line_is_of_a_model_that_loads_and_a_number_that_its_benchmark_giv
         name, _, rest = line.metric.partition("/")
         (evaluator,) = (e for e in BENCHMARKS[line.benchmark].evaluators if e.name == name and e.split == line.split)
         if name == "zeroshot":
-            assert rest in (f"{evaluator.label}/top1", f"{evaluator.label}/recall")
+            assert rest in (f"{evaluator.classifies}/top1", f"{evaluator.classifies}/recall")
         else:
             assert re.fullmatch(r"(image->text|text->image)/R@(1|5|10)", rest)
         assert 0 < line.value < 1

@@ -30,8 +30,6 @@ from mmjax.data.tokenizers.sentence_piece import SentencePiece
 from mmjax.data.transforms.text import PickCaption, Tokenize
 from mmjax.data.transforms.image import Decode, Resize
 from mmjax.experiment import Experiment, Load, experiment
-from mmjax.experiment.definition import Experiment, Load
-from mmjax.experiment.load import experiment
 from mmjax.runtime.mesh import Mesh
 from mmjax.models.towers.vit import ViT
 from mmjax.models.towers.text import TextTransformer

@@ -29,8 +29,8 @@ def image_view(patches: Any) -> tuple[MaskedImage, dict[Any, EncodedKept], Any, 
     patch_mask[1, 7:] = False
     keep = np.asarray(Keep(0.25).draw(KEY, jnp.arange(B, dtype=jnp.uint32), jnp.asarray(patch_mask)))
     tokens = np.random.default_rng(1).normal(size=(*keep.shape, WIDTH)).astype(np.float32)
-    embedding: Any = None
-    encoded = EncodedKept(tokens, keep >= 0, embedding, 0, patches, patch_mask, keep, (N,))
+    parts: Any = (tokens, keep >= 0, None, 0, patches, patch_mask, keep, (N,))
+    encoded = EncodedKept(*parts)
     hidden = patch_mask & ~np.array([[n in row for n in range(N)] for row in keep])
     return objective, {objective.views()[0]: encoded}, hidden, encoded
 

@@ -36,7 +36,8 @@ def build(microbatches: int = 1, **changes: Any) -> Pretrainer:
         "fusions": {"both": ToyFusion()},
         "objectives": OBJECTIVES,
     }
-    return Pretrainer(**fields | {"microbatches": microbatches} | changes)
+    fields |= {"microbatches": microbatches, **changes}
+    return Pretrainer(**fields)
 
 
 def batch() -> dict[str, np.ndarray]:
@@ -114,7 +115,7 @@ def by_hand(params: Any, batch: Any, key: Any) -> Any:
     of_pair = lambda text, image: jax.random.fold_in(jax.random.fold_in(own, index[text]), index[image])  # noqa: E731
     keys = jax.vmap(of_pair)(places["text"], places["image"])
     met = {name: tuple(x[places[name]] for x in tokens[name]) for name in ("image", "text")}
-    _, seen = ToyFusion().apply({"params": params["fusions_both"]}, met, train=True, keys=keys)  # pyright: ignore
+    seen: Any = ToyFusion().apply({"params": params["fusions_both"]}, met, train=True, keys=keys)[1]
     head = params["objectives_match"]["match"]
     logits = (drop(seen, RATE, keys, 1) @ head["kernel"] + head["bias"])[:, 0]
     there = batch["text_valid"][places["text"]] & batch["image_valid"][places["image"]]

@@ -187,7 +187,7 @@ def test_whoever_only_reads_takes_the_copies_and_writes_nothing(trained_copy: Tr
     before = {path: path.stat().st_mtime_ns for path in workdir.rglob("*")}
     assert build(load.load_experiment(str(workdir))) == wanted
     assert card.origin(workdir, resolve(workdir)).name == TINY
-    assert build(records.loads(watch._next(workdir, None, set()).record or "")) == wanted
+    assert build(records.loads(watch._next(workdir, None, set(), set()).record or "")) == wanted
     given = confined.record_of(str(workdir))
     ready = prepared(wanted.data, workdir, (), given.tokenizers if given else {}, given)
     assert ready.chains.tokenizers.keys() == {"text"}

@@ -438,9 +438,9 @@ def test_a_teacher_is_the_average_as_it_is_before_the_step():
     for _ in range(3):
         before, (state, found) = state, step(state, batch)
     rngs = {name: step_key(3, 2, name) for name in ("mask", "dropout")}
+    averages: list[Any] = [before.ema, before.params]
     loss, other = (
-        pretrainer.apply({"params": before.params, "ema": average}, batch, 2, rngs=rngs)[0]
-        for average in (before.ema, before.params)
+        pretrainer.apply({"params": before.params, "ema": average}, batch, 2, rngs=rngs)[0] for average in averages
     )
     np.testing.assert_allclose(found["loss"], loss, rtol=1e-5)
     assert abs(other - loss) > 1e-5

@@ -17,6 +17,7 @@ import sentencepiece
 
 from mmjax.data.tokenizers.contract import Tokenizer, TokenizerSpec
 from mmjax.errors import UserError
+from mmjax.runtime.files import output
 from mmjax.runtime.files.names import plain
 
 PAD, BOS, EOS, UNKNOWN, MASK = range(5)

@@ -33,7 +33,7 @@ class Pairs:
     rows: Rows
     columns: Rows
     marks: tuple[Any, Any] | None
-    grouped: tuple[Rows, Rows] | None
+    groups: tuple[Rows, Rows] | None
 
     def ranks(self, embedded: Embedded, source: str, target: str) -> tuple[Ranks, Ranks]:
         """Ranks from the first modality to the second, and back, of every item; 0 where nothing is right."""
