@@ -50,10 +50,6 @@ WITH_MODULE = {
     "mmjax.runtime.metrics": ("read",),
 }
 PROCESSES = ("main",)  # what a process runs
-STILL = (
-    "nearest",
-    "unknown",
-)  # of names, in errors.py; beside it one that takes any value, and one that gives an error
 
 
 def module_of(file: Path) -> str:
@@ -76,7 +72,7 @@ def meanings(name: str, files: list[Path]) -> list[str]:
     alike: set[str] = set()
     found = []
     for file in files:
-        if name in WITH_MODULE.get(module_of(file), ()) or name in (*PROCESSES, *STILL):
+        if name in WITH_MODULE.get(module_of(file), ()) or name in PROCESSES:
             continue
         path = file.relative_to(ROOT).as_posix()
         if folder := next((folder for folder in folders if path.startswith(folder)), None):

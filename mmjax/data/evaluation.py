@@ -1,4 +1,4 @@
-"""Every example of a split once, in order, with its columns: what evaluators are given."""
+"""Iterates over a split once, in order: batches and columns for evaluators."""
 
 import itertools
 from bisect import bisect_right

@@ -1,4 +1,4 @@
-"""What an evaluator is given, and what it is."""
+"""The contract of evaluators, and the embedded split that they are given."""
 
 from __future__ import annotations
 

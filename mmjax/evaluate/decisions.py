@@ -1,4 +1,4 @@
-"""What a classification decided, example by example: for a confusion matrix."""
+"""Decisions of a classification, example by example, for a confusion matrix."""
 
 from collections.abc import Hashable
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""Whether a value typed by hand fits a field's annotation, without importing what the annotation names."""
+"""Checks whether a value typed by hand fits a field's annotation, without importing what the annotation names."""
 
 import collections.abc
 import functools

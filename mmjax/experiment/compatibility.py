@@ -1,4 +1,4 @@
-"""Whether an experiment's parts fit together: what the data gives, what the towers take, what the objectives need.
+"""Checks that an experiment's parts fit together: what the data gives, the towers take and the objectives need.
 
 Each part checks its own fields, and says what it takes of the others (`BareTower.check_input`, `Demanding.check_parts`,
 `check_ids` of a masking); here they are put together. The worst of what two parts can get wrong would be silent: an id

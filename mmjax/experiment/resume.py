@@ -1,4 +1,4 @@
-"""Which changes of an experiment a workdir may be resumed with."""
+"""Lists the changes of an experiment that a workdir may be resumed with."""
 
 import fiddle as fdl
 

@@ -1,4 +1,4 @@
-"""Whether what an experiment's objectives read is there: towers, fusions, the data's inputs, a teacher's average."""
+"""Checks that what objectives read is there: towers, fusions, the data's inputs, a teacher's average."""
 
 from collections.abc import Iterable, Mapping
 from typing import Any

@@ -1,4 +1,4 @@
-"""What a run keeps beside its checkpoints: with it, the workdir alone can be judged, and gone on with."""
+"""Writes and reads the files of a workdir beside its checkpoints, by which it can be judged and resumed alone."""
 
 import shlex
 import shutil

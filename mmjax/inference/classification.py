@@ -1,4 +1,4 @@
-"""What a zero-shot classification gives: a probability for each label, and what it is made of."""
+"""The result of a zero-shot classification: a probability for each label, and what it is made of."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""What someone has at hand, as rows of a batch: each modality's as the last step of its chain says (`Spec.kind`)."""
+"""Turns what someone has at hand into rows of a batch, by the kind of each modality's chain (`Spec.kind`)."""
 
 from collections.abc import Iterable
 from typing import Any

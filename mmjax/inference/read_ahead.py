@@ -1,4 +1,4 @@
-"""What is given to `Model.embed`, as rows of batches: files are read by threads, ahead of the device."""
+"""Reads the inputs of `Model.embed` into rows of batches: files by threads, ahead of the device."""
 
 import os
 import sys

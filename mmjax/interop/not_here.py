@@ -1,4 +1,4 @@
-"""What other projects have and mmjax hasn't: known by its name, so that a refusal says what is missing.
+"""Names what other projects have and mmjax hasn't, so that a refusal says what is missing.
 
 Names that a config holds were written by a program: nothing that only resembles one is ever offered in its place.
 """

@@ -1,4 +1,4 @@
-"""Where models are fetched from: repositories of the Hugging Face hub, and public objects of Google's storage.
+"""Fetches models: from repositories of the Hugging Face hub, and from public objects of Google's storage.
 
 Both say which revision something is, and bring the files of one revision, checked against what they were to be.
 """

@@ -1,4 +1,4 @@
-"""What an objective asks to be encoded (views), what it must have to be one, and how it reads a batch."""
+"""The contract of objectives: the views that they ask for, their methods, and how they read a batch."""
 
 import zlib
 from collections.abc import Mapping

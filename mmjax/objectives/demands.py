@@ -1,4 +1,4 @@
-"""What an objective needs of the towers and of the data, said before anything is compiled."""
+"""The optional check of an objective against the towers and the data, before anything is compiled."""
 
 from collections.abc import Mapping
 from typing import Any, Protocol, runtime_checkable

@@ -1,4 +1,4 @@
-"""What objectives are handed of a view: its tokens and embedding, and what a masked objective predicts of it."""
+"""Encoded views, as objectives get them: tokens and embedding, and what a masked objective predicts."""
 
 from flax import struct
 from jaxtyping import Array, Bool, Float, Int, Shaped

@@ -1,4 +1,4 @@
-"""How views are encoded: each distinct one once, by its tower, by a trunk with others, or by a fusion encoder."""
+"""Encodes views, each distinct one once: by its tower, by a trunk with others, or by a fusion encoder."""
 
 import itertools
 from collections.abc import Mapping

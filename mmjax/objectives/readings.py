@@ -1,4 +1,4 @@
-"""What a pretrainer's objectives read: the distinct views of all, and that towers, fusions and the batch have them."""
+"""Collects the distinct views that objectives read, and checks that towers, fusions and the batch have them."""
 
 from collections.abc import Iterable, Mapping
 from typing import Any

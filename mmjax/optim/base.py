@@ -1,4 +1,4 @@
-"""What all optimisers share: what of a model they decay, freeze or scale, by the path of a parameter."""
+"""The base of optimisers: what of a model they decay, freeze or scale, by the path of a parameter."""
 
 import math
 import re

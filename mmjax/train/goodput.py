@@ -1,4 +1,4 @@
-"""Where a run's time goes: to steps that count, or to starting, waiting, saving, and steps that were lost."""
+"""Measures where a run's time goes: to steps that count, or to starting, waiting, saving and lost steps."""
 
 import time
 from collections import defaultdict

@@ -1,4 +1,4 @@
-"""The loop, and only the loop: an experiment and a workdir in, a trained state out."""
+"""Trains: an experiment and a workdir in, a trained state out. `_steps` is the loop."""
 
 import json
 import time
@@ -87,10 +87,10 @@ def _steps(run: Run, state: TrainState) -> End:
     train_step = run.setup.train_step(state)
     done, saved, too_many = start, time.monotonic(), None
     if start:
-        run.evaluations.after(start, state)
+        run.evaluations.after(start, state)  # where the run was cut off between the save and the evaluation
     with run.feed() as feed:
         log = feed.log
-        if start == steps:  # an end that was refused isn't taken for one when it is asked for again
+        if start == steps:  # a run that bad examples stopped at its last step is refused again, not taken for ended
             too_many = feed.bad.too_many(steps, hosts.first(lambda: run.metrics.last), log.nothing)
         for step in range(start + 1, steps + 1):
             run.trace.before(step, state)
@@ -104,13 +104,13 @@ def _steps(run: Run, state: TrainState) -> End:
                 log.flush()
                 run.progress.say(f"first step after {time.perf_counter() - run.began:.1f} s")
             if step == steps:
-                log.flush()
+                log.flush()  # what is asked below is of the lines read so far, which lag behind the steps
             if log.bad_in_a_row > experiment.most_bad_steps:
                 last = run.checkpoints.latest_step()
                 raise bad_steps(run.workdir, run.data, experiment, log.read, log.bad_in_a_row, last)
             overdue = 0 < 60 * experiment.save_minutes < time.monotonic() - saved
             too_many = feed.bad.too_many(log.read, log.values, log.nothing)
-            stop = run.interruption.asked(save=overdue) or too_many is not None
+            stop = run.interruption.asked(save=overdue) or too_many is not None  # sets `.save` too
             due = step % experiment.save_every == 0 or step == steps or run.interruption.save
             if due or stop:
                 log.flush()  # the checkpoint has a copy of what was written to its step

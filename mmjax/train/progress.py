@@ -1,4 +1,4 @@
-"""What a person sees of a run: a live line on a terminal, plain lines in a log, and tables of results."""
+"""Shows a person how a run goes: a live line on a terminal, plain lines in a log, and tables of results."""
 
 import time
 from collections.abc import Mapping

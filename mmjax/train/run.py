@@ -1,4 +1,4 @@
-"""What a run has open while it takes its steps: metrics, checkpoints, progress, and then the stream of batches."""
+"""Opens and holds what a run needs for its steps: metrics, checkpoints, progress, and then the stream of batches."""
 
 import contextlib
 from collections.abc import Callable, Iterator

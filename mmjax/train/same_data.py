@@ -1,4 +1,4 @@
-"""Whether a run goes on with the data that it began with: what identifies its sources is kept in the workdir."""
+"""Checks that a run goes on with the data that it began with, by the fingerprints in its workdir."""
 
 import json
 from collections.abc import Mapping

@@ -1,4 +1,4 @@
-"""What is said when a run ends: its results, what it took, what it wrote, and how to go on or to judge it."""
+"""Says at the end of a run what it found, took and wrote, and how to go on or to judge it."""
 
 import time
 from dataclasses import dataclass

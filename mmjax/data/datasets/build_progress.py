@@ -1,4 +1,4 @@
-"""How far a dataset's build is: a bar on a terminal, a line every tenth in a log."""
+"""Shows how far the build of a dataset is: a bar on a terminal, a line every tenth in a log."""
 
 import sys
 import time

@@ -1,4 +1,4 @@
-"""What a file is by its first bytes, so that one that can't be decoded is named with what could read it."""
+"""Recognises a file by its first bytes, so that one that can't be decoded is named with what could read it."""
 
 import re
 from typing import Literal, NamedTuple

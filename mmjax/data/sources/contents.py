@@ -1,4 +1,4 @@
-"""What a picture or sound is recognised by: rows of a table that hold the same one are told by its content."""
+"""Keys of a picture's or sound's content: equal in the rows of a table that hold the same one."""
 
 import hashlib
 from collections.abc import Mapping

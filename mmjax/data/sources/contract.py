@@ -1,4 +1,4 @@
-"""Where examples come from: a TFDS dataset, or a table of one's own pictures, captions and sounds.
+"""The contract of sources: a TFDS dataset, or a table of one's own pictures, captions and sounds.
 
 A source is a frozen dataclass of plain fields. `source.open(split)` gives `Records`: index-addressed records, each a
 dict with `id` (str), of `image`, `text` and `audio` what there is, as stored (bytes or `File`, str, list or dict of

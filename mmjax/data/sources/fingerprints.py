@@ -1,4 +1,4 @@
-"""What identifies the records of a split: whether they are still those that a run began with can be told later."""
+"""Fingerprints of a split's records: equal as long as the records are those that a run began with."""
 
 import hashlib
 import inspect

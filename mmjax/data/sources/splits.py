@@ -1,4 +1,4 @@
-"""Which rows of a table are in which split: as a column says, or by a hash, which keeps together what rows share."""
+"""Assigns the rows of a table to splits: by a column, or by a hash that keeps together what rows share."""
 
 import hashlib
 import logging

@@ -1,4 +1,4 @@
-"""What someone has at hand of a modality, as a row of a batch: an array, a file's name, its bytes, alone or several.
+"""Reads one input that someone has at hand into a row of a batch: an array, a file's name, its bytes; one or several.
 
 The chain does the work, as in evaluation; here stands what the data of a training run never is: a file name, several in
 one array. What can't be used is an error that says which input it is; training would leave it out in silence.

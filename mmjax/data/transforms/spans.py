@@ -1,4 +1,4 @@
-"""How much of a sound a model hears: its chain cuts off what lasts longer."""
+"""Computes how much of a sound a model hears: its chain cuts off what lasts longer."""
 
 from collections.abc import Sequence
 

@@ -1,4 +1,4 @@
-"""What the steps of a chain hand on besides plain arrays: an array with its mask, a part of one, one with labels."""
+"""Values that steps of a chain hand on besides plain arrays: an array with its mask, a part of one, one with labels."""
 
 from collections.abc import Mapping
 from typing import Any, NamedTuple, Self

@@ -1,4 +1,4 @@
-"""What a run has learnt, drawn: the pictures that captions and sounds find, the names that pictures find; curves."""
+"""Draws examples and curves of a run: the pictures that captions and sounds find, and the names that pictures find."""
 
 import textwrap
 from dataclasses import dataclass

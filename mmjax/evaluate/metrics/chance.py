@@ -1,4 +1,4 @@
-"""What answers drawn at random would give, to measure scores by: R@10 among ten candidates is 1, whatever the model."""
+"""Computes the scores of answers drawn at random: R@10 among ten candidates is 1, whatever the model."""
 
 from collections.abc import Callable
 from functools import partial

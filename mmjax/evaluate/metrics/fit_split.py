@@ -1,4 +1,4 @@
-"""What evaluators that learn from a split need: its usable examples, and those to judge, in the same classes."""
+"""Selects the usable examples of the split to learn from and of the one to judge, in the same classes."""
 
 from collections.abc import Callable, Hashable
 from dataclasses import dataclass, field

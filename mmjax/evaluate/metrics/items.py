@@ -1,4 +1,4 @@
-"""Which rows of a split hold the same picture, or the same sound."""
+"""Numbers the rows of a split so that those of the same picture, or the same sound, are equal."""
 
 import hashlib
 from collections.abc import Hashable

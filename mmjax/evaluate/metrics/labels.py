@@ -1,4 +1,4 @@
-"""What classifiers share: the classes of a column, shares found, average precision, folds."""
+"""Metrics of classification: the classes of a column, shares found, average precision, folds."""
 
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass

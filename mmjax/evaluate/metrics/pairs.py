@@ -1,4 +1,4 @@
-"""Which pictures, captions and sounds of a split are asked and found, each once, and what is right for what."""
+"""Pairs the distinct pictures, captions and sounds of a split: queries, candidates, and which are right for which."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""What an evaluation found, as one page of HTML that needs nothing else."""
+"""Writes the results of an evaluation as one page of HTML that needs nothing else."""

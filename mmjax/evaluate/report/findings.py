@@ -1,4 +1,4 @@
-"""What a page is made of: each split as it was embedded, its numbers, and what its evaluators decided."""
+"""Collects the contents of a page: each split as it was embedded, its numbers, and its evaluators' decisions."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace

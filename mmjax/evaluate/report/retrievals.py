@@ -1,4 +1,4 @@
-"""Which retrievals a page shows: the best, the worst and some at random, by a rule and not by hand."""
+"""Selects the retrievals of a page: the best, the worst and some at random, by a rule and not by hand."""
 
 from dataclasses import dataclass
 from itertools import permutations

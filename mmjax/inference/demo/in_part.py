@@ -1,4 +1,4 @@
-"""How much of a text or a sound a model takes in, in words for people: what is longer is cut off."""
+"""Says in words how much of a text or a sound a model takes in: what is longer is cut off."""
 
 from typing import Any
 

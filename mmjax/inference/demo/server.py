@@ -1,4 +1,4 @@
-"""What the page of `mmjax demo` is served by: a port of this machine, a policy for the browser, pictures and sounds.
+"""Serves the page of `mmjax demo`: a port of this machine, a policy for the browser, pictures and sounds.
 
 Pictures and sounds are asked for by their rows: no path of a file is ever taken from the browser.
 """

@@ -1,4 +1,4 @@
-"""What a visitor of the page of `mmjax demo` may send, and have read: files that were uploaded here, and no others.
+"""Limits what a visitor of the page of `mmjax demo` may send and have read: uploaded files, and no others.
 
 A caller of the page's API may name any path. One is taken only where the real file lies below the folder of uploads, is
 a regular file, and is of a bounded size; of anything else the same is said, whether it exists or not.

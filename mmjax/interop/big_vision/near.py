@@ -1,4 +1,4 @@
-"""What of a model no file of big_vision can say."""
+"""Lists what of a model no file of big_vision can say."""
 
 from mmjax.errors import UserError
 from mmjax.interop.parts import Parts

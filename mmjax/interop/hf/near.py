@@ -1,4 +1,4 @@
-"""What of a model must be said otherwise for Hugging Face, to the same effect or nearly: heads, pictures, texts."""
+"""Restates what of a model Hugging Face says otherwise, to the same effect or nearly: heads, pictures, texts."""
 
 import json
 from collections.abc import Sequence

@@ -1,4 +1,4 @@
-"""What stands between pictures, texts and sounds and a Hugging Face model: a folder's preprocessing and tokenizer.
+"""Reads and writes the preprocessing and tokenizer in a folder of Hugging Face's.
 
 Where a folder doesn't say how its pictures are prepared, that is done as for the published models of its family.
 """

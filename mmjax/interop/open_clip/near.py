@@ -1,4 +1,4 @@
-"""What of a model must be said otherwise for open_clip, to the same effect or nearly: pictures and texts."""
+"""Restates what of a model open_clip says otherwise, to the same effect or nearly: pictures and texts."""
 
 from dataclasses import replace
 

@@ -1,4 +1,4 @@
-"""What stands between pictures and texts and an open_clip model: its preprocessing and tokenizer, in its folder."""
+"""Reads and writes the preprocessing and tokenizer in a folder of open_clip's."""
 
 import dataclasses
 import importlib.util

@@ -1,4 +1,4 @@
-"""How other projects say what happens to a picture before a model sees it, as our transforms, and back.
+"""Converts other projects' preprocessing of pictures to our transforms, and back.
 
 Hugging Face has `preprocessor_config.json` in a model's folder, open_clip `preprocess_cfg` in its config. Both also
 hold the mean and standard deviation of the normalisation, which is the image tower's here (pictures travel as bytes).

@@ -1,4 +1,4 @@
-"""How other projects turn a text into ids, as our transforms: of a model's folder of Hugging Face, or of open_clip.
+"""Converts other projects' preprocessing of texts to our transforms: of Hugging Face's folders, and of open_clip's.
 
 `image.py` is the same for pictures.
 """

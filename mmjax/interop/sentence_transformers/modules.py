@@ -1,4 +1,4 @@
-"""What a folder of sentence-transformers says of its modules: which there are, and the settings of each.
+"""Reads the modules that a folder of sentence-transformers lists, and the settings of each.
 
 modules.json            the modules, in their order, and the folder of each ("" is this one)
 1_Pooling/config.json   how a text's tokens become one vector

@@ -1,4 +1,4 @@
-"""Whether two descriptions are of models that compute the same."""
+"""Decides whether two descriptions are of models that compute the same."""
 
 import math
 from collections.abc import Mapping, Sequence

@@ -1,4 +1,4 @@
-"""Whether texts become the same ids in another project: by its own tokenizer, of what was written.
+"""Checks that texts become the same ids in another project: by its own tokenizer, of what was written.
 
 Ordinary texts, and texts with every special piece's name and with the piece that fills up: what is special in one place
 and not in another loses or turns words without a complaint.

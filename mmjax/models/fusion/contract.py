@@ -1,4 +1,4 @@
-"""What a Linen module must have to be a fusion encoder."""
+"""The contract of fusion encoders."""
 
 from collections.abc import Mapping
 from typing import Protocol

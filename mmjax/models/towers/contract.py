@@ -1,4 +1,4 @@
-"""What all towers share: their sizes, the way from tokens to the embedding, and the encoding of patches."""
+"""The base of transformer towers: their sizes, the way from tokens to the embedding, and the encoding of patches."""
 
 import math
 from typing import Any, Literal, get_args

@@ -1,4 +1,4 @@
-"""How fast a host's cores make batches: the experiment's own chains, timed on made-up pictures and sounds."""
+"""Measures how fast a host's cores make batches: the experiment's own chains, on made-up pictures and sounds."""
 
 import time
 from collections.abc import Mapping, Sequence

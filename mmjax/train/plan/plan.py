@@ -1,4 +1,4 @@
-"""Whether an experiment fits on a pod that isn't rented yet, how fast it will be, and what it will take.
+"""Plans an experiment on a pod that isn't rented yet: whether it fits, how fast it will be, and what it will take.
 
 The real train step is compiled by the TPU's own compiler, which runs on any machine. Bytes and collectives are the
 compiled program's, FLOPs the traced function's. Seconds are a roofline's (`Seconds`): a promise they are not.

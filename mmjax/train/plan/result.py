@@ -1,4 +1,4 @@
-"""What a plan says: numbers, and what follows from them."""
+"""The result of a plan: numbers, and what follows from them."""
 
 import dataclasses
 from dataclasses import dataclass, field

@@ -1,4 +1,4 @@
-"""What this machine can do, measured: its processor's products and memory, for a plan of `cpu:N`."""
+"""Measures this machine's processor and memory, for a plan of `cpu:N`."""
 
 import functools
 import os

@@ -1,4 +1,4 @@
-"""Which emoji `spoken_emoji` holds: names, groups, splits, and who speaks each name how.
+"""The catalogue of `spoken_emoji`: each emoji's names, group, split, and the voices that speak it.
 
 Everything that is drawn is drawn by a hash of the emoji's id, so it never changes when emoji are added.
 """

@@ -1,4 +1,4 @@
-"""Which stamps a folder of Tux Paint's holds: the picture, captions, speech and sound of each.
+"""The catalogue of `stamps`: the picture, captions, speech and sound of each stamp in a folder of Tux Paint's.
 
 Beside a picture `STEM.png` or `STEM.svg` lie `STEM.txt`, captions (English, then lines `LANG.utf8=…`); `STEM.ogg`, a
 sound effect; `STEM_desc.ogg` and `STEM_desc_LANG.ogg`, the caption spoken. Letters and digits have `STEM_LANG.ogg` too.
