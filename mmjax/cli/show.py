@@ -26,7 +26,7 @@ def run(arguments: argparse.Namespace) -> None:
     from mmjax.experiment import own_parts, show
     from mmjax.experiment.diff import diff
     from mmjax.experiment.graph import build
-    from mmjax.experiment.load import code_of, experiment_name, file_of, load_experiment
+    from mmjax.experiment.load import experiment_name, file_of, load_experiment, own_digests
     from mmjax.runtime.files import own_code
 
     sources = [argument for argument in arguments.experiments if "=" not in argument]
@@ -41,5 +41,5 @@ def run(arguments: argparse.Namespace) -> None:
         console.print(show.tree(configs[0], names[0]))
         console.print(show.parameters(build(configs[0])))
     else:
-        texts = own_parts.differences(*(code_of(*each) for each in zip(sources, configs, strict=True)))
+        texts = own_parts.code_differences(*(own_digests(*each) for each in zip(sources, configs, strict=True)))
         console.print(show.told_differences([*diff(*configs), *texts], *sources))

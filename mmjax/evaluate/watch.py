@@ -48,7 +48,7 @@ class _Judge:
         code: Code = (),
     ):
         self.record, self._workdir, self._say = record, workdir, say
-        self.experiment: Experiment = build(records.loads(record, code, lambda: own_parts.kept(workdir)))
+        self.experiment: Experiment = build(records.loads(record, code, lambda: own_parts.kept_code(workdir)))
         records.tell_changes(record, code, workdir / RECORD)
         self.evaluators = choose(self.experiment.evaluators, names, split)
         self._model: PreparedModel | None = None

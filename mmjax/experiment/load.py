@@ -71,7 +71,7 @@ def file_of(source: str) -> tuple[str, str]:
     return (file, name) if file.endswith(".py") else ("", "")
 
 
-def code_of(source: str, config: fdl.Config) -> dict[str, str]:
+def own_digests(source: str, config: fdl.Config) -> dict[str, str]:
     """The digests of the files that define parts of one's own in the experiment at `source`, by name: of a record
     those that it was written with."""
     if file_of(source)[0]:
@@ -86,7 +86,7 @@ def _load(source: str, code: Any, told: bool) -> tuple[fdl.Config, str]:
     folder = epath.Path(source).parent if source.endswith(".json") else epath.Path(source)
     text = json_text.text(record)
     try:
-        config = records.loads(text, named, lambda: own_parts.kept(folder))
+        config = records.loads(text, named, lambda: own_parts.kept_code(folder))
     except UserError as error:
         raise UserError(f"{record}: {error}") from error
     if told:
@@ -113,8 +113,8 @@ def _from_file(file: str, name: str) -> tuple[fdl.Config, str]:
     path = Path(file)
     if not path.is_file():
         raise UserError(f"there is no file {file!r}{_near_files(file)}")
-    read = own_code.read(path)
-    module = own_code.load(read)
+    read = own_code.read_own(path)
+    module = own_code.load_own(read)
     with own_code.importable(read):
         marked = {k: v for k, v in vars(module).items() if isinstance(v, auto_config.AutoConfig)}
         own = [k for k, v in marked.items() if v.func.__module__ == module.__name__ and _is_whole(v.func)]

@@ -49,7 +49,7 @@ def digests_of(files: Iterable[OwnFile]) -> dict[str, str]:
     return {file.name: file.digest for file in files}
 
 
-def name_of(function: Any) -> str | None:
+def part_name(function: Any) -> str | None:
     """What a class of fields is called that a file of one's own defines; None for anything else."""
     own = own_code.of_class(function)
     if own is None:
@@ -122,7 +122,7 @@ class Finder:
         if self._stand_ins:
             return _stand_in(symbol, given, path)
         assert own is not None  # `check` was before
-        known = [key for key, value in vars(own_code.load(own)).items() if own_code.of_class(value) == own]
+        known = [key for key, value in vars(own_code.load_own(own)).items() if own_code.of_class(value) == own]
         why = "is no class of fields there" if part is not None else "is no class that it defines itself"
         raise UserError(f"{no}{own.path} was named, and {symbol} {why}{nearest(symbol, known)}{self.since()}")
 
@@ -147,7 +147,7 @@ def changed(recorded: Mapping[str, str], named: Iterable[OwnFile]) -> list[str]:
     ]
 
 
-def differences(left: Mapping[str, str], right: Mapping[str, str]) -> list[Difference]:
+def code_differences(left: Mapping[str, str], right: Mapping[str, str]) -> list[Difference]:
     """Where the files of two experiments differ, by their digests."""
     names = sorted({*left, *right})
     found = [Difference(f"{CODE}.{name}", left.get(name, MISSING), right.get(name, MISSING)) for name in names]
@@ -160,12 +160,12 @@ def options(experiment: Any, folder: Any) -> list[str]:
     return [word for name in names for word in ("--code", str(folder / CODE / name))]
 
 
-def kept(folder: Any) -> Any:
+def kept_code(folder: Any) -> Any:
     """The folder of the texts that a workdir or an export keeps, or, where they are damaged, of their copies."""
     return folder / CODE if "://" in str(folder) else copies.whole(Path(folder), CODE)
 
 
-def write(files: Iterable[OwnFile], folder: Path) -> None:
+def write_code(files: Iterable[OwnFile], folder: Path) -> None:
     """Puts their texts, and no others, into `folder`/code.
 
     Raises:

@@ -132,7 +132,7 @@ def _called(function: Any, path: Path) -> str:
     for called, (module, symbol) in known().items():
         if symbol == name and getattr(importlib.import_module(module), symbol) is function and _can_be(function):
             return called
-    if (called := own_parts.name_of(function)) is not None:
+    if (called := own_parts.part_name(function)) is not None:
         return called
     described = f"{getattr(function, '__module__', '?')}:{getattr(function, '__qualname__', repr(function))}"
     raise UserError(

@@ -5,7 +5,7 @@ from typing import Any
 
 from mmjax.errors import UserError, unknown
 from mmjax.objectives.contract import fusions, parts
-from mmjax.objectives.readings import check_whole, distinct_views, trained_towers
+from mmjax.objectives.readings import check_view, distinct_views, trained_towers
 
 Modules = Mapping[str, Any]
 
@@ -40,7 +40,7 @@ def check_views(
                         f"objectives.{name} has {single.input!r} encoded by a teacher, the moving average of the "
                         "parameters, and ema=None: set ema=0.999, say"
                     )
-            check_whole(name, view, towers)
+            check_view(name, view, towers)
         for fusion in fusions(objective):
             if fusion not in fusers:
                 raise UserError(unknown(f"objectives.{name} reads the fusion", fusion, fusers, "fusions"))

@@ -58,7 +58,7 @@ def _record(config: fdl.Config, workdir: Path, name: str, fork: bool) -> None:
     if path.exists():
         before, code = _before(path, trained, files)
         differences = unresumable(before, config) if before is not None else []
-        differences += own_parts.differences(code, own_parts.digests_of(files))
+        differences += own_parts.code_differences(code, own_parts.digests_of(files))
         if trained and differences and not fork:
             raise UserError(_refusal(workdir, differences, files))
         if trained and differences:
@@ -72,7 +72,7 @@ def _record(config: fdl.Config, workdir: Path, name: str, fork: bool) -> None:
     try:
         if folder.is_dir() and not (folder / digests.NAME).exists():  # an older mmjax's
             output.write(Path(folder / digests.NAME), digests.listed(folder))
-        own_parts.write(files, workdir)  # before the record that names them
+        own_parts.write_code(files, workdir)  # before the record that names them
         output.write(path, text)
     except OSError as error:
         raise UserError(f"{workdir} can't be written to ({error.strerror}): give another --workdir") from error

@@ -94,7 +94,7 @@ def save(bundle: Bundle, folder: str | Path, half: bool = False) -> Path:
     flat: dict[str, Any] = flatten_dict(bundle.variables, sep="/")
     with fresh_folder(folder) as part:
         (part / RECORD).write_text(records.dumps(bundle.config, bundle.source), encoding="utf-8")
-        own_parts.write(own_parts.files_of(bundle.config), part)
+        own_parts.write_code(own_parts.files_of(bundle.config), part)
         save_tokenizers(bundle.tokenizers, part / TOKENIZERS)
         arrays = {path: np.asarray(leaf, order="C") for path, leaf in flat.items()}
         if half:
@@ -162,7 +162,7 @@ def read(folder: str | Path, code: Code = ()) -> Bundle:
             raise UserError(f"{folder} is no exported model: it has no {name}")
     text = json_text.text(folder / RECORD)
     try:
-        config = records.loads(text, code, lambda: own_parts.kept(folder))
+        config = records.loads(text, code, lambda: own_parts.kept_code(folder))
         table = archives.safetensors_table(folder / PARAMS)
     except UserError as error:
         raise UserError(f"{folder} can't be read: {error}{written_by(text)}") from error

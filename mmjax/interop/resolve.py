@@ -95,7 +95,7 @@ def _of_workdir(path: epath.Path, step: int | None, ema: bool, code: Code) -> Bu
         regular.check_inside(path)  # a checkpoint is many files, which others open
     text = json_text.text(copies.whole(path, RECORD))
     try:
-        config = records.loads(text, code, lambda: own_parts.kept(path))
+        config = records.loads(text, code, lambda: own_parts.kept_code(path))
     except UserError as error:
         raise UserError(f"{path / RECORD}: {error}{bundles.written_by(text)}") from error
     records.tell_changes(text, code, path / RECORD)

@@ -9,7 +9,7 @@ record: constructing it with any arguments whatever reads, writes and runs nothi
 from etils import epy
 
 with epy.lazy_api_imports(globals()):
-    from mmjax.objectives.contract import Context, Fused, Objective, Pairs, Together, TwoRounds, View
+    from mmjax.objectives.contract import Context, Fused, Objective, RowPairs, Together, TwoRounds, View
     from mmjax.objectives.contrastive.objective import Contrastive
     from mmjax.objectives.demands import Demanding
     from mmjax.objectives.encoded import Encoded, EncodedCorrupted, EncodedFused, EncodedKept, EncodedTogether

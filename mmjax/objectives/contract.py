@@ -46,11 +46,11 @@ class View:
 
     def key(self, key: PRNGKeyArray) -> PRNGKeyArray:
         """Of the step's key the one for what is hidden: other maskings of the same input are drawn independently."""
-        return named(key, self.text())
+        return named_key(key, self.text())
 
     def dropout_key(self, key: PRNGKeyArray) -> PRNGKeyArray:
         """Of the step's key the one for dropout: that of another tower over the same input is independent."""
-        return self.key(key) if self.tower is None else named(self.key(key), self.tower)
+        return self.key(key) if self.tower is None else named_key(self.key(key), self.tower)
 
     def text(self) -> str:
         """What the keys are made of; it has never changed, so that runs of any version draw the same."""
@@ -67,7 +67,7 @@ class Together:
     def dropout_key(self, key: PRNGKeyArray) -> PRNGKeyArray:
         """Of the step's key the one for dropout."""
         texts = ", ".join(part.text() for part in self.parts)
-        return named(key, f"Together(parts=({texts}{',' * (len(self.parts) == 1)}))")
+        return named_key(key, f"Together(parts=({texts}{',' * (len(self.parts) == 1)}))")
 
 
 @dataclass(frozen=True)
@@ -85,13 +85,13 @@ class Fused:
     def dropout_key(self, key: PRNGKeyArray) -> PRNGKeyArray:
         """Of the step's key the one for dropout."""
         texts = ", ".join(part.text() for part in self.parts)
-        return named(key, f"Fused(fusion={self.fusion!r}, parts=({texts}))")
+        return named_key(key, f"Fused(fusion={self.fusion!r}, parts=({texts}))")
 
 
 AnyView = View | Together | Fused
 
 
-def named(key: PRNGKeyArray, name: str) -> PRNGKeyArray:
+def named_key(key: PRNGKeyArray, name: str) -> PRNGKeyArray:
     """Of a key the one for a use of that name."""
     return jax.random.fold_in(key, zlib.crc32(name.encode()))
 
@@ -131,7 +131,7 @@ class Context:
                 "an objective draws at random and was given no key: pass rngs={'mask': key} (with train=False too)"
             )
         columns = self.rows.reshape(len(self.rows), -1)
-        keys = jax.vmap(partial(jax.random.fold_in, named(self.key, self.use)))(columns[:, 0])
+        keys = jax.vmap(partial(jax.random.fold_in, named_key(self.key, self.use)))(columns[:, 0])
         for column in columns.T[1:]:
             keys = jax.vmap(jax.random.fold_in)(keys, column)
         return keys
@@ -152,7 +152,7 @@ class Context:
         return module(tokens, train=trains, keys=self.keys if trains and self.key is not None else None)
 
 
-class Pairs(NamedTuple):
+class RowPairs(NamedTuple):
     """Rows of the global batch that meet in the second round."""
 
     rows: Int[Array, "p v"]
@@ -200,7 +200,7 @@ class TwoRounds(Objective, Protocol):
         makes a pair that isn't valid. key: this step's, for what is drawn."""
         ...
 
-    def per_pair(self, tokens: Mapping[View, TokensAndMask], pair: Pairs, context: Context) -> Any:
+    def per_pair(self, tokens: Mapping[View, TokensAndMask], pair: RowPairs, context: Context) -> Any:
         """All that can be done pair by pair, in a second scan: a pytree of `[P, ...]`. tokens: of each view in `kept`
         those of the pair's rows, `[P,N,D]`, and which of them are real. What pairs that aren't valid give must not
         count: give `pair.valid` on to `batch_loss`."""

@@ -13,7 +13,7 @@ from mmjax.objectives.contract import AnyView, Context, View, parts, present
 from mmjax.objectives.encoding import Encoding, Keys, by_teacher, embedding
 from mmjax.objectives.microbatches import each_part
 from mmjax.objectives.numerics import unit
-from mmjax.objectives.readings import check_batch, check_parts, distinct_views, names
+from mmjax.objectives.readings import check_entries, check_parts, distinct_views, names
 from mmjax.objectives.second_round import kept_views, second_round
 
 Batch = Mapping[str, Array]
@@ -76,7 +76,7 @@ class Pretrainer(nn.Module):
         """
         check_parts(self.towers, self.fusions, self.objectives, self.weights, self.idle)
         views = distinct_views(self.objectives)
-        check_batch(self.objectives, batch, self.microbatches)
+        check_entries(self.objectives, batch, self.microbatches)
         training = self._training(still) if train else frozenset()
         keys, kept = self._keys(views, training), kept_views(self.objectives)
         batch = {"index": jnp.arange(len(batch[parts(views[0])[0].input])), **present(batch)}

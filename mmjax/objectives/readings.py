@@ -53,7 +53,7 @@ def check_parts(towers: Parts, fusers: Parts, objectives: Parts, weights: Parts,
                         f"objective {name!r} reads {single.by!r}, which has no tower; the towers are {names(towers)}"
                         f"{nearest(single.by, towers)}"
                     )
-            check_whole(name, view, towers)
+            check_view(name, view, towers)
         for fusion in fusions(objective):
             if fusion not in fusers:
                 raise UserError(
@@ -71,7 +71,7 @@ def check_parts(towers: Parts, fusers: Parts, objectives: Parts, weights: Parts,
         )
 
 
-def check_whole(objective: str, view: AnyView, towers: Parts) -> None:
+def check_view(objective: str, view: AnyView, towers: Parts) -> None:
     """Raises UserError where the parts of a view can't be had together."""
     inputs = [single.input for single in parts(view)]
     if isinstance(view, Fused) and len(set(inputs)) < len(inputs):
@@ -93,7 +93,7 @@ def check_whole(objective: str, view: AnyView, towers: Parts) -> None:
             )
 
 
-def check_batch(objectives: Parts, batch: Mapping[str, Array], microbatches: int) -> None:
+def check_entries(objectives: Parts, batch: Mapping[str, Array], microbatches: int) -> None:
     """Raises UserError where the batch lacks what an objective reads, or isn't divided by the microbatches."""
     for name, objective in objectives.items():
         for single in (one for view in objective.views() for one in parts(view)):

@@ -11,7 +11,7 @@ from jaxtyping import Array, Int, PRNGKeyArray
 from mmjax.errors import UserError
 from mmjax.models.fusion.contract import TokensAndMask
 from mmjax.models.layers.parameters import HIDDEN, constrain
-from mmjax.objectives.contract import Pairs, TwoRounds, View, named, valid
+from mmjax.objectives.contract import RowPairs, TwoRounds, View, named_key, valid
 from mmjax.objectives.microbatches import each_part
 
 Batch = Mapping[str, Array]
@@ -56,7 +56,7 @@ def second_round(
                 "train=False too)"
             )
         still = jax.lax.stop_gradient(outputs[name])
-        rows = objective.pairs(still, batch, named(key, f"pairs {name}"))
+        rows = objective.pairs(still, batch, named_key(key, f"pairs {name}"))
         chosen[name] = _checked(name, objective, jax.lax.stop_gradient(rows))
     if not chosen:
         return {}
@@ -68,7 +68,7 @@ def second_round(
         found = {}
         for name, own in rows.items():
             objective = module.objectives[name]
-            pairs = Pairs(own, _valid(objective.kept(), own, batch))
+            pairs = RowPairs(own, _valid(objective.kept(), own, batch))
             tokens = {view: _rows_of(kept[views.index(view)], own[:, i]) for i, view in enumerate(objective.kept())}
             told = module.context(name, "per_pair", key, jnp.take(batch["index"], own, mode="clip"), training)
             found[name] = objective.per_pair(tokens, pairs, told)

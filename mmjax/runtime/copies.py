@@ -161,6 +161,6 @@ def _folder_of(names: Iterable[str], code: Mapping[str, str], workdir: Path) -> 
 def _is(path: Path, code: Mapping[str, str]) -> bool:
     """Whether a file holds the text that the record names."""
     try:
-        return not path.is_symlink() and digests.of(regular.content(path)) == code.get(path.name)
+        return not path.is_symlink() and digests.of_content(regular.content(path)) == code.get(path.name)
     except (OSError, UserError):
         return False

@@ -28,6 +28,9 @@ def check_data(data: Prepared, workdir: Path, *, begun: bool, fork: bool = False
     """
     mine = hosts.together(lambda: _identified(data))
     words = {"id": "ids, or their order", **{m: _called(m, spec.kind) for m, spec in data.chains.specs.items()}}
+    if data.mixture.record_transforms:  # which read columns of no chain's name
+        columns = {column for records in data.open(SPLIT).values() for column in records.columns}
+        words = {**{c: "captions" if c == "text" else f"values of {c!r}" for c in sorted(columns)}, **words}
     everyone = hosts.gathered(mine)
     for index, other in enumerate(everyone):
         if other != everyone[0]:

@@ -109,10 +109,10 @@ def flops_of(size: str) -> dict[str, Any]:
     program = f"""
 import json, jax
 from tests.benchmarks.step_sides import SIZES, model_flops
-from mmjax.train.plan.this_machine import rates
+from mmjax.train.plan.this_machine import machine_rates
 size = SIZES[{size!r}]
 device = jax.devices()[0]
-peak = rates().flops if device.platform == "cpu" else None
+peak = machine_rates().flops if device.platform == "cpu" else None
 flops = {{how: model_flops(size, how) for how in ("", "half")}}
 print(json.dumps({{**flops, "peak": peak, "device": device.device_kind}}))
 """

@@ -32,7 +32,7 @@ def called(monkeypatch):
 
     stand_in("mmjax.train.loop", "train")
     stand_in("mmjax.evaluate.model", "evaluate_model")
-    stand_in("mmjax.data.datasets.prepare", "prepare")
+    stand_in("mmjax.data.datasets.prepare", "prepare_dataset")
     return calls
 
 

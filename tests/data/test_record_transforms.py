@@ -317,12 +317,12 @@ def test_what_cannot_be_is_named(ready, fields, message):
         ready(**fields).open("train")
 
 
-def test_one_that_gives_no_record_is_a_programming_error():
+def test_one_that_gives_no_record_is_told():
     class Nothing(RecordTransform):
         def __call__(self, record, rng):
             return None  # type: ignore[return-value]
 
-    with pytest.raises(TypeError, match="gave None: a record transform gives the record, a dict"):
+    with pytest.raises(UserError, match="gave None: a record transform gives the record, a dict"):
         RecordTransforms((Nothing(),), ("text",))({"id": "r"}, lambda name: None)
 
 

@@ -27,7 +27,7 @@ def test_host_0_fetches_what_has_a_name_before_the_others_and_alone_says_so(monk
         found.append("all")
         return function()
 
-    def resolve(source, *, step, say):
+    def resolve(source, *, step, code, say):
         say("fetched")
         found.append("aloud" if told else "silent")
         return SimpleNamespace(step=step)

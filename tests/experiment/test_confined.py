@@ -151,7 +151,7 @@ def test_code_that_a_workdir_brings_runs_by_no_command(hostile: Hostile, capsys,
     for folder in (hostile.workdir, hostile.workdir / "code", hostile.home):
         folder.mkdir(exist_ok=True)
         (folder / "own.py").write_text(evil)
-    hostile.forge(lambda r: r.update(code={"own.py": digests.of(evil.encode())}))
+    hostile.forge(lambda r: r.update(code={"own.py": digests.of_content(evil.encode())}))
     commands = [["evaluate", x], ["evaluate", x, "--watch"], ["embed", x, "--out", out], ["demo", x], ["show", x]]
     commands += [["export", x, out], ["train", x, "--workdir", out], ["train", x, "--workdir", x, "--replay", "3"]]
     for called in ("own.py:Mine", "own.py:system"):
@@ -186,7 +186,7 @@ def test_code_that_a_workdir_brings_runs_by_no_command(hostile: Hostile, capsys,
 )
 def test_code_is_kept_by_plain_names(hostile: Hostile, name, capsys, tmp_path):
     x, out = str(hostile.workdir), str(tmp_path / "out")
-    hostile.forge(lambda r: r.update(code={name: digests.of(b"evil")}))
+    hostile.forge(lambda r: r.update(code={name: digests.of_content(b"evil")}))
     for folder in (copies.of_step(hostile.workdir, 24), hostile.workdir):
         (folder / "code").mkdir()
         (folder / "code" / "P.py").write_text("evil")

@@ -480,8 +480,8 @@ def test_embeddings_by_changed_code_are_others(own):
 def test_code_is_written_with_a_folder_and_read_from_it(own):
     files = named(own / "own.py")
     assert all(isinstance(file, OwnFile) for file in files)
-    own_parts.write(files, own / "x")
+    own_parts.write_code(files, own / "x")
     assert [path.name for path in (own / "x" / "code").iterdir()] == ["own.py"]
-    own_parts.write((), own / "x")
+    own_parts.write_code((), own / "x")
     assert not list((own / "x" / "code").iterdir())
     assert bundles.RECORD == "experiment.json"

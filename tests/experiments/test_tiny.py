@@ -37,7 +37,7 @@ def table(tmp_path_factory):
 @pytest.mark.parametrize("name", TINY)
 def test_it_trains(name, table, tmp_path, monkeypatch):
     monkeypatch.setenv("TFDS_DATA_DIR", str(tmp_path / "data"))  # where tokenizers go
-    monkeypatch.setattr(Mesh, "build", lambda mesh: BUILD(mesh, jax.devices()[:1]))
+    monkeypatch.setattr(Mesh, "build", lambda mesh, devices: BUILD(mesh, jax.devices()[:1]))
     config = load_experiment(f"{FOLDER}/{name}", ["steps=2", "batch_size=8", "optimizer.warmup_steps=1", "log_every=1"])
     config.evaluators, config.init, config.data.cache = [], {}, False
     if not name.startswith("bert.py"):  # whose data is names, which a package has

@@ -506,8 +506,10 @@ def test_what_is_given_without_a_name_is_refused_with_the_ways_to_give_it(model:
 
 
 def test_what_an_editor_is_told_of_embed():
-    """One modality gives an array, several a dict; any other keyword is none of its."""
+    """One modality gives an array, several a dict; of one that mmjax doesn't know only the run tells."""
     told = [(inspect.signature(f).parameters, get_type_hints(f)["return"]) for f in get_overloads(Model.embed)]
+    others, hint = told.pop()
+    assert (others["others"].kind, hint) == (inspect.Parameter.VAR_KEYWORD, Any)
     assert all("others" not in parameters for parameters, _ in told)
     needed = [[name for name, p in parameters.items() if p.default is p.empty] for parameters, _ in told]
     assert needed == [["self", modality] for modality in ("image", "text", "audio", "video")] + [["self"]]

@@ -104,6 +104,6 @@ def test_host_0_goes_on_serving_until_the_others_are_gone():
             group.wait(index)
             left[index] = time.monotonic()
 
-    ended = launch("-c", "from mmjax import hosts; hosts.LINGER = 6; hosts.join()", devices=1, meanwhile=watch)
+    ended = launch("-c", "from mmjax.runtime import hosts; hosts.LINGER = 6; hosts.join()", devices=1, meanwhile=watch)
     assert ended.codes == [0, 0], str(ended)
     assert left[0] - left[1] > 2

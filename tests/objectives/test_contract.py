@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from mmjax.errors import UserError
-from mmjax.objectives.contract import Context, Fused, Together, View, fusions, named, usable
+from mmjax.objectives.contract import Context, Fused, Together, View, fusions, named_key, usable
 from mmjax.objectives.masking import Keep
 from tests.objectives.rounds import Fusing, Matching
 
@@ -29,11 +29,11 @@ def test_keys_are_those_of_every_version_before() -> None:
     """By the text that a view had when its input was called its modality."""
     keep = View("image", Keep(0.25)), View("text", Keep(0.25))
     texts = [f"View(modality={name!r}, masking=Keep(share=0.25))" for name in ("image", "text")]
-    assert same(keep[0].key(KEY), named(KEY, texts[0]))
-    assert same(keep[0].dropout_key(KEY), named(KEY, texts[0]))
-    assert same(View("image").key(KEY), named(KEY, "View(modality='image', masking=None)"))
-    assert same(Together(keep).dropout_key(KEY), named(KEY, f"Together(parts=({', '.join(texts)}))"))
-    assert same(Together(keep[:1]).dropout_key(KEY), named(KEY, f"Together(parts=({texts[0]},))"))
+    assert same(keep[0].key(KEY), named_key(KEY, texts[0]))
+    assert same(keep[0].dropout_key(KEY), named_key(KEY, texts[0]))
+    assert same(View("image").key(KEY), named_key(KEY, "View(modality='image', masking=None)"))
+    assert same(Together(keep).dropout_key(KEY), named_key(KEY, f"Together(parts=({', '.join(texts)}))"))
+    assert same(Together(keep[:1]).dropout_key(KEY), named_key(KEY, f"Together(parts=({texts[0]},))"))
 
 
 def test_what_is_hidden_from_a_teacher_is_hidden_from_its_student_and_other_towers_drop_out_by_themselves() -> None:
@@ -47,7 +47,7 @@ def test_what_is_hidden_from_a_teacher_is_hidden_from_its_student_and_other_towe
 
 def test_keys_of_examples_and_pairs_are_folded_with_every_row() -> None:
     rows = np.array([4, 9], np.uint32)
-    own = named(KEY, "per_example x")
+    own = named_key(KEY, "per_example x")
     keys = Context(True, KEY, "per_example x", rows).keys  # pyright: ignore
     assert all(same(key, jax.random.fold_in(own, row)) for key, row in zip(keys, rows, strict=True))
     pairs = np.array([[4, 9], [9, 4]], np.uint32)

@@ -9,7 +9,7 @@ import pytest
 
 from mmjax.errors import UserError
 from mmjax.models.layers.dropout import drop
-from mmjax.objectives.contract import Fused, View, named, present, valid
+from mmjax.objectives.contract import Fused, View, named_key, present, valid
 from mmjax.objectives.encoded import Encoded, EncodedCorrupted, EncodedKept
 from mmjax.objectives.encoding import Encoding, Keys
 from mmjax.objectives.masking import Corrupt, Keep
@@ -52,7 +52,7 @@ def test_a_teacher_is_the_tower_with_the_average_s_parameters() -> None:
                 {"params": by["towers_image"]}, x, None, keep, method="tokens"), method="pool")  # pyright: ignore
             for by in (params, ema)
         )  # fmt: skip
-        own = named(key, "per_example distil")
+        own = named_key(key, "per_example distil")
         keys = jax.vmap(lambda row: jax.random.fold_in(own, row))(BATCH["index"])
         distance = jnp.square(drop(student, RATE, keys, 2) - jax.lax.stop_gradient(teacher)).sum(axis=1)  # pyright: ignore
         return jnp.where(BATCH["image_valid"], distance, 0).sum() / BATCH["image_valid"].sum()

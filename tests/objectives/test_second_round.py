@@ -12,7 +12,7 @@ from jax.sharding import NamedSharding, PartitionSpec
 
 from mmjax.errors import UserError
 from mmjax.models.layers.dropout import drop
-from mmjax.objectives.contract import named, present
+from mmjax.objectives.contract import named_key, present
 from mmjax.objectives.contrastive.objective import Contrastive
 from mmjax.objectives.numerics import unit
 from mmjax.objectives.pretrainer import Pretrainer
@@ -109,9 +109,9 @@ def by_hand(params: Any, batch: Any, key: Any) -> Any:
         tower, own = ToyTower(name), {"params": params[f"towers_{name}"]}
         tokens[name] = tower.apply(own, given[name], given.get(f"{name}_mask"), method="tokens")
         embedded[name] = unit(tower.apply(own, *tokens[name], method="pool"))  # pyright: ignore
-    rows = Matching().pairs((embedded["image"], embedded["text"]), batch, named(key, "pairs match"))
+    rows = Matching().pairs((embedded["image"], embedded["text"]), batch, named_key(key, "pairs match"))
     places = {"text": rows[:, 0], "image": rows[:, 1]}
-    index, own = batch["index"], named(key, "per_pair match")
+    index, own = batch["index"], named_key(key, "per_pair match")
     of_pair = lambda text, image: jax.random.fold_in(jax.random.fold_in(own, index[text]), index[image])  # noqa: E731
     keys = jax.vmap(of_pair)(places["text"], places["image"])
     met = {name: tuple(x[places[name]] for x in tokens[name]) for name in ("image", "text")}

@@ -93,7 +93,7 @@ def test_all_columns_count_where_a_record_transform_may_read_them(tmp_path):
     def made(caption: str, *record_transforms) -> Prepared:
         rows = [ROWS[0], f"0.png,{caption},x,train"]
         plain = data(tmp_path / "a", *rows)
-        return Prepared(replace(plain.mixture, record_transforms=record_transforms), None, None)  # pyright: ignore
+        return Prepared(replace(plain.mixture, record_transforms=record_transforms), plain.chains, None)
 
     check_data(made("a cat"), tmp_path, begun=False)
     check_data(made("a tom"), tmp_path, begun=True)

@@ -123,7 +123,7 @@ class _Begin:
             # that started this process, and Grain's end while their processes still have a queue to be emptied.
             ctypes.CDLL(None, use_errno=True).prctl(PR_SET_PDEATHSIG, signal.SIGCONT, 0, 0, 0)
         for file in self._code:
-            own_code.load(file)  # its classes are found by their names in what comes next
+            own_code.load_own(file)  # its classes are found by their names in what comes next
 
 
 def _follow(parent: Any, address: Address) -> None:

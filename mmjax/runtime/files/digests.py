@@ -72,7 +72,7 @@ def problems(folder: epath.Path, within: str = "") -> list[str]:
         return [line for line in threads.map(problem, chosen) if line is not None]
 
 
-def of(content: bytes) -> str:
+def of_content(content: bytes) -> str:
     """A digest of what a file holds."""
     return hashlib.blake2b(content, digest_size=16).hexdigest()
 

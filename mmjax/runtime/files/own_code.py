@@ -43,7 +43,7 @@ class OwnFile:
     @property
     def digest(self) -> str:
         """As an experiment's record has it."""
-        return digests.of(self.text)
+        return digests.of_content(self.text)
 
     @property
     def module(self) -> str:
@@ -67,7 +67,7 @@ def named(code: Any) -> Code:
         UserError: there is no such file, it is no file of Python, or two of them have one name.
     """
     each = () if code is None else (code,) if isinstance(code, str | os.PathLike | OwnFile) else code
-    return joined(one if isinstance(one, OwnFile) else read(one) for one in each)
+    return joined(one if isinstance(one, OwnFile) else read_own(one) for one in each)
 
 
 def joined(files: Iterable[OwnFile]) -> Code:
@@ -82,7 +82,7 @@ def joined(files: Iterable[OwnFile]) -> Code:
     return tuple(found.values())
 
 
-def read(path: str | os.PathLike[str]) -> OwnFile:
+def read_own(path: str | os.PathLike[str]) -> OwnFile:
     """The file, with the neighbours that it imports.
 
     Raises:
@@ -166,7 +166,7 @@ class _Neighbours(importlib.abc.MetaPathFinder, importlib.abc.Loader):
         return importlib.util.spec_from_loader(fullname, self)
 
     def create_module(self, spec: Any) -> ModuleType:
-        module = load(self._files[spec.name])
+        module = load_own(self._files[spec.name])
         spec.loader_state = module.__spec__
         return module
 
@@ -176,7 +176,7 @@ class _Neighbours(importlib.abc.MetaPathFinder, importlib.abc.Loader):
             module.__spec__ = module.__spec__.loader_state
 
 
-def load(own: OwnFile) -> ModuleType:
+def load_own(own: OwnFile) -> ModuleType:
     """The file's module; run if it wasn't yet.
 
     Raises:
@@ -246,7 +246,7 @@ def of_class(part: Any) -> OwnFile | None:
 
 def class_of(own: OwnFile, name: str) -> type | None:
     """The class of that name that the file defines, and none that it imports or calls otherwise."""
-    part = vars(load(own)).get(name)
+    part = vars(load_own(own)).get(name)
     return part if isinstance(part, type) and part.__name__ == name and of_class(part) == own else None
 
 

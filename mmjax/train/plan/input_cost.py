@@ -1,7 +1,7 @@
 """Measures how fast a host's cores make batches: the experiment's own chains, on made-up pictures and sounds."""
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -34,22 +34,23 @@ def reading(
     for, which `of` says.
     """
     specs = chain_specs(transforms)
-    examples = {modality: made for modality, spec in specs.items() if (made := spec.kind.made_up()) is not None}
+    timed = {modality: made for modality, spec in specs.items() if (made := spec.kind.made_up()) is not None}
+    whole = RecordTransforms(record_transforms, tuple(timed))
+    examples = {modality: made for modality, made in timed.items() if modality not in _added(whole, timed)}
     captions = [modality for modality, spec in specs.items() if spec.kind.words]
     record: dict[str, Any] = {"id": "made up", **dict.fromkeys(captions, "a made-up caption")}
     record |= {modality: value for modality, (value, _) in examples.items()}
     size = sum(len(value) for value, _ in examples.values()) + CAPTION * bool(captions)
     if not examples:
         return Reading(0.0, size, "captions alone")
-    chains, rng = Chains({modality: tuple(transforms[modality]) for modality in examples}), np.random.default_rng(0)
-    whole = RecordTransforms(record_transforms, tuple(examples))
+    chains, rng = Chains({modality: tuple(transforms[modality]) for modality in timed}), np.random.default_rng(0)
 
     def row() -> Row:
         return chains.row(whole(record, lambda name: rng), lambda modality: rng)
 
     try:
         found = row()  # the first call imports
-        enough = all(found[f"{modality}_valid"] for modality in examples)
+        enough = all(found[f"{modality}_valid"] for modality in timed)
     except Exception:  # code of the user's own, which expects a record of the user's own
         if not record_transforms:
             raise
@@ -63,3 +64,9 @@ def reading(
         row()
         done += 1
     return Reading(taken / done, size, " and ".join(words for _, words in examples.values()))
+
+
+def _added(whole: RecordTransforms, inputs: Iterable[str]) -> set[str]:
+    """Of the inputs those that record transforms make of others, which a source need not have."""
+    names = list(inputs)
+    return {name for name in names if name in whole.columns([other for other in names if other != name])}

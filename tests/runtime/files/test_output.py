@@ -22,6 +22,7 @@ WRITERS = {
     "data/datasets/prepare.py": "a lock, which holds nothing",
     "evaluate/evaluators/gallery.py": "into the name that `replacing` gave",
     "interop/big_vision/layout.py": "into the name that `replacing` gave",
+    "experiment/own_parts.py": "moves the code of a run before out of the way",
     "interop/bundle.py": NEW_FOLDER,
     "interop/hf/layout.py": NEW_FOLDER,
     "interop/hf/preprocessing.py": NEW_FOLDER,

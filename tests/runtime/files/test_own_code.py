@@ -8,7 +8,7 @@ import pytest
 
 from mmjax.errors import UserError
 from mmjax.runtime.files import own_code
-from mmjax.runtime.files.own_code import class_of, importable, load, named, of_class, of_parts, read
+from mmjax.runtime.files.own_code import class_of, importable, load_own, named, of_class, of_parts, read_own
 
 OWN = """
 import json
@@ -53,7 +53,7 @@ def folder(path: Path, times: int) -> Path:
 
 
 def test_a_file_is_read_with_the_neighbours_that_it_imports_and_no_others(tmp_path):
-    own = read(folder(tmp_path / "a", 3) / "own.py")
+    own = read_own(folder(tmp_path / "a", 3) / "own.py")
     assert [name for name, _ in own.beside] == ["helping_one.py", "helping_two.py"]
     assert [file.name for file in own.neighbours()] == ["helping_one.py", "helping_two.py"]
     assert [name for name, _ in own.neighbours()[1].beside] == ["helping_one.py", "helping_two.py"]  # a circle
@@ -61,12 +61,12 @@ def test_a_file_is_read_with_the_neighbours_that_it_imports_and_no_others(tmp_pa
 
 
 def test_it_runs_once_and_an_edit_or_another_folder_is_another_module(tmp_path):
-    first = load(read(folder(tmp_path / "a", 3) / "own.py"))
-    assert load(read(tmp_path / "a" / "own.py")) is first
-    assert load(read(folder(tmp_path / "b", 5) / "own.py")).Mine().later() == 10
-    assert (first.scale(1), load(read(tmp_path / "a" / "own.py")).scale(1)) == (3, 3)
+    first = load_own(read_own(folder(tmp_path / "a", 3) / "own.py"))
+    assert load_own(read_own(tmp_path / "a" / "own.py")) is first
+    assert load_own(read_own(folder(tmp_path / "b", 5) / "own.py")).Mine().later() == 10
+    assert (first.scale(1), load_own(read_own(tmp_path / "a" / "own.py")).scale(1)) == (3, 3)
     (tmp_path / "a" / "helping_two.py").write_text("TIMES = 7\n")  # which own.py imports through another
-    second = load(read(tmp_path / "a" / "own.py"))
+    second = load_own(read_own(tmp_path / "a" / "own.py"))
     assert second is not first
     assert (first.scale(1), second.scale(1)) == (3, 7)
     assert not list(tmp_path.rglob("__pycache__"))
@@ -74,28 +74,28 @@ def test_it_runs_once_and_an_edit_or_another_folder_is_another_module(tmp_path):
 
 
 def test_what_runs_is_what_was_read(tmp_path):
-    own = read(folder(tmp_path / "a", 3) / "own.py")
+    own = read_own(folder(tmp_path / "a", 3) / "own.py")
     (tmp_path / "a" / "own.py").write_text("raise SystemExit")
-    assert load(own).Mine().factor == 2
+    assert load_own(own).Mine().factor == 2
 
 
 def test_a_module_that_is_there_already_stays_and_an_installed_package_is_not_hidden(tmp_path, monkeypatch):
     theirs = type(sys)("helping_one")
     monkeypatch.setitem(sys.modules, "helping_one", theirs)
     (folder(tmp_path / "a", 3) / "json.py").write_text("raise SystemExit")
-    own = read(tmp_path / "a" / "own.py")
+    own = read_own(tmp_path / "a" / "own.py")
     assert "json.py" not in dict(own.beside)
-    module = load(own)
+    module = load_own(own)
     assert module.scale(1) == 3
     assert module.json.dumps({}) == "{}"
     assert sys.modules["helping_one"] is theirs
     with importable(own):
-        assert __import__("helping_one") is load(own.neighbours()[0])
+        assert __import__("helping_one") is load_own(own.neighbours()[0])
 
 
 def test_only_classes_that_the_file_defines_under_their_own_names_are_its_own(tmp_path):
-    own = read(folder(tmp_path / "a", 3) / "own.py")
-    module = load(own)
+    own = read_own(folder(tmp_path / "a", 3) / "own.py")
+    module = load_own(own)
     assert class_of(own, "Mine") is module.Mine
     assert of_class(module.Mine) == own
     others = "system json Base Other Inner Mine.Inner dataclass scale __loader__ nothing"
@@ -110,8 +110,8 @@ def test_only_classes_that_the_file_defines_under_their_own_names_are_its_own(tm
 
 
 def test_another_process_is_told_of_the_files_whose_classes_it_reads_with(tmp_path):
-    own = read(folder(tmp_path / "a", 3) / "own.py")
-    mine = load(own).Mine()
+    own = read_own(folder(tmp_path / "a", 3) / "own.py")
+    mine = load_own(own).Mine()
     assert of_parts({"image": (1, [mine, mine])}) == (own,)
     assert of_parts({"image": 1}) == ()
     assert pickle.loads(pickle.dumps(own)) == own
@@ -123,8 +123,8 @@ def test_a_fault_of_the_file_is_its_own_and_it_can_be_mended(tmp_path):
     for text in ("1 / 0", "class"):
         path.write_text(text)
         with pytest.raises(ZeroDivisionError if "/" in text else SyntaxError):
-            load(read(path))
-    assert not [name for name in sys.modules if name == read(path).module]
+            load_own(read_own(path))
+    assert not [name for name in sys.modules if name == read_own(path).module]
 
 
 def test_what_can_not_be_named_says_why(tmp_path):
