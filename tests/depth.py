@@ -1,6 +1,9 @@
-"""A modality that mmjax doesn't know, with parts of one's own: how far away each pixel is."""
+"""An experiment's file with a modality that mmjax doesn't know, how far away each pixel is, and with a transform, a
+tower, a loss and an evaluator of its own."""
 
+import inspect
 import io
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,7 +14,9 @@ import numpy as np
 from PIL import Image
 
 from mmjax.data import BadExample, Spec, Transform
+from mmjax.evaluate import Embedded, Evaluator
 from mmjax.models import BareTower
+from mmjax.objectives import View
 
 SIDE = 8
 PATCH = 4
@@ -56,17 +61,60 @@ class DepthTower(BareTower):
         return self.head(super().pool(tokens, token_mask))
 
 
-EXPERIMENT = '''
+class Distance(nn.Module):
+    """The squared distance of two modalities' embeddings."""
+
+    pair: tuple[str, str]
+
+    def views(self) -> tuple[View, ...]:
+        return tuple(View(name) for name in self.pair)
+
+    def per_example(self, encoded, batch, context):
+        a, b = (encoded[view].embedding for view in self.views())
+        there = batch[f"{self.pair[0]}_valid"] & batch[f"{self.pair[1]}_valid"]
+        return jnp.where(there, jnp.sum((a - b) ** 2, axis=-1), 0.0), there
+
+    def batch_loss(self, outputs, batch):
+        far, there = outputs
+        loss = jnp.sum(far) / jnp.maximum(jnp.sum(there), 1)
+        return loss, {"far": loss}
+
+
+@dataclass(frozen=True)
+class Spread(Evaluator):
+    """How far apart the embeddings of a modality lie."""
+
+    modality: str
+    split: str = "validation"
+
+    def __call__(self, embedded: Embedded, embed_text: Any) -> Mapping[str, float]:
+        there = embedded.embeddings[self.modality][embedded.valid[self.modality]]
+        return {f"{self.name}/{self.modality}": float(np.std(there, axis=0).mean())}
+
+
+PARTS = (ReadDepth, DepthTower, Distance, Spread)
+HEAD = '''
 """Pictures and their depths."""
 
-from mmjax.data import Decode, Folder, Mixture, Resize
-from mmjax.evaluate import Retrieval
-from mmjax.experiment import Experiment, experiment
-from mmjax.models import ViT
-from mmjax.objectives import Contrastive
-from mmjax.optim import AdamW
-from tests.depth import DepthTower, ReadDepth
+import io
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
 
+import flax.linen as nn
+import jax.numpy as jnp
+import numpy as np
+
+from mmjax.data import BadExample, Decode, Folder, Mixture, Resize, Spec, Transform
+from mmjax.evaluate import Embedded, Evaluator, Retrieval
+from mmjax.experiment import Experiment, experiment
+from mmjax.models import BareTower, ViT
+from mmjax.objectives import Contrastive, View
+from mmjax.optim import AdamW
+
+PATCH = 4
+'''
+EXPERIMENT = """
 
 @experiment
 def depths() -> Experiment:
@@ -75,7 +123,7 @@ def depths() -> Experiment:
             "image": ViT(patch=4, size=8, width=16, depth=1, heads=2, embed_dim=8, pooling="mean"),
             "depth": DepthTower(embed_dim=8),
         },
-        objectives={"seen": Contrastive(("image", "depth"))},
+        objectives={"seen": Contrastive(("image", "depth")), "near": Distance(("image", "depth"))},
         data=Mixture(
             {"rooms": 1.0},
             sources={"rooms": Folder("TABLE", files=("depth",))},
@@ -87,10 +135,10 @@ def depths() -> Experiment:
         save_every=2,
         log_every=1,
         evaluate_every=4,
-        evaluators=[Retrieval()],
+        evaluators=[Retrieval(), Spread("depth")],
         most_bad_examples=0.5,
     )
-'''
+"""
 
 
 def write_rooms(folder: Path) -> Path:
@@ -105,5 +153,6 @@ def write_rooms(folder: Path) -> Path:
         lines.append(f"{row}.png,{name},{'validation' if row >= 16 else 'train'}")
     (folder / f"{BROKEN}.npy").write_bytes(b"no array")
     (folder / "rooms.csv").write_text("\n".join(lines) + "\n")
-    (folder / "own.py").write_text(EXPERIMENT.replace("TABLE", str(folder / "rooms.csv")))
+    text = "\n\n".join((HEAD, *map(inspect.getsource, PARTS), EXPERIMENT))
+    (folder / "own.py").write_text(text.replace("TABLE", str(folder / "rooms.csv")))
     return folder / "own.py"

@@ -1,4 +1,5 @@
-"""A modality that no file of mmjax names works by its own name, from one experiment file."""
+"""A modality that no file of mmjax names, a loss and an evaluator of one's own work by their names, from one experiment
+file: it trains, resumes, is judged, embedded and loaded."""
 
 import json
 import shutil
@@ -9,6 +10,7 @@ import numpy as np
 import pytest
 
 import mmjax
+from mmjax.cli.main import main
 from mmjax.data import embedding_files
 from mmjax.errors import UserError
 from mmjax.experiment.load import load_experiment
@@ -16,22 +18,14 @@ from mmjax.inference.embed_dataset import embed
 from mmjax.inference.model import Model
 from mmjax.train.loop import train
 from tests.depth import BROKEN, write_rooms
-from tests.parts import list_too
 
 
 @pytest.fixture(scope="module")
 def rooms(tmp_path_factory) -> tuple[Path, Path]:
     """The experiment's file, and a workdir of its run."""
     file, workdir = write_rooms(tmp_path_factory.mktemp("rooms")), tmp_path_factory.mktemp("runs") / "rooms"
-    with pytest.MonkeyPatch.context() as patch:
-        list_too(patch, "tests.depth", "DepthTower", "ReadDepth")
-        train(load_experiment(f"{file}:depths"), workdir, name=f"{file}:depths")
+    train(load_experiment(f"{file}:depths"), workdir, name=f"{file}:depths")
     return file, workdir
-
-
-@pytest.fixture(autouse=True)
-def listed(monkeypatch):
-    list_too(monkeypatch, "tests.depth", "DepthTower", "ReadDepth")
 
 
 def logged(workdir: Path) -> dict[int, dict[str, float]]:
@@ -48,6 +42,8 @@ def test_it_trains_and_is_judged(rooms):
     last = steps[4]
     assert [last[f"retrieval/depth->image/{name}"] for name in ("queries", "candidates")] == [8, 8]
     assert last["retrieval/image->depth/R@10"] == 1.0  # of eight
+    assert steps[4]["near/far"] < steps[1]["near/far"]
+    assert 0 < last["spread/depth"] < 1
     (bad,) = [json.loads(line) for line in (workdir / "bad_examples.jsonl").read_text().splitlines()]
     assert bad == {"step": bad["step"], "source": "rooms", "id": f"{BROKEN}.png", "modality": "depth"} | {
         "kind": "undecodable"
@@ -60,16 +56,14 @@ def test_a_run_that_was_cut_off_goes_on_as_if_nothing_had_happened(rooms, tmp_pa
     shutil.copytree(workdir, copy)
     shutil.rmtree(copy / "checkpoints" / "4")
     train(load_experiment(f"{file}:depths"), copy, name=f"{file}:depths")
-    first, again = (mmjax.load(path).params for path in (workdir, copy))
+    first, again = (mmjax.load(path, code=file).params for path in (workdir, copy))
     jax.tree.map(np.testing.assert_array_equal, first, again)
     assert logged(copy)[4]["seen/loss"] == logged(workdir)[4]["seen/loss"]
 
 
 @pytest.fixture(scope="module")
 def model(rooms) -> Model:
-    with pytest.MonkeyPatch.context() as patch:
-        list_too(patch, "tests.depth", "DepthTower", "ReadDepth")
-        return mmjax.load(rooms[1])
+    return mmjax.load(rooms[1], code=rooms[0])
 
 
 def test_it_is_embedded_by_its_name(rooms, model: Model):
@@ -91,11 +85,22 @@ def test_it_is_embedded_by_its_name(rooms, model: Model):
         model.embed(depht=arrays)
 
 
+def test_it_is_judged_again_where_its_file_is_named(rooms, tmp_path, capsys):
+    file, workdir = rooms
+    command = ["evaluate", str(workdir), "--json", str(tmp_path / "found.json")]
+    assert main(command) == 2
+    assert "code of one's own, which runs only where you name its file" in capsys.readouterr().err
+    assert main([*command, "--code", str(file)]) == 0
+    told = json.loads((tmp_path / "found.json").read_text())["validation"]
+    last = logged(workdir)[4]
+    assert told["spread/depth"] == pytest.approx(last["spread/depth"], rel=1e-5)
+
+
 def test_a_split_is_embedded_and_so_is_a_table_of_the_same_columns(rooms, tmp_path):
     file, workdir = rooms
     table = str(file.parent / "rooms.csv")
     for name, data in (("own", None), ("table", table)):
-        found = embedding_files.read(embed(str(workdir), data, tmp_path / name, split="validation"))
+        found = embedding_files.read(embed(str(workdir), data, tmp_path / name, split="validation", code=file))
         assert found.embeddings["depth"].shape == (8, 8)
         assert found.valid["depth"].all()
         assert "depth" not in found.columns
