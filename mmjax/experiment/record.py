@@ -14,7 +14,7 @@ Why not Fiddle's own JSON (`fiddle.experimental.serialization`)? Its policy is a
 symbols may be dotted and are followed with getattr; after the policy has agreed, an override may put another module in
 the place of the one that it saw; containers and traversal metadata are imported types too, so `builtins`, `fiddle` and
 every registered traverser would have to be on the list; enums and constants resolve by other routes. And nobody can
-read it. Here the only import is of an exact pair from `ALLOWED`, and what is built from it is an `fdl.Config`.
+read it. Here only exact names are read that a face lists (`known`), and what is built from it is an `fdl.Config`.
 """
 
 import dataclasses

@@ -1,6 +1,6 @@
 """Copies the files beside a run's checkpoints into every checkpoint, and restores from there what was damaged.
 
-A checkpoint's digests (`checkpoint`) are those of its copies too. Damage is seen by the files' own digests
+A checkpoint's digests (`checkpoints`) are those of its copies too. Damage is seen by the files' own digests
 (`experiment.json`, `data.json`), or by comparing; lines of metrics are compared where they are read.
 """
 

@@ -152,7 +152,7 @@ class MeanAttention(nn.Module):
 
 
 class ResNet(BareTower, kw_only=True):
-    """Pictures uint8 `[B, H, W, 3]` -> stem -> four stages of blocks -> attention pooling. A tower, see `tower.Tower`.
+    """Pictures uint8 `[B, H, W, 3]` -> stem -> four stages of blocks -> attention pooling. A tower, see `BareTower`.
 
     It has running statistics (the collection `batch_stats`): with train=True they are the batch's and move. The rows of
     bad examples, which are black pictures, count in them like any other.

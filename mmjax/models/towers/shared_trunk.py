@@ -16,7 +16,7 @@ class Trunk(nn.Module, kw_only=True):
     """Tokens of one modality, or of several one after the other `[B, N, D]` -> a CLS and theirs, encoded `[B, 1+N, D]`.
 
     Towers hold the same one: `trunk = Trunk(...)`, `ViT(trunk=trunk, ...)`, `TextTransformer(trunk=trunk, ...)`. Each
-    is then a tower of its own modality, and an objective may ask for several together (`objectives.views.Together`).
+    is then a tower of its own modality, and an objective may ask for several together (`mmjax.objectives.Together`).
 
     Attributes:
         width, depth, heads, mlp_dim, activation, norm_eps, inits, dropout, remat, dtype, attention: of its transformer.
