@@ -4,11 +4,7 @@ from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 
-from mmjax.data.bad_example import BadExample as BadExample  # what a transform raises: found here by those who use them
 from mmjax.data.transforms.input import Input
-from mmjax.data.transforms.values import Labelled as Labelled
-from mmjax.data.transforms.values import Masked as Masked
-from mmjax.data.transforms.values import prefix_mask as prefix_mask
 
 Rng = np.random.Generator | None
 VARIES = -1  # in a shape: an axis whose length differs from example to example

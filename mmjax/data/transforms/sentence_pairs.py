@@ -8,9 +8,10 @@ import numpy as np
 from jaxtyping import Int8
 
 from mmjax.data.bad_example import BadExample
-from mmjax.data.transforms.contract import Labelled, Rng, Spec
+from mmjax.data.transforms.contract import Rng, Spec
 from mmjax.data.transforms.document import Document
 from mmjax.data.transforms.text import Tokenize
+from mmjax.data.transforms.values import Labelled
 from mmjax.errors import UserError
 
 Pieces = list[int]

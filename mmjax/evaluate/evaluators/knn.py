@@ -5,17 +5,17 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Float, Int
 
-from mmjax.evaluate.contract import Embedded, EmbedText, Evaluator, When
+from mmjax.evaluate.contract import Embedded, EmbedText, When
 from mmjax.evaluate.decisions import Classified, taken_for
 from mmjax.evaluate.metrics.fit_split import Part, judged
-from mmjax.evaluate.metrics.labels import Metrics, found_metrics, mean_average_precision
+from mmjax.evaluate.metrics.labels import LabelEvaluator, Metrics, found_metrics, mean_average_precision
 
 CHUNK = 2**24  # similarities held at once: 64 MB in fp32
 EQUAL = 1e-9  # votes, relative to the largest, that are a tie: the order of the sum makes a difference of 1e-16
 
 
 @dataclass(frozen=True)
-class KNN(Evaluator):
+class KNN(LabelEvaluator):
     """Each example gets the class that its `k` nearest neighbours in `fit_split` vote for.
 
     In a column of lists a neighbour votes for all its classes, and a class's score is the share of the votes it gets.
@@ -39,18 +39,6 @@ class KNN(Evaluator):
     when: When = "always"
     name: str = "knn"
     inputs: tuple[str, ...] = ()
-
-    @property
-    def classifies(self) -> str:
-        return self.label
-
-    @property
-    def columns(self) -> tuple[str, ...]:
-        return (self.label,) if self.folds is None else (self.label, self.folds)
-
-    @property
-    def modalities(self) -> tuple[str, ...]:
-        return (self.modality,)
 
     def __call__(self, embedded: Embedded, embed_text: EmbedText) -> Metrics:
         return self.judged(embedded, embed_text)[0]

@@ -6,17 +6,17 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from mmjax.errors import UserError
-from mmjax.evaluate.contract import Embedded, EmbedText, Evaluator, When
+from mmjax.evaluate.contract import Embedded, EmbedText, When
 from mmjax.evaluate.decisions import Classified, taken_for
 from mmjax.evaluate.metrics.fit_split import Part, judged
-from mmjax.evaluate.metrics.labels import Metrics, found_metrics, mean_average_precision, places
+from mmjax.evaluate.metrics.labels import LabelEvaluator, Metrics, found_metrics, mean_average_precision, places
 from mmjax.evaluate.metrics.linear import Targets, logistic, ridge
 
 STRENGTHS = (1e0, 1e-1, 1e-2, 1e-3, 1e-4, 1e-5, 1e-6)
 
 
 @dataclass(frozen=True)
-class Probe(Evaluator):
+class Probe(LabelEvaluator):
     """A linear classifier, learnt on the embeddings of `fit_split` and judged on those of `split`.
 
     On all of them it is a multinomial logistic regression, found by L-BFGS (for a column of lists, one of each class
@@ -50,18 +50,6 @@ class Probe(Evaluator):
     when: When = "always"
     name: str = "probe"
     inputs: tuple[str, ...] = ()
-
-    @property
-    def classifies(self) -> str:
-        return self.label
-
-    @property
-    def columns(self) -> tuple[str, ...]:
-        return (self.label,) if self.folds is None else (self.label, self.folds)
-
-    @property
-    def modalities(self) -> tuple[str, ...]:
-        return (self.modality,)
 
     def __call__(self, embedded: Embedded, embed_text: EmbedText) -> Metrics:
         return self.judged(embedded, embed_text)[0]

@@ -7,12 +7,13 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from mmjax.errors import UserError
-from mmjax.evaluate.contract import Embedded, EmbedText, Evaluator, When
+from mmjax.evaluate.contract import Embedded, EmbedText, When
 from mmjax.evaluate.decisions import Classified
 from mmjax.evaluate.evaluators.class_lists import checked_templates, class_list, filled
 from mmjax.evaluate.metrics.chance import of_classes, of_lists
 from mmjax.evaluate.metrics.items import distinct
 from mmjax.evaluate.metrics.labels import (
+    LabelEvaluator,
     Labels,
     Metrics,
     counted,
@@ -28,7 +29,7 @@ from mmjax.evaluate.metrics.ranks import TIE, ranks
 
 
 @dataclass(frozen=True)
-class ZeroShot(Evaluator):
+class ZeroShot(LabelEvaluator):
     """Finds the class of each example among all classes, knowing only their names.
 
     label: the column that holds the class, by name or as its number; or a list of them (multi-label).
@@ -61,18 +62,6 @@ class ZeroShot(Evaluator):
     name: str = "zeroshot"
     inputs: tuple[str, ...] = ()
     embeds_text = True
-
-    @property
-    def classifies(self) -> str:
-        return self.label
-
-    @property
-    def columns(self) -> tuple[str, ...]:
-        return (self.label,) if self.folds is None else (self.label, self.folds)
-
-    @property
-    def modalities(self) -> tuple[str, ...]:
-        return (self.modality,)
 
     def __call__(self, embedded: Embedded, embed_text: EmbedText) -> Metrics:
         modality_of(embedded, self.modality, "ZeroShot")

@@ -8,12 +8,33 @@ import numpy as np
 from jaxtyping import Bool, Float, Int
 
 from mmjax.errors import UserError, nearest
-from mmjax.evaluate.contract import Embedded
+from mmjax.evaluate.contract import Embedded, Evaluator
 from mmjax.evaluate.metrics.ranks import TIE
 from mmjax.runtime.counts import CHANCE, CHANCE_OF, CLASSES, EXAMPLES, LEFT_OUT, NOT_FINITE, is_count
 
 Metrics = dict[str, float]
 NEVER = 2**62  # the place of a class that isn't among those that are found
+
+
+class LabelEvaluator(Evaluator):
+    """An evaluator that classifies one modality by a column of labels. Its fields are `label`, `modality` and `folds`,
+    a column or None."""
+
+    label: str
+    modality: str
+    folds: str | None
+
+    @property
+    def classifies(self) -> str:
+        return self.label
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        return (self.label,) if self.folds is None else (self.label, self.folds)
+
+    @property
+    def modalities(self) -> tuple[str, ...]:
+        return (self.modality,)
 
 
 @dataclass(frozen=True)

@@ -15,8 +15,9 @@ import numpy as np
 
 from mmjax.data.tokenizers.contract import Tokenizer
 from mmjax.data.tokenizers.sentence_piece import PieceTokenizer
-from mmjax.data.transforms.contract import Labelled, Transform
+from mmjax.data.transforms.contract import Transform
 from mmjax.data.transforms.text import Tokenize, keep_empty
+from mmjax.data.transforms.values import Labelled
 from mmjax.errors import UserError
 from mmjax.experiment.graph import build
 from mmjax.interop.bundle import Bundle

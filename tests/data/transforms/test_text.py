@@ -8,7 +8,6 @@ import sentencepiece
 from mmjax.data.bad_example import BadExample
 from mmjax.data.tokenizers.contract import Tokenizer
 from mmjax.data.tokenizers.sentence_piece import BOS, EOS, PAD, PieceTokenizer, SentencePiece
-from mmjax.data.transforms.contract import Masked
 from mmjax.data.transforms.text import (
     Canonicalize,
     CleanText,
@@ -20,7 +19,7 @@ from mmjax.data.transforms.text import (
     keep_empty,
 )
 from mmjax.data.transforms.unended import TokenizeUnended
-from mmjax.data.transforms.values import Cut
+from mmjax.data.transforms.values import Cut, Masked
 from mmjax.errors import UserError
 from tests.data.conftest import kind_of
 
