@@ -14,8 +14,8 @@ import pytest
 from mmjax.data import cuts
 from mmjax.data.bad_example import KINDS, BadExample
 from mmjax.data.evaluation import evaluation_batches, raw
-from mmjax.data.pipeline import Mixture, batches, examples, prepare
-from mmjax.data.record_transforms import RecordTransforms
+from mmjax.data.pipeline import Mixture, batches, examples, prepare, random_stream
+from mmjax.data.record_transforms import STREAM, RecordTransforms
 from mmjax.data.sources.contents import ReadFile
 from mmjax.data.sources.paths import File
 from mmjax.data.tokenizers.sentence_piece import SentencePiece
@@ -329,3 +329,12 @@ def test_one_that_gives_no_record_is_told():
 def test_a_mixture_with_them_is_plain_enough_for_a_record():
     config = fiddle.Config(Mixture, MIXTURE.weights, {}, {}, record_transforms=COPIES)
     assert fiddle.build(config).record_transforms == COPIES
+
+
+def test_streams_of_other_names_seeds_and_places_give_other_numbers():
+    drawn = {
+        key: tuple(random_stream(*key).integers(2**32, size=4))
+        for key in ((0, 5, STREAM), (0, 5, "image"), (0, 5, "text"), (1, 5, "image"), (0, 6, "image"))
+    }
+    assert len(set(drawn.values())) == len(drawn)
+    assert drawn[0, 5, "image"] == tuple(random_stream(0, 5, "image").integers(2**32, size=4))
