@@ -82,7 +82,7 @@ setup(
             "pyarrow>=15",
             "pyright>=1.1.400",
             "pyside6-webengine>=6.12",  # a browser for the report's tests: 260 MB
-            "pytest-xdist>=3.6",
+            "pytest-xdist>=3.7",
             "pytest>=8,<9.2",  # with 9.2 xdist 3.8's --dist loadgroup keeps nothing together, and says nothing
             "ruff>=0.6",
             "sentence-transformers>=6",  # whose vectors ours are compared with; torch first, alone

@@ -31,16 +31,19 @@ pytest_plugins = ["tests.trained"]  # the tiny run that tests share
 
 
 PROCESSES = ("tests/faults/", "tests/multiprocess/", "tests/test_smoke.py", "tests/train/test_supervise.py")
+# What takes longest comes first, so that no worker is left with it at the end; what mostly waits, beside what computes.
+FIRST = (*PROCESSES, "tests/test_notebooks.py", "tests/runtime/test_launch_", "tests/train/", "tests/experiments/")
 
 
 @pytest.hookimpl(tryfirst=True)  # before xdist reads the marks
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """With `-n 2 --dist loadgroup`: a file's tests stay together, for its fixtures, and the tests that start processes
-    of their own run one after the other, so that no more of them are there at a time than cores bear."""
+    """With `--dist loadgroup`: a file's tests stay together, for its fixtures, and the tests that start processes of
+    their own run one after the other, so that no more of them are there at a time than cores bear."""
     for item in items:
         file = item.nodeid.partition("::")[0]
         group = "processes" if file.startswith(PROCESSES) else file
         item.add_marker(pytest.mark.xdist_group(group))
+    items.sort(key=lambda item: next((i for i, part in enumerate(FIRST) if item.nodeid.startswith(part)), len(FIRST)))
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:

@@ -80,6 +80,7 @@ def work(monkeypatch, tmp_path) -> Path:
     (tmp_path / "site" / "mmjax").symlink_to(ROOT / "mmjax")
     monkeypatch.setenv("PYTHONPATH", str(tmp_path / "site"))
     monkeypatch.setenv("XLA_FLAGS", "")
+    monkeypatch.delenv("JAX_DISABLE_MOST_OPTIMIZATIONS", raising=False)  # 250 steps take longer without
     monkeypatch.setenv("TFDS_DATA_DIR", str(tmp_path / "data"))
     folder = tmp_path / "work"
     (folder / "mmjax").mkdir(parents=True)
