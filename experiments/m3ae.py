@@ -23,7 +23,7 @@ from mmjax.data import (
 )
 from mmjax.evaluate import Probe
 from mmjax.experiment import Experiment, Mesh, experiment
-from mmjax.models import Decoder, JointDecoder, TextTransformer, Trunk, ViT
+from mmjax.models import Blocks, Decoder, JointDecoder, TextTransformer, Trunk, ViT
 from mmjax.objectives import MaskedImage, MaskedTogether
 from mmjax.optim import AdamW
 
@@ -34,20 +34,20 @@ UNDECAYED = (r"(^|/)(bias|scale|cls|mask|kind|embedding)$",)  # words, tokens, v
 
 
 @experiment
-def towers(size: int, patch: int, width: int, depth: int, heads: int, vocab: int, length: int) -> dict[str, Any]:
-    trunk = Trunk(width=width, depth=depth, heads=heads, remat="dots", dtype="bfloat16" if width > 128 else "float32")
-    sizes = {"width": width, "depth": depth, "heads": heads, "pooling": "cls", "positions": "sincos", "trunk": trunk}
+def towers(size: int, patch: int, blocks: Blocks, vocab: int, length: int) -> dict[str, Any]:
+    shared = {"trunk": Trunk(blocks=blocks), "pooling": "cls", "positions": "sincos"}
     return {
-        "image": ViT(patch=patch, size=size, mean=MEAN, std=STD, dtype=trunk.dtype, **sizes),
-        "text": TextTransformer(vocab=vocab, length=length, token_std=1.0, dtype=trunk.dtype, **sizes),
+        "image": ViT(patch=patch, size=size, mean=MEAN, std=STD, **shared),
+        "text": TextTransformer(vocab=vocab, length=length, token_std=1.0, **shared),
     }
 
 
 @experiment
 def published(width: int, depth: int, heads: int) -> Experiment:
-    decoder = JointDecoder(width=512, depth=8, heads=16, remat="dots", dtype="bfloat16")
+    encoder = Blocks(width=width, depth=depth, heads=heads, remat="dots", dtype="bfloat16")
+    decoder = JointDecoder(blocks=Blocks(width=512, depth=8, heads=16, remat="dots", dtype="bfloat16"))
     return Experiment(
-        towers=towers(256, 16, width, depth, heads, vocab=30_522, length=64),
+        towers=towers(256, 16, encoder, vocab=30_522, length=64),
         objectives={"masked": MaskedTogether(vocab=30_522, decoder=decoder)},
         data=Mixture(
             {"cc12m": 1.0},
@@ -95,7 +95,7 @@ def emoji(text: bool) -> Mixture:
 
 @experiment
 def small(objective: Any, text: bool) -> Experiment:
-    both = towers(64, 8, 128, 4, 4, vocab=1_024, length=16)
+    both = towers(64, 8, Blocks(width=128, depth=4, heads=4, remat="dots"), vocab=1_024, length=16)
     return Experiment(
         towers=both if text else {"image": both["image"]},
         objectives={"masked": objective},
@@ -109,10 +109,12 @@ def small(objective: Any, text: bool) -> Experiment:
 
 @experiment
 def tiny() -> Experiment:
-    return small(MaskedTogether(vocab=1_024, decoder=JointDecoder(width=64, depth=2, heads=4, remat="dots")), True)
+    decoder = JointDecoder(blocks=Blocks(width=64, depth=2, heads=4, remat="dots"))
+    return small(MaskedTogether(vocab=1_024, decoder=decoder), text=True)
 
 
 @experiment
 def tiny_image_only() -> Experiment:
     """The same encoder, pictures alone: MAE."""
-    return small(MaskedImage(decoder=Decoder(width=64, depth=2, heads=4, remat="dots")), False)
+    decoder = Decoder(blocks=Blocks(width=64, depth=2, heads=4, remat="dots"))
+    return small(MaskedImage(decoder=decoder), text=False)

@@ -12,7 +12,7 @@ from typing import Any
 from mmjax.data import Decode, Mixture, RandomFlip, RandomResizedCrop
 from mmjax.evaluate import Probe
 from mmjax.experiment import Experiment, Mesh, experiment
-from mmjax.models import Decoder, ViT
+from mmjax.models import Blocks, Decoder, ViT
 from mmjax.objectives import MaskedImage
 from mmjax.optim import AdamW
 
@@ -21,16 +21,14 @@ MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 
 @experiment
-def encoder(patch: int, size: int, width: int, depth: int, heads: int, **more: Any) -> ViT:
-    sizes = {"patch": patch, "size": size, "width": width, "depth": depth, "heads": heads}
-    return ViT(**sizes, positions="sincos", cls=True, remat="dots", **more)
+def encoder(patch: int, size: int, blocks: Blocks, **more: Any) -> ViT:
+    return ViT(patch=patch, size=size, blocks=blocks, positions="sincos", cls=True, **more)
 
 
 @experiment
 def masked() -> MaskedImage:
-    return MaskedImage(
-        decoder=Decoder(width=512, depth=8, heads=16, remat="dots", dtype="bfloat16"), keep=0.25, normalise=True
-    )
+    decoder = Decoder(blocks=Blocks(width=512, depth=8, heads=16, remat="dots", dtype="bfloat16"))
+    return MaskedImage(decoder=decoder, keep=0.25, normalise=True)
 
 
 @experiment
@@ -57,8 +55,9 @@ def adam() -> AdamW:
 @experiment
 def mae(patch: int, width: int, depth: int, heads: int, mesh: Mesh) -> Experiment:
     """The published recipe."""
+    blocks = Blocks(width=width, depth=depth, heads=heads, remat="dots", dtype="bfloat16")
     return Experiment(
-        towers={"image": encoder(patch, 224, width, depth, heads, pooling="cls", mean=MEAN, std=STD, dtype="bfloat16")},
+        towers={"image": encoder(patch, 224, blocks, pooling="cls", mean=MEAN, std=STD)},
         objectives={"masked": masked()},
         data=imagenet(),
         optimizer=adam(),
@@ -89,9 +88,10 @@ def vit_h14() -> Experiment:
 @experiment
 def tiny() -> Experiment:
     """The same on the demo data, its pictures 64 pixels wide; probed by the mean of all tokens."""
+    decoder = Decoder(blocks=Blocks(width=64, depth=2, heads=4, remat="dots"))
     return Experiment(
-        towers={"image": encoder(8, 64, width=128, depth=4, heads=4, pooling="mean")},
-        objectives={"masked": MaskedImage(decoder=Decoder(width=64, depth=2, heads=4, remat="dots"), keep=0.25)},
+        towers={"image": encoder(8, 64, Blocks(width=128, depth=4, heads=4, remat="dots"), pooling="mean")},
+        objectives={"masked": MaskedImage(decoder=decoder, keep=0.25)},
         data=Mixture(
             {"spoken_emoji": 1.0},
             transforms={"image": (Decode(), RandomResizedCrop(64, area=(0.2, 1.0)), RandomFlip())},

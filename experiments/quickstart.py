@@ -24,7 +24,7 @@ from mmjax.data import (
 )
 from mmjax.evaluate import Gallery, Retrieval, ZeroShot
 from mmjax.experiment import Experiment, experiment
-from mmjax.models import AudioTransformer, Decoder, LogMel, TextTransformer, ViT
+from mmjax.models import AudioTransformer, Blocks, Decoder, LogMel, TextTransformer, ViT
 from mmjax.objectives import Contrastive, Keep, MaskedAudio, MaskedImage, MaskedText
 from mmjax.optim import AdamW
 
@@ -32,24 +32,34 @@ PIXELS = 64
 WORDS = 22  # pieces and the end: the longest of all names but a few
 SAMPLES = 54_400  # 3.4 s at 16 kHz: the longest of 95 % of the utterances
 VOCABULARY = 512
-SHAPE: dict[str, Any] = {"width": 128, "heads": 4, "embed_dim": 128, "pooling": "mean", "activation": "quick_gelu"}
+EMBEDDING: dict[str, Any] = {"pooling": "mean", "embed_dim": 128}
+
+
+@experiment
+def blocks(depth: int) -> Blocks:
+    return Blocks(width=128, depth=depth, heads=4, activation="quick_gelu", remat="dots")
 
 
 @experiment
 def image_tower() -> ViT:
-    return ViT(patch=16, size=PIXELS, depth=4, remat="dots", **SHAPE)
+    return ViT(patch=16, size=PIXELS, blocks=blocks(4), **EMBEDDING)
 
 
 @experiment
 def text_tower() -> TextTransformer:
-    return TextTransformer(vocab=VOCABULARY, length=WORDS, depth=2, remat="dots", **SHAPE)
+    return TextTransformer(vocab=VOCABULARY, length=WORDS, blocks=blocks(2), **EMBEDDING)
 
 
 @experiment
 def audio_tower() -> AudioTransformer:
     """A sound is strips of 94 ms, with all bands; the log-mel's mean and deviation are those of the training split."""
     log_mel = LogMel(hop=250, mean=-4.0, std=4.75)
-    return AudioTransformer(spectrogram=log_mel, samples=SAMPLES, patch=(6, 64), depth=4, remat="dots", **SHAPE)
+    return AudioTransformer(spectrogram=log_mel, samples=SAMPLES, patch=(6, 64), blocks=blocks(4), **EMBEDDING)
+
+
+@experiment
+def decoder() -> Decoder:
+    return Decoder(blocks=Blocks(width=64, depth=1, heads=2, remat="dots"))
 
 
 @experiment
@@ -102,8 +112,8 @@ def quickstart() -> Experiment:
         towers={"image": image_tower(), "text": text_tower(), "audio": audio_tower()},
         objectives={
             **contrastive(image=0.75, audio=0.6),  # the masked objectives' own views: encoded once for both
-            "masked_image": MaskedImage(decoder=Decoder(width=64, depth=1, heads=2, remat="dots"), keep=0.75),
-            "masked_audio": MaskedAudio(decoder=Decoder(width=64, depth=1, heads=2, remat="dots"), keep=0.6),
+            "masked_image": MaskedImage(decoder=decoder(), keep=0.75),
+            "masked_audio": MaskedAudio(decoder=decoder(), keep=0.6),
             "masked_text": MaskedText(vocab=VOCABULARY),
         },
         weights={"masked_image": 0.1, "masked_audio": 0.1, "masked_text": 0.1},

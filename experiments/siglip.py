@@ -23,7 +23,7 @@ from mmjax.data import (
 )
 from mmjax.evaluate import Retrieval
 from mmjax.experiment import Experiment, Mesh, experiment
-from mmjax.models import TextTransformer, ViT
+from mmjax.models import Blocks, TextTransformer, ViT
 from mmjax.objectives import Contrastive
 from mmjax.optim import AdamW
 
@@ -40,8 +40,8 @@ def siglip(patch: int, size: int, width: int, depth: int, heads: int, mlp_dim: i
     shape = {"width": width, "depth": depth, "heads": heads, "mlp_dim": mlp_dim, **BIG}
     return Experiment(
         towers={
-            "image": ViT(patch=patch, size=size, pooling="map", drop_rest=True, **shape),
-            "text": TextTransformer(vocab=32_000, length=length, embed_dim=width, **STICKY, **shape),
+            "image": ViT(patch=patch, size=size, pooling="map", drop_rest=True, blocks=Blocks(**shape)),
+            "text": TextTransformer(vocab=32_000, length=length, embed_dim=width, blocks=Blocks(**shape), **STICKY),
         },
         objectives={"contrastive": Contrastive(("image", "text"), loss="sigmoid")},
         data=Mixture(
@@ -98,8 +98,8 @@ def tiny() -> Experiment:
     """The same on the demo data, its pictures 64 pixels wide; remat, because it is faster on a CPU."""
     return Experiment(
         towers={
-            "image": ViT(patch=8, size=64, pooling="map", **SMALL),
-            "text": TextTransformer(vocab=1_024, length=16, embed_dim=128, **STICKY, **SMALL),
+            "image": ViT(patch=8, size=64, pooling="map", blocks=Blocks(**SMALL)),
+            "text": TextTransformer(vocab=1_024, length=16, embed_dim=128, blocks=Blocks(**SMALL), **STICKY),
         },
         objectives={"contrastive": Contrastive(("image", "text"), loss="sigmoid")},
         data=Mixture(

@@ -28,33 +28,42 @@ from mmjax.data import (
 )
 from mmjax.evaluate import Retrieval
 from mmjax.experiment import Experiment, Mesh, experiment
-from mmjax.models import AudioTransformer, Decoder, LogMel, TextTransformer, ViT
+from mmjax.models import AudioTransformer, Blocks, Decoder, LogMel, TextTransformer, ViT
 from mmjax.objectives import Contrastive, Keep, MaskedAudio, MaskedImage, MaskedText
 from mmjax.optim import AdamW
 
 KINDS = ("image", "text", "audio")
 WEIGHTS = {"masked_image": 0.1, "masked_audio": 0.1, "masked_text": 0.1}
+BASE: dict[str, Any] = {"width": 768, "heads": 12, "remat": "full", "dtype": "bfloat16"}
+SMALL: dict[str, Any] = {"width": 128, "heads": 4, "activation": "quick_gelu", "remat": "dots"}
 
 
 @experiment
-def towers(pixels: int, patch: int, vocab: int, length: int, samples: int, strip: Any, depth: int, **shape: Any) -> Any:
+def towers(
+    pixels: int, patch: int, vocab: int, length: int, samples: int, strip: Any, blocks: Any, depth: int, pooling: str
+) -> dict[str, Any]:
+    """`blocks`: what all three have; the text tower has half of the `depth`."""
     log_mel = LogMel(hop=250, mean=-4.0, std=4.75)
+    embedding = {"pooling": pooling, "embed_dim": blocks["width"]}
     return {
-        "image": ViT(patch=patch, size=pixels, depth=depth, **shape),
-        "text": TextTransformer(vocab=vocab, length=length, depth=depth // 2, **shape),
-        "audio": AudioTransformer(spectrogram=log_mel, samples=samples, patch=strip, depth=depth, **shape),
+        "image": ViT(patch=patch, size=pixels, blocks=Blocks(depth=depth, **blocks), **embedding),
+        "text": TextTransformer(vocab=vocab, length=length, blocks=Blocks(depth=depth // 2, **blocks), **embedding),
+        "audio": AudioTransformer(
+            spectrogram=log_mel, samples=samples, patch=strip, blocks=Blocks(depth=depth, **blocks), **embedding
+        ),
     }
 
 
 @experiment
-def objectives(vocab: int, **decoder: Any) -> Any:
+def objectives(vocab: int, **blocks: Any) -> Any:
+    """`blocks`: of each decoder."""
     seen = {"image": Keep(0.5), "audio": Keep(0.5)}
     return {
         "image_text": Contrastive(("image", "text"), masking={"image": seen["image"]}),
         "text_audio": Contrastive(("text", "audio"), masking={"audio": seen["audio"]}),
         "image_audio": Contrastive(("image", "audio"), masking=seen),
-        "masked_image": MaskedImage(decoder=Decoder(**decoder), keep=0.5),
-        "masked_audio": MaskedAudio(decoder=Decoder(**decoder), keep=0.5),
+        "masked_image": MaskedImage(decoder=Decoder(blocks=Blocks(**blocks)), keep=0.5),
+        "masked_audio": MaskedAudio(decoder=Decoder(blocks=Blocks(**blocks)), keep=0.5),
         "masked_text": MaskedText(vocab=vocab),
     }
 
@@ -71,9 +80,8 @@ def data(source: Any, name: str, kinds: Any, pixels: int, vocab: int, length: in
 
 @experiment
 def base() -> Experiment:
-    shape = {"width": 768, "heads": 12, "embed_dim": 768, "pooling": "map", "remat": "full", "dtype": "bfloat16"}
     return Experiment(
-        towers=towers(224, 16, 32_000, 64, 160_000, (16, 16), depth=12, **shape),
+        towers=towers(224, 16, 32_000, 64, 160_000, (16, 16), BASE, depth=12, pooling="map"),
         objectives=objectives(32_000, width=512, depth=4, heads=16, remat="full", dtype="bfloat16"),
         weights=WEIGHTS,
         data=data(Folder("clips/clips.csv"), "clips", KINDS, 224, 32_000, 64, 160_000, workers=16),
@@ -86,8 +94,7 @@ def base() -> Experiment:
 
 @experiment
 def small(source: Tfds, name: str, modalities: tuple[str, ...], steps: int) -> Experiment:
-    shape = {"width": 128, "heads": 4, "embed_dim": 128, "pooling": "mean", "activation": "quick_gelu", "remat": "dots"}
-    parts = towers(64, 16, 512, 22, 54_400, (6, 64), depth=4, **shape)
+    parts = towers(64, 16, 512, 22, 54_400, (6, 64), SMALL, depth=4, pooling="mean")
     losses = objectives(512, width=64, depth=1, heads=2, remat="dots")
     kept = [n for n in losses if all(m in modalities for m in n.removeprefix("masked_").split("_"))]
     return Experiment(

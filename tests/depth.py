@@ -108,7 +108,7 @@ import numpy as np
 from mmjax.data import BadExample, Decode, Folder, Mixture, Resize, Spec, Transform
 from mmjax.evaluate import Embedded, Evaluator, Retrieval
 from mmjax.experiment import Experiment, experiment
-from mmjax.models import BareTower, ViT
+from mmjax.models import BareTower, Blocks, ViT
 from mmjax.objectives import Contrastive, View
 from mmjax.optim import AdamW
 
@@ -120,7 +120,7 @@ EXPERIMENT = """
 def depths() -> Experiment:
     return Experiment(
         towers={
-            "image": ViT(patch=4, size=8, width=16, depth=1, heads=2, embed_dim=8, pooling="mean"),
+            "image": ViT(patch=4, size=8, blocks=Blocks(width=16, depth=1, heads=2), embed_dim=8, pooling="mean"),
             "depth": DepthTower(embed_dim=8),
         },
         objectives={"seen": Contrastive(("image", "depth")), "near": Distance(("image", "depth"))},

@@ -19,7 +19,11 @@ ROOT = Path(__file__).parent.parent
 TEXTS = ("README.md", "experiments/README.md", "notebooks/README.md")
 LINK = re.compile(r"\]\(([^)\s]+)\)")
 SMALL = [
-    *(f"towers.{tower}.{field}" for tower in ("image", "text") for field in ("width=16", "depth=1", "heads=2")),
+    *(
+        f"towers.{tower}.{field}"
+        for tower in ("image", "text")
+        for field in ("blocks.width=16", "blocks.depth=1", "blocks.heads=2")
+    ),
     *("batch_size=8", "steps=2", "optimizer.warmup_steps=1", "log_every=1"),
 ]
 

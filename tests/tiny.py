@@ -15,7 +15,7 @@ from PIL import Image, ImageDraw
 from mmjax.data import CropOrPad, Decode, DecodeAudio, Folder, Mixture, Resize, SentencePiece, Tokenize
 from mmjax.evaluate import Gallery, Retrieval, ZeroShot
 from mmjax.experiment import Experiment, experiment
-from mmjax.models import AudioTransformer, Decoder, LogMel, TextTransformer, ViT
+from mmjax.models import AudioTransformer, Blocks, Decoder, LogMel, TextTransformer, ViT
 from mmjax.objectives import Contrastive, MaskedImage
 from mmjax.optim import AdamW
 
@@ -64,19 +64,24 @@ def draw(colour: int, shape: int, rng: np.random.Generator) -> Image.Image:
 @experiment
 def tiny() -> Experiment:
     """Three modalities, two contrastive pairs and a masked loss."""
-    size: dict[str, Any] = dict(width=32, depth=1, heads=2, embed_dim=16)
+    size: dict[str, Any] = dict(width=32, depth=1, heads=2)
     return Experiment(
         towers={
-            "image": ViT(patch=4, size=SIDE, pooling="mean", **size),
-            "text": TextTransformer(vocab=64, length=8, **size),
+            "image": ViT(patch=4, size=SIDE, pooling="mean", blocks=Blocks(**size), embed_dim=16),
+            "text": TextTransformer(vocab=64, length=8, blocks=Blocks(**size), embed_dim=16),
             "audio": AudioTransformer(
-                spectrogram=LogMel(mels=32), patch=(2, 32), samples=SAMPLES, pooling="mean", **size
+                spectrogram=LogMel(mels=32),
+                patch=(2, 32),
+                samples=SAMPLES,
+                pooling="mean",
+                blocks=Blocks(**size),
+                embed_dim=16,
             ),
         },
         objectives={
             "image_text": Contrastive(("image", "text")),
             "text_audio": Contrastive(("text", "audio")),
-            "masked_image": MaskedImage(decoder=Decoder(width=16, depth=1, heads=2)),
+            "masked_image": MaskedImage(decoder=Decoder(blocks=Blocks(width=16, depth=1, heads=2))),
         },
         weights={"masked_image": 0.5},
         data=Mixture(
@@ -106,11 +111,11 @@ def tiny() -> Experiment:
 @experiment
 def pair() -> Experiment:
     """Pictures and captions, for what is not about learning."""
-    size: dict[str, Any] = dict(width=16, depth=1, heads=2, embed_dim=8)
+    size: dict[str, Any] = dict(width=16, depth=1, heads=2)
     return Experiment(
         towers={
-            "image": ViT(patch=8, size=SIDE, pooling="mean", **size),
-            "text": TextTransformer(vocab=64, length=8, **size),
+            "image": ViT(patch=8, size=SIDE, pooling="mean", blocks=Blocks(**size), embed_dim=8),
+            "text": TextTransformer(vocab=64, length=8, blocks=Blocks(**size), embed_dim=8),
         },
         objectives={"image_text": Contrastive(("image", "text"))},
         data=Mixture(
@@ -130,15 +135,15 @@ def pair() -> Experiment:
 @experiment
 def couple() -> Experiment:
     """Pictures and captions, with random masks and evaluators, for what takes several processes."""
-    size: dict[str, Any] = dict(width=16, depth=1, heads=2, embed_dim=8)
+    size: dict[str, Any] = dict(width=16, depth=1, heads=2)
     return Experiment(
         towers={
-            "image": ViT(patch=8, size=SIDE, pooling="mean", **size),
-            "text": TextTransformer(vocab=64, length=8, **size),
+            "image": ViT(patch=8, size=SIDE, pooling="mean", blocks=Blocks(**size), embed_dim=8),
+            "text": TextTransformer(vocab=64, length=8, blocks=Blocks(**size), embed_dim=8),
         },
         objectives={
             "image_text": Contrastive(("image", "text")),
-            "masked_image": MaskedImage(decoder=Decoder(width=16, depth=1, heads=2)),
+            "masked_image": MaskedImage(decoder=Decoder(blocks=Blocks(width=16, depth=1, heads=2))),
         },
         data=Mixture(
             {"shapes": 1.0},

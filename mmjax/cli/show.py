@@ -9,7 +9,7 @@ HELP = "print an experiment, or where two differ"
 EPILOG = """\
 examples:
   mmjax show experiments/clip.py                                    # as a tree, every default included
-  mmjax show experiments/clip.py:tiny towers.image.depth=6          # with overrides
+  mmjax show experiments/clip.py:tiny towers.image.blocks.depth=6          # with overrides
   mmjax show experiments/clip.py:tiny runs/clip_tiny                # where the two differ
   mmjax show runs/clip_tiny experiments/clip.py:tiny batch_size=64  # overrides are of the last one named
 """

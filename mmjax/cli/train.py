@@ -10,7 +10,7 @@ HELP = "train an experiment, or go on with it"
 EPILOG = f"""\
 examples:
   mmjax train experiments/quickstart.py --workdir runs/quickstart
-  mmjax train experiments/clip.py:tiny --workdir runs/wide towers.image.width=96 batch_size=128 seed=1
+  mmjax train experiments/clip.py:tiny --workdir runs/wide towers.image.blocks.width=96 batch_size=128 seed=1
   mmjax train experiments/clip.py --workdir runs/clip mesh.fsdp=8
   mmjax train experiments/clip.py:tiny --workdir runs/profile --profile 10:15     # open the trace with XProf
 
@@ -37,7 +37,9 @@ how fast the run is as health/... and speed/...; `mmjax evaluate --help` has tho
 
 def add(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("experiment", metavar="FILE[:NAME]", help="an experiment, or a workdir's to go on with it")
-    parser.add_argument("overrides", metavar="PATH=VALUE", nargs="*", help="a value to set, towers.image.depth=6")
+    parser.add_argument(
+        "overrides", metavar="PATH=VALUE", nargs="*", help="a value to set, towers.image.blocks.depth=6"
+    )
     parser.add_argument("--workdir", metavar="DIR", required=True, help="where checkpoints, metrics and logs go")
     add_code(parser)
     parser.add_argument("--fork", action="store_true", help="go on in the workdir of a different experiment or data")

@@ -9,7 +9,7 @@ The function is plain Python. `load_experiment` reads it as a graph of `fdl.Conf
 """
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol, get_args, runtime_checkable
 
@@ -130,10 +130,11 @@ class Experiment:
         if not self.towers:
             raise UserError("an experiment needs towers, but towers={}")
         encoders = [(f"towers.{name}", one) for name, one in self.towers.items()]
-        for path, encoder in [*encoders, *((f"fusions.{name}", one) for name, one in self.fusions.items())]:
-            dtype, allowed = getattr(encoder, "dtype", None), get_args(DtypeName)
-            if isinstance(dtype, str) and dtype not in allowed:
-                raise UserError(f"{path}.dtype={dtype!r} is none of {', '.join(allowed)}")
+        encoders += [(f"fusions.{name}", one) for name, one in self.fusions.items()]
+        for path, part in [*encoders, *((f"objectives.{name}", one) for name, one in self.objectives.items())]:
+            for field_, dtype in _dtypes(path, part):
+                if dtype not in get_args(DtypeName):
+                    raise UserError(f"{field_}={dtype!r} is none of {', '.join(get_args(DtypeName))}")
         if not isinstance(self.save_minutes, int | float) or self.save_minutes < 0:
             raise UserError(f"save_minutes={self.save_minutes!r} must be a number of at least 0 (0: by steps alone)")
         if not isinstance(self.most_bad_examples, int | float) or not 0 <= self.most_bad_examples <= 1:
@@ -237,6 +238,15 @@ class Experiment:
             idle=self._idle(),
             fusions=self.fusions,
         )
+
+
+def _dtypes(path: str, part: Any) -> Iterator[tuple[str, str]]:
+    """What a part and its inner ones compute in, each by its path."""
+    if isinstance(dtype := getattr(part, "dtype", None), str):
+        yield f"{path}.dtype", dtype
+    for name in ("blocks", "trunk", "decoder"):
+        if (inner := getattr(part, name, None)) is not None:
+            yield from _dtypes(f"{path}.{name}", inner)
 
 
 def unscaled(config: fdl.Config) -> str | None:

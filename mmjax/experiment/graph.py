@@ -1,6 +1,6 @@
 """A graph of `fdl.Config`s as a tree of paths: fill in the defaults, set `path=value`, compare two.
 
-A path is dotted, `towers.image.depth`: a field of a config, a key of a dict, or an index into a list or tuple.
+A path is dotted, `towers.image.blocks.depth`: a field of a config, a key of a dict, or an index into a list or tuple.
 """
 
 import dataclasses

@@ -63,9 +63,12 @@ def _set(node: Any, rest: str, value: Any, *, hint: Any, whole: fdl.Config, path
 
 
 def _near(node: Any, rest: str, whole: fdl.Config, path: str) -> str:
-    """What may have been meant: another name beside the first one that isn't there, else the nearest path of all."""
+    """What may have been meant: the same name deeper in the same part (`towers.image.depth`: `blocks` has it), else
+    another name beside the first one that isn't there, else the nearest path of all."""
     stands, (head, _, tail) = path.removesuffix(rest), rest.partition(".")
     known = [known_path for known_path, _ in paths(whole)]
+    if isinstance(node, fdl.Config) and (inside := [name for name, _ in paths(node) if name.endswith(f".{rest}")]):
+        return meant([f"{stands}{min(inside, key=lambda name: name.count('.'))}"])
     beside = [f"{stands}{name}" for name in closest(head, children(node))]
     deeper = [f"{name}.{tail}" for name in beside if f"{name}.{tail}" in known]
     if found := deeper or beside:

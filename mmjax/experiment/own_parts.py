@@ -15,6 +15,7 @@ import fiddle as fdl
 from etils import epath
 
 from mmjax.errors import UserError, nearest
+from mmjax.experiment import old_fields
 from mmjax.experiment.diff import MISSING, Difference
 from mmjax.experiment.graph import fields, paths, target
 from mmjax.runtime import copies
@@ -116,7 +117,7 @@ class Finder:
             raise UserError(f"{no}{symbol!r} is no name of a class")
         own = self._named.get(name)
         part = None if own is None else own_code.class_of(own, symbol)
-        good = part is not None and dataclasses.is_dataclass(part) and set(given) <= set(fields(part))
+        good = part is not None and dataclasses.is_dataclass(part) and _has_fields(part, called, given)
         if part is not None and (good or not self._stand_ins) and dataclasses.is_dataclass(part):
             return part
         if self._stand_ins:
@@ -214,6 +215,12 @@ def _how(names: Iterable[str], kept: Any) -> str:
     each = [*there, *lacking]
     code = repr(each[0]) if len(each) == 1 else repr(each)
     return f"{said} add {' '.join(f'--code {path}' for path in each)} (in Python, code={code})"
+
+
+def _has_fields(part: type, called: str, given: Sequence[str]) -> bool:
+    """Whether a class has the fields that a record says of it, or those that they have become."""
+    now, _ = old_fields.in_blocks(called, part, dict.fromkeys(given))
+    return set(now) <= set(fields(part))
 
 
 def _stand_in(symbol: str, given: Sequence[str], path: str) -> type:

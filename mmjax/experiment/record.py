@@ -30,7 +30,7 @@ import fiddle as fdl
 
 from mmjax import __version__
 from mmjax.errors import UserError, nearest
-from mmjax.experiment import old_names, own_parts
+from mmjax.experiment import old_fields, old_names, own_parts
 from mmjax.experiment.graph import complete, fields, short_repr, target
 from mmjax.runtime.files import digests, json_text
 from mmjax.runtime.files.own_code import Code
@@ -38,12 +38,6 @@ from mmjax.runtime.files.own_code import Code
 # The packages whose faces list what an experiment may hold (their `__init__.py`); of optax, these functions.
 FACES = ("data", "evaluate", "experiment", "models", "objectives", "optim")
 SCHEDULES = ("constant_schedule", "cosine_decay_schedule", "linear_schedule", "polynomial_schedule")
-
-# What a field means in records that were written before it was there, where that isn't its default.
-BEFORE: dict[str, dict[str, Any]] = {"data:Decode": {"upright": False}}
-# What files of older versions say of a callable that has no such field any more: read over. A batch's `text_types` say
-# what a text tower's separators were counted for.
-GONE = {"models:TextTransformer": ("separator",)}
 
 CALL, TUPLE, FLOAT, SAME = "@call", "@tuple", "@float", "@same"
 _FLOATS = {"inf": math.inf, "-inf": -math.inf, "nan": math.nan}
@@ -245,16 +239,19 @@ def _read(value: Any, path: Path, seen: dict[Path, fdl.Config], own: own_parts.F
         function = own(called, given, _dotted(path)) if own_parts.is_own(called) else _allowed(called, path)
         names = fields(function)
         config = fdl.Config(function)
+        value, was_flat = old_fields.in_blocks(called, function, value)
         for name, item in value.items():
-            if name == CALL or name in GONE.get(called, ()):
+            if name == CALL:
                 continue
             if name not in names:
                 why = nearest(name, names) + (own.since() if own_parts.is_own(called) else "")
                 raise UserError(f"{_dotted(path)}: {called} has no field {name!r}{why}")
             setattr(config, name, _read(item, (*path, name), seen, own))
-        for name, meant in BEFORE.get(called, {}).items():
+        for name, meant in old_fields.BEFORE.get(called, {}).items():
             if name not in value:
                 setattr(config, name, meant)
+        if was_flat:
+            old_fields.settle(config)
         seen[path] = config  # only once it is whole: a config can't hold itself
         return config
     if len(value) == 1 and marks == [TUPLE] and isinstance(value[TUPLE], list):

@@ -8,6 +8,7 @@ from functools import cached_property
 from itertools import chain
 from typing import Any, get_args, overload
 
+import fiddle as fdl
 import numpy as np
 from flax.traverse_util import flatten_dict
 from jaxtyping import Float
@@ -20,7 +21,7 @@ from mmjax.evaluate.evaluators.zeroshot import class_embeddings
 from mmjax.experiment import own_parts
 from mmjax.experiment import record as records
 from mmjax.experiment.definition import Experiment
-from mmjax.experiment.graph import build
+from mmjax.experiment.graph import build, fields, paths, target
 from mmjax.inference.calibration import Calibration, calibration
 from mmjax.inference.classification import Classification, prompts
 from mmjax.inference.inputs import Inputs, Row
@@ -70,8 +71,7 @@ def load(
         raise UserError(f"dtype={dtype!r} is none of {', '.join(get_args(DtypeName))}, which towers compute in")
     bundle = resolve(source, step=step, ema=ema, code=code)
     if dtype is not None:
-        for tower in bundle.config.towers.values():
-            tower.dtype = dtype
+        _compute_in(bundle.config.towers, dtype)
     return Model(bundle, batch_size=batch_size, upright=upright)
 
 
@@ -326,14 +326,22 @@ class Model:
         for modality, name in self._encoders.items():
             tower = self.towers[name]
             shape = "×".join(map(str, self._inputs.specs[modality].shape))
-            fields = [name for name in ("width", "depth", "patch") if hasattr(tower, name)]
-            inner = ", ".join(f"{name} {getattr(tower, name)}" for name in fields)
+            sizes = getattr(tower, "sizes", tower)
+            told = (("width", sizes), ("depth", sizes), ("patch", tower))
+            inner = ", ".join(f"{name} {getattr(part, name)}" for name, part in told if hasattr(part, name))
             more = "; without its tokenizer" if modality in self._without else ""
             size, count = self._embedder.size(self._one(modality)), self._sizes[modality]
             lines.append(
                 f"  {modality:6} {type(tower).__name__}: {shape} -> {size}; {inner}; {count:,} parameters{more}"
             )
         return "\n".join(lines)
+
+
+def _compute_in(towers: Mapping[str, fdl.Config], dtype: str) -> None:
+    """Sets what towers compute in, wherever they say it: their blocks, their trunk's, or themselves."""
+    for _, part in paths(dict(towers)):
+        if isinstance(part, fdl.Config) and "dtype" in fields(target(part)):
+            part.dtype = dtype
 
 
 def _unpickled(bundle: Bundle, record: str, batch_size: int, upright: bool, code: Code = ()) -> Model:

@@ -3,8 +3,11 @@
 from collections.abc import Callable, Mapping
 from typing import Any
 
+import fiddle as fdl
+
 from mmjax.errors import UserError
 from mmjax.interop.weight_files import Arrays
+from mmjax.models.layers.blocks import Blocks
 from mmjax.models.layers.parameters import ActivationName
 
 Values = Mapping[str, Any]
@@ -99,27 +102,29 @@ def whole(value: Any, where: str, key: str) -> int:
     return sides[0]
 
 
-def sizes(given: Values, where: str) -> dict[str, Any]:
-    """Our fields of a transformer from the keys that all of their models use."""
-    return {
-        "width": given["hidden_size"],
-        "depth": given["num_hidden_layers"],
-        "heads": given["num_attention_heads"],
-        "mlp_dim": given["intermediate_size"],
-        "activation": activation(given["hidden_act"], where),
-        "norm_eps": given["layer_norm_eps"],
-    }
+def read_blocks(given: Values, where: str, **more: Any) -> fdl.Config:
+    """Our blocks from the keys that all of their models use. more: other fields of them."""
+    return fdl.Config(
+        Blocks,
+        width=given["hidden_size"],
+        depth=given["num_hidden_layers"],
+        heads=given["num_attention_heads"],
+        mlp_dim=given["intermediate_size"],
+        activation=activation(given["hidden_act"], where),
+        norm_eps=given["layer_norm_eps"],
+        **more,
+    )
 
 
-def sizes_of(tower: Any) -> dict[str, Any]:
-    """The inverse of `sizes`."""
+def keys_of(blocks: Blocks) -> dict[str, Any]:
+    """The inverse of `read_blocks`."""
     return {
-        "hidden_size": tower.width,
-        "num_hidden_layers": tower.depth,
-        "num_attention_heads": tower.heads,
-        "intermediate_size": tower.mlp_dim or 4 * tower.width,
-        "hidden_act": activation_of(tower.activation),
-        "layer_norm_eps": tower.norm_eps,
+        "hidden_size": blocks.width,
+        "num_hidden_layers": blocks.depth,
+        "num_attention_heads": blocks.heads,
+        "intermediate_size": blocks.hidden,
+        "hidden_act": activation_of(blocks.activation),
+        "layer_norm_eps": blocks.norm_eps,
     }
 
 

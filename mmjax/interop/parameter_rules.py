@@ -11,6 +11,7 @@ import numpy as np
 from flax.traverse_util import flatten_dict, unflatten_dict
 
 from mmjax.errors import UserError, nearest
+from mmjax.models.layers.blocks import Blocks
 
 LISTED = 8  # names in a message, before it only counts
 LAYER = "{layer}"  # in their names, where ours is stacked over the layers
@@ -254,8 +255,9 @@ class BlockNames(NamedTuple):
     mlp_out: str
 
 
-def blocks(ours: str, theirs: str, names: BlockNames, heads: int, layers: int) -> list[Rule]:
+def blocks(ours: str, theirs: str, names: BlockNames, sizes: Blocks) -> list[Rule]:
     """All blocks of a `Transformer` at the path `ours`. theirs: the name of a layer, with `{layer}` in it."""
+    heads, layers = sizes.heads, sizes.depth
     at = {part: f"{theirs}.{name}" for part, name in names._asdict().items()}
     return [
         *heads_in(f"{ours}/blocks/attention/qkv", (at["query"], at["key"], at["value"]), heads, layers),

@@ -12,6 +12,7 @@ with epy.lazy_api_imports(globals()):
     from mmjax.models.decoders.patches import Decoder
     from mmjax.models.decoders.patches_and_words import JointDecoder
     from mmjax.models.fusion.contract import Fusion
+    from mmjax.models.layers.blocks import Blocks
     from mmjax.models.layers.masks import prefix_causal
     from mmjax.models.towers.audio import AudioTransformer
     from mmjax.models.towers.bare import BareTower, Incoming

@@ -55,10 +55,13 @@ class MaskedPatches(nn.Module):
         return (View(self.modality, self.keep if isinstance(self.keep, PatchMasking) else Keep(self.keep)),)
 
     @nn.compact
-    def predictions(self, view: EncodedKept) -> Float[Array, "b n p"]:
-        """What every patch of the view is thought to hold (normalised, if targets are), fp32 at least."""
+    def predictions(self, view: EncodedKept, **dropping: Any) -> Float[Array, "b n p"]:
+        """What every patch of the view is thought to hold (normalised, if targets are), fp32 at least.
+
+        dropping: what the decoder is told where it drops out (`decoder_dropout`).
+        """
         decoded = self.decoder(
-            view.tokens, view.token_mask, view.keep, view.grid, view.prefix, patch_mask=view.patch_mask
+            view.tokens, view.token_mask, view.keep, view.grid, view.prefix, patch_mask=view.patch_mask, **dropping
         )
         return nn.Dense(
             view.patches.shape[-1],
@@ -72,7 +75,8 @@ class MaskedPatches(nn.Module):
         target = at_least_fp32(view.patches)
         if self.normalise:
             target = normalised_patches(target)
-        error = jnp.mean(jnp.square(self.predictions(view) - jax.lax.stop_gradient(target)), axis=-1)
+        predictions = self.predictions(view, **decoder_dropout(self.decoder, context))
+        error = jnp.mean(jnp.square(predictions - jax.lax.stop_gradient(target)), axis=-1)
         hidden = view.patch_mask & ~kept(view.keep, target.shape[1])
         return Errors(jnp.sum(jnp.where(hidden, error, 0), axis=1), hidden.sum(axis=1))
 
@@ -198,6 +202,13 @@ class MaskedText(nn.Module):
         rows = valid(batch, self.modality)
         accuracy = weighted_mean(at_least_fp32(outputs.hits), outputs.count, rows)
         return weighted_mean(outputs.total, outputs.count, rows), {"accuracy": accuracy}
+
+
+def decoder_dropout(decoder: Any, context: Context) -> dict[str, Any]:
+    """What a decoder is told beside its tokens in a step in which it drops out: that it trains, and each example's key.
+    Nothing where it has no dropout, so that no keys are made."""
+    rate = getattr(getattr(decoder, "blocks", None), "dropout", 0)
+    return {"train": True, "keys": context.keys} if context.train and rate else {}
 
 
 def normalised_patches(patches: Float[Array, "b n p"]) -> Float[Array, "b n p"]:

@@ -12,7 +12,7 @@ from jaxtyping import Array
 from mmjax.models.decoders.patches_and_words import Kept
 from mmjax.objectives.contract import Context, Together, View
 from mmjax.objectives.encoded import EncodedKept, EncodedTogether
-from mmjax.objectives.masked import HEAD_INIT, Errors, TokenErrors, kept, normalised_patches
+from mmjax.objectives.masked import HEAD_INIT, Errors, TokenErrors, decoder_dropout, kept, normalised_patches
 from mmjax.objectives.masking import Keep
 from mmjax.objectives.numerics import at_least_fp32, weighted_mean
 
@@ -59,7 +59,8 @@ class MaskedTogether(nn.Module):
         view = encoded[self.views()[0]]
         image, text = cast(tuple[EncodedKept, EncodedKept], view.parts)
         sides = [Kept(part.keep, part.grid, part.patch_mask) for part in (image, text)]
-        patches, words = self.decoder(view.tokens, view.token_mask, sides, view.prefix)
+        dropping = decoder_dropout(self.decoder, context)
+        patches, words = self.decoder(view.tokens, view.token_mask, sides, view.prefix, **dropping)
         hidden = [side.patch_mask & ~kept(side.keep, side.patch_mask.shape[1]) for side in sides]
 
         target = at_least_fp32(image.patches)

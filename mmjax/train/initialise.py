@@ -142,7 +142,7 @@ def _regrid(theirs: Any, ours: Any) -> Callable[[np.ndarray], np.ndarray] | None
     """What resizes learned positions from their tower's grid to ours; None where the towers have no such grids."""
     if not (isinstance(theirs, PatchTower) and isinstance(ours, PatchTower) and theirs.prefix == ours.prefix):
         return None
-    if len(theirs.capacity()) != len(ours.capacity()) or theirs.width != ours.width:
+    if len(theirs.capacity()) != len(ours.capacity()) or theirs.sizes.width != ours.sizes.width:
         return None
     return lambda table: np.asarray(resize(jnp.asarray(table), theirs.capacity(), ours.capacity(), ours.prefix))
 

@@ -13,6 +13,7 @@ from typing import Any, cast
 import jax
 import jax.numpy as jnp
 
+from mmjax.models.layers.blocks import Blocks
 from mmjax.models.towers.vit import ViT
 from tests.benchmarks.machine import machine
 
@@ -21,7 +22,7 @@ DEPTHS = (4, 24)
 
 def measure(depth: int) -> dict[str, Any]:
     """Seconds to trace and lower, and to compile, the gradient of a ViT of that depth; and how long the program is."""
-    tower = ViT(patch=16, size=64, width=128, depth=depth, heads=4, pooling="mean", remat="dots")
+    tower = ViT(patch=16, size=64, blocks=Blocks(width=128, depth=depth, heads=4, remat="dots"), pooling="mean")
     pictures = jax.ShapeDtypeStruct((8, 64, 64, 3), jnp.uint8)
     params = jax.eval_shape(tower.init, jax.random.key(0), pictures)
     began = time.perf_counter()

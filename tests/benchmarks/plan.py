@@ -30,7 +30,7 @@ EXPERIMENTS = (
     ("experiments/quickstart.py:quickstart",),
     ("experiments/clip.py:tiny",),
     ("experiments/siglip.py:tiny",),
-    ("experiments/clip.py:tiny", "towers.image.width=384", "towers.image.heads=6", "batch_size=64"),
+    ("experiments/clip.py:tiny", "towers.image.blocks.width=384", "towers.image.blocks.heads=6", "batch_size=64"),
 )
 STEPS = 3
 

@@ -99,6 +99,7 @@ def parts(size: Size, how: str) -> tuple[Any, Any, Any, dict[str, np.ndarray]]:
     """Pretrainer, optimiser, mesh (of one device), and a batch."""
     import jax
 
+    from mmjax.models.layers.blocks import Blocks
     from mmjax.models.towers.text import TextTransformer
     from mmjax.models.towers.vit import ViT
     from mmjax.objectives.contrastive.objective import Contrastive
@@ -108,20 +109,20 @@ def parts(size: Size, how: str) -> tuple[Any, Any, Any, dict[str, np.ndarray]]:
     from mmjax.runtime.mesh import Mesh
 
     shared: dict[str, Any] = {
-        "embed_dim": size.embed_dim,
         "norm_eps": 1e-5,
         "remat": {"remat": "full", "dots": "dots"}.get(how),
         "dtype": size.dtype,
         "attention": "cudnn" if jax.default_backend() == "gpu" and size.dtype == "bfloat16" else "plain",
     }
+    seeing = Blocks(width=size.width, depth=size.depth, heads=size.width // 64, **shared)
+    reading = Blocks(width=size.text_width, depth=size.text_depth, heads=size.text_width // 64, inits="clip", **shared)
     image = ViT(
-        patch=size.patch, size=size.pixels, width=size.width, depth=size.depth, heads=size.width // 64,
-        cls=True, pooling="cls", pre_norm=True, stem_bias=False, **shared,
+        patch=size.patch, size=size.pixels, blocks=seeing, embed_dim=size.embed_dim,
+        cls=True, pooling="cls", pre_norm=True, stem_bias=False,
     )  # fmt: skip
     text = TextTransformer(
-        vocab=size.vocab, length=size.length, width=size.text_width, depth=size.text_depth,
-        heads=size.text_width // 64, causal=True, pooling="last", inits="clip", **shared,
-    )  # fmt: skip
+        vocab=size.vocab, length=size.length, blocks=reading, embed_dim=size.embed_dim, causal=True, pooling="last"
+    )
     masking = {"image": Keep(KEPT)} if how == "half" else {}
     contrastive = Contrastive(("image", "text"), masking=masking)
     optimizer = AdamW(

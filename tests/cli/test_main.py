@@ -100,8 +100,8 @@ def test_a_users_error_is_a_message_without_a_traceback(capsys, called):
 
 
 def test_an_unknown_path_is_named_with_the_nearest(capsys, called, file):  # noqa: F811
-    assert main(["train", file, "--workdir", "run", "towers.image.widht=3"]) == 2
-    assert "there is no 'towers.image.widht'; did you mean towers.image.width" in capsys.readouterr().err
+    assert main(["train", file, "--workdir", "run", "towers.image.blocks.widht=3"]) == 2
+    assert "there is no 'towers.image.blocks.widht'; did you mean towers.image.blocks.width" in capsys.readouterr().err
     assert not called
 
 
@@ -145,12 +145,13 @@ def wide(monkeypatch):
 
 @pytest.mark.usefixtures("wide")
 def test_show_prints_every_field_with_its_override(capsys, file):  # noqa: F811
-    assert main(["show", file, "towers.image.width=6"]) == 0
+    assert main(["show", file, "towers.image.blocks.width=6"]) == 0
     shown = capsys.readouterr().out
     lines = shown.splitlines()
     assert lines[0].startswith(f"{file}:tiny: Experiment")
-    (image,) = [line for line in lines if "image: ViT" in line]
-    (text,) = [line for line in lines if "text: TextTransformer" in line]
+    image, text = (line for line in lines if "blocks: Blocks" in line)
+    assert lines.index(image) > next(at for at, line in enumerate(lines) if "image: ViT" in line)
+    assert lines.index(text) > next(at for at, line in enumerate(lines) if "text: TextTransformer" in line)
     assert "width=6" in image
     assert "width=8" in text
     assert "activation='gelu'" in image  # a default
@@ -177,7 +178,7 @@ def test_show_says_when_the_parts_do_not_fit(capsys, file):  # noqa: F811
 def test_show_two_prints_where_they_differ(capsys, file):  # noqa: F811
     assert main(["show", file, f"{file}:small"]) == 0
     lines = [line.split() for line in capsys.readouterr().out.splitlines()]
-    assert ["towers.image.width", "8", "16"] in lines
+    assert ["towers.image.blocks.width", "8", "16"] in lines
     assert ["batch_size", "8", "16"] in lines
     assert ["5", "differences"] in lines
     assert main(["show", file, file]) == 0
@@ -193,7 +194,7 @@ def test_show_two_fits_the_terminal(columns, capsys, file, monkeypatch):  # noqa
     assert max(map(len, said.splitlines())) <= columns
     assert "…" not in said
     whole = "".join(said.split())
-    assert all("".join(part.split()) in whole for part in (longer, "towers.image.width", "optimizer.frozen"))
+    assert all("".join(part.split()) in whole for part in (longer, "towers.image.blocks.width", "optimizer.frozen"))
     assert "towers_image_with_a_name_that_is_long" in whole
 
 

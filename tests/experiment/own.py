@@ -9,7 +9,7 @@ from own_losses import Distance
 from mmjax.data import Decode, Folder, Mixture, Resize, SentencePiece, Tokenize, Transform
 from mmjax.evaluate import Evaluator
 from mmjax.experiment import Experiment, experiment
-from mmjax.models import TextTransformer, ViT
+from mmjax.models import Blocks, TextTransformer, ViT
 from mmjax.objectives import Contrastive
 from mmjax.optim import AdamW
 
@@ -38,11 +38,11 @@ class Spread(Evaluator):
 
 @experiment
 def own() -> Experiment:
-    size: dict[str, Any] = dict(width=16, depth=1, heads=2, embed_dim=8)
+    size: dict[str, Any] = dict(width=16, depth=1, heads=2)
     return Experiment(
         towers={
-            "image": ViT(patch=8, size=16, pooling="mean", **size),
-            "text": TextTransformer(vocab=64, length=8, **size),
+            "image": ViT(patch=8, size=16, pooling="mean", blocks=Blocks(**size), embed_dim=8),
+            "text": TextTransformer(vocab=64, length=8, blocks=Blocks(**size), embed_dim=8),
         },
         objectives={"contrastive": Contrastive(("image", "text")), "near": Distance(("image", "text"))},
         weights={"near": 0.5},

@@ -24,12 +24,12 @@ def config() -> fdl.Config:
     ("path", "value", "message"),
     [
         ("towers.text.vocab", 2**45, "towers.text.vocab=35184372088832 is beyond 2,147,483,647, the largest size"),
-        ("towers.image.depth", 2**45, "towers.image.depth=35184372088832 is beyond"),
+        ("towers.image.blocks.depth", 2**45, "towers.image.blocks.depth=35184372088832 is beyond"),
         ("towers.audio.spectrogram.mels", 2**45, "towers.audio.spectrogram.mels=35184372088832 is beyond"),
         (
-            "objectives.masked_image.decoder.width",
+            "objectives.masked_image.decoder.blocks.width",
             2**45,
-            "objectives.masked_image.decoder.width=35184372088832 is beyond",
+            "objectives.masked_image.decoder.blocks.width=35184372088832 is beyond",
         ),
         ("data.transforms.image.1.size", 2**45, "data.transforms.image.1.size=35184372088832 is beyond"),
         ("data.transforms.text.0.tokenizer.vocab_size", 2**45, "tokenizer.vocab_size=35184372088832 is beyond"),

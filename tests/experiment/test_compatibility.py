@@ -25,13 +25,14 @@ from mmjax.objectives.next_sentence import NextSentence
 from mmjax.objectives.pretrainer import Pretrainer
 from mmjax.train.plan.flops import count
 from tests.depth import DepthTower, ReadDepth
+from tests.flat import flat
 from tests.objectives.rounds import Distilling, Fusing, Matching, ToyFusion
 
 SIZE = {"width": 8, "depth": 1, "heads": 2, "embed_dim": 4, "pooling": "mean"}
 TOWERS = {
-    "image": ViT(patch=4, size=8, **SIZE),
-    "text": TextTransformer(vocab=64, length=6, **SIZE),
-    "audio": AudioTransformer(spectrogram=LogMel(mels=8), patch=(2, 8), samples=1600, **SIZE),
+    "image": flat(ViT, patch=4, size=8, **SIZE),
+    "text": flat(TextTransformer, vocab=64, length=6, **SIZE),
+    "audio": flat(AudioTransformer, spectrogram=LogMel(mels=8), patch=(2, 8), samples=1600, **SIZE),
 }
 OBJECTIVES = {
     "seen": Contrastive(("image", "text")),

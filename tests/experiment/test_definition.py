@@ -1,4 +1,5 @@
 import textwrap
+from dataclasses import replace
 from typing import Any
 
 import fiddle as fdl
@@ -11,16 +12,22 @@ from mmjax.experiment import record as records
 from mmjax.experiment.definition import Experiment, Load, unscaled
 from mmjax.experiment.diff import diff
 from mmjax.experiment.graph import build, complete
-from mmjax.experiment.load import experiment_name, load_experiment
+from mmjax.experiment.load import experiment, experiment_name, load_experiment
+from mmjax.experiment.overrides import override
 from mmjax.experiment.resume import MAY_CHANGE, unresumable
+from mmjax.models.decoders.patches import Decoder
+from mmjax.models.layers.blocks import Blocks
+from mmjax.models.towers.text import TextTransformer
 from mmjax.models.towers.vit import ViT
 from mmjax.objectives.contrastive.objective import Contrastive
+from mmjax.objectives.masked import MaskedImage
 from mmjax.objectives.pretrainer import Pretrainer
 from mmjax.optim.optimizers import AdamW
 from mmjax.runtime.mesh import Mesh
 from tests.parts import Encoder
 
 UNKNOWN: Any = "bf16"
+BLOCKS = Blocks(width=8, depth=1, heads=1)
 
 FILE = '''
 """A file of experiments."""
@@ -31,23 +38,24 @@ from mmjax.data.transforms.text import PickCaption, Tokenize
 from mmjax.data.transforms.image import Decode, Resize
 from mmjax.experiment import Experiment, Load, experiment
 from mmjax.runtime.mesh import Mesh
+from mmjax.models.layers.blocks import Blocks
 from mmjax.models.towers.vit import ViT
 from mmjax.models.towers.text import TextTransformer
 from mmjax.objectives.contrastive.objective import Contrastive
 from mmjax.optim.optimizers import AdamW
 from neighbour import borrowed, narrow
 
-SIZES = {"tiny": dict(width=8, depth=1, heads=2, embed_dim=4), "small": dict(width=16, depth=2, heads=2, embed_dim=4)}
+SIZES = {"tiny": dict(width=8, depth=1, heads=2), "small": dict(width=16, depth=2, heads=2)}
 
 
 @experiment
 def image(**sizes) -> ViT:
-    return ViT(patch=4, size=8, pooling="mean", **sizes)
+    return ViT(patch=4, size=8, pooling="mean", blocks=Blocks(**sizes), embed_dim=4)
 
 
 @experiment
 def towers(size) -> dict:
-    text = TextTransformer(vocab=64, length=6, pooling="last", **SIZES[size])
+    text = TextTransformer(vocab=64, length=6, pooling="last", blocks=Blocks(**SIZES[size]), embed_dim=4)
     return {"image": image(**SIZES[size]), "text": text}
 
 
@@ -130,7 +138,7 @@ def parts(**changes):
 def test_a_files_first_experiment_is_not_a_helper_and_not_borrowed(file):
     config = load_experiment(file)
     assert experiment_name(file) == f"{file}:tiny"
-    assert config.towers["image"].width == 8
+    assert config.towers["image"].blocks.width == 8
     assert config.mesh.fsdp == 2
     assert config.microbatches == 1  # a default, there to be seen and changed
 
@@ -138,21 +146,21 @@ def test_a_files_first_experiment_is_not_a_helper_and_not_borrowed(file):
 def test_an_experiment_by_name_with_a_quoted_annotation(file):
     config = load_experiment(f"{file}:small")
     assert experiment_name(f"{file}:small") == f"{file}:small"
-    assert (config.batch_size, config.towers["text"].width) == (16, 16)
+    assert (config.batch_size, config.towers["text"].blocks.width) == (16, 16)
 
 
 def test_overrides_are_applied_in_order(file):
-    config = load_experiment(file, ["towers.image.width=6", "batch_size=4", "batch_size=6", "weights.pair=0.5"])
+    config = load_experiment(file, ["towers.image.blocks.width=6", "batch_size=4", "batch_size=6", "weights.pair=0.5"])
     built = build(config)
     assert isinstance(built, Experiment)
-    assert (built.towers["image"].width, built.towers["text"].width) == (6, 8)
+    assert (built.towers["image"].blocks.width, built.towers["text"].blocks.width) == (6, 8)
     assert (built.batch_size, built.weights) == (6, {"pair": 0.5})
 
 
 def test_an_experiment_builds_its_pretrainer(file):
     pretrainer = build(load_experiment(file, ["microbatches=2"])).pretrainer()
     assert isinstance(pretrainer, Pretrainer)
-    assert pretrainer.towers["image"].width == 8
+    assert pretrainer.towers["image"].blocks.width == 8
     assert pretrainer.microbatches == 2
 
 
@@ -229,13 +237,17 @@ def test_a_damaged_record_is_named(tmp_path):
         ({"fusions": {"both": Encoder()}}, r"no objective reads fusions\.both: leave it out"),
         ({"fusions": {"a/b": Encoder()}}, "a key of fusions"),
         (
-            {"towers": {"image": ViT(patch=4, size=8, width=8, depth=1, heads=1, pooling="mean", dtype=UNKNOWN)}},
-            r"towers.image.dtype='bf16' is none of float32, bfloat16, float16",
+            {"towers": {"image": ViT(patch=4, size=8, blocks=replace(BLOCKS, dtype=UNKNOWN), pooling="mean")}},
+            r"towers.image.blocks.dtype='bf16' is none of float32, bfloat16, float16",
         ),
         ({"evaluators": ["retrieval"]}, "'retrieval' is no evaluator: those of mmjax.evaluate are, such as Retrieval"),
         ({"evaluators": [Retrieval]}, "Retrieval'> is no evaluator: .* inherits from mmjax.evaluate.Evaluator"),
         ({"evaluators": [lambda embedded, embed_text: {}]}, "is no evaluator: .* mmjax.evaluate.Evaluator"),
         ({"ema": 1.0}, "ema=1.0 must lie between 0 and 1"),
+        (
+            {"objectives": {"masked": MaskedImage(decoder=Decoder(blocks=replace(BLOCKS, dtype=UNKNOWN)))}},
+            r"objectives.masked.decoder.blocks.dtype='bf16' is none of float32, bfloat16, float16",
+        ),
         ({"init": {"image": Load("x")}}, r"init 'image', but the towers, fusions and objectives are towers.image"),
         ({"init": {"towers.image": 3}}, r"must be a path, or Load\(path"),
         ({"optimizer": AdamW(peak_lr=1e-3, warmup_steps=10)}, r"warmup_steps=10 must be less than steps=10: set"),
@@ -260,6 +272,38 @@ def test_a_missing_field_is_named():
         build(fdl.Config(Experiment, **arguments))
 
 
+@pytest.mark.parametrize(
+    ("source", "path", "now"),
+    [
+        ("quickstart.py", "towers.image.depth", "towers.image.blocks.depth"),
+        ("quickstart.py", "towers.text.norm", "towers.text.blocks.norm"),
+        ("quickstart.py", "objectives.masked_image.decoder.remat", "objectives.masked_image.decoder.blocks.remat"),
+        ("m3ae.py:tiny", "towers.text.heads", "towers.text.trunk.blocks.heads"),
+        ("m3ae.py:tiny", "towers.text.blocks.heads", "towers.text.trunk.blocks.heads"),
+    ],
+)
+def test_a_path_of_before_is_answered_with_todays(source, path, now):
+    with pytest.raises(UserError, match=rf"^there is no '{path}'; did you mean {now}\?$"):
+        load_experiment(f"experiments/{source}", [f"{path}=2"])
+
+
+@experiment
+def alike() -> dict[str, Any]:
+    both = Blocks(width=8, depth=1, heads=2)
+    return {
+        "image": ViT(patch=4, size=8, blocks=both, pooling="mean"),
+        "text": TextTransformer(vocab=9, length=3, blocks=both),
+    }
+
+
+def test_blocks_that_two_towers_were_given_are_one():
+    """As their docstring says."""
+    config = complete(fdl.Config(Experiment, towers=alike.as_buildable()))  # pyright: ignore[reportFunctionMemberAccess]
+    assert '"blocks": {"@same": ["towers", "image", "blocks"]}' in records.dumps(config)
+    override(config, "towers.image.blocks.width=6")
+    assert config.towers["text"].blocks.width == 6
+
+
 # --- resuming ---
 
 
@@ -270,10 +314,13 @@ def harmless(file, *overrides) -> list[str]:
 def test_what_only_watches_or_moves_a_run_may_change(file):
     assert harmless(file, "mesh.data=4", "mesh.fsdp=1", "log_every=3", "keep=9", "microbatches=2", "save_every=5") == []
     assert harmless(file, "evaluate_every=7") == []
+    assert harmless(file, "towers.image.blocks.remat=full", "towers.text.blocks.attention=cudnn") == []
+    m3ae = "experiments/m3ae.py:tiny"
+    assert harmless(m3ae, "towers.image.trunk.blocks.remat=full", "objectives.masked.decoder.blocks.remat=None") == []
 
 
 def test_what_changes_a_step_may_not(file):
-    changes = ["steps=30", "batch_size=4", "seed=1", "towers.image.width=5", "optimizer.peak_lr=1e-2"]
+    changes = ["steps=30", "batch_size=4", "seed=1", "towers.image.blocks.width=5", "optimizer.peak_lr=1e-2"]
     assert sorted(harmless(file, *changes, "keep=5")) == sorted(change.split("=")[0] for change in changes)
 
 
@@ -287,7 +334,9 @@ def test_a_pattern_matches_whole_components_and_what_is_below(file):
 
 def test_what_computes_in_fp16_is_named_for_no_loss_is_scaled(file):
     assert unscaled(load_experiment(file)) is None
-    assert unscaled(load_experiment(file, ["towers.image.dtype=bfloat16"])) is None
-    told = unscaled(load_experiment(file, ["towers.image.dtype=float16"]))
+    assert unscaled(load_experiment(file, ["towers.image.blocks.dtype=bfloat16"])) is None
+    told = unscaled(load_experiment(file, ["towers.image.blocks.dtype=float16"]))
     assert told is not None
-    assert told.startswith("warning: towers.image.dtype=float16: nothing scales the loss, so gradients below 6e-8 ")
+    assert told.startswith(
+        "warning: towers.image.blocks.dtype=float16: nothing scales the loss, so gradients below 6e-8 "
+    )

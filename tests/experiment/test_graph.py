@@ -123,6 +123,7 @@ def test_a_key_may_hold_dots():
 @pytest.mark.parametrize(
     ("assignment", "message"),
     [
+        ("towers.image.seeds=(3,)", r"there is no 'towers.image.seeds'; did you mean towers.image.share.seeds\?"),
         ("towers.image.widht=3", r"there is no 'towers.image.widht'; did you mean towers.image.width"),
         ("tower.image.width=3", r"did you mean towers.image.width"),
         ("towers.imag.width=3", r"there is no 'towers.imag.width'; did you mean towers.image.width\?"),

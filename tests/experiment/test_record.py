@@ -21,6 +21,7 @@ from mmjax.data.transforms.image import Decode
 from mmjax.data.transforms.record import CopyInput
 from mmjax.data.transforms.text import Tokenize
 from mmjax.errors import UserError
+from mmjax.experiment import old_fields
 from mmjax.experiment import record as records
 from mmjax.experiment.diff import diff
 from mmjax.experiment.graph import complete, fields
@@ -402,13 +403,13 @@ def test_a_field_that_came_later_means_in_older_records_what_was_done_then():
     assert fdl.build(older) == Decode(most_pixels=9, upright=False)  # pictures weren't turned
     now = fdl.Config(Decode)
     assert fdl.build(loads(dumps(now))) == Decode(upright=True)
-    for called, meant in records.BEFORE.items():
+    for called, meant in old_fields.BEFORE.items():
         assert set(meant) <= set(fields(parts()[called]))
 
 
-@pytest.mark.parametrize("called", sorted(records.GONE))
+@pytest.mark.parametrize("called", sorted(old_fields.GONE))
 def test_fields_of_older_versions_are_read_over(called):
-    for name in records.GONE[called]:
+    for name in old_fields.GONE[called]:
         assert name not in fields(parts()[called])
         assert loads(record({"@call": called, name: 102})) == loads(record({"@call": called}))
 

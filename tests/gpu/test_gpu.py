@@ -15,6 +15,7 @@ from mmjax.objectives.contrastive.objective import sigmoid_loss, softmax_loss
 from mmjax.objectives.contrastive.ring import ring_loss
 from mmjax.objectives.contrastive.tile import Rows
 from mmjax.train.loop import train
+from tests.flat import flat
 from tests.train.test_loop import training
 from tests.trained import Trained, tiny_config
 
@@ -95,10 +96,10 @@ def test_towers_agree(kind):
     shape = {"width": 384, "depth": 4, "heads": 6, "embed_dim": 256, "dtype": "bfloat16"}
     rng = np.random.default_rng(0)
     if kind == "image":
-        make = functools.partial(ViT, patch=16, size=224, pooling="map", **shape)
+        make = functools.partial(flat, ViT, patch=16, size=224, pooling="map", **shape)
         inputs = (jnp.asarray(rng.integers(0, 256, (8, 224, 224, 3)), jnp.uint8),)
     else:
-        make = functools.partial(TextTransformer, vocab=100, length=32, **shape)
+        make = functools.partial(flat, TextTransformer, vocab=100, length=32, **shape)
         inputs = (jnp.asarray(rng.integers(0, 100, (8, 32))), jnp.arange(32) < rng.integers(1, 33, (8, 1)))
     variables = jax.jit(make().init)(jax.random.key(0), *inputs)
     found = [jax.jit(make(attention=attention).apply)(variables, *inputs) for attention in ("plain", "cudnn")]
@@ -134,8 +135,8 @@ def test_tiles_give_what_the_dense_matrix_gives(loss):
 
 def test_it_learns_with_fused_attention_as_with_the_plain_one(trained: Trained, tmp_path):
     """A run in bf16 to its end, beside the shared one in fp32: the loss at its end."""
-    words = [f"towers.{tower}.dtype=bfloat16" for tower in ("image", "text", "audio")]
-    words += [f"towers.{tower}.attention=cudnn" for tower in ("image", "text", "audio")]
+    words = [f"towers.{tower}.blocks.dtype=bfloat16" for tower in ("image", "text", "audio")]
+    words += [f"towers.{tower}.blocks.attention=cudnn" for tower in ("image", "text", "audio")]
     train(tiny_config(trained.table, *words), tmp_path / "fused")
     ends = [training(workdir)[-1]["loss"] for workdir in (trained.workdir, tmp_path / "fused")]
     first = training(trained.workdir)[0]["loss"]

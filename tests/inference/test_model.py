@@ -10,6 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, get_overloads, get_type_hints
 
+import fiddle as fdl
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -19,9 +20,11 @@ from PIL import Image
 
 import mmjax
 from mmjax.errors import UserError
+from mmjax.experiment.graph import build
 from mmjax.inference.classification import Classification
-from mmjax.inference.model import Model, Vectors, load
+from mmjax.inference.model import Model, Vectors, _compute_in, load
 from mmjax.interop.resolve import resolve
+from mmjax.models import Blocks, Given, ResNet, TextTransformer, Trunk
 from mmjax.runtime.checkpoints import restore_variables
 from tests.tiny import COLOURS, RATE, SAMPLES, SIDE, draw
 from tests.trained import Trained
@@ -187,6 +190,21 @@ def test_floats_of_the_models_own_size_are_taken_as_they_are(model: Model):
         model.embed(image=np.full((SIDE, SIDE, 3), 255.0))
     with pytest.raises(UserError, match="aren't finite"):
         model.embed(image=np.full((SIDE, SIDE, 3), np.nan))
+
+
+def test_all_that_computes_does_in_the_dtype_that_is_asked_for(trained: Trained):
+    model = load(trained.workdir, dtype="bfloat16")
+    assert {tower.blocks.dtype for tower in model.towers.values()} == {"bfloat16"}
+    assert "image  ViT: 16×16×3 -> 16; width 32, depth 1, patch 4;" in repr(model)
+    trunk = fdl.Config(Trunk, blocks=fdl.Config(Blocks, width=8, depth=1, heads=2))
+    towers = {
+        "text": fdl.Config(TextTransformer, vocab=9, length=3, trunk=trunk),
+        "image": fdl.Config(ResNet, layers=(1, 1, 1, 1), size=32, embed_dim=4),
+        "audio": fdl.Config(Given, embed_dim=4),
+    }
+    _compute_in(towers, "float16")
+    assert (trunk.blocks.dtype, towers["image"].dtype) == ("float16", "float16")
+    build(towers["audio"])  # it computes nothing
 
 
 @pytest.mark.parametrize("dtype", ["bf16", "float64", "half", ""])

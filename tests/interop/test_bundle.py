@@ -19,6 +19,7 @@ from mmjax.experiment.diff import diff
 from mmjax.experiment.graph import build
 from mmjax.interop import bundle as bundles
 from mmjax.interop.bundle import Bundle
+from mmjax.models.layers.blocks import Blocks
 from mmjax.models.towers.text import TextTransformer
 from mmjax.models.towers.vit import ViT
 from mmjax.objectives.contrastive.objective import Contrastive
@@ -28,8 +29,12 @@ from tests.runtime.files.test_archives import in_little_memory
 
 def config(**changes):
     towers = {
-        "image": fdl.Config(ViT, patch=4, size=8, width=8, depth=2, heads=2, embed_dim=6, pooling="mean"),
-        "text": fdl.Config(TextTransformer, vocab=64, length=5, width=8, depth=1, heads=2, embed_dim=6),
+        "image": fdl.Config(
+            ViT, patch=4, size=8, blocks=fdl.Config(Blocks, width=8, depth=2, heads=2), embed_dim=6, pooling="mean"
+        ),
+        "text": fdl.Config(
+            TextTransformer, vocab=64, length=5, blocks=fdl.Config(Blocks, width=8, depth=1, heads=2), embed_dim=6
+        ),
     }
     transforms = {
         "image": (fdl.Config(Decode), fdl.Config(Resize, 8)),
@@ -94,7 +99,7 @@ def test_an_encoder_alone_needs_no_objective():
 def test_what_is_missing_broken_or_of_another_model_is_named(model, tmp_path):
     folder = bundles.save(model, tmp_path / "model")
     other = config()
-    other.towers["image"].width = 16
+    other.towers["image"].blocks.width = 16
     with pytest.raises(UserError, match=r"stem/kernel is \(48, 8\), and the model's is \(48, 16\)"):
         bundles.check_bundle(Bundle(other, model.variables))
     fewer = {"params": {k: v for k, v in model.variables["params"].items() if k != "towers_text"}}

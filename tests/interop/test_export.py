@@ -18,6 +18,7 @@ from mmjax.interop.bundle import Bundle, stand_in
 from mmjax.interop.export import export
 from mmjax.interop.projects import Project
 from mmjax.interop.resolve import resolve
+from mmjax.models.layers.blocks import Blocks
 from mmjax.models.towers.vit import ViT
 from mmjax.objectives.contrastive.objective import Contrastive
 from mmjax.runtime import metrics
@@ -154,7 +155,7 @@ def test_a_run_brings_its_name_and_figures(trained: Trained, tmp_path):
 
 def test_a_part_keeps_the_fusions_that_its_objectives_read():
     """And the inputs of other names that they read, which go through its towers."""
-    size = {"patch": 4, "size": 8, "width": 8, "depth": 1, "heads": 1, "pooling": "mean"}
+    size = {"patch": 4, "size": 8, "blocks": fdl.Config(Blocks, width=8, depth=1, heads=1), "pooling": "mean"}
     config = stand_in(
         {name: fdl.Config(ViT, **size) for name in ("image", "text")},
         {"fuse": fdl.Config(Fusing), "pair": fdl.Config(Contrastive, ("image", "frame"), towers={"frame": "image"})},

@@ -87,7 +87,7 @@ def test_the_tower_is_found_among_all_that_is_in_the_file(model, tmp_path):
     (tmp_path / "model.onnx").write_bytes(exported(arrays))
     read = resolve(tmp_path / "model.onnx")
     assert read.config.towers["image"].size == SIZE
-    assert hf_layout.build(read.config.towers["image"]).layer_scale is not None
+    assert hf_layout.build(read.config.towers["image"]).blocks.layer_scale is not None
     ours, theirs = read.variables["params"]["towers_image"], bundle.variables["params"]["towers_image"]
     at = dinov2.positions_at(theirs["position"], (3, 3), (2, 2))
     np.testing.assert_array_equal(ours["position"], at)

@@ -132,7 +132,8 @@ def test_another_versions_checkpoint_says_which(tmp_path, trained: Trained):
     wrote = r"\nmmjax 9.1.0 wrote it, and this is \S+: install that version"
     with pytest.raises(UserError, match=r"(?s)ViT3.*did you mean .*ViT.*" + wrote):
         resolve(tmp_path / "run")
-    record["experiment"]["towers"]["image"] |= {"@call": "models:ViT", "width": 48}
+    record["experiment"]["towers"]["image"]["@call"] = "models:ViT"
+    record["experiment"]["towers"]["image"]["blocks"]["width"] = 48
     (tmp_path / "run" / "experiment.json").write_text(json.dumps(record))
     with pytest.raises(UserError, match=r"(?s)towers_image.*and the model's is.*" + wrote):
         resolve(tmp_path / "run")

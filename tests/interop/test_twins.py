@@ -27,6 +27,7 @@ from mmjax.data.tokenizers.tokenizer_json import open_clip_bpe, written  # noqa:
 from mmjax.data.transforms.image import CenterCrop, Decode, RandomResizedCrop, ResizeShorter  # noqa: E402
 from mmjax.data.transforms.text import CleanText, Lowercase, PickCaption, Tokenize  # noqa: E402
 from mmjax.errors import UserError  # noqa: E402
+from mmjax.experiment.diff import Difference  # noqa: E402
 from mmjax.experiment.graph import build  # noqa: E402
 from mmjax.experiment.load import load_experiment  # noqa: E402
 from mmjax.inference.model import load  # noqa: E402
@@ -40,6 +41,7 @@ from mmjax.interop.open_clip import layout as open_clip_layout  # noqa: E402
 from mmjax.interop.projects import PROJECTS  # noqa: E402
 from mmjax.interop.twins import token_ids as texts_there  # noqa: E402
 from mmjax.interop.twins import twin as near  # noqa: E402
+from mmjax.models.layers.blocks import Blocks  # noqa: E402
 from mmjax.models.towers.text import TextTransformer  # noqa: E402
 from mmjax.models.towers.vit import ViT  # noqa: E402
 from mmjax.objectives.contrastive.objective import Contrastive  # noqa: E402
@@ -55,7 +57,6 @@ LIKE: dict[str, Any] = {
     "width": 16,
     "depth": 1,
     "heads": 2,
-    "embed_dim": 8,
     "activation": "quick_gelu",
     "norm_eps": 1e-5,
 }
@@ -65,11 +66,11 @@ LABELS = ["a cat", "Hello World!!", "</s> dog"]
 def model(pictures: Any = CROPPED, words: Any = None, loss: Any = "softmax", vocab: int = 512, **more: Any) -> Bundle:
     """A CLIP of two blocks; texts by the quickstart's tokenizer."""
     towers = {
-        "image": fdl.Config(
-            ViT, patch=8, size=SIDE, cls=True, pooling="cls", pre_norm=True, stem_bias=False, **LIKE, **more
-        ),
-        "text": fdl.Config(TextTransformer, vocab=vocab, length=LENGTH, causal=True, pooling="last", **LIKE),
+        "image": fdl.Config(ViT, patch=8, size=SIDE, cls=True, pooling="cls", pre_norm=True, stem_bias=False, **more),
+        "text": fdl.Config(TextTransformer, vocab=vocab, length=LENGTH, causal=True, pooling="last"),
     }
+    for tower in towers.values():
+        tower.blocks, tower.embed_dim = fdl.Config(Blocks, **LIKE), 8
     cut = fdl.Config(Tokenize, fdl.Config(SentencePiece, vocab), LENGTH, bos=True)
     chains = {"image": pictures, "text": words or (fdl.Config(PickCaption), fdl.Config(Lowercase), cut)}
     objectives = {"pair": fdl.Config(Contrastive, ("image", "text"), loss=loss)}
@@ -111,7 +112,7 @@ OBSTACLES = {
     "clip_resnet.py": r"towers.image: none there, ResNet here(.|\n)*--towers text goes, as CLIPTextModelWithProjection",
     "flip.py": r"CLIPModel is nearest(.|\n)*image.pooling(.|\n)*image.positions(.|\n)*text.causal",
     "imagebind.py": r"towers.audio: none there(.|\n)*towers.image.pooling: 'map' there, 'mean' here",
-    "lit.py": r"towers.image.layer_scale(.|\n)*--towers image goes, as Dinov2Model",
+    "lit.py": r"towers.image.blocks.layer_scale(.|\n)*--towers image goes, as Dinov2Model",
     "m3ae.py": r"objectives: \['Contrastive'\] there, \['MaskedTogether'\] here(.|\n)*image.trunk",
     "quickstart.py": r"towers.audio: none there(.|\n)*towers.text.pooling: 'last' there, 'mean' here",
     "trimodal.py": r"towers.audio: none there(.|\n)*towers.text.pooling: 'last' there, 'mean' here",
@@ -224,6 +225,16 @@ def test_a_bert_of_ours_is_theirs_with_both_heads(tmp_path):
     np.testing.assert_array_equal(theirs.cls.seq_relationship.weight.detach().T, kernel)
     np.testing.assert_array_equal(theirs.cls.predictions.decoder.weight.detach(), table)
     assert not exporting.changed_arrays(hf_layout.near(bundle).bundle, hf_layout.read(out))
+
+
+def test_what_another_project_has_otherwise_changes_no_other_tower():
+    """Towers that were given the very same blocks."""
+    made = model()
+    made.config.towers["text"].blocks = made.config.towers["image"].blocks
+    written_there, told = near.accepted(made, [Difference("towers.image.blocks.norm_eps", 1e-6, 1e-5)])
+    assert told == ["towers.image.blocks.norm_eps: 1e-06 there, 1e-05 here"]
+    eps = [bundle.config.towers[name].blocks.norm_eps for bundle in (written_there, made) for name in ("image", "text")]
+    assert eps == [1e-6, 1e-5, 1e-5, 1e-5]
 
 
 def test_a_piece_of_texts_does_not_fill_them_up(tmp_path):
@@ -364,7 +375,13 @@ def test_all_files_follow_the_umask(tmp_path):
 
 def _plain() -> Bundle:
     """Of big_vision's kind."""
-    tower = fdl.Config(ViT, patch=8, size=SIDE, pooling="mean", width=16, depth=1, heads=2, activation="gelu_tanh")
+    tower = fdl.Config(
+        ViT,
+        patch=8,
+        size=SIDE,
+        pooling="mean",
+        blocks=fdl.Config(Blocks, width=16, depth=1, heads=2, activation="gelu_tanh"),
+    )
     return randomised(bundles.stand_in({"image": tower}, {}, {"image": CROPPED}))
 
 

@@ -1,6 +1,7 @@
 """Masked objectives against numpy: only what was hidden counts, and only once over the whole batch."""
 
 import math
+from dataclasses import replace
 from typing import Any
 
 import flax.linen as nn
@@ -11,6 +12,7 @@ import pytest
 
 from mmjax.errors import UserError
 from mmjax.models.decoders.patches import Decoder
+from mmjax.models.layers.blocks import Blocks
 from mmjax.models.towers.vit import ViT
 from mmjax.objectives.contract import Context, View
 from mmjax.objectives.encoded import EncodedCorrupted, EncodedKept
@@ -73,14 +75,18 @@ def test_masked_patches_start_near_one() -> None:
 @pytest.fixture(scope="module")
 def autoencoder() -> Any:
     """A small MAE, pictures of noise in floats, which pass as they are, and its loss by what a gradient is taken of."""
-    tower = ViT(patch=4, size=16, width=16, depth=1, heads=2, positions="sincos", cls=True, pooling="cls")
-    decoder = Decoder(width=16, depth=1, heads=2)
+    tower = ViT(
+        patch=4, size=16, blocks=Blocks(width=16, depth=1, heads=2), positions="sincos", cls=True, pooling="cls"
+    )
+    decoder = Decoder(blocks=Blocks(width=16, depth=1, heads=2))
     pictures = np.random.default_rng(0).normal(size=(8, 16, 16, 3)).astype(np.float32)
     batch = {"image_valid": np.ones(8, bool), "index": np.arange(8, dtype=np.uint32)}
 
-    def loss(keep: float) -> Any:
-        pretrainer = Pretrainer({"image": tower}, {"masked": MaskedImage(decoder=decoder, keep=keep)})
-        return lambda p, x: pretrainer.apply(p, {**batch, "image": x}, rngs={"mask": KEY})[0]
+    def loss(keep: float, dropout: float = 0.0, train: bool = True, microbatches: int = 1) -> Any:
+        dropping = Decoder(blocks=replace(decoder.blocks, dropout=dropout))
+        objectives = {"masked": MaskedImage(decoder=dropping, keep=keep)}
+        pretrainer = Pretrainer({"image": tower}, objectives, microbatches=microbatches)
+        return lambda p, x: pretrainer.apply(p, {**batch, "image": x}, train=train, rngs={"mask": KEY})[0]
 
     pretrainer = Pretrainer({"image": tower}, {"masked": MaskedImage(decoder=decoder)})
     variables = nn.unbox(jax.jit(pretrainer.init)(KEY, {**batch, "image": pictures}))
@@ -96,6 +102,15 @@ def test_the_encoder_sees_a_quarter_and_the_rest_is_its_target(autoencoder: Any)
     assert len(np.unique(seen, axis=0)) > 1
     # The mean square of targets of noise, and of predictions, by the variance of a Glorot matrix from 16 to 48.
     np.testing.assert_allclose(value, 47 / 48 + 2 * 16 / (16 + 48), atol=0.15)
+
+
+def test_a_decoders_dropout_is_of_training_and_belongs_to_the_example(autoencoder: Any) -> None:
+    loss, variables, pictures = autoencoder
+    cases = [{"dropout": 0.0}, {"train": False}, {}, {"microbatches": 2}]
+    plain, still, dropped, cut = (jax.jit(loss(0.25, **{"dropout": 0.5} | c))(variables, pictures) for c in cases)
+    np.testing.assert_allclose(still, plain, rtol=1e-6)
+    assert abs(dropped - plain) > 1e-3
+    np.testing.assert_allclose(cut, dropped, rtol=1e-5)
 
 
 def test_nothing_hidden_is_a_loss_of_zero(autoencoder: Any) -> None:

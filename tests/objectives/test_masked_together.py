@@ -1,5 +1,7 @@
 """M3AE's objective and the shared trunk, held to a plain version that encodes and decodes one example at a time."""
 
+from functools import partial
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -9,6 +11,7 @@ import pytest
 from mmjax.errors import UserError
 from mmjax.models.decoders.patches import Decoder
 from mmjax.models.decoders.patches_and_words import JointDecoder
+from mmjax.models.layers.blocks import Blocks
 from mmjax.models.layers.positions import sincos
 from mmjax.models.layers.transformer import Transformer
 from mmjax.models.towers.shared_trunk import Trunk
@@ -25,17 +28,19 @@ BATCH = 6
 KEY = jax.random.key(3)
 
 
-def model(microbatches=1, trunk=None, keep_text=0.5):
-    trunk = trunk or Trunk(width=WIDTH, depth=2, heads=4)
-    sizes = {"width": WIDTH, "depth": 2, "heads": 4, "pooling": "cls", "positions": "sincos", "trunk": trunk}
+def model(microbatches=1, trunk=None, keep_text=0.5, dropout=0.0):
+    trunk = trunk or Trunk(blocks=Blocks(width=WIDTH, depth=2, heads=4))
+    shared = {"trunk": trunk, "pooling": "cls", "positions": "sincos"}
     return Pretrainer(
         towers={
-            "image": ViT(patch=PATCH, size=SIZE, **sizes),
-            "text": TextTransformer(vocab=VOCAB, length=LENGTH, token_std=1.0, **sizes),
+            "image": ViT(patch=PATCH, size=SIZE, **shared),
+            "text": TextTransformer(vocab=VOCAB, length=LENGTH, token_std=1.0, **shared),
         },
         objectives={
             "masked": MaskedTogether(
-                vocab=VOCAB, decoder=JointDecoder(width=DECODER, depth=1, heads=2), keep_text=keep_text
+                vocab=VOCAB,
+                decoder=JointDecoder(blocks=Blocks(width=DECODER, depth=1, heads=2, dropout=dropout)),
+                keep_text=keep_text,
             )
         },
         microbatches=microbatches,
@@ -70,8 +75,8 @@ def one_by_one(variables, batch):
     params = jax.tree.map(np.asarray, variables["params"])
     image, text, objective = params["towers_image"], params["towers_text"], params["objectives_masked"]
     trunk, decoder = image["trunk"], objective["decoder"]
-    encode = jax.jit(Transformer(width=WIDTH, depth=2, heads=4).apply)
-    decode = jax.jit(Transformer(width=DECODER, depth=1, heads=2).apply)
+    encode = jax.jit(Transformer(blocks=Blocks(width=WIDTH, depth=2, heads=4)).apply)
+    decode = jax.jit(Transformer(blocks=Blocks(width=DECODER, depth=1, heads=2)).apply)
     errors, entropies = [], []
     bound = model().bind(variables, rngs={"mask": KEY})
     key = bound.make_rng("mask")
@@ -126,6 +131,18 @@ def test_each_example_alone(variables, batch, microbatches):
     np.testing.assert_allclose(loss, image + 0.5 * text, rtol=1e-5)
 
 
+def test_a_decoders_dropout_is_of_training_and_belongs_to_the_example(variables, batch):
+    def loss(microbatches, train):
+        made = model(microbatches, dropout=0.5)
+        return jax.jit(partial(made.apply, train=train))(variables, batch, rngs={"mask": KEY})[0]
+
+    plain = jax.jit(model().apply)(variables, batch, rngs={"mask": KEY})[0]
+    np.testing.assert_allclose(loss(1, train=False), plain, rtol=1e-6)
+    dropped = loss(1, train=True)
+    assert abs(dropped - plain) > 1e-3
+    np.testing.assert_allclose(loss(3, train=True), dropped, rtol=1e-5)
+
+
 def test_what_is_padded_or_missing_changes_nothing(variables, batch):
     """Nor do padded words and missing pictures get a gradient."""
     other = dict(batch, image=batch["image"].copy(), text=np.where(batch["text_mask"], batch["text"], 49))
@@ -164,15 +181,17 @@ def test_the_trunk_is_there_once(variables):
 
 def test_towers_without_a_common_trunk(batch):
     made = model()
-    text = made.towers["text"].clone(trunk=Trunk(width=WIDTH, depth=2, heads=4))
+    text = made.towers["text"].clone(trunk=Trunk(blocks=Blocks(width=WIDTH, depth=2, heads=4)))
     apart = made.clone(towers={**made.towers, "text": text})
     with pytest.raises(UserError, match=r"objective 'masked' encodes image, text together.*trunk=trunk"):
         apart.init({"params": KEY, "mask": KEY}, batch)
 
 
 def test_a_tower_of_another_width_than_its_trunk(batch):
-    with pytest.raises(UserError, match="width=32, but the trunk has 64"):
-        model(trunk=Trunk(width=64, depth=2, heads=4)).init({"params": KEY, "mask": KEY}, batch)
+    made = model()
+    image = made.towers["image"].clone(blocks=Blocks(width=64, depth=2, heads=4))
+    with pytest.raises(UserError, match=r"blocks\.width=64, but trunk\.blocks\.width=32: set both alike, or leave out"):
+        made.clone(towers={**made.towers, "image": image}).init({"params": KEY, "mask": KEY}, batch)
 
 
 def test_pictures_alone_by_the_usual_objective(variables, batch):
@@ -180,7 +199,7 @@ def test_pictures_alone_by_the_usual_objective(variables, batch):
     made = model()
     alone = Pretrainer(
         towers={"image": made.towers["image"]},
-        objectives={"masked": MaskedImage(decoder=Decoder(width=DECODER, depth=1, heads=2))},
+        objectives={"masked": MaskedImage(decoder=Decoder(blocks=Blocks(width=DECODER, depth=1, heads=2)))},
     )
     shapes = nn.unbox(jax.eval_shape(alone.init, {"params": KEY, "mask": KEY}, batch))["params"]["towers_image"]
     assert jax.tree.structure(shapes) == jax.tree.structure(variables["params"]["towers_image"])
@@ -188,6 +207,6 @@ def test_pictures_alone_by_the_usual_objective(variables, batch):
 
 def test_what_the_trunk_decides_cannot_be_said_beside_it(batch):
     made = model()
-    image = made.towers["image"].clone(layer_scale=0.1, remat="dots")
-    with pytest.raises(UserError, match=r"with a trunk a tower has no layer_scale, remat of its own"):
+    image = made.towers["image"].clone(blocks=Blocks(width=WIDTH, depth=2, heads=4, layer_scale=0.1, remat="dots"))
+    with pytest.raises(UserError, match=r"with a trunk a tower has no layer_scale=0.1, remat='dots' of its own"):
         made.clone(towers={**made.towers, "image": image}).init({"params": KEY, "mask": KEY}, batch)

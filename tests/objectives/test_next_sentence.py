@@ -17,6 +17,7 @@ from mmjax.objectives.masked import MaskedText
 from mmjax.objectives.masking import Corrupt
 from mmjax.objectives.next_sentence import NextSentence
 from mmjax.objectives.pretrainer import Pretrainer
+from tests.flat import flat
 
 B, VOCAB, SEP, MASK = 6, 120, 102, 103
 CORRUPT = Corrupt(vocab=VOCAB, mask_id=MASK, first_id=MASK + 1)
@@ -53,7 +54,8 @@ def test_it_equals_numpy_over_the_valid_rows_alone() -> None:
 def bert(**changes: Any) -> Pretrainer:
     """BERT, small: post-LN, two types of tokens, tanh of a projection of [CLS], a tied head."""
     size: dict[str, Any] = {"width": 16, "depth": 1, "heads": 2, "embed_dim": 16, "inits": "bert", "norm": "post"}
-    tower = TextTransformer(
+    tower = flat(
+        TextTransformer,
         vocab=VOCAB,
         length=9,
         types=2,

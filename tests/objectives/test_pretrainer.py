@@ -17,6 +17,7 @@ from mmjax.objectives.masked import MaskedImage, MaskedText
 from mmjax.objectives.masking import Keep
 from mmjax.objectives.microbatches import cut, glue
 from mmjax.objectives.pretrainer import Pretrainer
+from tests.flat import flat
 from tests.objectives.toys import SIZES, VOCAB, ToyDecoder, ToyTower, assert_same, stems, toy_batch
 
 B = 8
@@ -236,8 +237,8 @@ def dropping(microbatches: int) -> Pretrainer:
     size: dict[str, Any] = dict(width=8, depth=2, heads=2, mlp_dim=16, dropout=0.3, embed_dim=8)
     return Pretrainer(
         towers={
-            "image": ViT(patch=4, size=16, pooling="mean", remat="full", **size),
-            "text": TextTransformer(vocab=32, length=8, **size),
+            "image": flat(ViT, patch=4, size=16, pooling="mean", remat="full", **size),
+            "text": flat(TextTransformer, vocab=32, length=8, **size),
         },
         objectives={
             "whole": Contrastive(("image", "text"), loss="sigmoid"),

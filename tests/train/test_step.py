@@ -35,6 +35,7 @@ from mmjax.train.step import (
     make_train_step,
     with_params,
 )
+from tests.flat import flat
 from tests.objectives.rounds import Distilling
 from tests.objectives.toys import ToyTower
 from tests.objectives.toys import toy_batch as patches
@@ -290,20 +291,20 @@ def real_pretrainer() -> Pretrainer:
     tower: dict[str, Any] = dict(**size, embed_dim=8)
     return Pretrainer(
         towers={
-            "image": ViT(patch=4, size=16, pooling="mean", **tower),
-            "text": TextTransformer(vocab=32, length=8, **tower),
-            "audio": AudioTransformer(
-                spectrogram=LogMel(mels=16), patch=(4, 16), samples=2_000, pooling="mean", **tower
+            "image": flat(ViT, patch=4, size=16, pooling="mean", **tower),
+            "text": flat(TextTransformer, vocab=32, length=8, **tower),
+            "audio": flat(
+                AudioTransformer, spectrogram=LogMel(mels=16), patch=(4, 16), samples=2_000, pooling="mean", **tower
             ),
         },
         objectives={
             "image_text": Contrastive(("image", "text"), masking={"image": Keep(0.25)}),
             "text_audio": Contrastive(("text", "audio"), loss="sigmoid"),
-            "masked_image": MaskedImage(decoder=Decoder(**size), keep=0.25),
+            "masked_image": MaskedImage(decoder=flat(Decoder, **size), keep=0.25),
             "masked_text": MaskedText(vocab=32, rate=0.3),
             "tied_text": MaskedText(vocab=32, rate=0.3, tied=True),
             "next": NextSentence(Corrupt(vocab=32, rate=0.3)),
-            "masked_audio": MaskedAudio(decoder=Decoder(**size), keep=0.5),
+            "masked_audio": MaskedAudio(decoder=flat(Decoder, **size), keep=0.5),
         },
         weights={"masked_image": 0.5},
     )

@@ -35,6 +35,7 @@ from mmjax.interop.parts import Parts
 from mmjax.interop.twins import equivalence
 from mmjax.interop.twins.twin import Twin, accepted, listed_differences, refused, slight
 from mmjax.interop.wrappers import unwrapped
+from mmjax.models.layers.blocks import Blocks
 from mmjax.models.towers.text import TextTransformer
 from mmjax.models.towers.vit import ViT
 from mmjax.objectives.contrastive.objective import Contrastive
@@ -200,11 +201,14 @@ def _sizes(arrays: Mapping[str, np.ndarray], encoder: str, at: str, where: str) 
     blocks = {name.removeprefix(encoder).split("/")[0] for name in arrays if name.startswith(f"{encoder}encoderblock_")}
     head = f"{at}head/kernel"
     return {
-        **FIXED,
-        "width": width,
-        "depth": depth[0] if scanned else len(blocks),
-        "heads": heads,
-        "mlp_dim": _shape(arrays, f"{block}MlpBlock_0/Dense_0/kernel", where)[-1],
+        "blocks": fdl.Config(
+            Blocks,
+            width=width,
+            depth=depth[0] if scanned else len(blocks),
+            heads=heads,
+            mlp_dim=_shape(arrays, f"{block}MlpBlock_0/Dense_0/kernel", where)[-1],
+            **FIXED,
+        ),
         "embed_dim": arrays[head].shape[-1] if head in arrays else None,
         "projection_bias": head in arrays,
     }
@@ -270,7 +274,7 @@ def _text_rules(tower: TextTransformer, theirs: str, arrays: Mapping[str, np.nda
 def _tower(ours: str, theirs: str, encoder: str, tower: Any, arrays: Mapping[str, np.ndarray]) -> list[Rule]:
     """Blocks, last norm, pooling and head."""
     scanned = f"{encoder}encoderblock/LayerNorm_0/scale" in arrays
-    block, layers = (f"{encoder}encoderblock", 0) if scanned else (f"{encoder}encoderblock_{LAYER}", tower.depth)
+    block, layers = (f"{encoder}encoderblock", 0) if scanned else (f"{encoder}encoderblock_{LAYER}", tower.sizes.depth)
     blocks, attention = f"{ours}/transformer/blocks", f"{block}/MultiHeadDotProductAttention_0"
     table = [
         *_heads(f"{blocks}/attention/qkv", attention, ("query", "key", "value"), layers),

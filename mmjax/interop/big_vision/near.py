@@ -49,7 +49,8 @@ def _unlike(name: str, tower: ViT | TextTransformer) -> list[str]:
         ]
     if tower.embed_dim is not None and not tower.projection_bias:
         found.append(f"big_vision's heads have a bias: {at} has projection_bias=False")
-    own = {"trunk": tower.trunk is not None, "layer_scale": tower.layer_scale, "norm='post'": tower.norm != "pre"}
+    own = {"trunk": tower.trunk is not None, "layer_scale": tower.sizes.layer_scale}
+    own["norm='post'"] = tower.sizes.norm != "pre"
     if told := [field for field, value in own.items() if value]:
         found.append(f"big_vision's towers have no {', '.join(told)}, which {at} has")
     return found

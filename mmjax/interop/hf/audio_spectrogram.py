@@ -60,7 +60,7 @@ def audio(config: Values) -> fdl.Config:
     front = fdl.Config(KaldiFbank, mels=given["num_mel_bins"], mean=EXTRACTOR["mean"], std=2 * EXTRACTOR["std"])
     return fdl.Config(
         AudioTransformer,
-        **config_keys.sizes(given, "config.json"),
+        blocks=config_keys.read_blocks(given, "config.json"),
         spectrogram=front,
         patch=(given["patch_size"], given["patch_size"]),
         stride=(given["time_stride"], given["frequency_stride"]),
@@ -76,7 +76,7 @@ def describe(built: Parts) -> dict[str, Any]:
     """The inverse of `audio`."""
     tower = built.towers["audio"]
     time, frequency = tower.stride
-    return config_keys.sizes_of(tower) | {
+    return config_keys.keys_of(tower.sizes) | {
         "patch_size": tower.patch[0],
         "time_stride": time,
         "frequency_stride": frequency,
@@ -144,7 +144,7 @@ def rules(built: Parts, path: str = "params/towers_audio") -> list[Rule]:
             lambda kernel: (kernel.reshape(frames, bands, 1, -1).transpose(3, 2, 1, 0),),
         ),
         Rule(f"{path}/stem/bias", (f"{stem}.bias",)),
-        *blocks(f"{path}/transformer", "encoder.layer.{layer}", BLOCK, tower.heads, tower.depth),
+        *blocks(f"{path}/transformer", "encoder.layer.{layer}", BLOCK, tower.sizes),
         *norm(f"{path}/transformer/norm", "layernorm"),
     ]
 

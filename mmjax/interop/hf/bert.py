@@ -64,12 +64,10 @@ def text(config: Values, pooler: bool) -> fdl.Config:
     given = config_keys.settings(config, "config.json", DEFAULTS, FIXED)
     return fdl.Config(
         TextTransformer,
-        **config_keys.sizes(given, "config.json"),
+        blocks=config_keys.read_blocks(given, "config.json", norm="post", dropout=given["hidden_dropout_prob"]),
         vocab=given["vocab_size"],
         length=given["max_position_embeddings"],
         types=given["type_vocab_size"],
-        dropout=given["hidden_dropout_prob"],
-        norm="post",
         pre_norm=True,
         pooling="cls",
         embed_dim=given["hidden_size"] if pooler else None,
@@ -100,11 +98,11 @@ def _told(parts: Parts, tokenizer: Tokenizer) -> None:
 def describe(built: Parts) -> dict[str, Any]:
     """The inverse of both."""
     tower = built.towers["text"]
-    return config_keys.sizes_of(tower) | {
+    return config_keys.keys_of(tower.sizes) | {
         "vocab_size": tower.vocab,
         "max_position_embeddings": tower.length,
         "type_vocab_size": tower.types,
-        "hidden_dropout_prob": tower.dropout,
+        "hidden_dropout_prob": tower.sizes.dropout,
         "attention_probs_dropout_prob": 0.0,
     }
 
@@ -121,7 +119,7 @@ def text_rules(tower: Any, prefix: str, path: str = "params/towers_text") -> lis
         Rule(f"{path}/position", (f"{embeddings}.position_embeddings.weight",)),
         Rule(f"{path}/type", (f"{embeddings}.token_type_embeddings.weight",)),
         *norm(f"{path}/norm_pre", f"{embeddings}.LayerNorm"),
-        *blocks(f"{path}/transformer", f"{prefix}encoder.layer.{{layer}}", BLOCK, tower.heads, tower.depth),
+        *blocks(f"{path}/transformer", f"{prefix}encoder.layer.{{layer}}", BLOCK, tower.sizes),
         *pooler,
     ]
 

@@ -56,7 +56,7 @@ def image(config: Values, projection: int | None, where: str) -> fdl.Config:
     given = config_keys.settings(config, where, IMAGE, {"attention_dropout": 0.0, "num_channels": 3})
     return fdl.Config(
         ViT,
-        **config_keys.sizes(given, where),
+        blocks=config_keys.read_blocks(given, where),
         patch=config_keys.whole(given["patch_size"], where, "patch_size"),
         size=config_keys.whole(given["image_size"], where, "image_size"),
         embed_dim=projection,
@@ -70,7 +70,7 @@ def image(config: Values, projection: int | None, where: str) -> fdl.Config:
 def image_of(tower: Any) -> dict[str, Any]:
     """The inverse of `image`."""
     extra = {"projection_dim": tower.embed_dim or PROJECTION, "image_size": tower.size, "patch_size": tower.patch}
-    return config_keys.sizes_of(tower) | extra | {"model_type": "clip_vision_model"}
+    return config_keys.keys_of(tower.sizes) | extra | {"model_type": "clip_vision_model"}
 
 
 def text(config: Values, projection: int | None, where: str) -> fdl.Config:
@@ -78,13 +78,12 @@ def text(config: Values, projection: int | None, where: str) -> fdl.Config:
     given = config_keys.settings(config, where, TEXT, {"attention_dropout": 0.0, "dropout": 0.0})
     return fdl.Config(
         TextTransformer,
-        **config_keys.sizes(given, where),
+        blocks=config_keys.read_blocks(given, where, inits="clip"),
         vocab=given["vocab_size"],
         length=given["max_position_embeddings"],
         embed_dim=projection,
         causal=True,
         pooling="last",
-        inits="clip",
     )
 
 
@@ -92,7 +91,9 @@ def text_of(tower: Any) -> dict[str, Any]:
     """The inverse of `text`; the ids of special tokens come from the tokenizer."""
     extra = {"projection_dim": tower.embed_dim or PROJECTION, "vocab_size": tower.vocab}
     return (
-        config_keys.sizes_of(tower) | extra | {"max_position_embeddings": tower.length, "model_type": "clip_text_model"}
+        config_keys.keys_of(tower.sizes)
+        | extra
+        | {"max_position_embeddings": tower.length, "model_type": "clip_text_model"}
     )
 
 
@@ -127,7 +128,7 @@ def image_rules(tower: Any, path: str = "params/towers_image", prefix: str = "vi
         Rule(f"{path}/position", (f"{prefix}embeddings.position_embedding.weight",)),
         patches(f"{path}/stem", f"{prefix}embeddings.patch_embedding", (tower.patch, tower.patch, 3)),
         *norm(f"{path}/norm_pre", f"{prefix}pre_layrnorm"),
-        *blocks(f"{path}/transformer", f"{prefix}encoder.layers.{{layer}}", BLOCK, tower.heads, tower.depth),
+        *blocks(f"{path}/transformer", f"{prefix}encoder.layers.{{layer}}", BLOCK, tower.sizes),
         *norm(f"{path}/transformer/norm", f"{prefix}post_layernorm"),
     ]
 
@@ -137,7 +138,7 @@ def text_rules(tower: Any, path: str = "params/towers_text", prefix: str = "text
     return [
         Rule(f"{path}/token/embedding", (f"{prefix}embeddings.token_embedding.weight",)),
         Rule(f"{path}/position", (f"{prefix}embeddings.position_embedding.weight",)),
-        *blocks(f"{path}/transformer", f"{prefix}encoder.layers.{{layer}}", BLOCK, tower.heads, tower.depth),
+        *blocks(f"{path}/transformer", f"{prefix}encoder.layers.{{layer}}", BLOCK, tower.sizes),
         *norm(f"{path}/transformer/norm", f"{prefix}final_layer_norm"),
     ]
 

@@ -62,22 +62,21 @@ def image(config: Values) -> fdl.Config:
     given["intermediate_size"] = int(given["hidden_size"] * given["mlp_ratio"])
     return fdl.Config(
         ViT,
-        **config_keys.sizes(given, "config.json"),
+        blocks=config_keys.read_blocks(given, "config.json", layer_scale=float(given["layerscale_value"])),
         patch=config_keys.whole(given["patch_size"], "config.json", "patch_size"),
         size=config_keys.whole(given["image_size"], "config.json", "image_size"),
         drop_rest=given["image_size"] % given["patch_size"] > 0,
         cls=True,
         pooling="cls",
-        layer_scale=float(given["layerscale_value"]),
     )
 
 
 def describe(built: Parts) -> dict[str, Any]:
     """The inverse."""
     tower = built.towers["image"]
-    sizes = config_keys.sizes_of(tower)
-    ratio = sizes.pop("intermediate_size") // tower.width
-    own = {"image_size": tower.size, "patch_size": tower.patch, "layerscale_value": float(tower.layer_scale)}
+    sizes = config_keys.keys_of(tower.sizes)
+    ratio = sizes.pop("intermediate_size") // tower.sizes.width
+    own = {"image_size": tower.size, "patch_size": tower.patch, "layerscale_value": float(tower.sizes.layer_scale)}
     return sizes | own | {"mlp_ratio": ratio}
 
 
@@ -91,9 +90,9 @@ def rules(built: Parts) -> list[Rule]:
         leading(f"{path}/position", "embeddings.position_embeddings", axes=1),
         patches(f"{path}/stem", stem, (tower.patch, tower.patch, 3)),
         Rule(f"{path}/stem/bias", (f"{stem}.bias",)),
-        *blocks(f"{path}/transformer", layer, BLOCK, tower.heads, tower.depth),
+        *blocks(f"{path}/transformer", layer, BLOCK, tower.sizes),
         *(
-            Rule(f"{path}/transformer/blocks/{ours}/scale", (f"{layer}.{theirs}.lambda1",), layers=tower.depth)
+            Rule(f"{path}/transformer/blocks/{ours}/scale", (f"{layer}.{theirs}.lambda1",), layers=tower.sizes.depth)
             for ours, theirs in scales.items()
         ),
         *norm(f"{path}/transformer/norm", "layernorm"),

@@ -45,14 +45,19 @@ def image(config: Values, where: str) -> fdl.Config:
     given = config_keys.settings(config, where, IMAGE, FIXED_IMAGE)
     patch, size = (config_keys.whole(given[key], where, key) for key in ("patch_size", "image_size"))
     return fdl.Config(
-        ViT, **config_keys.sizes(given, where), patch=patch, size=size, pooling="map", drop_rest=size % patch > 0
+        ViT,
+        blocks=config_keys.read_blocks(given, where),
+        patch=patch,
+        size=size,
+        pooling="map",
+        drop_rest=size % patch > 0,
     )
 
 
 def image_of(tower: Any) -> dict[str, Any]:
     """The inverse of `image`."""
     extra = {"image_size": tower.size, "patch_size": tower.patch, "model_type": "siglip_vision_model"}
-    return config_keys.sizes_of(tower) | extra
+    return config_keys.keys_of(tower.sizes) | extra
 
 
 def text(config: Values, where: str) -> fdl.Config:
@@ -60,7 +65,7 @@ def text(config: Values, where: str) -> fdl.Config:
     given = config_keys.settings(config, where, TEXT, {"attention_dropout": 0.0})
     return fdl.Config(
         TextTransformer,
-        **config_keys.sizes(given, where),
+        blocks=config_keys.read_blocks(given, where),
         vocab=given["vocab_size"],
         length=given["max_position_embeddings"],
         embed_dim=given["projection_size"] or given["hidden_size"],
@@ -73,7 +78,7 @@ def text(config: Values, where: str) -> fdl.Config:
 def text_of(tower: Any) -> dict[str, Any]:
     """The inverse of `text`."""
     extra = {"vocab_size": tower.vocab, "max_position_embeddings": tower.length, "projection_size": tower.embed_dim}
-    return config_keys.sizes_of(tower) | extra | {"model_type": "siglip_text_model"}
+    return config_keys.keys_of(tower.sizes) | extra | {"model_type": "siglip_text_model"}
 
 
 def model_parts(config: Values) -> Parts:
@@ -96,13 +101,13 @@ def describe(built: Parts) -> dict[str, Any]:
 
 def image_rules(tower: Any, path: str = "params/towers_image", prefix: str = "vision_model.") -> list[Rule]:
     """The image tower with its pooling."""
-    pool, head, heads = f"{path}/attention_pool", f"{prefix}head", tower.heads
+    pool, head, heads = f"{path}/attention_pool", f"{prefix}head", tower.sizes.heads
     query, key, value = (f"{POOL}.{part}" for part in PARTS)
     return [
         Rule(f"{path}/position", (f"{prefix}embeddings.position_embedding.weight",)),
         patches(f"{path}/stem", f"{prefix}embeddings.patch_embedding", (tower.patch, tower.patch, 3)),
         Rule(f"{path}/stem/bias", (f"{prefix}embeddings.patch_embedding.bias",)),
-        *blocks(f"{path}/transformer", f"{prefix}encoder.layers.{{layer}}", BLOCK, heads, tower.depth),
+        *blocks(f"{path}/transformer", f"{prefix}encoder.layers.{{layer}}", BLOCK, tower.sizes),
         *norm(f"{path}/transformer/norm", f"{prefix}post_layernorm"),
         leading(f"{pool}/probe", f"{head}.probe", axes=2),
         *heads_in(f"{pool}/attention/query", (query,), heads),
@@ -119,7 +124,7 @@ def text_rules(tower: Any, path: str = "params/towers_text", prefix: str = "text
     return [
         Rule(f"{path}/token/embedding", (f"{prefix}embeddings.token_embedding.weight",)),
         Rule(f"{path}/position", (f"{prefix}embeddings.position_embedding.weight",)),
-        *blocks(f"{path}/transformer", f"{prefix}encoder.layers.{{layer}}", BLOCK, tower.heads, tower.depth),
+        *blocks(f"{path}/transformer", f"{prefix}encoder.layers.{{layer}}", BLOCK, tower.sizes),
         *norm(f"{path}/transformer/norm", f"{prefix}final_layer_norm"),
         *linear(f"{path}/projection", f"{prefix}head"),
     ]

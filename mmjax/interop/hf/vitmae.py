@@ -76,7 +76,7 @@ def image(config: Values) -> fdl.Config:
     given = config_keys.settings(config, "config.json", DEFAULTS, FIXED)
     return fdl.Config(
         ViT,
-        **config_keys.sizes(given, "config.json"),
+        blocks=config_keys.read_blocks(given, "config.json"),
         patch=config_keys.whole(given["patch_size"], "config.json", "patch_size"),
         size=config_keys.whole(given["image_size"], "config.json", "image_size"),
         positions="sincos",
@@ -94,7 +94,7 @@ def _masked(config: Values) -> fdl.Config:
     keep, kept = 1 - given["mask_ratio"], int(count * (1 - given["mask_ratio"]))
     return fdl.Config(
         MaskedImage,
-        decoder=fdl.Config(Decoder, **config_keys.sizes(inner, "config.json")),
+        decoder=fdl.Config(Decoder, blocks=config_keys.read_blocks(inner, "config.json")),
         keep=keep if Keep(keep).count(count) == kept else kept / count,  # theirs rounds down, ours up
         normalise=given["norm_pix_loss"],
     )
@@ -103,7 +103,7 @@ def _masked(config: Values) -> fdl.Config:
 def image_of(built: Parts) -> dict[str, Any]:
     """The inverse of `image`."""
     tower = built.towers["image"]
-    return config_keys.sizes_of(tower) | {"image_size": tower.size, "patch_size": tower.patch}
+    return config_keys.keys_of(tower.sizes) | {"image_size": tower.size, "patch_size": tower.patch}
 
 
 def describe(built: Parts) -> dict[str, Any]:
@@ -113,7 +113,7 @@ def describe(built: Parts) -> dict[str, Any]:
     ratio, kept = 1 - objective.keep, Keep(objective.keep).count(count)
     if int(count * (1 - ratio)) != kept:
         ratio = 1 - (kept + 0.5) / count
-    inner = config_keys.sizes_of(objective.decoder)
+    inner = config_keys.keys_of(objective.decoder.blocks)
     names = ("hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads")
     decoder = {f"decoder_{name}": inner[name] for name in names}
     return image_of(built) | decoder | {"mask_ratio": ratio, "norm_pix_loss": objective.normalise}
@@ -129,7 +129,7 @@ def image_rules(tower: Any, prefix: str, path: str = "params/towers_image") -> l
         leading(f"{path}/cls", f"{prefix}embeddings.cls_token", axes=2),
         patches(f"{path}/stem", stem, (tower.patch, tower.patch, 3)),
         Rule(f"{path}/stem/bias", (f"{stem}.bias",)),
-        *blocks(f"{path}/transformer", f"{prefix}encoder.layer.{{layer}}", BLOCK, tower.heads, tower.depth),
+        *blocks(f"{path}/transformer", f"{prefix}encoder.layer.{{layer}}", BLOCK, tower.sizes),
         *norm(f"{path}/transformer/norm", f"{prefix}layernorm"),
     ]
 
@@ -143,7 +143,7 @@ def rules(built: Parts) -> list[Rule]:
         *image_rules(built.towers["image"], "vit."),
         leading(f"{path}/decoder/mask", "decoder.mask_token", axes=2),
         *linear(f"{path}/decoder/stem", "decoder.decoder_embed"),
-        *blocks(f"{path}/decoder/transformer", layer, BLOCK, decoder.heads, decoder.depth),
+        *blocks(f"{path}/decoder/transformer", layer, BLOCK, decoder.blocks),
         *norm(f"{path}/decoder/transformer/norm", "decoder.decoder_norm"),
         *linear(f"{path}/predict", "decoder.decoder_pred"),
     ]

@@ -12,6 +12,7 @@ from mmjax.errors import UserError
 from mmjax.interop import config_keys, not_here
 from mmjax.interop.config_keys import Values
 from mmjax.interop.parts import Parts
+from mmjax.models.layers.blocks import Blocks
 from mmjax.models.layers.parameters import ActivationName
 from mmjax.models.towers.resnet import STRIDE, ResNet
 from mmjax.models.towers.text import TextTransformer
@@ -89,8 +90,7 @@ def _vit(config: Values, embed_dim: int, quick_gelu: bool) -> fdl.Config:
     pooling = POOLINGS[given["pool_type"]]
     return fdl.Config(
         ViT,
-        **_blocks(given, "vision_cfg", quick_gelu),
-        heads=given["width"] // head,
+        blocks=_blocks(given, "vision_cfg", quick_gelu, heads=given["width"] // head),
         **_sides(tuple(size) if isinstance(size, list | tuple) else size, given["patch_size"]),
         embed_dim=embed_dim,
         cls=True,
@@ -133,7 +133,7 @@ def _timm(config: Values, embed_dim: int) -> fdl.Config:
     if width != embed_dim:
         raise UserError(f"model_cfg: embed_dim={embed_dim} isn't the width {width} of timm_model_name={name!r}")
     sizes = {"width": width, "depth": depth, "heads": heads, "mlp_dim": mlp_dim, "activation": activation}
-    return fdl.Config(ViT, **sizes, **_sides(size, patch), pooling="map", norm_eps=1e-6)
+    return fdl.Config(ViT, blocks=fdl.Config(Blocks, **sizes, norm_eps=1e-6), **_sides(size, patch), pooling="map")
 
 
 def _sides(size: int | tuple[int, ...], patch: Any) -> dict[str, Any]:
@@ -165,8 +165,7 @@ def _text(config: Values, embed_dim: int, quick_gelu: bool) -> fdl.Config:
         raise UserError(f"text_cfg: proj_type='none', but embed_dim={embed_dim} isn't width={given['width']}")
     return fdl.Config(
         TextTransformer,
-        **_blocks(given, "text_cfg", quick_gelu),
-        heads=given["heads"],
+        blocks=_blocks(given, "text_cfg", quick_gelu, heads=given["heads"], inits="clip"),
         vocab=given["vocab_size"],
         length=given["context_length"],
         causal=causal,
@@ -174,12 +173,11 @@ def _text(config: Values, embed_dim: int, quick_gelu: bool) -> fdl.Config:
         pooling="cls" if pool == "first" else "last",
         embed_dim=None if given["proj_type"] == "none" else embed_dim,
         projection_bias=given["proj_type"] == "linear" and bool(given["proj_bias"]),
-        inits="clip",
     )
 
 
-def _blocks(given: Values, where: str, quick_gelu: bool) -> dict[str, Any]:
-    """Our fields of a transformer's blocks."""
+def _blocks(given: Values, where: str, quick_gelu: bool, **more: Any) -> fdl.Config:
+    """Our blocks. more: other fields of them."""
     norm, act = dict(given["norm_kwargs"] or {}), dict(given["act_kwargs"] or {})
     eps, approximate = norm.pop("eps", EPS), act.pop("approximate", "none")
     if norm or act or approximate not in ("none", "tanh"):
@@ -189,14 +187,17 @@ def _blocks(given: Values, where: str, quick_gelu: bool) -> dict[str, Any]:
         )
     if quick_gelu and given["act_kwargs"]:
         raise UserError(f"{where}: act_kwargs={given['act_kwargs']} with quick_gelu=True, which takes none")
-    return {
-        "width": given["width"],
-        "depth": given["layers"],
-        "mlp_dim": int(given["width"] * given["mlp_ratio"]),
-        "activation": "quick_gelu" if quick_gelu else "gelu_tanh" if approximate == "tanh" else "gelu",
-        "norm_eps": eps,
-        **({} if given["ls_init_value"] is None else {"layer_scale": float(given["ls_init_value"])}),
-    }
+    scale = given["ls_init_value"]
+    return fdl.Config(
+        Blocks,
+        width=given["width"],
+        depth=given["layers"],
+        mlp_dim=int(given["width"] * given["mlp_ratio"]),
+        activation="quick_gelu" if quick_gelu else "gelu_tanh" if approximate == "tanh" else "gelu",
+        norm_eps=eps,
+        layer_scale=None if scale is None else float(scale),
+        **more,
+    )
 
 
 # --- and back, of built parts ---
@@ -212,13 +213,13 @@ def describe(built: Parts, eos: int | None = None) -> dict[str, Any]:
     """
     image, text = built.towers["image"], built.towers["text"]
     (objective,) = built.objectives.values()
-    config: dict[str, Any] = {"embed_dim": image.embed_dim or image.width}
+    config: dict[str, Any] = {"embed_dim": image.embedding_size}
     towers = [text, image] if isinstance(image, ViT) and image.pooling != "map" else [text]
-    quick = {tower.activation == "quick_gelu" for tower in towers}
+    quick = {tower.sizes.activation == "quick_gelu" for tower in towers}
     if len(quick) > 1:
         raise UserError(
-            f"open_clip's quick_gelu is of both towers, but towers.image.activation={image.activation!r} and "
-            f"towers.text.activation={text.activation!r}"
+            f"open_clip's quick_gelu is of both towers, but towers.image.blocks.activation={image.sizes.activation!r} "
+            f"and towers.text.blocks.activation={text.sizes.activation!r}"
         )
     if isinstance(image, ResNet):
         config["vision_cfg"] = _describe_resnet(image)
@@ -226,8 +227,8 @@ def describe(built: Parts, eos: int | None = None) -> dict[str, Any]:
         config |= {"custom_text": True, "vision_cfg": _describe_timm(image)}
     else:
         config["vision_cfg"] = {
-            **_describe_blocks(image),
-            "head_width": image.width // image.heads,
+            **_describe_blocks(image.sizes),
+            "head_width": image.sizes.width // image.sizes.heads,
             "patch_size": image.patch,
             "image_size": _plain(image.size),
             "no_ln_pre": not image.pre_norm,
@@ -258,7 +259,8 @@ def _describe_resnet(tower: ResNet) -> dict[str, Any]:
 
 
 def _describe_timm(tower: ViT) -> dict[str, Any]:
-    sizes = (tower.width, tower.depth, tower.heads, tower.mlp_dim or 4 * tower.width, tower.activation)
+    blocks = tower.sizes
+    sizes = (blocks.width, blocks.depth, blocks.heads, blocks.hidden, blocks.activation)
     kinds = [kind for kind, known in TIMM.items() if known[:-1] == sizes[:-1]]  # the activation is compared by who asks
     if not kinds:
         raise UserError(
@@ -274,8 +276,8 @@ def _describe_text(tower: TextTransformer, eos: int | None) -> dict[str, Any]:
     if not tower.attend_padding and pool == "last":
         pool = "argmax" if eos is None or eos == tower.vocab - 1 else "eos"
     return {
-        **_describe_blocks(tower),
-        "heads": tower.heads,
+        **_describe_blocks(tower.sizes),
+        "heads": tower.sizes.heads,
         "context_length": tower.length,
         "vocab_size": tower.vocab,
         "no_causal_mask": not tower.causal,
@@ -286,14 +288,14 @@ def _describe_text(tower: TextTransformer, eos: int | None) -> dict[str, Any]:
     }
 
 
-def _describe_blocks(tower: Any) -> dict[str, Any]:
-    config: dict[str, Any] = {"layers": tower.depth, "width": tower.width}
-    config["mlp_ratio"] = ratio(tower.width, tower.mlp_dim or 4 * tower.width)
-    if tower.norm_eps != EPS:
-        config["norm_kwargs"] = {"eps": tower.norm_eps}
-    if tower.layer_scale is not None:
-        config["ls_init_value"] = tower.layer_scale
-    if tower.activation == "gelu_tanh":
+def _describe_blocks(blocks: Blocks) -> dict[str, Any]:
+    config: dict[str, Any] = {"layers": blocks.depth, "width": blocks.width}
+    config["mlp_ratio"] = ratio(blocks.width, blocks.hidden)
+    if blocks.norm_eps != EPS:
+        config["norm_kwargs"] = {"eps": blocks.norm_eps}
+    if blocks.layer_scale is not None:
+        config["ls_init_value"] = blocks.layer_scale
+    if blocks.activation == "gelu_tanh":
         config["act_kwargs"] = {"approximate": "tanh"}
     return config
 

@@ -222,8 +222,8 @@ def _scalar(array: np.ndarray) -> np.ndarray:
 
 def _blocks(ours: str, theirs: str, tower: ViT | TextTransformer) -> list[Rule]:
     """Of a transformer that is open_clip's own."""
-    heads, layers = tower.heads, tower.depth
-    scales = {} if tower.layer_scale is None else {"scale_attention": "ls_1", "scale_mlp": "ls_2"}
+    heads, layers = tower.sizes.heads, tower.sizes.depth
+    scales = {} if tower.sizes.layer_scale is None else {"scale_attention": "ls_1", "scale_mlp": "ls_2"}
     ours, theirs = f"params/{ours}/transformer/blocks", f"{theirs}transformer.resblocks.{{layer}}"
     return [
         *heads_in_joined(f"{ours}/attention/qkv", f"{theirs}.attn.in_proj", heads, layers, dot="_"),
@@ -264,24 +264,24 @@ def _text(tower: TextTransformer) -> list[Rule]:
 
 
 def _timm(tower: ViT) -> list[Rule]:
-    at, trunk, depth = f"params/{IMAGE}", "visual.trunk", tower.depth
+    at, trunk, heads, depth = f"params/{IMAGE}", "visual.trunk", tower.sizes.heads, tower.sizes.depth
     blocks, block = f"{at}/transformer/blocks", f"{trunk}.blocks.{{layer}}"
     pool, head = f"{at}/attention_pool", f"{trunk}.attn_pool"
     return [
         parameter_rules.patches(f"{at}/stem", f"{trunk}.patch_embed.proj", (tower.patch, tower.patch, 3)),
         Rule(f"{at}/stem/bias", (f"{trunk}.patch_embed.proj.bias",)),
         leading(f"{at}/position", f"{trunk}.pos_embed", 1),
-        *heads_in_joined(f"{blocks}/attention/qkv", f"{block}.attn.qkv", tower.heads, depth),
-        *heads_out(f"{blocks}/attention/out", f"{block}.attn.proj", tower.heads, depth),
+        *heads_in_joined(f"{blocks}/attention/qkv", f"{block}.attn.qkv", heads, depth),
+        *heads_out(f"{blocks}/attention/out", f"{block}.attn.proj", heads, depth),
         *layer_norm(f"{blocks}/norm_attention", f"{block}.norm1", depth),
         *layer_norm(f"{blocks}/norm_mlp", f"{block}.norm2", depth),
         *linear(f"{blocks}/mlp/in", f"{block}.mlp.fc1", depth),
         *linear(f"{blocks}/mlp/out", f"{block}.mlp.fc2", depth),
         *layer_norm(f"{at}/transformer/norm", f"{trunk}.norm"),
         leading(f"{pool}/probe", f"{head}.latent", 2),
-        *heads_in_joined(f"{pool}/attention/query", f"{head}.q", tower.heads, parts=1),
-        *heads_in_joined(f"{pool}/attention/key_value", f"{head}.kv", tower.heads, parts=2),
-        *heads_out(f"{pool}/attention/out", f"{head}.proj", tower.heads),
+        *heads_in_joined(f"{pool}/attention/query", f"{head}.q", heads, parts=1),
+        *heads_in_joined(f"{pool}/attention/key_value", f"{head}.kv", heads, parts=2),
+        *heads_out(f"{pool}/attention/out", f"{head}.proj", heads),
         *layer_norm(f"{pool}/norm", f"{head}.norm"),
         *linear(f"{pool}/mlp/in", f"{head}.mlp.fc1"),
         *linear(f"{pool}/mlp/out", f"{head}.mlp.fc2"),

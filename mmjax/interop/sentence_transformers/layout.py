@@ -72,7 +72,7 @@ def read(folder: str | Path) -> Bundle:
     modules = {module.kind: module.folder for module in sentence_modules.listed_modules(folder)}
     config = _bert(modules["Transformer"])
     tower = bert.text(config, pooler=False)
-    tower.pooling = sentence_modules.pooling(modules["Pooling"], tower.width)
+    tower.pooling = sentence_modules.pooling(modules["Pooling"], tower.blocks.width)
     arrays = _renamed(weight_files.read(modules["Transformer"]))
     if "Dense" in modules:
         arrays |= {

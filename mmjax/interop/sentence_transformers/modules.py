@@ -109,7 +109,9 @@ def dense_module(folder: Path, tower: fdl.Config) -> Arrays:
     """
     where, config = str(folder / CONFIG), _placed(folder)
     defaults = {"out_features": None, "bias": True, "activation_function": next(iter(ACTIVATIONS))}
-    given = config_keys.settings(config, where, defaults, {"in_features": tower.width, "use_residual": False, **PLACE})
+    given = config_keys.settings(
+        config, where, defaults, {"in_features": tower.blocks.width, "use_residual": False, **PLACE}
+    )
     activation = given["activation_function"]
     if activation not in ACTIVATIONS:
         raise UserError(f"{where}: activation_function={activation!r} isn't here; {', '.join(ACTIVATIONS)} are")
@@ -143,10 +145,10 @@ def write(tower: Any, arrays: Arrays, folder: Path) -> None:
         (folder / path).mkdir(exist_ok=True)
     mode = next(theirs for theirs, ours in MODES.items() if ours == tower.pooling)
     switches = {key: name == mode for key, name in SWITCHES.items()}
-    write_json({"word_embedding_dimension": tower.width, **switches}, folder / paths["Pooling"] / CONFIG)
+    write_json({"word_embedding_dimension": tower.sizes.width, **switches}, folder / paths["Pooling"] / CONFIG)
     if arrays:
         activation = next(name for name, tanh in ACTIVATIONS.items() if tanh == tower.projection_tanh)
-        sizes = {"in_features": tower.width, "out_features": tower.embed_dim, "bias": tower.projection_bias}
+        sizes = {"in_features": tower.sizes.width, "out_features": tower.embed_dim, "bias": tower.projection_bias}
         write_json(sizes | {"activation_function": activation}, folder / paths["Dense"] / CONFIG)
         weight_files.write(arrays, folder / paths["Dense"])
     entries = [

@@ -8,7 +8,7 @@ import fiddle as fdl
 import numpy as np
 
 from mmjax.experiment.diff import MISSING, Difference, diff
-from mmjax.experiment.graph import build, complete, fields, target
+from mmjax.experiment.graph import build, complete, target
 from mmjax.interop import bundle as bundles
 from mmjax.interop.parts import Parts
 from mmjax.models.towers.resnet import ResNet
@@ -55,8 +55,8 @@ def spelled(group: Mapping[str, fdl.Config]) -> dict[str, fdl.Config]:
     group = {name: complete(config) for name, config in group.items()}
     for config in group.values():
         for part in (config, getattr(config, "decoder", None)):
-            if part is not None and "mlp_dim" in fields(target(part)):
-                part.mlp_dim = part.mlp_dim or 4 * part.width
+            if (blocks := getattr(part, "blocks", None)) is not None:
+                blocks.mlp_dim = blocks.mlp_dim or 4 * blocks.width
         if target(config) is ResNet:
             config.heads = config.heads or build(config).pool_heads
         size: Any = getattr(config, "size", None)

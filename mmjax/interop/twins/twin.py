@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields, replace
 from typing import Any
 
+import fiddle as fdl
 import numpy as np
 
 from mmjax.data.transforms.contract import Transform
@@ -77,7 +78,7 @@ def _shown(value: Any) -> str:
 
 def slight(difference: Difference) -> bool:
     """Whether two towers that differ in this compute nearly the same."""
-    kind = difference.path.split(".", 2)[-1]  # of a tower itself, not of what is within
+    kind = difference.path.split(".", 2)[-1].removeprefix("blocks.")  # of a tower's own blocks, not of what is within
     sides = difference.left, difference.right
     if kind == "activation":
         return set(sides) <= ALIKE
@@ -88,8 +89,12 @@ def accepted(bundle: Bundle, differences: Sequence[Difference]) -> tuple[Bundle,
     """The model with theirs in the place of what differs slightly, and the lines that tell it."""
     bundle = with_config(bundle)
     for difference in differences:
-        group, name, field = difference.path.split(".")
-        setattr(getattr(bundle.config, group)[name], field, difference.left)
+        group, name, *inner, field = difference.path.split(".")
+        part = getattr(bundle.config, group)[name]
+        for step in inner:  # a copy: other towers may hold the same blocks
+            setattr(part, step, fdl.copy_with(getattr(part, step)))
+            part = getattr(part, step)
+        setattr(part, field, difference.left)
     return bundle, difference_lines(differences)
 
 

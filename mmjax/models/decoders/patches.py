@@ -6,10 +6,11 @@ import math
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float, Int
+from jaxtyping import Array, Bool, Float, Int, Key
 
 from mmjax.errors import UserError
-from mmjax.models.layers.parameters import ActivationName, DtypeName, RematName, constrain, dense, parameter
+from mmjax.models.layers.blocks import Blocks
+from mmjax.models.layers.parameters import constrain, dense, parameter
 from mmjax.models.layers.positions import sincos
 from mmjax.models.layers.transformer import Transformer
 from mmjax.models.layers.window_attention import WindowTransformer
@@ -32,6 +33,12 @@ def placed_tokens(
     return patches + jnp.asarray(sincos(grid, tokens.shape[-1]), tokens.dtype)
 
 
+def stem(blocks: Blocks) -> nn.Dense:
+    """A tower's tokens to the width of a decoder's blocks."""
+    init = nn.initializers.xavier_uniform()
+    return dense(blocks.width, ("embed", None), init, dtype=blocks.dtype, name="stem")
+
+
 class Decoder(nn.Module, kw_only=True):
     """Kept tokens `[B, prefix + K, D]` -> a prediction for every patch `[B, N, out_dim]`.
 
@@ -44,23 +51,16 @@ class Decoder(nn.Module, kw_only=True):
     there), and a head's scale is learned by its logarithm. The prefix is dropped before the first block.
 
     Attributes:
-        width, depth, heads, mlp_dim, activation, norm_eps, remat, dtype: of its transformer.
+        blocks: of its transformer; the width that it projects to is theirs.
         window: size of the windows along each axis of the grid; None: every token attends to all.
         shift: where the first window of every second block begins, along each axis.
         out_dim: size of a prediction; None gives the last normalised states, `[B, N, width]`, for a head of one's own.
     """
 
-    width: int
-    depth: int
-    heads: int
-    mlp_dim: int | None = None
+    blocks: Blocks
     window: tuple[int, ...] | None = None
     shift: tuple[int, ...] = (0, 0)
     out_dim: int | None = None
-    activation: ActivationName = "gelu"
-    norm_eps: float = 1e-6
-    remat: RematName | None = None
-    dtype: DtypeName = "float32"
 
     @nn.compact
     def __call__(
@@ -72,6 +72,7 @@ class Decoder(nn.Module, kw_only=True):
         prefix: int = 0,
         patch_mask: Bool[Array, "b n"] | None = None,
         train: bool = False,
+        keys: Key[Array, " b"] | None = None,
     ) -> Float[Array, "b n o"]:
         """Predictions, float32, for the patches of `grid`, in its order.
 
@@ -82,21 +83,22 @@ class Decoder(nn.Module, kw_only=True):
             prefix: how many tokens come before the patches; they take part, unless there are windows, and are dropped
                 at the end.
             patch_mask: which patches are real; the others are not attended to.
-            train: handed to the transformer.
+            train: whether dropout acts.
+            keys: each example's key for it; None: made of the `dropout` key, for the examples in their order.
 
         Raises:
             UserError: the number of tokens isn't `prefix` and one for each slot; windows that don't fit the grid.
         """
         if tokens.shape[1] != prefix + keep.shape[1]:
             raise UserError(f"{tokens.shape[1]} tokens are not {prefix} of a prefix and {keep.shape[1]} kept patches")
-        init = nn.initializers.xavier_uniform()
-        x = dense(self.width, ("embed", None), init, dtype=self.dtype, name="stem")(tokens)
+        x = stem(self.blocks)(tokens)
         mask_init = nn.initializers.normal(MASK_STD)
-        mask_token = parameter(self, "mask", mask_init, ("embed",), (self.width,)).astype(x.dtype)
+        mask_token = parameter(self, "mask", mask_init, ("embed",), (self.blocks.width,)).astype(x.dtype)
         patches = placed_tokens(x[:, prefix:], token_mask[:, prefix:], keep, grid, mask_token)
-        x = self._transformed(x[:, :prefix], patches, token_mask[:, :prefix], patch_mask, grid, train)
+        x = self._transformed(x[:, :prefix], patches, token_mask[:, :prefix], patch_mask, grid, train, keys)
         if self.out_dim is not None:
-            x = dense(self.out_dim, ("embed", "patch"), init, dtype=self.dtype, name="out")(x)
+            init = nn.initializers.xavier_uniform()
+            x = dense(self.out_dim, ("embed", "patch"), init, dtype=self.blocks.dtype, name="out")(x)
         return x.astype(jnp.float32)
 
     def _transformed(
@@ -107,15 +109,12 @@ class Decoder(nn.Module, kw_only=True):
         patch_mask: Bool[Array, "b n"] | None,
         grid: tuple[int, ...],
         train: bool,
+        keys: Key[Array, " b"] | None,
     ) -> Float[Array, "b n w"]:
         """The patches' last states."""
-        fields = {
-            name: getattr(self, name)
-            for name in ("width", "depth", "heads", "mlp_dim", "activation", "norm_eps", "remat", "dtype")
-        }
         if self.window is not None:
-            blocks = WindowTransformer(**fields, window=self.window, shift=self.shift, name="transformer")
-            return blocks(patches, grid, patch_mask)
+            windows = WindowTransformer(blocks=self.blocks, window=self.window, shift=self.shift, name="transformer")
+            return windows(patches, grid, patch_mask)
         x = constrain(jnp.concatenate([prefix, patches], axis=1), "batch", "length", "embed")
         mask = None if patch_mask is None else jnp.concatenate([prefix_mask, patch_mask], axis=1)
-        return Transformer(**fields, name="transformer")(x, mask, train)[:, prefix.shape[1] :]
+        return Transformer(self.blocks, name="transformer")(x, mask, train, keys)[:, prefix.shape[1] :]

@@ -8,11 +8,12 @@ from typing import NamedTuple
 
 import flax.linen as nn
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float, Int
+from jaxtyping import Array, Bool, Float, Int, Key
 
 from mmjax.errors import UserError
-from mmjax.models.decoders.patches import MASK_STD, placed_tokens
-from mmjax.models.layers.parameters import ActivationName, DtypeName, RematName, constrain, dense, parameter
+from mmjax.models.decoders.patches import MASK_STD, placed_tokens, stem
+from mmjax.models.layers.blocks import Blocks
+from mmjax.models.layers.parameters import constrain, parameter
 from mmjax.models.layers.transformer import Transformer
 
 
@@ -34,17 +35,10 @@ class JointDecoder(nn.Module, kw_only=True):
     transformer runs over all of them.
 
     Attributes:
-        width, depth, heads, mlp_dim, activation, norm_eps, remat, dtype: of its transformer.
+        blocks: of its transformer; the width that it projects to is theirs.
     """
 
-    width: int
-    depth: int
-    heads: int
-    mlp_dim: int | None = None
-    activation: ActivationName = "gelu"
-    norm_eps: float = 1e-6
-    remat: RematName | None = None
-    dtype: DtypeName = "float32"
+    blocks: Blocks
 
     @nn.compact
     def __call__(
@@ -53,8 +47,11 @@ class JointDecoder(nn.Module, kw_only=True):
         token_mask: Bool[Array, "b k"],
         kept: Sequence[Kept],
         prefix: int = 1,
+        train: bool = False,
+        keys: Key[Array, " b"] | None = None,
     ) -> list[Float[Array, "b n o"]]:
-        """The normalised states, float32, for the patches of each modality, in its order.
+        """The normalised states, float32, for the patches of each modality, in its order; see `Decoder` for the
+        arguments.
 
         Raises:
             UserError: the number of tokens isn't `prefix` and one for each slot.
@@ -62,10 +59,9 @@ class JointDecoder(nn.Module, kw_only=True):
         slots = [part.keep.shape[1] for part in kept]
         if tokens.shape[1] != prefix + sum(slots):
             raise UserError(f"{tokens.shape[1]} tokens are not {prefix} of a prefix and {slots} kept ones")
-        stem = dense(self.width, ("embed", None), nn.initializers.xavier_uniform(), dtype=self.dtype, name="stem")
-        x = stem(tokens)
+        x = stem(self.blocks)(tokens)
         normal = nn.initializers.normal(MASK_STD)
-        shape, axes = (len(kept), self.width), (None, "embed")
+        shape, axes = (len(kept), self.blocks.width), (None, "embed")
         masks = parameter(self, "mask", normal, axes, shape).astype(x.dtype)
         kinds = parameter(self, "kind", normal, axes, shape).astype(x.dtype)
         sequence, real, begin = [x[:, :prefix]], [token_mask[:, :prefix]], prefix
@@ -74,8 +70,6 @@ class JointDecoder(nn.Module, kw_only=True):
             sequence.append(placed_tokens(x[:, own], token_mask[:, own], part.keep, part.grid, mask) + kind)
             real.append(part.patch_mask)
         x = constrain(jnp.concatenate(sequence, axis=1), "batch", "length", "embed")
-        names = ("width", "depth", "heads", "mlp_dim", "activation", "norm_eps", "remat", "dtype")
-        transformer = Transformer(**{name: getattr(self, name) for name in names}, name="transformer")
-        x = transformer(x, jnp.concatenate(real, axis=1))
+        x = Transformer(self.blocks, name="transformer")(x, jnp.concatenate(real, axis=1), train, keys)
         ends = list(itertools.accumulate((math.prod(part.grid) for part in kept), initial=prefix))
         return [x[:, begin:end].astype(jnp.float32) for begin, end in itertools.pairwise(ends)]

@@ -6,7 +6,6 @@ Parameters are fp32 and carry logical axis names; compute is in `dtype`; attenti
 
 from collections.abc import Callable
 from functools import partial
-from typing import Any, cast
 
 import flax.linen as nn
 import jax
@@ -15,19 +14,15 @@ from jaxtyping import Array, Bool, Float, Int, Key
 
 from mmjax.errors import UserError, not_among
 from mmjax.models.layers.attention import ATTENTIONS, AttentionName
+from mmjax.models.layers.blocks import Blocks
 from mmjax.models.layers.dropout import drop, dropout_keys
 from mmjax.models.layers.masks import check_allowed, check_context
 from mmjax.models.layers.parameters import (
     ACTIVATIONS,
     HIDDEN,
-    REMAT_POLICIES,
     ActivationName,
     DtypeName,
     Initializer,
-    InitName,
-    NormName,
-    RematName,
-    block_inits,
     check_heads,
     constrain,
     dense,
@@ -104,7 +99,7 @@ class Attention(nn.Module):
 
 
 class CrossAttention(nn.Module):
-    """Multi-head attention of `queries` over `tokens`, of which each query may be allowed its own."""
+    """Multi-head attention of `queries` over `tokens`, of which each query may be allowed its blocks."""
 
     heads: int
     inits: dict[str, Initializer]
@@ -160,17 +155,8 @@ class Block(nn.Module):
     x = norm(x + mlp(x))`, each branch times its LayerScale; where there is a context, a branch that attends to it
     stands between both. Returns a pair, as a scan's body does."""
 
-    heads: int
-    mlp_dim: int
-    inits: dict[str, Initializer]
-    activation: ActivationName = "gelu"
+    blocks: Blocks
     causal: bool = False
-    norm_eps: float = 1e-6
-    dropout: float = 0.0
-    dtype: DtypeName = "float32"
-    attention: AttentionName = "plain"
-    norm: NormName = "pre"
-    layer_scale: float | None = None
 
     @nn.compact
     def __call__(
@@ -184,24 +170,26 @@ class Block(nn.Module):
         context: Float[Array, "b m d"] | None = None,
         context_mask: Bool[Array, "b m"] | None = None,
     ) -> tuple[Float[Array, "b n d"], None]:
-        norm = partial(layer_norm, eps=self.norm_eps, dtype=self.dtype)
+        blocks = self.blocks
+        norm = partial(layer_norm, eps=blocks.norm_eps, dtype=blocks.dtype)
         if keys is not None:
             keys = jax.vmap(lambda key: jax.random.fold_in(key, layer))(keys)
-        attention = Attention(self.heads, self.inits, self.causal, self.attention, name="attention")
-        mlp = Mlp(self.mlp_dim, self.inits, self.activation, self.dtype, name="mlp")
+        inits = blocks.initializers()
+        attention = Attention(blocks.heads, inits, self.causal, blocks.attention, name="attention")
+        mlp = Mlp(blocks.hidden, inits, blocks.activation, blocks.dtype, name="mlp")
         norm_attention, norm_mlp = norm("norm_attention"), norm("norm_mlp")
-        scale_attention = LayerScale(self.layer_scale, name="scale_attention")
-        scale_mlp = LayerScale(self.layer_scale, name="scale_mlp")
-        if self.norm == "post":
+        scale_attention = LayerScale(blocks.layer_scale, name="scale_attention")
+        scale_mlp = LayerScale(blocks.layer_scale, name="scale_mlp")
+        if blocks.norm == "post":
             attended = scale_attention(attention(x, mask, angles, allowed))
-            x = constrain(norm_attention(x + drop(attended, self.dropout, keys, 0)), *HIDDEN)
+            x = constrain(norm_attention(x + drop(attended, blocks.dropout, keys, 0)), *HIDDEN)
             x = x if context is None else self._cross(x, norm, keys, context, context_mask)
-            x = constrain(norm_mlp(x + drop(scale_mlp(mlp(x)), self.dropout, keys, 1)), *HIDDEN)
+            x = constrain(norm_mlp(x + drop(scale_mlp(mlp(x)), blocks.dropout, keys, 1)), *HIDDEN)
         else:
             attended = scale_attention(attention(norm_attention(x), mask, angles, allowed))
-            x = constrain(x + drop(attended, self.dropout, keys, 0), *HIDDEN)
+            x = constrain(x + drop(attended, blocks.dropout, keys, 0), *HIDDEN)
             x = x if context is None else self._cross(x, norm, keys, context, context_mask)
-            x = constrain(x + drop(scale_mlp(mlp(norm_mlp(x))), self.dropout, keys, 1), *HIDDEN)
+            x = constrain(x + drop(scale_mlp(mlp(norm_mlp(x))), blocks.dropout, keys, 1), *HIDDEN)
         return x, None
 
     def _cross(
@@ -213,48 +201,29 @@ class Block(nn.Module):
         context_mask: Bool[Array, "b m"] | None,
     ) -> Float[Array, "b n d"]:
         """The branch that attends to the context, added; an example whose context is all masked takes in zeros."""
-        cross = CrossAttention(self.heads, self.inits, self.attention, name="cross")
-        norm_cross, scale = norm("norm_cross"), LayerScale(self.layer_scale, name="scale_cross")
+        blocks = self.blocks
+        cross = CrossAttention(blocks.heads, blocks.initializers(), blocks.attention, name="cross")
+        norm_cross, scale = norm("norm_cross"), LayerScale(blocks.layer_scale, name="scale_cross")
         seen = None if context_mask is None else context_mask[:, None]
-        attended = scale(cross(x if self.norm == "post" else norm_cross(x), context, allowed=seen))
-        x = x + drop(attended, self.dropout, keys, 2)
-        return constrain(norm_cross(x) if self.norm == "post" else x, *HIDDEN)
+        attended = scale(cross(x if blocks.norm == "post" else norm_cross(x), context, allowed=seen))
+        x = x + drop(attended, blocks.dropout, keys, 2)
+        return constrain(norm_cross(x) if blocks.norm == "post" else x, *HIDDEN)
 
 
 class Transformer(nn.Module):
-    """`depth` blocks, scanned (the compiled program holds the block once), and a last LayerNorm where they are pre-LN.
+    """Blocks one after the other, scanned, and a last LayerNorm where they are pre-LN.
 
     Attributes:
-        width, depth, heads, mlp_dim: sizes; `mlp_dim` None means 4 x width.
-        activation: `gelu` (erf), `gelu_tanh` or `quick_gelu`.
-        inits: `xavier` or `clip`, see `block_inits`.
-        remat: None keeps all activations for the backward pass, `full` none but the block's input, `dots` also the
-            results of the projections.
-        dropout: rate on both branches of a block, with train=True only; needs the examples' `keys`, or else a `dropout`
-            key.
-        attention: `plain` (`attend`), or `cudnn`: its fused kernel, for 16-bit `dtype` on an NVIDIA GPU.
-        norm: where a block's LayerNorms stand: `pre`, before each branch, or `post`, after each sum.
-        layer_scale: what each channel of a branch is multiplied by at first, before it is added (1e-5 in DINOv2); the
-            factors are learned. None: nothing is.
+        blocks: their number, sizes and choices. Dropout needs the examples' `keys`, or else a `dropout` key.
+        causal: whether a token sees only itself and those before it.
+        final_norm: whether there is that LayerNorm.
         cross: whether each block attends to `context` tokens, between its attention and its MLP, and has the parameters
             for that.
     """
 
-    width: int
-    depth: int
-    heads: int
-    mlp_dim: int | None = None
-    activation: ActivationName = "gelu"
+    blocks: Blocks
     causal: bool = False
     final_norm: bool = True
-    norm_eps: float = 1e-6
-    inits: InitName = "xavier"
-    dropout: float = 0.0
-    remat: RematName | None = None
-    dtype: DtypeName = "float32"
-    attention: AttentionName = "plain"
-    norm: NormName = "pre"
-    layer_scale: float | None = None
     cross: bool = False
 
     @nn.compact
@@ -288,46 +257,19 @@ class Transformer(nn.Module):
         if allowed is not None:
             check_allowed(x.shape, allowed)
         check_context(x.shape, self.cross, context, context_mask)
-        if self.norm not in ("pre", "post"):
-            raise UserError(not_among("norm", self.norm, ("pre", "post")))
-        block: type[nn.Module] = Block
-        if self.remat is not None:
-            if self.remat not in REMAT_POLICIES:
-                raise UserError(not_among("remat", self.remat, REMAT_POLICIES))
-            block = nn.remat(Block, prevent_cse=False, policy=REMAT_POLICIES[self.remat])
-        blocks = nn.scan(
-            block,
-            variable_axes={"params": 0},
-            split_rngs={"params": True},
-            in_axes=cast(Any, (*[nn.broadcast] * 3, 0, *[nn.broadcast] * 3)),  # what its annotation forgets
-            length=self.depth,
-            metadata_params={nn.PARTITION_NAME: "layers"},
-        )
-        mlp_dim = self.mlp_dim or 4 * self.width
-        x = constrain(x.astype(self.dtype), *HIDDEN)
-        context = None if context is None else constrain(context.astype(self.dtype), *HIDDEN)
-        x, _ = blocks(
-            self.heads,
-            mlp_dim,
-            block_inits(self.inits, self.width, mlp_dim, self.depth),
-            self.activation,
-            self.causal,
-            self.norm_eps,
-            self.dropout,
-            self.dtype,
-            self.attention,
-            self.norm,
-            self.layer_scale,
-            name="blocks",
-        )(
+        blocks = self.blocks
+        scanned = blocks.scanned(Block, blocks.depth, (*[nn.broadcast] * 3, 0, *[nn.broadcast] * 3))
+        x = constrain(x.astype(blocks.dtype), *HIDDEN)
+        context = None if context is None else constrain(context.astype(blocks.dtype), *HIDDEN)
+        x, _ = scanned(blocks, self.causal, name="blocks")(
             x,
             mask,
-            dropout_keys(self, self.dropout, train, keys, len(x)),
+            dropout_keys(self, blocks.dropout, train, keys, len(x)),
             angles,
-            jnp.arange(self.depth),
+            jnp.arange(blocks.depth),
             allowed,
             context,
             context_mask,
         )
-        last = self.final_norm and self.norm == "pre"  # a post-LN block ends in one
-        return layer_norm("norm", eps=self.norm_eps, dtype=self.dtype)(x) if last else x
+        last = self.final_norm and blocks.norm == "pre"  # a post-LN block ends in one
+        return layer_norm("norm", eps=blocks.norm_eps, dtype=blocks.dtype)(x) if last else x

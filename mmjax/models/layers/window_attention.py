@@ -7,7 +7,6 @@ that nobody attends to, which is what Swin's rolled windows with their masks com
 
 import math
 from functools import partial
-from typing import Any, cast
 
 import flax.linen as nn
 import jax
@@ -15,25 +14,14 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Shaped
 
-from mmjax.errors import UserError, not_among
-from mmjax.models.layers.parameters import (
-    HIDDEN,
-    REMAT_POLICIES,
-    ActivationName,
-    DtypeName,
-    Initializer,
-    InitName,
-    RematName,
-    block_inits,
-    constrain,
-    dense,
-    layer_norm,
-    parameter,
-)
+from mmjax.errors import UserError
+from mmjax.models.layers.blocks import Blocks
+from mmjax.models.layers.parameters import HIDDEN, Initializer, constrain, dense, layer_norm, parameter
 from mmjax.models.layers.transformer import HeadsIn, HeadsOut, Mlp
 
 BIAS_DIM = 384  # hidden units of the network that gives the bias, in AudioMAE's code
 SHARPEST = 100.0  # the cosines are multiplied by this at most
+UNHONOURED = ("norm", "layer_scale", "dropout", "attention")  # what of `Blocks` has no place in these
 EPSILON = 1e-12  # added to a squared norm: the gradient at a zero vector stays finite
 
 
@@ -118,60 +106,50 @@ def _unit(x: Float[Array, "b h n k"]) -> Float[Array, "b h n k"]:
 class WindowBlock(nn.Module):
     """One block, with the norms at the ends of its branches: `x += norm(attention(x)); x += norm(mlp(x))`."""
 
-    heads: int
-    mlp_dim: int
+    blocks: Blocks
     grid: tuple[int, ...]
     window: tuple[int, ...]
     shift: tuple[int, ...]
-    inits: dict[str, Initializer]
-    activation: ActivationName = "gelu"
-    norm_eps: float = 1e-6
-    dtype: DtypeName = "float32"
 
     @nn.compact
     def __call__(self, x: Float[Array, "b n d"], mask: Bool[Array, "b n"]) -> Float[Array, "b n d"]:
-        norm = partial(layer_norm, eps=self.norm_eps, dtype=self.dtype)
+        blocks, inits = self.blocks, self.blocks.initializers()
+        norm = partial(layer_norm, eps=blocks.norm_eps, dtype=blocks.dtype)
         where = self.grid, self.window, self.shift
-        attention = CosineAttention(self.heads, self.window, self.inits, name="attention")
+        attention = CosineAttention(blocks.heads, self.window, inits, name="attention")
         attended = _joined(attention(_cut(x, *where), _cut(mask, *where)), *where)
         x = constrain(x + norm("norm_attention")(attended), *HIDDEN)
-        mlp = Mlp(self.mlp_dim, self.inits, self.activation, self.dtype, name="mlp")
+        mlp = Mlp(blocks.hidden, inits, blocks.activation, blocks.dtype, name="mlp")
         return constrain(x + norm("norm_mlp")(mlp(x)), *HIDDEN)
 
 
 class ShiftedPair(nn.Module):
     """Two blocks, the second's windows shifted. Returns a pair, as a scan's body does."""
 
+    blocks: Blocks
+    grid: tuple[int, ...]
+    window: tuple[int, ...]
     shift: tuple[int, ...]
-    block: dict[str, Any]
 
     @nn.compact
     def __call__(self, x: Float[Array, "b n d"], mask: Bool[Array, "b n"]) -> tuple[Float[Array, "b n d"], None]:
-        x = WindowBlock(shift=(0,) * len(self.shift), **self.block, name="straight")(x, mask)
-        return WindowBlock(shift=self.shift, **self.block, name="shifted")(x, mask), None
+        block = partial(WindowBlock, self.blocks, self.grid, self.window)
+        x = block((0,) * len(self.shift), name="straight")(x, mask)
+        return block(self.shift, name="shifted")(x, mask), None
 
 
 class WindowTransformer(nn.Module, kw_only=True):
-    """`depth` blocks on the tokens of a grid, scanned by pairs (the compiled program holds one pair), and a LayerNorm.
+    """Blocks on the tokens of a grid, scanned by pairs (the compiled program holds one pair), and a LayerNorm.
 
     Attributes:
-        depth: number of blocks, even.
+        blocks: their number, which is even, sizes and choices. `UNHONOURED` ones are left at their defaults.
         window: size of a window along each axis of the grid.
         shift: where the first window of every second block begins, along each axis; 0 to below the window's size.
-        width, heads, mlp_dim, activation, norm_eps, inits, remat, dtype: as in `Transformer`.
     """
 
-    width: int
-    depth: int
-    heads: int
+    blocks: Blocks
     window: tuple[int, ...]
     shift: tuple[int, ...]
-    mlp_dim: int | None = None
-    activation: ActivationName = "gelu"
-    norm_eps: float = 1e-6
-    inits: InitName = "xavier"
-    remat: RematName | None = None
-    dtype: DtypeName = "float32"
 
     @nn.compact
     def __call__(
@@ -185,41 +163,24 @@ class WindowTransformer(nn.Module, kw_only=True):
             mask: which tokens are attended to.
 
         Raises:
-            UserError: an odd depth; a window or shift that doesn't fit the grid.
+            UserError: an odd depth; a choice that these blocks don't have; a window or shift that doesn't fit the grid.
         """
         self._check(grid)
-        pair: type[nn.Module] = ShiftedPair
-        if self.remat is not None:
-            if self.remat not in REMAT_POLICIES:
-                raise UserError(not_among("remat", self.remat, REMAT_POLICIES))
-            pair = nn.remat(ShiftedPair, prevent_cse=False, policy=REMAT_POLICIES[self.remat])
-        pairs = nn.scan(
-            pair,
-            variable_axes={"params": 0},
-            split_rngs={"params": True},
-            in_axes=cast(Any, nn.broadcast),
-            length=self.depth // 2,
-            metadata_params={nn.PARTITION_NAME: "layers"},
-        )
-        mlp_dim = self.mlp_dim or 4 * self.width
-        block = {
-            "heads": self.heads,
-            "mlp_dim": mlp_dim,
-            "grid": grid,
-            "window": self.window,
-            "inits": block_inits(self.inits, self.width, mlp_dim, self.depth),
-            "activation": self.activation,
-            "norm_eps": self.norm_eps,
-            "dtype": self.dtype,
-        }
+        blocks = self.blocks
+        pairs = blocks.scanned(ShiftedPair, blocks.depth // 2, nn.broadcast)
         mask = jnp.ones(x.shape[:2], bool) if mask is None else mask
-        x = constrain(x.astype(self.dtype), *HIDDEN)
-        x, _ = pairs(self.shift, block, name="blocks")(x, mask)
-        return layer_norm("norm", eps=self.norm_eps, dtype=self.dtype)(x)
+        x = constrain(x.astype(blocks.dtype), *HIDDEN)
+        x, _ = pairs(blocks, grid, self.window, self.shift, name="blocks")(x, mask)
+        return layer_norm("norm", eps=blocks.norm_eps, dtype=blocks.dtype)(x)
 
     def _check(self, grid: tuple[int, ...]) -> None:
-        if self.depth % 2:
-            raise UserError(f"depth={self.depth} is odd: blocks with windows come in pairs, one of them shifted")
+        if self.blocks.depth % 2:
+            raise UserError(f"depth={self.blocks.depth} is odd: blocks with windows come in pairs, one of them shifted")
+        if given := self.blocks.set_among(UNHONOURED):
+            raise UserError(
+                f"blocks with windows have no {', '.join(given)}: leave it out (they attend by cosines, with the norms "
+                "at the ends of their branches), or set window=None"
+            )
         if not len(self.window) == len(self.shift) == len(grid) or min(self.window) < 1:
             raise UserError(
                 f"window={self.window}, shift={self.shift}: give a size, and a shift, for each axis of the grid {grid}"

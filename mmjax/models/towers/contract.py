@@ -10,27 +10,15 @@ from jaxtyping import Array, Bool, Float, Int, Key
 
 from mmjax.errors import UserError, not_among
 from mmjax.models.layers import rotary
-from mmjax.models.layers.attention import AttentionName
+from mmjax.models.layers.blocks import Blocks
 from mmjax.models.layers.dropout import BEFORE_BLOCKS, drop, dropout_keys
-from mmjax.models.layers.parameters import (
-    BERT_STD,
-    HIDDEN,
-    ActivationName,
-    DtypeName,
-    InitName,
-    NormName,
-    RematName,
-    check_heads,
-    constrain,
-    dense,
-    layer_norm,
-    parameter,
-)
+from mmjax.models.layers.parameters import BERT_STD, HIDDEN, check_heads, constrain, dense, layer_norm, parameter
 from mmjax.models.layers.pooling import POOLINGS, AttentionPool, PoolingName, check_pooling, mean
 from mmjax.models.layers.positions import sincos
 from mmjax.models.layers.transformer import Transformer
 from mmjax.models.towers.bare import BareTower
 
+TRUNKS = ("norm", "dropout", "layer_scale", "remat", "attention")  # what of `Blocks` only a trunk decides
 CLS_STD = 0.02  # of a CLS token beside fixed positions (MAE)
 PositionName = Literal["learned", "sincos", "rotary"]
 
@@ -39,7 +27,7 @@ class Tower(BareTower, kw_only=True):
     """The encoder of one modality: `tokens`, then `pool`. What a subclass adds is how its inputs become tokens.
 
     Attributes:
-        width, depth, heads, mlp_dim: of the transformer; `mlp_dim` None means 4 x width.
+        blocks: of the transformer; None where there is a trunk, whose they are then.
         embed_dim: size E of the embedding; None leaves the pooled token as it is (E = width).
         projection_bias: whether the projection to E has a bias.
         projection_tanh: whether the embedding is the projection's tanh (BERT's pooler).
@@ -47,95 +35,83 @@ class Tower(BareTower, kw_only=True):
             `mean_sqrt` (a sum over the root of its count), `mean_weighted` (by place), `patches` (the mean without what
             stands before the patches), or `map` (attention pooling with an MLP).
         norm_pooled: whether the last LayerNorm is of the pooled token rather than of all tokens before (CLIPA).
-        activation, norm, norm_eps, inits, remat, attention, layer_scale: see `Transformer`.
-        dropout: rate, with train=True only.
-        dtype: of the computation; parameters are float32.
-        trunk: a `Trunk` that other towers hold too, in the place of a CLS and a transformer of its own; `width`,
-            `depth` and `heads` are the trunk's, and all tokens get a learned vector that tells the modality.
+        trunk: a `Trunk` that other towers hold too, in the place of a CLS and a transformer of its own; all tokens get
+            a learned vector that tells the modality.
     """
 
-    width: int
-    depth: int
-    heads: int
-    mlp_dim: int | None = None
+    blocks: Blocks | None = None
     embed_dim: int | None = None
     projection_bias: bool = False
     projection_tanh: bool = False
     pooling: PoolingName
-    activation: ActivationName = "gelu"
-    norm_eps: float = 1e-6
-    inits: InitName = "xavier"
-    dropout: float = 0.0
-    remat: RematName | None = None
-    dtype: DtypeName = "float32"
-    attention: AttentionName = "plain"
-    norm: NormName = "pre"
-    layer_scale: float | None = None
     trunk: Any = None
     norm_pooled: bool = False
 
     @property
+    def sizes(self) -> Blocks:
+        """The tower's own blocks, or those of its trunk: stem, pooling and projection have their width and dtype.
+
+        Raises:
+            UserError: it has neither.
+        """
+        if self.blocks is None and self.trunk is None:
+            raise UserError(
+                f"a {type(self).__name__} with blocks=None has no transformer: set blocks=Blocks(width=..., depth=..., "
+                "heads=...), or a trunk"
+            )
+        return self.trunk.blocks if self.blocks is None else self.blocks
+
+    @property
     def embedding_size(self) -> int:
         """The size of the projection, or the width where there is none."""
-        return self.width if self.embed_dim is None else self.embed_dim
+        return self.sizes.width if self.embed_dim is None else self.embed_dim
 
     def _make_trunk(self, causal: bool = False) -> None:
         """The parts of every tower, for `setup`."""
         check_pooling(self.pooling)
+        sizes = self.sizes
         if self.trunk is not None:
             self._check_trunk(causal)
-            self.kind = parameter(self, "kind", nn.initializers.normal(CLS_STD), ("embed",), (self.width,))
+            self.kind = parameter(self, "kind", nn.initializers.normal(CLS_STD), ("embed",), (sizes.width,))
         else:
-            self.transformer = Transformer(
-                width=self.width,
-                depth=self.depth,
-                heads=self.heads,
-                mlp_dim=self.mlp_dim,
-                activation=self.activation,
-                causal=causal,
-                final_norm=not self.norm_pooled,
-                norm_eps=self.norm_eps,
-                inits=self.inits,
-                dropout=self.dropout,
-                remat=self.remat,
-                dtype=self.dtype,
-                attention=self.attention,
-                norm=self.norm,
-                layer_scale=self.layer_scale,
-            )
+            self.transformer = Transformer(sizes, causal, final_norm=not self.norm_pooled)
         if self.norm_pooled:
-            if self.norm == "post" or self.pooling == "map":
+            if sizes.norm == "post" or self.pooling == "map":
                 raise UserError(
                     f"norm_pooled=True goes with norm='pre' and a pooling that only picks or averages, not with "
-                    f"norm={self.norm!r} and pooling={self.pooling!r}"
+                    f"norm={sizes.norm!r} and pooling={self.pooling!r}"
                 )
-            self.norm_post = layer_norm(eps=self.norm_eps, dtype=self.dtype)
+            self.norm_post = layer_norm(eps=sizes.norm_eps, dtype=sizes.dtype)
         if self.pooling == "map":
             self.attention_pool = AttentionPool(
-                heads=self.heads,
-                mlp_dim=self.mlp_dim or 4 * self.width,
-                activation=self.activation,
-                norm_eps=self.norm_eps,
-                inits=self.inits,
-                dtype=self.dtype,
+                heads=sizes.heads,
+                mlp_dim=sizes.hidden,
+                activation=sizes.activation,
+                norm_eps=sizes.norm_eps,
+                inits=sizes.inits,
+                dtype=sizes.dtype,
             )
         if self.projection_tanh and self.embed_dim is None:
             raise UserError("projection_tanh=True needs a projection: set embed_dim, to the width say")
         if self.embed_dim is not None:
-            init = nn.initializers.normal(self.width**-0.5)
-            if self.inits == "bert":
+            init = nn.initializers.normal(sizes.width**-0.5)
+            if sizes.inits == "bert":
                 init = nn.initializers.truncated_normal(BERT_STD)
             axes = ("embed", "joint")
-            self.projection = dense(self.embed_dim, axes, init, dtype=self.dtype, bias=self.projection_bias)
+            self.projection = dense(self.embed_dim, axes, init, dtype=sizes.dtype, bias=self.projection_bias)
 
     def _check_trunk(self, causal: bool) -> None:
         """Raises UserError where a tower wants something else than the trunk gives it."""
-        for name in ("width", "depth", "heads"):
-            mine, its = getattr(self, name), getattr(self.trunk, name)
-            if mine != its:
-                raise UserError(f"{name}={mine}, but the trunk has {its}: set both alike")
-        own = {"causal": causal, "norm": self.norm != "pre", "dropout": self.dropout, "layer_scale": self.layer_scale}
-        own |= {"remat": self.remat, "attention": self.attention != "plain", "norm_pooled": self.norm_pooled}
+        own = {"causal": causal, "norm_pooled": self.norm_pooled}
+        if self.blocks is not None:
+            for name in ("width", "depth", "heads"):
+                mine, its = getattr(self.blocks, name), getattr(self.trunk.blocks, name)
+                if mine != its:
+                    raise UserError(
+                        f"blocks.{name}={mine}, but trunk.blocks.{name}={its}: set both alike, or leave out blocks, "
+                        "which are then the trunk's"
+                    )
+            own |= dict.fromkeys(self.blocks.set_among(TRUNKS), True)
         if given := [name for name, value in own.items() if value]:
             raise UserError(
                 f"with a trunk a tower has no {', '.join(given)} of its own: leave it out, or set the trunk's"
@@ -222,20 +198,21 @@ class PatchTower(Tower, kw_only=True):
         if (self.distill and not self.cls) or (self.pooling == "pair" and not self.distill):
             raise UserError("pooling='pair' needs distill=True, and that a CLS before it: set cls=True too")
         self._make_trunk()
+        sizes = self.sizes
         self.stem = dense(
-            self.width, ("patch", "embed"), nn.initializers.xavier_uniform(), dtype=self.dtype, bias=self.stem_bias
+            sizes.width, ("patch", "embed"), nn.initializers.xavier_uniform(), dtype=sizes.dtype, bias=self.stem_bias
         )
         if self.positions == "learned":
-            init = nn.initializers.normal(self.width**-0.5 if self.position_std is None else self.position_std)
-            shape = (self.cls + self.distill + math.prod(self.capacity()), self.width)
+            init = nn.initializers.normal(sizes.width**-0.5 if self.position_std is None else self.position_std)
+            shape = (self.cls + self.distill + math.prod(self.capacity()), sizes.width)
             self.position = parameter(self, "position", init, ("position", "embed"), shape)
         if self.cls:
-            std = self.width**-0.5 if self.positions == "learned" else CLS_STD
-            self.cls_token = parameter(self, "cls", nn.initializers.normal(std), ("embed",), (self.width,))
+            std = sizes.width**-0.5 if self.positions == "learned" else CLS_STD
+            self.cls_token = parameter(self, "cls", nn.initializers.normal(std), ("embed",), (sizes.width,))
             if self.distill:
-                self.distill_token = parameter(self, "distill", nn.initializers.normal(std), ("embed",), (self.width,))
+                self.distill_token = parameter(self, "distill", nn.initializers.normal(std), ("embed",), (sizes.width,))
         if self.pre_norm:
-            self.norm_pre = layer_norm(eps=self.norm_eps, dtype=self.dtype)
+            self.norm_pre = layer_norm(eps=sizes.norm_eps, dtype=sizes.dtype)
 
     def coordinates(self, grid: tuple[int, ...]) -> Float[np.ndarray, "n a"]:
         """Where the patches of `grid` stand along each axis, for `rotary`."""
@@ -245,7 +222,7 @@ class PatchTower(Tower, kw_only=True):
         """Of the tokens that the transformer gets; None where positions aren't rotary."""
         if self.positions != "rotary":
             return None
-        found = rotary.angles(self.coordinates(grid), check_heads(self.width, self.heads))
+        found = rotary.angles(self.coordinates(grid), check_heads(self.sizes.width, self.sizes.heads))
         if keep is not None:
             found = found[jnp.maximum(keep, 0)]
         before = [(0, 0)] * (found.ndim - 2)
@@ -256,12 +233,12 @@ class PatchTower(Tower, kw_only=True):
         if self.positions == "rotary":
             return None
         if self.positions == "sincos":
-            return jnp.asarray(sincos(grid, self.width))
+            return jnp.asarray(sincos(grid, self.sizes.width))
         full = self.capacity()
         if any(size > most for size, most in zip(grid, full, strict=True)):
             raise UserError(f"a grid of {grid} patches is larger than the {full} that learned positions are kept for")
-        rows = self.position[self.cls + self.distill :].reshape(*full, self.width)
-        return rows[tuple(slice(size) for size in grid)].reshape(-1, self.width)
+        rows = self.position[self.cls + self.distill :].reshape(*full, self.sizes.width)
+        return rows[tuple(slice(size) for size in grid)].reshape(-1, self.sizes.width)
 
     def front(
         self, x: Array, mask: Array | None = None, keep: Int[Array, "b k"] | None = None
@@ -273,8 +250,8 @@ class PatchTower(Tower, kw_only=True):
             real = (keep >= 0) & take_kept(real, keep)
             positions = None if positions is None else positions[jnp.maximum(keep, 0)]
         tokens = self.stem(patches)
-        tokens = tokens if positions is None else tokens + positions.astype(self.dtype)
-        return tokens if self.trunk is None else tokens + self.kind.astype(self.dtype), real
+        tokens = tokens if positions is None else tokens + positions.astype(self.sizes.dtype)
+        return tokens if self.trunk is None else tokens + self.kind.astype(self.sizes.dtype), real
 
     def tokens(
         self,
@@ -295,8 +272,9 @@ class PatchTower(Tower, kw_only=True):
             real = jnp.pad(real, ((0, 0), (self.prefix, 0)), constant_values=True)
         if self.pre_norm:
             tokens = self.norm_pre(tokens)
-        keys = dropout_keys(self, self.dropout, train, keys, len(tokens))
-        tokens = drop(constrain(tokens, *HIDDEN), self.dropout, keys, BEFORE_BLOCKS)
+        rate = self.sizes.dropout
+        keys = dropout_keys(self, rate, train, keys, len(tokens))
+        tokens = drop(constrain(tokens, *HIDDEN), rate, keys, BEFORE_BLOCKS)
         all_real = mask is None and keep is None  # then attention needs no mask
         angles = self._angles(self.grid(x), keep)
         return self.transformer(tokens, None if all_real else real, train, keys, angles), real

@@ -72,17 +72,18 @@ class TextTransformer(Tower, kw_only=True):
     def setup(self) -> None:
         check_positions(self.positions, self.trunk)
         self._make_trunk(self.causal)
-        normal = nn.initializers.truncated_normal if self.inits == "bert" else nn.initializers.normal
+        sizes = self.sizes
+        normal = nn.initializers.truncated_normal if sizes.inits == "bert" else nn.initializers.normal
         token_init = nn.with_logical_partitioning(normal(self.token_std), ("vocab", "embed"))
-        self.token = nn.Embed(self.vocab, self.width, dtype=jnp.dtype(self.dtype), embedding_init=token_init)
+        self.token = nn.Embed(self.vocab, sizes.width, dtype=jnp.dtype(sizes.dtype), embedding_init=token_init)
         if self.positions == "learned":
             init = normal(self.position_std)
-            self.position = parameter(self, "position", init, ("position", "embed"), (self.length, self.width))
+            self.position = parameter(self, "position", init, ("position", "embed"), (self.length, sizes.width))
         if self.types:
             init = normal(self.token_std)
-            self.type = parameter(self, "type", init, (None, "embed"), (self.types, self.width))
+            self.type = parameter(self, "type", init, (None, "embed"), (self.types, sizes.width))
         if self.pre_norm:
-            self.norm_pre = layer_norm(eps=self.norm_eps, dtype=self.dtype)
+            self.norm_pre = layer_norm(eps=sizes.norm_eps, dtype=sizes.dtype)
 
     def table(self) -> Float[Array, "v d"]:
         """The vector of each token id, float32: what a masked-language head may be tied to."""
@@ -117,12 +118,13 @@ class TextTransformer(Tower, kw_only=True):
             types = None if types is None else take_kept(types, keep)
         tokens = self.token(ids)
         if self.positions != "rotary":
-            table = self.position if self.positions == "learned" else jnp.asarray(sincos((self.length,), self.width))
+            learned, width = self.positions == "learned", self.sizes.width
+            table = self.position if learned else jnp.asarray(sincos((self.length,), width))
             positions = table[: x.shape[1]] if keep is None else table[jnp.maximum(keep, 0)]
-            tokens = tokens + positions.astype(self.dtype)
+            tokens = tokens + positions.astype(self.sizes.dtype)
         if self.types:
-            tokens = tokens + self.type.astype(self.dtype)[types]
-        return tokens if self.trunk is None else tokens + self.kind.astype(self.dtype), real
+            tokens = tokens + self.type.astype(self.sizes.dtype)[types]
+        return tokens if self.trunk is None else tokens + self.kind.astype(self.sizes.dtype), real
 
     def tokens(
         self,
@@ -142,12 +144,13 @@ class TextTransformer(Tower, kw_only=True):
             return self.trunk(tokens, real, train, keys)
         if self.pre_norm:
             tokens = self.norm_pre(tokens)
-        keys = dropout_keys(self, self.dropout, train, keys, len(tokens))
-        tokens = drop(constrain(tokens, *HIDDEN), self.dropout, keys, BEFORE_BLOCKS)
+        rate = self.sizes.dropout
+        keys = dropout_keys(self, rate, train, keys, len(tokens))
+        tokens = drop(constrain(tokens, *HIDDEN), rate, keys, BEFORE_BLOCKS)
         all_real = keep is None and (mask is None or self.attend_padding)  # then attention needs no mask
         # With a causal mask and a kept subset, "before" is the order of the slots.
         angles = None
         if self.positions == "rotary":
             places = jnp.arange(x.shape[1]) if keep is None else jnp.maximum(keep, 0)
-            angles = rotary.angles(places[..., None], check_heads(self.width, self.heads))
+            angles = rotary.angles(places[..., None], check_heads(self.sizes.width, self.sizes.heads))
         return self.transformer(tokens, None if all_real else real, train, keys, angles), real

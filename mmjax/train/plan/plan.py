@@ -22,7 +22,7 @@ from rich.text import Text
 
 from mmjax.errors import UserError
 from mmjax.experiment.definition import Experiment
-from mmjax.experiment.graph import build
+from mmjax.experiment.graph import build, children, paths
 from mmjax.experiment.overrides import override
 from mmjax.runtime.compilation_cache import use_compilation_cache
 from mmjax.runtime.files import output
@@ -199,18 +199,20 @@ def _held(tree: Any) -> int:
 def _model_flops(config: fdl.Config, where: Pod) -> int:
     """The step's FLOPs with nothing computed twice: without remat and without microbatches."""
     plain = copy.deepcopy(config)
-    for path in [*_remats(build(config)), "microbatches"]:
+    for path in [*_remats(config), "microbatches"]:
         override(plain, f"{path}={'1' if path == 'microbatches' else 'None'}")
     return count(_traced(build(plain), where)[3].jaxpr)
 
 
-def _remats(experiment: Experiment) -> list[str]:
-    """The paths of everything that can recompute."""
-    parts: dict[str, Any] = {f"towers.{name}": tower for name, tower in experiment.towers.items()}
-    parts |= {f"fusions.{name}": fusion for name, fusion in experiment.fusions.items()}
-    for name, objective in experiment.objectives.items():
-        parts[f"objectives.{name}.decoder"] = getattr(objective, "decoder", None)
-    return [f"{path}.remat" for path, part in parts.items() if hasattr(part, "remat")]
+def _remats(config: fdl.Config) -> dict[str, Any]:
+    """Of everything that can recompute, each once, the path of the field that says so, and what it says."""
+    found: dict[int, tuple[str, Any]] = {}
+    parts = dict(paths(config))
+    for path, part in parts.items():
+        decided = path.endswith(".blocks") and parts.get(f"{path.removesuffix('blocks')}trunk") is not None
+        if isinstance(part, fdl.Config) and "remat" in children(part) and not decided:
+            found.setdefault(id(part), (f"{path}.remat", part.remat))
+    return dict(found.values())
 
 
 def _network_seconds(collective: Collective, where: Pod) -> float:
@@ -242,9 +244,8 @@ def _remedies(config: fdl.Config, where: Pod, memory: Memory, say: Callable[[str
     if room > 0:
         lists.append([(f"microbatches={m}",) for m in _powers(factor, experiment.microbatches)])
         lists.append([(f"batch_size={experiment.batch_size // n}",) for n in _powers(factor, 1)])
-    paths = [path for path in _remats(experiment) if getattr(_part(experiment, path), "remat", None) != "full"]
-    if paths:
-        lists.append([tuple(f"{path}=full" for path in paths)])
+    if recomputable := [path for path, remat in _remats(config).items() if remat != "full"]:
+        lists.append([tuple(f"{path}=full" for path in recomputable)])
     fsdp = experiment.mesh.fsdp
     if fsdp > 0 and experiment.mesh.data == -1 and held > memory.limit / 10:
         wider = [f for f in (2 * fsdp, 4 * fsdp, 8 * fsdp) if len(where.devices) % (f * experiment.mesh.tensor) == 0]
@@ -268,11 +269,3 @@ def _powers(factor: float, start: int) -> list[int]:
     """Multiples of `start` by powers of two, from the first that is at least `factor` times it."""
     first = 2 ** max(1, math.ceil(math.log2(factor)))
     return [start * first * more for more in (1, 2)]
-
-
-def _part(experiment: Experiment, path: str) -> Any:
-    """What a path such as `objectives.masked.decoder.remat` is a field of."""
-    part: Any = experiment
-    for name in path.split(".")[:-1]:
-        part = part[name] if hasattr(part, "keys") else getattr(part, name)
-    return part

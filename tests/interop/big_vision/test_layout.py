@@ -16,6 +16,7 @@ from mmjax.experiment.graph import build, complete
 from mmjax.interop import bundle as bundles
 from mmjax.interop import parameter_rules
 from mmjax.interop.big_vision import layout as big_vision_layout
+from tests.flat import put
 from tests.interop import tables
 
 WIDTH, DEPTH, HEADS, MLP = 24, 2, 3, 40
@@ -293,10 +294,14 @@ def test_what_is_no_file_of_arrays_is_named(tmp_path):
         (
             "image",
             {"activation": "gelu"},
-            r"it isn't quite the same:\n  towers.image.activation: 'gelu_tanh' there, 'gelu' here\n--inexact writes",
+            r"quite the same:\n  towers.image.blocks.activation: 'gelu_tanh' there, 'gelu' here\n--inexact writes",
         ),
         ("image", {"pre_norm": True}, "pre_norm=True"),
-        ("image", {"activation": "quick_gelu"}, r"the nearest has\n  towers.image.activation: 'gelu_tanh' there"),
+        (
+            "image",
+            {"activation": "quick_gelu"},
+            r"the nearest has\n  towers.image.blocks.activation: 'gelu_tanh' there",
+        ),
         ("text", {"causal": True}, "towers.text.causal: False there, True here"),
         ("text", {"projection_bias": False}, "heads have a bias: towers.text has projection_bias=False"),
     ],
@@ -304,8 +309,7 @@ def test_what_is_no_file_of_arrays_is_named(tmp_path):
 def test_what_big_vision_does_not_have_is_refused(tower, fields, message, pictures, tmp_path):
     arrays = drawn(TwoTowers(), pictures / np.float32(127.5) - 1, IDS)
     bundle = big_vision_layout.read(saved(arrays, tmp_path / "theirs.npz"))
-    for name, value in fields.items():
-        setattr(bundle.config.towers[tower], name, value)
+    put(bundle.config.towers[tower], **fields)
     with pytest.raises(UserError, match=message):
         big_vision_layout.write(bundle, tmp_path / "ours.npz")
     with pytest.raises(UserError, match="is there already"):

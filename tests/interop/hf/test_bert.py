@@ -61,7 +61,7 @@ def test_states_and_embeddings(activation, tmp_path):
     model = twins.random_model(transformers.BertModel, config(hidden_act=activation))
     if activation == "gelu":
         bundle, model = twins.there_and_back(model, tmp_path)
-        assert bundle.config.towers["text"].dropout == 0.1
+        assert bundle.config.towers["text"].blocks.dropout == 0.1
     else:  # two names of one function: the other one is written
         model.save_pretrained(tmp_path / "it")
         bundle = hf_layout.read(tmp_path / "it")

@@ -26,6 +26,7 @@ from mmjax.interop import bundle as bundles  # noqa: E402
 from mmjax.interop.open_clip import config as open_clip_config  # noqa: E402
 from mmjax.interop.open_clip import layout as open_clip_layout  # noqa: E402
 from mmjax.interop.open_clip.names import REPOSITORIES  # noqa: E402
+from tests.flat import put  # noqa: E402
 from tests.interop import openclip_twins as twins  # noqa: E402
 from tests.interop import tables  # noqa: E402
 
@@ -334,11 +335,10 @@ def test_a_model_goes_on_as_ours(reader, tmp_path):
 def test_what_open_clip_cannot_open_is_refused(reader, tmp_path):
     def changed(modality, **fields):
         config = copy.deepcopy(reader.config)
-        for name, value in fields.items():
-            setattr(config.towers[modality], name, value)
+        put(config.towers[modality], **fields)
         return dataclasses.replace(reader, config=config, source="it")
 
-    with pytest.raises(UserError, match=r"quick_gelu is of both towers, but towers\.image\.activation='gelu'"):
+    with pytest.raises(UserError, match=r"quick_gelu is of both towers, but towers\.image\.blocks\.activation='gelu'"):
         open_clip_layout.write(changed("image", activation="gelu"), tmp_path / "a")
     with pytest.raises(UserError, match=r"it: .* the nearest has\n  towers.image.pooling: 'cls' there, 'mean' here"):
         open_clip_layout.write(changed("image", pooling="mean"), tmp_path / "a")

@@ -5,10 +5,11 @@ import pytest
 
 from mmjax.errors import UserError
 from mmjax.models.decoders.patches import Decoder
+from mmjax.models.layers.blocks import Blocks
 from mmjax.models.layers.positions import sincos
 from tests.models import oracle
 
-DECODER = Decoder(width=16, depth=1, heads=2, mlp_dim=24, out_dim=6)
+DECODER = Decoder(blocks=Blocks(width=16, depth=1, heads=2, mlp_dim=24), out_dim=6)
 KEEP = jnp.array([[4, 0, -1], [1, 5, 3]])
 
 

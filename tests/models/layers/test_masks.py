@@ -16,6 +16,7 @@ from mmjax.errors import UserError
 from mmjax.models.layers.attention import attend, attend_fused
 from mmjax.models.layers.masks import prefix_causal
 from mmjax.models.layers.transformer import Transformer
+from tests.flat import flat
 from tests.models import oracle
 
 SMALL: dict[str, Any] = {"width": 16, "depth": 2, "heads": 2, "mlp_dim": 24}
@@ -92,7 +93,7 @@ def both(module, params, allowed):
     with jax.default_matmul_precision("highest"):
         found = jax.jit(jax.value_and_grad(partial(loss, module), argnums=(0, 1, 2)))(params, X, CONTEXT, allowed)
         of_twin = jax.jit(jax.value_and_grad(twin_loss, argnums=(0, 1, 2)), static_argnums=(4, 5))
-        return found, of_twin(params, X, CONTEXT, dense, module.cross, module.norm == "post")
+        return found, of_twin(params, X, CONTEXT, dense, module.cross, module.blocks.norm == "post")
 
 
 def params_of(module):
@@ -118,13 +119,13 @@ def test_a_mask_equals_one_example_at_a_time(prefix):
     """A prefix of each example; and one mask for all, which lets some tokens attend to none."""
     of_all = jnp.asarray(np.random.default_rng(0).random((1, 5, 5)) < 0.4)
     assert not of_all.any(axis=-1).all()
-    module = Transformer(**SMALL, remat="dots" if prefix else None)
+    module = flat(Transformer, **SMALL, remat="dots" if prefix else None)
     assert_close(*both(module, params_of(module), prefix_causal(5, jnp.array(PREFIXES)) if prefix else of_all))
 
 
 @pytest.mark.parametrize("fields", [{"remat": "full", "layer_scale": 0.5}, {"norm": "post"}], ids=str)
 def test_context_equals_one_example_at_a_time(fields):
-    module = Transformer(**SMALL, cross=True, **fields)
+    module = flat(Transformer, **SMALL, cross=True, **fields)
     found, wanted = both(module, params_of(module), prefix_causal(5, jnp.array(PREFIXES)))
     assert_close(found, wanted)
     of_context = found[1][2]
@@ -136,7 +137,7 @@ def test_context_equals_one_example_at_a_time(fields):
 def test_a_sharded_mesh_gives_the_same_values():
     mesh = jax.make_mesh((2, 2, 2), ("data", "fsdp", "tensor"), axis_types=(jax.sharding.AxisType.Auto,) * 3)
     rules = (("batch", ("data",)), ("embed", "fsdp"), ("heads", "tensor"), ("mlp", "tensor"))
-    module = Transformer(**SMALL, cross=True)
+    module = flat(Transformer, **SMALL, cross=True)
     logical = nn.get_partition_spec(jax.eval_shape(lambda: module.init(jax.random.key(0), X, context=CONTEXT)))
     params = params_of(module)
     placed = jax.device_put(params, logical_to_mesh_sharding(logical, mesh, rules))
@@ -158,7 +159,7 @@ def test_a_sharded_mesh_gives_the_same_values():
 
 
 def test_one_more_padded_token_changes_nothing():
-    module = Transformer(**SMALL, cross=True)
+    module = flat(Transformer, **SMALL, cross=True)
     params = params_of(module)
     allowed, longer = (prefix_causal(n, jnp.array(PREFIXES)) for n in (5, 6))
     want = oracle.apply(module, params, X, MASK, allowed=allowed, context=CONTEXT, context_mask=CONTEXT_MASK)
@@ -170,7 +171,7 @@ def test_one_more_padded_token_changes_nothing():
 
 
 def test_a_blocked_token_gets_no_gradient_from_those_that_it_is_blocked_for():
-    module, allowed = Transformer(**SMALL), prefix_causal(5, 2)
+    module, allowed = flat(Transformer, **SMALL), prefix_causal(5, 2)
     params = params_of(module)
 
     def of_token(x, place):
@@ -187,7 +188,7 @@ def test_only_cross_adds_parameters():
     shapes = {
         cross: jax.eval_shape(
             lambda cross=cross: meta.unbox(
-                Transformer(**SMALL, cross=cross).init(jax.random.key(0), X, context=CONTEXT if cross else None)
+                flat(Transformer, **SMALL, cross=cross).init(jax.random.key(0), X, context=CONTEXT if cross else None)
             )
         )["params"]["blocks"]
         for cross in (False, True)
@@ -198,7 +199,7 @@ def test_only_cross_adds_parameters():
 
 
 def test_dropout_of_the_context_is_its_own():
-    module = Transformer(**{**SMALL, "depth": 1}, cross=True, dropout=0.5)
+    module = flat(Transformer, **{**SMALL, "depth": 1}, cross=True, dropout=0.5)
     params = params_of(module)
     keys = jax.random.split(jax.random.key(0), 3)
     given = {"keys": keys, "context": CONTEXT, "context_mask": CONTEXT_MASK}
@@ -257,7 +258,7 @@ def test_the_fused_kernel_is_asked_for_the_same(monkeypatch, causal, keys):
 )
 def test_what_does_not_fit_is_named(cross, given, message):
     with pytest.raises(UserError, match=re.escape(message)):
-        unchecked(Transformer(**SMALL, cross=cross).init)(jax.random.key(0), X, **given)
+        unchecked(flat(Transformer, **SMALL, cross=cross).init)(jax.random.key(0), X, **given)
 
 
 def unchecked(function):

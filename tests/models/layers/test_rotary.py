@@ -7,12 +7,14 @@ import numpy as np
 import pytest
 
 from mmjax.errors import UserError
+from mmjax.models.layers.blocks import Blocks
 from mmjax.models.layers.rotary import angles, rotate
 from mmjax.models.towers.audio import AudioTransformer
 from mmjax.models.towers.log_mel import LogMel
 from mmjax.models.towers.shared_trunk import Trunk
 from mmjax.models.towers.text import TextTransformer
 from mmjax.models.towers.vit import ViT
+from tests.flat import flat
 from tests.models import oracle
 
 SIZE: dict[str, Any] = {"width": 16, "depth": 2, "heads": 2, "pooling": "mean", "positions": "rotary"}
@@ -62,7 +64,7 @@ def test_a_text_tower_reads_distances_and_not_places():
     ids = np.array([[7, 8, 9, 7, 0, 0, 0], [0, 0, 0, 7, 8, 9, 7]])
     mask = ids > 0
     for positions, same in (("rotary", True), ("sincos", False)):
-        tower = TextTransformer(**{**TEXT, "positions": positions})
+        tower = flat(TextTransformer, **{**TEXT, "positions": positions})
         params = oracle.params_of(tower, jnp.asarray(ids))
         tokens, _ = oracle.apply(tower, params, jnp.asarray(ids), jnp.asarray(mask), method="tokens")
         assert np.allclose(tokens[0, :4], tokens[1, 3:], atol=2e-5) == same
@@ -77,13 +79,13 @@ def test_kept_tokens_stand_where_they_stood(kind):
     """All tokens in another order give the same vectors in that order; with some left out, others."""
     rng = np.random.default_rng(0)
     if kind == "text":
-        tower, x = TextTransformer(**TEXT), jnp.asarray(rng.integers(1, 50, (2, 6)))
+        tower, x = flat(TextTransformer, **TEXT), jnp.asarray(rng.integers(1, 50, (2, 6)))
     elif kind == "audio":
         spectrogram = LogMel(mels=8, window=60, fft=512, hop=40)
-        tower = AudioTransformer(**SIZE, spectrogram=spectrogram, samples=480, patch=(4, 4))
+        tower = flat(AudioTransformer, **SIZE, spectrogram=spectrogram, samples=480, patch=(4, 4))
         x = jnp.asarray(rng.integers(-9_000, 9_000, (2, 480)), jnp.int16)
     else:
-        tower = ViT(**IMAGE, cls="cls" in kind)
+        tower = flat(ViT, **IMAGE, cls="cls" in kind)
         x = jnp.asarray(rng.integers(0, 256, (2, 8, 12, 3)), jnp.uint8)
     params = oracle.params_of(tower, x)
     whole, _ = oracle.apply(tower, params, x, method="tokens")
@@ -101,7 +103,7 @@ def test_kept_tokens_stand_where_they_stood(kind):
 
 
 def test_pictures_of_another_size_are_stretched_to_the_grid():
-    vit = ViT(**IMAGE)
+    vit = flat(ViT, **IMAGE)
     np.testing.assert_array_equal(vit.coordinates((2, 3)), [(0, 0), (0, 1), (0, 2), (1, 0), (1, 1), (1, 2)])
     np.testing.assert_allclose(vit.coordinates((4, 3))[::3], [(0, 0), (0.5, 0), (1, 0), (1.5, 0)])
     pictures = jnp.asarray(np.random.default_rng(0).integers(0, 256, (1, 16, 12, 3)), jnp.uint8)
@@ -113,13 +115,13 @@ def test_pictures_of_another_size_are_stretched_to_the_grid():
 def test_errors_name_what_would_do():
     with pytest.raises(UserError, match=r"heads of size 6 can't be turned along 2 axes: .* a multiple of 4"):
         angles(np.zeros((3, 2)), 6)
-    trunk = Trunk(width=16, depth=1, heads=2)
-    tower = ViT(**{**IMAGE, "depth": 1, "pooling": "cls"}, trunk=trunk)
+    trunk = Trunk(blocks=Blocks(width=16, depth=1, heads=2))
+    tower = flat(ViT, **{**IMAGE, "depth": 1, "pooling": "cls"}, trunk=trunk)
     with pytest.raises(UserError, match="positions='rotary' acts in a tower's own blocks"):
         oracle.params_of(tower, jnp.zeros((1, 8, 12, 3), jnp.uint8))
     with pytest.raises(
         UserError, match="positions='rotery' is not one of learned, sincos, rotary; did you mean rotary"
     ):
-        oracle.params_of(TextTransformer(**{**TEXT, "positions": "rotery"}), jnp.zeros((1, 4), jnp.int32))
+        oracle.params_of(flat(TextTransformer, **{**TEXT, "positions": "rotery"}), jnp.zeros((1, 4), jnp.int32))
     with pytest.raises(UserError, match="heads=3 does not divide width=16"):
-        oracle.params_of(TextTransformer(**{**TEXT, "heads": 3}), jnp.zeros((1, 4), jnp.int32))
+        oracle.params_of(flat(TextTransformer, **{**TEXT, "heads": 3}), jnp.zeros((1, 4), jnp.int32))

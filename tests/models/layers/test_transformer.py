@@ -13,8 +13,9 @@ from jax.sharding import PartitionSpec
 
 from mmjax.errors import UserError
 from mmjax.models.layers.attention import attend, attend_fused
-from mmjax.models.layers.parameters import block_inits
+from mmjax.models.layers.blocks import Blocks
 from mmjax.models.layers.transformer import Block, Transformer
+from tests.flat import flat
 from tests.models import oracle
 
 SMALL: dict[str, Any] = {"width": 16, "depth": 2, "heads": 2, "mlp_dim": 24}
@@ -27,7 +28,7 @@ def x():
 
 @pytest.fixture(scope="module")
 def params(x):
-    return oracle.params_of(Transformer(**SMALL), x)
+    return oracle.params_of(flat(Transformer, **SMALL), x)
 
 
 @partial(jax.jit, static_argnames="module")
@@ -42,7 +43,7 @@ def value_and_gradient(module, params, x, mask=None):
 @pytest.mark.parametrize("activation", ["gelu", "gelu_tanh", "quick_gelu"])
 def test_transformer_equals_float64_numpy(x, params, activation):
     mask = jnp.array([[True, True, True, False, False], [True, False, True, True, True]])
-    module = Transformer(**SMALL, activation=activation, causal=activation == "quick_gelu")
+    module = flat(Transformer, **SMALL, activation=activation, causal=activation == "quick_gelu")
     causal = np.tril(np.ones((5, 5), bool)) if module.causal else True
     weights = oracle.as64(params)["params"]
     got = jax.jit(module.apply)(params, x, mask)
@@ -53,7 +54,7 @@ def test_transformer_equals_float64_numpy(x, params, activation):
 
 
 def test_layer_scale_equals_float64_numpy_and_starts_at_its_value(x, params):
-    module = Transformer(**SMALL, layer_scale=0.25)
+    module = flat(Transformer, **SMALL, layer_scale=0.25)
     initial = meta.unbox(jax.jit(module.init)(jax.random.key(0), x))["params"]["blocks"]
     for name in ("scale_attention", "scale_mlp"):
         np.testing.assert_array_equal(initial.pop(name)["scale"], np.full((2, 16), 0.25, np.float32))
@@ -66,7 +67,7 @@ def test_layer_scale_equals_float64_numpy_and_starts_at_its_value(x, params):
 
 
 def test_scan_equals_a_loop_over_blocks(x, params):
-    block = Block(2, 24, block_inits("xavier", 16, 24, 2))
+    block = Block(Blocks(**SMALL))
 
     def unrolled(params, x):
         for i in range(2):
@@ -74,22 +75,22 @@ def test_scan_equals_a_loop_over_blocks(x, params):
         return jnp.sum(jnp.sin(cast(jax.Array, nn.LayerNorm().apply({"params": params["params"]["norm"]}, x))))
 
     want, want_gradient = jax.jit(jax.value_and_grad(unrolled, argnums=(0, 1)))(params, x)
-    got, gradient = value_and_gradient(Transformer(**SMALL), params, x)
+    got, gradient = value_and_gradient(flat(Transformer, **SMALL), params, x)
     np.testing.assert_allclose(got, want, rtol=1e-6)
     jax.tree.map(partial(np.testing.assert_allclose, atol=1e-5), gradient, want_gradient)
 
 
 @pytest.mark.parametrize("remat", ["full", "dots"])
 def test_remat_changes_neither_value_nor_gradient(x, params, remat):
-    want = value_and_gradient(Transformer(**SMALL), params, x)
-    got = value_and_gradient(Transformer(**SMALL, remat=remat), params, x)
+    want = value_and_gradient(flat(Transformer, **SMALL), params, x)
+    got = value_and_gradient(flat(Transformer, **SMALL, remat=remat), params, x)
     jax.tree.map(partial(np.testing.assert_allclose, rtol=1e-5, atol=1e-5), got, want)
 
 
 def test_remat_keeps_less(x, params):
     def residuals(remat):
         """Numbers that the forward pass hands to the backward pass."""
-        module = Transformer(**SMALL, remat=remat)
+        module = flat(Transformer, **SMALL, remat=remat)
         _, pullback = jax.eval_shape(lambda p: jax.vjp(lambda p: module.apply(p, x), p), params)
         return sum(leaf.size for leaf in jax.tree.leaves(pullback))
 
@@ -97,7 +98,7 @@ def test_remat_keeps_less(x, params):
 
 
 def test_causal_state_depends_on_the_past_alone(x, params):
-    apply = jax.jit(Transformer(**SMALL, causal=True).apply)
+    apply = jax.jit(flat(Transformer, **SMALL, causal=True).apply)
     changed = apply(params, x.at[:, 3, 0].add(1.0))
     unchanged = apply(params, x)
     np.testing.assert_array_equal(changed[:, :3], unchanged[:, :3])
@@ -105,7 +106,7 @@ def test_causal_state_depends_on_the_past_alone(x, params):
 
 
 def test_masked_tokens_influence_nothing_and_an_empty_row_stays_finite(x, params):
-    module = Transformer(**SMALL)
+    module = flat(Transformer, **SMALL)
     mask = jnp.array([[True, True, False, True, False], [False] * 5])
     apply = jax.jit(module.apply)
     a, b = apply(params, x, mask), apply(params, jnp.where(mask[..., None], x, 7.0), mask)
@@ -137,7 +138,7 @@ def test_logits_and_softmax_are_float32_in_bfloat16():
 
 def test_the_block_stands_once_whatever_the_depth(x):
     def dots(depth):
-        module = Transformer(width=16, depth=depth, heads=2)
+        module = Transformer(blocks=Blocks(width=16, depth=depth, heads=2))
         params = jax.eval_shape(lambda: meta.unbox(module.init(jax.random.key(0), x)))
         loss = jax.grad(lambda p: jnp.sum(jnp.asarray(module.apply(p, x))))
         return jax.jit(loss).lower(params).as_text().count("stablehlo.dot_general")
@@ -146,7 +147,7 @@ def test_the_block_stands_once_whatever_the_depth(x):
 
 
 def test_logical_axes(x):
-    variables = jax.eval_shape(lambda: Transformer(**SMALL).init(jax.random.key(0), x))
+    variables = jax.eval_shape(lambda: flat(Transformer, **SMALL).init(jax.random.key(0), x))
     specs = nn.get_partition_spec(variables)["params"]
     block = specs["blocks"]
     assert block["attention"]["qkv"]["kernel"] == PartitionSpec("layers", "embed", "heads", None, "head_dim")
@@ -162,7 +163,7 @@ def test_logical_axes(x):
 def test_a_sharded_mesh_gives_the_same_values(x, params):
     mesh = jax.make_mesh((2, 2, 2), ("data", "fsdp", "tensor"), axis_types=(jax.sharding.AxisType.Auto,) * 3)
     rules = (("batch", ("data",)), ("embed", "fsdp"), ("heads", "tensor"), ("mlp", "tensor"))
-    module = Transformer(**SMALL)
+    module = flat(Transformer, **SMALL)
     logical = nn.get_partition_spec(jax.eval_shape(lambda: module.init(jax.random.key(0), x)))
     placed = jax.device_put(params, logical_to_mesh_sharding(logical, mesh, rules))
     want, want_gradient = value_and_gradient(module, params, x)
@@ -175,7 +176,7 @@ def test_a_sharded_mesh_gives_the_same_values(x, params):
 @pytest.mark.parametrize("inits", ["xavier", "clip"])
 def test_initial_deviations_equal_theory(inits):
     width, mlp_dim, depth = 128, 512, 6
-    module = Transformer(width=width, depth=depth, heads=4, mlp_dim=mlp_dim, inits=inits)
+    module = Transformer(blocks=Blocks(width=width, depth=depth, heads=4, mlp_dim=mlp_dim, inits=inits))
     init = jax.jit(lambda key: meta.unbox(module.init(key, jnp.zeros((1, 2, width)))))
     blocks = init(jax.random.key(0))["params"]["blocks"]
     theory = {
@@ -193,17 +194,17 @@ def test_initial_deviations_equal_theory(inits):
 
 
 def test_bfloat16_computes_in_bfloat16_with_float32_parameters(x, params):
-    module = Transformer(**SMALL, dtype="bfloat16")
+    module = flat(Transformer, **SMALL, dtype="bfloat16")
     initial = jax.eval_shape(lambda: module.init(jax.random.key(0), x))
     assert {leaf.dtype for leaf in jax.tree.leaves(initial)} == {jnp.dtype("float32")}
-    out, reference = jax.jit(module.apply)(params, x), oracle.apply(Transformer(**SMALL), params, x)
+    out, reference = jax.jit(module.apply)(params, x), oracle.apply(flat(Transformer, **SMALL), params, x)
     assert out.dtype == jnp.bfloat16
     assert 0 < np.abs(out.astype(jnp.float32) - reference).max() < 0.1
 
 
 def test_dropout_acts_in_training_alone(x, params):
-    module = Transformer(**SMALL, dropout=0.5)
-    np.testing.assert_array_equal(oracle.apply(module, params, x), oracle.apply(Transformer(**SMALL), params, x))
+    module = flat(Transformer, **SMALL, dropout=0.5)
+    np.testing.assert_array_equal(oracle.apply(module, params, x), oracle.apply(flat(Transformer, **SMALL), params, x))
     train = jax.jit(lambda key: module.apply(params, x, train=True, rngs={"dropout": key}))
     a = train(jax.random.key(3))
     np.testing.assert_array_equal(a, train(jax.random.key(3)))
@@ -221,7 +222,7 @@ def test_dropout_acts_in_training_alone(x, params):
 )
 def test_errors_say_what_would_do(x, fields, message):
     with pytest.raises(UserError, match=message):
-        jax.eval_shape(lambda: Transformer(**{**SMALL, **fields}).init(jax.random.key(0), x))
+        jax.eval_shape(lambda: flat(Transformer, **{**SMALL, **fields}).init(jax.random.key(0), x))
 
 
 @pytest.mark.parametrize(
@@ -233,7 +234,7 @@ def test_errors_say_what_would_do(x, fields, message):
 )
 def test_attention_that_cannot_be_had_says_what_can(x, changed, message):
     with pytest.raises(UserError, match=re.escape(message)):
-        jax.eval_shape(Transformer(**SMALL, **changed).init, jax.random.key(0), x)
+        jax.eval_shape(flat(Transformer, **SMALL, **changed).init, jax.random.key(0), x)
 
 
 @pytest.mark.parametrize("causal", [False, True])

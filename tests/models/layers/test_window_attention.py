@@ -1,5 +1,6 @@
 """Attention within windows against full attention with a mask of all pairs, in plain numpy float64."""
 
+from dataclasses import replace
 from typing import Any
 
 import jax
@@ -9,11 +10,13 @@ import pytest
 
 from mmjax.errors import UserError
 from mmjax.models.decoders.patches import Decoder
+from mmjax.models.layers.blocks import Blocks
 from mmjax.models.layers.window_attention import WindowTransformer
+from tests.flat import flat
 from tests.models import oracle
 
 WINDOW, SHIFT = (4, 2), (2, 1)
-MODEL = WindowTransformer(width=16, depth=4, heads=2, mlp_dim=24, window=WINDOW, shift=SHIFT)
+MODEL = WindowTransformer(blocks=Blocks(width=16, depth=4, heads=2, mlp_dim=24), window=WINDOW, shift=SHIFT)
 GRIDS = ((8, 4), (7, 5), (3, 4))  # that windows divide, that they don't, and smaller than one
 
 
@@ -48,7 +51,7 @@ def attention(p, x, allowed, grid):
 
 
 def expected(p, x, grid, real):
-    for i in range(MODEL.depth):
+    for i in range(MODEL.blocks.depth):
         name, shift = ("shifted", SHIFT) if i % 2 else ("straight", (0, 0))
         block = jax.tree.map(lambda leaf, i=i: leaf[i // 2], p["blocks"][name])
         allowed = near(grid, WINDOW, shift) & real
@@ -99,7 +102,7 @@ def test_gradients_are_finite_where_a_whole_window_holds_nothing_real(params):
     """There cosines are of vectors that are all padding, and a softmax is over nothing that is allowed."""
     x = jax.random.normal(jax.random.key(1), (1, 32, 16))
     real = (jnp.arange(32) < 12)[None]
-    model = MODEL.clone(remat="dots")
+    model = MODEL.clone(blocks=replace(MODEL.blocks, remat="dots"))
 
     def loss(p):
         states: Any = model.apply(p, x, (8, 4), real)
@@ -112,7 +115,7 @@ def test_gradients_are_finite_where_a_whole_window_holds_nothing_real(params):
 
 def test_a_pair_stands_once_in_the_program():
     def products(depth):
-        model = MODEL.clone(depth=depth)
+        model = MODEL.clone(blocks=replace(MODEL.blocks, depth=depth))
         params = oracle.params_of(model, jnp.zeros((1, 32, 16)), (8, 4))
         return jax.jit(model.apply, static_argnums=2).lower(params, jnp.zeros((1, 32, 16)), (8, 4)).as_text()
 
@@ -120,7 +123,7 @@ def test_a_pair_stands_once_in_the_program():
 
 
 def test_a_decoder_with_windows_reads_no_prefix_and_has_the_published_size():
-    decoder = Decoder(width=16, depth=2, heads=2, mlp_dim=24, window=WINDOW, shift=SHIFT)
+    decoder = Decoder(blocks=Blocks(width=16, depth=2, heads=2, mlp_dim=24), window=WINDOW, shift=SHIFT)
     keep = jnp.array([[4, 0, 9]])
     tokens = jax.random.normal(jax.random.key(0), (1, 4, 12))
     mask = jnp.ones((1, 4), bool)
@@ -130,7 +133,7 @@ def test_a_decoder_with_windows_reads_no_prefix_and_has_the_published_size():
     np.testing.assert_array_equal(with_prefix, run(params, tokens.at[:, 0].set(7.0), mask, keep, (6, 2), 1))
     np.testing.assert_allclose(with_prefix, run(params, tokens[:, 1:], mask[:, 1:], keep, (6, 2), 0), atol=1e-6)
 
-    published = Decoder(width=512, depth=16, heads=16, window=(4, 4), shift=(2, 0))
+    published = Decoder(blocks=Blocks(width=512, depth=16, heads=16), window=(4, 4), shift=(2, 0))
     args = jnp.zeros((1, 103, 768)), jnp.ones((1, 103), bool), jnp.zeros((1, 102), int), (64, 8), 1
     leaves = jax.tree.leaves(jax.eval_shape(lambda: published.init(jax.random.key(0), *args)))
     bias, scales = 2 * 384 + 384 + 384 * 16 + 16, 16
@@ -145,8 +148,12 @@ def test_a_decoder_with_windows_reads_no_prefix_and_has_the_published_size():
         ({"window": (4,)}, r"for each axis of the grid \(8, 4\)"),
         ({"shift": (4, 0)}, r"shift=\(4, 0\) must lie"),
         ({"remat": "some"}, "remat='some'"),
+        ({"norm": "post"}, r"blocks with windows have no norm='post': leave it out .* or set window=None"),
+        ({"layer_scale": 0.1, "dropout": 0.2}, r"have no layer_scale=0\.1, dropout=0\.2: leave"),
+        ({"attention": "cudnn"}, "have no attention='cudnn': leave"),
     ],
 )
 def test_what_does_not_fit_is_named(change, message):
+    fields = {"width": 16, "depth": 4, "heads": 2, "window": WINDOW, "shift": SHIFT, **change}
     with pytest.raises(UserError, match=message):
-        jax.eval_shape(lambda: MODEL.clone(**change).init(jax.random.key(0), jnp.zeros((1, 32, 16)), (8, 4)))
+        flat(WindowTransformer, **fields).init(jax.random.key(0), jnp.zeros((1, 32, 16)), (8, 4))

@@ -6,8 +6,10 @@ import numpy as np
 import pytest
 
 from mmjax.errors import UserError
+from mmjax.models.layers.blocks import Blocks
 from mmjax.models.towers.audio import AudioTransformer
 from mmjax.models.towers.log_mel import LogMel
+from tests.flat import flat
 from tests.models import oracle
 
 FRONT = LogMel(window=200, hop=100, fft=256, mels=8)
@@ -21,7 +23,7 @@ def waveforms(*shape):
 
 @pytest.mark.parametrize("patch", [STRIPS, SQUARES])
 def test_patches_cut_the_spectrogram(patch):
-    tower = AudioTransformer(**SMALL, patch=patch, pooling="mean", positions="sincos")
+    tower = flat(AudioTransformer, **SMALL, patch=patch, pooling="mean", positions="sincos")
     x = waveforms(2, 1150)
     patches, real = oracle.apply(tower, {}, x, method="patches")
     mels = np.asarray(FRONT(x, frames=12))
@@ -38,7 +40,7 @@ def test_patches_cut_the_spectrogram(patch):
     [(STRIPS, "learned", "mean"), (SQUARES, "learned", "cls"), (SQUARES, "sincos", "map")],
 )
 def test_a_padded_waveform_gives_the_unpadded_ones_embedding(patch, positions, pooling):
-    tower = AudioTransformer(**SMALL, patch=patch, positions=positions, pooling=pooling, cls=pooling == "cls")
+    tower = flat(AudioTransformer, **SMALL, patch=patch, positions=positions, pooling=pooling, cls=pooling == "cls")
     x = waveforms(2, 850)
     params = oracle.params_of(tower, x)
     want = oracle.apply(tower, params, x)
@@ -49,14 +51,14 @@ def test_a_padded_waveform_gives_the_unpadded_ones_embedding(patch, positions, p
 
 
 def test_a_patch_is_real_if_one_of_its_frames_is():
-    tower = AudioTransformer(**SMALL, patch=SQUARES, pooling="mean", positions="sincos")
+    tower = flat(AudioTransformer, **SMALL, patch=SQUARES, pooling="mean", positions="sincos")
     mask = jnp.arange(2000) < jnp.array([[0], [1], [400], [401], [2000]])
     _, real = oracle.apply(tower, {}, waveforms(5, 2000), mask, method="patches")
     np.testing.assert_array_equal(real.sum(axis=1), [0, 2, 2, 4, 10])
 
 
 def test_kept_patches_are_those_of_a_stack_on_them_alone():
-    tower = AudioTransformer(**SMALL, patch=STRIPS, pooling="mean", positions="sincos", cls=True)
+    tower = flat(AudioTransformer, **SMALL, patch=STRIPS, pooling="mean", positions="sincos", cls=True)
     x = waveforms(2, 2000)
     mask = jnp.arange(2000) < jnp.array([[900], [2000]])
     params = oracle.params_of(tower, x)
@@ -70,7 +72,7 @@ def test_kept_patches_are_those_of_a_stack_on_them_alone():
 
 
 def test_equals_float64_numpy():
-    tower = AudioTransformer(**SMALL, patch=STRIPS, pooling="mean", embed_dim=8)
+    tower = flat(AudioTransformer, **SMALL, patch=STRIPS, pooling="mean", embed_dim=8)
     x = waveforms(2, 2000)
     params = oracle.params_of(tower, x)
     p = oracle.as64(params)["params"]
@@ -86,9 +88,7 @@ def test_audio_mae_parameters():
         spectrogram=LogMel(mels=128, fft=1024),
         patch=(16, 16),
         samples=163_840,
-        width=768,
-        depth=12,
-        heads=12,
+        blocks=Blocks(width=768, depth=12, heads=12),
         positions="sincos",
         cls=True,
         pooling="mean",
@@ -106,7 +106,7 @@ def test_audio_mae_parameters():
     ],
 )
 def test_errors_say_what_would_do(patch, samples, message):
-    tower = AudioTransformer(**SMALL, patch=patch, pooling="mean")
+    tower = flat(AudioTransformer, **SMALL, patch=patch, pooling="mean")
     with pytest.raises(UserError, match=message):
         jax.eval_shape(lambda: tower.init(jax.random.key(0), waveforms(1, samples)))
 
@@ -115,7 +115,7 @@ OVERLAPPING: dict[str, Any] = SMALL | {"patch": (4, 4), "stride": (3, 2)}
 
 
 def test_overlapping_patches_cut_the_spectrogram():
-    tower = AudioTransformer(**OVERLAPPING, pooling="mean", positions="sincos")
+    tower = flat(AudioTransformer, **OVERLAPPING, pooling="mean", positions="sincos")
     x = waveforms(2, 1150)
     patches, real = oracle.apply(tower, {}, x, method="patches")
     mels = np.asarray(FRONT(x))
@@ -127,7 +127,7 @@ def test_overlapping_patches_cut_the_spectrogram():
 
 
 def test_a_padded_waveform_gives_the_unpadded_ones_embedding_with_overlap_too():
-    tower = AudioTransformer(**OVERLAPPING, pooling="pair", cls=True, distill=True)
+    tower = flat(AudioTransformer, **OVERLAPPING, pooling="pair", cls=True, distill=True)
     x = waveforms(2, 1150)
     params = oracle.params_of(tower, x)
     want = oracle.apply(tower, params, x)
@@ -138,7 +138,7 @@ def test_a_padded_waveform_gives_the_unpadded_ones_embedding_with_overlap_too():
 
 
 def test_attended_padding_is_silence_up_to_the_full_length():
-    tower = AudioTransformer(**OVERLAPPING, attend_padding=True, pooling="pair", cls=True, distill=True)
+    tower = flat(AudioTransformer, **OVERLAPPING, attend_padding=True, pooling="pair", cls=True, distill=True)
     x, mask = waveforms(2, 1150), jnp.arange(1150) < jnp.array([[1150], [500]])
     params = oracle.params_of(tower, x)
     assert tower.grid(x) == tower.capacity()
@@ -152,7 +152,7 @@ def test_attended_padding_is_silence_up_to_the_full_length():
 
 
 def test_two_tokens_come_first_and_their_mean_is_the_embedding():
-    tower = AudioTransformer(**OVERLAPPING, pooling="pair", cls=True, distill=True)
+    tower = flat(AudioTransformer, **OVERLAPPING, pooling="pair", cls=True, distill=True)
     x = waveforms(2, 2000)
     params = oracle.params_of(tower, x)
     p = params["params"]
@@ -165,4 +165,4 @@ def test_two_tokens_come_first_and_their_mean_is_the_embedding():
     swapped["params"]["position"] = p["position"][np.r_[1, 0, 2:20]]
     np.testing.assert_allclose(oracle.apply(tower, swapped, x), oracle.apply(tower, params, x), atol=3e-6)
     with pytest.raises(UserError, match="pooling='pair' needs distill=True"):
-        oracle.params_of(AudioTransformer(**OVERLAPPING, pooling="pair", cls=True), x)
+        oracle.params_of(flat(AudioTransformer, **OVERLAPPING, pooling="pair", cls=True), x)

@@ -19,6 +19,7 @@ from mmjax.models.towers.text import TextTransformer
 from mmjax.models.towers.vit import ViT
 from mmjax.objectives.contract import selected
 from mmjax.objectives.masking import EMPTY
+from tests.flat import flat
 
 SIZE: dict[str, Any] = {"width": 16, "depth": 1, "heads": 2}
 ROWS = np.array([True, False])  # the second has nothing
@@ -27,14 +28,14 @@ WAVES = np.where(ROWS[:, None], np.arange(640) % 97, 0).astype(np.int16)
 HEARD = np.broadcast_to(ROWS[:, None], WAVES.shape)
 PIXELS = np.where(ROWS[:, None, None, None], np.arange(32 * 32 * 3).reshape(32, 32, 3) % 251, 0).astype(np.uint8)
 FRONT: dict[str, Any] = {"fft": 512, "mels": 8, "fmin": 100.0}
-LOG_MEL = AudioTransformer(spectrogram=LogMel(**FRONT), patch=(1, 4), samples=640, pooling="mean", **SIZE)
-KALDI = AudioTransformer(spectrogram=KaldiFbank(**FRONT), patch=(1, 8), samples=640, pooling="max", **SIZE)
+LOG_MEL = flat(AudioTransformer, spectrogram=LogMel(**FRONT), patch=(1, 4), samples=640, pooling="mean", **SIZE)
+KALDI = flat(AudioTransformer, spectrogram=KaldiFbank(**FRONT), patch=(1, 8), samples=640, pooling="max", **SIZE)
 KEPT = np.array([[0, 2], [EMPTY, EMPTY]], np.int32)
 TOWERS: list[tuple[Any, tuple[Any, ...], np.ndarray | None]] = [
-    (ViT(patch=16, size=32, pooling="mean_sqrt", positions="rotary", **SIZE), (PIXELS,), KEPT),
-    (ViT(patch=16, size=32, pooling="map", norm="post", dtype="float16", **SIZE), (PIXELS,), KEPT),
-    (TextTransformer(vocab=9, length=3, pre_norm=True, causal=True, **SIZE), (IDS, WORDS), None),
-    (TextTransformer(vocab=9, length=3, pooling="mean_weighted", dtype="bfloat16", **SIZE), (IDS, WORDS), KEPT),
+    (flat(ViT, patch=16, size=32, pooling="mean_sqrt", positions="rotary", **SIZE), (PIXELS,), KEPT),
+    (flat(ViT, patch=16, size=32, pooling="map", norm="post", dtype="float16", **SIZE), (PIXELS,), KEPT),
+    (flat(TextTransformer, vocab=9, length=3, pre_norm=True, causal=True, **SIZE), (IDS, WORDS), None),
+    (flat(TextTransformer, vocab=9, length=3, pooling="mean_weighted", dtype="bfloat16", **SIZE), (IDS, WORDS), KEPT),
     (LOG_MEL, (WAVES, HEARD), KEPT),
     (KALDI, (WAVES, HEARD), None),
     (ResNet(layers=(1, 1, 1, 1), width=2, heads=2, size=32, embed_dim=4), (PIXELS,), None),
@@ -91,7 +92,7 @@ def test_no_decoder_makes_nan_of_a_row_of_which_nothing_was_kept() -> None:
     tokens, real = jnp.zeros((2, 2, 16)), jnp.zeros((2, 2), bool)
     rest = (real, np.full((2, 2), EMPTY), (2, 2), 0, jnp.zeros((2, 4), bool))
     deeper: dict[str, Any] = SIZE | {"depth": 2}
-    decoders: Any = [Decoder(**SIZE), Decoder(**deeper, window=(2, 2), shift=(1, 1))]
+    decoders: Any = [flat(Decoder, **SIZE), flat(Decoder, **deeper, window=(2, 2), shift=(1, 1))]
     shapes = [
         nn.unbox(jax.eval_shape(lambda key, d=d: d.init(key, tokens, *rest), jax.random.key(0))) for d in decoders
     ]

@@ -10,6 +10,7 @@ from flax.core import meta
 from jax.sharding import PartitionSpec
 
 from mmjax.errors import UserError
+from mmjax.models.layers.blocks import Blocks
 from mmjax.models.towers.resnet import Bottleneck, ResNet, ResNetTrunk
 from mmjax.models.towers.text import TextTransformer
 from mmjax.objectives.contrastive.objective import Contrastive
@@ -20,7 +21,7 @@ from mmjax.train.step import abstract_state, compile_train_step, make_train_step
 from tests.models import oracle
 
 SMALL: dict[str, Any] = {"layers": (2, 1, 3, 1), "width": 4, "heads": 2, "size": (64, 96), "embed_dim": 6}
-TEXT = TextTransformer(vocab=9, length=3, width=8, depth=1, heads=2, embed_dim=6)
+TEXT = TextTransformer(vocab=9, length=3, blocks=Blocks(width=8, depth=1, heads=2), embed_dim=6)
 RN: dict[str, Any] = {
     "RN50": ((3, 4, 6, 3), 64, 224, 1024, 38_316_896),
     "RN101": ((3, 4, 23, 3), 64, 224, 512, 56_259_936),

@@ -7,7 +7,9 @@ import pytest
 from flax.core import meta
 
 from mmjax.errors import UserError
+from mmjax.models.layers.blocks import Blocks
 from mmjax.models.towers.text import TextTransformer
+from tests.flat import flat
 from tests.models import oracle
 
 SMALL: dict[str, Any] = {"vocab": 30, "length": 8, "width": 16, "depth": 2, "heads": 2, "mlp_dim": 24}
@@ -22,7 +24,7 @@ def parameters(tower, ids):
 
 @pytest.mark.parametrize("causal", [True, False])
 def test_equals_float64_numpy(causal):
-    tower = TextTransformer(**SMALL, causal=causal, embed_dim=8, activation="quick_gelu")
+    tower = flat(TextTransformer, **SMALL, causal=causal, embed_dim=8, activation="quick_gelu")
     params = oracle.params_of(tower, IDS)
     p = oracle.as64(params)["params"]
     got = oracle.apply(tower, params, IDS, MASK)
@@ -36,14 +38,14 @@ def test_equals_float64_numpy(causal):
 @pytest.mark.parametrize("pooling", ["last", "cls", "mean", "map"])
 @pytest.mark.parametrize("causal", [True, False])
 def test_a_padded_text_gives_the_unpadded_ones_embedding(pooling, causal):
-    tower = TextTransformer(**SMALL, causal=causal, pooling=pooling)
+    tower = flat(TextTransformer, **SMALL, causal=causal, pooling=pooling)
     params = oracle.params_of(tower, IDS)
     padded = oracle.apply(tower, params, IDS[:1].at[:, 4:].set(5), MASK[:1])
     np.testing.assert_allclose(padded, oracle.apply(tower, params, IDS[:1, :4]), atol=2e-6)
 
 
 def test_attended_padding_is_text():
-    tower = TextTransformer(**SMALL, attend_padding=True, embed_dim=8, projection_bias=True)
+    tower = flat(TextTransformer, **SMALL, attend_padding=True, embed_dim=8, projection_bias=True)
     params = oracle.params_of(tower, IDS)
     np.testing.assert_array_equal(oracle.apply(tower, params, IDS, MASK), oracle.apply(tower, params, IDS))
     changed = oracle.apply(tower, params, IDS.at[0, 5].set(6), MASK)
@@ -52,7 +54,7 @@ def test_attended_padding_is_text():
 
 
 def test_causal_tokens_depend_on_the_past_alone():
-    tower = TextTransformer(**SMALL, causal=True)
+    tower = flat(TextTransformer, **SMALL, causal=True)
     params = oracle.params_of(tower, IDS)
     a, _ = oracle.apply(tower, params, IDS, method="tokens")
     b, _ = oracle.apply(tower, params, IDS.at[:, 3].set(11), method="tokens")
@@ -61,7 +63,7 @@ def test_causal_tokens_depend_on_the_past_alone():
 
 
 def test_kept_words_are_those_of_a_stack_on_them_alone():
-    tower = TextTransformer(**SMALL)
+    tower = flat(TextTransformer, **SMALL)
     params = oracle.params_of(tower, IDS)
     keep = jnp.array([[3, 0, -1, 5], [5, 1, 2, -1]])
     tokens, real = oracle.apply(tower, params, IDS, MASK, keep=keep, method="tokens")
@@ -72,14 +74,16 @@ def test_kept_words_are_those_of_a_stack_on_them_alone():
 
 
 def test_an_empty_text_is_finite_in_value_and_gradient():
-    tower = TextTransformer(**SMALL, pooling="mean")
+    tower = flat(TextTransformer, **SMALL, pooling="mean")
     params = oracle.params_of(tower, IDS)
     gradient = jax.grad(lambda p: jnp.sum(oracle.apply(tower, p, IDS, jnp.zeros_like(MASK)) ** 2))(params)
     assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(gradient))
 
 
 def test_initial_deviations_equal_theory():
-    tower = TextTransformer(vocab=500, length=200, width=64, depth=1, heads=2, embed_dim=256, inits="clip")
+    tower = TextTransformer(
+        vocab=500, length=200, blocks=Blocks(width=64, depth=1, heads=2, inits="clip"), embed_dim=256
+    )
     p = jax.jit(lambda: meta.unbox(tower.init(jax.random.key(0), IDS)))()["params"]
     assert np.std(p["token"]["embedding"]) == pytest.approx(0.02, rel=0.02)
     assert np.std(p["position"]) == pytest.approx(0.01, rel=0.02)
@@ -89,25 +93,27 @@ def test_initial_deviations_equal_theory():
 @pytest.mark.parametrize(("width", "count"), [(512, 63_428_096), (768, 123_650_304)])
 def test_clip_parameters(width, count):
     tower = TextTransformer(
-        vocab=49_408, length=77, width=width, depth=12, heads=width // 64, embed_dim=width, causal=True
+        vocab=49_408, length=77, blocks=Blocks(width=width, depth=12, heads=width // 64), embed_dim=width, causal=True
     )
     assert parameters(tower, jnp.zeros((1, 77), jnp.int32)) == count
 
 
 def test_siglip_parameters():
-    tower = TextTransformer(vocab=32_000, length=64, width=768, depth=12, heads=12, embed_dim=768, projection_bias=True)
+    tower = TextTransformer(
+        vocab=32_000, length=64, blocks=Blocks(width=768, depth=12, heads=12), embed_dim=768, projection_bias=True
+    )
     assert parameters(tower, jnp.zeros((1, 64), jnp.int32)) == 110_271_744
 
 
 def test_a_text_that_is_too_long_is_refused():
     with pytest.raises(UserError, match="texts of 9 tokens are longer than the 8 positions of length=8"):
-        jax.eval_shape(lambda: TextTransformer(**SMALL).init(jax.random.key(0), jnp.zeros((1, 9), jnp.int32)))
+        jax.eval_shape(lambda: flat(TextTransformer, **SMALL).init(jax.random.key(0), jnp.zeros((1, 9), jnp.int32)))
 
 
 def test_post_norm_blocks_types_and_a_tanh_equal_float64_numpy():
     """BERT (arXiv:1810.04805), eq. by eq."""
-    tower = TextTransformer(
-        **SMALL, norm="post", pre_norm=True, types=2, pooling="cls", embed_dim=16, projection_tanh=True
+    tower = flat(
+        TextTransformer, **SMALL, norm="post", pre_norm=True, types=2, pooling="cls", embed_dim=16, projection_tanh=True
     )
     ids = jnp.array([[1, 7, 2, 9, 3, 2], [1, 3, 2, 8, 2, 2]])
     params = oracle.params_of(tower, ids)
@@ -127,7 +133,7 @@ def test_post_norm_blocks_types_and_a_tanh_equal_float64_numpy():
 
 
 def test_a_kept_word_keeps_its_type():
-    tower = TextTransformer(**SMALL, types=2)
+    tower = flat(TextTransformer, **SMALL, types=2)
     ids, keep, types = jnp.array([[1, 7, 2, 9, 3, 2]]), jnp.array([[0, 4]]), jnp.array([[0, 0, 0, 1, 1, 1]])
     params = oracle.params_of(tower, ids)
 
@@ -149,4 +155,4 @@ def test_a_kept_word_keeps_its_type():
 )
 def test_fields_that_cannot_be_say_why(fields, message):
     with pytest.raises(UserError, match=message):
-        TextTransformer(**SMALL, **fields).init(jax.random.key(0), IDS)
+        flat(TextTransformer, **SMALL, **fields).init(jax.random.key(0), IDS)

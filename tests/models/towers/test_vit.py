@@ -11,7 +11,9 @@ from jax.sharding import PartitionSpec
 
 from mmjax.errors import UserError
 from mmjax.models.decoders.patches import Decoder
+from mmjax.models.layers.blocks import Blocks
 from mmjax.models.towers.vit import ViT
+from tests.flat import flat
 from tests.models import oracle
 
 SMALL: dict[str, Any] = {"patch": 4, "size": (8, 12), "width": 16, "depth": 2, "heads": 2, "mlp_dim": 24}
@@ -48,7 +50,7 @@ def cut(picture, patch=4):
 
 def test_clip_vit_equals_float64_numpy(pictures):
     mean, std = (0.48, 0.45, 0.41), (0.27, 0.26, 0.28)
-    vit = ViT(**SMALL, **CLIP, embed_dim=8, mean=mean, std=std)
+    vit = flat(ViT, **SMALL, **CLIP, embed_dim=8, mean=mean, std=std)
     params = oracle.params_of(vit, pictures)
     p = oracle.as64(params)["params"]
     got = oracle.apply(vit, params, pictures)
@@ -60,7 +62,7 @@ def test_clip_vit_equals_float64_numpy(pictures):
 
 
 def test_siglip_vit_equals_float64_numpy(pictures):
-    vit = ViT(**SMALL, pooling="map")
+    vit = flat(ViT, **SMALL, pooling="map")
     params = oracle.params_of(vit, pictures)
     p = oracle.as64(params)["params"]
     patches = cut(np.asarray(pictures[0], np.float64) / 127.5 - 1)
@@ -72,7 +74,7 @@ def test_siglip_vit_equals_float64_numpy(pictures):
 
 def test_a_norm_of_the_mean_of_the_patches_equals_float64_numpy(pictures):
     """CLIPA's: the CLS is attended to, and isn't in the mean."""
-    vit = ViT(**SMALL, cls=True, pooling="patches", norm_pooled=True)
+    vit = flat(ViT, **SMALL, cls=True, pooling="patches", norm_pooled=True)
     params = oracle.params_of(vit, pictures)
     p = oracle.as64(params)["params"]
     norm = {"scale": 1.5 + np.arange(16.0), "bias": np.arange(16.0)}
@@ -84,11 +86,11 @@ def test_a_norm_of_the_mean_of_the_patches_equals_float64_numpy(pictures):
     wanted = oracle.layer_norm(norm, x[1:].mean(0))
     np.testing.assert_allclose(oracle.apply(vit, params, pictures)[0], wanted, rtol=2e-5, atol=5e-5)
     with pytest.raises(UserError, match=r"norm_pooled=True goes with .* not with norm='pre' and pooling='map'"):
-        abstract(ViT(**SMALL, pooling="map", norm_pooled=True), pictures)
+        abstract(flat(ViT, **SMALL, pooling="map", norm_pooled=True), pictures)
 
 
 def test_patches_are_the_normalised_pixels_on_the_grid(pictures):
-    vit = ViT(**SMALL, pooling="mean", positions="sincos")
+    vit = flat(ViT, **SMALL, pooling="mean", positions="sincos")
     patches, real = oracle.apply(vit, {}, pictures, method="patches")
     assert vit.grid(pictures) == (2, 3)
     assert real.all()
@@ -98,7 +100,7 @@ def test_patches_are_the_normalised_pixels_on_the_grid(pictures):
 
 @pytest.mark.parametrize("fields", [{**CLIP}, {"positions": "sincos", "pooling": "mean"}])
 def test_kept_tokens_are_those_of_a_stack_on_them_alone(pictures, fields):
-    vit = ViT(**SMALL, **fields)
+    vit = flat(ViT, **SMALL, **fields)
     params = oracle.params_of(vit, pictures)
     keep = jnp.array([[4, 0, -1, 2], [1, 5, 3, -1], [-1, 2, 4, 0]])
     tokens, real = oracle.apply(vit, params, pictures, keep=keep, method="tokens")
@@ -117,7 +119,7 @@ def test_kept_tokens_are_those_of_a_stack_on_them_alone(pictures, fields):
 
 
 def test_the_order_of_keep_is_the_order_of_tokens(pictures):
-    vit = ViT(**SMALL, **MAE)
+    vit = flat(ViT, **SMALL, **MAE)
     params = oracle.params_of(vit, pictures)
     keep = jnp.array([[4, 0, 2]] * 3)
     a, _ = oracle.apply(vit, params, pictures, keep=keep, method="tokens")
@@ -127,7 +129,7 @@ def test_the_order_of_keep_is_the_order_of_tokens(pictures):
 
 
 def test_bfloat16_tower_gives_a_float32_embedding_from_float32_parameters(pictures):
-    vit = ViT(**SMALL, **CLIP, embed_dim=8, dtype="bfloat16")
+    vit = flat(ViT, **SMALL, **CLIP, embed_dim=8, dtype="bfloat16")
     variables = abstract(vit, pictures)
     assert {leaf.dtype for leaf in jax.tree.leaves(variables)} == {jnp.dtype("float32")}
     params = oracle.params_of(vit, pictures)
@@ -137,7 +139,7 @@ def test_bfloat16_tower_gives_a_float32_embedding_from_float32_parameters(pictur
 
 
 def test_logical_axes(pictures):
-    specs = nn.get_partition_spec(abstract(ViT(**SMALL, **CLIP, embed_dim=8), pictures))["params"]
+    specs = nn.get_partition_spec(abstract(flat(ViT, **SMALL, **CLIP, embed_dim=8), pictures))["params"]
     assert specs["stem"]["kernel"] == PartitionSpec("patch", "embed")
     assert specs["position"] == PartitionSpec("position", "embed")
     assert specs["cls"] == PartitionSpec("embed")
@@ -145,7 +147,7 @@ def test_logical_axes(pictures):
 
 
 def test_initial_deviations_equal_theory():
-    vit = ViT(patch=4, size=64, width=64, depth=1, heads=2, embed_dim=256, **CLIP)
+    vit = flat(ViT, patch=4, size=64, width=64, depth=1, heads=2, embed_dim=256, **CLIP)
     init = jax.jit(lambda: meta.unbox(vit.init(jax.random.key(0), jnp.zeros((1, 64, 64, 3), jnp.uint8))))
     p = init()["params"]
     assert np.std(p["position"]) == pytest.approx(64**-0.5, rel=0.02)
@@ -158,12 +160,12 @@ def test_initial_deviations_equal_theory():
     [(32, 768, 12, 12, 512, 87_849_216), (16, 768, 12, 12, 512, 86_192_640), (14, 1024, 24, 16, 768, 303_966_208)],
 )
 def test_clip_parameters(patch, width, depth, heads, embed_dim, parameters):
-    vit = ViT(patch=patch, size=224, width=width, depth=depth, heads=heads, embed_dim=embed_dim, **CLIP)
+    vit = flat(ViT, patch=patch, size=224, width=width, depth=depth, heads=heads, embed_dim=embed_dim, **CLIP)
     assert count(abstract(vit, jnp.zeros((1, 224, 224, 3), jnp.uint8))) == parameters
 
 
 def test_siglip_parameters():
-    vit = ViT(patch=16, size=224, width=768, depth=12, heads=12, pooling="map")
+    vit = ViT(patch=16, size=224, blocks=Blocks(width=768, depth=12, heads=12), pooling="map")
     assert count(abstract(vit, jnp.zeros((1, 224, 224, 3), jnp.uint8))) == 92_884_224
 
 
@@ -176,10 +178,10 @@ def test_siglip_parameters():
     ],
 )
 def test_mae_parameters(patch, width, depth, encoder, both):
-    vit = ViT(patch=patch, size=224, width=width, depth=depth, heads=16, **MAE)
+    vit = flat(ViT, patch=patch, size=224, width=width, depth=depth, heads=16, **MAE)
     assert count(abstract(vit, jnp.zeros((1, 224, 224, 3), jnp.uint8))) == encoder
     side = 224 // patch
-    decoder = Decoder(width=512, depth=8, heads=16, out_dim=patch * patch * 3)
+    decoder = Decoder(blocks=Blocks(width=512, depth=8, heads=16), out_dim=patch * patch * 3)
     inputs = jnp.zeros((1, 11, width)), jnp.ones((1, 11), bool), jnp.zeros((1, 10), jnp.int32)
     assert encoder + count(jax.eval_shape(lambda: decoder.init(jax.random.key(0), *inputs, (side, side), 1))) == both
 
@@ -196,15 +198,15 @@ def test_mae_parameters(patch, width, depth, encoder, both):
 )
 def test_errors_say_what_would_do(fields, side, message):
     with pytest.raises(UserError, match=message):
-        abstract(ViT(**{**SMALL, "pooling": "mean", **fields}), jnp.zeros((1, *side, 3), jnp.uint8))
+        abstract(flat(ViT, **{**SMALL, "pooling": "mean", **fields}), jnp.zeros((1, *side, 3), jnp.uint8))
 
 
 def test_pixels_that_fill_no_patch_are_left_out_where_that_is_asked_for():
     fields = {"patch": 4, "width": 8, "depth": 1, "heads": 2, "pooling": "mean"}
     x = jnp.asarray(np.random.default_rng(0).integers(0, 256, (2, 11, 10, 3)), jnp.uint8)
-    wide, narrow = ViT(size=(11, 10), drop_rest=True, **fields), ViT(size=8, **fields)
+    wide, narrow = flat(ViT, size=(11, 10), drop_rest=True, **fields), flat(ViT, size=8, **fields)
     assert wide.grid(x) == wide.capacity() == (2, 2)
     variables = narrow.init(jax.random.key(0), x[:, :8, :8])
     np.testing.assert_array_equal(wide.apply(variables, x), narrow.apply(variables, x[:, :8, :8]))
     with pytest.raises(UserError, match="don't divide into patches"):
-        ViT(size=(11, 10), **fields).capacity()
+        flat(ViT, size=(11, 10), **fields).capacity()

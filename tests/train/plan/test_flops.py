@@ -4,6 +4,7 @@ import pytest
 from jax.sharding import PartitionSpec
 
 from mmjax.errors import UserError
+from mmjax.models.layers.blocks import Blocks
 from mmjax.models.towers.vit import ViT
 from mmjax.runtime.mesh import Mesh
 from mmjax.train.plan.flops import count
@@ -64,7 +65,7 @@ def test_a_loop_of_unknown_length_is_refused():
 def test_a_vit_has_the_flops_of_its_formula():
     """Of a block: 4 d^2 for attention's projections and 2 d m for the MLP, a token; 2 n^2 d for attention."""
     n, d, m, depth, batch = 16, 32, 64, 3, 2
-    tower = ViT(patch=4, size=16, width=d, depth=depth, heads=4, mlp_dim=m, embed_dim=24, pooling="mean")
+    tower = ViT(patch=4, size=16, blocks=Blocks(width=d, depth=depth, heads=4, mlp_dim=m), embed_dim=24, pooling="mean")
     pictures = jnp.zeros((batch, 16, 16, 3), jnp.uint8)
     params = jax.eval_shape(tower.init, jax.random.key(0), pictures)
     block = n * (4 * d * d + 2 * d * m) + 2 * n * n * d

@@ -16,7 +16,7 @@ from mmjax.experiment.load import load_experiment
 from mmjax.runtime.mesh import put
 from mmjax.train.plan import plan as plan_module
 from mmjax.train.plan.chips import pod
-from mmjax.train.plan.plan import _exhausted, plan, plan_topologies
+from mmjax.train.plan.plan import _exhausted, _remats, plan, plan_topologies
 from mmjax.train.plan.terminal import size
 from mmjax.train.step import init_state
 from tests.benchmarks.plan import made_up
@@ -56,8 +56,17 @@ def test_the_average_is_held_too_and_fsdp_cuts_what_is_held(on_eight):
     assert on_eight.memory.average == 0
 
 
+def test_all_that_can_recompute_is_named_once_by_its_path():
+    remats = {name: _remats(load_experiment(f"experiments/{name}.py:tiny")) for name in ("m3ae", "clip_resnet")}
+    assert remats["m3ae"] == {  # the trunk is both towers'
+        "towers.image.trunk.blocks.remat": "dots",
+        "objectives.masked.decoder.blocks.remat": "dots",
+    }
+    assert remats["clip_resnet"] == {"towers.image.remat": None, "towers.text.blocks.remat": "dots"}
+
+
 def test_recomputation_is_work_but_no_work_of_the_model(on_eight):
-    again = plan(load_experiment(COUPLE, ["mesh.fsdp=4", "microbatches=2", "towers.image.remat=full"]), "cpu:8")
+    again = plan(load_experiment(COUPLE, ["mesh.fsdp=4", "microbatches=2", "towers.image.blocks.remat=full"]), "cpu:8")
     assert again.model_flops == on_eight.model_flops == on_eight.flops
     assert again.flops > 1.2 * on_eight.flops
 

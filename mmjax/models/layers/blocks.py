@@ -1,0 +1,103 @@
+"""The blocks of a transformer as one value: their sizes, and how they compute. Whatever has blocks holds it."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass, fields
+from typing import Any, cast
+
+import flax.linen as nn
+
+from mmjax.errors import UserError, not_among
+from mmjax.models.layers.attention import AttentionName
+from mmjax.models.layers.parameters import (
+    REMAT_POLICIES,
+    ActivationName,
+    DtypeName,
+    Initializer,
+    InitName,
+    NormName,
+    RematName,
+    block_inits,
+    check_heads,
+)
+
+NORMS = ("pre", "post")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Blocks:
+    """The sizes and choices of a tower's, a trunk's or a decoder's blocks: `ViT(..., blocks=Blocks(width=768, ...))`.
+
+    Two towers of an experiment may be given the very same one. It is then one part of the experiment: an override of
+    `towers.image.blocks.depth` changes both.
+
+    Attributes:
+        width: size of a token.
+        depth: number of blocks.
+        heads: number of attention heads, a divisor of the width.
+        mlp_dim: width of the MLPs; None means 4 x width.
+        activation: of the MLPs: `gelu` (erf), `gelu_tanh` or `quick_gelu`.
+        norm: where a block's LayerNorms stand: `pre`, before each branch, or `post`, after each sum.
+        norm_eps: what every LayerNorm adds to the variance.
+        layer_scale: what each channel of a branch is multiplied by at first, before it is added (1e-5 in DINOv2); the
+            factors are learned. None: nothing is.
+        inits: of the matrices, `xavier`, `clip` or `bert`, see `block_inits`.
+        dropout: rate on both branches of a block, with train=True only; in a tower with blocks of its own also before
+            the first.
+        remat: None keeps all activations for the backward pass, `full` none but the block's input, `dots` also the
+            results of the projections.
+        dtype: of the computation; parameters are float32.
+        attention: `plain` (`attend`), or `cudnn`: its fused kernel, for 16-bit `dtype` on an NVIDIA GPU.
+    """
+
+    width: int
+    depth: int
+    heads: int
+    mlp_dim: int | None = None
+    activation: ActivationName = "gelu"
+    norm: NormName = "pre"
+    norm_eps: float = 1e-6
+    layer_scale: float | None = None
+    inits: InitName = "xavier"
+    dropout: float = 0.0
+    remat: RematName | None = None
+    dtype: DtypeName = "float32"
+    attention: AttentionName = "plain"
+
+    @property
+    def hidden(self) -> int:
+        """The width of the MLPs: `mlp_dim`, or 4 x width."""
+        return self.mlp_dim or 4 * self.width
+
+    def initializers(self) -> dict[str, Initializer]:
+        """Of a block's four matrices, see `block_inits`."""
+        return block_inits(self.inits, self.width, self.hidden, self.depth)
+
+    def check(self) -> None:
+        """Raises UserError where a choice isn't among those that there are, or the heads don't divide the width."""
+        if self.norm not in NORMS:
+            raise UserError(not_among("norm", self.norm, NORMS))
+        if self.remat is not None and self.remat not in REMAT_POLICIES:
+            raise UserError(not_among("remat", self.remat, REMAT_POLICIES))
+        check_heads(self.width, self.heads)
+
+    def scanned(self, block: type[nn.Module], length: int, in_axes: Any) -> Any:
+        """`block`, `length` times one after the other: the compiled program holds it once. What it keeps for the
+        backward pass, `remat` says. in_axes: of its inputs beside the tokens, as `nn.scan` takes them."""
+        self.check()
+        if self.remat is not None:
+            block = nn.remat(block, prevent_cse=False, policy=REMAT_POLICIES[self.remat])
+        return nn.scan(
+            block,
+            variable_axes={"params": 0},
+            split_rngs={"params": True},
+            in_axes=cast(Any, in_axes),  # what its annotation forgets
+            length=length,
+            metadata_params={nn.PARTITION_NAME: "layers"},
+        )
+
+    def set_among(self, names: Iterable[str]) -> list[str]:
+        """The fields of `names` that aren't left at their defaults, as `norm='post'`: what a transformer that can't
+        honour them names."""
+        usual = {field.name: field.default for field in fields(self)}
+        values = {name: getattr(self, name) for name in names}
+        return [f"{name}={value!r}" for name, value in values.items() if value != usual[name]]

@@ -1,0 +1,119 @@
+"""What a value of blocks says, and that whatever holds one heeds all of it."""
+
+import dataclasses
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from mmjax.errors import UserError
+from mmjax.models import Blocks
+from mmjax.models.decoders.patches import Decoder
+from mmjax.models.decoders.patches_and_words import JointDecoder, Kept
+from mmjax.models.towers.shared_trunk import Trunk
+from mmjax.models.towers.text import TextTransformer
+from mmjax.models.towers.vit import ViT
+
+SMALL = Blocks(width=8, depth=2, heads=2)
+TOKENS, MASK, KEEP = jnp.ones((1, 3, 5)), jnp.ones((1, 3), bool), jnp.array([[0, 2, 1]])
+IDS = jnp.array([[1, 2, 3]])
+REAL = jnp.ones((1, 4), bool)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"norm": "sandwich"}, "norm='sandwich' is not one of pre, post"),
+        ({"remat": "ful"}, r"remat='ful' is not one of full, dots; did you mean full\?"),
+        ({"heads": 3}, r"heads=3 does not divide width=8; these do: \[1, 2, 4, 8\]"),
+    ],
+)
+def test_what_can_not_be_is_named(change, message):
+    with pytest.raises(UserError, match=message):
+        dataclasses.replace(SMALL, **change).check()
+
+
+def test_the_mlp_is_four_times_as_wide_where_nothing_else_is_said():
+    assert SMALL.hidden == 32
+    assert dataclasses.replace(SMALL, mlp_dim=9).hidden == 9
+
+
+def shapes(module, *inputs, **more):
+    made = jax.eval_shape(
+        lambda: module.init({"params": jax.random.key(0), "dropout": jax.random.key(1)}, *inputs, **more)
+    )
+    return jax.tree.map(jnp.shape, nn.unbox(made["params"]))
+
+
+def decoded(blocks, **more):
+    return shapes(Decoder(blocks=blocks), TOKENS, MASK, KEEP, (2, 2), **more)
+
+
+def decoded_together(blocks, **more):
+    return shapes(JointDecoder(blocks=blocks), TOKENS, MASK, [Kept(KEEP[:, :2], (2, 2), REAL)], 1, **more)
+
+
+def read(blocks, **more):
+    return shapes(TextTransformer(vocab=5, length=3, blocks=blocks), IDS, **more)
+
+
+def shared(blocks, **more):
+    return shapes(Trunk(blocks=blocks), jnp.ones((1, 3, 8)), MASK, **more)
+
+
+@pytest.mark.parametrize("holder", [decoded, decoded_together, read, shared])
+def test_whoever_holds_blocks_heeds_norm_scale_and_choices(holder):
+    plain = holder(SMALL)["transformer"]
+    assert "norm" in plain
+    assert plain["blocks"]["mlp"]["in"]["kernel"] == (2, 8, 32)
+    post = holder(dataclasses.replace(SMALL, norm="post", layer_scale=0.1))["transformer"]
+    assert "norm" not in post
+    assert post["blocks"]["scale_mlp"]["scale"] == (2, 8)
+    for change, message in (
+        ({"attention": "cudn"}, "attention='cudn' is not one of"),
+        ({"inits": "berd"}, "inits='berd' is not one of"),
+        ({"dropout": 1.5}, r"dropout=1\.5 is not a rate"),
+        ({"activation": "relu"}, "activation='relu' is not one of"),
+        ({"remat": "some"}, "remat='some' is not one of"),
+    ):
+        with pytest.raises(UserError, match=message):
+            holder(dataclasses.replace(SMALL, **change))
+
+
+@pytest.mark.parametrize("kind", [Decoder, JointDecoder])
+def test_a_decoder_drops_out_in_training_by_each_examples_own_key(kind):
+    decoder = kind(blocks=dataclasses.replace(SMALL, dropout=0.5))
+    tokens, mask, keep = jnp.ones((2, 3, 5)), jnp.ones((2, 3), bool), jnp.array([[0, 2, 1]] * 2)
+
+    def inputs(rows):
+        if kind is Decoder:
+            return tokens[rows], mask[rows], keep[rows], (2, 2)
+        return tokens[rows], mask[rows], [Kept(keep[rows, :2], (2, 2), jnp.ones((2, 4), bool)[rows])], 1
+
+    def run(rows=slice(None), **more):
+        found = decoder.apply(variables, *inputs(rows), **more)
+        return np.asarray(found if kind is Decoder else found[0])
+
+    variables = decoder.init(jax.random.key(0), *inputs(slice(None)))
+    keys = jax.random.split(jax.random.key(1), 2)
+    dropped = run(train=True, keys=keys)
+    assert not np.allclose(dropped, run())
+    assert not np.allclose(dropped[0], dropped[1])  # alike but for their keys
+    np.testing.assert_allclose(dropped[1:], run(slice(1, None), train=True, keys=keys[1:]), atol=1e-6)
+    np.testing.assert_allclose(run()[0], run()[1], atol=1e-6)
+
+
+def test_a_tower_has_blocks_or_a_trunk():
+    with pytest.raises(UserError, match=r"a ViT with blocks=None has no transformer: set blocks=Blocks\(width"):
+        ViT(patch=4, size=8, pooling="mean").init(jax.random.key(0), jnp.zeros((1, 8, 8, 3), jnp.uint8))
+
+
+def test_a_tower_takes_sizes_and_dtype_of_its_trunk():
+    trunk = Trunk(blocks=dataclasses.replace(SMALL, dtype="bfloat16"))
+    tower = TextTransformer(vocab=5, length=3, trunk=trunk, pooling="map")
+    assert tower.embedding_size == 8
+    variables = nn.unbox(tower.init(jax.random.key(0), IDS))
+    assert variables["params"]["attention_pool"]["mlp"]["in"]["kernel"].shape == (8, 32)
+    assert tower.apply(variables, IDS, method="front")[0].dtype == jnp.bfloat16
