@@ -12,6 +12,8 @@ import pytest
 PLATFORM = os.environ.get("MMJAX_TEST_PLATFORM", "cpu")  # "cuda" for tests/gpu
 os.environ["JAX_PLATFORMS"] = "cpu" if PLATFORM == "cpu" else f"{PLATFORM},cpu"
 os.environ["XLA_FLAGS"] = os.environ.get("XLA_FLAGS", "") + " --xla_force_host_platform_device_count=8"
+# How long one of the fake devices may wait for the others, which on a busy machine is longer than 40 s.
+os.environ["XLA_FLAGS"] += " --xla_cpu_collective_call_terminate_timeout_seconds=600"
 if tuple(map(int, version("jax").split(".")[:2])) < (0, 11):  # jax 0.12 refuses the second
     # Compiling is most of the suite's time, and the workers have the cores already: code isn't split up to be compiled.
     os.environ["XLA_FLAGS"] += " --xla_cpu_parallel_codegen_split_count=1"
