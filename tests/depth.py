@@ -156,3 +156,52 @@ def write_rooms(folder: Path) -> Path:
     text = "\n\n".join((HEAD, *map(inspect.getsource, PARTS), EXPERIMENT))
     (folder / "own.py").write_text(text.replace("TABLE", str(folder / "rooms.csv")))
     return folder / "own.py"
+
+
+NAMED = """
+
+@experiment
+def named() -> Experiment:
+    return Experiment(
+        towers={
+            "photo": ViT(patch=4, size=8, width=16, depth=1, heads=2, embed_dim=8, pooling="mean"),
+            "caption": TextTransformer(vocab=64, length=8, width=16, depth=1, heads=2, embed_dim=8),
+            "depth": DepthTower(embed_dim=8),
+        },
+        objectives={"told": Contrastive(("photo", "caption")), "seen": Contrastive(("photo", "depth"))},
+        data=Mixture(
+            {"rooms": 1.0},
+            sources={"rooms": Folder("TABLE", files=("photo", "depth"))},
+            transforms={
+                "photo": (Decode(), Resize(8)),
+                "caption": (Tokenize(SentencePiece(vocab_size=64), length=8),),
+                "depth": (ReadDepth(8),),
+            },
+        ),
+        optimizer=AdamW(peak_lr=1e-2),
+        batch_size=8,
+        steps=2,
+        evaluators=[Retrieval("test"), Gallery("test", rows=2)],
+    )
+"""
+FLOORS, WALLS = ("red", "green", "blue", "grey"), ("tall", "low", "round", "long", "dark")
+
+
+def write_named(folder: Path) -> Path:
+    """An experiment's file whose towers have names of their own, with 20 photos, captions and depths beside it; eight
+    to be judged on, twelve to train."""
+    rng = np.random.default_rng(0)
+    lines = ["photo,caption,depth,kind,split"]
+    for row in range(20):
+        floor, wall = FLOORS[row % 4], WALLS[row // 4]
+        far = rng.uniform(1, 20, (SIDE, SIDE)).astype(np.float32)
+        Image.fromarray(np.repeat((far * 12).astype(np.uint8)[..., None], 3, axis=2)).save(folder / f"{row}.png")
+        np.save(folder / f"{row}.npy", far)
+        lines.append(f"{row}.png,a {wall} room with a {floor} floor,{row}.npy,{floor},{'test' if row < 8 else 'train'}")
+    (folder / "named.csv").write_text("\n".join(lines) + "\n")
+    head = HEAD.replace("Folder, Mixture, Resize, Spec,", "Folder, Mixture, Resize, SentencePiece, Spec, Tokenize,")
+    head = head.replace("Embedded, Evaluator, Retrieval", "Gallery, Retrieval")
+    head = head.replace("BareTower, ViT", "BareTower, TextTransformer, ViT")
+    text = "\n\n".join((head, *map(inspect.getsource, (ReadDepth, DepthTower)), NAMED))
+    (folder / "named.py").write_text(text.replace("TABLE", str(folder / "named.csv")))
+    return folder / "named.py"

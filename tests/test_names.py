@@ -21,6 +21,10 @@ ALIKE = {
         "mmjax/interop/",
         "each family's config to our parts and back, and its parameters' names to ours and back",
     ),
+    ("how_to_load", "ids"): (
+        "mmjax/interop/",
+        "each project's own library: how it opens a model, and its ids of texts",
+    ),
     ("image", "image_of", "image_rules", "text", "text_of", "text_rules"): (
         "mmjax/interop/hf/",
         "each family's tower of one modality from its config, its config from the tower, its parameters",

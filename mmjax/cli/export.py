@@ -5,6 +5,7 @@ from pathlib import Path
 
 from mmjax.cli import add_code
 from mmjax.errors import UserError
+from mmjax.interop.projects import PROJECTS, layouts
 
 HELP = "write a model in mmjax's layout, or another project's"
 EPILOG = """\
@@ -29,13 +30,12 @@ preprocessing that goes out exactly:
 RandomResizedCrop, which crops before it resizes, takes --inexact. `mmjax.load` and transformers' own pipeline
 ("zero-shot-image-classification", of --to hf) open what was written.
 """
-LAYOUTS = ("mmjax", "hf", "open_clip", "sentence_transformers", "bv")
 
 
 def add(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("source", metavar="SOURCE", help="a workdir, or whatever else mmjax.load takes")
     parser.add_argument("out", metavar="OUT", help="a folder that isn't there yet; of big_vision a file, OUT.npz")
-    parser.add_argument("--to", choices=LAYOUTS, default="mmjax", help="whose layout (default: mmjax)")
+    parser.add_argument("--to", choices=layouts(), default="mmjax", help="whose layout (default: mmjax)")
     parser.add_argument("--towers", metavar="NAME", nargs="+", help="only these, with the objectives of theirs alone")
     parser.add_argument("--step", type=int, help="which checkpoint of a workdir (default: the latest)")
     add_code(parser)
@@ -53,8 +53,11 @@ def add(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> None:
     from mmjax.interop.export import export
 
-    if arguments.to == "bv" and not arguments.out.endswith(".npz"):
-        raise UserError(f"big_vision's layout is a file: {arguments.out}.npz, say, not {arguments.out}")
+    project = PROJECTS.get(arguments.to)
+    if project is not None and project.suffix and not arguments.out.endswith(project.suffix):
+        raise UserError(
+            f"{project.title}'s layout is a file: {arguments.out}{project.suffix}, say, not {arguments.out}"
+        )
     export(
         arguments.source,
         Path(arguments.out),

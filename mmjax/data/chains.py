@@ -57,7 +57,7 @@ class Chains:
         """The modality whose chain strings go through that are no example's, such as prompts: `text`, or the first one
         of words; None where there is none."""
         words = [modality for modality, spec in self.specs.items() if spec.kind.words]
-        return "text" if "text" in words else next(iter(words), None)
+        return "text" if "text" in words else next(iter(words), None)  # the usual name is the main one's
 
     def begin(self, record: Mapping[str, Any]) -> dict[str, Any]:
         """The record's id, and every modality after the transforms that come before its chain's first random one."""

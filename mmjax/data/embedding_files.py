@@ -36,6 +36,7 @@ class Embeddings:
     columns: `id`, `text` and labels, n values each.
     split: of the data.
     contents: by modality, a key a row that is the same where rows hold the same picture or sound.
+    words: the modalities that are texts.
     """
 
     embeddings: dict[str, Float[np.ndarray, "n _"]]
@@ -43,6 +44,7 @@ class Embeddings:
     columns: dict[str, list[Any]]
     split: str = ""
     contents: dict[str, list[Any]] = field(default_factory=dict)
+    words: tuple[str, ...] = ("text",)
 
     def __len__(self) -> int:
         return len(next(iter(self.embeddings.values()), ()))
@@ -132,7 +134,12 @@ def shards(folder: str | Path, modalities: Sequence[str] | None = None) -> Itera
             vectors, valid = {m: arrays[m] for m in chosen}, {m: arrays[f"{m}{VALID}"] for m in chosen}
         except (OSError, ValueError, KeyError, SafetensorError) as error:
             raise UserError(f"{folder / name} can't be read ({error}): delete its files, and embed again") from error
-        yield Embeddings(vectors, valid, columns, split=told["data"]["split"], contents=contents)
+        yield Embeddings(vectors, valid, columns, told["data"]["split"], contents, words(told))
+
+
+def words(told: dict[str, Any]) -> tuple[str, ...]:
+    """Which modalities of a manifest are texts. Before it said so, those of the usual name were."""
+    return tuple(told.get("words", ("text",)))
 
 
 def read(folder: str | Path, modalities: Sequence[str] | None = None) -> Embeddings:
@@ -146,6 +153,7 @@ def read(folder: str | Path, modalities: Sequence[str] | None = None) -> Embeddi
         {m: np.concatenate([part.valid[m] for part in parts]) for m in parts[0].valid},
         {name: [value for part in parts for value in part.columns[name]] for name in parts[0].columns},
         split=parts[0].split,
+        words=parts[0].words,
         contents={
             m: [key for part in parts for key in part.contents[m]]
             for m in parts[0].contents

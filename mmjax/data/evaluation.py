@@ -12,7 +12,6 @@ from mmjax.data.chains import Row, evaluation, identity, stack
 from mmjax.data.pipeline import Columns, Mixture, Prepared, host_rows, prepare
 from mmjax.data.sources.contents import Again, item_key, read_once
 from mmjax.data.sources.contract import Records, media_columns
-from mmjax.data.sources.tfds_records import TfdsRecords
 from mmjax.errors import UserError, nearest
 
 CONTENT = "#"  # what a column's name ends in that tells which picture or sound a row holds
@@ -64,7 +63,7 @@ def class_names(prepared: Prepared, split: str) -> dict[str, tuple[str, ...]]:
     found: dict[str, tuple[str, ...]] = {}
     differ = set()
     for records in prepared.open(split).values():
-        for column, names in getattr(records, "class_names", {}).items():
+        for column, names in records.class_names.items():
             if found.setdefault(column, names) != names:
                 differ.add(column)
     return {column: names for column, names in found.items() if column not in differ}
@@ -117,8 +116,7 @@ class _EvaluationRow:
         contents: dict[str, str | None] = {}
         for modality in self.contents:
             record[modality] = read_once(record.get(modality))
-            # A dataset of TFDS that gives its examples ids knows which are others, also where two look alike.
-            own = isinstance(records, TfdsRecords) and str(record["id"]) != f"{self.split}/{index}"
+            own = records.tells_apart and str(record["id"]) != f"{self.split}/{index}"
             contents[modality + CONTENT] = item_key(records, record[modality], record["id"] if own else None)
         id = record["id"]
         record = {column: None if isinstance(value, Again) else value for column, value in record.items()}

@@ -26,7 +26,6 @@ from mmjax.data.cuts import Cuts
 from mmjax.data.record_transforms import RecordTransforms
 from mmjax.data.sources.contract import Records, Source
 from mmjax.data.sources.every_caption import expanded
-from mmjax.data.sources.folder import renaming
 from mmjax.data.sources.splits import SplitNotFoundError
 from mmjax.data.sources.tfds import Tfds
 from mmjax.data.tokenizers.contract import Tokenizer, TokenizerSpec
@@ -288,7 +287,7 @@ def _open(mixture: Mixture, split: str, data_dir: str | None) -> dict[str, Recor
     reasons = []
     for name in mixture.weights:
         try:
-            opened[name] = _source(mixture, name).open(split, data_dir)
+            opened[name] = _opened(name, _source(mixture, name), split, data_dir)
         except SplitNotFoundError as error:
             reasons.append(error)
     if not opened:
@@ -299,10 +298,25 @@ def _open(mixture: Mixture, split: str, data_dir: str | None) -> dict[str, Recor
         if modality not in known:
             raise UserError(
                 f"Mixture(transforms={{{modality!r}: ...}}): no source has such a modality, there are "
-                f"{', '.join(sorted(known))}{nearest(modality, known) or renaming(mixture.sources.values(), modality)}"
+                f"{', '.join(sorted(known))}{nearest(modality, known) or _renaming(mixture, modality)}"
                 + ("; what a record transform adds, its columns() names" if mixture.record_transforms else "")
             )
     return opened
+
+
+def _opened(name: str, source: Any, split: str, data_dir: str | None) -> Records:
+    where = f"Mixture(sources={{{name!r}: {type(source).__name__}(...)}})"
+    if not isinstance(source, Source):
+        raise UserError(f"{where} is no source: its class must be a mmjax.data.Source")
+    records = source.open(split, data_dir)
+    if not isinstance(records, Records) or "id" not in records.columns:
+        raise UserError(f"{where}: its open() must give mmjax.data.Records that have columns, 'id' among them")
+    return records
+
+
+def _renaming(mixture: Mixture, modality: str) -> str:
+    """What the first source that knows says of how a column is renamed."""
+    return next(filter(None, (source.renaming(modality) for source in mixture.sources.values())), "")
 
 
 def _tokenizer(

@@ -1,17 +1,20 @@
 """Datasets that models are judged on, by name: which split, which fields, and what is measured with which prompts."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
+from mmjax.data.kinds import Kinds, entries, kinds_of, words_of
 from mmjax.data.pipeline import Mixture
-from mmjax.data.sources.contract import MODALITIES
+from mmjax.data.sources.contract import MODALITIES, Source
 from mmjax.data.sources.every_caption import EveryCaption
-from mmjax.data.sources.folder import Folder
+from mmjax.data.sources.folder import table_like
+from mmjax.data.sources.renamed import Renamed
 from mmjax.data.sources.splits import WHOLE
 from mmjax.data.sources.tables import SUFFIXES, is_table
 from mmjax.data.sources.tfds import Tfds
 from mmjax.data.transforms.image import seen_upright
+from mmjax.data.transforms.input import Input
 from mmjax.errors import UserError, unknown
 from mmjax.evaluate.contract import Evaluator, check_evaluators
 from mmjax.evaluate.evaluators.class_lists import checked_templates
@@ -31,7 +34,7 @@ class Benchmark:
     evaluators: all that can be asked for by name.  default: those that run unless others are named.
     """
 
-    source: Any
+    source: Source
     modalities: tuple[str, ...]
     evaluators: tuple[Evaluator, ...]
     default: tuple[str, ...] = ("zeroshot", "knn", "probe", "retrieval")
@@ -86,13 +89,14 @@ BENCHMARKS: Mapping[str, Benchmark] = {
 class On:
     """A dataset to judge an experiment's model on: what is read, and the evaluators that there are.
 
-    columns: of a table, what there is to read besides pictures, captions and sounds; None: of a benchmark.
+    columns: of a table, what there is to read; None: of a benchmark. free: those of them that no tower reads.
     """
 
     data: Mixture
     evaluators: tuple[Evaluator, ...]
     default: tuple[str, ...]
     columns: tuple[str, ...] | None = None
+    free: tuple[str, ...] = ()
 
     def lacking(self, evaluator: Evaluator) -> str | None:
         """The column that an evaluator reads and the table lacks; None where it has all."""
@@ -101,8 +105,7 @@ class On:
     @property
     def labels(self) -> str:
         """The columns that may be labels, as a hint."""
-        found = [column for column in self.columns or () if column not in ("id", *MODALITIES)]
-        return f"name one with --label, of {', '.join(found)}" if found else "it has no column of labels"
+        return f"name one with --label, of {', '.join(self.free)}" if self.free else "it has no column of labels"
 
 
 def benchmark(
@@ -124,54 +127,92 @@ def benchmark(
         UserError: no benchmark has the name (the nearest is named) and it is no table; or the experiment has no tower
             for what the dataset holds; or the table has no such column.
     """
+    kinds = model_kinds(experiment)
     if is_table(name):
-        found = _of_table(name, experiment, labels, templates)
-        default = tuple(evaluator.name for evaluator in found.evaluators)
-    elif labels or templates:
+        return _on_table(name, experiment, kinds, labels, templates)
+    if labels or templates:
         raise UserError(f"{name} has its own labels and prompts: --label and --templates are for tables")
-    elif name in BENCHMARKS:
-        found = BENCHMARKS[name]
-        default = found.default
-    else:
+    if name not in BENCHMARKS:
         raise UserError(f"{unknown('--on', name, BENCHMARKS, 'benchmarks')}; or give a table, {', '.join(SUFFIXES)}")
-    transforms = {m: experiment.data.transforms[m] for m in found.modalities if m in experiment.towers}
-    if isinstance(found.source, Folder):  # people's own pictures, seen upright as they are when given one by one
-        transforms = {m: seen_upright(chain) for m, chain in transforms.items()}
+    found = BENCHMARKS[name]
+    read = entries(found.modalities, kinds)
+    transforms = {entry: experiment.data.transforms[entry] for entry in read.values()}
     if not transforms:
         raise UserError(
-            f"{name} has {' and '.join(found.modalities)}, but the experiment has towers for "
-            f"{', '.join(experiment.towers)}"
+            f"{name} has {' and '.join(found.modalities)}, but the experiment has towers for {', '.join(kinds)}"
         )
-    evaluators = tuple(e for e in found.evaluators if e.possible(found.modalities, experiment.towers))
-    if not evaluators and is_table(name):
-        raise UserError(_nothing(name, experiment, found.modalities))
+    prompts = words_of(kinds) is not None
+    every = tuple(evaluator.reading(read) for evaluator in found.evaluators)
+    evaluators = tuple(e for e in every if e.possible(tuple(read.values()), kinds, prompts))
     if not evaluators:
         raise UserError(f"{name}: none of its evaluators ({', '.join(e.name for e in found.evaluators)}) can judge an "
-                        f"experiment with towers for {', '.join(experiment.towers)}")  # fmt: skip
-    source = found.source if data_dir is None else _in(found.source, data_dir)
-    columns = tuple(_columns(name)) if is_table(name) else None
-    return On(Mixture({name: 1.0}, transforms, {name: source}), evaluators, default, columns)
+                        f"experiment with towers for {', '.join(kinds)}")  # fmt: skip
+    source = renamed(found.source if data_dir is None else found.source.at(data_dir), read)
+    return On(Mixture({name: 1.0}, transforms, {name: source}), evaluators, found.default)
 
 
-def _of_table(name: str, experiment: Experiment, labels: Sequence[str], templates: Sequence[str]) -> Benchmark:
+def model_kinds(experiment: Experiment) -> dict[str, type[Input]]:
+    """What each entry is that the model has a tower for, in the order of its towers."""
+    read, chains = experiment.pretrainer().inputs(), experiment.data.transforms
+    names = [*(name for name in experiment.towers if name in read), *(n for n in read if n not in experiment.towers)]
+    return kinds_of({name: chains[name] for name in names if name in chains})
+
+
+def renamed(source: Source, read: Mapping[str, str]) -> Source:
+    """A source by the names of the entries that read its columns (`kinds.entries`)."""
+    other = {entry: column for column, entry in read.items() if entry != column}
+    return Renamed(source, other) if other else source
+
+
+def _on_table(name: str, experiment: Experiment, kinds: Kinds, labels: Sequence[str], templates: Sequence[str]) -> On:
     """A table of one's own files, and how it is judged."""
-    modalities = tuple(hosts.first(Folder(name).modalities))
     check_evaluators(experiment.evaluators)
+    media = [entry for entry, kind in kinds.items() if not kind.words]
+    source = hosts.first(lambda: table_like(name, experiment.data.sources.values(), media))
+    columns = hosts.first(lambda: list(source.open(WHOLE).columns))
+    read = entries(columns, kinds)
+    there = [entry for entry in kinds if entry in read.values()]
+    free = [column for column in columns if column not in ("id", *MODALITIES, *read)]
+    if not there:
+        usual = [column for column in MODALITIES if column in columns]
+        raise UserError(
+            f"{name} has {' and '.join(usual or columns)}, but the experiment has towers for {', '.join(kinds)}"
+        )
+    evaluators = _of_table(name, experiment, kinds, there, free, labels, templates)
+    chosen = tuple(e for e in evaluators if e.possible(there, kinds, words_of(kinds) is not None))
+    if not chosen:
+        raise UserError(_nothing(name, kinds, there, free))
+    # People's own pictures are seen upright, as they are when given one by one.
+    transforms = {entry: seen_upright(experiment.data.transforms[entry]) for entry in there}
+    known = tuple(read.get(column, column) for column in columns)
+    mixture = Mixture({name: 1.0}, transforms, {name: renamed(source, read)})
+    return On(mixture, chosen, tuple(e.name for e in evaluators), known, tuple(free))
+
+
+def _of_table(
+    name: str,
+    experiment: Experiment,
+    kinds: Kinds,
+    there: Sequence[str],
+    free: Sequence[str],
+    labels: Sequence[str],
+    templates: Sequence[str],
+) -> tuple[Evaluator, ...]:
+    """What a table is judged by. there: the entries that it has. free: the columns that may be labels."""
     every: list[Evaluator] = [e if e.fit_split is not None else e.on(WHOLE) for e in experiment.evaluators]
     every = every or [Retrieval(WHOLE)]
     if labels:
-        if "text" not in experiment.towers:
+        if words_of(kinds) is None:
             raise UserError(
                 f"--label {labels[0]}: classes are found by prompts, and the model has no text tower, but "
-                f"{', '.join(experiment.towers)}: mmjax embed it, and mmjax evaluate --embeddings with --label"
+                f"{', '.join(kinds)}: mmjax embed it, and mmjax evaluate --embeddings with --label"
             )
-        columns = _labels(name)
         for label in labels:
-            if label not in columns:
-                raise UserError(unknown("--label", label, columns, f"columns of labels in {name}"))
-        seen = [m for m in modalities if m != "text" and m in experiment.towers]
+            if label not in free:
+                raise UserError(unknown("--label", label, free, f"columns of labels in {name}"))
+        seen = [entry for entry in there if not kinds[entry].words]
         if not seen:
-            raise UserError(f"--label {labels[0]}: {name} has {', '.join(modalities)}, and nothing else to classify")
+            raise UserError(f"--label {labels[0]}: {name} has {', '.join(there)}, and nothing else to classify")
         prompts = templates[0] if len(templates) == 1 else tuple(templates) or ("{}",)
         checked_templates(prompts, "--templates")
         every = [e for e in every if not (e.embeds_text and e.classifies in labels)]
@@ -182,32 +223,13 @@ def _of_table(name: str, experiment: Experiment, labels: Sequence[str], template
         ]
     elif templates:
         raise UserError("--templates are the prompts of classes: say which column holds these, --label COLUMN")
-    return Benchmark(Folder(name), modalities, tuple(dict.fromkeys(every)))
+    return tuple(dict.fromkeys(every))
 
 
-def _columns(name: str) -> list[str]:
-    """The columns of a table, as they are called here."""
-    return hosts.first(lambda: list(Folder(name).open(WHOLE).columns))
-
-
-def _labels(name: str) -> list[str]:
-    """Those that may be labels."""
-    return [column for column in _columns(name) if column not in ("id", *MODALITIES)]
-
-
-def _nothing(name: str, experiment: Experiment, modalities: Sequence[str]) -> str:
+def _nothing(name: str, kinds: Kinds, there: Sequence[str], free: Sequence[str]) -> str:
     """What to say of a table that a model can't be judged on as it is."""
-    both = [modality for modality in modalities if modality in experiment.towers]
-    labels = _labels(name)
-    can = f"name a column of labels, --label COLUMN ({', '.join(labels)})" if labels else "it has no column of labels"
-    lacking = [m for m in MODALITIES if m in experiment.towers and m not in modalities]
-    if labels and lacking:
+    can = f"name a column of labels, --label COLUMN ({', '.join(free)})" if free else "it has no column of labels"
+    lacking = [entry for entry in kinds if entry not in there]
+    if free and lacking:
         can += f"; if one of them holds the {counts.noun(lacking[0])}s, call it {lacking[0]!r} in the table"
-    return f"{name} and the model have {' and '.join(both)} in common, which nothing is to be compared with: {can}"
-
-
-def _in(source: Any, data_dir: str) -> Any:
-    """The source, read from a folder of datasets."""
-    if isinstance(source, EveryCaption):
-        return replace(source, source=_in(source.source, data_dir))
-    return replace(source, data_dir=data_dir) if isinstance(source, Tfds) else source
+    return f"{name} and the model have {' and '.join(there)} in common, which nothing is to be compared with: {can}"

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Collection, Iterable, Sequence
-from dataclasses import dataclass, field, fields, is_dataclass, replace
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from dataclasses import Field, dataclass, field, fields, is_dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, Self
 
@@ -12,6 +12,10 @@ import numpy as np
 from jaxtyping import Bool, Float, Int
 
 from mmjax.data.embedding_files import Embeddings
+from mmjax.data.kinds import Kinds, kind_of, words_of
+from mmjax.data.transforms.contract import require_own_fields
+from mmjax.data.transforms.input import Input
+from mmjax.data.transforms.text_input import TextInput
 from mmjax.errors import UserError
 from mmjax.evaluate.decisions import Classified
 
@@ -36,6 +40,7 @@ class Embedded:
     contents: by modality, what each row's picture or sound is recognised by: the same in rows that hold the same one,
     of which one alone need be valid, for it isn't encoded again; None where there is nothing to tell
     (`pairs.items_of`).
+    kinds: what each modality is, as its chain says; what is lacking goes by its name (`kinds.kind_of`).
     """
 
     embeddings: dict[str, Float[np.ndarray, "n e"]]
@@ -50,11 +55,14 @@ class Embedded:
     classified: list[Classified] = field(default_factory=list)
     losses: Callable[..., dict[str, float]] | None = None
     contents: dict[str, list[str | None]] = field(default_factory=dict)
+    kinds: dict[str, type[Input]] = field(default_factory=dict)
 
     @classmethod
     def of(cls, rows: Embeddings) -> Embedded:
         """What a folder of embeddings holds."""
-        return cls(rows.embeddings, rows.valid, rows.columns, split=rows.split, contents=rows.contents)
+        kinds = {name: TextInput for name in rows.words}
+        kinds |= {name: Input for name in rows.embeddings if name not in rows.words and kind_of(name, {}).words}
+        return cls(rows.embeddings, rows.valid, rows.columns, split=rows.split, contents=rows.contents, kinds=kinds)
 
     def __len__(self) -> int:
         return len(next(iter(self.embeddings.values()), ()))
@@ -65,6 +73,17 @@ class Embedded:
             known = ", ".join(sorted(self.columns)) or "none"
             raise UserError(f"{who} reads column {name!r}, which the {self.split} split lacks; it has: {known}")
         return self.columns[name]
+
+    def kind(self, modality: str) -> type[Input]:
+        """What a modality is."""
+        return kind_of(modality, self.kinds)
+
+    @property
+    def captions(self) -> list[Any] | None:
+        """What names each example in words: the column of its text; None where there is none."""
+        words = words_of({name: self.kind(name) for name in (*self.embeddings, *self.kinds, "text")
+                          if name in self.columns})  # fmt: skip
+        return None if words is None else self.columns[words]
 
     def take(self, rows: Int[np.ndarray, " k"]) -> Embedded:
         """These rows alone."""
@@ -90,7 +109,8 @@ class Evaluator(ABC):
                 return {f"{self.name}/{modality}": float(x.std()) for modality, x in embedded.embeddings.items()}
 
     An evaluator is a frozen dataclass of plain fields. What it says of itself it says by these names, as a field, a
-    property or a plain attribute of its class; what it leaves out is as it stands here.
+    property or a plain attribute of its class; what it leaves out is as it stands here. A field that it names without a
+    value must be given.
 
     split: what it is judged on; a field, where `--split` is to set it.
     when: at every evaluation of a training run, or only at its end.
@@ -101,7 +121,7 @@ class Evaluator(ABC):
     modalities: whose embeddings it can't do without.  columns: those that it reads.
     between_modalities: whether it compares modalities, so that two must be there; `same` is then the column whose equal
     values are right for one another (None: what shares a row).  classifies: the column whose values it finds.
-    embeds_text: whether it has prompts embedded, so that a text tower must be there.
+    embeds_text: whether it has prompts embedded, so that a tower of texts must be there.
     reads_embeddings: where none of a split's evaluators does, it isn't embedded.
     reads_classified: whether it wants `Embedded.classified`, which costs time and memory.
     gives_numbers: whether it has metrics; one that only draws has none.
@@ -126,6 +146,7 @@ class Evaluator(ABC):
 
     def __init_subclass__(cls) -> None:
         super().__init_subclass__()
+        require_own_fields(cls, Evaluator)
         if not cls.name:
             cls.name = cls.__name__.lower()
 
@@ -146,11 +167,24 @@ class Evaluator(ABC):
         """The splits that it reads: the one that it is judged on, and the one that it learns from."""
         return (self.split,) if self.fit_split is None else (self.split, self.fit_split)
 
-    def possible(self, modalities: Collection[str], towers: Collection[str]) -> bool:
-        """Whether it can judge a model with such towers on data with such modalities."""
+    def keeps(self, kinds: Kinds) -> tuple[str, ...]:
+        """The entries of the batch that it wants kept, of a model whose entries are of these kinds. Here: `inputs`."""
+        del kinds
+        return self.inputs
+
+    def reading(self, entries: Mapping[str, str]) -> Self:
+        """The same for a model that calls modalities otherwise: `entries` says how. Here: what its field `modality` is
+        set to."""
+        mine = getattr(self, "modality", None)
+        other: Any = {"modality": entries[mine]} if isinstance(mine, str) and entries.get(mine, mine) != mine else {}
+        return replace(self, **other) if other else self  # pyright: ignore[reportArgumentType]
+
+    def possible(self, modalities: Collection[str], towers: Collection[str], prompts: bool) -> bool:
+        """Whether it can judge a model with such towers, which embeds prompts or doesn't, on data with such
+        modalities."""
         there = [modality for modality in modalities if modality in towers]
         enough = len(there) > 1 or not self.between_modalities
-        return enough and set(self.modalities) <= set(there) and (not self.embeds_text or "text" in towers)
+        return enough and set(self.modalities) <= set(there) and (prompts or not self.embeds_text)
 
     def on(self, split: str) -> Self:
         """The same, judged on another split, at every evaluation. Raises UserError where `split` is no field of it."""
@@ -168,6 +202,10 @@ class Evaluator(ABC):
 def check_evaluators(given: Iterable[Any]) -> None:
     """Raises UserError where one of them isn't an `Evaluator`."""
     for each in given:
+        bare = [] if is_dataclass(each) else [n for n, v in vars(type(each)).items() if isinstance(v, Field)]
+        if bare and bare[0] not in vars(each):
+            who = type(each).__name__
+            raise UserError(f"{who} names {bare[0]!r} without a value, and is no dataclass: put @dataclass above it")
         if not isinstance(each, Evaluator):
             who = each.__name__ if isinstance(each, type) else type(each).__name__
             what = f"{who} is a class" if isinstance(each, type) else f"{repr(each)[:80]} is no evaluator"

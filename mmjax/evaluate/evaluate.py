@@ -10,6 +10,7 @@ import numpy as np
 from flax.traverse_util import flatten_dict
 from jaxtyping import Float
 
+from mmjax.data.kinds import Kinds
 from mmjax.errors import UserError
 from mmjax.evaluate.contract import Embedded, Evaluator, Variables, check_evaluators
 from mmjax.evaluate.decisions import Classified
@@ -25,6 +26,8 @@ class Embeds(Protocol):
     def text(self, variables: Variables, strings: Sequence[str]) -> Float[np.ndarray, "n e"]: ...
     @property
     def losses(self) -> HeldOut | None: ...
+    @property
+    def kinds(self) -> Kinds: ...
 
 
 def evaluate(
@@ -55,7 +58,7 @@ def evaluate(
         if split not in splits and not any(e.reads_embeddings for e in evaluators if split in e.splits):
             splits[split] = Embedded({}, {}, split=split)
         elif split not in splits:
-            wanted = {name for evaluator in evaluators if evaluator.split == split for name in evaluator.inputs}
+            wanted = {name for each in evaluators if each.split == split for name in each.keeps(embedder.kinds)}
             splits[split] = embedder.split(variables, split, wanted)
         return splits[split]
 

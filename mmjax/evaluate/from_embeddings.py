@@ -1,6 +1,6 @@
 """`mmjax evaluate --embeddings`: judges what `mmjax embed` wrote, without the model."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +27,7 @@ class Cached:
     """Folders of embeddings, by split, in the place of the model that made them (`evaluate.Embeds`)."""
 
     losses = None  # they need the model
+    kinds: Mapping[str, Any] = {}  # nor are there inputs to be kept
 
     def __init__(self, folders: Sequence[str | Path]):
         """Raises UserError where one can't be read, or they aren't splits of one dataset by one model."""
@@ -82,10 +83,14 @@ def evaluate_embeddings(
     cached = Cached(folders)
     told = cached.manifests[0]
     name, modalities = told["data"]["name"], list(told["modalities"])
+    words = embedding_files.words(told)
     if split is not None and split not in cached.folders:
         cached.split({}, split)  # raises
     judged_on = [split] if split else [s for s in cached.folders if s != "train"] or ["train"]
-    own = BENCHMARKS[name].evaluators if name in BENCHMARKS else ()
+    own: tuple[Evaluator, ...] = ()
+    if name in BENCHMARKS:  # whose columns the model may call otherwise
+        read = {column: entry for entry, column in told["data"].get("columns", {}).items()}
+        own = tuple(evaluator.reading(read) for evaluator in BENCHMARKS[name].evaluators)
     if any(e.embeds_text and e.name in (evaluators or ()) for e in (*own, ZeroShot(""))):
         raise UserError(
             f"zeroshot asks the model for prompts, and {folders[0]} holds the data alone: "
@@ -99,8 +104,9 @@ def evaluate_embeddings(
             f"{cached.folders[WHOLE]} holds all rows, those too that KNN and Probe would learn from: embed --split "
             "train and --split test, and give both folders"
         )
-    every += [e for each in judged_on for label in labels for e in _classifiers(label, each, modalities)]
-    possible = [e for e in every if e.possible(modalities, modalities)]
+    seen = [modality for modality in modalities if modality not in words] or modalities
+    every += [e for each in judged_on for label in labels for e in _classifiers(label, each, seen)]
+    possible = [e for e in every if e.possible(modalities, modalities, prompts=False)]
     there = [e for e in possible if e.fit_split is None or e.fit_split in cached.folders]
     for absent in (e for e in possible if e not in there and (e.name in (evaluators or ()) or e.classifies in labels)):
         cached.split({}, absent.fit_split or "")  # raises: it isn't there
@@ -120,8 +126,7 @@ def evaluate_embeddings(
     return results
 
 
-def _classifiers(label: str, split: str, modalities: Sequence[str]) -> list[Evaluator]:
-    seen = [modality for modality in modalities if modality != "text"] or list(modalities)
+def _classifiers(label: str, split: str, seen: Sequence[str]) -> list[Evaluator]:
     fit = "train" if split != "train" else None
     return [
         kind(label, split, fit, modality=modality, name=name if len(seen) == 1 else f"{name}_{modality}")

@@ -46,6 +46,7 @@ class SplitEmbedder:
             return vectors, {name: batch[name] for name in kept}
 
         self._embed = jax.jit(embed, static_argnames="kept", out_shardings=replicated(mesh))
+        self.kinds = {name: spec.kind for name, spec in data.chains.specs.items()}
         self.losses = HeldOut(pretrainer, data, mesh, batch_size)
 
     def split(
@@ -72,7 +73,9 @@ class SplitEmbedder:
         contents = {m: columns.pop(m + CONTENT) for m in list(vectors) if m + CONTENT in columns}
         kept_inputs = {name: entries[name] for name in inputs if name in entries}
         named = class_names(self._data, split)
-        return Embedded(vectors, valid, columns, kept_inputs, split, class_names=named, contents=contents)
+        return Embedded(
+            vectors, valid, columns, kept_inputs, split, class_names=named, contents=contents, kinds=self.kinds
+        )
 
     def text(self, variables: Variables, strings: Sequence[str]) -> Float[np.ndarray, "n e"]:
         """Unit vectors of prompts, which go through the experiment's own text transforms."""

@@ -10,11 +10,9 @@ import stat
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-from mmjax.data.datasets.prepare import readable
 from mmjax.data.pipeline import Mixture
-from mmjax.data.sources.folder import Folder
+from mmjax.data.sources.contract import Source, nested_sources
 from mmjax.data.sources.tfds import Tfds
 from mmjax.data.tokenizers.contract import Tokenizer, TokenizerSpec
 from mmjax.data.tokenizers.files import load_tokenizers
@@ -83,12 +81,12 @@ def check_confined(record: Record, data: Mixture, kept: Mapping[str, Tokenizer],
                 f"{path}.path, or train from the experiment's own file"
             )
     for path, source in _sources(data) if record.data else ():
-        if not isinstance(source, Tfds) or source.data_dir is None or f"{path}.data_dir" in record.overrides:
-            continue
-        if not readable(source.name, source.data_dir):
+        named = {field: place for field, place in source.places().items() if f"{path}.{field}" not in record.overrides}
+        if named and (command := source.to_build()) is not None:
+            said = ", ".join(f"{field}={place!r}" for field, place in named.items())
             raise UserError(
-                f"{path} is in data_dir={source.data_dir!r}, which the record of {record.source} names, and isn't "
-                f"there: nothing is built where a record says; mmjax prepare {source.name} --data-dir builds it"
+                f"{path} is in {said}, which the record of {record.source} names, and isn't there: nothing is built "
+                f"where a record says; {command} builds it"
             )
     if record.data and (places := list(dict.fromkeys(_places(data)))):
         say(f"{record.source} names its data: {', '.join(places)}")
@@ -127,23 +125,14 @@ def _specs(data: Mixture) -> Iterator[tuple[str, TokenizerSpec]]:
                 yield f"data.transforms.{modality}.{place}.tokenizer", transform.tokenizer
 
 
-def _sources(data: Mixture) -> Iterator[tuple[str, Any]]:
+def _sources(data: Mixture) -> Iterator[tuple[str, Source]]:
     """Every source, those that others are made of too, with its path in the experiment."""
     for name in data.weights:
-        path, source = f"data.sources.{name}", data.sources.get(name, Tfds(name))
-        while source is not None:
-            yield path, source
-            path, source = f"{path}.source", getattr(source, "source", None)
+        for depth, source in enumerate(nested_sources(data.sources.get(name, Tfds(name)))):
+            yield f"data.sources.{name}" + ".source" * depth, source
 
 
 def _places(data: Mixture) -> Iterator[str]:
     """Files and folders that sources name, as they are found from here."""
     for _, source in _sources(data):
-        if isinstance(source, Folder):
-            yield os.path.abspath(source.table)
-            if source.root is not None:
-                yield os.path.abspath(source.root)
-        elif isinstance(source, Tfds) and source.data_dir is not None:
-            yield os.path.abspath(source.data_dir)
-        elif isinstance(folder := getattr(source, "folder", None), str):  # of features
-            yield os.path.abspath(folder)
+        yield from map(os.path.abspath, source.places().values())

@@ -17,15 +17,18 @@ from mmjax import __version__
 from mmjax.data import embedding_files
 from mmjax.data.embedding_files import Embeddings
 from mmjax.data.evaluation import evaluation_count
+from mmjax.data.kinds import entries
 from mmjax.data.pipeline import Mixture
 from mmjax.data.record_transforms import RecordTransforms
-from mmjax.data.sources.folder import Folder, table_like
+from mmjax.data.sources.contract import Source, nested_sources
+from mmjax.data.sources.folder import table_like
+from mmjax.data.sources.renamed import Renamed
 from mmjax.data.sources.splits import WHOLE
 from mmjax.data.sources.tables import is_table
 from mmjax.data.sources.tfds import Tfds
 from mmjax.data.transforms.image import seen_upright
 from mmjax.errors import UserError, unknown
-from mmjax.evaluate.benchmarks import BENCHMARKS
+from mmjax.evaluate.benchmarks import BENCHMARKS, model_kinds, renamed
 from mmjax.evaluate.prepared_model import prepared_model, resolved
 from mmjax.experiment import record as records
 from mmjax.experiment.confined import Record
@@ -92,8 +95,10 @@ def embed(
             "name": data or ", ".join(mixture.weights),
             "split": split,
             "digest": _data_digest(bundle, mixture, data, split),
-        },
+        }
+        | _renamed_columns(mixture, data),
         "modalities": dict.fromkeys(mixture.transforms),
+        "words": [name for name, spec in ready.chains.specs.items() if spec.kind.words],
         "count": count,
         "rows": rows,
         "shards": -(-count // rows),
@@ -136,8 +141,7 @@ def chosen(experiment: Experiment, data: str | None, split: str, modalities: Seq
         weights, sources = own.weights, own.sources
     else:
         weights = {data: 1.0}
-        known = BENCHMARKS[data].source if data in BENCHMARKS else Tfds(data)  # with its fields by their names here
-        sources = {data: table_like(data, own.sources.values()) if is_table(data) else own.sources.get(data, known)}
+        sources = {data: _source(experiment, data, split)}
     transformed = own.record_transforms if data is None or data in own.weights else ()
     opened = [sources.get(name, Tfds(name)).open(split) for name in weights] if data else []
     there = RecordTransforms(transformed, tuple(own.transforms)).columns
@@ -154,6 +158,25 @@ def chosen(experiment: Experiment, data: str | None, split: str, modalities: Seq
     return replace(
         own, weights=weights, sources=sources, transforms=transforms, cache=False, record_transforms=transformed
     )
+
+
+def _renamed_columns(mixture: Mixture, data: str | None) -> dict[str, Any]:
+    """For the manifest: which columns of the dataset the model calls otherwise."""
+    source = mixture.sources.get(data or "")
+    return {"columns": source.names} if isinstance(source, Renamed) else {}
+
+
+def _source(experiment: Experiment, data: str, split: str) -> Source:
+    """What is to be embedded, its columns called as the model's entries are that read them."""
+    own, kinds = experiment.data, model_kinds(experiment)
+    if data in own.sources:
+        return own.sources[data]
+    if is_table(data):
+        found: Source = table_like(data, own.sources.values(), [name for name, kind in kinds.items() if not kind.words])
+        return renamed(found, entries(found.open(split).columns, kinds))
+    if data in BENCHMARKS:  # with its fields by their names here
+        return renamed(BENCHMARKS[data].source, entries(BENCHMARKS[data].modalities, kinds))
+    return Tfds(data)
 
 
 def _begun(out: Path, told: dict[str, Any]) -> dict[str, Any]:
@@ -221,7 +244,7 @@ def _data_digest(bundle: Bundle, mixture: Mixture, data: str | None, split: str)
         found.update(json.dumps(code, sort_keys=True).encode())
     for name, tokenizer in sorted(bundle.tokenizers.items()):
         found.update(name.encode() + hashlib.blake2b(tokenizer.model).digest())
-    for source in mixture.sources.values():
-        if isinstance(source, Folder):
-            found.update(Path(source.table).expanduser().read_bytes())
+    for source in (inner for each in mixture.sources.values() for inner in nested_sources(each)):
+        if (file := source.index_file()) is not None:
+            found.update(Path(file).expanduser().read_bytes())
     return found.hexdigest()

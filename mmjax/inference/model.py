@@ -15,7 +15,7 @@ from jaxtyping import Float
 
 from mmjax.data.chains import Chains, untrained
 from mmjax.data.tokenizers.given_ids import IdsAlone
-from mmjax.data.transforms.input import shortened
+from mmjax.data.transforms.input import Input, shortened
 from mmjax.errors import UserError, nearest
 from mmjax.evaluate.evaluators.zeroshot import class_embeddings
 from mmjax.experiment import own_parts
@@ -120,6 +120,11 @@ class Model:
         return tuple(self._encoders)
 
     @property
+    def kinds(self) -> Mapping[str, type[Input]]:
+        """What each modality is: pictures, texts, sounds, or a kind of one's own."""
+        return {modality: self._inputs.specs[modality].kind for modality in self._encoders}
+
+    @property
     def towers(self) -> Mapping[str, Any]:
         """The encoder of each modality, a Linen module."""
         return self.experiment.towers
@@ -195,6 +200,10 @@ class Model:
                 arrays[name] = column[0].copy() if alone else np.stack(column) if column else empty
         return arrays
 
+    def blank(self, modality: str) -> np.ndarray:
+        """An input of zeros, as the modality's chain ends."""
+        return self._one(modality)[modality]
+
     def similarity(self, *vectors: Any, **inputs: Any) -> Scores:
         """Cosines `[N, M]` of two sides: `similarity(image=[...], text=[...])`, or vectors from `embed` in place of
         either, `similarity(gallery, text="a cat")`. A side that is one input alone has no axis."""
@@ -227,7 +236,7 @@ class Model:
     ) -> Classification:
         """Which of the labels fits: `classify(picture, labels=["cat", "dog"], templates="a photo of a {}.")`.
 
-        image: the inputs; of another modality: `audio=...`.
+        image: the inputs, of the model's pictures, whatever it calls them; of another modality: `audio=...`.
         labels: names; or a dict from each name to what a prompt says for it, {"n02012849": "crane bird"}.
         templates: prompts with {} where the label goes, or the name of a list, "clip80"; of several, a label is the
             normalised mean of their vectors.
@@ -237,7 +246,7 @@ class Model:
         """
         if unnamed:
             raise UserError(f"classify() takes its labels by name: classify(..., labels={shortened(unnamed[0])})")
-        given = self._given(({} if image is None else {"image": image}) | inputs, "classify")
+        given = self._given(({} if image is None else {self._pictures(): image}) | inputs, "classify")
         if len(given) != 1:
             raise UserError(f"classify() takes one modality, not {len(given)}: {', '.join(given)}")
         ((modality, value),) = given.items()
@@ -251,6 +260,11 @@ class Model:
         classes = class_embeddings(words, sentences, lambda strings: self._vectors(texts, strings))
         logits = calibrated.logits(_cosines(self._vectors(modality, value), classes))
         return Classification(names, calibrated.probabilities(logits), logits)
+
+    def _pictures(self) -> str:
+        """The modality that an input is of which is given without a name: `image`, or else the only one of pictures."""
+        found = [modality for modality, kind in self.kinds.items() if kind.draws]
+        return found[0] if "image" not in found and len(found) == 1 else "image"
 
     def _sides(self, vectors: tuple[Any, ...], inputs: dict[str, Any], who: str) -> list[tuple[Vectors, str | None]]:
         given = self._given(inputs, who) if inputs else {}

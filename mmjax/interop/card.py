@@ -5,7 +5,7 @@ Its head is the metadata that model hubs read. What isn't known isn't said.
 
 import json
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,13 +15,14 @@ import numpy as np
 from etils import epath
 
 from mmjax import __version__
-from mmjax.data.tokenizers.sentence_piece import PieceTokenizer
 from mmjax.experiment import own_parts
 from mmjax.experiment import record as records
 from mmjax.experiment.graph import callable_name
 from mmjax.experiment.record import RECORD
 from mmjax.interop import hub
 from mmjax.interop.bundle import Bundle
+from mmjax.interop.projects import PROJECTS
+from mmjax.interop.twins import usage
 from mmjax.interop.twins.twin import Twin
 from mmjax.objectives.contrastive.objective import Contrastive
 from mmjax.runtime import copies, metrics
@@ -29,17 +30,8 @@ from mmjax.runtime.counts import is_whole
 from mmjax.runtime.files import json_text, output
 
 FILE = "README.md"
-LIBRARIES = {
-    "hf": "transformers",
-    "open_clip": "open_clip",
-    "sentence_transformers": "sentence-transformers",
-    "mmjax": "mmjax",
-}
-INSTALL = {"hf": "transformers torch pillow", "open_clip": "open_clip_torch transformers"}
-PIPELINE_LENGTH = 64  # ids to which transformers' pipeline fills texts up for SigLIP, whatever the model's length
-ZERO_SHOT = "zero-shot-image-classification"
 TASKS = {
-    **dict.fromkeys(("CLIPModel", "SiglipModel", "CLIP", "CustomTextCLIP"), ZERO_SHOT),
+    **dict.fromkeys(("CLIPModel", "SiglipModel", "CLIP", "CustomTextCLIP"), usage.ZERO_SHOT),
     **dict.fromkeys(("BertForMaskedLM", "BertForPreTraining"), "fill-mask"),
     "SentenceTransformer": "sentence-similarity",
     "ASTForAudioClassification": "audio-classification",
@@ -54,11 +46,13 @@ class Origin:
     name: of the experiment, as it was trained: "experiments/clip.py:tiny"; empty where that isn't known.
     step: of its checkpoint.
     figures: the last evaluation of each split, `{"step": ..., "split": ..., "retrieval/image->text/R@1": ...}`.
+    towers: those that the run had.
     """
 
     name: str = ""
     step: int | None = None
     figures: tuple[Mapping[str, Any], ...] = ()
+    towers: tuple[str, ...] = ()
 
 
 def origin(source: str | os.PathLike[str], bundle: Bundle) -> Origin:
@@ -67,12 +61,13 @@ def origin(source: str | os.PathLike[str], bundle: Bundle) -> Origin:
         return Origin()
     workdir: Any = epath.Path(source).expanduser() if "://" not in str(source) else epath.Path(source)
     workdir = workdir.parent if workdir.name == RECORD else workdir
-    name = records.name_of(json_text.text(copies.whole(workdir, RECORD)))
+    text = json_text.text(copies.whole(workdir, RECORD))
     latest: dict[str, dict[str, Any]] = {}
     for line in metrics.read(workdir):
         if "split" in line and line["step"] <= bundle.step:
             latest[line["split"]] = line
-    return Origin(name, bundle.step, tuple(latest.values()))
+    towers = tuple(json.loads(text)["experiment"]["towers"])
+    return Origin(records.name_of(text), bundle.step, tuple(latest.values()), towers)
 
 
 def write(folder: Path, layout: str, twin: Twin, made: Origin, license: str | None) -> None:
@@ -87,7 +82,7 @@ def card(folder: Path, layout: str, twin: Twin, made: Origin, license: str | Non
         _head(layout, twin, license),
         f"# {folder.name}",
         _about(layout, twin),
-        "## How to load it\n\n" + LOADS[layout](folder, twin),
+        "## How to load it\n\n" + _loading(folder, layout, twin),
         _listed("## What is not the same\n\nBeside the model in mmjax:", twin.differs),
         _listed("## What is to be known", twin.notes),
         "## Where it is from\n\n" + _from(bundle, made),
@@ -99,7 +94,7 @@ def card(folder: Path, layout: str, twin: Twin, made: Origin, license: str | Non
 
 def _head(layout: str, twin: Twin, license: str | None) -> str:
     config = twin.bundle.config
-    lines = [f"library_name: {LIBRARIES[layout]}"]
+    lines = [f"library_name: {_library(layout)}"]
     if task := task_of(twin):
         lines.append(f"pipeline_tag: {task}")
     kinds = [callable_name(config.towers[name]) for name in config.towers]
@@ -116,7 +111,7 @@ def task_of(twin: Twin) -> str | None:
     if twin.kind in TASKS:
         return TASKS[twin.kind]
     if {"image", "text"} <= set(towers) and any(callable_name(o) == Contrastive.__name__ for o in objectives.values()):
-        return ZERO_SHOT
+        return usage.ZERO_SHOT
     return FEATURES.get(next(iter(towers), "")) if len(towers) == 1 else None
 
 
@@ -124,7 +119,7 @@ def _about(layout: str, twin: Twin) -> str:
     config = twin.bundle.config
     count = sum(int(np.size(leaf)) for leaf in jax.tree.leaves(twin.bundle.variables.get("params", {})))
     towers = ", ".join(f"{name} (`{callable_name(tower)}`)" for name, tower in config.towers.items())
-    as_what = f"`{twin.kind}` of {LIBRARIES[layout]}" if layout != "mmjax" else "mmjax's own layout"
+    as_what = f"`{twin.kind}` of {_library(layout)}" if layout != "mmjax" else "mmjax's own layout"
     objectives = ", ".join(f"`{callable_name(objective)}`" for objective in config.objectives.values())
     trained = f", trained by {objectives}" if objectives else ""
     return f"{count:,} parameters in {as_what}. Towers: {towers}{trained}. Written by mmjax {__version__}."
@@ -144,7 +139,7 @@ def _from(bundle: Bundle, made: Origin) -> str:
 
 def _figures(bundle: Bundle, made: Origin) -> str:
     """Of what is still there: a tower that stayed behind takes its figures along."""
-    gone = {"image", "text", "audio", "video"} - set(bundle.config.towers)
+    gone = set(made.towers) - set(bundle.config.towers)
     tables = []
     for line in made.figures:
         rows = {
@@ -171,80 +166,18 @@ def _listed(title: str, lines: Sequence[str]) -> str:
 # --- how it is loaded: code that runs as it stands ---
 
 
-def _python(twin: Twin, install: str, *lines: str) -> str:
-    if install != "mmjax" and isinstance(twin.bundle.tokenizers.get("text"), PieceTokenizer):
-        install += " sentencepiece protobuf"
-    return f"`pip install {install}`; then\n\n```python\n" + "\n".join(lines) + "\n```"
+def _library(layout: str) -> str:
+    """What opens it, as the hubs call it."""
+    if layout == "mmjax":
+        return layout
+    known = PROJECTS[layout].used_by()
+    return PROJECTS[layout].title if known is None else known.LIBRARY
 
 
-def _transformers(folder: Path, twin: Twin) -> str:
-    towers, size = twin.bundle.config.towers, _side(twin.bundle)
-    picture = f'picture = Image.new("RGB", ({size}, {size}), "red")  # or Image.open("cat.jpg")'
-    place = f"folder = {folder.name!r}  # where this folder is, or its name on a hub"
-    with_texts = "text" in twin.bundle.tokenizers
-    length = twin.bundle.config.towers["text"].length if "text" in towers else 0
-    fits = twin.kind == "CLIPModel" or (twin.kind == "SiglipModel" and length == PIPELINE_LENGTH)
-    exact = (
-        "\n\nWhere torchvision is installed, transformers resizes by it, some grey levels apart from PIL: "
-        '`AutoImageProcessor.from_pretrained(folder, backend="pil")` (`use_fast=False` before version 5) is as here.'
-        if "image" in towers
-        else ""
-    )
-    if fits and with_texts:
-        classify = f'classify = pipeline("{ZERO_SHOT}", model=folder)'
-        ask = 'print(classify(picture, candidate_labels=["a cat", "a dog"], hypothesis_template="{}"))'
-        imports = "from PIL import Image", "from transformers import pipeline"
-        return _python(twin, INSTALL["hf"], *imports, "", place, classify, picture, ask) + exact
-    imports, code = ["import torch"], [f"model = {twin.kind}.from_pretrained(folder).eval()", "inputs = {}"]
-    names = [twin.kind]
-    if "image" in towers:
-        imports.append("from PIL import Image")
-        names.append("AutoImageProcessor")
-        code += [picture, 'inputs |= AutoImageProcessor.from_pretrained(folder)(picture, return_tensors="pt")']
-    if with_texts:
-        names.append("AutoTokenizer")
-        how = f'padding="max_length", truncation=True, max_length={length}, return_tensors="pt"'
-        code += ["tokenizer = AutoTokenizer.from_pretrained(folder)", f'inputs |= tokenizer(["a cat", "a dog"], {how})']
-    elif "text" in towers:
-        code.append("inputs |= {'input_ids': torch.tensor([[1, 2]])}  # there is no tokenizer here")
-    if "audio" in towers:
-        names.append("AutoFeatureExtractor")
-        code += ["extractor = AutoFeatureExtractor.from_pretrained(folder)", "sound = torch.zeros(16_000).numpy()"]
-        code.append('inputs |= extractor(sound, sampling_rate=16_000, return_tensors="pt")')
-    imports.append(f"from transformers import {', '.join(sorted(names))}")
-    end = ["with torch.no_grad():", "    print(model(**inputs))"]
-    return _python(twin, INSTALL["hf"], *imports, "", place, *code, *end) + exact
-
-
-def _open_clip(folder: Path, twin: Twin) -> str:
-    size = _side(twin.bundle)
-    return _python(
-        twin,
-        INSTALL["open_clip"],
-        *("import open_clip", "import torch", "from PIL import Image", ""),
-        f"name = {f'local-dir:{folder.name}'!r}  # where this folder is; on a hub: hf-hub:ORG/NAME",
-        "model, prepare = open_clip.create_model_from_pretrained(name)",
-        f'picture = Image.new("RGB", ({size}, {size}), "red")  # or Image.open("cat.jpg")',
-        *(
-            ['texts = open_clip.get_tokenizer(name)(["a cat", "a dog"])']
-            if "text" in twin.bundle.tokenizers
-            else ["texts = torch.tensor([[1, 2]])  # there is no tokenizer here"]
-        ),
-        "with torch.no_grad():",
-        "    image, text, *_ = model.eval()(prepare(picture)[None], texts)",
-        "print(image @ text.T)",
-    )
-
-
-def _sentence_transformers(folder: Path, twin: Twin) -> str:
-    return _python(
-        twin,
-        "sentence-transformers",
-        *("from sentence_transformers import SentenceTransformer", ""),
-        f"model = SentenceTransformer({folder.name!r})  # where this folder is, or its name on a hub",
-        'vectors = model.encode(["a cat", "a dog"])',
-        "print(model.similarity(vectors, vectors))",
-    )
+def _loading(folder: Path, layout: str, twin: Twin) -> str:
+    """By the project's own library, or where nothing is known of one by mmjax."""
+    known = PROJECTS[layout].used_by() if layout != "mmjax" else None
+    return _mmjax(folder, twin) if known is None else known.how_to_load(folder, twin)
 
 
 def _mmjax(folder: Path, twin: Twin) -> str:
@@ -255,24 +188,11 @@ def _mmjax(folder: Path, twin: Twin) -> str:
     imports = ["import mmjax"]
     if "image" in towers:
         imports += ["from PIL import Image"]
-        size = _side(twin.bundle)
+        size = usage.side(twin.bundle)
         code += [f'print(model.embed(image=Image.new("RGB", ({size}, {size}), "red")).shape)  # or a file: "cat.jpg"']
     if "text" in towers and "text" in twin.bundle.tokenizers:
         code += ['print(model.embed(text=["a cat", "a dog"]).shape)']
     if "audio" in towers:
         imports += ["import numpy as np"]
         code += ['print(model.embed(audio=(np.zeros(16_000, np.float32), 16_000)).shape)  # or a file: "bell.ogg"']
-    return _python(twin, "mmjax", *imports, "", *code)
-
-
-def _side(bundle: Bundle) -> int:
-    size = getattr(bundle.config.towers.get("image"), "size", 224)
-    return size if isinstance(size, int) else max(size)
-
-
-LOADS: dict[str, Callable[[Path, Twin], str]] = {
-    "hf": _transformers,
-    "open_clip": _open_clip,
-    "sentence_transformers": _sentence_transformers,
-    "mmjax": _mmjax,
-}
+    return usage.python(twin, "mmjax", *imports, "", *code)

@@ -79,7 +79,7 @@ def export(
     if layout == "mmjax":
         twin = Twin(bundle, "")
     else:
-        twin = near(without_decoders(bundle, say, encoders=layout == "bv"), layout)
+        twin = near(without_decoders(bundle, say, PROJECTS[layout].encoders), layout)
         refused(twin, exact, PROJECTS[layout].title)
     with _whole(out):
         if layout == "mmjax":
@@ -93,7 +93,7 @@ def export(
             lines = "\n".join(f"  {problem}" for problem in problems[:LISTED])
             raise UserError(f"{out}: what is read back isn't what was written, so it was removed:\n{lines}{more}")
         if layout != "mmjax" and PROJECTS[layout].folder:
-            twin = twin.told(token_ids.unlike(bundle, twin, again, out, layout))
+            twin = twin.told(token_ids.unlike(bundle, twin, again, out, PROJECTS[layout]))
             refused(twin, exact, PROJECTS[layout].title)
         if layout == "mmjax" or PROJECTS[layout].folder:
             card.write(out, layout, twin, made, license)
@@ -124,16 +124,19 @@ def _some(bundle: Bundle, layout: str) -> str:
         found = []
         for towers in combinations(names, count):
             try:
-                twin = PROJECTS[layout].near(without_decoders(part(bundle, towers), _nothing, encoders=layout == "bv"))
+                some = without_decoders(part(bundle, towers), _nothing, PROJECTS[layout].encoders)
+                twin = PROJECTS[layout].near(some)
             except UserError:
                 continue
             found.append(f"--towers {' '.join(towers)} goes, as {twin.kind}{' (--inexact)' if twin.differs else ''}")
         if found:
             return f"\n{'; '.join(found)}"
-    for other in ("sentence_transformers", "hf", "open_clip"):
+    for other, project in PROJECTS.items():
         try:
-            if other != layout and not PROJECTS[other].near(without_decoders(bundle, _nothing)).differs:
-                return f"\n{PROJECTS[other].title} has it: --to {other}"
+            if other == layout or not project.exported:
+                continue
+            if not project.near(without_decoders(bundle, _nothing, project.encoders)).differs:
+                return f"\n{project.title} has it: --to {other}"
         except UserError:
             continue
     return "\nmmjax's own layout takes it as it is: leave out --to"

@@ -4,59 +4,113 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
-from typing import Any
+from types import ModuleType
+from typing import TYPE_CHECKING, Any
 
 from mmjax.errors import UserError
-from mmjax.interop.bundle import Bundle
+
+if TYPE_CHECKING:  # `mmjax export --help` lists them, without what takes seconds to import
+    from mmjax.interop.bundle import Bundle
 
 
 @dataclass(frozen=True)
 class Project:
     """
-    module: of this folder, with `read(path) -> Bundle` and, but for what is read alone, `near(bundle) -> Twin` and
+    module: of this folder, with `read(path) -> Bundle` and, of what is `exported`, `near(bundle) -> Twin` and
         `write(bundle, path, exact)`; imported when it is needed.
     owns: whether a file or folder is in the project's layout.
     title: how it is called.
-    folder: whether a model is a folder there, or a file.
+    what: a model there, to name in a sentence: "a folder of Hugging Face's (config.json)"; "": by its title.
+    suffix: ".npz", where a model is a file of such a name; "": it is a folder, which gets a card.
+    exported: whether `mmjax export` writes it.
+    encoders: whether a model of one tower goes there without the objectives that it was trained by.
+    usage: a module of this folder that says how the project's own library opens what was written (`twins/usage.py`);
+        "": nothing is known of one, and the card tells how mmjax opens it.
     """
 
     module: str
     owns: Callable[[Path], bool]
     title: str
-    folder: bool = True
+    what: str = ""
+    suffix: str = ""
+    exported: bool = True
+    encoders: bool = False
+    usage: str = ""
 
-    def read(self, path: Path) -> Bundle:
+    @property
+    def folder(self) -> bool:
+        """Whether a model is a folder there, or a file."""
+        return not self.suffix
+
+    def used_by(self) -> ModuleType | None:
+        """Its module `usage`."""
+        return import_module(f"{__package__}.{self.usage}") if self.usage else None
+
+    def read(self, path: Path) -> "Bundle":
         """The model there. Raises UserError, which names the path, where it can't be read."""
         try:
-            return import_module(f"mmjax.interop.{self.module}").read(path)
+            return import_module(f"{__package__}.{self.module}").read(path)
         except UserError as error:
             if str(path) in str(error):
                 raise
             raise UserError(f"{path}: {error}") from error
 
-    def write(self, bundle: Bundle, path: Path, exact: bool = True) -> None:
+    def write(self, bundle: "Bundle", path: Path, exact: bool = True) -> None:
         """Writes a model to where nothing is."""
-        import_module(f"mmjax.interop.{self.module}").write(bundle, path, exact)
+        import_module(f"{__package__}.{self.module}").write(bundle, path, exact)
 
-    def near(self, bundle: Bundle) -> Any:
+    def near(self, bundle: "Bundle") -> Any:
         """Its `Twin` there, or nearly that. Raises UserError where there is none."""
-        return import_module(f"mmjax.interop.{self.module}").near(bundle)
+        return import_module(f"{__package__}.{self.module}").near(bundle)
 
 
 def _holds(name: str) -> Callable[[Path], bool]:
     return lambda path: (path / name).is_file()
 
 
+def _file(suffix: str) -> Callable[[Path], bool]:
+    return lambda path: path.suffix == suffix and path.is_file()
+
+
 # In this order: a folder of open_clip's on the hub may have a config.json besides, for another library, and one of
 # sentence-transformers' has that of the BERT within.
 PROJECTS: dict[str, Project] = {
-    "open_clip": Project("open_clip.layout", _holds("open_clip_config.json"), "open_clip"),
-    "sentence_transformers": Project("sentence_transformers.layout", _holds("modules.json"), "sentence-transformers"),
-    "hf": Project("hf.layout", _holds("config.json"), "Hugging Face"),
-    "bv": Project(
-        "big_vision.layout", lambda path: path.suffix == ".npz" and path.is_file(), "big_vision", folder=False
+    "open_clip": Project(
+        "open_clip.layout",
+        _holds("open_clip_config.json"),
+        "open_clip",
+        "a folder of open_clip's (open_clip_config.json)",
+        usage="open_clip.usage",
     ),
-    "onnx": Project(
-        "onnx", lambda path: path.suffix == ".onnx" and path.is_file(), "ONNX", folder=False
-    ),  # is read alone
+    "sentence_transformers": Project(
+        "sentence_transformers.layout",
+        _holds("modules.json"),
+        "sentence-transformers",
+        "a folder of sentence-transformers' (modules.json)",
+        usage="sentence_transformers.usage",
+    ),
+    "hf": Project(
+        "hf.layout",
+        _holds("config.json"),
+        "Hugging Face",
+        "a folder of Hugging Face's (config.json)",
+        usage="hf.usage",
+    ),
+    "bv": Project("big_vision.layout", _file(".npz"), "big_vision", "big_vision's .npz", suffix=".npz", encoders=True),
+    "onnx": Project("onnx", _file(".onnx"), "ONNX", "a DINOv2 tower's .onnx", suffix=".onnx", exported=False),
 }
+
+
+def layouts() -> tuple[str, ...]:
+    """Those that a model can be written in, mmjax's own first."""
+    return ("mmjax", *(name for name, project in PROJECTS.items() if project.exported))
+
+
+def foreign_forms() -> str:
+    """What a model of another project may be, to name in a sentence."""
+    return ", ".join(project.what or f"{project.title}'s" for project in PROJECTS.values())
+
+
+def suffixes() -> str:
+    """What the names of models end in that are files, to name in a sentence."""
+    return " or ".join(project.suffix for project in PROJECTS.values() if project.suffix)

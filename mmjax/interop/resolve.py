@@ -27,11 +27,13 @@ from mmjax.runtime.checkpoints import latest_step, restore_variables
 from mmjax.runtime.files import json_text, own_code, regular
 from mmjax.runtime.files.own_code import Code
 
-FORMS = (
-    f"a workdir of a run ({RECORD}, checkpoints/), a folder that mmjax export wrote ({RECORD}, {PARAMS}), a folder of "
-    "Hugging Face's (config.json), sentence-transformers' (modules.json) or open_clip's (open_clip_config.json), "
-    "big_vision's .npz, a DINOv2 tower's .onnx, or a name: hf:ORG/NAME, open_clip:MODEL/WEIGHTS, bv:gs://....npz"
-)
+
+def forms() -> str:
+    """What a model may be."""
+    return (
+        f"a workdir of a run ({RECORD}, checkpoints/), a folder that mmjax export wrote ({RECORD}, {PARAMS}), "
+        f"{projects.foreign_forms()}, or a name: hf:ORG/NAME, open_clip:MODEL/WEIGHTS, bv:gs://....npz"
+    )
 
 
 def resolve(
@@ -44,7 +46,7 @@ def resolve(
 ) -> Bundle:
     """The model at `source`, its numbers in numpy arrays.
 
-    source: see `FORMS`; a path may lie in a bucket (gs://...).
+    source: see `forms`; a path may lie in a bucket (gs://...).
     step: which checkpoint of a workdir; None: the latest.
     ema: whether the moving average of the parameters is taken, where a checkpoint has one.
     code: a file, or several, that may be run for the parts of one's own that the model's record names.
@@ -86,8 +88,8 @@ def _of_files(path: Path, code: Any) -> Bundle:
     if path.is_dir():
         inner = sorted(p.name for p in path.iterdir() if p.is_dir() and (p / RECORD).exists())
         within = f"; in it there is {', '.join(inner[:5])}" if inner else ""
-        raise UserError(f"{path} holds no model{within}. A model is {FORMS}")
-    raise UserError(f"{path} is no model: a file must be .npz or .onnx. A model is {FORMS}")
+        raise UserError(f"{path} holds no model{within}. A model is {forms()}")
+    raise UserError(f"{path} is no model: a file must be {projects.suffixes()}. A model is {forms()}")
 
 
 def _of_workdir(path: epath.Path, step: int | None, ema: bool, code: Code) -> Bundle:
@@ -146,13 +148,13 @@ def _nothing(name: str, path: epath.Path) -> str:
     scheme, colon, _ = name.partition(":")
     if colon and "://" not in name and re.fullmatch(r"\w{2,}", scheme):
         kinds = [f"{kind}:" for kind in hub.KINDS]
-        return f"there is no {name!r}{_ended(nearest(scheme + ':', kinds))} A model is {FORMS}"
+        return f"there is no {name!r}{_ended(nearest(scheme + ':', kinds))} A model is {forms()}"
     near = ""
     if path.parent.is_dir():
         near = nearest(path.name, [other.name for other in path.parent.iterdir()])
     if not near:
         near = hub.near(name)
-    return f"there is no {name!r}{_ended(near)} A model is {FORMS}"
+    return f"there is no {name!r}{_ended(near)} A model is {forms()}"
 
 
 def _ended(hint: str) -> str:

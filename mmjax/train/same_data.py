@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from mmjax.data.pipeline import Prepared
-from mmjax.data.sources.fingerprints import Fingerprint, fingerprint
+from mmjax.data.sources.fingerprints import Fingerprint
 from mmjax.data.transforms.input import Input
 from mmjax.errors import UserError
 from mmjax.runtime import hosts
@@ -46,7 +46,7 @@ def _identified(data: Prepared) -> dict[str, Fingerprint]:
     for name, records in data.open(SPLIT).items():
         # Record transforms may read any column.
         read = tuple(records.columns if data.mixture.record_transforms else data.mixture.transforms)
-        known = fingerprint(records, read)
+        known = records.fingerprint(read)
         others = {key: value for key, value in known.items() if key not in read}
         columns = {key: known.get(key) for key in read} if "id" in known else {}
         found[name] = others | columns

@@ -17,6 +17,7 @@ from mmjax.data.evaluation import evaluation_batches, raw
 from mmjax.data.pipeline import Mixture, batches, examples, prepare, random_stream
 from mmjax.data.record_transforms import STREAM, RecordTransforms
 from mmjax.data.sources.contents import ReadFile
+from mmjax.data.sources.contract import Records, Source
 from mmjax.data.sources.paths import File
 from mmjax.data.tokenizers.sentence_piece import SentencePiece
 from mmjax.data.transforms.audio import CropOrPad, DecodeAudio, RandomGain
@@ -37,16 +38,14 @@ TRANSFORMS = {
 
 
 @dataclass(frozen=True)
-class Rows:
+class Rows(Source, Records):
     """Six records in memory, in every split. Item i of record r's pictures and captions is of level 40 r + 10 i."""
 
     def open(self, split: str, data_dir: str | None = None) -> "Rows":
         del split, data_dir
         return self
 
-    @property
-    def columns(self) -> tuple[str, ...]:
-        return ("id", "image", "pictures", "text", "audio", "level")
+    columns = ("id", "image", "pictures", "text", "audio", "level")
 
     def __len__(self) -> int:
         return 6

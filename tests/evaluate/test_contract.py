@@ -9,6 +9,8 @@ import numpy as np
 import pytest
 
 from mmjax.data.sources.splits import WHOLE
+from mmjax.data.tokenizers.subwords import Subwords
+from mmjax.data.transforms.text import Tokenize
 from mmjax.errors import UserError
 from mmjax.evaluate import KNN, Embedded, Evaluator, Gallery, Losses, Probe, Retrieval, ZeroShot
 from mmjax.evaluate.benchmarks import BENCHMARKS, On, benchmark
@@ -49,6 +51,7 @@ class Vectors:
     """Embeddings at random, in the place of a model's (`evaluate.Embeds`)."""
 
     losses = None
+    kinds: dict[str, Any] = {}
 
     def split(self, variables: Any, split: str, inputs: Any = ()) -> Embedded:
         drawn = np.random.default_rng(0).normal(size=(2, 12, 4)).astype(np.float32)
@@ -82,7 +85,7 @@ def test_an_evaluator_of_ones_own_is_run_beside_others_and_on_a_page():
 def test_what_it_leaves_out_is_as_the_base_says():
     own = Spread()
     assert (own.name, own.when, own.inputs, own.fit_split, own.splits) == ("spread", "always", (), None, ("test",))
-    assert own.possible(["audio"], ["image"])  # nothing is known that it couldn't do without
+    assert own.possible(["audio"], ["image"], prompts=False)  # nothing is known that it couldn't do without
     assert own.judged(Vectors().split({}, "test"), None)[1] == []  # pyright: ignore[reportArgumentType]
     assert choose([own], ["spread"], "validation") == [Spread("validation")]
     assert choose([own], None, None) == [own]
@@ -102,7 +105,7 @@ def test_what_it_leaves_out_is_as_the_base_says():
         (KNN("kind", "test"), {"splits": ("test", "train"), "classifies": "kind", "columns": ("kind",)}),
         (Probe("kind", modality="audio"), {"splits": ("validation", "train"), "modalities": ("audio",)}),
         (Losses(), {"reads_embeddings": False, "classifies": None, "gives_numbers": True}),
-        (Gallery(), {"gives_numbers": False, "columns": ("text",), "inputs": ("image",)}),
+        (Gallery(), {"gives_numbers": False, "columns": (), "inputs": ("image",)}),
         (Collector([], lambda row, modality: None), {"gives_numbers": False, "reads_classified": True}),
     ],
     ids=lambda value: type(value).__name__,
@@ -112,12 +115,12 @@ def test_each_says_of_itself_what_is_asked_of_it(evaluator: Evaluator, says: dic
 
 
 def test_what_can_be_judged_goes_by_what_it_says():
-    assert not Retrieval().possible(["image", "text"], ["image"])
-    assert Retrieval().possible(["image", "text"], ["image", "text"])
-    assert not ZeroShot("kind").possible(["image"], ["image"])  # its prompts need a text tower
-    assert ZeroShot("kind").possible(["image"], ["image", "text"])
-    assert not KNN("kind", modality="audio").possible(["image"], ["image", "audio"])
-    assert KNN("kind").possible(["image"], ["image"])
+    assert not Retrieval().possible(["image", "text"], ["image"], prompts=False)
+    assert Retrieval().possible(["image", "text"], ["image", "text"], prompts=True)
+    assert not ZeroShot("kind").possible(["image"], ["image"], prompts=False)  # its prompts need a text tower
+    assert ZeroShot("kind").possible(["image"], ["image", "text"], prompts=True)
+    assert not KNN("kind", modality="audio").possible(["image"], ["image", "audio"], prompts=False)
+    assert KNN("kind").possible(["image"], ["image"], prompts=False)
     on = On(data=None, evaluators=(), default=(), columns=("id", "image", "kind"))  # pyright: ignore[reportArgumentType]
     lacking = [on.lacking(e) for e in (ZeroShot("kind", folds="fold"), Retrieval(same="sort"), KNN("kind"), Spread())]
     assert lacking == ["fold", "sort", None, None]
@@ -129,7 +132,8 @@ def test_of_a_table_all_rows_are_read_by_one_of_ones_own(tmp_path):
     experiment = SimpleNamespace(
         evaluators=[Spread(), KNN("kind", "test")],
         towers={"text": None},
-        data=SimpleNamespace(transforms={"text": ()}),
+        data=SimpleNamespace(transforms={"text": (Tokenize(Subwords(8), 4),)}, sources={}),
+        pretrainer=lambda: SimpleNamespace(inputs=lambda: {"text": "text"}),
     )
     found = benchmark(str(tmp_path / "own.csv"), experiment)  # pyright: ignore[reportArgumentType]
     assert found.evaluators == (Spread(WHOLE),)  # a neighbour's class is that of a picture, which isn't there

@@ -199,6 +199,7 @@ def test_bad_input(made: Made, tmp_path):
 
     class Cached:
         losses = None
+        kinds = {}
 
         def split(self, variables, split, inputs=()):
             return made.embedder.split(variables, split, inputs)

@@ -254,7 +254,7 @@ def test_a_piece_of_texts_does_not_fill_them_up(tmp_path):
     # As it was written once: transformers takes each "!" for padding, and out of the text.
     (out / "tokenizer_config.json").write_text(json.dumps(options | {"pad_token": "!"}))
     twin = hf_layout.near(exact)
-    (line,) = texts_there.unlike(exact, twin, hf_layout.read(out), out, "hf")
+    (line,) = texts_there.unlike(exact, twin, hf_layout.read(out), out, PROJECTS["hf"])
     assert re.match(r"texts: of \d+ that were tried \d+ have other ids there: 'Hello World!!', '! !! wow!'", line)
 
 
@@ -266,9 +266,9 @@ def test_without_their_library_ours_reads_what_was_written(tmp_path, monkeypatch
     bundle = model(pictures=tuple(fdl.Config(type(t), **_given(t)) for t in EXACT))
     out = hf_layout.write(bundle, tmp_path / "clip")
     twin, again = hf_layout.near(bundle), hf_layout.read(out)
-    assert texts_there.unlike(bundle, twin, again, out, "hf") == []
+    assert texts_there.unlike(bundle, twin, again, out, PROJECTS["hf"]) == []
     cased = dataclasses.replace(again, tokenizers={"text": SubwordTokenizer(_cased(again.tokenizers["text"].model))})
-    (line,) = texts_there.unlike(bundle, twin, cased, out, "hf")
+    (line,) = texts_there.unlike(bundle, twin, cased, out, PROJECTS["hf"])
     assert "have other ids there: 'Hello World!!'" in line
 
 

@@ -8,6 +8,7 @@ from types import SimpleNamespace
 import pytest
 
 from mmjax.data.pipeline import Mixture, Prepared
+from mmjax.data.sources.contract import Records, Source
 from mmjax.data.sources.documents import Documents
 from mmjax.data.sources.every_caption import EveryCaption
 from mmjax.data.sources.folder import Folder
@@ -90,8 +91,8 @@ def test_captions_count_where_they_are_read_by_way_of_other_sources_too(tmp_path
 
 
 def test_all_columns_count_where_a_record_transform_may_read_them(tmp_path):
-    def made(caption: str, *record_transforms) -> Prepared:
-        rows = [ROWS[0], f"0.png,{caption},x,train"]
+    def made(caption: str, *record_transforms, kind: str = "x") -> Prepared:
+        rows = [ROWS[0], f"0.png,{caption},{kind},train"]
         plain = data(tmp_path / "a", *rows)
         return Prepared(replace(plain.mixture, record_transforms=record_transforms), plain.chains, None)
 
@@ -100,6 +101,9 @@ def test_all_columns_count_where_a_record_transform_may_read_them(tmp_path):
     copied = CopyInput("text", "caption_2")
     check_data(made("a cat", copied), tmp_path, begun=False)
     refused(made("a tom", copied), tmp_path, "own: other captions\n")
+    labelled = CopyInput("kind", "caption_2")  # a column of labels
+    check_data(made("a cat", labelled), tmp_path, begun=False)
+    refused(made("a cat", labelled, kind="y"), tmp_path, "own: other values of 'kind'\n")
 
 
 def test_a_modality_of_ones_own_counts_by_its_files_or_by_its_numbers(tmp_path):
@@ -116,7 +120,7 @@ def test_a_modality_of_ones_own_counts_by_its_files_or_by_its_numbers(tmp_path):
 
 
 def test_records_are_compared_by_what_they_say_of_themselves(tmp_path):
-    class Plain:
+    class Plain(Source, Records):
         columns = ("id", "image")
 
         def open(self, split, data_dir=None):
@@ -127,7 +131,7 @@ def test_records_are_compared_by_what_they_say_of_themselves(tmp_path):
 
     class Told(Plain):
         def __init__(self, **told):
-            self.fingerprint = lambda: told
+            self.fingerprint = lambda columns=None: told
 
     check_data(opened("image", Plain()), tmp_path, begun=False)
     check_data(opened("image", Told(rows=3)), tmp_path, begun=True)

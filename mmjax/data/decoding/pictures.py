@@ -55,7 +55,7 @@ def rgb(value: Any, background: tuple[int, int, int] | None, most_pixels: int, u
         raise BadExample(f"the picture is too large: {error}", "too_large") from error
     # A broken file makes PIL raise nearly anything: SyntaxError from a PNG's chunks, struct.error, EOFError, ...
     except Exception as error:
-        raise BadExample(undecodable("image", value, error), "undecodable") from error
+        raise BadExample(undecodable("picture", value, error), "undecodable") from error
 
 
 def _from_array(array: np.ndarray) -> Image.Image:

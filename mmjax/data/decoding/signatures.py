@@ -149,10 +149,9 @@ def in_words(error: object) -> str:
     return _OBJECT.sub("", str(error)).strip()
 
 
-def undecodable(modality: str, content: object, error: Exception) -> str:
-    """Why a picture ("image") or a sound ("audio") can't be decoded: what its bytes are, and what could read them."""
-    what, wanted = ("picture", "picture") if modality == "image" else ("sound", "sound")
-    start = f"the {what} can't be decoded: "
+def undecodable(wanted: Kind, content: object, error: Exception) -> str:
+    """Why a "picture" or a "sound" can't be decoded: what its bytes are, and what could read them."""
+    start = f"the {wanted} can't be decoded: "
     told = in_words(error)  # that it is no format known says nothing once the content is named
     told = f"{type(error).__name__}: {told}" if told else type(error).__name__
     if not isinstance(content, bytes | bytearray):

@@ -57,7 +57,7 @@ def read_sound(content: bytes, most_samples: int, rate: int | None = None) -> So
     except BadExample:
         raise
     except Exception as error:  # libsndfile's and soundfile's, and what broken headers do to numpy
-        raise BadExample(undecodable("audio", content, error), "undecodable") from error
+        raise BadExample(undecodable("sound", content, error), "undecodable") from error
 
 
 def lasting(file: bytes | str | os.PathLike[str]) -> float | None:

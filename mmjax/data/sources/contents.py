@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from mmjax.data.bad_example import BadExample
+from mmjax.data.sources.contract import Records
 from mmjax.data.sources.paths import File
 
 NOTHING = ""  # in the place of a content: a row holds none, whatever others of its id hold
@@ -48,16 +49,16 @@ def content_key(value: Any) -> str | None:
     return found.hexdigest() if _add(found, value) else None
 
 
-def item_key(records: Any, value: Any, id: str | None = None) -> str | None:
+def item_key(records: Records, value: Any, id: str | None = None) -> str | None:
     """What an example's picture or sound is told by; None where its id may tell, "" where there is none at all.
 
     An id tells where a table gives one and leaves the picture out: what a row without ids of its own lacks, and a file
     that can't be read, are no other row's. records: which the example is of. id: of the example, if that tells, too.
     """
-    if getattr(records, "distinct", False):
+    if records.distinct:
         return None
     if (key := content_key(value)) is None:
-        return None if value is None and getattr(records, "named", True) else NOTHING
+        return None if value is None and records.named else NOTHING
     return key if id is None else f"{key} {id}"
 
 

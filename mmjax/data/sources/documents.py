@@ -6,13 +6,12 @@ from dataclasses import dataclass
 from typing import Any
 
 from mmjax.data.sources.contract import Records, Source, media_columns
-from mmjax.data.sources.fingerprints import Fingerprint, fingerprint
 from mmjax.data.transforms.document import Document
 from mmjax.errors import UserError
 
 
 @dataclass(frozen=True)
-class Documents:
+class Documents(Source):
     r"""A source whose texts are documents: `Documents(Tfds("wikipedia/..."))`, for `SentencePair` at the chain's end.
 
     A text is a list of sentences, or one string, cut where the regular expression `between` matches: at line breaks, or
@@ -37,13 +36,14 @@ class Documents:
         return DocumentRecords(records, self.between, self.modality)
 
 
-class DocumentRecords:
+class DocumentRecords(Records):
     """A split of `Documents`: the source's records, each text (of `modality`) a `Document`."""
 
     def __init__(self, records: Records, between: str, modality: str = "text"):
         self._records, self.between, self._modality = records, between, modality
         self.columns, self.media = records.columns, media_columns(records)
-        self.class_names: dict[str, tuple[str, ...]] = getattr(records, "class_names", {})
+        self.class_names, self.named = records.class_names, records.named
+        self.tells_apart, self.distinct = records.tells_apart, records.distinct
 
     def __len__(self) -> int:
         return len(self._records)
@@ -53,9 +53,9 @@ class DocumentRecords:
         text = record[self._modality]
         return {**record, self._modality: None if text is None else Document(self, index, text)}
 
-    def fingerprint(self, columns: Sequence[str] | None = None) -> Fingerprint:
+    def fingerprint(self, columns: Sequence[str] | None = None) -> dict[str, Any]:
         """The source's."""
-        return fingerprint(self._records, columns)
+        return self._records.fingerprint(columns)
 
     def text(self, index: int) -> Any:
         """The text of a document as it lies in the data."""

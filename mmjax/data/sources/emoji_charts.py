@@ -4,13 +4,14 @@ from dataclasses import dataclass
 from typing import Any
 
 from mmjax.data.datasets.spoken_emoji.catalogue import LANGUAGES, SKIN_TONES, base_id, emoji_words, groups, split_of
+from mmjax.data.sources.contract import Source
 from mmjax.data.sources.folder import FolderRecords
 from mmjax.data.sources.splits import SplitNotFoundError
 from mmjax.errors import UserError, unknown
 
 
 @dataclass(frozen=True)
-class EmojiCharts:
+class EmojiCharts(Source):
     """One document a subgroup of the chart: the names of its emoji in the chart's order, without skin tones, as a list.
 
     98 documents of 1,914 names of Unicode CLDR's a language ("judge", "man judge", "woman judge", "farmer", ...), whose

@@ -8,14 +8,12 @@ from typing import Any
 
 from mmjax.data.sources.contents import Again
 from mmjax.data.sources.contract import Records, Source, media_columns
-from mmjax.data.sources.fingerprints import Fingerprint, fingerprint
-from mmjax.data.sources.folder import FolderRecords
 from mmjax.data.transforms.text import PickCaption
 from mmjax.errors import UserError
 
 
 @dataclass(frozen=True)
-class EveryCaption:
+class EveryCaption(Source):
     """The captions of `source`, a row each, of up to `most` a picture; pictures (and sounds) only in the first row.
 
     The column `of` names what a caption is of: `Retrieval(same="of")` then ranks each picture against all captions, of
@@ -37,14 +35,14 @@ class EveryCaption:
         return EveryCaptionRecords(records, self.most, self.modality)
 
 
-class EveryCaptionRecords:
+class EveryCaptionRecords(Records):
     """A split of an `EveryCaption`."""
 
     distinct = True  # each row's picture is another one, whatever it looks like: the dataset says so
 
     def __init__(self, records: Records, most: int, modality: str = "text"):
         self._records, self._most, self._modality = records, most, modality
-        self.media = media_columns(records)
+        self.media: tuple[str, ...] = media_columns(records)
         self.columns = ("id", "of", modality, *self.media)
 
     def __len__(self) -> int:
@@ -59,9 +57,9 @@ class EveryCaptionRecords:
         found[self._modality] = captions[place] if place < len(captions) else None
         return found | {name: record[name] if place == 0 else None for name in self.media}
 
-    def fingerprint(self, columns: Sequence[str] | None = None) -> Fingerprint:
+    def fingerprint(self, columns: Sequence[str] | None = None) -> dict[str, Any]:
         """The source's."""
-        return fingerprint(self._records, columns)
+        return self._records.fingerprint(columns)
 
 
 def expanded(records: Records, texts: Sequence[str]) -> Records:
@@ -72,7 +70,7 @@ def expanded(records: Records, texts: Sequence[str]) -> Records:
     other sources (whose records would have to be read to know), as they are.
     """
     texts = [name for name in texts if name in records.columns]
-    if not isinstance(records, FolderRecords) or not texts:
+    if not records.in_memory or not texts:
         return records
     rows = (records[i] for i in range(len(records)))
     lists = ([row[name] for name in texts if isinstance(row[name], list | tuple)] for row in rows)
@@ -80,15 +78,16 @@ def expanded(records: Records, texts: Sequence[str]) -> Records:
     return records if max(counts, default=1) == 1 else ListedRecords(records, counts, texts)
 
 
-class ListedRecords:
+class ListedRecords(Records):
     """Records of which some have a list of captions: a row for each of them."""
 
     def __init__(self, records: Records, counts: list[int], texts: Sequence[str]):
         """counts: how many captions each record has. texts: the columns of captions."""
         self._records, self._ends, self._texts = records, list(accumulate(counts)), tuple(texts)
         self.columns = records.columns
-        self.class_names, self.named = getattr(records, "class_names", {}), getattr(records, "named", True)
-        self.media = media_columns(records)
+        self.class_names, self.named = records.class_names, records.named
+        self.tells_apart, self.distinct = records.tells_apart, records.distinct
+        self.media: tuple[str, ...] = media_columns(records)
 
     def __len__(self) -> int:
         return self._ends[-1]

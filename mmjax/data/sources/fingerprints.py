@@ -1,26 +1,14 @@
 """Fingerprints of a split's records: equal as long as the records are those that a run began with."""
 
 import hashlib
-import inspect
 import json
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from mmjax.data.sources.paths import File
 
 Fingerprint = dict[str, Any]  # plain: numbers and strings
-
-
-def fingerprint(records: Any, columns: Sequence[str] | None = None) -> Fingerprint:
-    """What `records.fingerprint(columns)` says; of records that have none their number alone, as `rows`.
-
-    columns: those that count besides the id, where they can be told one by one; None: all that usually train.
-    """
-    own = getattr(records, "fingerprint", None)
-    if own is None:
-        return {"rows": len(records)}
-    return own(columns) if inspect.signature(own).parameters else own()
 
 
 def of_columns(columns: Mapping[str, Iterable[Any]], root: str) -> Fingerprint:

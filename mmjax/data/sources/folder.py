@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from mmjax.data.sources.cells import caption_cells, labels, media, stripped, text_cells
-from mmjax.data.sources.contract import MEDIA, MODALITIES, Source, log
+from mmjax.data.sources.contract import MEDIA, MODALITIES, Records, Source, log, nested_sources
 from mmjax.data.sources.fingerprints import Fingerprint, of_columns
 from mmjax.data.sources.paths import File, is_remote, same, some_exist
 from mmjax.data.sources.splits import WHOLE, by_column, by_hash
@@ -21,7 +21,7 @@ OWN = "#"  # what a name ends in under which results are kept of pictures and so
 
 
 @dataclass(frozen=True)
-class Folder:
+class Folder(Source):
     """One's own pictures, captions and sounds: a table beside them, `.csv`, `.tsv` or `.parquet`.
 
     Columns `image` and `audio` hold paths relative to `root` (the table's folder, if None), or, in Parquet, the bytes
@@ -70,6 +70,20 @@ class Folder:
         classes = {name: names for name, names in table.class_names.items() if name in others}
         seen = tuple(modality for modality in self._media() if modality in names)
         return FolderRecords(there, os.fspath(root), classes, named="id" in names, media=seen)
+
+    def places(self) -> dict[str, str]:
+        """The table, and the folder of its files."""
+        return {"table": self.table} | ({} if self.root is None else {"root": self.root})
+
+    def index_file(self) -> str:
+        """The table."""
+        return self.table
+
+    def renaming(self, modality: str) -> str:
+        """By `fields`, or for a modality of one's own by `files`."""
+        if modality not in MODALITIES:
+            return f"; if a column of files holds it, say Folder({self.table!r}, files=({modality!r},))"
+        return f"; if a column of another name holds it, say Folder({self.table!r}, fields={{{modality!r}: NAME}})"
 
     def modalities(self) -> list[str]:
         """Which of image, text, audio and `files` the table has. Raises as `open` does."""
@@ -140,13 +154,15 @@ class Folder:
         return by_hash(self.table, ids, shared, split, self.splits, self.shares)
 
 
-class FolderRecords:
+class FolderRecords(Records):
     """A split of a `Folder`: its columns, in memory.
 
     root: what its files' paths begin with. class_names: what the numbers in a column are called, in order.
     named: whether the ids are the table's own, which say what belongs together. media: the columns of files;
     None: those of the usual names.
     """
+
+    in_memory = True
 
     def __init__(
         self,
@@ -158,7 +174,7 @@ class FolderRecords:
     ):
         self._table, self._root, self.class_names, self.named = table, root, dict(class_names or {}), named
         self.columns = tuple(table)
-        self.media = tuple(name for name in MEDIA if name in table) if media is None else media
+        self.media: tuple[str, ...] = tuple(name for name in MEDIA if name in table) if media is None else media
 
     def __len__(self) -> int:
         return len(self._table["id"])
@@ -222,28 +238,23 @@ def _check_some_exist(table: str, modality: str, values: Iterable[Any]) -> None:
         )
 
 
-def renaming(sources: Iterable[Source], modality: str) -> str:
-    """The end of an error: how a column of another name is told to be a modality; "" where no source is a table."""
-    table = next((source.table for source in sources if isinstance(source, Folder)), None)
-    if table is None:
-        return ""
-    if modality not in MODALITIES:
-        return f"; if a column of files holds it, say Folder({table!r}, files=({modality!r},))"
-    return f"; if a column of another name holds it, say Folder({table!r}, fields={{{modality!r}: NAME}})"
+def table_like(table: str, sources: Iterable[Any], media: Iterable[str] = ()) -> Folder:
+    """A table of one's own, read as the tables among `sources` are, as far as it has their columns: which hold files,
+    what columns of usual names are called there, and what its column of splits calls these.
 
-
-def table_like(table: str, sources: Iterable[Any]) -> Folder:
-    """A table of one's own, of which those columns hold files that do in the tables among `sources`."""
-    folders = [source for each in sources for source in _within(each) if isinstance(source, Folder)]
-    wanted = dict.fromkeys(name for folder in folders for name in folder.files)
-    if not wanted or is_remote(table):
+    media: columns that hold files besides, where no table among `sources` says otherwise of its own.
+    """
+    folders = [source for each in sources for source in nested_sources(each) if isinstance(source, Folder)]
+    if is_remote(table):
         return Folder(table)
     known = read_table(Path(os.path.expanduser(table))).columns
-    return Folder(table, files=tuple(name for name in wanted if name in known))
-
-
-def _within(source: Any) -> Iterator[Any]:
-    """A source, and what it wraps."""
-    while source is not None:
-        yield source
-        source = getattr(source, "source", None)
+    fields: dict[str, str] = {}
+    for key, name in (each for folder in folders for each in folder.fields.items()):
+        if name in known and _column(key, known) is None:
+            fields.setdefault(key, name)
+    wanted = [name for folder in folders for name in folder.files] if folders else list(media)
+    files = tuple(name for name in dict.fromkeys(wanted) if (name in known or name in fields) and name not in FIELDS)
+    column = fields.get("split") or _column("split", known)
+    values = {} if column is None else dict.fromkeys(text_cells(known[column]))
+    splits = {k: value for folder in folders for k, value in folder.splits.items() if value in values}
+    return Folder(table, fields=fields, splits=splits, files=files)

@@ -11,7 +11,7 @@ from jaxtyping import Float
 from mmjax.data import embedding_files
 from mmjax.data.bad_example import BadExample
 from mmjax.data.sources.contract import Records, Source, media_columns
-from mmjax.data.sources.fingerprints import Fingerprint, fingerprint, of_text
+from mmjax.data.sources.fingerprints import of_text
 from mmjax.data.transforms.contract import Rng, Spec, Transform
 from mmjax.errors import UserError
 
@@ -19,7 +19,7 @@ SPLIT = "{split}"
 
 
 @dataclass(frozen=True)
-class Features:
+class Features(Source):
     """A source, one modality of which comes as the vectors that `mmjax embed` wrote of it.
 
     A tower that is locked gives the same for the same picture, so it need run but once (LiT: Zhai et al. 2022,
@@ -59,8 +59,12 @@ class Features:
         written = of_text(json.dumps(embedding_files.manifest(folder)["digests"], sort_keys=True))
         return FeatureRecords(records, self.modality, rows, folder, written)
 
+    def places(self) -> dict[str, str]:
+        """The folder of the embeddings."""
+        return {"folder": self.folder}
 
-class FeatureRecords:
+
+class FeatureRecords(Records):
     """A split's records with their vectors."""
 
     def __init__(self, records: Records, modality: str, rows: dict[str, Any], folder: str, written: str):
@@ -69,7 +73,8 @@ class FeatureRecords:
         self._written = written
         self.columns = records.columns
         self.media = tuple(dict.fromkeys((*media_columns(records), modality)))
-        self.class_names = getattr(records, "class_names", {})
+        self.class_names, self.named = records.class_names, records.named
+        self.tells_apart, self.distinct = records.tells_apart, records.distinct
 
     def __len__(self) -> int:
         return len(self._records)
@@ -80,9 +85,9 @@ class FeatureRecords:
             raise UserError(f"{self._folder} has no embedding of {record['id']!r}: embed the split again")
         return record | {self._modality: self._rows[record["id"]]}
 
-    def fingerprint(self, columns: Sequence[str] | None = None) -> Fingerprint:
+    def fingerprint(self, columns: Sequence[str] | None = None) -> dict[str, Any]:
         """The source's, with that of the embeddings."""
-        return {**fingerprint(self._records, columns), "embeddings": self._written}
+        return {**self._records.fingerprint(columns), "embeddings": self._written}
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ import soundfile
 from mmjax.data.datasets.prepare import is_ours, prepare_dataset
 from mmjax.data.datasets.without_tensorflow import rates
 from mmjax.data.sources.cells import filled_cell, label, with_class
-from mmjax.data.sources.contract import MEDIA
+from mmjax.data.sources.contract import MEDIA, Records
 from mmjax.data.sources.fingerprints import Fingerprint, of_text
 from mmjax.data.sources.splits import SplitNotFoundError
 from mmjax.errors import UserError, nearest
@@ -19,8 +19,10 @@ if TYPE_CHECKING:
     from mmjax.data.sources.tfds import Tfds
 
 
-class TfdsRecords:
-    """A split of a TFDS dataset."""
+class TfdsRecords(Records):
+    """A split of a TFDS dataset. One that gives its examples ids knows which are others, also where two look alike."""
+
+    tells_apart = True
 
     def __init__(self, source: "Tfds", split: str, data_dir: str | None):
         import tensorflow_datasets as tfds  # half a second, which a Folder needn't wait
@@ -64,7 +66,9 @@ class TfdsRecords:
         }
         self._classes = {key for key in self._labels if isinstance(_inside(features[key]), tfds.features.ClassLabel)}
         self._spoken = _spoken(source, features, self._paths.get("text"))
-        self.media = tuple(modality for modality, path in self._paths.items() if _is_media(modality, features, path))
+        self.media: tuple[str, ...] = tuple(
+            modality for modality, path in self._paths.items() if _is_media(modality, features, path)
+        )
         known, described = rates(builder.data_path), dict(features.items())
         each = {
             m: known.get(path) or getattr(described.get(path), "sample_rate", None) for m, path in self._paths.items()

@@ -11,7 +11,7 @@ import soundfile
 import soxr
 
 from mmjax.data.decoding.loudness import LARGEST, in_scale, to_int16
-from mmjax.data.decoding.sounds import lasting
+from mmjax.data.decoding.sounds import lasting, read_sound
 from mmjax.data.transforms.input import Input, Read, as_array, file_content, is_number, is_path, shortened, value_kind
 from mmjax.data.transforms.spans import heard_of, partly
 from mmjax.errors import UserError
@@ -25,11 +25,25 @@ SECONDS, RATE = 10, 44_100  # of a sound to time a chain with
 class SoundInput(Input):
     """Sounds. One that is longer than the model hears, or clipped, is warned about, once."""
 
-    one, several, unit = "sound", "sounds", "samples"
+    one, several, unit, plays = "sound", "sounds", "samples", True
+    # M4A and others that can't be decoded here too, as of pictures.
+    endings = (
+        *(".aac", ".aif", ".aiff", ".au", ".caf", ".flac", ".m4a", ".mp3", ".oga", ".ogg", ".opus", ".wav", ".wma"),
+    )
 
     def __init__(self, modality: str, chain: Sequence[Any], spec: Any, upright: bool = True):
         super().__init__(modality, chain, spec, upright)
         self._warned_of_clipping = self._warned_of_length = False
+
+    @classmethod
+    def played(cls, value: Any, rate: int | None = None) -> tuple[np.ndarray, int]:
+        from mmjax.data.transforms.audio import DecodeAudio  # which names this class
+
+        if rate is None and isinstance(value, bytes):
+            found = read_sound(value, DecodeAudio.most_samples)
+            return to_int16(found.samples), found.rate
+        rate = DecodeAudio.rate if rate is None else rate
+        return DecodeAudio(rate)(value, None), rate
 
     @classmethod
     def made_up(cls) -> tuple[bytes, str]:

@@ -1,13 +1,30 @@
 """The contract of transforms."""
 
+import inspect
+from dataclasses import field
 from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 
 from mmjax.data.transforms.input import Input
+from mmjax.errors import UserError
 
 Rng = np.random.Generator | None
 VARIES = -1  # in a shape: an axis whose length differs from example to example
+
+
+def require_own_fields(cls: type, base: type) -> None:
+    """A field that a class names without a value must be given, though `base` has an attribute of that name: a
+    dataclass would take that for its default. For `__init_subclass__`.
+
+    Raises UserError where `base` has a method of that name.
+    """
+    for name, annotation in inspect.get_annotations(cls).items():
+        if name in vars(cls) or not hasattr(base, name) or "ClassVar" in str(annotation):
+            continue
+        if callable(getattr(base, name)):
+            raise UserError(f"{cls.__name__}: its field {name!r} hides a method of {base.__name__}: call it otherwise")
+        setattr(cls, name, field())
 
 
 class Spec(NamedTuple):
@@ -35,6 +52,10 @@ class Transform:
 
     random: ClassVar[bool] = False
     picks: ClassVar[bool] = False
+
+    def __init_subclass__(cls) -> None:
+        super().__init_subclass__()
+        require_own_fields(cls, Transform)
 
     def __call__(self, value: Any, rng: Rng) -> Any:
         """Gives the transformed value. Raises `BadExample` where the value can't be used."""
@@ -70,6 +91,10 @@ class RecordTransform:
     draws from `rng`, which no chain draws from."""
 
     random: ClassVar[bool] = False
+
+    def __init_subclass__(cls) -> None:
+        super().__init_subclass__()
+        require_own_fields(cls, RecordTransform)
 
     def __call__(self, record: dict[str, Any], rng: Rng) -> dict[str, Any]:
         """Gives the record that the chains read: a chain `caption_2` reads the entry `caption_2`.

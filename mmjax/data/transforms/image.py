@@ -18,9 +18,8 @@ from mmjax.data.bad_example import BadExample as BadExample  # what a transform 
 from mmjax.data.decoding import pictures
 from mmjax.data.decoding.pictures import MOST_PIXELS, Picture
 from mmjax.data.transforms.contract import Rng, Spec, Transform
-from mmjax.data.transforms.image_input import PictureInput
+from mmjax.data.transforms.image_input import WHITE, PictureInput
 
-WHITE = (255, 255, 255)
 # Rec. 601 luma, what PIL's and torchvision's greyscale use.
 _LUMA = np.array([0.299, 0.587, 0.114], np.float32)
 _AT_A_TIME = 2**22  # pixels that are floats at a time: of a large picture they take eight times its memory

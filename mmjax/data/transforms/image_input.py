@@ -7,17 +7,28 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from mmjax.data.decoding.pictures import MOST_PIXELS, rgb
 from mmjax.data.transforms.input import Input, Read, file_content, is_path, value_kind
 from mmjax.errors import UserError
 
 BRIGHTEST = 16.0  # a normalised picture's values are a few standard deviations; 255 is one that isn't normalised
+WHITE = (255, 255, 255)  # behind what is transparent
 SIDE = 512  # pixels of a picture to time a chain with; web pictures are stored about so large for training
 
 
 class PictureInput(Input):
     """Pictures: PIL's, arrays of pixels, files; or floats that are normalised already."""
 
-    one, several = "picture", "pictures"
+    one, several, draws = "picture", "pictures", True
+    # What can't be decoded here (HEIC) is listed too, so that it is counted and named rather than missed in silence.
+    endings = (
+        *(".avif", ".bmp", ".gif", ".heic", ".jfif", ".jpe", ".jpeg", ".jpg", ".pbm", ".pgm", ".png", ".ppm"),
+        *(".tif", ".tiff", ".webp"),
+    )
+
+    @classmethod
+    def drawn(cls, value: Any) -> np.ndarray:
+        return rgb(value, WHITE, MOST_PIXELS, upright=True)
 
     @classmethod
     def made_up(cls) -> tuple[bytes, str]:

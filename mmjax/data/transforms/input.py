@@ -29,12 +29,18 @@ class Input:
     one, several: what an example is called; "": by the modality's name.
     unit: what a mask's places are called.
     words: whether examples are words: they are shown as they are, and there is no file to be read.
+    draws: whether `drawn` makes a picture of an example, to be looked at.
+    plays: whether `played` makes a sound of it, to be listened to.
+    endings: of the names of files that hold an example, by which a folder is searched for them.
     """
 
     one: ClassVar[str] = ""
     several: ClassVar[str] = ""
     unit: ClassVar[str] = "places"
     words: ClassVar[bool] = False
+    draws: ClassVar[bool] = False
+    plays: ClassVar[bool] = False
+    endings: ClassVar[tuple[str, ...]] = ()
 
     def __init__(self, modality: str, chain: Sequence[Any], spec: Any, upright: bool = True):
         """chain: its transforms, whose tokenizers have their models. spec: what the chain gives."""
@@ -45,6 +51,20 @@ class Input:
     def made_up(cls) -> tuple[Any, str] | None:
         """An example as it is stored, to time a chain with, and what it is in words; None where there is none."""
         return None
+
+    @classmethod
+    def drawn(cls, value: Any) -> np.ndarray:
+        """An example as a picture, uint8 [H, W, 3], of what is stored or of what a batch holds.
+
+        Raises `BadExample` where it can't be used.
+        """
+        raise NotImplementedError
+
+    @classmethod
+    def played(cls, value: Any, rate: int | None = None) -> tuple[np.ndarray, int]:
+        """What is stored as a sound, and its samples in a second: int16 [T] at `rate`; where that is None at its own,
+        int16 [T] or [T, channels]. Raises `BadExample` where it can't be used."""
+        raise NotImplementedError
 
     @classmethod
     def measured(cls, length: int, rate: int | None) -> str:

@@ -2,20 +2,22 @@
 
 import textwrap
 from dataclasses import dataclass
+from itertools import permutations
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from jaxtyping import Int
 
+from mmjax.data.kinds import Kinds, ordered
 from mmjax.errors import UserError
 from mmjax.evaluate.contract import Embedded, EmbedText, Evaluator, When
 from mmjax.evaluate.metrics.chance import recall
 from mmjax.evaluate.metrics.pairs import pairs
+from mmjax.runtime.counts import noun
 from mmjax.runtime.files import output
 from mmjax.runtime.files.names import plain
 
-PANELS = (("text", "image"), ("audio", "image"), ("image", "text"))
 TOP = 5
 RIGHT, WRONG, INK = "#1a9641", "#dddddd", "#222222"
 CELL = 0.82  # inches a picture
@@ -26,11 +28,13 @@ LETTERS = 52  # of a name, where it is cut
 class Gallery(Evaluator):
     """Draws `<workdir>/gallery-<split>.png` and the run's `<workdir>/curves.png`; gives no numbers.
 
-    Three panels: captions and sounds with the five pictures nearest to each, and pictures with the five nearest names;
-    what is right is green. Examples are drawn at random by `seed`, the same for every run on the same data: they are
-    not the best ones, and each title says the share (R@1) over the whole split.
+    Panels: captions, sounds and whatever else is no picture with the five pictures nearest to each, and pictures with
+    the five nearest names; what is right is green. What can't be drawn is told by its name. Examples are drawn at
+    random by `seed`, the same for every run on the same data: they are not the best ones, and each title says the share
+    (R@1) over the whole split.
 
-    rows: examples a panel.  text: the column that holds names.  same: as in `Retrieval`.
+    rows: examples a panel.  text: the column that holds names; where there is none of that name, the captions, or else
+    the ids.  same: as in `Retrieval`.
     Needs matplotlib (extra `demo`): a UserError says so.
     """
 
@@ -46,10 +50,15 @@ class Gallery(Evaluator):
 
     @property
     def columns(self) -> tuple[str, ...]:
-        return (self.text,) if self.same is None else (self.text, self.same)
+        named = () if self.text == "text" else (self.text,)  # captions may be called otherwise
+        return named if self.same is None else (*named, self.same)
+
+    def keeps(self, kinds: Kinds) -> tuple[str, ...]:
+        """The pictures, whatever they are called."""
+        return tuple(dict.fromkeys((*self.inputs, *(name for name, kind in kinds.items() if kind.draws))))
 
     def __call__(self, embedded: Embedded, embed_text: EmbedText) -> dict[str, float]:
-        panels = [(a, b) for a, b in PANELS if _both(embedded, a, b)]
+        panels = [(a, b) for a, b in _panels(embedded) if np.any(embedded.valid[a] & embedded.valid[b])]
         if not panels or embedded.workdir is None:
             return {}
         figure = _figure((0.2 + len(panels) * (2.6 + TOP * (CELL + 0.08)), 1.1 + self.rows * (CELL + 0.2)))
@@ -63,19 +72,19 @@ class Gallery(Evaluator):
 
     def _panel(self, figure: Any, embedded: Embedded, source: str, target: str) -> None:
         """One row for each chosen `source`: itself, and the five `target`s nearest to it."""
-        names = [_short(name) for name in embedded.column(self.text, "Gallery(text=...)")]
+        names = [_short(name) for name in self._names(embedded)]
         found = pairs(embedded, source, target, self.same, "Gallery")
         candidates, chosen = found.columns, self.chosen(embedded, source, target)
         right = found.right(np.searchsorted(found.rows, chosen))
         ranks, _ = found.ranks(embedded, source, target)
         share, chance = np.mean(ranks[ranks > 0] == 1), recall(found.counts()[0][ranks > 0], len(candidates), 1)
         figure.suptitle(
-            f"{_noun(source)} → {_noun(target)}\n"
+            f"{noun(source)} → {noun(target)}\n"
             f"first of {len(candidates):,} is right for {share:.0%} (R@1; by chance {chance:.1%}); rows are drawn",
             fontsize=10,
             color=INK,
         )
-        widths = [1.0 if source == "image" else 2.2] + [1.0] * TOP
+        widths = [1.0 if embedded.kind(source).draws else 2.2] + [1.0] * TOP
         grid = figure.subplots(len(chosen), TOP + 1, squeeze=False, gridspec_kw={"width_ratios": widths})
         scores = embedded.embeddings[source][chosen] @ embedded.embeddings[target][candidates].T
         best = np.argsort(-scores, axis=1, kind="stable")[:, :TOP]
@@ -86,6 +95,11 @@ class Gallery(Evaluator):
                 _show(cell, embedded, target, int(at), names[at], RIGHT if fits[i] else WRONG)
             for cell in axes[1 + len(first) :]:  # fewer candidates than columns
                 cell.set_axis_off()
+
+    def _names(self, embedded: Embedded) -> list[Any]:
+        if self.text in embedded.columns or self.text != "text":
+            return embedded.column(self.text, "Gallery(text=...)")
+        return embedded.captions or embedded.columns.get("id") or list(range(len(embedded)))
 
     def chosen(self, embedded: Embedded, source: str, target: str) -> Int[np.ndarray, " rows"]:
         """The rows that a panel shows: both modalities are there; by `seed` alone, not by how well the model does."""
@@ -142,9 +156,13 @@ def _once(tested: list[dict[str, Any]], split: str) -> bool:
     return sum(line["split"] == split for line in tested) == 1
 
 
-def _both(embedded: Embedded, a: str, b: str) -> bool:
-    there = a in embedded.valid and b in embedded.valid and "image" in embedded.inputs
-    return bool(there and np.any(embedded.valid[a] & embedded.valid[b]))
+def _panels(embedded: Embedded) -> list[tuple[str, str]]:
+    """What is asked with, and what is found: all else finds pictures, and pictures find texts."""
+    names = ordered(embedded.valid, embedded.kinds)
+    pictures = [name for name in names if embedded.kind(name).draws and name in embedded.inputs]
+    asked = [(name, picture) for name in names for picture in pictures if name not in pictures]
+    between = list(permutations(pictures, 2))
+    return asked + between + [(picture, name) for picture in pictures for name in names if embedded.kind(name).words]
 
 
 def _figure(size: tuple[float, float]) -> Any:
@@ -160,12 +178,14 @@ def _figure(size: tuple[float, float]) -> Any:
 
 
 def _show(axes: Any, embedded: Embedded, modality: str, row: int, name: str, frame: str | None = None) -> None:
-    """One example in one cell: its picture, its name, or (a sound can't be seen) the words that were spoken."""
+    """One example in one cell: its picture; or its name, and of what isn't text that it can't be seen."""
     axes.set(xticks=[], yticks=[])
-    if modality == "image":
-        axes.imshow(embedded.inputs["image"][row], interpolation="nearest")
+    kind = embedded.kind(modality)
+    if kind.draws and modality in embedded.inputs:
+        axes.imshow(kind.drawn(embedded.inputs[modality][row]), interpolation="nearest")
     else:
-        words = textwrap.fill(f"♪ “{name}”" if modality == "audio" else name, 15)
+        words = name if kind.words else f"♪ “{name}”" if kind.plays else f"{modality} (not shown) of “{name}”"
+        words = textwrap.fill(words, 15)
         axes.set(xlim=(0, 1), ylim=(0, 1))
         axes.text(0.5, 0.5, words, ha="center", va="center", fontsize=7, color=INK)
     for spine in axes.spines.values():
@@ -175,7 +195,3 @@ def _show(axes: Any, embedded: Embedded, modality: str, row: int, name: str, fra
 def _short(name: Any) -> str:
     name = str(name)
     return name if len(name) <= LETTERS else name[: LETTERS - 1] + "…"
-
-
-def _noun(modality: str) -> str:
-    return {"text": "caption", "audio": "sound", "image": "picture"}.get(modality, modality)

@@ -42,7 +42,7 @@ def items_of(embedded: Embedded, modality: str) -> Int[np.ndarray, " n"] | None:
 
 def is_words(embedded: Embedded, modality: str) -> bool:
     """Whether a modality is texts, each of which is an item of its own: those that were picked stand in the columns."""
-    return modality == "text" or modality in embedded.columns
+    return embedded.kind(modality).words or modality in embedded.columns
 
 
 def distinct(embedded: Embedded, modality: str, label: str) -> Bool[np.ndarray, " n"]:

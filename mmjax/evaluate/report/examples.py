@@ -8,6 +8,8 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float
 
+from mmjax.data.kinds import ordered
+from mmjax.data.transforms.input import Input
 from mmjax.evaluate.contract import Embedded
 from mmjax.evaluate.report.charts import Label, Point, heat_map, mark, plane
 from mmjax.evaluate.report.findings import Findings
@@ -31,7 +33,7 @@ def label_column(found: Findings) -> str | None:
             return classified.label
     for name, values in columns.items():
         distinct = {str(value) for value in values if value is not None}
-        if name not in ("id", "text") and 2 <= len(distinct) <= min(30, len(values) // 3):
+        if name not in ("id", "text", *found.embedded.embeddings) and 2 <= len(distinct) <= min(30, len(values) // 3):
             return name
     return None
 
@@ -39,8 +41,8 @@ def label_column(found: Findings) -> str | None:
 def similarities(found: Findings, media: Media) -> list[Markup]:
     """A heat map for each pair of modalities, of examples drawn at random that have both, ordered by label."""
     embedded, label, made = found.embedded, label_column(found), []
-    order = ("text", "audio", "image")
-    names = sorted(embedded.embeddings, key=lambda name: order.index(name) if name in order else -1)
+    # Pictures are columns, which are narrow; what can't be shown comes first.
+    names = sorted(ordered(embedded.embeddings, embedded.kinds), key=lambda name: _width(embedded.kind(name)))
     for rows, columns in combinations(names, 2):
         both = np.flatnonzero(embedded.valid[rows] & embedded.valid[columns])
         if len(both) < 2:
@@ -56,10 +58,15 @@ def similarities(found: Findings, media: Media) -> list[Markup]:
 
 
 def _label(media: Media, modality: str, row: int) -> Label:
-    text = media.caption(row)
-    if modality == "image":
-        return Label(text, media.uri(row, SMALL))
-    return Label(f"♪ {text}" if modality == "audio" else text)
+    text, kind = media.text(row, modality), media.kind(modality)
+    if kind.draws:
+        return Label(text, media.uri(row, modality, SMALL))
+    return Label(f"♪ {text}" if kind.plays else text)
+
+
+def _width(kind: type[Input]) -> int:
+    """Where a kind stands among the sides of heat maps."""
+    return 1 if kind.words else 2 if kind.plays else 3 if kind.draws else 0
 
 
 def retrievals(found: Findings, media: Media) -> list[Markup]:
@@ -108,8 +115,8 @@ def _query(query: Query, direction: Direction, media: Media) -> Markup:
 
 
 def _besides(media: Media, row: int, modality: str) -> list[Any]:
-    """The caption of what isn't a text itself."""
-    return [] if modality != "image" else [short(media.caption(row), 60), tag("br")]
+    """The caption of a picture; elsewhere it stands there already."""
+    return [] if not media.kind(modality).draws else [short(media.caption(row), 60), tag("br")]
 
 
 def _hit(hit: Hit, modality: str, media: Media, answer: bool = False) -> Markup:
@@ -140,8 +147,9 @@ def embedding_map(found: Findings, media: Media) -> Markup | None:
     labels = _labels(embedded, column, chosen)
     names = list(labels)
 
-    seen = [row for row in chosen.tolist() if "image" in modalities and embedded.valid["image"][row]]
-    pictures = {row: uri for row in seen if (uri := media.uri(row, THUMB)) is not None}
+    drawn_as = next((m for m in modalities if embedded.kind(m).draws), None)
+    seen = [row for row in chosen.tolist() if drawn_as is not None and embedded.valid[drawn_as][row]]
+    pictures = {row: uri for row in seen if (uri := media.uri(row, drawn_as or "", THUMB)) is not None}
 
     def drawn(values: Float[np.ndarray, "n e"], said: str, class_: str) -> Markup:
         places, shares = principal(values)

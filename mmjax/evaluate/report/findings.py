@@ -1,6 +1,6 @@
 """Collects the contents of a page: each split as it was embedded, its numbers, and its evaluators' decisions."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from mmjax.evaluate.contract import Embedded, EmbedText, Evaluator, When, protocols
@@ -12,7 +12,7 @@ from mmjax.evaluate.report.media import Raw
 class Findings:
     """Of one split. same: the column whose equal values are right for one another (`Evaluator.same`). raw: gives the
     example's picture or sound, as it lies in the data. protocols: how the numbers count, a sentence an evaluator.
-    heard: seconds of a sound that the model hears at most (`spans.heard`); None: all of it."""
+    heard: by modality, seconds of a sound that the model hears at most (`spans.heard_of`); None: all of it."""
 
     embedded: Embedded
     numbers: dict[str, float]
@@ -20,7 +20,7 @@ class Findings:
     same: str | None
     raw: Raw
     protocols: Sequence[str] = ()
-    heard: float | None = None
+    heard: Mapping[str, float | None] = field(default_factory=dict)
 
     @property
     def split(self) -> str:
@@ -41,7 +41,7 @@ class Collector(Evaluator):
     when: When = "always"
     name: str = "report"
     inputs: tuple[str, ...] = ()
-    heard: float | None = None
+    heard: Mapping[str, float | None] = field(default_factory=dict)
     reads_classified = True
     gives_numbers = False
 

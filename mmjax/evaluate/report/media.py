@@ -2,7 +2,7 @@
 
 import base64
 import io
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -10,10 +10,11 @@ import soundfile
 from PIL import Image
 
 from mmjax.data.bad_example import BadExample
-from mmjax.data.transforms.audio import DecodeAudio
-from mmjax.data.transforms.image import Decode
+from mmjax.data.transforms.input import Input
 from mmjax.data.transforms.spans import partly, seconds
+from mmjax.evaluate.contract import Embedded
 from mmjax.evaluate.report.markup import Markup, short, tag
+from mmjax.runtime.counts import noun
 
 RATE = 16_000  # samples a second of the sounds on a page
 SECONDS = 10  # of a sound; the rest is cut off
@@ -30,82 +31,96 @@ class Media:
     def __init__(
         self,
         raw: Raw,
-        captions: list[Any],
-        ids: list[Any],
+        embedded: Embedded,
         name: str,
         budget: list[int],
-        heard: float | None = None,
+        heard: Mapping[str, float | None] | None = None,
     ):
-        """budget: bytes that are left, in a list that all splits of a page share.  name: of the split, in anchors.
-        heard: seconds of a sound that the model hears at most; None: all of it."""
-        self._raw, self._captions, self._ids, self.name, self._budget = raw, captions, ids, name, budget
-        self._pictures: dict[tuple[int, int], bytes | None] = {}
-        self._sounds: dict[int, str | None] = {}
-        self._heard = heard
-        self._lasting: dict[int, float] = {}  # seconds, of all of a sound that is shown
+        """embedded: what is known of the examples besides.  budget: bytes that are left, in a list that all splits of a
+        page share.  name: of the split, in anchors.
+        heard: by modality, seconds of a sound that the model hears at most; None: all of it."""
+        self._raw, self._embedded, self.name, self._budget = raw, embedded, name, budget
+        self._captions = embedded.captions
+        self._pictures: dict[tuple[int, str, int], bytes | None] = {}
+        self._sounds: dict[tuple[str, int], str | None] = {}
+        self._heard = heard or {}
+        self._lasting: dict[tuple[str, int], float] = {}  # seconds, of all of a sound that is shown
         self.left_out = 0
+
+    def kind(self, modality: str) -> type[Input]:
+        """What it is: what is drawn, played, written or none of these."""
+        return self._embedded.kind(modality)
 
     def caption(self, row: int) -> str:
         """The example's caption; its id where it has none."""
         caption = self._captions[row] if self._captions else None
-        return str(self._ids[row] if caption is None or caption == "" else caption)
+        return str(self._embedded.columns["id"][row] if caption is None or caption == "" else caption)
+
+    def text(self, row: int, modality: str) -> str:
+        """The example in words: what a text says, of anything else its caption."""
+        own = self._embedded.columns.get(modality) if self.kind(modality).words else None
+        return self.caption(row) if own is None or own[row] in (None, "") else str(own[row])
 
     def show(self, row: int, modality: str, side: int = 112) -> Markup:
-        """The example as one sees or hears it."""
-        caption = self.caption(row)
-        if modality == "image":
-            return self.picture(row, side) or tag("span", f"(no picture: {short(caption)})", class_="gone")
-        if modality == "audio":
-            return self.sound(row)
-        return tag("q", short(caption, 90), title=caption if len(caption) > 90 else None)
+        """The example as one sees, hears or reads it; of what can't be shown its caption, and that it can't."""
+        kind, text = self.kind(modality), self.text(row, modality)
+        if kind.draws:
+            return self.picture(row, modality, side) or tag("span", f"(no picture: {short(text)})", class_="gone")
+        if kind.plays:
+            return self.sound(row, modality)
+        if not kind.words:
+            return tag("span", f"({noun(modality)}, which can't be shown: {short(text)})", class_="gone")
+        return tag("q", short(text, 90), title=text if len(text) > 90 else None)
 
-    def picture(self, row: int, side: int) -> Markup | None:
+    def picture(self, row: int, modality: str, side: int) -> Markup | None:
         """An image of at most `side` pixels; None where there is none, or no space for it."""
-        uri = self.uri(row, side)
+        uri = self.uri(row, modality, side)
         return (
             None
             if uri is None
             else tag("img", src=uri, alt=f"picture of: {short(self.caption(row), 120)}", loading="lazy")
         )
 
-    def uri(self, row: int, side: int) -> str | None:
+    def uri(self, row: int, modality: str, side: int) -> str | None:
         """The picture as a data URI, which is paid for each time; None where there is none, or no space for it."""
-        if (row, side) not in self._pictures:
-            self._pictures[row, side] = self._jpeg(row, side)
-        return self._paid("image/jpeg", self._pictures[row, side])
+        if (row, modality, side) not in self._pictures:
+            self._pictures[row, modality, side] = self._jpeg(row, modality, side)
+        return self._paid("image/jpeg", self._pictures[row, modality, side])
 
-    def sound(self, row: int) -> Markup:
+    def sound(self, row: int, modality: str) -> Markup:
         """What plays the example's sound; its caption alone where there is none, or no space for it."""
-        if row not in self._sounds:
-            self._sounds[row] = self._paid("audio/ogg", self._ogg(row))
+        if (modality, row) not in self._sounds:
+            self._sounds[modality, row] = self._paid("audio/ogg", self._ogg(row, modality))
         caption = short(self.caption(row), 70)
-        if self._sounds[row] is None:
+        if self._sounds[modality, row] is None:
             return tag("span", f"♪ {caption}", class_="gone")
-        return tag(
-            "a", tag("span", "▶", aria_hidden="true"), " ", caption, class_="play", href=f"#{self.anchor('sound', row)}"
-        )
+        place = f"#{self.anchor(modality, row)}"
+        return tag("a", tag("span", "▶", aria_hidden="true"), " ", caption, class_="play", href=place)
 
     def sounds(self) -> Markup | None:
         """All sounds that were shown, to be played one by one: how many, and, folded where they are many, a list."""
-        there = [(row, uri) for row, uri in sorted(self._sounds.items()) if uri is not None]
+        there = [(*key, uri) for key, uri in sorted(self._sounds.items()) if uri is not None]
         if not there:
             return None
-        said = {row: partly(self._heard, self._lasting[row]) for row, _ in there}
+        said = {(m, row): partly(self._heard.get(m), self._lasting[m, row]) for m, row, _ in there}
         items = [
             tag(
                 "li",
-                tag("audio", controls=True, preload="none", src=uri, id=self.anchor("sound", row)),
-                tag("span", self.caption(row), tag("small", text) if (text := said[row]) else None, class_="name"),
+                tag("audio", controls=True, preload="none", src=uri, id=self.anchor(modality, row)),
+                tag(
+                    "span",
+                    self.caption(row),
+                    tag("small", text) if (text := said[modality, row]) else None,
+                    class_="name",
+                ),
             )
-            for row, uri in there
+            for modality, row, uri in there
         ]
         longer = sum(text is not None for text in said.values())
-        cut = (
-            f"; {longer:,} of them last{'s' if longer == 1 else ''} longer than the {seconds(self._heard)} that the "
-            "model hears"
-            if longer and self._heard
-            else ""
-        )
+        most = {self._heard[m] for m, _ in self._sounds if self._heard.get(m) is not None}
+        than = seconds(next(iter(most)) or 0) if len(most) == 1 else "seconds"
+        cut = f"; {longer:,} of them last{'s' if longer == 1 else ''} longer than the {than} that the model hears"
+        cut = cut if longer else ""
         return tag(
             "details",
             tag("summary", f"{len(there):,} sound{'s' if len(there) > 1 else ''}, all that are shown above{cut}"),
@@ -115,7 +130,7 @@ class Media:
         )
 
     def anchor(self, kind: str, row: int) -> str:
-        """A name within the page: `sound-0-17`."""
+        """A name within the page: `audio-0-17`."""
         return f"{kind}-{self.name}-{row}"
 
     def _paid(self, kind: str, content: bytes | None) -> str | None:
@@ -128,12 +143,12 @@ class Media:
         self._budget[0] -= len(uri)
         return uri
 
-    def _jpeg(self, row: int, side: int) -> bytes | None:
-        value = self._raw(row, "image")
+    def _jpeg(self, row: int, modality: str, side: int) -> bytes | None:
+        value = self._raw(row, modality)
         if value is None:
             return None
         try:
-            picture = Image.fromarray(Decode()(value, None))
+            picture = Image.fromarray(self.kind(modality).drawn(value))
         except BadExample:
             return None
         picture.thumbnail((side, side))
@@ -144,15 +159,15 @@ class Media:
         picture.save(stream, "JPEG", quality=QUALITY, optimize=True)
         return stream.getvalue()
 
-    def _ogg(self, row: int) -> bytes | None:
-        value = self._raw(row, "audio")
+    def _ogg(self, row: int, modality: str) -> bytes | None:
+        value = self._raw(row, modality)
         if value is None:
             return None
         try:
-            samples = DecodeAudio(RATE)(value, None)
+            samples, _ = self.kind(modality).played(value, RATE)
         except BadExample:
             return None
-        self._lasting[row] = len(samples) / RATE
+        self._lasting[modality, row] = len(samples) / RATE
         stream = io.BytesIO()
         soundfile.write(stream, np.asarray(samples[: SECONDS * RATE]), RATE, format="OGG", subtype="VORBIS")
         return stream.getvalue()

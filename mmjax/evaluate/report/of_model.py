@@ -11,7 +11,7 @@ import jax
 from mmjax import __version__
 from mmjax.data.evaluation import raw
 from mmjax.data.pipeline import Prepared
-from mmjax.data.transforms.spans import heard
+from mmjax.data.transforms.spans import heard_of
 from mmjax.evaluate.contract import Evaluator
 from mmjax.evaluate.report.findings import Collector
 from mmjax.evaluate.report.page import About, write_page
@@ -25,7 +25,7 @@ from mmjax.runtime.files import json_text
 def collectors(evaluators: Sequence[Evaluator], data: Prepared) -> list[Collector]:
     """What is to run after the evaluators, on each split that they read, so that a page can be made."""
     splits = dict.fromkeys(evaluator.split for evaluator in evaluators)
-    most = heard(data.chains.transforms.get("audio", ()))
+    most = {name: heard_of(spec) for name, spec in data.chains.specs.items() if spec.kind.plays}
     return [
         Collector([e for e in evaluators if e.split == split], partial(raw, data, split), split, heard=most)
         for split in splits

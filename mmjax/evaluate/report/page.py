@@ -63,12 +63,7 @@ def page(
 ) -> Markup:
     """The page's HTML."""
     left = [budget]
-    media = [
-        Media(
-            found.raw, found.embedded.columns.get("text", []), found.embedded.columns["id"], str(i), left, found.heard
-        )
-        for i, found in enumerate(findings)
-    ]
+    media = [Media(found.raw, found.embedded, str(i), left, found.heard) for i, found in enumerate(findings)]
     pairs = list(zip(findings, media, strict=True))
     sections: list[tuple[str, str, Any]] = [
         ("Numbers", "", _numbers(findings)),

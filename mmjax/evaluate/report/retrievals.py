@@ -6,6 +6,7 @@ from itertools import permutations
 import numpy as np
 from jaxtyping import Int
 
+from mmjax.data.kinds import ordered
 from mmjax.evaluate.contract import Embedded
 from mmjax.evaluate.metrics.chance import recall
 from mmjax.evaluate.metrics.pairs import pairs
@@ -14,7 +15,6 @@ from mmjax.evaluate.metrics.ranks import TIE
 ASKED = 2_000  # queries of a direction at most, drawn at random
 SHOWN = 3  # best, worst and random ones each
 FIRST = 5  # answers shown of each
-ORDER = ("text", "image", "audio")  # of the modalities that are asked with
 SCORES = 2**22  # held at once
 RULE = (
     "Best are those whose right answer stands first, by the largest margin to the best wrong one; worst those whose "
@@ -60,7 +60,7 @@ class Direction:
 
 def directions(embedded: Embedded, same: str | None = None, seed: int = 0, asked: int = ASKED) -> list[Direction]:
     """Every direction in which some example has a right answer. same: as in `Retrieval`."""
-    names = sorted(embedded.embeddings, key=lambda name: ORDER.index(name) if name in ORDER else len(ORDER))
+    names = ordered(embedded.embeddings, embedded.kinds)
     found = (_direction(embedded, a, b, same, seed, asked) for a, b in permutations(names, 2))
     return [direction for direction in found if direction is not None]
 

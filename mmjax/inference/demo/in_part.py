@@ -4,13 +4,15 @@ from typing import Any
 
 from mmjax.data.bad_example import BadExample
 from mmjax.data.decoding import sounds
+from mmjax.data.kinds import kind_of
 from mmjax.data.transforms.audio import DecodeAudio
 from mmjax.data.transforms.spans import heard, partly
 
 
-def hears(model: Any) -> float | None:
-    """Seconds of a sound that the model hears at most; None: all of it, or none. model: a `mmjax.Model`."""
-    return heard(model.experiment.data.transforms.get("audio", ()))
+def hears(model: Any, modality: str) -> float | None:
+    """Seconds of a sound that the model hears at most; None: all of it, or it is none. model: a `mmjax.Model`."""
+    chain = model.experiment.data.transforms.get(modality, ())
+    return heard(chain) if chain and kind_of(modality, model.kinds).plays else None
 
 
 def in_part(model: Any, modality: str, query: str | bytes) -> str | None:
@@ -18,24 +20,25 @@ def in_part(model: Any, modality: str, query: str | bytes) -> str | None:
 
     query: what the model can embed, a text, or the bytes of a file.
     """
-    if modality == "text" and isinstance(query, str) and "text" in model.experiment.data.transforms:
-        return _read(model, query)
-    if modality == "audio" and isinstance(query, bytes):
+    kind = kind_of(modality, model.kinds)
+    if kind.words and isinstance(query, str) and modality in model.experiment.data.transforms:
+        return _read(model, modality, query)
+    if kind.plays and isinstance(query, bytes):
         try:
             found = sounds.read_sound(query, DecodeAudio.most_samples)
         except BadExample:
             return None
-        return partly(hears(model), len(found.samples) / found.rate)
+        return partly(hears(model, modality), len(found.samples) / found.rate)
     return None
 
 
-def _read(model: Any, text: str) -> str | None:
+def _read(model: Any, modality: str, text: str) -> str | None:
     """By the tokens that the model gets: those of fewer words are the same where the words after them are cut off."""
 
     def row(count: int) -> list[bytes]:
-        return [array.tobytes() for array in model.preprocess(text=" ".join(words[:count])).values()]
+        return [array.tobytes() for array in model.preprocess(**{modality: " ".join(words[:count])}).values()]
 
-    words, mask = text.split(), model.preprocess(text=text).get("text_mask")
+    words, mask = text.split(), model.preprocess(**{modality: text}).get(f"{modality}_mask")
     if len(words) < 2 or (mask is not None and not mask.all()):
         return None
     whole, low, high = row(len(words)), 1, len(words)

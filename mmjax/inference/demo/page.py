@@ -17,26 +17,24 @@ from typing import Any
 from rich.console import Console
 
 from mmjax.data.decoding.sounds import lasting
+from mmjax.data.kinds import kinds_of
+from mmjax.data.transforms.input import Input
 from mmjax.data.transforms.spans import partly, seconds
 from mmjax.errors import UserError
 from mmjax.evaluate.report.markup import Markup, join, short, tag
+from mmjax.experiment.graph import build
+from mmjax.inference.demo import widgets
 from mmjax.inference.demo.in_part import hears, in_part
-from mmjax.inference.demo.search import KINDS, Index, Item, folder, index, many, own, reason
+from mmjax.inference.demo.search import Index, Item, checked, folder, index, many, own, reason
 from mmjax.inference.demo.server import HOST, Policy, ended, ended_by_signals, free_port, media_routes
 from mmjax.inference.demo.uploads import LARGEST, Gate, Uploads, received
 from mmjax.interop.resolve import resolve
 from mmjax.runtime.compilation_cache import use_compilation_cache
+from mmjax.runtime.counts import noun
 
-FOUND = {"image": 12, "audio": 8}  # shown of each; of one kind alone twice as many
-MOST = 2 * max(FOUND.values())
+MOST = 2 * max(widgets.PICTURES, widgets.OTHERS)
 LONGEST = 10_000  # characters of a query: no model reads more
 LISTED = 100  # of files that could not be used, by name
-TABS = {"text": "Type", "image": "Picture", "audio": "Voice"}
-HINTS = {
-    "text": "Type what you look for, “a red car” say, and press Enter.",
-    "image": "Drop a picture here, or paste one: what looks like it is found.",
-    "audio": "Say what you look for, or give a sound file.",
-}
 SIMILAR = """
 element.addEventListener('click', event => {
   const button = event.target.closest('button[data-row]');
@@ -101,16 +99,19 @@ def _found(
 ) -> Index:
     """What is to be searched. Each part that takes seconds is said when it begins."""
     say(f"reading {source}")
-    place = folder(where) if where is not None else None
+    if where is not None:
+        checked(where)  # before the model is read
     use_compilation_cache()
     bundle = resolve(source, step=step, code=code, say=say)
-    say("looking through its own test data" if place is None else f"looking through {place.name}")
-    found = index(bundle, place or own(bundle, say), console)
+    say("looking through its own test data" if where is None else f"looking through {where}")
+    kinds = kinds_of(build(bundle.config).data.transforms)
+    found = index(bundle, own(bundle, say) if where is None else folder(where, kinds), console)
     say(f"{_counted(found)} in {found.place.name}")
     for name, why in found.bad[:LISTED]:
         say(f"  left out: {name}: {why}")
-    if (most := hears(found.model)) and "audio" in (*found.items, *found.queries):
-        say(f"of a sound the model hears the first {seconds(most)}")
+    for modality in dict.fromkeys((*found.items, *found.queries)):
+        if most := hears(found.model, modality):
+            say(f"of a {noun(modality)} the model hears the first {seconds(most)}")
     return found
 
 
@@ -177,16 +178,18 @@ def build_page(found: Index, kept: tempfile.TemporaryDirectory[str] | None = Non
         inputs: dict[str, Any] = {}
         tabs: dict[str, Any] = {}
         with gr.Tabs():
-            for modality in found.queries:
-                with gr.Tab(TABS[modality], id=modality) as tabs[modality]:
-                    inputs[modality] = _input(gr, modality)
+            named = [widgets.tab(modality, found.kind(modality)) for modality in found.queries]
+            for i, (modality, name) in enumerate(zip(found.queries, named, strict=True)):
+                first = name not in named[:i]
+                with gr.Tab(name if named.count(name) == 1 else modality.capitalize(), id=modality) as tabs[modality]:
+                    inputs[modality] = widgets.taker(gr, modality, found.kind(modality), first)
         start = answered(found, next(iter(inputs), "text"), None)
         results = gr.HTML(_safe(start), elem_id="results", js_on_load=SIMILAR)
         for modality, (component, events) in inputs.items():
             shared: dict[str, Any] = dict(
                 inputs=component,
                 outputs=results,
-                preprocess=modality == "text",  # files as they were given, not as gradio would write them anew
+                preprocess=found.kind(modality).words,  # files as they were given, not as gradio would write them anew
             )
             answer = _answer(found, modality, uploads.folder)
             gr.on(events, answer, show_progress="minimal", api_name=modality, **shared)
@@ -205,46 +208,16 @@ def build_page(found: Index, kept: tempfile.TemporaryDirectory[str] | None = Non
 
 def hint(found: Index, modality: str) -> str:
     """What to do in a tab; of sounds, how much of one the model hears too."""
-    most = hears(found.model) if modality == "audio" else None
+    most = hears(found.model, modality)
     heard = "" if most is None else f" Its first {seconds(most)} {'is' if most == 1 else 'are'} heard."
-    return HINTS[modality] + heard
-
-
-def _input(gr: Any, modality: str) -> tuple[Any, list[Any]]:
-    """What takes a query, and the events that ask it."""
-    if modality == "text":
-        with gr.Row(equal_height=True, elem_id="typing"):
-            box = gr.Textbox(
-                show_label=False,
-                container=False,
-                placeholder=HINTS["text"],
-                max_lines=1,
-                scale=8,
-                elem_id="query",
-            )
-            button = gr.Button("Search", variant="primary", scale=1, min_width=90, elem_id="search")
-        return box, [box.submit, button.click]
-    if modality == "image":
-        picture = gr.Image(
-            type="filepath",
-            label=HINTS["image"],
-            sources=["upload", "webcam", "clipboard"],
-            height=240,
-            buttons=[],
-            elem_id="picture",
-        )
-        return picture, [picture.change]
-    sound = gr.Audio(
-        type="filepath", label=HINTS["audio"], sources=["microphone", "upload"], buttons=[], elem_id="sound"
-    )
-    return sound, [sound.change]
+    return widgets.what_to_do(modality, found.kind(modality)) + heard
 
 
 def _answer(found: Index, modality: str, uploads: Path, opened: bool = False) -> Callable[[Any], str]:
     """From what was given to what is shown. opened: asked as its tab was opened; what was given there may be gone."""
 
     def answer(query: Any) -> str:
-        if modality != "text" and query is not None:
+        if not found.kind(modality).words and query is not None:
             try:
                 query = received(uploads, query)
             except UserError as error:
@@ -259,7 +232,8 @@ def _answer(found: Index, modality: str, uploads: Path, opened: bool = False) ->
 def answered(found: Index, modality: str, query: Any) -> Markup:
     """What is found for a text, or the bytes of a picture or sound; a hint where nothing is asked, and what is wrong
     with what can't be used."""
-    if not isinstance(query, str if modality == "text" else bytes) or not query.strip():
+    kind = found.kind(modality)
+    if not isinstance(query, str if kind.words else bytes) or not query.strip():
         return _said(hint(found, modality), first_shown(found))
     query = query[:LONGEST] if isinstance(query, str) else query
     try:
@@ -267,8 +241,9 @@ def answered(found: Index, modality: str, query: Any) -> Markup:
         part = in_part(found.model, modality, query)
     except UserError as error:
         return wrong(error)
-    asked = f"“{short(str(query))}”" if modality == "text" else f"this {KINDS[modality][:-1]}"
-    return _said(f"Nearest to {asked}" + (f" ({part})" if part else ""), shown(found, hits))
+    return _said(
+        f"Nearest to {widgets.asked(modality, kind, query)}" + (f" ({part})" if part else ""), shown(found, hits)
+    )
 
 
 def wrong(error: UserError) -> Markup:
@@ -323,29 +298,25 @@ def shown(found: Index, hits: Mapping[str, list[tuple[int, float | None]]] | Map
     """Pictures in rows, sounds in a list, with their names, scores, and a button to search by each."""
     parts = []
     for modality, rows in hits.items():
-        rows = rows[: FOUND[modality] * (2 if len(hits) == 1 else 1)]
-        most = hears(found.model) if modality == "audio" else None
-        items = [_hit(found.items[modality][row], modality, row, score, most) for row, score in rows]
-        there = tag("h2", KINDS[modality].capitalize()) if len(found.items) > 1 else None
-        parts.append(tag("section", there, tag("ol", items, class_=f"hits {modality}")))
+        kind = found.kind(modality)
+        rows = rows[: widgets.most_shown(kind) * (2 if len(hits) == 1 else 1)]
+        most = hears(found.model, modality)
+        items = [_hit(found.items[modality][row], kind, row, score, most) for row, score in rows]
+        there = tag("h2", f"{noun(modality)}s".capitalize()) if len(found.items) > 1 else None
+        parts.append(tag("section", there, tag("ol", items, class_=f"hits {widgets.shown_class(kind)}")))
     return join(parts)
 
 
-def _hit(item: Item, modality: str, row: int, score: float | None, most: float | None) -> Markup:
+def _hit(item: Item, kind: type[Input], row: int, score: float | None, most: float | None) -> Markup:
     """most: seconds of a sound that the model hears; None: all."""
     part = partly(most, _lasting(item)) if most is not None else None
-    uri = f"media/{modality}/{row}"
-    if modality == "image":
-        picture = tag("img", src=f"{uri}?small", alt=short(item.name, 120), loading="lazy")
-        media = tag("a", picture, href=uri, target="_blank", rel="noopener", title="open it large")
-    else:
-        media = tag("audio", src=uri, controls=True, preload="none", aria_label=short(item.name, 120))
+    media = widgets.item(item.modality, kind, item.name, f"media/{item.modality}/{row}")
     return tag(
         "li",
         media,
         tag("span", short(item.name, 80), class_="name", title=item.name),
         None if score is None else tag("span", f"{score:.3f}", class_="score", title="cosine of the two embeddings"),
-        tag("button", "Similar", type="button", class_="like", data_modality=modality, data_row=row),
+        tag("button", "Similar", type="button", class_="like", data_modality=item.modality, data_row=row),
         None if part is None else tag("span", part, class_="part"),
     )
 

@@ -22,9 +22,12 @@ from safetensors.numpy import save
 
 from mmjax.data.bad_example import BadExample
 from mmjax.data.chains import Chains, evaluation
+from mmjax.data.kinds import USUAL, Kinds, kind_of, kinds_of, ordered, words_of
 from mmjax.data.record_transforms import RecordTransforms
+from mmjax.data.sources.contents import content_key
 from mmjax.data.sources.paths import File
 from mmjax.data.sources.tfds import Tfds
+from mmjax.data.transforms.input import Input
 from mmjax.errors import UserError
 from mmjax.experiment import record as serialization
 from mmjax.experiment.confined import Record, check_confined
@@ -32,36 +35,25 @@ from mmjax.inference.embed_dataset import digest_of
 from mmjax.inference.model import Model
 from mmjax.inference.row_embedder import chunks
 from mmjax.interop.bundle import Bundle
+from mmjax.runtime.counts import noun, of
 from mmjax.runtime.files import json_text, output, regular
 
-# By their names, as a folder holds much else. What can't be decoded here (HEIC, M4A) is listed too, so that it is
-# counted and named rather than missed in silence.
-ENDINGS = {
-    "image": (
-        *(".avif", ".bmp", ".gif", ".heic", ".jfif", ".jpe", ".jpeg", ".jpg", ".pbm", ".pgm", ".png", ".ppm"),
-        *(".tif", ".tiff", ".webp"),
-    ),
-    "audio": (
-        *(".aac", ".aif", ".aiff", ".au", ".caf", ".flac", ".m4a", ".mp3", ".oga", ".ogg", ".opus", ".wav", ".wma"),
-    ),
-}
-KINDS = {"image": "pictures", "audio": "sounds"}
 SPLIT = "test"  # of a model's own data: what it hasn't been trained on
 
 
 @dataclass(frozen=True)
 class Item:
-    """A picture or a sound.
+    """A picture, a sound, or something else that is looked for.
 
     name: to be shown, a path within the folder or a caption. key: says which one it is. stamp: changes with what it
-    holds. path: its file, if it has one. read: gives its bytes, None where they can't be had.
+    holds. path: its file, if it has one. read: gives its bytes (or an array), None where they can't be had.
     """
 
     modality: str
     name: str
     key: str
     stamp: str
-    read: Callable[[], bytes | None]
+    read: Callable[[], Any]
     path: Path | None = None
 
     def content(self) -> Any:
@@ -93,6 +85,10 @@ class Index:
     bad: list[tuple[str, str]]
     queries: list[str] = field(default_factory=list)
 
+    def kind(self, modality: str) -> type[Input]:
+        """What a modality is."""
+        return kind_of(modality, self.model.kinds)
+
     def search(self, modality: str, query: Any, count: int) -> dict[str, list[tuple[int, float]]]:
         """`nearest` to a text, a picture or a sound, whatever `Model.embed` takes.
 
@@ -116,22 +112,38 @@ class Index:
         return found
 
 
-def folder(path: str | Path) -> Place:
-    """The pictures and sounds in a folder and those within it, by their names; hidden ones are left alone.
-
-    Raises:
-        UserError: there is no such folder, or none of either in it.
-    """
+def checked(path: str | Path) -> Path:
+    """A folder. Raises UserError where there is none."""
     root = Path(path).expanduser()
     if not root.is_dir():
         raise UserError(f"there is no folder {path}" if not root.exists() else f"{path} is no folder")
-    kinds = {ending: modality for modality, endings in ENDINGS.items() for ending in endings}
+    return root
+
+
+def folder(path: str | Path, kinds: Kinds = USUAL) -> Place:
+    """The pictures, sounds and the like in a folder and those within it, by their names; hidden ones are left alone.
+
+    kinds: of a model's modalities. What several of them could read goes by the first.
+
+    Raises:
+        UserError: there is no such folder, or none of any in it.
+    """
+    root = checked(path)
+    # What is none of a model's kinds is told to be there, by its usual name.
+    every = {
+        **kinds,
+        **{name: kind for name, kind in USUAL.items() if kind not in kinds.values() and name not in kinds},
+    }
+    endings: dict[str, str] = {}
+    for name in ordered(every, every):
+        for ending in every[name].endings:
+            endings.setdefault(ending, name)
     items, others = [], 0
     for inside, folders, names in os.walk(root):
         folders[:] = sorted(name for name in folders if not name.startswith("."))
         for name in sorted(names):
             file = Path(inside) / name
-            modality = kinds.get(file.suffix.lower())
+            modality = endings.get(file.suffix.lower())
             # Pipes and devices of such names would be waited for.
             if modality is None or name.startswith(".") or (file.exists() and not file.is_file()):
                 others += not name.startswith(".")
@@ -139,9 +151,9 @@ def folder(path: str | Path) -> Place:
             shown = file.relative_to(root).as_posix().encode(errors="replace").decode()  # names need not be UTF-8
             items.append(Item(modality, shown, shown, _stamp(file), partial(_bytes, file), file))
     if not items:
+        sought = [f"{noun(n)}s ({' '.join(e for e in endings if endings[e] == n)})" for n in every if every[n].endings]
         raise UserError(
-            f"{path} has no pictures ({' '.join(ENDINGS['image'])}) or sounds ({' '.join(ENDINGS['audio'])}) in it or "
-            f"in the folders within it, but {others} other files"
+            f"{path} has no {' or '.join(sought)} in it or in the folders within it, but {others} other files"
         )
     return Place(str(path), str(root.resolve()), items)
 
@@ -157,29 +169,31 @@ def own(bundle: Bundle, say: Callable[[str], None] = lambda text: None) -> Place
     data = build(bundle.config).data
     if not data.weights:
         raise UserError(f"{bundle.source} brings no data of its own: --folder says where pictures and sounds are")
-    silent = replace(data, transforms={m: chain for m, chain in data.transforms.items() if m in KINDS})
+    kinds = kinds_of(data.transforms)
+    looked = {m: chain for m, chain in data.transforms.items() if not kinds[m].words}
+    silent = replace(data, transforms=looked)
     check_confined(Record(bundle.source, bundle.tokenizers), silent, bundle.tokenizers, say)
-    chains = Chains({m: chain for m, chain in data.transforms.items() if m in KINDS})
+    chains, words = Chains(looked), words_of(kinds) or "text"
     whole = RecordTransforms(data.record_transforms, tuple(data.transforms))
     items = []
     for name in data.weights:
         records = data.sources.get(name, Tfds(name)).open(SPLIT)
         for row in range(len(records)):
             record = whole(records[row], evaluation)
-            caption = record.get("text")
+            caption = record.get(words)
             while isinstance(caption, list | tuple | dict):  # of several captions the first
                 caption = next(iter(caption.values() if isinstance(caption, dict) else caption), None)
             for modality in chains.transforms:
                 value = record.get(modality)
                 value = None if isinstance(value, BadExample) else value
-                if value is None or (modality == "audio" and not isinstance(value, File) and not len(value)):
+                if value is None or (isinstance(value, list | tuple) and not value):
                     continue
                 path = Path(value.path) if isinstance(value, File) else None
                 read = partial(_raw, chains, whole, records, row, modality)
-                stamp = _stamp(path) if path else hashlib.blake2b(read() or b"", digest_size=16).hexdigest()
+                stamp = _stamp(path) if path else content_key(read()) or ""
                 items.append(Item(modality, str(caption or record["id"]), f"{name}/{record['id']}", stamp, read, path))
     if not items:
-        raise UserError(f"the {SPLIT} split of {', '.join(data.weights)} has no pictures or sounds: name a --folder")
+        raise UserError(f"the {SPLIT} split of {', '.join(data.weights)} has nothing to be searched: name a --folder")
     name = f"{', '.join(data.weights)} ({SPLIT} split)"
     return Place(name, name, items)
 
@@ -193,10 +207,10 @@ def index(bundle: Bundle, place: Place, console: Console | None = None) -> Index
     console = console or Console(highlight=False)
     model = Model(bundle)
     there = list(dict.fromkeys(item.modality for item in place.items))
-    wanted = [modality for modality in KINDS if modality in there and modality in model.modalities]
+    wanted = [modality for modality in ordered(there, model.kinds) if modality in model.modalities]
     if not wanted:
         raise UserError(
-            f"{place.name} has {' and '.join(KINDS[m] for m in there)}, and {bundle.source} embeds "
+            f"{place.name} has {' and '.join(f'{noun(m)}s' for m in there)}, and {bundle.source} embeds "
             f"{', '.join(model.modalities)} alone"
         )
     file = _cache_file(bundle, place)
@@ -223,13 +237,13 @@ def index(bundle: Bundle, place: Place, console: Console | None = None) -> Index
         name, why = made.bad[0]
         raise UserError(f"none of the {len(made.bad)} files in {place.name} can be read; {name}: {why}")
     console.print("preparing the first search: the towers are compiled, or their code is loaded", soft_wrap=True)
-    made.queries = [modality for modality in ("text", "image", "audio") if _embeds(model, modality, made)]
+    made.queries = [m for m in ordered(model.modalities, model.kinds) if _embeds(model, m, made)]
     return made
 
 
 def many(modality: str, count: int) -> str:
     """`1,204 pictures`, `1 sound`."""
-    return f"{count:,} {KINDS[modality] if count != 1 else KINDS[modality][:-1]}"
+    return of(count, noun(modality))
 
 
 def _embed(
@@ -286,23 +300,23 @@ def _embeds(model: Model, modality: str, made: Index) -> bool:
     """Whether the model has the tower, its tokenizer too, and vectors that compare with what can be found.
 
     Embeds one input, so that the first query finds the tower compiled."""
-    if modality not in model.modalities:
-        return False
     try:
-        value = "" if modality == "text" else made.items[modality][0].content() if modality in made.items else None
-        inputs: dict[str, Any] = {modality: _any(modality) if value is None else value}
+        words = model.kinds[modality].words
+        value = "" if words else made.items[modality][0].content() if modality in made.items else None
+        inputs: dict[str, Any] = {modality: _any(model, modality) if value is None else value}
         vector = model.embed(**inputs)
     except UserError:
         return False
     return bool(made.nearest(vector, 1))
 
 
-def _any(modality: str) -> Any:
+def _any(model: Model, modality: str) -> Any:
     """Some input."""
-    return np.zeros((32, 32, 3), np.uint8) if modality == "image" else (np.zeros(16_000, np.int16), 16_000)
+    made = model.kinds[modality].made_up()
+    return model.blank(modality) if made is None else made[0]
 
 
-def _raw(chains: Chains, whole: RecordTransforms, records: Any, row: int, modality: str) -> bytes | None:
+def _raw(chains: Chains, whole: RecordTransforms, records: Any, row: int, modality: str) -> Any:
     return chains.raw(whole(records[row], evaluation), modality)
 
 

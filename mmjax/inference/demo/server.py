@@ -18,10 +18,9 @@ import soundfile
 from PIL import Image
 
 from mmjax.data.bad_example import BadExample
-from mmjax.data.decoding.loudness import to_int16
-from mmjax.data.decoding.sounds import read_sound
-from mmjax.data.transforms.audio import DecodeAudio
-from mmjax.data.transforms.image import Decode
+from mmjax.data.transforms.audio_input import SoundInput
+from mmjax.data.transforms.image_input import PictureInput
+from mmjax.data.transforms.input import Input
 from mmjax.errors import UserError
 from mmjax.inference.demo.search import Index, Item
 
@@ -127,34 +126,36 @@ def media_routes(found: Index) -> list[Any]:
     from starlette.responses import FileResponse, Response
     from starlette.routing import Route
 
-    small = lru_cache(THUMBNAILS)(lambda row: jpeg(found.items["image"][row], SMALL))
+    small = lru_cache(THUMBNAILS)(lambda name, row: jpeg(found.items[name][row], SMALL, found.kind(name)))
 
     async def media(request: Request) -> Response:
         modality, row = request.path_params["modality"], request.path_params["row"]
         items = found.items.get(modality, [])
         if row >= len(items):
             return Response("there is no such thing", 404)
-        item = items[row]
-        if modality == "audio" and item.path is not None and item.path.suffix.lower() in PLAYED and item.path.is_file():
+        item, kind = items[row], found.kind(modality)
+        if kind.plays and item.path is not None and item.path.suffix.lower() in PLAYED and item.path.is_file():
             return FileResponse(item.path, media_type=PLAYED[item.path.suffix.lower()])  # which answers for parts
-        if modality == "audio":
-            content, kind = await run_in_threadpool(sound, item)
+        if not (kind.plays or kind.draws):
+            return Response("it can't be shown", 404)
+        if kind.plays:
+            content, form = await run_in_threadpool(sound, item, kind)
         elif "small" in request.query_params:
-            content, kind = await run_in_threadpool(small, row), "image/jpeg"
+            content, form = await run_in_threadpool(small, modality, row), "image/jpeg"
         else:
-            content, kind = await run_in_threadpool(jpeg, item, LARGE), "image/jpeg"
+            content, form = await run_in_threadpool(jpeg, item, LARGE, kind), "image/jpeg"
         if content is None:
             return Response("it can't be read any more", 404)
-        return Response(content, media_type=kind, headers={"Cache-Control": "no-cache"})
+        return Response(content, media_type=form, headers={"Cache-Control": "no-cache"})
 
     return [Route("/media/{modality}/{row:int}", media)]
 
 
-def jpeg(item: Item, side: int) -> bytes | None:
+def jpeg(item: Item, side: int, kind: type[Input] = PictureInput) -> bytes | None:
     """The picture with at most `side` pixels a side; None where it can't be read (any more)."""
     content = item.read()
     try:
-        picture = Image.fromarray(Decode()(content, None)) if content is not None else None
+        picture = Image.fromarray(kind.drawn(content)) if content is not None else None
     except BadExample:
         return None
     if picture is None:
@@ -168,18 +169,18 @@ def jpeg(item: Item, side: int) -> bytes | None:
     return stream.getvalue()
 
 
-def sound(item: Item) -> tuple[bytes | None, str]:
+def sound(item: Item, kind: type[Input] = SoundInput) -> tuple[bytes | None, str]:
     """The sound in a form that browsers play, and its type."""
     content = item.read()
     if content is None:
         return None, ""
-    for start, kind in ((b"RIFF", "audio/wav"), (b"fLaC", "audio/flac"), (b"OggS", "audio/ogg")):
-        if content.startswith(start):
-            return content, kind
+    for start, form in ((b"RIFF", "audio/wav"), (b"fLaC", "audio/flac"), (b"OggS", "audio/ogg")):
+        if isinstance(content, bytes) and content.startswith(start):
+            return content, form
     try:
-        samples, rate = read_sound(content, DecodeAudio.most_samples)
+        samples, rate = kind.played(content)
     except BadExample:
         return None, ""
     stream = io.BytesIO()
-    soundfile.write(stream, to_int16(samples), rate, format="WAV", subtype="PCM_16")
+    soundfile.write(stream, samples, rate, format="WAV", subtype="PCM_16")
     return stream.getvalue(), "audio/wav"

@@ -5,7 +5,7 @@ and not in another loses or turns words without a complaint.
 """
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from importlib import import_module
 from pathlib import Path
@@ -22,8 +22,10 @@ from mmjax.errors import UserError
 from mmjax.experiment.graph import build
 from mmjax.interop.bundle import Bundle
 from mmjax.interop.open_clip.preprocessing import pieces_of
+from mmjax.interop.projects import Project
 from mmjax.interop.twins import twin as near
 from mmjax.interop.twins.twin import Twin
+from mmjax.interop.twins.usage import Ids
 
 SHOWN = 4  # texts in a message, before it only counts
 ORDINARY = (
@@ -35,7 +37,7 @@ NAMES = ("<pad>", "<s>", "</s>", "<unk>", "<mask>", "[PAD]", "[CLS]", "[SEP]", "
 NAMES += ("<|startoftext|>", "<|endoftext|>", "<start_of_text>", "<end_of_text>")
 
 
-def unlike(ours: Bundle, twin: Twin, again: Bundle, folder: Path, layout: str) -> list[str]:
+def unlike(ours: Bundle, twin: Twin, again: Bundle, folder: Path, project: Project) -> list[str]:
     """What differs, a line or none; names of special pieces that a note tells of already are left out.
 
     ours: the model as it is.  again: what is read back from `folder`.
@@ -46,7 +48,7 @@ def unlike(ours: Bundle, twin: Twin, again: Bundle, folder: Path, layout: str) -
     named = texts_with(special_ids(tokenizer) + special_ids(twin.bundle.tokenizers["text"])) if twin.names else []
     texts = [*ORDINARY, *named]
     try:
-        theirs = _theirs(layout, folder, texts) or _chained(again, texts)
+        theirs = _theirs(project, folder, texts) or _chained(again, texts)
     except UserError:
         raise
     except Exception as error:  # whatever their library raises on a folder that it should open
@@ -101,41 +103,13 @@ def _bound(transform: Transform, tokenizer: Tokenizer) -> Transform:
     return replace(transform, tokenizer=tokenizer) if isinstance(transform, Tokenize) else transform
 
 
-def _theirs(layout: str, folder: Path, texts: Sequence[str]) -> list[tuple[list[int], int | None]] | None:
-    """By the project's library; None where it isn't installed."""
-    known: dict[str, tuple[tuple[str, ...], Callable[..., Any]]] = {
-        "hf": (("transformers",), _transformers),
-        "open_clip": (("open_clip", "transformers", "torch"), _open_clip),
-        "sentence_transformers": (("sentence_transformers",), _sentence_transformers),
-    }
-    libraries, encode = known[layout]
-    for library in libraries:
+def _theirs(project: Project, folder: Path, texts: Sequence[str]) -> Ids | None:
+    """By the project's library; None where it isn't installed, or nothing is known of one."""
+    if (known := project.used_by()) is None:
+        return None
+    for library in known.NEEDS:
         try:
             import_module(library)
         except Exception:  # not there, or not in working order: what their own imports raise
             return None
-    return encode(folder, list(texts))
-
-
-def _transformers(folder: Path, texts: list[str]) -> list[tuple[list[int], int | None]]:
-    from transformers import AutoTokenizer
-
-    tokenizer: Any = AutoTokenizer.from_pretrained(folder, local_files_only=True)
-    given = tokenizer(texts, padding="max_length", truncation=True)
-    masks = given.get("attention_mask")
-    return [(ids, None if masks is None else sum(masks[i])) for i, ids in enumerate(given["input_ids"])]
-
-
-def _sentence_transformers(folder: Path, texts: list[str]) -> list[tuple[list[int], int | None]]:
-    from sentence_transformers import SentenceTransformer
-
-    model: Any = SentenceTransformer(str(folder), device="cpu", local_files_only=True)
-    before = model.prompts.get(model.default_prompt_name, "") if model.default_prompt_name else ""
-    rows = [model.tokenize([before + text])["input_ids"][0].tolist() for text in texts]
-    return [(row, len(row)) for row in rows]
-
-
-def _open_clip(folder: Path, texts: list[str]) -> list[tuple[list[int], int | None]]:
-    import open_clip
-
-    return [(ids, None) for ids in open_clip.get_tokenizer(f"local-dir:{folder}")(texts).tolist()]
+    return known.ids(folder, list(texts))

@@ -1,9 +1,9 @@
 """Code of one's own: files of Python that the user named, run as modules, with their texts remembered.
 
 What runs is the text that was read, and nothing is written beside it. A file may import its neighbours (`from losses
-import Mine`), as a script may, but hides no installed package. The module is called by a digest of its text and of its
-neighbours' texts: a file that was edited is another module, one that wasn't is the same, also in a process that reads
-for it.
+import Mine`), as a script may, but hides no installed package. Neighbours are `.py` files: a package beside it can be
+imported, but is neither kept nor compared. The module is called by a digest of its text and of its neighbours' texts: a
+file that was edited is another module, one that wasn't is the same, also in a process that reads for it.
 """
 
 import ast

@@ -10,8 +10,9 @@ from pathlib import Path
 import pytest
 import tensorflow_datasets as tfds
 
+from mmjax.data import Tfds, datasets
 from mmjax.data.datasets import prepare as prepare_module
-from mmjax.data.datasets.prepare import DatasetError, builder, prepare_dataset
+from mmjax.data.datasets.prepare import DatasetError, builder, is_ours, ours, prepare_dataset
 
 
 class FourNumbers(tfds.core.GeneratorBasedBuilder):
@@ -164,3 +165,42 @@ def test_files_without_random_access_are_refused(tmp_path, monkeypatch):
         info.write_text(info.read_text().replace("array_record", "tfrecord"))
     with pytest.raises(DatasetError, match="holds tfrecord files"):
         prepare_dataset("four_numbers", str(tmp_path))
+
+
+ADDED = """
+import tensorflow_datasets as tfds
+
+from mmjax.data.datasets.builder import OwnBuilder
+
+
+class {name}(OwnBuilder):
+    VERSION = tfds.core.Version("1.0.0")
+    needs = {needs}
+
+    def _info(self):
+        return self.dataset_info_from_configs(features=tfds.features.FeaturesDict({{"text": tfds.features.Text()}}))
+
+    def _split_generators(self, dl_manager):
+        return {{"train": self._generate_examples()}}
+
+    def _generate_examples(self):
+        yield from enumerate(({{"text": "red"}}, {{"text": "blue"}}))
+"""
+
+
+def test_a_dataset_is_a_file_in_the_folder_and_is_found_by_its_name(tmp_path, monkeypatch):
+    """Nothing else is edited: it is built, read, listed, and its packages are asked for."""
+    (tmp_path / "two_words.py").write_text(ADDED.format(name="TwoWords", needs="()"))
+    (tmp_path / "two_more.py").write_text(ADDED.format(name="TwoMore", needs="('no_such_package',)"))
+    monkeypatch.setattr(datasets, "__path__", [*datasets.__path__, str(tmp_path)])
+    records = Tfds("two_words").open("train", str(tmp_path / "built"))
+    assert sorted(records[i]["text"] for i in range(len(records))) == ["blue", "red"]
+    assert (tmp_path / "built" / "two_words" / "1.0.0" / "features.json").exists()
+    assert ours() == ["esc50", "spoken_emoji", "stamps", "two_more", "two_words"]
+    with pytest.raises(DatasetError, match=r"^building two_more needs the packages no_such_package, which aren't"):
+        prepare_dataset("two_more", str(tmp_path / "built"))
+
+
+def test_what_else_lies_in_the_folder_is_no_dataset():
+    assert not any(map(is_ours, ("prepare", "builder", "build_progress", "without_tensorflow", "os.path", "mnist", "")))
+    assert is_ours("spoken_emoji/small:1.0.1")

@@ -5,6 +5,7 @@ import pytest
 
 from mmjax.data.bad_example import BadExample
 from mmjax.data.chains import captions
+from mmjax.data.sources.contract import Source
 from mmjax.data.sources.documents import DocumentRecords, Documents
 from mmjax.data.sources.emoji_charts import EmojiCharts
 from mmjax.data.sources.folder import Folder, FolderRecords
@@ -62,7 +63,7 @@ def test_documents_are_a_sources_texts(folder_table):
         Documents(Folder(folder_table), between="(").open("test")
 
 
-class NoText:
+class NoText(Source):
     def open(self, split, data_dir=None):
         return FolderRecords({"id": ["a"], "image": [b""]})
 

@@ -80,6 +80,27 @@ def test_another_table_has_the_same_columns_of_files(table, tmp_path):
     assert table_like(str(tmp_path / "other.csv"), ()) == Folder(str(tmp_path / "other.csv"))
 
 
+def test_a_table_like_the_runs_own_has_its_names_of_columns_and_of_splits(tmp_path):
+    own = Folder(
+        "runs.csv",
+        root="elsewhere",
+        fields={"image": "photo", "text": "words", "far": "depth", "split": "part", "id": "key"},
+        splits={"validation": "val", "test": "held"},
+        files=("far", "sketch"),
+    )
+    (tmp_path / "a.csv").write_text("photo,words,depth,part\na.png,a cat,a.npy,val\n")
+    found = table_like(str(tmp_path / "a.csv"), (Documents(own),))
+    fields = {"image": "photo", "text": "words", "far": "depth", "split": "part"}
+    assert found == Folder(str(tmp_path / "a.csv"), fields=fields, splits={"validation": "val"}, files=("far",))
+    (tmp_path / "a.png").touch()
+    (tmp_path / "a.npy").touch()
+    record = found.open("validation")[0]
+    assert (record["text"], type(record["far"]), type(record["image"])) == ("a cat", File, File)
+    (tmp_path / "b.csv").write_text("image,caption,sketch\nb.png,a dog,s.npy\n")  # of the usual names
+    assert table_like(str(tmp_path / "b.csv"), (own,)) == Folder(str(tmp_path / "b.csv"), files=("sketch",))
+    assert table_like(str(tmp_path / "b.csv"), (), ("sketch",)).files == ("sketch",)  # by what a model reads
+
+
 def test_a_chain_reads_numbers_of_a_column_and_says_how_files_are_named(tmp_path):
     pyarrow = pytest.importorskip("pyarrow")
     pytest.importorskip("pyarrow.parquet")

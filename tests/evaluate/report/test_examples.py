@@ -12,7 +12,7 @@ from tests.evaluate.report.made import made
 
 
 def media(found: Findings) -> Media:
-    return Media(found.raw, found.embedded.columns["text"], found.embedded.columns["id"], "0", [10**7])
+    return Media(found.raw, found.embedded, "0", [10**7])
 
 
 def test_principal_components_equal_those_of_the_covariance():

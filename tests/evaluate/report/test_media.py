@@ -3,17 +3,24 @@
 import base64
 import io
 import re
+from typing import Any
 
 import numpy as np
 import soundfile
 from PIL import Image
 
+from mmjax.evaluate.contract import Embedded
 from mmjax.evaluate.report.media import Media
 from tests.evaluate.report.made import png, wav
 
 
 def media(raw, budget: int = 10**7, count: int = 3) -> Media:
-    return Media(raw, [f"caption {i}" for i in range(count)], [f"id {i}" for i in range(count)], "0", [budget])
+    return Media(raw, known([f"caption {i}" for i in range(count)]), "0", [budget])
+
+
+def known(captions: list[Any], ids: list[Any] | None = None) -> Embedded:
+    named = {"text": captions} if captions else {}
+    return Embedded({}, {}, {"id": ids or [f"id {i}" for i in range(len(captions))], **named})
 
 
 def content(markup: str) -> bytes:
@@ -52,7 +59,7 @@ def test_many_sounds_are_folded_and_counted():
 
 def test_a_sound_that_the_model_hears_in_part_says_so():
     lasting = {0: 0.5, 1: 2.53, 2: 12.0}
-    page = Media(lambda row, column: wav(row, lasting[row]), ["a", "b", "c"], [0, 1, 2], "0", [10**7], heard=2.5)
+    page = Media(lambda row, column: wav(row, lasting[row]), known(["a", "b", "c"]), "0", [10**7], heard={"audio": 2.5})
     for row in lasting:
         page.show(row, "audio")
     sounds = str(page.sounds())
@@ -65,7 +72,7 @@ def test_a_sound_that_the_model_hears_in_part_says_so():
 
 
 def test_what_has_no_space_is_left_out_and_counted():
-    one = media(lambda row, column: png(row, 300)).uri(0, 96)
+    one = media(lambda row, column: png(row, 300)).uri(0, "image", 96)
     assert one is not None
     page = media(lambda row, column: png(row, 300), budget=len(one) * 3 // 2)
     shown = [page.show(row, "image", 96) for row in range(3)]
@@ -82,9 +89,9 @@ def test_what_is_missing_or_broken_is_named():
 
 
 def test_an_example_without_a_caption_goes_by_its_id():
-    page = Media(lambda row, column: None, [None, ""], ["a.png", "b.png"], "0", [0])
+    page = Media(lambda row, column: None, known([None, ""], ["a.png", "b.png"]), "0", [0])
     assert [page.caption(row) for row in (0, 1)] == ["a.png", "b.png"]
-    assert Media(lambda row, column: None, [], [7], "0", [0]).caption(0) == "7"
+    assert Media(lambda row, column: None, known([], [7]), "0", [0]).caption(0) == "7"
 
 
 def test_few_pixels_are_drawn_large():

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from mmjax.cli.main import main
+from mmjax.data.chains import Chains
 from mmjax.data.transforms.audio import CropOrPad, DecodeAudio
 from mmjax.evaluate.evaluators.retrieval import Retrieval
 from mmjax.evaluate.report.of_model import collectors
@@ -18,9 +19,9 @@ from tests.trained import Trained
 
 
 def test_a_page_knows_how_much_of_a_sound_its_model_hears():
-    silent = SimpleNamespace(chains=SimpleNamespace(transforms={}))
-    heard = SimpleNamespace(chains=SimpleNamespace(transforms={"audio": (DecodeAudio(8_000), CropOrPad(20_000))}))
-    for data, seconds in ((silent, None), (heard, 2.5)):
+    silent = SimpleNamespace(chains=Chains({}))
+    heard = SimpleNamespace(chains=Chains({"voice": (DecodeAudio(8_000), CropOrPad(20_000))}))
+    for data, seconds in ((silent, {}), (heard, {"voice": 2.5})):
         (collector,) = collectors([Retrieval(split="test")], data)  # pyright: ignore[reportArgumentType]
         collector(made().embedded, lambda texts: np.zeros((0, 8), np.float32))
         assert collector.kept[0].heard == seconds
@@ -46,7 +47,7 @@ def test_the_command_writes_the_page_of_a_run(trained: Trained, tmp_path, capsys
     assert re.search(r"24 examples: [^<]*22 sounds", html)
     assert html.count('<details class="direction"') == 6
     assert "a red disc" in html
-    assert 'id="sound-0-' in html
+    assert 'id="audio-0-' in html
     assert re.search(r'<h3>zeroshot/shape<span class="soft"> · \d+ of 24 right; 4 classes', html)
     again = re.search(r"<dt>again by</dt><dd>(.*?)</dd>", html)
     assert again is not None

@@ -21,6 +21,7 @@ import pytest
 from rich.console import Console
 
 from mmjax.cli.main import main
+from mmjax.data.transforms.audio_input import SoundInput
 from mmjax.errors import UserError
 from mmjax.inference.demo import page
 from mmjax.inference.demo.search import Item
@@ -104,7 +105,7 @@ def test_typed_played_clicked_and_hinted(served: Served, trained: Trained):
     assert (width, counts) == (160, "12 8")
     assert 0 < seconds < 0.2
     assert like == f"Nearest to {itself}"
-    assert hint == page.HINTS["text"]
+    assert hint == page.hint(served.page.found, "text")
     assert "Search 121 pictures and 120 sounds" in head
     assert "1 file could not be read" in head
     assert fits == "fits"
@@ -284,10 +285,10 @@ def test_a_sound_that_is_found_says_how_much_of_it_was_heard(tmp_path):
         Item("audio", "long", "", "", lambda: None, tmp_path / "long.wav"),
         Item("audio", "long", "", "", lambda: wav(0, 2.0)),
     ):
-        assert "the first 0.5 of 2.0 seconds are heard" in page._hit(item, "audio", 0, None, 0.5)
-        assert "heard" not in page._hit(item, "audio", 0, None, 3.0)
+        assert "the first 0.5 of 2.0 seconds are heard" in page._hit(item, SoundInput, 0, None, 0.5)
+        assert "heard" not in page._hit(item, SoundInput, 0, None, 3.0)
     gone = Item("audio", "gone", "", "", lambda: None, tmp_path / "gone.wav")
-    assert "heard" not in page._hit(gone, "audio", 0, None, 0.5)
+    assert "heard" not in page._hit(gone, SoundInput, 0, None, 0.5)
 
 
 def test_without_gradio_it_says_what_to_install(monkeypatch):

@@ -12,6 +12,7 @@ import pytest
 import soundfile
 from PIL import Image
 
+from mmjax.data.kinds import kind_of
 from mmjax.errors import UserError
 from mmjax.inference.demo import server
 from mmjax.inference.demo.search import Item
@@ -101,7 +102,8 @@ def test_a_row_is_served_and_nothing_else(tmp_path):
     file.write_bytes(wav(3))
     (tmp_path / "secret.txt").write_text("secret")
     found: Any = SimpleNamespace(
-        items={"image": [item(png(0)), item(None)], "audio": [item(None, "audio", file), item(wav(1), "audio")]}
+        items={"image": [item(png(0)), item(None)], "audio": [item(None, "audio", file), item(wav(1), "audio")]},
+        kind=lambda name: kind_of(name, {}),
     )
     app = Starlette(routes=server.media_routes(found), middleware=[Middleware(server.Policy)])
     client = testclient.TestClient(app)

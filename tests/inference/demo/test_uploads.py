@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 
+from mmjax.data.kinds import kind_of
 from mmjax.errors import UserError
 from mmjax.inference.demo import page, uploads
 from mmjax.inference.demo.search import Item, Place
@@ -31,8 +32,11 @@ class Found:
         self.vectors, self.bad, self.queries = {}, [], ["text", "image", "audio"]
         silent = SimpleNamespace(data=SimpleNamespace(transforms={}))
         self.place = Place("pictures", "pictures", [])
-        self.model = SimpleNamespace(source="a model", experiment=silent)
+        self.model = SimpleNamespace(source="a model", experiment=silent, kinds={})
         self.asked: list[Any] = []
+
+    def kind(self, modality):
+        return kind_of(modality, {})
 
     def search(self, modality, query, count):
         self.asked.append(query)

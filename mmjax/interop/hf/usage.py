@@ -1,0 +1,63 @@
+"""How transformers opens what was written: code for the card, and the ids that its tokenizers make."""
+
+from pathlib import Path
+from typing import Any
+
+from mmjax.interop.twins import usage
+from mmjax.interop.twins.twin import Twin
+from mmjax.interop.twins.usage import Ids
+
+LIBRARY = "transformers"
+NEEDS = ("transformers",)
+INSTALL = "transformers torch pillow"
+PIPELINE_LENGTH = 64  # ids to which transformers' pipeline fills texts up for SigLIP, whatever the model's length
+
+
+def how_to_load(folder: Path, twin: Twin) -> str:
+    """Code for the card."""
+    towers, size = twin.bundle.config.towers, usage.side(twin.bundle)
+    picture = f'picture = Image.new("RGB", ({size}, {size}), "red")  # or Image.open("cat.jpg")'
+    place = f"folder = {folder.name!r}  # where this folder is, or its name on a hub"
+    with_texts = "text" in twin.bundle.tokenizers
+    length = twin.bundle.config.towers["text"].length if "text" in towers else 0
+    fits = twin.kind == "CLIPModel" or (twin.kind == "SiglipModel" and length == PIPELINE_LENGTH)
+    exact = (
+        "\n\nWhere torchvision is installed, transformers resizes by it, some grey levels apart from PIL: "
+        '`AutoImageProcessor.from_pretrained(folder, backend="pil")` (`use_fast=False` before version 5) is as here.'
+        if "image" in towers
+        else ""
+    )
+    if fits and with_texts:
+        classify = f'classify = pipeline("{usage.ZERO_SHOT}", model=folder)'
+        ask = 'print(classify(picture, candidate_labels=["a cat", "a dog"], hypothesis_template="{}"))'
+        imports = "from PIL import Image", "from transformers import pipeline"
+        return usage.python(twin, INSTALL, *imports, "", place, classify, picture, ask) + exact
+    imports, code = ["import torch"], [f"model = {twin.kind}.from_pretrained(folder).eval()", "inputs = {}"]
+    names = [twin.kind]
+    if "image" in towers:
+        imports.append("from PIL import Image")
+        names.append("AutoImageProcessor")
+        code += [picture, 'inputs |= AutoImageProcessor.from_pretrained(folder)(picture, return_tensors="pt")']
+    if with_texts:
+        names.append("AutoTokenizer")
+        how = f'padding="max_length", truncation=True, max_length={length}, return_tensors="pt"'
+        code += ["tokenizer = AutoTokenizer.from_pretrained(folder)", f'inputs |= tokenizer(["a cat", "a dog"], {how})']
+    elif "text" in towers:
+        code.append("inputs |= {'input_ids': torch.tensor([[1, 2]])}  # there is no tokenizer here")
+    if "audio" in towers:
+        names.append("AutoFeatureExtractor")
+        code += ["extractor = AutoFeatureExtractor.from_pretrained(folder)", "sound = torch.zeros(16_000).numpy()"]
+        code.append('inputs |= extractor(sound, sampling_rate=16_000, return_tensors="pt")')
+    imports.append(f"from transformers import {', '.join(sorted(names))}")
+    end = ["with torch.no_grad():", "    print(model(**inputs))"]
+    return usage.python(twin, INSTALL, *imports, "", place, *code, *end) + exact
+
+
+def ids(folder: Path, texts: list[str]) -> Ids:
+    """Of each text its ids, by the library."""
+    from transformers import AutoTokenizer
+
+    tokenizer: Any = AutoTokenizer.from_pretrained(folder, local_files_only=True)
+    given = tokenizer(texts, padding="max_length", truncation=True)
+    masks = given.get("attention_mask")
+    return [(ids, None if masks is None else sum(masks[i])) for i, ids in enumerate(given["input_ids"])]
