@@ -1,14 +1,14 @@
 """Datasets that models are judged on, by name: which split, which fields, and what is measured with which prompts."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 from mmjax.data.kinds import Kinds, entries, kinds_of, words_of
 from mmjax.data.pipeline import Mixture
 from mmjax.data.sources.contract import MODALITIES, Source
 from mmjax.data.sources.every_caption import EveryCaption
-from mmjax.data.sources.folder import table_like
+from mmjax.data.sources.folder import Folder, table_like
 from mmjax.data.sources.renamed import Renamed
 from mmjax.data.sources.splits import WHOLE
 from mmjax.data.sources.tables import SUFFIXES, is_table
@@ -168,7 +168,8 @@ def _on_table(name: str, experiment: Experiment, kinds: Kinds, labels: Sequence[
     """A table of one's own files, and how it is judged."""
     check_evaluators(experiment.evaluators)
     media = [entry for entry, kind in kinds.items() if not kind.words]
-    source = hosts.first(lambda: table_like(name, experiment.data.sources.values(), media))
+    read_as = hosts.first(lambda: asdict(table_like(name, experiment.data.sources.values(), media)))
+    source = Folder(**{**read_as, "files": tuple(read_as["files"])})
     columns = hosts.first(lambda: list(source.open(WHOLE).columns))
     read = entries(columns, kinds)
     there = [entry for entry in kinds if entry in read.values()]

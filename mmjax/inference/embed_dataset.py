@@ -168,15 +168,15 @@ def _renamed_columns(mixture: Mixture, data: str | None) -> dict[str, Any]:
 
 def _source(experiment: Experiment, data: str, split: str) -> Source:
     """What is to be embedded, its columns called as the model's entries are that read them."""
-    own, kinds = experiment.data, model_kinds(experiment)
+    own = experiment.data
     if data in own.sources:
         return own.sources[data]
-    if is_table(data):
-        found: Source = table_like(data, own.sources.values(), [name for name, kind in kinds.items() if not kind.words])
-        return renamed(found, entries(found.open(split).columns, kinds))
+    kinds = model_kinds(experiment)
     if data in BENCHMARKS:  # with its fields by their names here
         return renamed(BENCHMARKS[data].source, entries(BENCHMARKS[data].modalities, kinds))
-    return Tfds(data)
+    media = [name for name, kind in kinds.items() if not kind.words]
+    found = table_like(data, own.sources.values(), media) if is_table(data) else Tfds(data)
+    return renamed(found, entries(found.open(split).columns, kinds))
 
 
 def _begun(out: Path, told: dict[str, Any]) -> dict[str, Any]:

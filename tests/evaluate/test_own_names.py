@@ -84,7 +84,7 @@ def test_a_report_shows_pictures_and_texts_and_says_what_it_cannot_show(report):
     assert "(depth, which can't be shown: a tall room with a red floor)" in html
     assert re.search(r'<img src="data:image/jpeg;base64,[^"]*" alt="picture of: a tall room with a red floor"', html)
     assert "<q>a tall room with a red floor</q>" in html
-    assert "8 examples: 8 photos, 8 captions, 8 depths" in html
+    assert "8 examples: 8 captions, 8 depths, 8 photos" in html
 
 
 def test_a_table_of_the_same_columns_is_read_as_the_runs_own(run, tmp_path):

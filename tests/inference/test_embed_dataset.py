@@ -16,8 +16,10 @@ from mmjax.cli.main import main
 from mmjax.data.evaluation import evaluation_batches
 from mmjax.data.pipeline import Mixture
 from mmjax.data.sources.folder import Folder
+from mmjax.data.tokenizers.subwords import Subwords
 from mmjax.data.transforms.image import Decode
 from mmjax.data.transforms.record import CopyInput
+from mmjax.data.transforms.text import Tokenize
 from mmjax.errors import UserError
 from mmjax.evaluate.benchmarks import benchmark
 from mmjax.evaluate.split_embedder import SplitEmbedder
@@ -147,9 +149,12 @@ def test_record_transforms_are_for_the_records_of_the_models_own_data(tmp_path):
     (tmp_path / "own.csv").write_text("image,text,split\na.png,a cat,test\n")
     (tmp_path / "a.png").touch()
     table, copy = str(tmp_path / "own.csv"), CopyInput("text", "caption_2")
-    chains = {"text": (), "caption_2": ()}
+    words = (Tokenize(Subwords(8), 4),)
+    chains = {"text": words, "caption_2": words}
     own = Mixture({"own": 1.0}, chains, {"own": Folder(table)}, record_transforms=(copy,))
-    experiment: Any = SimpleNamespace(data=own)
+    towers = {"text": "text", "caption_2": "text"}
+    pretrainer = SimpleNamespace(inputs=lambda: towers)
+    experiment: Any = SimpleNamespace(data=own, towers={"text": None}, pretrainer=lambda: pretrainer)
     for named in (None, "own"):
         mixture = chosen(experiment, named, "test", None)
         assert (mixture.record_transforms, list(mixture.transforms)) == ((copy,), ["text", "caption_2"])

@@ -186,7 +186,7 @@ def own(bundle: Bundle, say: Callable[[str], None] = lambda text: None) -> Place
             for modality in chains.transforms:
                 value = record.get(modality)
                 value = None if isinstance(value, BadExample) else value
-                if value is None or (isinstance(value, list | tuple) and not value):
+                if value is None or (isinstance(value, list | tuple | bytes | np.ndarray) and not len(value)):
                     continue
                 path = Path(value.path) if isinstance(value, File) else None
                 read = partial(_raw, chains, whole, records, row, modality)

@@ -177,14 +177,14 @@ class {name}(OwnBuilder):
     VERSION = tfds.core.Version("1.0.0")
     needs = {needs}
 
-    def _info(self):
-        return self.dataset_info_from_configs(features=tfds.features.FeaturesDict({{"text": tfds.features.Text()}}))
+    def described(self):
+        return {{"text": tfds.features.Text()}}
 
     def _split_generators(self, dl_manager):
         return {{"train": self._generate_examples()}}
 
     def _generate_examples(self):
-        yield from enumerate(({{"text": "red"}}, {{"text": "blue"}}))
+        yield from enumerate(({{"id": "r", "text": "red"}}, {{"id": "b", "text": "blue"}}))
 """
 
 
