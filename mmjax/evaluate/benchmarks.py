@@ -147,7 +147,7 @@ def benchmark(
     if not evaluators:
         raise UserError(f"{name}: none of its evaluators ({', '.join(e.name for e in found.evaluators)}) can judge an "
                         f"experiment with towers for {', '.join(kinds)}")  # fmt: skip
-    source = renamed(found.source if data_dir is None else found.source.at(data_dir), read)
+    source = by_entries(found.source if data_dir is None else found.source.at(data_dir), read)
     return On(Mixture({name: 1.0}, transforms, {name: source}), evaluators, found.default)
 
 
@@ -158,7 +158,7 @@ def model_kinds(experiment: Experiment) -> dict[str, type[Input]]:
     return kinds_of({name: chains[name] for name in names if name in chains})
 
 
-def renamed(source: Source, read: Mapping[str, str]) -> Source:
+def by_entries(source: Source, read: Mapping[str, str]) -> Source:
     """A source by the names of the entries that read its columns (`kinds.entries`)."""
     other = {entry: column for column, entry in read.items() if entry != column}
     return Renamed(source, other) if other else source
@@ -186,7 +186,7 @@ def _on_table(name: str, experiment: Experiment, kinds: Kinds, labels: Sequence[
     # People's own pictures are seen upright, as they are when given one by one.
     transforms = {entry: seen_upright(experiment.data.transforms[entry]) for entry in there}
     known = tuple(read.get(column, column) for column in columns)
-    mixture = Mixture({name: 1.0}, transforms, {name: renamed(source, read)})
+    mixture = Mixture({name: 1.0}, transforms, {name: by_entries(source, read)})
     return On(mixture, chosen, tuple(e.name for e in evaluators), known, tuple(free))
 
 

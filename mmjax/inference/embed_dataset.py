@@ -28,7 +28,7 @@ from mmjax.data.sources.tables import is_table
 from mmjax.data.sources.tfds import Tfds
 from mmjax.data.transforms.image import seen_upright
 from mmjax.errors import UserError, unknown
-from mmjax.evaluate.benchmarks import BENCHMARKS, model_kinds, renamed
+from mmjax.evaluate.benchmarks import BENCHMARKS, by_entries, model_kinds
 from mmjax.evaluate.prepared_model import prepared_model, resolved
 from mmjax.experiment import record as records
 from mmjax.experiment.confined import Record
@@ -173,10 +173,10 @@ def _source(experiment: Experiment, data: str, split: str) -> Source:
         return own.sources[data]
     kinds = model_kinds(experiment)
     if data in BENCHMARKS:  # with its fields by their names here
-        return renamed(BENCHMARKS[data].source, entries(BENCHMARKS[data].modalities, kinds))
+        return by_entries(BENCHMARKS[data].source, entries(BENCHMARKS[data].modalities, kinds))
     media = [name for name, kind in kinds.items() if not kind.words]
     found = table_like(data, own.sources.values(), media) if is_table(data) else Tfds(data)
-    return renamed(found, entries(found.open(split).columns, kinds))
+    return by_entries(found, entries(found.open(split).columns, kinds))
 
 
 def _begun(out: Path, told: dict[str, Any]) -> dict[str, Any]:
