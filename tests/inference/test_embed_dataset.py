@@ -17,6 +17,7 @@ from mmjax.data.evaluation import evaluation_batches
 from mmjax.data.pipeline import Mixture
 from mmjax.data.sources.folder import Folder
 from mmjax.data.tokenizers.subwords import Subwords
+from mmjax.data.transforms.contract import Transform
 from mmjax.data.transforms.image import Decode
 from mmjax.data.transforms.record import CopyInput
 from mmjax.data.transforms.text import Tokenize
@@ -149,7 +150,7 @@ def test_record_transforms_are_for_the_records_of_the_models_own_data(tmp_path):
     (tmp_path / "own.csv").write_text("image,text,split\na.png,a cat,test\n")
     (tmp_path / "a.png").touch()
     table, copy = str(tmp_path / "own.csv"), CopyInput("text", "caption_2")
-    words = (Tokenize(Subwords(8), 4),)
+    words: tuple[Transform, ...] = (Tokenize(Subwords(8), 4),)
     chains = {"text": words, "caption_2": words}
     own = Mixture({"own": 1.0}, chains, {"own": Folder(table)}, record_transforms=(copy,))
     towers = {"text": "text", "caption_2": "text"}
