@@ -18,6 +18,7 @@ with epy.lazy_api_imports(globals()):
     from mmjax.data.sources.every_caption import EveryCaption
     from mmjax.data.sources.folder import Folder
     from mmjax.data.sources.precomputed import Features, Vector
+    from mmjax.data.sources.renamed import Renamed
     from mmjax.data.sources.tfds import Tfds
     from mmjax.data.tokenizers.given_ids import GivenIds
     from mmjax.data.tokenizers.sentence_piece import EOS, SentencePiece
