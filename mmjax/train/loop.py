@@ -15,10 +15,11 @@ from mmjax.experiment.confined import Record, check_folder
 from mmjax.experiment.definition import unscaled
 from mmjax.experiment.workdir import record
 from mmjax.runtime import copies, hosts
-from mmjax.runtime.checkpoints import whole_step
+from mmjax.runtime.checkpoints import latest_step, whole_step
 from mmjax.runtime.files import output, own_code
 from mmjax.runtime.lock import Lock
 from mmjax.runtime.metrics import watched
+from mmjax.train.ahead import Ahead
 from mmjax.train.bad_steps import bad_steps
 from mmjax.train.run import Run, data_and_starts, opened
 from mmjax.train.setup import Setup, joined_experiment
@@ -64,11 +65,14 @@ def train(
         record(config, workdir, name, fork)
         if warning := unscaled(config):
             say(warning)
-        data, starts = data_and_starts(setup, workdir, fork=fork, given=given, say=say, own=own)
-        start = hosts.first(lambda: whole_step(workdir, strict=strict, say=print)) or 0
-        asked = {"profile": profile, "wandb": wandb, "told": json.loads(records.dumps(config, name))}
-        with opened(setup, data, workdir, start, began=began, say=say, **asked) as run:
-            end = _steps(run, run.state(starts))
+        last = hosts.first(lambda: latest_step(workdir))
+        with Ahead(setup, fresh=last is None, steps=last != setup.experiment.steps) as ahead:
+            data, starts = data_and_starts(setup, workdir, fork=fork, given=given, say=say, own=own)
+            start = hosts.first(lambda: whole_step(workdir, strict=strict, say=print)) or 0
+            ahead.begin()
+            asked = {"profile": profile, "wandb": wandb, "told": json.loads(records.dumps(config, name))}
+            with opened(setup, ahead, data, workdir, start, began=began, say=say, **asked) as run:
+                end = _steps(run, run.state(starts))
         hosts.wait()
         if end.stopped:
             run.progress.say(stopped(run, end))
@@ -84,17 +88,17 @@ def _steps(run: Run, state: TrainState) -> End:
         BadStepsError, BadExamplesError: more were bad than the experiment allows.
     """
     experiment, start, steps = run.setup.experiment, run.start, run.setup.experiment.steps
-    train_step = run.setup.train_step(state)
     done, saved, too_many = start, time.monotonic(), None
     if start:
         run.evaluations.after(start, state)  # where the run was cut off between the save and the evaluation
     with run.feed() as feed:
-        log = feed.log
+        log, train_step = feed.log, None
         if start == steps:  # a run that bad examples stopped at its last step is refused again, not taken for ended
             too_many = feed.bad.too_many(steps, hosts.first(lambda: run.metrics.last), log.nothing)
         for step in range(start + 1, steps + 1):
             run.trace.before(step, state)
             batch = next(feed.stream)
+            train_step = train_step or run.ahead.train_step()  # compiled while the first batches were read
             with jax.transfer_guard("disallow"):
                 state, values = train_step(state, batch)
             log.step(step, values | feed.truncated(step) if log.due(step) else values)

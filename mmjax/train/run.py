@@ -19,6 +19,7 @@ from mmjax.runtime.checkpoints import Checkpointer, latest_step
 from mmjax.runtime.files.own_code import Code
 from mmjax.runtime.metrics import Metrics
 from mmjax.runtime.prefetch import DevicePrefetch, device_prefetch
+from mmjax.train.ahead import Ahead
 from mmjax.train.bad_examples import BadExamples
 from mmjax.train.evaluations import Evaluations
 from mmjax.train.goodput import Goodput
@@ -42,6 +43,7 @@ class Run:
     """
 
     setup: Setup
+    ahead: Ahead
     data: Prepared
     workdir: Path
     start: int
@@ -63,8 +65,8 @@ class Run:
         """
         if self.start:
             self.progress.say(f"{self.workdir} goes on after step {self.start}")
-            return self.checkpoints.restore(self.setup.abstract_state())
-        state = self.setup.fresh_state()
+            return self.checkpoints.restore(self.ahead.abstract_state())
+        state = self.ahead.fresh_state()
         if starts:
             fresh = hosts.whole({"params": state.params, **state.model_state})
             model_state = initialised(fresh, self.setup.experiment, starts, self.progress.say)
@@ -127,6 +129,7 @@ def data_and_starts(
 @contextlib.contextmanager
 def opened(
     setup: Setup,
+    ahead: Ahead,
     data: Prepared,
     workdir: Path,
     start: int,
@@ -149,6 +152,7 @@ def opened(
         metrics = stack.enter_context(hosts.together(written))
         yield Run(
             setup,
+            ahead,
             data,
             workdir,
             start,

@@ -22,7 +22,7 @@ from mmjax.runtime import hosts
 from mmjax.runtime.compilation_cache import use_compilation_cache
 from mmjax.runtime.mesh import check_batch
 from mmjax.train.same_data import check_data
-from mmjax.train.step import TrainState, abstract_state, compile_train_step, init_state, make_train_step
+from mmjax.train.step import TrainState, compile_train_step, creation, make_train_step
 
 
 def joined_experiment(config: fdl.Config) -> Experiment:
@@ -70,17 +70,20 @@ class Setup:
         """The global batch's names, shapes and dtypes (`batch_spec`)."""
         return batch_spec(self.experiment.data, self.experiment.batch_size)
 
-    def abstract_state(self) -> TrainState:
-        """Shapes, dtypes and shardings of the state. The mesh must be set, as below."""
+    @cached_property
+    def creation(self) -> tuple[Any, TrainState]:
+        """The jitted function from the seed (np.uint32) to the first state, and the state's shapes, dtypes and
+        shardings. The mesh must be set, as below."""
         e = self.experiment
-        return abstract_state(self.pretrainer, e.optimizer, self.spec, mesh=self.mesh, ema=e.ema, spike=e.spike)
+        return creation(self.pretrainer, e.optimizer, self.spec, mesh=self.mesh, ema=e.ema, spike=e.spike)
+
+    def abstract_state(self) -> TrainState:
+        """Shapes, dtypes and shardings of the state."""
+        return self.creation[1]
 
     def fresh_state(self) -> TrainState:
         """The state of step 0, by the experiment's seed."""
-        e = self.experiment
-        return init_state(
-            self.pretrainer, e.optimizer, self.spec, seed=e.seed, mesh=self.mesh, ema=e.ema, spike=e.spike
-        )
+        return self.creation[0](np.uint32(self.experiment.seed))
 
     def train_step(self, state: TrainState) -> Any:
         """The jitted train step (`compile_train_step`) for states that lie as `state` does, which may be abstract."""

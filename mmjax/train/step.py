@@ -71,12 +71,8 @@ def init_state(
     The values depend on `seed` alone, not on the mesh. Of `batch` only names, shapes and
     dtypes are read. `ema`, `spike`: as in `make_train_step`.
     """
-    create = jax.jit(
-        _creation(pretrainer, optimizer, batch, ema, spike)
-    )  # jitted: traced once for both lines that follow
-    # The seed is an argument: with a constant, XLA would spend its time computing the parameters as it compiles.
-    shardings = state_shardings(jax.eval_shape(create, np.uint32(seed)), mesh)
-    return jax.jit(lambda seed: nn.unbox(create(seed)), out_shardings=shardings)(np.uint32(seed))
+    create, _ = creation(pretrainer, optimizer, batch, mesh=mesh, ema=ema, spike=spike)
+    return create(np.uint32(seed))
 
 
 def abstract_state(
@@ -89,12 +85,29 @@ def abstract_state(
     spike: guard.Spike | None = None,
 ) -> TrainState:
     """The state's shapes, dtypes and shardings (`jax.ShapeDtypeStruct`): what a checkpoint is restored into."""
-    boxed = jax.eval_shape(_creation(pretrainer, optimizer, batch, ema, spike), 0)
-    return jax.tree.map(
+    return creation(pretrainer, optimizer, batch, mesh=mesh, ema=ema, spike=spike)[1]
+
+
+def creation(
+    pretrainer: nn.Module,
+    optimizer: Optimizer,
+    batch: Batch,
+    *,
+    mesh: jax.sharding.Mesh,
+    ema: float | None = None,
+    spike: guard.Spike | None = None,
+) -> tuple[Any, TrainState]:
+    """The jitted function from the seed (np.uint32) to `init_state`, and the `abstract_state`; traced once for both."""
+    boxed = jax.jit(_creation(pretrainer, optimizer, batch, ema, spike))
+    # The seed is an argument: with a constant, XLA would spend its time computing the parameters as it compiles.
+    shapes = jax.eval_shape(boxed, np.uint32(0))
+    shardings = state_shardings(shapes, mesh)
+    abstract = jax.tree.map(
         lambda leaf, sharding: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding),
-        nn.unbox(boxed),
-        state_shardings(boxed, mesh),
+        nn.unbox(shapes),
+        shardings,
     )
+    return jax.jit(lambda seed: nn.unbox(boxed(seed)), out_shardings=shardings), abstract
 
 
 def _creation(

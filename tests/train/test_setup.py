@@ -27,8 +27,7 @@ def callers() -> dict[str, set[str]]:
     [
         ("make_train_step", {"train/setup.py"}),
         ("compile_train_step", {"train/setup.py"}),
-        ("abstract_state", {"train/setup.py"}),
-        ("init_state", {"train/setup.py"}),
+        ("creation", {"train/setup.py", "train/step.py"}),
         ("check_batch", {"train/setup.py"}),
         ("check_data", {"train/setup.py"}),
         ("batches", {"train/setup.py", "evaluate/split_losses.py"}),
