@@ -187,15 +187,14 @@ def test_a_file_holds_one_idea(file):
 
 
 def test_data_and_evaluators_load_without_jax():
-    """What they do never touches a device. Grain imports jax of its own accord, so what imports Grain is left out."""
-    files = [file for file in FILES if is_without_jax(file) and "grain" not in imported(file)]
-    modules = [name_of(file) for file in files]
+    """What they do never touches a device; Grain, which imports jax and Orbax, comes with the first batch."""
+    modules = [name_of(file) for file in FILES if is_without_jax(file)]
     assert len(modules) > 10
     program = f"""
 import importlib, sys
 for module in {modules!r}:
     importlib.import_module(module)
-    loaded = {{name.split(".")[0] for name in sys.modules}} & {{"jax", "flax", "optax", "fiddle", "tensorflow"}}
+    loaded = {{"jax", "flax", "optax", "fiddle", "tensorflow", "grain"}} & sys.modules.keys()
     assert not loaded, f"importing {{module}} loads {{loaded}}"
 """
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
@@ -212,7 +211,31 @@ def test_the_package_s_lazy_names_are_those_that_an_editor_is_told():
     assert all(getattr(mmjax, name).__module__ == told[name] for name in told.keys() - {"embeddings"})
 
 
-def test_the_command_line_starts_without_jax():
-    program = "import sys, mmjax.cli.main; assert not {'jax', 'numpy', 'rich', 'fiddle'} & set(sys.modules)"
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
+HEAVY = {
+    *("jax", "flax", "optax", "fiddle", "orbax", "grain", "numpy", "rich", "PIL", "soundfile", "etils", "scipy"),
+    *("tensorflow_datasets", "tensorboardX", "matplotlib", "transformers", "gradio", "sentencepiece", "libcst"),
+}
+
+
+@pytest.mark.parametrize(
+    ("program", "needed"),
+    [
+        ("import mmjax", set()),
+        ("from mmjax.cli.main import main; main([])", set()),
+        ("from mmjax.cli.main import main\ntry: main(['train', '--help'])\nexcept SystemExit: pass", set()),
+        (  # builds its experiment and counts its parameters
+            "from mmjax.cli.main import main; main(['show', 'experiments/quickstart.py'])",
+            HEAVY - {"orbax", "grain", "tensorflow_datasets", "tensorboardX", "matplotlib", "transformers", "gradio"},
+        ),
+        (  # what a process that reads unpickles; Grain brings jax and Orbax of its own accord
+            "import grain, mmjax.data.pipeline, mmjax.data.workers.readers",
+            {"grain", "jax", "orbax", "numpy", "scipy", "etils", "rich", "PIL", "soundfile", "sentencepiece"},
+        ),
+    ],
+    ids=["import", "help", "train --help", "show", "worker"],
+)
+def test_nothing_heavy_is_imported_before_it_is_needed(program, needed):
+    told = f"{program}\nimport sys; print('loaded:', *(set({sorted(HEAVY)!r}) & sys.modules.keys()))"
+    done = subprocess.run([sys.executable, "-c", told], cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
+    assert set(done.stdout.rpartition("loaded:")[2].split()) <= needed

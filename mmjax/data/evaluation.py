@@ -5,14 +5,17 @@ from bisect import bisect_right
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-import grain
 import numpy as np
+from etils import epy
 
 from mmjax.data.chains import Row, evaluation, identity, stack
 from mmjax.data.pipeline import Columns, Mixture, Prepared, host_rows, prepare
 from mmjax.data.sources.contents import Again, item_key, read_once
 from mmjax.data.sources.contract import Records, media_columns
 from mmjax.errors import UserError, nearest
+
+with epy.lazy_imports():  # it brings jax and Orbax, which nothing else here needs
+    import grain
 
 CONTENT = "#"  # what a column's name ends in that tells which picture or sound a row holds
 

@@ -17,8 +17,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import grain
 import numpy as np
+from etils import epy
 from rich.progress import track
 
 from mmjax.data.chains import Chains, Row, captions, chain_specs, identity, row_spec, untrained
@@ -33,6 +33,9 @@ from mmjax.data.transforms.contract import RecordTransform, Transform
 from mmjax.data.workers.readers import Readers
 from mmjax.errors import UserError, nearest
 from mmjax.runtime.files import own_code
+
+with epy.lazy_imports():  # it brings jax and Orbax, which nothing else here needs
+    import grain
 
 Columns = dict[str, list[Any]]
 
@@ -173,7 +176,7 @@ def examples(
     return [(name, str(opened[name][index]["id"])) for name, index in found]
 
 
-def _places(mixture: Mixture, opened: Mapping[str, Records], seed: int) -> grain.MapDataset:
+def _places(mixture: Mixture, opened: Mapping[str, Records], seed: int) -> "grain.MapDataset":
     """The stream of training, place by place: (source, index of the record).
 
     Indices alone go through shuffle, repeat and mix: the place in the stream decides the example and its randomness.

@@ -19,14 +19,16 @@ from typing import Any, NamedTuple, Self, TypeVar
 
 import jax
 import numpy as np
-import orbax.checkpoint as ocp
-from etils import epath
+from etils import epath, epy
 from flax.traverse_util import flatten_dict, unflatten_dict
 
 from mmjax.errors import UserError
 from mmjax.runtime import hosts
 from mmjax.runtime.files import archives, digests, regular
 from mmjax.runtime.retention import Keeping
+
+with epy.lazy_imports():  # most commands read no checkpoint
+    import orbax.checkpoint as ocp
 
 T = TypeVar("T")
 DIRECTORY = "checkpoints"
@@ -316,7 +318,7 @@ def _directory(workdir: str | Path) -> epath.Path:
     return path if "://" in str(path) else epath.Path(Path(path).absolute())  # Orbax wants it absolute
 
 
-def _manager(directory: epath.Path, **options: Any) -> ocp.CheckpointManager:
+def _manager(directory: epath.Path, **options: Any) -> "ocp.CheckpointManager":
     chosen = ocp.CheckpointManagerOptions(create=False, **options)
     types = ocp.type_handlers
     arrays = types.ArrayHandler(min_slice_bytes_for_replica_parallel=SLICED)

@@ -12,8 +12,8 @@ from collections.abc import Iterator
 from multiprocessing import util
 from typing import Any, Self
 
-import grain
 import numpy as np
+from etils import epy
 
 from mmjax.data.workers import semaphores
 from mmjax.data.workers.main_guard import check_main_guard
@@ -21,6 +21,9 @@ from mmjax.data.workers.parcels import Address, Mailbox, Pack, unpacked
 from mmjax.errors import PassingError
 from mmjax.runtime.files import own_code
 from mmjax.runtime.files.own_code import Code
+
+with epy.lazy_imports():  # it brings jax and Orbax, which nothing else here needs
+    import grain
 
 Row = dict[str, np.ndarray]
 

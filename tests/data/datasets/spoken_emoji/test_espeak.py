@@ -1,9 +1,12 @@
 import re
+from pathlib import Path
 
+import espeakng_loader
 import numpy as np
 import pytest
 
 from mmjax.data.datasets.spoken_emoji import espeak
+from mmjax.data.datasets.spoken_emoji.catalogue import ACCENTS
 from mmjax.errors import UserError
 
 
@@ -36,3 +39,24 @@ def test_voice_words_and_rate_are_heard(synthesizer):
 def test_an_unknown_voice_is_an_error_that_names_it(synthesizer, voice):
     with pytest.raises(UserError, match=f"no voice {re.escape(repr(voice))}"):
         synthesizer.speak("hello", voice)
+
+
+def test_accents_are_found_without_a_search_and_sound_as_with_the_library_s_own_folder(synthesizer, monkeypatch):
+    """The library opens `lang/NAME` first, and else reads every language and variant that it has."""
+    ours = synthesizer._data_path
+    theirs = Path(espeakng_loader.get_data_path())
+    assert ours != theirs
+    for accent in ACCENTS:
+        assert (ours / "lang" / accent).is_file()
+    said = [f"{accent}+f2" for accent in ACCENTS]
+
+    def spoken() -> list[np.ndarray]:
+        synthesizer.reset()
+        return [synthesizer.speak("red apple", voice) for voice in said]
+
+    linked = spoken()
+    monkeypatch.setattr(synthesizer, "_data_path", theirs)
+    for mine, other in zip(linked, spoken(), strict=True):
+        np.testing.assert_array_equal(mine, other)
+    monkeypatch.undo()
+    synthesizer.reset()
