@@ -184,7 +184,7 @@ def test_a_profile_is_written(trained: Trained, tmp_path):
     events = [e for plane in ProfileData.from_file(str(file)).planes for line in plane.lines for e in line.events]
     steps = [event for event in events if event.name == STEP]
     assert [dict(event.stats)["step_num"] for event in steps] == [1, 2]
-    calls = [event for event in events if event.name == "PjitFunction(train_step)"]
+    calls = [event for event in events if event.name == "PjitFunction(jit(train_step))"]
     for step in steps:
         assert any(step.start_ns <= call.start_ns and call.end_ns <= step.end_ns for call in calls)
     assert steps[0].end_ns <= steps[1].start_ns
