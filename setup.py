@@ -33,6 +33,7 @@ setup(
         "mmjax.evaluate.report": ["*.css", "*.js"],
         "mmjax.inference.demo": ["*.css"],
         "mmjax.runtime": ["tpu/*.sh"],
+        "mmjax.train.plan": ["gpus.toml"],
     },
     entry_points={"console_scripts": ["mmjax=mmjax.cli.main:main"]},
     install_requires=[
@@ -59,6 +60,7 @@ setup(
     extras_require={
         "demo": DEMO,
         "plan": ["jax[tpu]", "matplotlib>=3.8"],  # the TPU's compiler, which runs on any Linux machine
+        "plan-gpu": ["jax[cuda13]", "matplotlib>=3.8"],  # CUDA's compiler, which needs neither a GPU nor a driver
         "tpu": ["jax[tpu]"],
         "bench": ["open_clip_torch>=2.24", "torch==2.13.0"],  # what tests/benchmarks compares with; torch first, alone
         "interop": INTEROP,

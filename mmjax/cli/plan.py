@@ -4,26 +4,31 @@ import argparse
 
 from mmjax.cli import add_code
 
-HELP = "whether it fits on a pod, and how fast it is"
+HELP = "whether it fits on a pod or on GPUs, and how fast it is"
 EPILOG = """\
 examples:
   mmjax plan experiments/siglip.py --topology v5e:16x16
   mmjax plan experiments/siglip.py --topology v5e:16x16 --slices 2 batch_size=65536
   mmjax plan experiments/clip.py:vit_l14 --topology v5e:8x8,v5e:8x16,v5e:16x16 --picture scaling.png --json plan.json
+  mmjax plan experiments/clip.py:vit_l14 --topology h100:8,h100:4x8,b200:8   # GPUs of a host; of 4 hosts of 8
   mmjax plan experiments/clip.py:tiny --topology cpu:8                       # this machine; needs no TPU compiler
 
-The train step is compiled for a pod that need not be there (pip install "jax[tpu]"), about a minute for each topology.
-Bytes and collectives are the compiler's. The time of a step is a roofline's: products at the chip's peak, after them
-all else at the speed of its memory, the network beside both. It is a guide to compare by, not a promise. It prints
-memory by part, collectives, the time of a step, what each host must read, chip-hours, and, where the step doesn't fit,
-what would make it fit.
+The train step is compiled for a pod that need not be there (pip install "jax[tpu]"; for a100, h100, h200 and b200
+pip install "jax[cuda13]"), a minute or more for each topology. Bytes and collectives are the compiler's. The time of a
+step is a roofline's: products at the chip's peak, after them all else at the speed of its memory, the network beside
+both. For GPUs it is that of the compiled schedule: each kernel by its bytes or its products at the shares of the data
+sheet that were measured on an H200, and of the collectives what nothing hides. It is a guide to compare by, not a
+promise: on a GPU nothing is autotuned. It prints memory by part, collectives, a GPU's kernels by class, the time of a
+step, what each host must read, chip-hours, and, where the step doesn't fit, what would make it fit.
 """
 
 
 def add(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("experiment", metavar="FILE[:NAME]", help="an experiment, or a workdir's")
     parser.add_argument("overrides", metavar="PATH=VALUE", nargs="*", help="a value to set, microbatches=4")
-    parser.add_argument("--topology", metavar="NAME", required=True, help="v5e:16x16, or several: v5e:8x8,v5e:16x16")
+    parser.add_argument(
+        "--topology", metavar="NAME", required=True, help="v5e:16x16, h100:8, or several: v5e:8x8,v5e:16x16"
+    )
     add_code(parser)
     parser.add_argument("--slices", metavar="N", type=int, default=1, help="of that topology each (default: 1)")
     parser.add_argument("--json", metavar="FILE", help="write the numbers to a file")

@@ -166,7 +166,7 @@ def bare_products(size: Size) -> Made:
     from mmjax.train.plan.flops import products
 
     times: Counter[Any] = Counter()
-    for product in products(traced(size, "").jaxpr):
+    for product in (each for each in products(traced(size, "").jaxpr) if not each.fused):
         equation = product.equation
         sides = tuple((variable.aval.shape, str(variable.aval.dtype)) for variable in equation.invars)
         out = str(equation.outvars[0].aval.dtype)

@@ -51,8 +51,8 @@ def attend_fused(
     Raises:
         UserError: there is no such GPU, or numbers of 32 bits.
     """
-    if jax.default_backend() != "gpu":
-        raise UserError(f"attention='cudnn' runs on an NVIDIA GPU, not on {jax.default_backend()!r}: set it to 'plain'")
+    if (platform := compiled_for()) != "gpu":
+        raise UserError(f"attention='cudnn' runs on an NVIDIA GPU, not on {platform!r}: set it to 'plain'")
     if query.dtype.itemsize != 2:
         raise UserError(f"attention='cudnn' computes in 16 bits, not in dtype={query.dtype.name!r}: set either")
     positions, keys = query.shape[2], key.shape[2]
@@ -70,6 +70,13 @@ def attend_fused(
     fused = jax.nn.dot_product_attention(query, key, value, is_causal=causal, implementation="cudnn", **options)
     attended = jnp.moveaxis(fused[:, :positions], 1, 2)
     return attended if allowed is None else _zero_where_blind(attended, _seen(mask, causal, allowed, positions, keys))
+
+
+def compiled_for() -> str:
+    """The platform of what is being traced, `cpu`, `gpu` or `tpu`: that of the mesh that is set (its devices need not
+    be there), or else of this process's own devices."""
+    device = jax.sharding.get_abstract_mesh().abstract_device
+    return jax.default_backend() if device is None else device.platform
 
 
 def _seen(

@@ -1,10 +1,8 @@
 """Pods: what a chip can do, and the devices of a pod that isn't there, for a compiler to compile for."""
 
-import contextlib
 import os
 import re
-import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,6 +10,8 @@ import jax
 
 from mmjax.errors import UserError, nearest
 from mmjax.runtime.hosts import hosts_of
+from mmjax.train.plan.gpus import GPU_SHAPES, MOST, OUTSIDE, Card, Hosts, cards, gpu_devices, hosts
+from mmjax.train.plan.quiet import quiet
 
 TFLOP, GB, GIB, GBIT = 1e12, 1e9, 2**30, 1e9 / 8
 
@@ -63,30 +63,35 @@ class Pod:
     chip: Chip
     chips: int
     hosts: int
+    card: Card | None = None  # of a GPU, which has more to say
 
     @property
-    def local(self) -> bool:
-        """Whether these are this machine's own processors, on which a step can be run."""
-        return self.topology.startswith("cpu:")
+    def refuses(self) -> bool:
+        """True if the compiler fails where the step doesn't fit, as a TPU's does; others don't check."""
+        return self.topology.partition(":")[0] in CHIPS
 
 
 def _known() -> str:
     """The topologies there are, a line for each kind of chip."""
-    return "\n".join(f"  {kind}: {shapes}" for kind, shapes in SHAPES.items()) + "\n  cpu: any number, cpu:8 say"
+    tpus = "\n".join(f"  {kind}: {shapes}" for kind, shapes in SHAPES.items())
+    gpus = "\n".join(f"  {kind}: {GPU_SHAPES}" for kind in cards())
+    return f"{tpus}\n{gpus}\n  cpu: any number, cpu:8 say"
 
 
 def pod(topology: str, slices: int = 1) -> Pod:
-    """The pod of that name, `v5e:16x16` or `cpu:8`, as it will be there when it is rented.
+    """The pod of that name, `v5e:16x16`, `h100:4x8` or `cpu:8`, as it will be there when it is rented.
 
     Raises:
-        UserError: an unknown topology (the message lists the known ones), no libtpu to compile with, or fewer CPU
-            devices than asked for.
+        UserError: an unknown topology (the message lists the known ones), no compiler for it, or fewer CPU devices
+            than asked for.
     """
     if slices < 1:
         raise UserError(f"slices={slices} must be at least 1")
     kind, _, shape = topology.partition(":")
     if kind == "cpu" and shape.isdecimal() and int(shape) > 0:
         return _cpu(int(shape), slices)
+    if (wanted := hosts(topology)) is not None:
+        return _gpus(topology, wanted, slices)
     if kind not in CHIPS or not re.fullmatch(r"\d+(x\d+)+", shape):
         raise UserError(f"unknown topology {topology!r}{nearest(topology, _names())}; there are\n{_known()}")
     devices = _described(topology, kind, slices)
@@ -99,7 +104,18 @@ def pod(topology: str, slices: int = 1) -> Pod:
 
 
 def _names() -> list[str]:
-    return [f"{kind}:{shape}" for kind, shapes in SHAPES.items() for shape in shapes.split(", ")]
+    tpus = [f"{kind}:{shape}" for kind, shapes in SHAPES.items() for shape in shapes.split(", ")]
+    return tpus + [f"{kind}:{shape}" for kind in cards() for shape in (MOST, f"4x{MOST}")]
+
+
+def _gpus(topology: str, wanted: Hosts, slices: int) -> Pod:
+    if slices > 1:
+        raise UserError(
+            f"slices={slices} is for TPUs; {slices} hosts of GPUs are {wanted.card.kind}:{slices}x{wanted.each}"
+        )
+    card, devices = wanted.card, gpu_devices(topology, wanted)
+    chip = Chip(card.bf16, card.memory - OUTSIDE, card.bandwidth, card.nvlink, card.network, card.host_cores)
+    return Pod(topology, 1, devices, chip, len(devices), hosts_of(devices), card)
 
 
 def _described(topology: str, kind: str, slices: int) -> Sequence[Any]:
@@ -118,7 +134,7 @@ def _described(topology: str, kind: str, slices: int) -> Sequence[Any]:
             "(--topology cpu:8 works without it)"
         ) from error
     try:
-        with _quiet():
+        with quiet():
             return topologies.get_topology_desc(platform="tpu", topology_name=topology, **options).devices
     except Exception as error:  # the compiler's own, of several classes
         reason = str(error).strip().splitlines()[0]
@@ -127,20 +143,6 @@ def _described(topology: str, kind: str, slices: int) -> Sequence[Any]:
         raise UserError(
             f"unknown topology {topology!r} ({reason}){nearest(topology, _names())}; there are\n{_known()}"
         ) from error
-
-
-@contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """Hides what libtpu writes of a metadata server that isn't there: it says nothing, and looks like a failure."""
-    sys.stderr.flush()
-    kept = os.dup(2)
-    try:
-        with open(os.devnull, "wb") as nowhere:
-            os.dup2(nowhere.fileno(), 2)
-        yield
-    finally:
-        os.dup2(kept, 2)
-        os.close(kept)
 
 
 def _cpu(count: int, slices: int) -> Pod:

@@ -6,18 +6,31 @@ from typing import Any, NamedTuple
 
 from mmjax.errors import UserError
 
+ATTENTIONS = ("dot_product_attention_fwd", "dot_product_attention_bwd")  # jax's names of cuDNN's
+
 
 class Product(NamedTuple):
-    """A matrix product or convolution: its equation in the jaxpr, and how often it runs on all devices together."""
+    """A matrix product, a convolution or cuDNN's attention: its equation in the jaxpr, and the number of its runs on
+    all devices together.
+    """
 
     equation: Any
     times: int
 
     @property
+    def fused(self) -> bool:
+        """True for an attention, which is several products in one kernel."""
+        return self.equation.primitive.name.startswith(ATTENTIONS)
+
+    @property
     def flops(self) -> int:
-        """Of all its runs; a product of [m, k] and [k, n] has 2 m n k."""
+        """FLOPs of all its runs; a product of [m, k] and [k, n] has 2 m n k. An attention has two of them, its gradient
+        four (the kernel, which makes the logits again, has five).
+        """
         params, (lhs, rhs) = self.equation.params, (variable.aval.shape for variable in self.equation.invars[:2])
         outputs = math.prod(self.equation.outvars[0].aval.shape)
+        if self.fused:  # queries [b, n, h, k], keys [b, m, h, k]
+            return (4 if "fwd" in self.equation.primitive.name else 8) * math.prod(lhs) * rhs[1] * self.times
         if self.equation.primitive.name == "dot_general":
             (contracted, _), _ = params["dimension_numbers"]
             summed = math.prod(lhs[d] for d in contracted)
@@ -48,7 +61,7 @@ def products(jaxpr: Any, times: int = 1) -> Iterator[Product]:
     """
     for equation in getattr(jaxpr, "jaxpr", jaxpr).eqns:
         name, params = equation.primitive.name, equation.params
-        if name in ("dot_general", "conv_general_dilated"):
+        if name in ("dot_general", "conv_general_dilated") or name.startswith(ATTENTIONS):
             yield Product(equation, times)
         elif name == "cond":
             yield from products(max(params["branches"], key=count), times)

@@ -1,7 +1,7 @@
 """Plans an experiment on a pod that isn't rented yet: whether it fits, how fast it will be, and what it will take.
 
-The real train step is compiled by the TPU's own compiler, which runs on any machine. Bytes and collectives are the
-compiled program's, FLOPs the traced function's. Seconds are a roofline's (`Seconds`): a promise they are not.
+The real train step is compiled by the TPU's or CUDA's own compiler, which runs on any machine. Bytes and collectives
+are the compiled program's, FLOPs the traced function's. Seconds are a roofline's (`Seconds`): a promise they are not.
 """
 
 import copy
@@ -28,11 +28,13 @@ from mmjax.runtime.compilation_cache import use_compilation_cache
 from mmjax.runtime.files import output
 from mmjax.runtime.mesh import batch_sharding
 from mmjax.train.plan.chips import Pod, pod
-from mmjax.train.plan.compiled_program import Collective, read_program
+from mmjax.train.plan.collectives import Collective
+from mmjax.train.plan.compiled_program import read_program
 from mmjax.train.plan.flops import count
 from mmjax.train.plan.input_cost import reading
 from mmjax.train.plan.picture import draw_plans
 from mmjax.train.plan.result import Memory, Plan, Remedy, Seconds
+from mmjax.train.plan.schedule import read_schedule
 from mmjax.train.plan.terminal import report, scaling
 from mmjax.train.setup import Setup
 
@@ -48,7 +50,7 @@ def plan(
     remedies: bool = True,
     say: Callable[[str], None] = lambda text: None,
 ) -> Plan:
-    """Compiles the experiment's train step for the pod `topology` (`v5e:16x16`, `cpu:8`), and counts.
+    """Compiles the experiment's train step for the pod `topology` (`v5e:16x16`, `h100:8`, `cpu:8`), and counts.
 
     remedies: where it doesn't fit, try what would make it fit; each try compiles again. say: is told what is going on.
 
@@ -78,7 +80,14 @@ def plan(
         peak=where.chip.flops,
         host_cores=where.chip.host_cores,
     )
-    if found.text is not None:
+    if found.text is not None and where.card is not None:
+        schedule = read_schedule(found.text, result.mesh, where.card, where.hosts)
+        network = sum(c.seconds or 0.0 for c in schedule.collectives)
+        seconds = Seconds(schedule.products, schedule.memory, network, schedule.exposed)
+        result = dataclasses.replace(
+            result, collectives=schedule.collectives, kernels=schedule.kernels, seconds=seconds
+        )
+    elif found.text is not None:
         program = read_program(found.text, result.mesh, slices)
         seconds = Seconds(
             products=max(found.flops / result.devices / where.chip.flops, program.product_bytes / where.chip.bandwidth),
@@ -164,8 +173,7 @@ def _compiled(experiment: Experiment, where: Pod, say: Callable[[str], None]) ->
     sizes = compiled.memory_analysis()
     held["other"] += sizes.output_size_in_bytes - sizes.alias_size_in_bytes
     memory = Memory(**held, temporaries=sizes.temp_size_in_bytes, code=sizes.generated_code_size_in_bytes)
-    # What a TPU's compiler gives, fits: it fails otherwise. A CPU's doesn't look.
-    fits = not where.local or memory.needed <= memory.limit
+    fits = where.refuses or memory.needed <= memory.limit
     try:
         text = compiled.as_text()
     except Exception as error:  # as above

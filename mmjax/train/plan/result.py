@@ -4,8 +4,9 @@ import dataclasses
 from dataclasses import dataclass, field
 from typing import Any
 
-from mmjax.train.plan.compiled_program import Collective
+from mmjax.train.plan.collectives import Collective
 from mmjax.train.plan.input_cost import Reading
+from mmjax.train.plan.schedule import Kernels
 
 
 @dataclass(frozen=True)
@@ -30,15 +31,20 @@ class Memory:
 @dataclass(frozen=True)
 class Seconds:
     """Of one step, by a roofline: products at the chip's peak (or at the speed at which memory gives what they read, if
-    that takes longer), after them everything else at the speed of memory, the network beside all of it."""
+    that takes longer), after them everything else at the speed of memory, the network beside all of it.
+
+    On GPUs the compiled schedule is gone through instead, kernel by kernel, at the rates that `gpus.toml` says a card
+    attains. exposed: of the network's, what the step waits for there.
+    """
 
     products: float
     memory: float
     network: float
+    exposed: float = 0.0
 
     @property
     def step(self) -> float:
-        return max(self.products + self.memory, self.network)
+        return max(self.products + self.memory + self.exposed, self.network)
 
 
 @dataclass(frozen=True)
@@ -55,7 +61,7 @@ class Plan:
     """What `mmjax plan` finds out. Bytes and FLOPs are those of one step.
 
     flops: of all devices, as the step runs, recomputation included; model_flops: without recomputation, as the MFU has
-    it. seconds, collectives: None where the step doesn't fit.
+    it. seconds, collectives, kernels: None where the compiler refused the step, which doesn't fit; kernels are a GPU's.
     """
 
     experiment: str
@@ -76,6 +82,7 @@ class Plan:
     peak: float  # FLOP/s, of one device
     host_cores: float  # of one device's share in its host
     collectives: list[Collective] | None = None
+    kernels: list[Kernels] | None = None
     seconds: Seconds | None = None
     remedies: list[Remedy] = field(default_factory=list)
 

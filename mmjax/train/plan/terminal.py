@@ -8,6 +8,7 @@ from rich.text import Text
 
 from mmjax.train.plan.result import Plan
 
+JAX_TAKES, FRACTION = 0.75, "XLA_PYTHON_CLIENT_MEM_FRACTION"  # of a GPU's memory, and what says otherwise
 PARTS = ("parameters", "optimizer", "average", "batch", "other", "temporaries", "code")
 
 
@@ -17,9 +18,13 @@ def report(plan: Plan) -> RenderableType:
     mesh = ", ".join(f"{axis}={size}" for axis, size in plan.mesh.items())
     head = f"{plan.experiment} on {plan.topology}{slices}: {plan.chips:,} chips, {plan.hosts:,} hosts, {mesh}"
     parts: list[RenderableType] = [Text(head, style="bold"), verdict(plan), _memory(plan)]
+    if plan.kernels and plan.fits and plan.memory.needed > JAX_TAKES * plan.memory.limit:
+        parts.append(Text(f"more than jax takes of a GPU unless told: {FRACTION}=0.95"))
     if plan.remedies:
         parts.append(_remedies(plan))
     parts.append(_work(plan))
+    if plan.kernels:
+        parts.append(_kernels(plan))
     if plan.collectives:
         parts.append(_collectives(plan))
     return Group(*parts)
@@ -68,9 +73,10 @@ def _work(plan: Plan) -> Table:
         return table
     seconds, numbers = plan.seconds, plan.numbers()
     needs, has = plan.cores
-    table.add_row("products", f"{seconds.products:.3g} s")
+    table.add_row("products" if plan.kernels is None else "products, attention", f"{seconds.products:.3g} s")
     table.add_row("the rest, memory", f"{seconds.memory:.3g} s")
-    table.add_row("network, meanwhile", f"{seconds.network:.3g} s")
+    exposed = "" if plan.kernels is None else f", {seconds.exposed:.3g} s of it exposed"
+    table.add_row("network, meanwhile", f"{seconds.network:.3g} s{exposed}")
     table.add_row("a step, by roofline", f"{seconds.step:.3g} s, MFU {plan.mfu:.0%}")
     table.add_row("examples", f"{plan.rate:,.0f} a second, {numbers['examples_per_day']:,.0f} a day")
     table.add_row(f"{plan.steps:,} steps", f"{numbers['hours']:,.1f} hours, {numbers['chip_hours']:,.0f} chip-hours")
@@ -82,11 +88,24 @@ def _work(plan: Plan) -> Table:
     return table
 
 
+def _kernels(plan: Plan) -> Table:
+    table = _table("\nkernels of a step, on a device", "", "count", "read and written", "FLOPs", "time")
+    for each in plan.kernels or ():
+        flops = f"{each.flops:.3g}" if each.flops else ""
+        table.add_row(each.kind, f"{each.count:,}", size(each.bytes), flops, f"{1e3 * each.seconds:.1f} ms")
+    return table
+
+
 def _collectives(plan: Plan) -> Table:
-    table = _table("\ncollectives of a step", "", "over", "count", "a device sends")
+    if plan.kernels is None:
+        table, between = _table("\ncollectives of a step", "", "over", "count", "a device sends"), "between slices"
+    else:
+        columns = ("", "over", "count", "a device sends", "time", "exposed")
+        table, between = _table("\ncollectives of a step", *columns), "between hosts"
     for each in plan.collectives or ():
-        over = " and ".join(each.axes) + (", between slices" if each.slow else "")
-        table.add_row(each.kind, over, f"{each.count:,}", size(each.bytes))
+        over = " and ".join(each.axes) + (f", {between}" if each.slow else "")
+        times = [] if each.seconds is None else [f"{1e3 * t:.2f} ms" for t in (each.seconds, each.exposed or 0.0)]
+        table.add_row(each.kind, over, f"{each.count:,}", size(each.bytes), *times)
     return table
 
 

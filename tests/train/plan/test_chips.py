@@ -11,7 +11,7 @@ TPU = pytest.mark.skipif(sys.platform != "linux", reason="libtpu is for Linux")
 
 def test_this_machines_cpu_shares_what_it_can_do():
     whole, eighth = pod("cpu:1"), pod("cpu:8")
-    assert (len(eighth.devices), eighth.chips, eighth.hosts, eighth.local) == (8, 8, 1, True)
+    assert (len(eighth.devices), eighth.chips, eighth.hosts, eighth.refuses) == (8, 8, 1, False)
     assert eighth.chip.flops == whole.chip.flops / 8
     assert eighth.chip.memory == whole.chip.memory / 8
     assert 1e9 < whole.chip.flops < 1e14
@@ -64,7 +64,7 @@ def test_without_the_tpu_compiler_the_error_has_the_command(monkeypatch):
 )
 def test_pods(topology, slices, devices, chips, hosts):
     found = pod(topology, slices)
-    assert (len(found.devices), found.chips, found.hosts, found.local) == (devices, chips, hosts, False)
+    assert (len(found.devices), found.chips, found.hosts, found.refuses) == (devices, chips, hosts, True)
     kind = CHIPS[topology.partition(":")[0]]
     assert found.chip.flops * devices == kind.flops * chips  # a device may be half a chip
     assert found.chip.memory * devices == kind.memory * chips

@@ -29,6 +29,22 @@ def test_a_convolution_is_the_product_that_it_stands_for():
     assert patches == 2 * (2 * 4 * 4) * (3 * 4 * 4) * 10
 
 
+def test_cudnns_attention_has_the_products_of_the_plain_one(monkeypatch):
+    """Eight positions to six keys; the version is asked for where the kernel is traced, which needs no GPU."""
+    from jax._src.cudnn import fused_attention_stablehlo  # no public name has it
+
+    monkeypatch.setattr(fused_attention_stablehlo, "check_cudnn_version", lambda: 91_000)
+    query, key = jnp.ones((2, 8, 3, 64), jnp.bfloat16), jnp.ones((2, 6, 3, 64), jnp.bfloat16)
+
+    def loss(how):
+        return lambda q, k, v: jax.nn.dot_product_attention(q, k, v, implementation=how).astype(jnp.float32).sum()
+
+    one = 2 * 2 * 3 * 8 * 6 * 64
+    for how in ("xla", "cudnn"):
+        assert flops(loss(how), query, key, key) == 2 * one
+        assert flops(jax.grad(loss(how), (0, 1, 2)), query, key, key) == 6 * one
+
+
 def test_loops_count_as_often_as_they_run():
     def layers(a, n):
         return jax.lax.scan(lambda x, _: (x @ x, None), a, None, length=n)[0]

@@ -1,4 +1,5 @@
 import dataclasses
+import importlib.util
 import json
 import os
 import subprocess
@@ -13,13 +14,15 @@ from mmjax.data.pipeline import batch_spec
 from mmjax.errors import UserError
 from mmjax.experiment.graph import build
 from mmjax.experiment.load import load_experiment
-from mmjax.runtime.mesh import put
+from mmjax.runtime.mesh import Mesh, put
 from mmjax.train.plan import plan as plan_module
-from mmjax.train.plan.chips import pod
+from mmjax.train.plan.chips import Chip, Pod, pod
+from mmjax.train.plan.gpus import PLUGINS, cards
 from mmjax.train.plan.plan import _exhausted, _remats, plan, plan_topologies
-from mmjax.train.plan.terminal import size
+from mmjax.train.plan.terminal import report, size
 from mmjax.train.step import init_state
 from tests.benchmarks.plan import made_up
+from tests.train.plan.gpu_program import PRODUCT_FLOPS, PROGRAM
 
 TINY = "tests/tiny.py:tiny"
 COUPLE = "tests/tiny.py:couple"
@@ -91,10 +94,57 @@ def test_slow_readers_are_named(on_eight):
     slow = dataclasses.replace(on_eight, reading=dataclasses.replace(on_eight.reading, seconds=1e3))
     assert slow.numbers()["input_bound"]
     console = Console(record=True, width=120)
-    from mmjax.train.plan.terminal import report
-
     console.print(report(slow))
     assert "input-bound" in console.export_text()
+
+
+@pytest.fixture(scope="module")
+def on_cards(on_eight):
+    """Two hosts of two H100s, whose program is the one made by hand: CUDA's compiler isn't on every machine."""
+    card = cards()["h100"]
+    chip = Chip(card.bf16, card.memory, card.bandwidth, card.nvlink, card.network, card.host_cores)
+    there = Pod("h100:2x2", 1, pod("cpu:4").devices, chip, chips=4, hosts=2, card=card)
+    mesh = Mesh(fsdp=2).build(there.devices)
+    compiled = plan_module._Compiled(mesh, on_eight.memory, 4 * PRODUCT_FLOPS, True, PROGRAM)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(plan_module, "pod", lambda topology, slices: there)
+        patch.setattr(plan_module, "_compiled", lambda experiment, where, say: compiled)
+        patch.setattr(plan_module, "_model_flops", lambda config, where: 4 * PRODUCT_FLOPS)
+        return plan(load_experiment(PAIR), "h100:2x2", name=PAIR)
+
+
+def test_cards_have_kernels_and_a_network_that_is_waited_for(on_cards):
+    kinds = {each.kind: each for each in on_cards.kernels}
+    assert kinds["products"].flops + kinds["attention"].flops == PRODUCT_FLOPS
+    times, numbers = on_cards.seconds, json.loads(json.dumps(on_cards.numbers()))
+    # 15 kernels and 4 collectives, all so short that starting them is what takes time
+    assert times.products == pytest.approx(5 * 2e-6)
+    assert times.memory == pytest.approx(10 * 2e-6)
+    assert times.network == pytest.approx(4 * 10e-6)
+    assert times.exposed == pytest.approx(3 * (10e-6 - 2e-6) + 10e-6)  # three have a product beside them
+    assert numbers["expected_step_seconds"] == pytest.approx(64e-6)
+    assert numbers["mfu"] == pytest.approx(PRODUCT_FLOPS / 64e-6 / 989e12)
+    assert {"kind", "count", "bytes", "flops", "seconds"} == numbers["kernels"][0].keys()
+    assert [(each["kind"], each["axes"], each["slow"]) for each in numbers["collectives"]] == [
+        ("all-gather", ["fsdp"], False), ("all-reduce", ["data"], True),
+    ]  # fmt: skip
+
+
+def test_cards_on_the_screen(on_cards):
+    console = Console(record=True, width=120)
+    console.print(report(on_cards))
+    text = console.export_text()
+    for line in (
+        "kernels of a step, on a device",
+        "products, attention",
+        "3.4e-05 s of it exposed",
+        "data, between hosts",
+    ):
+        assert line in text
+    assert "XLA_PYTHON_CLIENT_MEM_FRACTION" not in text
+    full = dataclasses.replace(on_cards.memory, temporaries=80, limit=100, parameters=0, optimizer=0, batch=0, other=0)
+    console.print(report(dataclasses.replace(on_cards, memory=full)))
+    assert "more than jax takes of a GPU unless told: XLA_PYTHON_CLIENT_MEM_FRACTION=0.95" in console.export_text()
 
 
 @pytest.fixture
@@ -156,6 +206,41 @@ def test_several_topologies_on_the_screen_as_json_and_as_a_picture(tmp_path):
     from PIL import Image
 
     assert Image.open(files["picture"]).size == (1440, 576)
+
+
+@pytest.mark.slow  # a minute or more
+def test_a_step_for_gpus_that_are_not_there(tmp_path):
+    """Two hosts of four, by the command line and CUDA's own compiler. FLOPs, memory and collectives are what the model
+    and the mesh say they must be."""
+    if not any(importlib.util.find_spec(name) for name in PLUGINS):
+        pytest.skip("CUDA's compiler isn't installed: pip install \"jax[cuda13]\"")
+    out = tmp_path / "plan.json"
+    env = {name: value for name, value in os.environ.items() if not name.startswith(("JAX_", "XLA_"))}
+    env["XDG_CACHE_HOME"] = str(tmp_path)
+    command = [sys.executable, "-m", "mmjax", "plan", COUPLE, "--topology", "h100:2x4,h100:8", "--json", str(out)]
+    done = subprocess.run(
+        [*command, "mesh.fsdp=4", "batch_size=64"], cwd=Path(__file__).parents[3], env=env, capture_output=True,
+        text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert "kernels of a step" in done.stdout
+    assert "cuInit" not in done.stderr
+    apart, together = json.loads(out.read_text())
+    assert [(each["chips"], each["hosts"], each["fits"]) for each in (apart, together)] == [(8, 2, True), (8, 1, True)]
+    for numbers in (apart, together):
+        kinds = {each["kind"]: each for each in numbers["kernels"]}
+        assert {"products", "elementwise", "reductions", "stacked writes"} <= kinds.keys()
+        assert 8 * kinds["products"]["flops"] == pytest.approx(numbers["flops"], rel=0.1)
+        times = numbers["seconds"]
+        assert numbers["expected_step_seconds"] >= times["products"] + times["memory"]
+        assert 0 < times["exposed"] <= times["network"]
+        assert {("all-gather", ("fsdp",)), ("reduce-scatter", ("fsdp",)), ("all-reduce", ("data",))} <= {
+            (each["kind"], tuple(each["axes"])) for each in numbers["collectives"]
+        }
+    between = {tuple(each["axes"]) for each in apart["collectives"] if each["slow"]}
+    assert ("data",) in between
+    assert ("fsdp",) not in between
+    assert not any(each["slow"] for each in together["collectives"])
 
 
 @pytest.mark.slow  # minutes; experiments/records/pods.json has its numbers, by python -m tests.benchmarks.pods

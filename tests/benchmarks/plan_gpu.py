@@ -1,0 +1,86 @@
+"""Is the planner's step on a GPU right? Plans the step that was measured on an H200, without one, and compares.
+
+python -m tests.benchmarks.plan_gpu --json experiments/records/plan_gpu.json
+
+The step is CLIP B/16's at batch 512, in the settings of `experiments/records/step_gpu.json` (mmjax's with remat=dots),
+for one H200 and one H100. Needs CUDA's compiler (extra `plan-gpu`) and no GPU; minutes for each. A plan that stands in
+the JSON is not made again.
+"""
+
+import argparse
+import datetime
+import importlib.metadata
+import json
+import os
+import time
+from pathlib import Path
+from typing import Any
+
+os.environ["JAX_PLATFORMS"] = "cpu"
+
+from mmjax.experiment.load import load_experiment
+from mmjax.train.plan.kernels import PRODUCTS
+from mmjax.train.plan.plan import plan
+from mmjax.train.plan.terminal import size
+from tests.benchmarks.machine import machine
+
+RECORD = Path(__file__).parents[2] / "experiments/records/step_gpu.json"
+MEASURED = "mmjax dots"
+EXPERIMENT = "experiments/clip.py:vit_b16"
+# The settings of the measured side in `tests.benchmarks.step_sides`, of size `b16`.
+FIELDS = ("remat=dots", "attention=cudnn", "activation=gelu")
+TOWERS = tuple(f"towers.{tower}.blocks.{field}" for tower in ("image", "text") for field in FIELDS)
+OVERRIDES = ("batch_size=512", "mesh.fsdp=1", *TOWERS)
+TOPOLOGIES = ("h200:1", "h100:1")
+
+
+def measured() -> dict[str, Any]:
+    """The committed step on an H200."""
+    runs = json.loads(RECORD.read_text())["runs"]
+    (run,) = (run for run in runs if run["by"] == MEASURED)
+    return {name: run[name] for name in ("device", "seconds", "bytes", "mfu")}
+
+
+def planned(topology: str) -> dict[str, Any]:
+    """The numbers of a plan, with what it is compared with."""
+    began = time.perf_counter()
+    made = plan(load_experiment(EXPERIMENT, OVERRIDES), topology, name=EXPERIMENT, remedies=False)
+    numbers = made.numbers() | {
+        "overrides": OVERRIDES,
+        "bytes_beside_products": sum(each.bytes for each in made.kernels or () if each.kind != PRODUCTS),
+        "planned_in_seconds": round(time.perf_counter() - began, 1),
+    }
+    if topology.startswith("h200"):
+        true = measured()
+        numbers |= {
+            "measured": true,
+            "measured_by_expected": round(true["seconds"] / numbers["expected_step_seconds"], 2),
+            "measured_memory_by_needed": round(true["bytes"] / made.memory.needed, 2),
+        }
+    print(f"{topology}: {numbers['expected_step_seconds']:.3f} s, {size(made.memory.needed)}", flush=True)
+    return numbers
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument(
+        "--json", type=Path, help="where it is kept after each plan; what stands there isn't planned again"
+    )
+    path = parser.parse_args().json
+    plans = json.loads(path.read_text())["plans"] if path and path.exists() else []
+    record: dict[str, Any] = {
+        "command": "python -m tests.benchmarks.plan_gpu",
+        "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
+        "machine": machine(),
+        "versions": {name: importlib.metadata.version(name) for name in ("jax", "jaxlib", "jax-cuda13-plugin", "flax")},
+        "plans": plans,
+    }
+    for topology in TOPOLOGIES:
+        if topology not in {each["topology"] for each in plans}:
+            plans.append(planned(topology))
+            if path:
+                path.write_text(json.dumps(record, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()
