@@ -30,6 +30,7 @@ FAULTS = {
     "runtime/files/digests.py": {"ValueError": "caught there, with json's"},
     "runtime/files/json_text.py": {"ValueError": "what json.loads raises, for those who catch that"},
     "runtime/hosts.py": {"TypeError": "what json.dumps asks of its `default`"},
+    "train/ahead.py": {"RuntimeError": "ends a thread for whose result nobody is left to ask"},
     "train/same_data.py": {"TypeError": "caught there, with the errors of json"},
 }
 # Classes of our own that nobody is told of: each is caught.

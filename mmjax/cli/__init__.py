@@ -1,13 +1,13 @@
 """The commands of `mmjax`, a file each: its HELP in a line, its EPILOG of examples, `add` (its options), and `run`.
 
-What a command needs is imported when it runs: jax takes seconds, and `--help` none.
+A command imports its modules when it runs: jax takes seconds, and `--help` none.
 """
 
 import argparse
 
 
 def add_code(parser: argparse.ArgumentParser) -> None:
-    """The option of every command that reads a record, which may name parts of one's own."""
+    """Adds the option `--code`, for every command that reads a record, which may name parts of one's own."""
     parser.add_argument(
         "--code",
         metavar="FILE.py",

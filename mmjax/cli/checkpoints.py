@@ -15,10 +15,12 @@ they are, what they would be at random, and what is wrong where a checkpoint isn
 
 
 def add(parser: argparse.ArgumentParser) -> None:
+    """Adds the command's options."""
     parser.add_argument("workdir", metavar="WORKDIR", help="the workdir of a run")
 
 
 def run(arguments: argparse.Namespace) -> None:
+    """Runs the command."""
     from rich.console import Console
 
     from mmjax.train.checkpoint_table import checkpoint_listing

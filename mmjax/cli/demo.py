@@ -21,6 +21,7 @@ how much of a long text or sound the model takes in. Ctrl-C or SIGTERM ends it a
 
 
 def add(parser: argparse.ArgumentParser) -> None:
+    """Adds the command's options."""
     parser.add_argument("model", metavar="MODEL", help="a workdir, a folder of a model, or a name (as mmjax.load)")
     parser.add_argument(
         "--folder", metavar="FOLDER", help="of pictures and sounds (default: the test split of the model's own data)"
@@ -34,14 +35,15 @@ def add(parser: argparse.ArgumentParser) -> None:
 
 
 def port(text: str) -> int:
-    """A number that a port can have."""
+    """Parses a port's number, for argparse."""
     if not text.isdecimal() or not 0 < int(text) < 65_536:
         raise argparse.ArgumentTypeError(f"{text!r} is no port: 1 to 65535")
     return int(text)
 
 
 def run(arguments: argparse.Namespace) -> None:
-    print("starting: loading jax and gradio", flush=True)  # which takes seconds
+    """Runs the command."""
+    print("starting: loading jax and gradio", flush=True)  # importing them takes seconds
     from mmjax.inference.demo.page import serve
 
     serve(

@@ -18,6 +18,7 @@ which of their rows are there (valid), ids and labels, without the model; `mmjax
 
 
 def add(parser: argparse.ArgumentParser) -> None:
+    """Adds the command's options."""
     parser.add_argument("model", metavar="MODEL", help="a workdir, a folder of a model, or a name (as mmjax.load)")
     parser.add_argument(
         "data", metavar="DATA", nargs="?", help="a TFDS name or a table (default: the model's own data)"
@@ -32,13 +33,14 @@ def add(parser: argparse.ArgumentParser) -> None:
 
 
 def positive(text: str) -> int:
-    """A whole number of at least 1."""
+    """Parses a whole number of at least 1, for argparse."""
     if not text.isdecimal() or int(text) < 1:
         raise argparse.ArgumentTypeError(f"{text!r} is no whole number of at least 1")
     return int(text)
 
 
 def run(arguments: argparse.Namespace) -> None:
+    """Runs the command."""
     from mmjax.inference.embed_dataset import embed
 
     embed(

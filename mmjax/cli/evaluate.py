@@ -43,6 +43,7 @@ EPILOG += told_families(EVALUATION)
 
 
 def add(parser: argparse.ArgumentParser) -> None:
+    """Adds the command's options."""
     parser.add_argument(
         "model", metavar="MODEL", nargs="?", help="a workdir, a folder of a model, or a name (as mmjax.load)"
     )
@@ -79,7 +80,7 @@ def add(parser: argparse.ArgumentParser) -> None:
 
 
 def _seconds(text: str) -> float:
-    """A number above 0."""
+    """Parses a number above 0, for argparse."""
     try:
         value = float(text)
     except ValueError:
@@ -90,6 +91,7 @@ def _seconds(text: str) -> float:
 
 
 def run(arguments: argparse.Namespace) -> None:
+    """Runs the command."""
     if arguments.published:
         _alone(arguments, "--published lists what others measured", "split", "step", "evaluators", "data_dir", "report",
                "label", "templates")  # fmt: skip

@@ -33,6 +33,7 @@ RandomResizedCrop, which crops before it resizes, takes --inexact. `mmjax.load` 
 
 
 def add(parser: argparse.ArgumentParser) -> None:
+    """Adds the command's options."""
     parser.add_argument("source", metavar="SOURCE", help="a workdir, or whatever else mmjax.load takes")
     parser.add_argument("out", metavar="OUT", help="a folder that isn't there yet; of big_vision a file, OUT.npz")
     parser.add_argument("--to", choices=layouts(), default="mmjax", help="whose layout (default: mmjax)")
@@ -51,6 +52,7 @@ def add(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> None:
+    """Runs the command."""
     from mmjax.interop.export import export
 
     project = PROJECTS.get(arguments.to)

@@ -22,11 +22,13 @@ SigLIP, and an .onnx of a DINOv2 tower.
 
 
 def add(parser: argparse.ArgumentParser) -> None:
+    """Adds the command's options."""
     parser.add_argument("source", metavar="SOURCE", help="a folder, a file, or a name of a hub")
     parser.add_argument("out", metavar="OUT", help="a folder that isn't there yet")
 
 
 def run(arguments: argparse.Namespace) -> None:
+    """Runs the command."""
     from mmjax.interop.export import export
 
     export(arguments.source, Path(arguments.out), "mmjax")

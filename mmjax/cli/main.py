@@ -14,9 +14,9 @@ from mmjax import __version__
 from mmjax.cli import checkpoints, demo, embed, evaluate, export, import_, plan, prepare, show, train
 from mmjax.errors import PassingError, UserError, nearest
 
-# As `mmjax --help` lists them.
+# The order of `mmjax --help`.
 COMMANDS = (train, evaluate, embed, demo, checkpoints, export, import_, plan, show, prepare)
-# Disks: full, over quota, read-only, not permitted, a file where a folder is needed or the other way round.
+# Errors of disks: full, over quota, read-only, not permitted, a file where a folder is needed or the other way round.
 NOT_OURS = (
     errno.ENOSPC,
     errno.EDQUOT,
@@ -40,8 +40,9 @@ paths.
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Runs one command line; returns the exit code: 0; 2 where what was asked for can't be had; 1 after a fault that
-    need not come again."""
+    """Runs one command line and returns the exit code: 0; 2 after an error that would come again (a wrong setting,
+    missing data, a full disk); 1 after a fault that need not come again.
+    """
     argv = sys.argv[1:] if argv is None else argv
     parser, commands = parsers()
     if not argv:
@@ -58,11 +59,11 @@ def main(argv: list[str] | None = None) -> int:
     try:
         return module.run(arguments) or 0
     except KeyboardInterrupt:
-        return 130  # as the shell says it of a program that ended by SIGINT
+        return 130  # a shell's code for a program that ended by SIGINT
     except PassingError as error:
         print(f"error: {error}", file=sys.stderr)
         for reader in multiprocessing.active_children():
-            reader.kill()  # one that hangs would be waited for
+            reader.kill()  # a process that hangs would be waited for
         return 1
     except Exception as error:
         if not meant_for_user(error):
@@ -72,13 +73,16 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def meant_for_user(error: BaseException) -> bool:
-    """Whether an error explains itself: a `UserError`, or a disk that refuses. Anything else is a fault, and keeps its
-    traceback."""
+    """True if an error explains itself: a `UserError`, or a disk that refuses. Anything else is a fault, and keeps its
+    traceback.
+    """
     return isinstance(error, UserError) or (isinstance(error, OSError) and error.errno in NOT_OURS)
 
 
 def explained(error: BaseException, arguments: argparse.Namespace) -> str:
-    """What is told of an error: of a full disk where it is and what is free, which the system's own words leave out."""
+    """The message of an error; for a full disk with the place and the free space, which the system's own
+    message lacks.
+    """
     if not isinstance(error, OSError) or error.errno not in (errno.ENOSPC, errno.EDQUOT):
         return str(error)
     workdir = getattr(arguments, "workdir", None)
@@ -97,7 +101,7 @@ def parsers() -> tuple[argparse.ArgumentParser, dict[str, tuple[argparse.Argumen
     subparsers = main_parser.add_subparsers(title="commands", metavar="COMMAND")
     commands = {}
     for command in COMMANDS:
-        name = command.__name__.rpartition(".")[2].rstrip("_")  # `import` is a word of Python's
+        name = command.__name__.rpartition(".")[2].rstrip("_")  # `import` is a keyword of Python
         parser = subparsers.add_parser(name, help=command.HELP, epilog=command.EPILOG, formatter_class=layout)
         command.add(parser)
         commands[name] = parser, command

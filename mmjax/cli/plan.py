@@ -24,6 +24,7 @@ step, what each host must read, chip-hours, and, where the step doesn't fit, wha
 
 
 def add(parser: argparse.ArgumentParser) -> None:
+    """Adds the command's options."""
     parser.add_argument("experiment", metavar="FILE[:NAME]", help="an experiment, or a workdir's")
     parser.add_argument("overrides", metavar="PATH=VALUE", nargs="*", help="a value to set, microbatches=4")
     parser.add_argument(
@@ -37,11 +38,12 @@ def add(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> None:
+    """Runs the command."""
     import jax
 
     names = arguments.topology.split(",")
     devices = max((int(name[4:]) for name in names if name.startswith("cpu:") and name[4:].isdecimal()), default=1)
-    jax.config.update("jax_platforms", "cpu")  # a TPU or GPU that is there stays free for others
+    jax.config.update("jax_platforms", "cpu")  # leaves this machine's TPU or GPU free for others
     jax.config.update("jax_num_cpu_devices", max(1, devices))
 
     from mmjax.experiment.load import experiment_name, load_experiment

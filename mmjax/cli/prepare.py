@@ -15,11 +15,13 @@ whose builders need it take pip install "mmjax[tf]"; reading them needs none.
 
 
 def add(parser: argparse.ArgumentParser) -> None:
+    """Adds the command's options."""
     parser.add_argument("dataset", metavar="DATASET", help="a TFDS name, name or name/config")
     parser.add_argument("--data-dir", metavar="DIR", help="default: $TFDS_DATA_DIR, or ~/tensorflow_datasets")
 
 
 def run(arguments: argparse.Namespace) -> None:
+    """Runs the command."""
     from mmjax.data.datasets.prepare import prepare_dataset
 
     prepare_dataset(arguments.dataset, arguments.data_dir)

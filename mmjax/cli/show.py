@@ -16,11 +16,13 @@ examples:
 
 
 def add(parser: argparse.ArgumentParser) -> None:
+    """Adds the command's options."""
     parser.add_argument("experiments", metavar="EXPERIMENT", nargs="+", help="FILE[:NAME], WORKDIR, or PATH=VALUE")
     add_code(parser)
 
 
 def run(arguments: argparse.Namespace) -> None:
+    """Runs the command."""
     from rich.console import Console
 
     from mmjax.experiment import own_parts, show

@@ -36,6 +36,7 @@ how fast the run is as health/... and speed/...; `mmjax evaluate --help` has tho
 
 
 def add(parser: argparse.ArgumentParser) -> None:
+    """Adds the command's options."""
     parser.add_argument("experiment", metavar="FILE[:NAME]", help="an experiment, or a workdir's to go on with it")
     parser.add_argument(
         "overrides", metavar="PATH=VALUE", nargs="*", help="a value to set, towers.image.blocks.depth=6"
@@ -51,16 +52,17 @@ def add(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int | None:
+    """Runs the command."""
     if arguments.supervise is not None:
         return supervised(arguments.argv, arguments.supervise)
     from mmjax.train.interruption import nothing_begun
 
-    with nothing_begun():  # from here on, for what is imported next takes seconds
+    with nothing_begun():  # from here on, as the next imports take seconds
         return unsupervised(arguments)
 
 
 def unsupervised(arguments: argparse.Namespace) -> None:
-    """Trains, or takes a step again, in this process."""
+    """Trains, or replays a step, in this process."""
     from mmjax.experiment.confined import record_of
     from mmjax.experiment.load import experiment_name, load_experiment
     from mmjax.train.loop import train
@@ -86,7 +88,7 @@ def unsupervised(arguments: argparse.Namespace) -> None:
 
 
 def supervised(argv: list[str], restarts: int) -> int:
-    """The same command line without --supervise, in a process of its own."""
+    """Runs the same command line without --supervise in a child process, and restarts it when it dies."""
     from mmjax.train.supervise import supervise
 
     own = argparse.ArgumentParser(add_help=False)
@@ -95,7 +97,7 @@ def supervised(argv: list[str], restarts: int) -> int:
 
 
 def steps(text: str) -> tuple[int, int]:
-    """`10:15` as (10, 15)."""
+    """Parses `10:15` into (10, 15), for argparse."""
     first, _, last = text.partition(":")
     if not (first.isdecimal() and last.isdecimal() and int(first) < int(last)):
         raise argparse.ArgumentTypeError(f"{text!r} isn't FROM:TO, two step numbers such as 10:15")

@@ -2,9 +2,9 @@
 
     from mmjax.data import Decode, Folder, Mixture, Resize, SentencePiece, Tokenize
 
-Nothing in this folder imports jax or touches a device. The names are imported when they are first asked for. What of
-them is a class of fields may stand in an experiment's record: constructing it with any arguments whatever reads, writes
-and runs nothing.
+Nothing in this folder imports jax or touches a device. The names are imported when they are first asked for. Those that
+are classes of fields may be in an experiment's record: constructing one with any arguments whatever reads, writes and
+runs nothing.
 """
 
 from etils import epy

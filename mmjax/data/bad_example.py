@@ -10,10 +10,10 @@ KINDS: tuple[Kind, ...] = get_args(Kind)
 
 
 class BadExample(Exception):  # noqa: N818 (it is no error of the program's)
-    """What an example holds can't be used: its rows become zeros with valid=False, and the run goes on.
+    """An example can't be used: its rows become zeros with valid=False, and the run goes on.
 
-    kind: what it is counted as. "undecodable": no picture or sound, or one that is broken, cut off or gone, or whose
-    numbers don't say what is white or loud; "too_large": more than a machine should be made to unpack; "empty";
+    kind: the kind that it is counted as. "undecodable": no picture or sound, or one that is broken, cut off or gone, or
+    whose numbers have no known white or full scale; "too_large": more than a machine should be made to unpack; "empty";
     "not_finite": NaN or infinity; "unfit": sound, but not for this chain, such as a picture smaller than its crop.
     """
 
@@ -21,7 +21,7 @@ class BadExample(Exception):  # noqa: N818 (it is no error of the program's)
     kind: Kind
 
     def __init__(self, reason: str, kind: Kind):
-        super().__init__(reason, kind)  # both, so that it can be sent to another process
+        super().__init__(reason, kind)  # both arguments, so that it can be pickled
         self.reason, self.kind = reason, kind
 
     def __str__(self) -> str:
@@ -29,5 +29,5 @@ class BadExample(Exception):  # noqa: N818 (it is no error of the program's)
 
     @property
     def code(self) -> int:
-        """What stands for the kind in a batch's `<modality>_bad`: its place in `KINDS`, from 1 on; 0 is not bad."""
+        """The number of the kind in a batch's `<modality>_bad`: its place in `KINDS`, from 1 on; 0 is not bad."""
         return KINDS.index(self.kind) + 1

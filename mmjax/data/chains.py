@@ -19,13 +19,13 @@ from mmjax.errors import UserError
 Row = dict[str, np.ndarray]
 Transforms = Mapping[str, Sequence[Transform]]
 
-_COMPLAINTS = 5  # so many bad examples are logged with their reason; of more, the log would be unreadable
+_COMPLAINTS = 5  # bad examples that are logged with their reason; more would make the log unreadable
 
 log = logging.getLogger(__name__)
 
 
 class Chains:
-    """The chain of each modality, ready to run: every tokenizer has its model.
+    """The chains of all modalities, ready to run: every tokenizer has its model.
 
     `specs` says what each chain gives. Raises UserError where a chain doesn't end in arrays of one shape, or a
     tokenizer lacks its model.
@@ -54,30 +54,31 @@ class Chains:
 
     @property
     def texts(self) -> str | None:
-        """The modality whose chain strings go through that are no example's, such as prompts: `text`, or the first one
-        of words; None where there is none."""
+        """The modality whose chain processes strings that belong to no example, such as prompts: `text`, or else the
+        first modality of words; None where there is none.
+        """
         words = [modality for modality, spec in self.specs.items() if spec.kind.words]
         return "text" if "text" in words else next(iter(words), None)  # the usual name is the main one's
 
     def begin(self, record: Mapping[str, Any]) -> dict[str, Any]:
-        """The record's id, and every modality after the transforms that come before its chain's first random one."""
+        """The record's id, and the value of every modality before its chain's first random transform."""
         begun: dict[str, Any] = {"id": record["id"]}
         for modality, chain in self.transforms.items():
             begun[modality] = self._run(record, modality, chain[: self._fixed[modality]], None)
         return begun
 
     def row(self, record: Mapping[str, Any], rng: Callable[[str], Rng], begun: bool = False) -> Row:
-        """The arrays of an example by the batch's names, `<modality>_valid` among them, `index` and `id` not.
+        """The arrays of an example by the batch's names, with `<modality>_valid`, without `index` and `id`.
 
         `rng(modality)` is the random generator of a modality; `begun` says that `record` comes from `begin`.
-        What is missing or bad is zeros with valid False; what is bad has its kind's code in `<modality>_bad`.
+        A missing or bad value is zeros with valid False; a bad one has its kind's code in `<modality>_bad`.
         """
         return self.row_and_cuts(record, rng, begun)[0]
 
     def row_and_cuts(
         self, record: Mapping[str, Any], rng: Callable[[str], Rng], begun: bool = False
     ) -> tuple[Row, tuple[str, ...]]:
-        """As `row`; and the modalities of which the row holds only a part, since the whole is too long."""
+        """The row as `row` gives it, and the modalities of which it holds only a part, since the whole is too long."""
         row, cuts = dict(self._zeros), []
         for modality, chain in self.transforms.items():
             rest = chain[self._fixed[modality] :] if begun else chain
@@ -91,9 +92,9 @@ class Chains:
         return row, tuple(cuts)
 
     def length(self, record: Mapping[str, Any], modality: str, rng: Rng) -> int | None:
-        """How long all of a record's text or sound is, in the chain's own units and before anything is cut off.
+        """The whole length of a record's text or sound, in the chain's units, before anything is cut off.
 
-        None where there is none, where it is bad (of which nothing is said), or the chain gives no mask.
+        None where it is missing or bad (which isn't logged), or the chain gives no mask.
         """
         value = record.get(modality)
         try:
@@ -120,7 +121,7 @@ class Chains:
                 self._complaints += 1
                 more = "; further ones are not named" if self._complaints == _COMPLAINTS else ""
                 log.warning("the %s of %r is left out: %s%s", modality, record.get("id"), reason, more)
-            return reason.with_traceback(None)  # which holds on to the picture
+            return reason.with_traceback(None)  # the traceback keeps the picture in memory
 
     def _arrays(self, modality: str, value: Any) -> Row:
         spec = self.specs[modality]
@@ -140,9 +141,9 @@ class Chains:
         return arrays if mask is None else {**arrays, f"{modality}_mask": mask}
 
     def encode(self, **values: Sequence[Any]) -> Row:
-        """A batch of pictures, captions and sounds at hand, as in evaluation: `encode(image=[...], text=[...])`.
+        """A batch of given pictures, captions and sounds, as in evaluation: `encode(image=[...], text=[...])`.
 
-        All lists are of one length, None in them is what is missing. Raises UserError for an unknown modality or
+        All lists have one length; a None in them is a missing value. Raises UserError for an unknown modality or
         lengths that differ.
         """
         if unknown := sorted(set(values) - set(self.transforms)):
@@ -155,7 +156,7 @@ class Chains:
         return stack([{name: row[name] for name in wanted} | identity(i, "", i) for i, row in enumerate(rows)])
 
     def raw(self, record: Mapping[str, Any], column: str) -> Any:
-        """A column as one looks at it: the caption or recording that evaluation picks, a file's bytes."""
+        """A column as it is shown to people: the caption or recording that evaluation picks, a file's bytes."""
         value = record.get(column)
         try:
             value = value.read() if isinstance(value, File) else value
@@ -172,7 +173,7 @@ def _after(chain: Sequence[Transform], value: Any, rng: Rng) -> Any:
     """The value after these transforms; None stays None. Raises `BadExample` where it is bad."""
     value = value.read() if isinstance(value, File) else value
     for transform in chain if value is not None else ():
-        # What cleans the strings that are embedded later cleans a document's sentences.
+        # A document's sentences are cleaned by the transforms that clean the strings to be embedded.
         if isinstance(value, Document) and transform.vocabulary() is None:
             value = value.mapped(transform)
         else:
@@ -181,7 +182,9 @@ def _after(chain: Sequence[Transform], value: Any, rng: Rng) -> Any:
 
 
 def captions(record: Mapping[str, Any], modality: str, chain: Sequence[Transform]) -> list[str]:
-    """All captions of a record as they reach the chain's tokenizer, a document's sentences; none of a bad one."""
+    """All captions of a record (of a document, the sentences) as they reach the chain's tokenizer; none of a
+    bad one.
+    """
     value = record.get(modality)
     values = [] if value is None or isinstance(value, BadExample) else [value]
     try:
@@ -206,7 +209,7 @@ def untrained(transforms: Transforms) -> dict[str, TokenizerSpec]:
 
 
 def chain_specs(transforms: Transforms) -> dict[str, Spec]:
-    """What the chain of each modality gives. Raises UserError where its shape varies from example to example."""
+    """The spec of each modality's chain. Raises UserError where its shape varies from example to example."""
     specs = {}
     for modality, chain in transforms.items():
         spec = None
@@ -224,7 +227,7 @@ def chain_specs(transforms: Transforms) -> dict[str, Spec]:
 
 
 def row_spec(specs: Mapping[str, Spec]) -> dict[str, tuple[tuple[int, ...], str]]:
-    """The shape and dtype of every array of a row but `index` and `id`."""
+    """The shape and dtype of every array of a row except `index` and `id`."""
     arrays: dict[str, tuple[tuple[int, ...], str]] = {}
     for modality, spec in specs.items():
         arrays[modality] = spec.shape, spec.dtype
@@ -237,13 +240,13 @@ def row_spec(specs: Mapping[str, Spec]) -> dict[str, tuple[tuple[int, ...], str]
 
 
 def identity(place: int, source: str, id: str | int) -> Row:
-    """`index`, the row in the global batch, and `id`, 64 bits that stand for the example in every run."""
+    """`index`, the row in the global batch, and `id`, 64 bits that identify the example in every run."""
     digest = hashlib.blake2b(f"{source}\0{id}".encode(), digest_size=8).digest()
     return {"index": np.uint32(place), "id": np.frombuffer(digest, "<u4").astype(np.uint32)}  # type: ignore[dict-item]
 
 
 def evaluation(modality: str) -> None:
-    """The random generator of evaluation: none."""
+    """The random generator of evaluation: None."""
     del modality
 
 
@@ -252,5 +255,5 @@ def _listed(labels: Iterable[str]) -> str:
 
 
 def stack(rows: Sequence[Row]) -> Row:
-    """Rows -> a batch."""
+    """Stacks rows into a batch."""
     return {name: np.stack([row[name] for row in rows]) for name in rows[0]}

@@ -1,6 +1,6 @@
-"""Embeddings of a dataset in a folder: shards, and a manifest that says what made them. Reading them needs no model.
+"""Embeddings of a dataset in a folder: shards, and a manifest with their model and data. Reading them needs no model.
 
-embeddings.json                         what was embedded by what, and the digest of each shard
+embeddings.json                         the data, the model, and the digest of each shard
 embeddings-00000-of-00010.safetensors   by modality `[n, e]` unit vectors, fp32, and `<modality>_valid` `[n]` bool
 embeddings-00000-of-00010.jsonl         the same examples' id, caption and labels, an object a line; `image#` is
                                         the same in rows that hold the same picture
@@ -24,7 +24,7 @@ from mmjax.runtime.files import json_text, output, regular
 MANIFEST = "embeddings.json"
 VALID = "_valid"
 LARGEST = 2**34  # bytes of the columns of a shard
-CONTENT = "#"  # what the name ends in of what a modality's picture or sound is recognised by
+CONTENT = "#"  # the suffix of the columns that identify a modality's pictures or sounds
 
 
 @dataclass(frozen=True)
@@ -32,7 +32,7 @@ class Embeddings:
     """Rows of embeddings, in the order of the data.
 
     embeddings: unit vectors `[n, e]` by modality, fp32.
-    valid: by modality, whether the example has it; the other rows of `embeddings` mean nothing.
+    valid: by modality, whether the example has it; other rows of `embeddings` are undefined.
     columns: `id`, `text` and labels, n values each.
     split: of the data.
     contents: by modality, a key a row that is the same where rows hold the same picture or sound.
@@ -56,7 +56,7 @@ def shard_name(index: int, count: int) -> str:
 
 
 def manifest(folder: str | Path) -> dict[str, Any]:
-    """What `embeddings.json` says. Raises UserError where there is none, or none that can be read."""
+    """The content of `embeddings.json`. Raises UserError where there is none, or none that can be read."""
     path = Path(folder) / MANIFEST
     if not path.is_file():
         raise UserError(f"{folder} holds no embeddings: it has no {MANIFEST}")
@@ -70,12 +70,12 @@ def manifest(folder: str | Path) -> dict[str, Any]:
 
 
 def write_manifest(folder: Path, content: dict[str, Any]) -> None:
-    """Puts the manifest in its place, whole."""
+    """Writes the manifest atomically."""
     output.write(folder / MANIFEST, json.dumps(content, indent=2, ensure_ascii=False) + "\n")
 
 
 def write_shard(folder: Path, name: str, found: Embeddings) -> None:
-    """One shard: its columns first, so that a shard whose vectors are there is whole."""
+    """Writes one shard: its columns first, so that a shard whose vectors are there is whole."""
     columns = {**found.columns, **{modality + CONTENT: keys for modality, keys in found.contents.items()}}
     rows = [{column: values[i] for column, values in columns.items()} for i in range(len(found))]
     text = "".join(json.dumps(row, ensure_ascii=False, default=_plain) + "\n" for row in rows)
@@ -86,7 +86,7 @@ def write_shard(folder: Path, name: str, found: Embeddings) -> None:
 
 
 def digest(folder: Path, name: str) -> str:
-    """Of a shard's two files."""
+    """The digest of a shard's two files."""
     found = hashlib.blake2b(digest_size=16)
     for ending in ("jsonl", "safetensors"):
         regular.check(folder / f"{name}.{ending}")
@@ -97,16 +97,16 @@ def digest(folder: Path, name: str) -> str:
 
 
 def byte_sizes(folder: Path, name: str, modalities: Iterable[str]) -> dict[str, int]:
-    """How many dimensions each modality's embeddings have, by a shard of them."""
+    """The number of dimensions of each modality's embeddings, by one shard."""
     arrays = load_file(folder / f"{name}.safetensors")
     return {modality: arrays[modality].shape[1] for modality in modalities}
 
 
 def shards(folder: str | Path, modalities: Sequence[str] | None = None) -> Iterator[Embeddings]:
-    """The shards one after the other, in the order of the data.
+    """Iterates over the shards, in the order of the data.
 
     Raises:
-        UserError: no embeddings, not all of them, a modality that isn't there, or a file that is broken.
+        UserError: there are no embeddings, some are missing, a modality is missing, or a file is broken.
     """
     folder = Path(folder)
     told = manifest(folder)
@@ -138,7 +138,7 @@ def shards(folder: str | Path, modalities: Sequence[str] | None = None) -> Itera
 
 
 def words(told: dict[str, Any]) -> tuple[str, ...]:
-    """Which modalities of a manifest are texts. Before it said so, those of the usual name were."""
+    """Returns the modalities of a manifest that are texts; of one that doesn't say so, those of the usual name."""
     return tuple(told.get("words", ("text",)))
 
 
@@ -170,4 +170,4 @@ def _plain(value: Any) -> Any:
         return value.item()
     if isinstance(value, np.ndarray):
         return value.tolist()
-    return None  # bytes: of no use in a table
+    return None  # bytes: a table can't hold them

@@ -30,15 +30,15 @@ def evaluation_batches(
     rows: range | None = None,
     contents: bool = False,
 ) -> Iterator[tuple[Row, Columns]]:
-    """Every example of a split once, in a stable order, without augmentation: (batch, columns).
+    """Iterates over every example of a split once, in a stable order, without augmentation: (batch, columns).
 
-    The last batch is padded with zeros, valid False. `columns` holds, for the real rows alone, what doesn't go to the
-    device: `id`, the caption that was picked as `text`, labels; None asks for all but the bytes of pictures and sounds
-    (`columns=("id", "image")` gives them). `contents` asks for `image#`, `audio#` and so on besides: they are the same
-    in rows that hold the same picture or sound (`contents.content_key`). `rows`: only these of the split. A source that
-    lacks the split is left out, a column it lacks is None. Of a table's list of captions each is an example of its own;
-    the picture is in the batch with the first of them alone, and has the same `image#` in all.
-    Raises `SplitNotFoundError`, and UserError for a column that no source has.
+    The last batch is padded with zeros, valid False. `columns` holds, for the real rows alone, the values that don't go
+    to the device: `id`, the caption that was picked as `text`, labels; None asks for all but the bytes of pictures and
+    sounds (`columns=("id", "image")` gives them). `contents` asks for `image#`, `audio#` and so on besides: they are
+    the same in rows that hold the same picture or sound (`contents.content_key`). `rows`: only these of the split. A
+    source that lacks the split is left out, a column it lacks is None. Each of a table's list of captions is an example
+    of its own; the picture is in the batch with the first of them alone, and has the same `image#` in all. Raises
+    `SplitNotFoundError`, and UserError for a column that no source has.
     """
     prepared = mixture if isinstance(mixture, Prepared) else prepare(mixture)
     mine = host_rows(batch_size, host)
@@ -62,7 +62,7 @@ def evaluation_batches(
 
 
 def class_names(prepared: Prepared, split: str) -> dict[str, tuple[str, ...]]:
-    """What the numbers in a column are called, in order, by column; of columns that all sources call alike."""
+    """The names of a column's class numbers, in order, by column; only columns in which all sources agree."""
     found: dict[str, tuple[str, ...]] = {}
     differ = set()
     for records in prepared.open(split).values():
@@ -73,13 +73,14 @@ def class_names(prepared: Prepared, split: str) -> dict[str, tuple[str, ...]]:
 
 
 def evaluation_count(prepared: Prepared, split: str) -> int:
-    """How many examples `evaluation_batches` gives."""
+    """The number of examples that `evaluation_batches` gives."""
     return sum(map(len, prepared.judged(split).values()))
 
 
 def raw(prepared: Prepared, split: str, place: int, column: str) -> Any:
-    """A column of one example as it lies in the data, by its place in `evaluation_batches`: the bytes of a picture or a
-    sound, the caption that evaluation picks; None where it is missing."""
+    """A column of one example as stored, by its place in `evaluation_batches`: the bytes of a picture or a sound, the
+    caption that evaluation picks; None where it is missing.
+    """
     opened = prepared.judged(split)
     ends = list(itertools.accumulate(len(records) for records in opened.values()))
     source = bisect_right(ends, place)
@@ -89,7 +90,7 @@ def raw(prepared: Prepared, split: str, place: int, column: str) -> Any:
 
 
 class _EvaluationRow:
-    """A place among `rows`, some of all examples -> (row, columns); beyond the last one, (zeros, None)."""
+    """Maps a place among `rows` of all examples to (row, columns); beyond the last one, to (zeros, None)."""
 
     def __init__(
         self,
@@ -101,7 +102,7 @@ class _EvaluationRow:
         contents: Sequence[str],
         split: str,
     ):
-        """contents: modalities of which it is told what each row holds."""
+        """contents: modalities whose contents are identified in each row."""
         self.chains, self.record_transforms = prepared.chains, prepared.record_transforms
         self.opened, self.columns, self.batch_size = opened, columns, batch_size
         self.rows, self.contents, self.split = rows, contents, split

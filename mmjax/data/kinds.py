@@ -45,8 +45,11 @@ def ordered(names: Iterable[str], kinds: Kinds) -> list[str]:
 
 
 def entries(columns: Iterable[str], kinds: Kinds) -> dict[str, str]:
-    """Which entry of a model reads each column of a dataset that has the usual names: the one of that name, else the
-    only one of its kind; a column that none reads, or that several could, is left out."""
+    """Returns which entry of a model reads each column of a dataset that has the usual names.
+
+    It is the entry of that name, else the only one of its kind; a column that none reads, or that several could, is
+    left out.
+    """
     found = {name: name for name in columns if name in kinds}
     for name in columns:
         alike = [entry for entry, kind in kinds.items() if name in USUAL and kind is USUAL[name]]

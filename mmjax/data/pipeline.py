@@ -3,8 +3,8 @@
 A batch is a flat dict of arrays, batch first: `image` uint8 [B, H, W, 3]; `text` int32 [B, L] with `text_mask` bool;
 `audio` int16 [B, T] with `audio_mask` bool, real samples first; `<modality>_valid` bool [B]; `index` uint32 [B], the
 row in the global batch; `id` uint32 [B, 2], the example. A bad or missing example is zeros with valid False, and a bad
-one has in `<modality>_bad`, uint8 [B], what is wrong with it (`transforms.BadExample.code`; else 0). What else a chain
-tells of its examples stands beside: `text_next` and `text_types` of `SentencePair`.
+one has its kind in `<modality>_bad`, uint8 [B] (`BadExample.code`; else 0). Further labels of a chain are entries too:
+`text_next` and `text_types` of `SentencePair`.
 """
 
 import itertools
@@ -42,13 +42,13 @@ Columns = dict[str, list[Any]]
 
 @dataclass(frozen=True)
 class Mixture:
-    """What to train on: sources by weight, and how their examples become arrays.
+    """The training data: sources by weight, and the transforms of their examples to arrays.
 
     `weights` say how often each source is drawn from (they need not add up to 1). A name is looked up in `sources`
     first, else it is a TFDS dataset. `transforms` holds the chain of each modality that the batch is to have; a source
     may lack a modality. `workers` processes read and transform, 0 means a thread of this process for each of the
-    `prefetch` batches that wait ready. `cache` keeps every training example in memory (each worker its own) as it is
-    before the first random transform of each chain: for data that fits there. `record_transforms` change the whole
+    `prefetch` batches that are read ahead. `cache` keeps every training example in memory (each worker its own) as it
+    is before the first random transform of each chain: for data that fits there. `record_transforms` change the whole
     record of an example before its chains read it (`RecordTransform`): they may make inputs that no source has.
     """
 
@@ -81,7 +81,9 @@ class Prepared:
         return self._opened[split]
 
     def judged(self, split: str) -> dict[str, Records]:
-        """As `open`, for evaluation: where a table has lists of captions, a row for each of them."""
+        """The records as `open` gives them, for evaluation: where a table has lists of captions, a row for each
+        caption.
+        """
         if split not in self._judged:
             opened = self.open(split)
             texts = [modality for modality, spec in self.chains.specs.items() if spec.kind.words]
@@ -96,12 +98,12 @@ def prepare(
     tokenizers: Mapping[str, Tokenizer] | None = None,
     progress: bool = False,
 ) -> Prepared:
-    """Makes the mixture ready: builds what datasets can be built, and finds or trains the tokenizers.
+    """Makes the mixture ready: builds the datasets that can be built, and finds or trains the tokenizers.
 
     `data_dir` is where datasets and tokenizers are kept (TFDS_DATA_DIR, else ~/tensorflow_datasets). `tokenizers`, by
     modality, are taken as they are (a checkpoint's own), the others are trained on the captions of the training split:
-    one for all chains that describe it alike, on the captions of all of them.
-    Raises UserError where the mixture can't be: no weights, a chain without a fixed shape, an unknown field or split.
+    one for all chains that describe it alike, on the captions of all of them. Raises UserError where the mixture is
+    invalid: no weights, a chain without a fixed shape, an unknown field or split.
     """
     _check(mixture)
     models = dict(tokenizers or {})
@@ -115,7 +117,9 @@ def prepare(
 
 
 def batch_spec(mixture: Mixture, batch_size: int) -> Row:
-    """What a global batch looks like, without reading data: arrays of zeros that take no memory (read-only)."""
+    """The shapes and dtypes of a global batch, without reading data: arrays of zeros that take no
+    memory (read-only).
+    """
     rows = {**row_spec(chain_specs(mixture.transforms)), "index": ((), "uint32"), "id": ((2,), "uint32")}
     return {name: np.broadcast_to(np.zeros((), dtype), (batch_size, *shape)) for name, (shape, dtype) in rows.items()}
 
@@ -130,13 +134,12 @@ def batches(
     split: str = "train",
     cuts: Cuts | None = None,
 ) -> Iterator[Row]:
-    """This host's rows of the global batches from `step` on, without end.
+    """Iterates over this host's rows of the global batches from `step` on, without end.
 
     `batch_size` is the global one; `host` is (index, count), and host i has the rows from i · B/n on. Every source is
     shuffled anew in each epoch. The iterator has `close()`, which ends its threads and processes. `cuts` (`cuts_of`)
-    gets to know of each batch how many of its texts and sounds were cut off; the batches are the same without it.
-    Raises UserError where the hosts don't divide the batch; the iterator, `readers.ReaderError` where a process that
-    reads was killed.
+    counts the texts and sounds of each batch that were cut off; the batches are the same without it. Raises UserError
+    where the hosts don't divide the batch; the iterator, `readers.ReaderError` where a process that reads was killed.
     """
     prepared = mixture if isinstance(mixture, Prepared) else prepare(mixture)
     rows = host_rows(batch_size, host)
@@ -153,7 +156,7 @@ def batches(
 
 
 def cuts_of(prepared: Prepared) -> Cuts:
-    """Fresh counts, for `batches`."""
+    """New counts, for `batches`."""
     return Cuts(tuple(prepared.mixture.weights), prepared.chains)
 
 
@@ -166,7 +169,7 @@ def examples(
     rows: Iterable[int] | None = None,
     split: str = "train",
 ) -> list[tuple[str, str]]:
-    """Of which record each row of a training batch is made: (source, id), in the global batch's order.
+    """The records of the rows of a training batch: (source, id), in the global batch's order.
 
     rows: only of these rows, in their order.
     """
@@ -192,7 +195,7 @@ def _places(mixture: Mixture, opened: Mapping[str, Records], seed: int) -> "grai
 
 
 class _Tag:
-    """A record's index -> (its source's name, index)."""
+    """Maps a record's index to (its source's name, index)."""
 
     def __init__(self, name: str):
         self.name = name
@@ -202,7 +205,7 @@ class _Tag:
 
 
 class _TrainingRow:
-    """(place in the stream, (source, index)) -> a row of a batch."""
+    """Maps (place in the stream, (source, index)) to a row of a batch."""
 
     def __init__(
         self, prepared: Prepared, opened: Mapping[str, Records], seed: int, batch_size: int, cuts: Cuts | None
@@ -230,7 +233,8 @@ class _TrainingRow:
 
 
 def random_stream(seed: int, place: int, name: str) -> np.random.Generator:
-    """The random numbers of a chain, or of the record transforms, for the example at a place of the stream of examples.
+    """The random generator of a chain, or of the record transforms, for the example at a place of the stream of
+    examples.
 
     Each has its own: a change of one leaves the others' draws alone.
     """
@@ -246,6 +250,7 @@ def _iterated(dataset: Any, mixture: Mixture) -> Iterator[Row]:
 
 
 def host_rows(batch_size: int, host: tuple[int, int]) -> int:
+    """The number of rows of a host. Raises UserError where the hosts don't divide the batch."""
     index, count = host
     if not 0 <= index < count:
         raise UserError(f"host={host} must be (index, count) with 0 <= index < count")
@@ -336,7 +341,7 @@ def _tokenizer(
 def _captions(mixture: Mixture, modality: str, most: int, data_dir: str | None, progress: bool) -> Iterator[str]:
     """The training captions as they reach the tokenizer, in a stable order; of more than `most` records, every n-th.
 
-    What record transforms draw they draw as in training, so that it learns from all that they may pick.
+    Record transforms draw as in training, so that the tokenizer learns from all that they may pick.
     """
     whole = RecordTransforms(mixture.record_transforms, (modality,))
     for name, records in _open(mixture, "train", data_dir).items():

@@ -9,14 +9,14 @@ from mmjax.data.sources.contents import read_once
 from mmjax.data.transforms.contract import RecordTransform, Rng
 from mmjax.errors import UserError
 
-STREAM = "record transforms"  # of random numbers; those of the chains are called by their inputs
-_COMPLAINTS = 5  # as of the chains: so many examples are logged with their reason
+STREAM = "record transforms"  # of random numbers; the chains' streams are named by their inputs
+_COMPLAINTS = 5  # as in the chains: examples that are logged with their reason
 
 log = logging.getLogger(__name__)
 
 
 class RecordTransforms:
-    """`transforms`, one after the other, for chains of these inputs.
+    """Applies `transforms`, one after the other, before chains of these inputs.
 
     All of them draw from one stream of random numbers, which isn't that of any chain: whether there are any, and
     what they draw, changes no draw of a chain. An example that one of them finds bad is bad in every input.
@@ -33,21 +33,22 @@ class RecordTransforms:
 
     @property
     def settled(self) -> bool:
-        """Whether nothing is random, so that `begin` does all."""
+        """True if no transform is random, so that `begin` does all."""
         return self._fixed == len(self.transforms)
 
     def begin(self, record: Mapping[str, Any]) -> Mapping[str, Any]:
-        """The record after what comes before the first random transform, to be kept: where there is one, files of the
-        record have been read."""
+        """The record before the first random transform, to be cached; if there is one, files of the record have been
+        read.
+        """
         begun = self._run(self.transforms[: self._fixed], record, lambda name: None)
         return begun if self.settled else {name: read_once(value) for name, value in begun.items()}
 
     def finish(self, begun: Mapping[str, Any], rng: Callable[[str], Rng]) -> Mapping[str, Any]:
-        """What `__call__` gives, from what `begin` gave."""
+        """Completes the output of `begin` to that of `__call__`."""
         return self._run(self.transforms[self._fixed :], begun, rng)
 
     def columns(self, before: Sequence[str]) -> tuple[str, ...]:
-        """The columns of a source's records afterwards."""
+        """The columns of a source's records after all transforms."""
         columns = tuple(before)
         for transform in self.transforms:
             columns = tuple(transform.columns(columns))
@@ -71,4 +72,4 @@ class RecordTransforms:
                 more = "; further ones are not named" if self._complaints == _COMPLAINTS else ""
                 log.warning("all of %r is left out: %s%s", record.get("id"), reason, more)
             return {**record, **dict.fromkeys(self.inputs, reason.with_traceback(None))}
-        return {**found, "id": record["id"]}  # by which the example is known
+        return {**found, "id": record["id"]}  # the id stays that of the example

@@ -1,4 +1,4 @@
-"""Datasets that models are judged on, by name: which split, which fields, and what is measured with which prompts."""
+"""Datasets that models are judged on, by name: their splits, fields, evaluators and prompts."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -28,10 +28,10 @@ from mmjax.runtime import counts, hosts
 
 @dataclass(frozen=True)
 class Benchmark:
-    """A dataset and how it is judged.
+    """A dataset and the evaluators that judge on it.
 
-    source: where it is, with what its fields are called.  modalities: what it has of each example.
-    evaluators: all that can be asked for by name.  default: those that run unless others are named.
+    source: the dataset, with the names of its fields. modalities: those of each example.
+    evaluators: all that can be chosen by name. default: those that run unless others are named.
     """
 
     source: Source
@@ -41,7 +41,8 @@ class Benchmark:
 
 
 def _imagenet(name: str, split: str, present: bool = False) -> Benchmark:
-    """The 1,000 classes, or those `present`, by CLIP's names and 80 prompts (Radford et al. 2021, arXiv:2103.00020).
+    """A benchmark of the 1,000 classes, or those `present`, by CLIP's names and 80 prompts (Radford et al. 2021,
+    arXiv:2103.00020).
 
     Only imagenet2012 has KNN and Probe: the variants have no training split.
     """
@@ -51,7 +52,7 @@ def _imagenet(name: str, split: str, present: bool = False) -> Benchmark:
 
 
 def _pictures(name: str, templates: tuple[str, ...] | str) -> Benchmark:
-    """Splits train and test, a column `label` whose classes the dataset itself names."""
+    """A benchmark with splits train and test, and a column `label` whose classes the dataset itself names."""
     evaluators = (ZeroShot("label", "test", templates), KNN("label", "test"), Probe("label", "test"))
     return Benchmark(Tfds(name), ("image",), evaluators)
 
@@ -67,10 +68,10 @@ def _sounds(name: str, split: str, folds: str | None = None) -> Benchmark:
 
 
 BENCHMARKS: Mapping[str, Benchmark] = {
-    "imagenet2012": _imagenet("imagenet2012", "validation"),  # whose test split has no labels
+    "imagenet2012": _imagenet("imagenet2012", "validation"),  # its test split has no labels
     "imagenet_v2": _imagenet("imagenet_v2", "test"),
     "imagenet_sketch": _imagenet("imagenet_sketch", "test"),
-    "imagenet_a": _imagenet("imagenet_a", "test", present=True),  # 200 of the classes, as the paper measures
+    "imagenet_a": _imagenet("imagenet_a", "test", present=True),  # 200 of the classes, as in the paper
     "imagenet_r": _imagenet("imagenet_r", "test", present=True),
     "cifar100": _pictures("cifar100", "clip18"),
     "oxford_iiit_pet": _pictures("oxford_iiit_pet", ("a photo of a {}, a type of pet.",)),
@@ -87,7 +88,7 @@ BENCHMARKS: Mapping[str, Benchmark] = {
 
 @dataclass(frozen=True)
 class On:
-    """A dataset to judge an experiment's model on: what is read, and the evaluators that there are.
+    """A dataset to judge an experiment's model on, and its evaluators.
 
     columns: of a table, what there is to read; None: of a benchmark. free: those of them that no tower reads.
     """
@@ -99,7 +100,7 @@ class On:
     free: tuple[str, ...] = ()
 
     def lacking(self, evaluator: Evaluator) -> str | None:
-        """The column that an evaluator reads and the table lacks; None where it has all."""
+        """The column that an evaluator reads and the table lacks; None where there is none."""
         return next((c for c in evaluator.columns if self.columns is not None and c not in self.columns), None)
 
     @property
@@ -115,17 +116,18 @@ def benchmark(
     labels: Sequence[str] = (),
     templates: Sequence[str] = (),
 ) -> On:
-    """A benchmark, or a table of one's own files (`Folder`), for an experiment: with its transforms and modalities.
+    """Makes a benchmark, or a table of one's own files (`Folder`), ready for an experiment, with its transforms and
+    modalities.
 
-    data_dir: where a benchmark's dataset is, or is to be built (None: where TFDS has its datasets).
+    data_dir: the folder where a benchmark's dataset is, or is built (None: TFDS's own).
 
-    Of a table the experiment's evaluators read all rows, but for those that learn from another split. An experiment
-    without (another project's model has none) gets `Retrieval`. labels, of a table: columns that `ZeroShot` is to find
-    besides, by prompts that are made with the templates.
+    On a table the experiment's evaluators read all rows, except those that learn from another split. An experiment
+    without (another project's model has none) gets `Retrieval`. labels, of a table: columns that `ZeroShot` classifies
+    too, by prompts made with the templates.
 
     Raises:
         UserError: no benchmark has the name (the nearest is named) and it is no table; or the experiment has no tower
-            for what the dataset holds; or the table has no such column.
+            for the dataset's modalities; or the table has no such column.
     """
     kinds = model_kinds(experiment)
     if is_table(name):
@@ -152,7 +154,7 @@ def benchmark(
 
 
 def model_kinds(experiment: Experiment) -> dict[str, type[Input]]:
-    """What each entry is that the model has a tower for, in the order of its towers."""
+    """Returns the kind of each entry that the model has a tower for, in the order of its towers."""
     read, chains = experiment.pretrainer().inputs(), experiment.data.transforms
     names = [*(name for name in experiment.towers if name in read), *(n for n in read if n not in experiment.towers)]
     return kinds_of({name: chains[name] for name in names if name in chains})

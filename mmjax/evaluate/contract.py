@@ -19,7 +19,7 @@ from mmjax.data.transforms.text_input import TextInput
 from mmjax.errors import UserError
 from mmjax.evaluate.decisions import Classified
 
-EmbedText = Callable[[Sequence[str]], Float[np.ndarray, "n e"]]  # strings -> unit vectors
+EmbedText = Callable[[Sequence[str]], Float[np.ndarray, "n e"]]  # maps strings to unit vectors
 When = Literal["always", "end"]
 
 
@@ -28,14 +28,14 @@ class Embedded:
     """A split, embedded once for all its evaluators; rows are in the order of the data.
 
     embeddings: unit vectors by modality, fp32.
-    valid: by modality, whether the example has it; the other rows of `embeddings` mean nothing.
-    columns: what is known of each example besides: `id`, `text` and labels such as `group`; N values each.
+    valid: by modality, whether the example has it; other rows of `embeddings` are undefined.
+    columns: further values of each example: `id`, `text` and labels such as `group`; N values each.
     inputs: the batch entries that an evaluator asked for in `inputs` (say pictures, u8 `[N, H, W, 3]`).
-    history: the run's metrics so far, as in metrics.jsonl, with what the evaluators before this one have found.
-    workdir: where an evaluator that draws may write.
-    class_names: by column of numbers, what its classes are called, in order.
-    fit: the split that the evaluator asked for as `fit_split`.
-    classified: what the evaluators before this one decided, for one that `reads_classified`.
+    history: the run's metrics so far, as in metrics.jsonl, with those of the evaluators before this one.
+    workdir: the folder in which an evaluator may write pictures.
+    class_names: by column of numbers, the names of its classes, in order.
+    fit: the split that the evaluator named as `fit_split`.
+    classified: the decisions of the evaluators before this one, for one that `reads_classified`.
     losses: of the objectives on `count` batches of the split, drawn by `seed` (see `Losses`); None without a model.
     contents: by modality, what each row's picture or sound is recognised by: the same in rows that hold the same one,
     of which one alone need be valid, for it isn't encoded again; None where there is nothing to tell
@@ -59,7 +59,7 @@ class Embedded:
 
     @classmethod
     def of(cls, rows: Embeddings) -> Embedded:
-        """What a folder of embeddings holds."""
+        """Reads what a folder of embeddings holds."""
         kinds = {name: TextInput for name in rows.words}
         kinds |= {name: Input for name in rows.embeddings if name not in rows.words and kind_of(name, {}).words}
         return cls(rows.embeddings, rows.valid, rows.columns, split=rows.split, contents=rows.contents, kinds=kinds)
@@ -68,25 +68,25 @@ class Embedded:
         return len(next(iter(self.embeddings.values()), ()))
 
     def column(self, name: str, who: str) -> list[Any]:
-        """The column of that name; a UserError that lists the columns there are, for `who` asked."""
+        """The column of that name; else raises UserError for `who`, with the existing columns."""
         if name not in self.columns:
             known = ", ".join(sorted(self.columns)) or "none"
             raise UserError(f"{who} reads column {name!r}, which the {self.split} split lacks; it has: {known}")
         return self.columns[name]
 
     def kind(self, modality: str) -> type[Input]:
-        """What a modality is."""
+        """Returns what a modality is: its kind of input."""
         return kind_of(modality, self.kinds)
 
     @property
     def captions(self) -> list[Any] | None:
-        """What names each example in words: the column of its text; None where there is none."""
+        """Returns what names each example in words: the column of its text; None where there is none."""
         words = words_of({name: self.kind(name) for name in (*self.embeddings, *self.kinds, "text")
                           if name in self.columns})  # fmt: skip
         return None if words is None else self.columns[words]
 
     def take(self, rows: Int[np.ndarray, " k"]) -> Embedded:
-        """These rows alone."""
+        """Only these rows."""
         return replace(
             self,
             embeddings={name: array[rows] for name, array in self.embeddings.items()},
@@ -98,7 +98,7 @@ class Embedded:
 
 
 class Evaluator(ABC):
-    """Embeddings to numbers: the base of all evaluators, of those of one's own too.
+    """The base of all evaluators, of one's own too: they turn embeddings into metrics.
 
         @dataclass(frozen=True)
         class Spread(Evaluator):
@@ -112,7 +112,7 @@ class Evaluator(ABC):
     property or a plain attribute of its class; what it leaves out is as it stands here. A field that it names without a
     value must be given.
 
-    split: what it is judged on; a field, where `--split` is to set it.
+    split: the split that it judges; a field, if `--split` is to set it.
     when: at every evaluation of a training run, or only at its end.
     name: starts the names of its metrics, `<name>/...`, and picks it on the command line; of a class that gives none
     its own name, in small letters.
@@ -123,9 +123,9 @@ class Evaluator(ABC):
     values are right for one another (None: what shares a row).  classifies: the column whose values it finds.
     embeds_text: whether it has prompts embedded, so that a tower of texts must be there.
     reads_embeddings: where none of a split's evaluators does, it isn't embedded.
-    reads_classified: whether it wants `Embedded.classified`, which costs time and memory.
+    reads_classified: whether it reads `Embedded.classified`, which costs time and memory.
     gives_numbers: whether it has metrics; one that only draws has none.
-    protocol: how its numbers count, in a sentence for those who read them; None: nothing that needs to be said.
+    protocol: a sentence for readers on how its metrics are counted; None: none is needed.
     """
 
     split: str = "validation"
@@ -152,19 +152,19 @@ class Evaluator(ABC):
 
     @abstractmethod
     def __call__(self, embedded: Embedded, embed_text: EmbedText) -> dict[str, float]:
-        """Metrics by flat name, e.g. `retrieval/image->text/R@1`; shares are fractions."""
+        """Computes metrics by flat name, e.g. `retrieval/image->text/R@1`; shares are fractions."""
 
     def classified(self, embedded: Embedded, embed_text: EmbedText) -> list[Classified]:
-        """What it decided of each example, where it classifies."""
+        """The decision on each example, where the evaluator classifies."""
         return []
 
     def judged(self, embedded: Embedded, embed_text: EmbedText) -> tuple[dict[str, float], list[Classified]]:
-        """Metrics and decisions at once, for those that would find both in one go."""
+        """Computes metrics and decisions at once, for evaluators that find both in one pass."""
         return self(embedded, embed_text), self.classified(embedded, embed_text)
 
     @property
     def splits(self) -> tuple[str, ...]:
-        """The splits that it reads: the one that it is judged on, and the one that it learns from."""
+        """The splits that it reads: the one that it judges, and the one that it learns from."""
         return (self.split,) if self.fit_split is None else (self.split, self.fit_split)
 
     def keeps(self, kinds: Kinds) -> tuple[str, ...]:
@@ -180,14 +180,14 @@ class Evaluator(ABC):
         return replace(self, **other) if other else self  # pyright: ignore[reportArgumentType]
 
     def possible(self, modalities: Collection[str], towers: Collection[str], prompts: bool) -> bool:
-        """Whether it can judge a model with such towers, which embeds prompts or doesn't, on data with such
+        """True if it can judge a model with such towers, which embeds prompts or doesn't, on data with such
         modalities."""
         there = [modality for modality in modalities if modality in towers]
         enough = len(there) > 1 or not self.between_modalities
         return enough and set(self.modalities) <= set(there) and (prompts or not self.embeds_text)
 
     def on(self, split: str) -> Self:
-        """The same, judged on another split, at every evaluation. Raises UserError where `split` is no field of it."""
+        """A copy that judges another split, at every evaluation. Raises UserError where it has no field `split`."""
         known = {each.name for each in fields(self)} if is_dataclass(self) else set()
         if "split" not in known:
             who = type(self).__name__
@@ -223,7 +223,7 @@ def splits_read(evaluators: Iterable[Evaluator]) -> list[str]:
 
 
 def protocols(evaluators: Sequence[Evaluator]) -> dict[str, list[str]]:
-    """How evaluators count, by split, in a sentence of each that has one to say (its `protocol`)."""
+    """The sentences of evaluators on how their metrics are counted (`protocol`), by split."""
     found: dict[str, list[str]] = {}
     for evaluator in evaluators:
         said, mine = evaluator.protocol, found.setdefault(evaluator.split, [])

@@ -11,11 +11,11 @@ CHUNK = 2**12  # rows of scores that are copied at once
 
 @dataclass(frozen=True)
 class Classified:
-    """Decisions of one classification. An evaluator that classifies gives them by `Evaluator.classified`, or, where
-    learning it anew would be dear, with its metrics by `Evaluator.judged`.
+    """The decisions of one classification. An evaluator returns them by `Evaluator.classified`, or, where learning
+    twice would be expensive, with its metrics by `Evaluator.judged`.
 
-    name: as its metrics start, `zeroshot/group`.  label: the column that holds the true class.
-    rows: which examples of the split were classified.  truth, found: classes, as places in `classes`, of each of them.
+    name: the start of its metrics' names, `zeroshot/group`. label: the column that holds the true class.
+    rows: the examples of the split that were classified. truth, found: the class of each, as a place in `classes`.
     """
 
     name: str
@@ -26,7 +26,7 @@ class Classified:
     found: Int[np.ndarray, " n"]
 
     def matrix(self) -> Int[np.ndarray, "classes classes"]:
-        """How many of each true class (row) were taken for each class (column)."""
+        """The number of examples of each true class (row) that were assigned each class (column)."""
         counts = np.zeros((len(self.classes), len(self.classes)), np.int64)
         np.add.at(counts, (self.truth, self.found), 1)
         return counts
@@ -35,7 +35,7 @@ class Classified:
 def taken_for(
     scores: Float[np.ndarray, "n c"], right: Int[np.ndarray, " n"], place: Int[np.ndarray, " n"]
 ) -> Int[np.ndarray, " n"]:
-    """The class with the best score; where the right one isn't alone at the first place, the best of the others.
+    """The class with the best score; where the right one isn't the only best, the best of the others.
 
     place: of the right class, from 1, as the metrics count it.
     """

@@ -20,7 +20,7 @@ from mmjax.runtime import counts, hosts, metrics
 
 
 class Embeds(Protocol):
-    """What gives embeddings: a `SplitEmbedder`, or a folder of those that one gave before."""
+    """A source of embeddings: a `SplitEmbedder`, or a folder that one wrote."""
 
     def split(self, variables: Variables, split: str, inputs: Iterable[str] = ()) -> Embedded: ...
     def text(self, variables: Variables, strings: Sequence[str]) -> Float[np.ndarray, "n e"]: ...
@@ -39,15 +39,17 @@ def evaluate(
     workdir: Path | None,
     found: Callable[[str, dict[str, float]], None] = lambda split, values: None,
 ) -> Results:
-    """Metrics by split and flat name, `{"test": {"retrieval/image->text/R@1": 0.41}}`.
+    """Judges a model on every split that its evaluators read; metrics by split and flat name, `{"test":
+    {"retrieval/image->text/R@1": 0.41}}`.
 
-    workdir: of the run, whose metrics so far evaluators may look at, and where those that draw do; None: of none.
-    Each split is embedded once, for all evaluators that are judged on it or learn from it (`fit_split`); not at all
-    where they don't look at embeddings.
-    found: is told each split's metrics as soon as they are there. Of several hosts all judge, and the first one draws.
+    workdir: of the run, whose metrics so far evaluators may read, and in which they may draw; None: no run. Each split
+    is embedded once, for all evaluators that judge it or learn from it (`fit_split`); not at all where none reads
+    embeddings.
+    found: called with each split's metrics as soon as they are computed. Of several hosts all judge, and the first one
+    draws.
 
     Raises:
-        UserError: two evaluators of a split give a metric of the same name, or one isn't an `Evaluator`.
+        UserError: two evaluators of a split have a metric of the same name, or one isn't an `Evaluator`.
     """
     results: dict[str, dict[str, float]] = {}
     check_evaluators(evaluators)
@@ -87,12 +89,12 @@ def evaluate(
         results[split] = values
         found(split, values)
         later = {name for e in evaluators if e.split in judged_on[number + 1 :] for name in e.splits}
-        splits = {name: kept for name, kept in splits.items() if name in later}  # the others' memory is free again
+        splits = {name: kept for name, kept in splits.items() if name in later}  # frees the memory of the others
     return results
 
 
 def check_judged(results: Results, chosen: Sequence[Evaluator], on: str) -> None:
-    """Raises UserError where evaluators that compare found nothing to: no number at all is no result."""
+    """Raises UserError where evaluators that compare found nothing to compare: no metrics are no result."""
     comparing = [e for e in chosen if e.between_modalities or e.classifies is not None]
     if comparing and not any(counts.scores(values) for values in results.values()):
         names, splits = (

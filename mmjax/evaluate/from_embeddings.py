@@ -1,4 +1,4 @@
-"""`mmjax evaluate --embeddings`: judges what `mmjax embed` wrote, without the model."""
+"""`mmjax evaluate --embeddings`: judges embeddings that `mmjax embed` wrote, without the model."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -24,7 +24,7 @@ from mmjax.runtime.files import output
 
 
 class Cached:
-    """Folders of embeddings, by split, in the place of the model that made them (`evaluate.Embeds`)."""
+    """Folders of embeddings, by split, in place of the model (`evaluate.Embeds`)."""
 
     losses = None  # they need the model
     kinds: Mapping[str, Any] = {}  # nor are there inputs to be kept
@@ -47,6 +47,7 @@ class Cached:
             self.folders[split] = Path(folder)
 
     def split(self, variables: Any, split: str, inputs: Any = ()) -> Embedded:
+        """The embeddings of a split, from its folder."""
         if split not in self.folders:
             have = ", ".join(f"{folder} ({name})" for name, folder in self.folders.items())
             source, name = self.manifests[0]["model"]["source"], self.manifests[0]["data"]["name"]
@@ -57,6 +58,7 @@ class Cached:
         return Embedded.of(embedding_files.read(self.folders[split]))
 
     def text(self, variables: Any, strings: Sequence[str]) -> np.ndarray:
+        """Always raises UserError: prompts need the model."""
         raise UserError("prompts need the model: embeddings are of the data alone")
 
 
@@ -69,12 +71,13 @@ def evaluate_embeddings(
     json_path: str | Path | None = None,
     console: Console | None = None,
 ) -> Results:
-    """Judges embeddings of one dataset by one model: a folder a split; `train` is learnt from where there are others.
+    """Judges embeddings of one dataset by one model, a folder for each split; evaluators learn from `train` where there
+    are other splits.
 
-    On a benchmark by name it is judged as `evaluate_model` does, as far as that needs no prompts; else by `Retrieval`
-    between its modalities. labels: columns that `KNN` and `Probe` are to find besides, by every modality but text (the
-    evaluator is then called `knn`, or `knn_<modality>` where there are several). split: judge that one alone.
-    evaluators: names; None: all for which there is what they read. Prints and writes as `evaluate_model`.
+    A benchmark is judged as in `evaluate_model`, as far as that needs no prompts; other data by `Retrieval` between its
+    modalities. labels: columns that `KNN` and `Probe` classify too, by every modality but text (the evaluator is then
+    called `knn`, or `knn_<modality>` where there are several). split: judges only that one.
+    evaluators: names; None: all whose inputs exist. Prints and writes as `evaluate_model`.
 
     Raises:
         UserError: folders that don't go together, or an evaluator that needs the model or a split that isn't there.
@@ -109,7 +112,7 @@ def evaluate_embeddings(
     possible = [e for e in every if e.possible(modalities, modalities, prompts=False)]
     there = [e for e in possible if e.fit_split is None or e.fit_split in cached.folders]
     for absent in (e for e in possible if e not in there and (e.name in (evaluators or ()) or e.classifies in labels)):
-        cached.split({}, absent.fit_split or "")  # raises: it isn't there
+        cached.split({}, absent.fit_split or "")  # raises: the split is missing
     if not there:
         raise UserError(
             f"{folders[0]} has {', '.join(modalities)} of the {judged_on[0]} split alone, and nothing to judge it by: "

@@ -30,7 +30,7 @@ from mmjax.runtime import copies, hosts
 from mmjax.runtime.checkpoints import latest_step
 from mmjax.runtime.files import output
 
-BATCH = 64  # of a model that comes without data
+BATCH = 64  # batch size for a model that comes without data
 
 
 def evaluate_model(
@@ -48,19 +48,19 @@ def evaluate_model(
     report: str | Path | None = None,
     console: Console | None = None,
 ) -> Results:
-    """Judges a model: what `mmjax.load` takes. Of a workdir the latest checkpoint, and its moving average where it has
-    one.
+    """Judges any model that `mmjax.load` takes. For a workdir it is the latest checkpoint, with its moving average
+    where it has one.
 
-    split: what all evaluators read; default: what each of them says, and all rows of a table (`benchmarks.benchmark`).
+    split: for all evaluators; default: each one's own, and all rows of a table (`benchmarks.benchmark`).
     code: as in `mmjax.load`.
     evaluators: names, of the experiment's; or evaluators. on: another dataset than the experiment's own, by the name of
     a benchmark ("cifar100", with the evaluators that it comes with) or as a table of one's own files (with the
     experiment's, or where it has none with Retrieval); its pictures, captions and sounds go through the experiment's
-    own transforms. labels: columns of the table that ZeroShot is to find besides, by prompts made with `templates`.
-    data_dir: where its dataset is, or is to be built.
-    Prints tables, and writes `{"step": 400, "test": {"retrieval/image->text/R@1": 0.41, ...}}` to `json_path`.
-    A page of HTML with all of it goes to `report`. Of a model by name, on a benchmark, all three have what is published
-    of it beside what is measured (`published.beside`), as far as it is measured in the benchmark's own way.
+    own transforms. labels: columns of the table that ZeroShot classifies too, by prompts made with `templates`.
+    data_dir: the folder where its dataset is, or is built. Prints tables, and writes `{"step": 400, "test":
+    {"retrieval/image->text/R@1": 0.41, ...}}` to `json_path`. A page of HTML with all results goes to `report`. For a
+    model by name, on a benchmark, all three have published numbers beside the measured ones (`published.beside`), as
+    far as these are measured in the benchmark's own way.
 
     Raises:
         UserError: there is no such model, or no such step, evaluator, split or benchmark.
@@ -95,7 +95,7 @@ def evaluate_model(
     mixture = experiment.data if other is None else other.data
     data = prepared(mixture, workdir, splits_read(chosen), bundle.tokenizers, given, say)
     prompts = Chains(experiment.data.transforms, {**bundle.tokenizers, **data.chains.tokenizers})
-    size = experiment.batch_size if experiment.data.weights else BATCH  # another project's model says nothing of it
+    size = experiment.batch_size if experiment.data.weights else BATCH  # another project's model has no batch size
     model = prepared_model(experiment, data, size, prompts)
     with model.holding(bundle.variables) as variables:
         collected = collectors(chosen, data) if report is not None else []
@@ -127,8 +127,9 @@ def tell(
     console: Console | None,
     how: Protocols,
 ) -> None:
-    """Prints results, and writes them where that is asked for. where: what the file says of them first, `step` and `on`
-    for the screen too. beside: what is published of them, by `model`. how: was counted."""
+    """Prints results, and writes them to a file if one is named. where: the first entries of the file, `step` and `on`
+    for the screen too. beside: published numbers, of `model`. how: the protocols.
+    """
     console, on = console or Console(highlight=False), where.get("on", "")
     for table in tables(results, where["step"], on, how):
         console.print(table)
@@ -142,10 +143,10 @@ def tell(
 
 
 def _is_workdir(source: str | Path, written: Iterable[str | Path | None]) -> bool:
-    """Whether `source` is a run's, or another kind of model; if `written` can be written.
+    """True if `source` is a workdir; also checks that `written` can be written.
 
     Raises:
-        UserError: a workdir without checkpoints, or a folder where a file is to be written, or none for it.
+        UserError: a workdir has no checkpoints, or a file's path is a folder, or lacks its folder.
     """
     for path in written:
         output.check_writable(path)
@@ -164,8 +165,9 @@ def _is_workdir(source: str | Path, written: Iterable[str | Path | None]) -> boo
 
 
 def _readable(chosen: list[Evaluator], other: On, on: str, asked: bool, console: Console | None) -> list[Evaluator]:
-    """The evaluators for which the table has what they read; the others are told, or an error where they were asked for
-    or none stays."""
+    """The evaluators whose columns the table has; the others are reported, or raise where they were named or none is
+    left.
+    """
     lacking = {evaluator: column for evaluator in chosen if (column := other.lacking(evaluator)) is not None}
     there = [evaluator for evaluator in chosen if evaluator not in lacking]
     if lacking and (asked or not there):
@@ -181,10 +183,11 @@ def _readable(chosen: list[Evaluator], other: On, on: str, asked: bool, console:
 def choose(every: Sequence[Evaluator], names: Sequence[str | Evaluator] | None, split: str | None) -> list[Evaluator]:
     """The evaluators of those names (all, if None), reading `split`; two that become the same are one.
 
-    names: evaluators among them are taken as they are.
+    names: evaluators among them are used unchanged.
 
     Raises:
-        UserError: an unknown name (the nearest is named), nothing to run, or what isn't an `Evaluator`.
+        UserError: a name is unknown (the message has the nearest), there is nothing to run, or one isn't an
+            `Evaluator`.
     """
     given = [evaluator for evaluator in names or () if not isinstance(evaluator, str)]
     check_evaluators([*every, *given])

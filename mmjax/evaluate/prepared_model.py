@@ -1,4 +1,4 @@
-"""A model and its prepared data on a mesh: what `evaluate`, `watch` and `embed` set up alike."""
+"""A model and its prepared data on a mesh, set up in the same way for `evaluate`, `watch` and `embed`."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -21,8 +21,9 @@ from mmjax.runtime.mesh import Mesh, replicated
 
 
 def resolved(source: str | Path, step: int | None, say: Callable[[str], None], code: Any = None) -> Bundle:
-    """The model (`resolve`), on all hosts. What has to be fetched host 0 fetches, and the others find it in the cache;
-    `say` is told by host 0. code: as in `mmjax.load`."""
+    """Loads the model (`resolve`) on all hosts. Host 0 downloads files, and the others find them in the cache; `say` is
+    called on host 0. code: as in `mmjax.load`.
+    """
     first = hosts.leads() or not hub.is_name(str(source))
     told = say if hosts.leads() else lambda text: None
     bundle = hosts.together(lambda: resolve(source, step=step, code=code, say=told) if first else None)
@@ -31,14 +32,14 @@ def resolved(source: str | Path, step: int | None, say: Callable[[str], None], c
 
 @dataclass(frozen=True)
 class PreparedModel:
-    """What embeds the data's splits, compiled once, and the mesh that it does so on."""
+    """The embedder of the data's splits, compiled once, and its mesh."""
 
     embedder: SplitEmbedder
     mesh: jax.sharding.Mesh
 
     @contextmanager
     def holding(self, variables: Variables) -> Iterator[Variables]:
-        """Sets the mesh, and gives the variables (numpy arrays, the same on all hosts) on all of its devices."""
+        """Sets the mesh, and yields the variables (numpy arrays, the same on all hosts) on all of its devices."""
         with jax.set_mesh(self.mesh):
             yield hosts.placed(variables, replicated(self.mesh))
 
@@ -46,9 +47,9 @@ class PreparedModel:
 def prepared_model(
     experiment: Experiment, data: Prepared, batch_size: int, prompts: Chains | None = None
 ) -> PreparedModel:
-    """On all the devices there are, whatever the experiment was sharded over.
+    """A model on all available devices, however the experiment was sharded.
 
-    batch_size: over all of them, to be rounded up to a multiple of their number. prompts: as in `SplitEmbedder`.
+    batch_size: over all devices, rounded up to a multiple of their number. prompts: as in `SplitEmbedder`.
     """
     mesh = Mesh().build()
     size = -(-batch_size // mesh.size) * mesh.size

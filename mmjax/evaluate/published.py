@@ -21,7 +21,7 @@ from mmjax.interop.open_clip import names as open_clip_names
 
 COLUMNS = ("model", "benchmark", "split", "metric", "value", "source")
 
-# Other names of the same weights, besides the repositories that open_clip has them from: those of Hugging Face's own
+# Other names of the same weights, besides open_clip's own repositories: those of Hugging Face's own
 # layout, and the arrays of big_vision that both were made of.
 _SIGLIP = "gs://big_vision/siglip/webli_en_"
 ALSO: Mapping[str, tuple[str, ...]] = {
@@ -66,7 +66,9 @@ ALSO: Mapping[str, tuple[str, ...]] = {
 
 @dataclass(frozen=True)
 class Published:
-    """A line of the table: `value`, a share, is the `metric` of a model on a split of a benchmark; `source` says so."""
+    """A line of the table: `value`, a share, is the `metric` of a model on a split of a benchmark, according to
+    `source`.
+    """
 
     model: str
     benchmark: str
@@ -76,14 +78,14 @@ class Published:
     source: str
 
     def command(self, model: str | None = None) -> str:
-        """What measures it again. model: another name of the model."""
+        """The command that measures the number again. model: another name of the model."""
         evaluator = self.metric.partition("/")[0]
         return shlex.join(["mmjax", "evaluate", model or self.model, "--on", self.benchmark, "--evaluators", evaluator])
 
 
 @cache
 def every() -> tuple[Published, ...]:
-    """All lines of the table, as they stand in it."""
+    """All lines of the table, in its order."""
     text = resources.files("mmjax.evaluate").joinpath("published.tsv").read_text(encoding="utf-8")
     lines = [line for line in text.splitlines() if line and not line.startswith("#")]
     return tuple(Published(**{**row, "value": float(row["value"])}) for row in csv.DictReader(lines, delimiter="\t"))
@@ -91,7 +93,7 @@ def every() -> tuple[Published, ...]:
 
 @cache
 def _names() -> dict[str, str]:
-    """From every name of a model, without a revision, to the one in the table."""
+    """The name in the table of every name of a model, without a revision."""
     known: dict[str, str] = {}
     for model in dict.fromkeys(row.model for row in every()):
         place = model.removeprefix("open_clip:")
@@ -100,15 +102,15 @@ def _names() -> dict[str, str]:
 
 
 def model_of(name: str) -> str | None:
-    """The model of the table that a name means, with a revision or without; None where nothing is published of it.
+    """The model of the table with this name, with a revision or without; None where it isn't in the table.
 
-    Of a model's revisions none is told from another: what was published doesn't say which one it measured.
+    Revisions are ignored: published numbers don't name the one that was measured.
     """
     if not hub.is_name(name):
         return None
     parsed = hub.parsed(name)
     plain = f"{parsed.kind}:{parsed.place}"
-    if parsed.kind == "open_clip":  # which has several names, spelt in several ways, of one repository
+    if parsed.kind == "open_clip":  # open_clip has several names and spellings for one repository
         try:
             plain = f"hf:{open_clip_names.repository_of(parsed.place)}"
         except UserError:
@@ -119,9 +121,9 @@ def model_of(name: str) -> str | None:
 def beside(
     name: str, benchmark: str, results: Mapping[str, Mapping[str, float]], evaluators: Iterable[Any]
 ) -> list[dict[str, Any]]:
-    """What was published of the numbers in `results`: dicts of split, metric, measured, published, difference, source.
+    """The published numbers for those in `results`: dicts of split, metric, measured, published, difference, source.
 
-    results: by split and flat name.  evaluators: those that measure as the benchmark says; other numbers are left out.
+    results: by split and flat name.  evaluators: those with the benchmark's settings; other numbers are left out.
     """
     model = model_of(name)
     judged = {(evaluator.split, evaluator.name) for evaluator in evaluators}
@@ -146,7 +148,7 @@ def beside(
 
 
 def show(console: Console, rows: Sequence[Mapping[str, Any]], model: str, benchmark: str) -> None:
-    """Prints what `beside` gives. model: its name, with the revision that was measured."""
+    """Prints the rows of `beside`. model: its name, with the revision that was measured."""
     made = Table()
     made.add_column("", no_wrap=True)
     for column in ("measured", "published", "difference"):
@@ -160,7 +162,7 @@ def show(console: Console, rows: Sequence[Mapping[str, Any]], model: str, benchm
 
 
 def listing(name: str | None = None, benchmark: str | None = None) -> list[dict[str, Any]]:
-    """Lines of the table, each with the command that measures it again. name, benchmark: only theirs.
+    """The lines of the table, each with the command that measures it again. name, benchmark: only lines of these.
 
     Raises:
         UserError: nothing is published of that model or benchmark.
@@ -176,7 +178,7 @@ def listing(name: str | None = None, benchmark: str | None = None) -> list[dict[
 
 
 def lines(rows: Sequence[Mapping[str, Any]]) -> list[str]:
-    """A listing as text, a line each: the number, the metric, the command; and whose they are."""
+    """A listing as text, a line each: the number, the metric, the command; and the sources."""
     width = max((len(row["metric"]) for row in rows), default=0)
     sources = dict.fromkeys(row["source"] for row in rows)
     said = [f"{row['value']:.4f}  {row['metric']:{width}}  {row['command']}" for row in rows]

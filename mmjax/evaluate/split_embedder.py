@@ -23,7 +23,7 @@ class SplitEmbedder:
     """Embeds a split, or strings, with the given variables (`params`, and batch statistics where there are any), in
     padded batches over the mesh; compiled once.
 
-    Of several hosts each reads its part of every batch, and all get the whole: all must ask for the same.
+    Of several hosts each reads its part of every batch, and all get the whole: all must make the same calls.
     """
 
     def __init__(
@@ -34,8 +34,9 @@ class SplitEmbedder:
         batch_size: int,
         prompts: Chains | None = None,
     ):
-        """batch_size: over all hosts; the mesh must divide it.  prompts: whose text chain they go through, if not the
-        data's (which may have no text)."""
+        """batch_size: over all hosts; the mesh must divide it.  prompts: the chains for prompts, if not the data's
+        (which may have no text).
+        """
         self._data, self._mesh, self._batch_size = data, mesh, batch_size
         self._prompts = data.chains if prompts is None else prompts
         self._part = hosts.reader(mesh, batch_size)
@@ -52,9 +53,9 @@ class SplitEmbedder:
     def split(
         self, variables: Variables, split: str, inputs: Iterable[str] = (), rows: range | None = None
     ) -> Embedded:
-        """Every example of the split (or those in `rows`), once; of the batches' entries those in `inputs` are kept."""
+        """Every example of the split (or those in `rows`), once; the batches' entries in `inputs` are kept."""
         embedded: list[dict[str, np.ndarray]] = []
-        known: list[dict[str, list[Any]]] = []  # what is told of this host's examples, by batch
+        known: list[dict[str, list[Any]]] = []  # the columns of this host's examples, by batch
         kept: list[dict[str, np.ndarray]] = []
         stream = evaluation_batches(self._data, split, self._batch_size, host=self._part, rows=rows, contents=True)
         for batch, names in stream:
@@ -78,7 +79,7 @@ class SplitEmbedder:
         )
 
     def text(self, variables: Variables, strings: Sequence[str]) -> Float[np.ndarray, "n e"]:
-        """Unit vectors of prompts, which go through the experiment's own text transforms."""
+        """Unit vectors of prompts, by the experiment's own text transforms."""
         if (modality := self._prompts.texts) is None:
             raise UserError(f"prompts need a text tower; the data has {', '.join(self._prompts.specs)}")
         found = []
@@ -97,13 +98,13 @@ class SplitEmbedder:
         """Embeddings, and the entries in `kept`, of the batch of all hosts, from this host's rows of it."""
         embedded = self._embed(variables, put(batch, self._mesh), kept=("index", *sorted(kept)))
         vectors, entries = jax.device_get(embedded)
-        order = np.argsort(entries["index"])  # a mesh may have laid out the hosts' rows in an order of its own
+        order = np.argsort(entries["index"])  # a mesh may have the hosts' rows in another order
         vectors, entries = ({name: array[order] for name, array in arrays.items()} for arrays in (vectors, entries))
         return vectors, entries
 
     def _columns(self, known: list[dict[str, list[Any]]]) -> dict[str, list[Any]]:
         """The columns of all hosts' examples, in the order of the data, from those of this host's by batch."""
-        by_part = dict(hosts.gathered([self._part[0], known]))  # hosts that read the same part say the same
+        by_part = dict(hosts.gathered([self._part[0], known]))  # hosts that read the same part have the same columns
         columns: dict[str, list[Any]] = {}
         for batch in range(len(known)):
             for part in sorted(by_part):

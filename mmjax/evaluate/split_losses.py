@@ -1,4 +1,4 @@
-"""The objectives on a split that doesn't train: the validation loss."""
+"""Computes the objectives on a split that isn't trained on: the validation loss."""
 
 import itertools
 import math
@@ -30,20 +30,20 @@ class HeldOut:
     shuffled, masked and paired at random, all by a seed, without dropout and without an update.
 
     Its numbers are comparable with the training log; the difference is the generalisation gap (dropout aside). Of
-    several hosts each reads its part of every batch, and all get the numbers: all must ask for the same.
+    several hosts each reads its part of every batch, and all get the numbers: all must make the same calls.
     """
 
     def __init__(self, pretrainer: Pretrainer, data: Prepared, mesh: jax.sharding.Mesh, batch_size: int):
         """batch_size: over all hosts; the mesh must divide it. A contrastive loss depends on it."""
         self._data, self._mesh, self._batch_size = data, mesh, batch_size
         self._part = hosts.reader(mesh, batch_size)
-        # As in training, where that is what fits in memory; a batch of another machine may not divide so.
+        # Microbatches as in training, for memory; on another machine they may not divide the batch.
         rows = batch_size // math.prod(mesh.shape[axis] for axis in BATCH_AXES)
         pretrainer = pretrainer.clone(microbatches=math.gcd(rows, pretrainer.microbatches))
 
         def losses(variables: Any, batch: Any, step: Any, seed: Any, number: Any) -> tuple[Numbers, Numbers]:
             rngs = {"mask": step_key(seed, number, "mask")}
-            if teaches(pretrainer.objectives):  # what is judged is the average, where there is one
+            if teaches(pretrainer.objectives):  # the moving average is judged, where there is one
                 variables = {EMA: variables["params"], **variables}
             with nn.logical_axis_rules(ACTIVATION_RULES):
                 loss, metrics = pretrainer.apply(variables, batch, step, train=False, rngs=rngs)
@@ -55,12 +55,12 @@ class HeldOut:
     def __call__(
         self, variables: Any, split: str, *, step: int, count: int | None = None, seed: int = 0
     ) -> dict[str, float]:
-        """Means over `count` batches; None: as many as hold every example of the split about once. And `examples`, how
-        many these hold.
+        """Means over `count` batches; None: as many as hold every example of the split about once. Also has `examples`,
+        the number of examples in the batches.
 
-        An objective's numbers are means over the batches that have an example for it; where none has, there are none.
-        The first batch, its masks too, is the one that a run of that seed would begin with. A source that lacks the
-        split is left out. step: of the run, for weights that change.
+        An objective's numbers are means over the batches that have an example for it; where none has, they are left
+        out. The first batch, its masks too, is the first batch of a run of that seed. A source that lacks the split is
+        left out. step: of the run, for weights that change.
 
         Raises:
             SplitNotFoundError: all sources lack the split.
@@ -95,14 +95,14 @@ class HeldOut:
 
 
 def _only(data: Prepared, split: str) -> Prepared:
-    """Without the sources that lack the split."""
+    """The data without the sources that lack the split."""
     there, mixture = data.open(split), data.mixture
     weights, sources = ({n: x for n, x in by.items() if n in there} for by in (mixture.weights, mixture.sources))
     return Prepared(replace(mixture, weights=weights, sources=sources), data.chains, data.data_dir)
 
 
 def _first(stream: Any, count: int) -> Iterator[dict[str, np.ndarray]]:
-    """So many batches, after which the stream's threads or processes end."""
+    """The first `count` batches; then closes the stream with its threads and processes."""
     try:
         yield from itertools.islice(stream, count)
     finally:

@@ -10,13 +10,15 @@ from mmjax.runtime import counts
 
 UNLIMITED = 1 << 20
 
-Protocols = Mapping[str, Sequence[str]]  # how was counted: {split: a sentence an evaluator, which begins with its name}
+Protocols = Mapping[str, Sequence[str]]  # {split: a sentence an evaluator, which begins with its name}
 Results = Mapping[str, Mapping[str, float]]  # {split: {flat name: value}}
 
 
 class _Told(Table):
-    """A table whose caption is as wide as the screen: rich would break it at the table's own width. Where the table
-    itself is wider than the screen, rich would cut numbers off: they then stand one a line, by their flat names."""
+    """A table whose caption is as wide as the screen: rich would wrap it at the table's own width. Where the table
+    itself is wider than the screen, rich would cut numbers off: they are printed one a line instead, by their flat
+    names.
+    """
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
         caption, self.caption = self.caption, None
@@ -42,11 +44,11 @@ class _Told(Table):
 
 
 def tables(results: Results, step: int | None, on: str = "", protocols: Protocols | None = None) -> list[Table]:
-    """Evaluation results: a table for each split and kind of metric, its row and column making up the flat name.
-    on: another dataset than the experiment's own. protocols: how was counted.
+    """Evaluation results as a table for each split and kind of metric, whose row and column make up the flat name. on:
+    another dataset than the experiment's own. protocols: how metrics are counted.
 
-    `retrieval/image->text/R@1` stands in row `retrieval/image->text`, column `R@1`. Below a table stands how much was
-    judged (`counts.told`), and the protocols of its rows.
+    `retrieval/image->text/R@1` is in row `retrieval/image->text`, column `R@1`. Below a table are the counts
+    (`counts.told`) and the protocols of its rows.
     """
     made = []
     for split, metrics in results.items():
@@ -59,7 +61,7 @@ def tables(results: Results, step: int | None, on: str = "", protocols: Protocol
         kinds = list(dict.fromkeys(tuple(row) for row in rows.values()))
         for place, columns in enumerate(kinds):
             mine = {row: values for row, values in rows.items() if tuple(values) == columns}
-            last = place == len(kinds) - 1  # what was counted and has no score is told too
+            last = place == len(kinds) - 1  # counts without a score are printed too
             below = counts.below(said, mine)
             told += below
             below += [line for row, line in said.items() if last and row not in rows and line not in told]
@@ -81,7 +83,7 @@ def tables(results: Results, step: int | None, on: str = "", protocols: Protocol
 
 
 def number(value: float | None, name: str) -> str:
-    """A share with three digits, a rank with one."""
+    """A metric as text: a share with three digits, a rank with one."""
     if value is None:
         return "not finite"
     return f"{value:.1f}" if name.endswith("rank") else f"{value:.3f}"

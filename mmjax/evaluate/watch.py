@@ -1,6 +1,6 @@
 """`mmjax evaluate --watch`: judges each new checkpoint of a run that may be going on elsewhere.
 
-It takes no lock, and writes into no file of the run's: what it finds goes into `evaluations.jsonl`, which whoever reads
+It takes no lock, and writes into no file of the run's: its metrics go into `evaluations.jsonl`, which every reader of
 the metrics reads too (`metrics.read`), and into a TensorBoard run of its own.
 """
 
@@ -32,11 +32,11 @@ from mmjax.runtime.copies import TOKENIZERS
 from mmjax.runtime.files import json_text, output, own_code
 from mmjax.runtime.files.own_code import Code
 
-POLL = 30.0  # seconds between two looks at the folder
+POLL = 30.0  # seconds between two checks of the folder
 
 
 class _Judge:
-    """What one record's experiment judges with, compiled once."""
+    """The model and evaluators of one record's experiment, compiled once."""
 
     def __init__(
         self,
@@ -54,7 +54,7 @@ class _Judge:
         self._model: PreparedModel | None = None
 
     def due(self, step: int) -> list[Evaluator]:
-        """The evaluators of a step, as the run itself would have them."""
+        """The evaluators that the run itself would apply at a step."""
         return [e for e in self.evaluators if e.when == "always" or step >= self.experiment.steps]
 
     def __call__(self, step: int, evaluators: Sequence[Evaluator]) -> Results:
@@ -71,12 +71,12 @@ class _Judge:
 
 
 class _Next(NamedTuple):
-    """What is to be done now, as host 0 sees it."""
+    """The next thing to do, by host 0's view of the workdir."""
 
     record: str | None
     step: int | None
     identity: str | None
-    evaluators: list[int]  # places among all
+    evaluators: list[int]  # places among all evaluators
     ended: bool
 
 
@@ -89,10 +89,11 @@ def watch(
     poll: float = POLL,
     console: Console | None = None,
 ) -> int:
-    """Judges every checkpoint that comes, until the last one of the run's steps is judged; gives their number.
+    """Judges every checkpoint that appears, until that of the run's last step is judged; returns their number.
 
-    In order of steps; those that the run, or a watch before, has judged already are left out. A workdir in which
-    nothing is yet is waited for. split, evaluators, code: as in `evaluate_model`. poll: seconds between two looks.
+    Checkpoints are judged in order of steps, without those that the run, or an earlier watch, has judged already. It
+    waits for an empty workdir to be filled. split, evaluators, code: as in `evaluate_model`. poll: seconds between two
+    checks.
 
     Raises:
         UserError: no such evaluator or split.
@@ -105,12 +106,12 @@ def watch(
     say = partial(console.print, soft_wrap=True, markup=False)
     judge: _Judge | None = None
     hopeless: set[tuple[int, str | None]] = set()  # checkpoints that can't be read
-    judged_here: set[tuple[int, str | None, int]] = set()  # and by which evaluator, which may have found nothing to say
+    judged_here: set[tuple[int, str | None, int]] = set()  # with the evaluator, which may have had no metrics
     waiting = ""
     while True:
         record, step, seen, places, ended = hosts.first(partial(_next, workdir, judge, hopeless, judged_here))
         if record is not None and (judge is None or judge.record != record):
-            # The run is another one, or takes more steps.
+            # The record has changed: another run, or more steps.
             judge = _Judge(record, workdir, evaluators, split, say, files)
             judged_here.clear()
             continue
@@ -129,7 +130,7 @@ def watch(
             if step in hosts.first(partial(saved_steps, workdir)):
                 if not isinstance(error, CheckpointError):
                     raise
-                say(f"{error}. It is left out")  # a run that goes on may save this step anew
+                say(f"{error}. It is left out")  # a run that goes on may save this step again
             else:
                 say(f"the checkpoint of step {step:,} was deleted while it was read; it is left out")
             hopeless.add((step, seen))
@@ -163,14 +164,14 @@ def _next(
 
 
 def _scored(evaluator: Evaluator, line: Mapping[str, Any] | None) -> bool:
-    """Whether the line has its numbers; of one that gives none, whether there is a line."""
+    """True if the line has the evaluator's metrics; for an evaluator without metrics, if there is a line."""
     if line is None:
         return False
     return not evaluator.gives_numbers or any(name.startswith(f"{evaluator.name}/") for name in line)
 
 
 def _written(workdir: Path, record: str, step: int, seen: str | None, results: Results) -> bool:
-    """Writes the numbers down, unless the run has meanwhile begun anew, or saved another checkpoint of that step."""
+    """Writes the metrics, unless the run has meanwhile begun anew, or saved another checkpoint of that step."""
     now = checkpoint_identity(workdir, step)
     if json_text.text(copies.whole(workdir, RECORD)) != record or (now is not None and now != seen):
         return False

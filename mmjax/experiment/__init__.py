@@ -1,9 +1,9 @@
-"""Experiments: what an experiment file says beside its model, its data and its optimiser.
+"""Experiments: everything in an experiment file beside its model, its data and its optimiser.
 
     from mmjax.experiment import Experiment, Mesh, experiment
 
-The names are imported when they are first asked for. What of them is a class of fields may stand in an experiment's
-record: constructing it with any arguments whatever reads, writes and runs nothing.
+The names are imported when they are first asked for. Those that are classes of fields may be in an experiment's
+record: constructing one with any arguments whatever reads, writes and runs nothing.
 """
 
 from etils import epy

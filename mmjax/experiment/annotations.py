@@ -16,12 +16,12 @@ def field_hints(function: Any) -> dict[str, Any]:
     """The annotations of a callable's fields; empty where they can't be resolved."""
     try:
         return typing.get_type_hints(function)
-    except Exception:  # an annotation may name anything; then the field's present value says its type
+    except Exception:  # an annotation may name anything; then the field's present value decides its type
         return {}
 
 
 def item_hint(hint: Any, index: int = 0) -> Any:
-    """The type of what a container of type `hint` (or `hint | None`) holds; `Any` where it isn't known."""
+    """The type of the items of a container of type `hint` (or `hint | None`); `Any` where it isn't known."""
     if typing.get_origin(hint) in (Union, types.UnionType):
         options = [option for option in typing.get_args(hint) if option is not type(None)]
         hint = options[0] if len(options) == 1 else Any
@@ -34,7 +34,7 @@ def item_hint(hint: Any, index: int = 0) -> Any:
 
 
 def converted(value: Any, hint: Any) -> Any:
-    """`value` as `hint` wants it: an int becomes a float, a list a tuple; all else must fit as it is.
+    """Converts `value` to `hint`: an int becomes a float, a list a tuple; anything else must fit already.
 
     Raises:
         Clash: it doesn't fit.
@@ -84,7 +84,7 @@ def converted(value: Any, hint: Any) -> Any:
 
 
 def fits(value: Any, hint: Any) -> bool:
-    """Whether `converted` would take it."""
+    """True if `converted` accepts the value."""
     try:
         converted(value, hint)
     except Clash:

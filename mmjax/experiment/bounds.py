@@ -1,4 +1,4 @@
-"""Numbers that no experiment can have: sizes beyond any array, and what isn't finite."""
+"""Refuses numbers that no experiment can have: sizes beyond any array, and those that aren't finite."""
 
 import dataclasses
 import math
@@ -8,17 +8,17 @@ from typing import Any
 from mmjax.errors import UserError
 
 LARGEST = 2**31 - 1  # along an axis: ids, positions and steps are int32
-UNBOUNDED = ("clip_norm", "patience", "scale_max")  # fields in which inf says that there is no bound
+UNBOUNDED = ("clip_norm", "patience", "scale_max")  # fields in which inf means that there is no bound
 HIDDEN = ("parent", "name")  # Linen's own fields
 
 
 def check_bounds(sized: Mapping[str, Any], others: Mapping[str, Any]) -> None:
-    """Looks at every number of an experiment's parts, by their paths.
+    """Checks every number of an experiment's parts, by their paths.
 
-    sized: parts whose ints are sizes of arrays, {"towers": {...}}. others: parts of which that isn't so.
+    sized: parts whose ints are sizes of arrays, {"towers": {...}}. others: all other parts.
 
     Raises:
-        UserError: a number can't be; says where it stands.
+        UserError: a number is out of bounds; the message has its path.
     """
     for parts in (sized, others):
         for path, name, value in _numbers(parts):
@@ -29,7 +29,7 @@ def check_bounds(sized: Mapping[str, Any], others: Mapping[str, Any]) -> None:
 
 
 def _numbers(value: Any, path: str = "", name: str = "") -> Iterator[tuple[str, str, int | float]]:
-    """Every int and float in dataclasses, dicts and sequences: its path, the field that it stands in, itself."""
+    """Iterates over every int and float in dataclasses, dicts and sequences: its path, its field, the number."""
     if isinstance(value, bool):
         return
     if isinstance(value, int | float):

@@ -1,7 +1,7 @@
-"""Checks that an experiment's parts fit together: what the data gives, the towers take and the objectives need.
+"""Checks that an experiment's parts fit together: the data's output, the towers' input and the objectives' needs.
 
-Each part checks its own fields, and says what it takes of the others (`BareTower.check_input`, `Demanding.check_parts`,
-`check_ids` of a masking); here they are put together. The worst of what two parts can get wrong would be silent: an id
+Each part checks its own fields, and declares its needs of the others (`BareTower.check_input`, `Demanding.check_parts`,
+`check_ids` of a masking); here they are put together. The worst mismatch of two parts would be silent: an id
 beyond the text tower's table gives NaN, and a step whose loss is NaN is skipped.
 """
 
@@ -24,8 +24,9 @@ Modules = Mapping[str, Any]
 
 
 def idle(towers: Modules, objectives: Modules, frozen: Iterable[str]) -> tuple[str, ...]:
-    """The modalities whose towers no objective reads, and which are all frozen: evaluation may want them (ImageBind's
-    text tower). `frozen`: the optimiser's expressions."""
+    """The modalities whose towers no objective reads, and which are all frozen: they are for evaluation (ImageBind's
+    text tower). `frozen`: the optimiser's expressions.
+    """
     read = trained_towers(objectives)
     wholly = [re.compile(expression) for expression in frozen]
     return tuple(m for m in towers if m not in read and any(e.match(f"towers_{m}/") for e in wholly))
@@ -39,7 +40,7 @@ def check_fit(
     fusions: Modules = MappingProxyType({}),
     ema: float | None = None,
 ) -> None:
-    """Raises UserError where parts don't fit; it names both by their paths, with the value of each."""
+    """Raises UserError where parts don't fit; the message has both paths, with the value of each."""
     specs = chain_specs(data.transforms)
     check_views(towers, fusions, objectives, specs, idle, ema)
     tokenizers = untrained(data.transforms)

@@ -1,7 +1,7 @@
-"""A workdir may come from a stranger: what its record names leads nowhere that the user hasn't named.
+"""Confines an untrusted workdir: names in its record lead to no place that the user hasn't named.
 
 Names that become files are plain (`names`). Tokenizers come from the workdir alone. Data that a record names is opened
-where it lies, which is said, and nothing is built, written or copied there. Links that lead out of a workdir are not
+in its place, with a message, and nothing is built, written or copied there. Links that lead out of a workdir are not
 written through.
 """
 
@@ -24,10 +24,10 @@ from mmjax.runtime.copies import TOKENIZERS
 
 @dataclass(frozen=True)
 class Record:
-    """An experiment that was read from a record, and not from a file of Python.
+    """An experiment that was read from a record, not from a file of Python.
 
     source: the workdir, or the model, for messages. tokenizers: those beside the record, by modality. overrides: paths
-    that the user has set by hand, `data.transforms.text.1.tokenizer.path`: these are the user's own. trains: whether a
+    that the user has set by hand, `data.transforms.text.1.tokenizer.path`: these are trusted. trains: whether a
     tokenizer may be trained on captions, as a run that begins does; a checkpoint that is judged has its own. data:
     whether the data is the record's; else the user has named it.
     """
@@ -40,7 +40,8 @@ class Record:
 
 
 def record_of(source: str, overrides: Sequence[str] = ()) -> Record | None:
-    """What `mmjax train` is given: None for an experiment in a file of Python, else the record of a workdir or a file.
+    """The record of the experiment that `mmjax train` was given, a workdir or a file; None for an experiment in a file
+    of Python.
 
     overrides: `path=value`, as on the command line.
     """
@@ -52,7 +53,7 @@ def record_of(source: str, overrides: Sequence[str] = ()) -> Record | None:
 
 
 def models(record: Record, data: Mixture) -> dict[str, Tokenizer]:
-    """The record's tokenizers of modalities whose tokenizer isn't trained on captions, nor named by the user."""
+    """The record's tokenizers of modalities whose tokenizer isn't trained on captions, and isn't named by the user."""
     wanted = {
         path.split(".")[2]
         for path, spec in _specs(data)
@@ -62,12 +63,13 @@ def models(record: Record, data: Mixture) -> dict[str, Tokenizer]:
 
 
 def check_confined(record: Record, data: Mixture, kept: Mapping[str, Tokenizer], say: Callable[[str], None]) -> None:
-    """Whether the data can be made ready with what the record may name; `say` is told what it names.
+    """Checks that the data can be prepared with only what the record may name; `say` gets a message with the places of
+    its data.
 
-    kept: the tokenizers that are there, the record's among them, by modality.
+    kept: the available tokenizers, the record's among them, by modality.
 
     Raises:
-        UserError: a tokenizer is lacking, or a dataset would have to be built where the record says.
+        UserError: a tokenizer is missing, or a dataset would have to be built in a place that the record names.
     """
     for path, spec in _specs(data):
         modality = path.split(".")[2]
@@ -93,7 +95,7 @@ def check_confined(record: Record, data: Mixture, kept: Mapping[str, Tokenizer],
 
 
 def check_folder(workdir: Path) -> None:
-    """Whether a workdir holds itself alone, before anything is written there.
+    """Checks that no link leads out of a workdir, before anything is written there.
 
     Raises:
         UserError: a link in it leads out, or something is neither a file nor a folder (a pipe would be waited for).
@@ -106,7 +108,7 @@ def check_folder(workdir: Path) -> None:
             path = os.path.join(inside, name)
             try:
                 mode = os.lstat(path).st_mode
-            except FileNotFoundError:  # deleted meanwhile: a checkpoint, say
+            except FileNotFoundError:  # deleted meanwhile, as a checkpoint may be
                 continue
             if stat.S_ISLNK(mode) and not Path(real := os.path.realpath(path)).is_relative_to(home):
                 raise UserError(
@@ -118,7 +120,7 @@ def check_folder(workdir: Path) -> None:
 
 
 def _specs(data: Mixture) -> Iterator[tuple[str, TokenizerSpec]]:
-    """Tokenizers that are described, with their paths in the experiment."""
+    """Iterates over the descriptions of tokenizers, with their paths in the experiment."""
     for modality, chain in data.transforms.items():
         for place, transform in enumerate(chain):
             if isinstance(transform, Tokenize) and isinstance(transform.tokenizer, TokenizerSpec):
@@ -133,6 +135,6 @@ def _sources(data: Mixture) -> Iterator[tuple[str, Source]]:
 
 
 def _places(data: Mixture) -> Iterator[str]:
-    """Files and folders that sources name, as they are found from here."""
+    """Iterates over files and folders that sources name, as absolute paths."""
     for _, source in _sources(data):
         yield from map(os.path.abspath, source.places().values())

@@ -1,4 +1,5 @@
-"""An experiment: what trains, on what, how long. One Python file that reads like a paper's method section.
+"""An experiment: the model, its data, and the length of the run. One Python file that reads like a paper's method
+section.
 
     @experiment
     def tiny() -> Experiment:
@@ -31,12 +32,12 @@ from mmjax.runtime.retention import Best, Keeping
 
 @dataclass(frozen=True)
 class Spike:
-    """A loss this far above the usual one is a spike, and its step is skipped like one that isn't finite.
+    """The rule by which a loss far above the usual one is a spike, and its step is skipped like one that isn't finite.
 
-    deviations: how many standard deviations above the mean. window: over how many good steps mean and deviation are
-    taken (exponentially, once there are so many; before, nothing is a spike).
+    deviations: number of standard deviations above the mean. window: number of good steps over which mean and deviation
+    are taken (exponentially, once there are so many; before, nothing is a spike).
 
-    Raises UserError where a number can't be.
+    Raises UserError where a number is out of its range.
     """
 
     deviations: float = 6.0
@@ -51,10 +52,10 @@ class Spike:
 
 @dataclass(frozen=True)
 class Load:
-    """Where the initial parameters of a tower or an objective come from: `path` is whatever `mmjax.load` takes, a
+    """The source of the initial parameters of a tower or an objective: `path` is whatever `mmjax.load` takes, a
     workdir, an exported folder, another project's, or a name such as `hf:google/siglip-base-patch16-224`.
 
-    skip: regexes on parameter paths that stay as freshly initialised. A run that resumes never looks at this.
+    skip: regexes on parameter paths that stay as freshly initialised. A run that resumes ignores this.
     """
 
     path: str
@@ -63,8 +64,9 @@ class Load:
 
 @runtime_checkable
 class SplitReader(Protocol):
-    """What an experiment itself asks of its evaluators: all that inherit from `mmjax.evaluate.Evaluator`, which lies
-    above this folder, have it."""
+    """The methods that an experiment itself calls on its evaluators: all that inherit from `mmjax.evaluate.Evaluator`,
+    which is above this folder, have them.
+    """
 
     @property
     def split(self) -> str: ...
@@ -75,7 +77,7 @@ class SplitReader(Protocol):
 
 @dataclass(frozen=True)
 class Experiment:
-    """Everything that decides a run's result, and how it is watched.
+    """Everything that decides a run's result, and how it is logged, saved and evaluated.
 
     towers: an encoder for each modality; fusions: encoders over the tokens of several, by the names by which objectives
     ask for them (`mmjax.objectives.Fused`); objectives: by a name of one's own, which the logs use (none: it can be
@@ -88,8 +90,9 @@ class Experiment:
     keep, keep_best, keep_every: of the checkpoints, the latest so many stay; the best by a metric (`Best`); and those
     of every so many steps (0: none).
     log_every: metrics are written after so many steps.
-    init: where parts start from, {"towers.image": Load(path)}; the path alone, as a string, does too.
-    spike: when a step's loss is so high that its update is skipped (`Spike`); None: only what isn't finite is.
+    init: the models that parts start from, {"towers.image": Load(path)}; the path alone, as a string, is allowed too.
+    spike: the rule by which a step's loss is so high that its update is skipped (`Spike`); None: only losses that
+    aren't finite are.
     most_bad_steps: the maximum number of consecutive skipped steps; one more raises BadStepsError.
     most_bad_examples: the maximum share of bad examples (broken, empty, ...) among about the last ten thousand.
     patience: seconds without a batch after which the data counts as hung, and the run ends so that it can be started
@@ -97,7 +100,7 @@ class Experiment:
     ema: decay per step of an exponential moving average of the parameters, None for none.
 
     Raises:
-        UserError: a number or a name that can't be.
+        UserError: a number or a name is invalid.
     """
 
     towers: Mapping[str, nn.Module]
@@ -202,7 +205,9 @@ class Experiment:
         check_fit(self.towers, self.objectives, self.data, self._idle(), self.fusions, self.ema)
 
     def _check_names(self) -> None:
-        """What becomes a name of a file: of a parameter, a tokenizer, a picture, a folder of TensorBoard's."""
+        """Checks everything that becomes a name of a file: of a parameter, a tokenizer, a picture, a folder of
+        TensorBoard's.
+        """
         for field_, names in (
             ("towers", self.towers),
             ("fusions", self.fusions),
@@ -225,11 +230,11 @@ class Experiment:
             raise UserError(f"optimizer.frozen={self.optimizer.frozen}: no regular expression: {error}") from None
 
     def keeping(self, evaluations: Callable[[int], Mapping[str, Mapping[str, float]]]) -> Keeping:
-        """Which checkpoints stay, given what is known of a step's evaluations."""
+        """The policy by which checkpoints are kept, given the known evaluations of a step."""
         return Keeping(self.keep, self.keep_every, self.keep_best, evaluations)
 
     def pretrainer(self) -> Pretrainer:
-        """The towers, fusions and objectives as the one module that trains."""
+        """The towers, fusions and objectives as the one module that is trained."""
         return Pretrainer(
             towers=self.towers,
             objectives=self.objectives,
@@ -250,7 +255,7 @@ def _dtypes(path: str, part: Any) -> Iterator[tuple[str, str]]:
 
 
 def unscaled(config: fdl.Config) -> str | None:
-    """A warning where something computes in fp16: no loss is scaled here."""
+    """A warning where a part computes in fp16, since no loss is scaled here; else None."""
     found = [f"{path}={value}" for path, value in paths(config) if path.endswith("dtype") and value == "float16"]
     if not found:
         return None

@@ -10,7 +10,7 @@ from mmjax.experiment.graph import children, complete, holds_configs, target
 
 
 class Missing:
-    """Stands in a difference for what one side lacks."""
+    """Stands in a difference for a value that one side lacks."""
 
     def __repr__(self) -> str:
         return "(absent)"
@@ -21,7 +21,7 @@ MISSING = Missing()
 
 @dataclasses.dataclass(frozen=True)
 class Same:
-    """Stands in a difference for a module that is the very one at another path (its parameters are shared)."""
+    """Stands in a difference for a module that is the same object as at another path (its parameters are shared)."""
 
     path: str
 
@@ -38,17 +38,17 @@ class Difference(NamedTuple):
 
 
 def diff(left: fdl.Config, right: fdl.Config) -> list[Difference]:
-    """Where two configs differ, defaults included, in the order of the left one's fields.
+    """The differences between two configs, defaults included, in the order of the left one's fields.
 
-    What only one side has is compared with `MISSING`, as a whole. Parts of another class are one difference, and so are
-    lists and tuples of plain values.
+    A part that only one side has is compared with `MISSING`, as a whole. Parts of another class are one difference, and
+    so are lists and tuples of plain values.
     """
     found: list[Difference] = []
     first: tuple[dict[int, str], dict[int, str]] = ({}, {})
 
     def walk(path: str, a: Any, b: Any) -> None:
         if isinstance(a, fdl.Config) and isinstance(b, fdl.Config) and target(a) is target(b):
-            # Two equal towers are two towers, one tower used twice is one: that is a difference of models.
+            # Two equal towers differ from one tower used twice: the models have different parameters.
             if isinstance(target(a), type) and issubclass(target(a), nn.Module):
                 before = [seen.setdefault(id(x), path) for seen, x in zip(first, (a, b), strict=True)]
                 if before[0] != before[1]:
@@ -70,7 +70,7 @@ def diff(left: fdl.Config, right: fdl.Config) -> list[Difference]:
 
 
 def _entered(a: Any, b: Any) -> bool:
-    """Whether two values that aren't configs of the same callable are compared item by item."""
+    """True if two values that aren't configs of the same callable are compared item by item."""
     if type(a) is not type(b) or isinstance(a, fdl.Config):
         return False
     return isinstance(a, dict) or holds_configs(a) or holds_configs(b)

@@ -22,7 +22,7 @@ def target(config: fdl.Config) -> Any:
 
 
 def fields(function: Any) -> dict[str, inspect.Parameter]:
-    """What can be set in a config of `function`, in order. Linen's own `parent` and `name` are not for experiments."""
+    """The parameters that a config of `function` can set, in order. Linen's own `parent` and `name` are left out."""
     hidden = {"parent", "name"} if isinstance(function, type) and issubclass(function, nn.Module) else set()
     variadic = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
     parameters = inspect.signature(function).parameters
@@ -32,7 +32,7 @@ def fields(function: Any) -> dict[str, inspect.Parameter]:
 def complete(config: fdl.Config) -> fdl.Config:
     """A copy with every default written out, and dataclass instances turned into configs of their own.
 
-    What decides a result then stands in the graph itself: it can be shown, compared, overridden and written down. A
+    All that decides a result is then in the graph itself: it can be shown, compared, overridden and written down. A
     default that isn't plain (an initialiser, say) stays with the code. Sharing of configs is kept.
     """
     return _complete(config, {})
@@ -87,7 +87,7 @@ def defaults(function: Any) -> dict[str, Any]:
 
 
 def is_plain(value: Any) -> bool:
-    """Whether `value` holds only numbers, strings, None, containers of them, and configs."""
+    """True if `value` holds only numbers, strings, None, containers of them, and configs."""
     if isinstance(value, fdl.Config):
         return all(is_plain(item) for item in value.__arguments__.values())
     if isinstance(value, dict):
@@ -98,7 +98,7 @@ def is_plain(value: Any) -> bool:
 
 
 def children(value: Any) -> dict[str, Any]:
-    """What lies directly under `value`, by path component; empty for a leaf."""
+    """The values directly under `value`, by path component; empty for a leaf."""
     if isinstance(value, fdl.Config):
         order = list(fields(target(value)))
         given = value.__arguments__
@@ -111,12 +111,12 @@ def children(value: Any) -> dict[str, Any]:
 
 
 def holds_configs(value: Any) -> bool:
-    """Whether `value` is a config, or a container with one somewhere in it."""
+    """True if `value` is a config, or a container with one somewhere in it."""
     return isinstance(value, fdl.Config) or any(map(holds_configs, children(value).values()))
 
 
 def paths(value: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """Every path below `value` with what stands there, parents before children."""
+    """Every path below `value` with its value, parents before children."""
     for name, item in children(value).items():
         path = f"{prefix}.{name}" if prefix else name
         yield path, item
@@ -150,10 +150,10 @@ def callable_name(config: fdl.Config) -> str:
 
 
 def build(config: fdl.Config) -> Any:
-    """What a config stands for, constructed.
+    """Constructs the object that a config describes.
 
     Raises:
-        UserError: a part refuses its fields, or one that it needs is missing.
+        UserError: a part refuses its fields, or lacks one that it requires.
     """
     try:
         return fdl.build(config)

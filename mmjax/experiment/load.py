@@ -28,9 +28,8 @@ R = TypeVar("R")
 def experiment(function: Callable[P, R]) -> Callable[P, R]:
     """Marks a function that returns an `Experiment`, or a part of one, as readable without being called.
 
-    Called, it stays what it is; one marked function in another becomes part of its graph. Loops, conditions and
-    comprehensions are fine. A file's experiments are those annotated `-> Experiment` that need no
-    arguments.
+    A marked function can be called as before; inside another one it becomes part of that one's graph. Loops, conditions
+    and comprehensions are fine. A file's experiments are those annotated `-> Experiment` that need no arguments.
     """
     mark = auto_config.auto_config(
         experimental_allow_control_flow=True,
@@ -41,14 +40,14 @@ def experiment(function: Callable[P, R]) -> Callable[P, R]:
 
 
 def load_experiment(source: str, overrides: Iterable[str] = (), code: Any = None) -> fdl.Config:
-    """The experiment at `source`, complete with its defaults, with `path=value` overrides applied, and checked.
+    """Loads the experiment at `source`, complete with its defaults, applies `path=value` overrides, and checks it.
 
     source: `file.py:name`; `file.py`, for its first function annotated `-> Experiment`; a workdir; or an
     experiment.json. `experiment_name` says which one it was. code: a file, or several, that may be run for the parts of
-    one's own that a record names; where it isn't what the record was written with, a warning says so.
+    one's own that a record names; where its digest isn't the record's, there is a warning.
 
     Raises:
-        UserError: an unknown file, name or path (with what is near), or an experiment that can't be.
+        UserError: an unknown file, name or path (the message has the nearest), or an invalid experiment.
     """
     config, _ = _load(source, code, told=True)
     config = complete(config)
@@ -59,12 +58,12 @@ def load_experiment(source: str, overrides: Iterable[str] = (), code: Any = None
 
 
 def experiment_name(source: str, code: Any = None) -> str:
-    """The full name of what `load_experiment(source)` gives: `file.py:name`, also for a workdir."""
+    """The full name of the experiment that `load_experiment(source)` returns: `file.py:name`, also for a workdir."""
     return _load(source, code, told=False)[1]
 
 
 def file_of(source: str) -> tuple[str, str]:
-    """The file of Python and the name in it that `source` says; both empty where it says no such file."""
+    """The file of Python and the name in it that `source` refers to; both empty for any other source."""
     file, colon, name = source.rpartition(":")
     if not (colon and file.endswith(".py")):
         file, name = source, ""
@@ -72,8 +71,9 @@ def file_of(source: str) -> tuple[str, str]:
 
 
 def own_digests(source: str, config: fdl.Config) -> dict[str, str]:
-    """The digests of the files that define parts of one's own in the experiment at `source`, by name: of a record
-    those that it was written with."""
+    """The digests of the files that define parts of one's own in the experiment at `source`, by name; for a record,
+    those that it holds.
+    """
     if file_of(source)[0]:
         return own_parts.digests_of(own_parts.files_of(config))
     return records.code_of(json_text.text(_record(source)))
@@ -95,7 +95,7 @@ def _load(source: str, code: Any, told: bool) -> tuple[fdl.Config, str]:
 
 
 def _record(source: str) -> Any:
-    """Where the record is that `source` says, whole."""
+    """The path of the record that `source` refers to, or of a whole copy."""
     record: Any = epath.Path(source)
     if record.suffix != ".json":
         record /= RECORD
@@ -135,7 +135,7 @@ def _from_file(file: str, name: str) -> tuple[fdl.Config, str]:
 
 
 def _is_whole(function: Callable[..., Any]) -> bool:
-    """Whether it gives an experiment, and needs no arguments for it."""
+    """True if a function returns an experiment, and requires no arguments."""
     signature = inspect.signature(function)
     if any(parameter.default is parameter.empty for parameter in signature.parameters.values()):
         return False
@@ -144,7 +144,7 @@ def _is_whole(function: Callable[..., Any]) -> bool:
 
 
 def _near_files(source: str) -> str:
-    """The experiment files nearest to what was typed, beside it and in experiments/, or all of them."""
+    """The experiment files nearest to the given name, beside it and in experiments/, or all of them."""
     folders = dict.fromkeys([Path(source).parent, Path("experiments")])
     files = {file.stem: str(file) for folder in folders for file in sorted(folder.glob("*.py"))}
     found = [files[stem] for stem in closest(Path(source.partition(":")[0]).stem, files)]

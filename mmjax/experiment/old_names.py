@@ -3,7 +3,7 @@
 Read, never written. A part that has moved from one face to another, or has another name, gets a line here.
 """
 
-_BY_FILE = {  # the file of before: the face of now, and the names
+_BY_FILE = {  # the old file: the present face, and the names
     "mmjax.data.captions": (
         "data",
         ("Canonicalize", "CleanText", "Lowercase", "PickCaption", "Prompt", "RandomTokenize", "Tokenize"),

@@ -15,11 +15,12 @@ from mmjax.experiment.graph import callable_name, children, fields, holds_config
 def override(config: fdl.Config, assignment: str) -> None:
     """Sets one `path=value` in a complete config, in place.
 
-    The value is read as a Python literal; what isn't one is a string. An int does for a float and a list for a tuple;
-    any other clash of types is an error, as is a path that isn't there.
+    The value is read as a Python literal, or else as a string. An int is converted to a float and a list to a tuple;
+    any other clash of types is an error, as is an unknown path.
 
     Raises:
-        UserError: names the nearest path, or what the type must be, or what can be set under the path.
+        UserError: the path is unknown or the type is wrong; the message has the nearest path, the type, or what can be
+            set under the path.
     """
     path, equals, text = assignment.partition("=")
     path = path.strip()
@@ -33,7 +34,7 @@ def override(config: fdl.Config, assignment: str) -> None:
 
 
 def _set(node: Any, rest: str, value: Any, *, hint: Any, whole: fdl.Config, path: str) -> Any:
-    """What stands in `node`'s place once `rest` below it is `value`."""
+    """Returns the replacement of `node` in which `rest` below it is `value`."""
     if not rest:
         return _leaf(node, value, hint, whole, path)
     deeper = {"value": value, "whole": whole, "path": path}
@@ -45,13 +46,13 @@ def _set(node: Any, rest: str, value: Any, *, hint: Any, whole: fdl.Config, path
             setattr(node, head, _set(child, tail, hint=hints.get(head, Any), **deeper))
             return node
     elif isinstance(node, dict):
-        # A key may hold dots itself (`init.towers.image`), so the longest key that fits is meant.
+        # A key may hold dots itself (`init.towers.image`), so the longest key that fits is used.
         fitting = [key for key in node if isinstance(key, str) and (rest == key or rest.startswith(f"{key}."))]
         inner = item_hint(hint)
         if fitting:
             key = max(fitting, key=len)
             return {**node, key: _set(node[key], rest[len(key) + 1 :], hint=inner, **deeper)}
-        if inner is not Any and fits(value, inner):  # a new key: say, a weight that was left at 1
+        if inner is not Any and fits(value, inner):  # a new key, such as a weight that had the default 1
             return {**node, rest: converted(value, inner)}
     elif isinstance(node, (list, tuple)):
         head, _, tail = rest.partition(".")
@@ -92,7 +93,9 @@ def _leaf(current: Any, value: Any, hint: Any, whole: fdl.Config, path: str) -> 
 
 
 def _offer(whole: fdl.Config, path: str) -> str:
-    """What can be set under `path`, one line each (of the root's parts only the names); or an empty string."""
+    """The values that can be set under `path`, one line each (of the root's parts only the names); or an
+    empty string.
+    """
     path = path.rstrip(".")
     below = dict(paths(whole)).get(path) if path else whole
     lines = [

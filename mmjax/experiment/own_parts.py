@@ -46,12 +46,12 @@ def files_of(config: fdl.Config) -> Code:
 
 
 def digests_of(files: Iterable[OwnFile]) -> dict[str, str]:
-    """By name."""
+    """The digests of files, by name."""
     return {file.name: file.digest for file in files}
 
 
 def part_name(function: Any) -> str | None:
-    """What a class of fields is called that a file of one's own defines; None for anything else."""
+    """The name in a record of a class of fields that a file of one's own defines; None for anything else."""
     own = own_code.of_class(function)
     if own is None:
         return None
@@ -60,7 +60,7 @@ def part_name(function: Any) -> str | None:
 
 
 def is_own(called: Any) -> bool:
-    """Whether a name in a record is one of these."""
+    """True if a name in a record is that of a part of one's own."""
     return isinstance(called, str) and called.rpartition(":")[0].endswith(ENDING)
 
 
@@ -68,7 +68,7 @@ def recorded(record: Mapping[str, Any]) -> dict[str, str]:
     """The digests in a record, by the names of the files.
 
     Raises:
-        UserError: they are no such thing, or a name leads elsewhere.
+        UserError: they aren't digests by name, or a name leads out of the folder.
     """
     code = record.get(CODE, {})
     if not isinstance(code, dict) or not all(isinstance(digest, str) for digest in code.values()):
@@ -80,10 +80,10 @@ def recorded(record: Mapping[str, Any]) -> dict[str, str]:
 
 
 class Finder:
-    """Classes by their names in a record. code: the files that the user named.
+    """Finds classes by their names in a record. code: the files that the user named.
 
-    stand_ins: what can't be had is stood in for by an empty class of the same name and fields, to be compared, not
-    built.
+    stand_ins: a class that can't be loaded is replaced by an empty class of the same name and fields, to be compared,
+    not built.
     """
 
     def __init__(self, record: Mapping[str, Any], code: Code, stand_ins: bool = False):
@@ -91,10 +91,10 @@ class Finder:
         self._named = by_name(code)
 
     def check(self, experiment: Any, kept: Callable[[], Any]) -> None:
-        """Whether each file that the experiment needs was named. kept: gives the folder of the texts, or None.
+        """Checks that each file that the experiment needs was named. kept: gives the folder of the texts, or None.
 
         Raises:
-            UserError: one wasn't; says where its text is, and how it is named.
+            UserError: one wasn't; the message has the place of its text, and the option.
         """
         wanted: dict[str, list[str]] = {}
         for path, called in _calls(experiment):
@@ -108,7 +108,7 @@ class Finder:
             )
 
     def __call__(self, called: str, given: Sequence[str], path: str) -> type:
-        """The class. given: the fields that the record has of it. path: of the part, for messages."""
+        """Returns the class. given: the fields that the record has of it. path: of the part, for messages."""
         name, _, symbol = called.rpartition(":")
         no = f"{path}: {called!r} isn't among the callables that an experiment.json may name: "
         if name not in self._recorded:
@@ -122,25 +122,25 @@ class Finder:
             return part
         if self._stand_ins:
             return _stand_in(symbol, given, path)
-        assert own is not None  # `check` was before
+        assert own is not None  # `check` was called before
         known = [key for key, value in vars(own_code.load_own(own)).items() if own_code.of_class(value) == own]
         why = "is no class of fields there" if part is not None else "is no class that it defines itself"
         raise UserError(f"{no}{own.path} was named, and {symbol} {why}{nearest(symbol, known)}{self.since()}")
 
     def since(self) -> str:
-        """The end of a message: which files aren't those that the record was written with; empty where all are."""
+        """The end of a message: the files that aren't those that the record was written with; empty where all are."""
         lines = changed(self._recorded, self._named.values())
         return f" ({'; '.join(lines)})" if lines else ""
 
 
 def by_name(code: Iterable[OwnFile]) -> dict[str, OwnFile]:
-    """The files, and the neighbours that they import."""
+    """The files, and the neighbours that they import, by name."""
     files = tuple(code)
     return {file.name: file for file in own_code.joined([*files, *(n for own in files for n in own.neighbours())])}
 
 
 def changed(recorded: Mapping[str, str], named: Iterable[OwnFile]) -> list[str]:
-    """Which of the files aren't those that a record was written with, a line each."""
+    """A line for each of the files that isn't the one that a record was written with."""
     return [
         f"{file.path} has changed since: its digest is {file.digest}, and was {recorded[file.name]}"
         for file in named
@@ -149,14 +149,16 @@ def changed(recorded: Mapping[str, str], named: Iterable[OwnFile]) -> list[str]:
 
 
 def code_differences(left: Mapping[str, str], right: Mapping[str, str]) -> list[Difference]:
-    """Where the files of two experiments differ, by their digests."""
+    """The differences between the files of two experiments, by their digests."""
     names = sorted({*left, *right})
     found = [Difference(f"{CODE}.{name}", left.get(name, MISSING), right.get(name, MISSING)) for name in names]
     return [difference for difference in found if difference.left != difference.right]
 
 
 def options(experiment: Any, folder: Any) -> list[str]:
-    """What names the texts that `folder` keeps of an experiment's own parts. experiment: as JSON has it."""
+    """The command-line options that name the texts that `folder` keeps of an experiment's own parts. experiment: as in
+    JSON.
+    """
     names = dict.fromkeys(called.rpartition(":")[0] for _, called in _calls(experiment))
     return [word for name in names for word in ("--code", str(folder / CODE / name))]
 
@@ -167,7 +169,7 @@ def kept_code(folder: Any) -> Any:
 
 
 def write_code(files: Iterable[OwnFile], folder: Path) -> None:
-    """Puts their texts, and no others, into `folder`/code.
+    """Writes the files' texts, and no others, into `folder`/code.
 
     Raises:
         OSError: it can't be written.
@@ -183,14 +185,14 @@ def write_code(files: Iterable[OwnFile], folder: Path) -> None:
 
 
 def put_by(folder: Path) -> None:
-    """Calls `folder`/code `code.old`: a fork's own takes its place."""
+    """Renames `folder`/code to `code.old`: a fork's own code replaces it."""
     if (folder / CODE).is_dir():
         shutil.rmtree(folder / f"{CODE}.old", ignore_errors=True)
         (folder / CODE).rename(folder / f"{CODE}.old")
 
 
 def _calls(experiment: Any) -> Iterator[tuple[str, str]]:
-    """Every part of one's own in an experiment as JSON has it: dotted path and name, in the order of the file."""
+    """Every part of one's own in an experiment as in JSON: dotted path and name, in the order of the file."""
     waiting: list[tuple[str, Any]] = [("", experiment)]
     while waiting:
         path, value = waiting.pop()
@@ -205,7 +207,7 @@ def _calls(experiment: Any) -> Iterator[tuple[str, str]]:
 
 
 def _how(names: Iterable[str], kept: Any) -> str:
-    """Where the texts are, and what to add."""
+    """The end of a message: the places of the texts, and the options to add."""
     there, lacking = [], []
     for name in names:
         path = None if kept is None else epath.Path(kept) / name

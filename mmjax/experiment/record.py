@@ -1,20 +1,20 @@
-"""An experiment as JSON: readable without running code, and read by running none but what a list allows.
+"""An experiment as JSON: readable without running code, and read by running only callables on a list.
 
     {"mmjax": "0.1.0", "name": "experiments/clip.py:tiny",
      "experiment": {"@call": "experiment:Experiment",
                     "towers": {"image": {"@call": "models:ViT", "patch": 8, ...}, ...}, ...},
      "blake2b": "0c4f..."}
 
-Plain values, lists and dicts stand as they are. `{"@tuple": [...]}` is a tuple, `{"@float": "inf"}` a number that JSON
+Plain values, lists and dicts are unchanged. `{"@tuple": [...]}` is a tuple, `{"@float": "inf"}` a number that JSON
 lacks, and `{"@same": ["towers", "image"]}` the very config at that path (two equal towers are two, one used twice is
 one). `blake2b` is the digest of the rest: a record that was damaged isn't read. Where a part is of one's own,
-`own.py:Mine`, the files that define such parts stand in `"code": {"own.py": <digest>}` (`own_parts`).
+`own.py:Mine`, the files that define such parts are in `"code": {"own.py": <digest>}` (`own_parts`).
 
 Why not Fiddle's own JSON (`fiddle.experimental.serialization`)? Its policy is asked about (module, symbol) pairs, but
 symbols may be dotted and are followed with getattr; after the policy has agreed, an override may put another module in
 the place of the one that it saw; containers and traversal metadata are imported types too, so `builtins`, `fiddle` and
 every registered traverser would have to be on the list; enums and constants resolve by other routes. And nobody can
-read it. Here only exact names are read that a face lists (`known`), and what is built from it is an `fdl.Config`.
+read it. Here only exact names are read that a face lists (`known`), and the result is an `fdl.Config`.
 """
 
 import dataclasses
@@ -35,7 +35,7 @@ from mmjax.experiment.graph import complete, fields, short_repr, target
 from mmjax.runtime.files import digests, json_text
 from mmjax.runtime.files.own_code import Code
 
-# The packages whose faces list what an experiment may hold (their `__init__.py`); of optax, these functions.
+# The packages whose faces list the parts that an experiment may hold (their `__init__.py`); of optax, these functions.
 FACES = ("data", "evaluate", "experiment", "models", "objectives", "optim")
 SCHEDULES = ("constant_schedule", "cosine_decay_schedule", "linear_schedule", "polynomial_schedule")
 
@@ -44,7 +44,7 @@ _FLOATS = {"inf": math.inf, "-inf": -math.inf, "nan": math.nan}
 
 RECORD = "experiment.json"  # its name in a workdir
 DEEPEST = 64  # parts within parts: an experiment has about ten
-SHORT = 80  # characters of a list or dict of plain values that stands on one line of the file
+SHORT = 80  # characters of a list or dict of plain values that is written on one line of the file
 
 Path = tuple[str | int, ...]
 
@@ -52,10 +52,10 @@ log = logging.getLogger(__name__)
 
 
 def dumps(config: fdl.Config, name: str = "") -> str:
-    """An experiment as JSON text, every default written out; `name` is kept beside it for people.
+    """An experiment as JSON text, every default written out; `name` is stored with it.
 
     Raises:
-        UserError: it holds something that isn't plain and isn't on the list; says where.
+        UserError: it holds a value that isn't plain and isn't on the list; the message has its path.
     """
     whole, seen = complete(config), {}
     code = own_parts.digests_of(own_parts.files_of(whole))
@@ -65,7 +65,9 @@ def dumps(config: fdl.Config, name: str = "") -> str:
 
 
 def _laid_out(value: Any, indent: str = "") -> str:
-    """JSON with what is short and holds no config on one line (`json` has one line for all, or one for each number)."""
+    """JSON with short values without configs on one line (`json` has one line for everything, or one for
+    each number).
+    """
     line = json.dumps(value, ensure_ascii=False, allow_nan=False)
     if not isinstance(value, (dict, list)) or (len(line) <= SHORT and CALL not in line):
         return line
@@ -111,17 +113,17 @@ def _write(value: Any, path: Path, seen: dict[int, Path]) -> Any:
 
 
 def known() -> dict[str, tuple[str, str]]:
-    """Every callable that an experiment may hold, `models:ViT`: the module and the name that it stands for."""
+    """Every callable that an experiment may hold, `models:ViT`, with the module and the name of it."""
     found = {f"optax:{name}": ("optax", name) for name in SCHEDULES}
     for face in FACES:
         module = importlib.import_module(f"mmjax.{face}")
-        names = sorted(set(dir(module)) - vars(module).keys())  # what is listed there, and not yet imported
+        names = sorted(set(dir(module)) - vars(module).keys())  # names that are listed there, and not yet imported
         found |= {f"{face}:{name}": (module.__name__, name) for name in names}
     return found
 
 
 def _called(function: Any, path: Path) -> str:
-    """The name under which `function` is known, by identity: what it says of itself may be a lie."""
+    """The name under which `function` is listed, by identity: its own `__name__` may be wrong."""
     name = getattr(function, "__name__", "")
     for called, (module, symbol) in known().items():
         if symbol == name and getattr(importlib.import_module(module), symbol) is function and _can_be(function):
@@ -139,22 +141,24 @@ def _called(function: Any, path: Path) -> str:
 
 
 def _can_be(function: Any) -> bool:
-    """Whether a listed name is a part: a class of fields, or a schedule of optax's. Faces list base classes, contracts
-    and functions too."""
+    """True if a listed name is a part: a class of fields, or a schedule of optax's. Faces list base classes, contracts
+    and functions too.
+    """
     if isinstance(function, type):
         return dataclasses.is_dataclass(function)
     return function.__module__.partition(".")[0] == "optax"
 
 
 def loads(text: str, code: Code = (), kept: Callable[[], Any] = lambda: None, stand_ins: bool = False) -> fdl.Config:
-    """The experiment that `dumps` wrote. Only callables on the list are imported, and none is called.
+    """Reads the experiment that `dumps` wrote. Only callables on the list are imported, and none is called.
 
     code: files of one's own that may be run, since the user has named them. kept: gives the folder that has the texts
     of those that the record was written with, for messages. stand_ins: the experiment is to be compared, not built:
-    parts of one's own that can't be had are stood in for.
+    parts of one's own that can't be loaded are replaced by stand-ins.
 
     Raises:
-        UserError: the text isn't such a record, names what isn't on the list, or parts of a file that wasn't named.
+        UserError: the text isn't such a record, or names a callable that isn't on the list, or parts of a file that
+            wasn't named.
     """
     record = _record(text)
     own = own_parts.Finder(record, code, stand_ins)
@@ -166,7 +170,7 @@ def loads(text: str, code: Code = (), kept: Callable[[], Any] = lambda: None, st
 
 
 def name_of(text: str) -> str:
-    """The name that `dumps` was given."""
+    """The name that `dumps` got."""
     return str(_record(text).get("name", ""))
 
 
@@ -176,18 +180,22 @@ def code_of(text: str) -> dict[str, str]:
 
 
 def code_options(text: str, folder: Any) -> list[str]:
-    """What names the texts that `folder` keeps of the record's own parts: `["--code", "runs/a/code/own.py"]`."""
+    """The options that name the texts that `folder` keeps of the record's own parts: `["--code",
+    "runs/a/code/own.py"]`.
+    """
     return own_parts.options(_record(text)["experiment"], folder)
 
 
 def tell_changes(text: str, code: Code, where: Any) -> None:
-    """Warns of each named file that isn't what the record at `where` was written with; it is run all the same."""
+    """Warns of each named file that isn't the one that the record at `where` was written with; it is run all
+    the same.
+    """
     for line in own_parts.changed(code_of(text), own_parts.by_name(code).values()):
         log.warning("%s: %s; it is taken as it is now", where, line)
 
 
 def version_of(text: str) -> str:
-    """The version of mmjax that wrote it; empty where it doesn't say."""
+    """The version of mmjax that wrote the record; empty where it has none."""
     return str(_record(text).get("mmjax", ""))
 
 
@@ -221,7 +229,7 @@ def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def _read(value: Any, path: Path, seen: dict[Path, fdl.Config], own: own_parts.Finder) -> Any:
-    if len(path) > DEEPEST:  # what builds it would run out of stack
+    if len(path) > DEEPEST:  # building it would run out of stack
         raise UserError(
             f"{_dotted(path[:4])}... is nested more than {DEEPEST} deep: this is no experiment.json of mmjax"
         )
@@ -269,7 +277,7 @@ def _read(value: Any, path: Path, seen: dict[Path, fdl.Config], own: own_parts.F
 
 
 def _allowed(called: Any, path: Path) -> Any:
-    """The callable of a name that is known; nothing but the faces is imported before it was found there."""
+    """The callable of a listed name; only faces are imported before the name was found there."""
     names = known()
     if not isinstance(called, str) or called not in names:
         raise UserError(

@@ -19,7 +19,8 @@ def unresumable(recorded: fdl.Config, wanted: fdl.Config) -> list[Difference]:
     return [difference for difference in diff(recorded, wanted) if not harmless(difference.path)]
 
 
-# What may differ when a workdir is resumed, and why: none of it changes what a step computes, but for rounding. `steps`
+# Fields that may differ when a workdir is resumed: none of them changes what a step computes, except for rounding.
+# `steps`
 # isn't here: the learning rate at any step depends on it. Neither is `init`: it says where the parameters come from.
 MAY_CHANGE: dict[str, str] = {
     "mesh": "the same losses on other devices; a run moves to the machines that are free",

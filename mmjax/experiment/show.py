@@ -18,8 +18,8 @@ from mmjax.experiment.diff import Difference
 from mmjax.experiment.graph import callable_name, children, defaults, holds_configs, short_repr, target
 
 UNLIMITED = 1 << 20
-LETTERS = 400  # of a value that differs
-READABLE = 40  # columns that a value has in a table, where it is longer
+LETTERS = 400  # characters shown of a value that differs
+READABLE = 40  # columns of a longer value in a table
 
 
 def tree(config: fdl.Config, name: str) -> RenderableType:
@@ -53,10 +53,11 @@ def _label(name: str, value: Any) -> Text:
 
 
 def parameters(experiment: Experiment) -> RenderableType:
-    """How many parameters each tower, fusion and objective has. Counted without making any, and without reading data.
+    """A table of the number of parameters of each tower, fusion and objective. Nothing is initialised, and no data is
+    read.
 
     Raises:
-        UserError: the parts don't fit together, say pictures that don't divide into patches.
+        UserError: the parts don't fit together: pictures don't divide into patches, say.
     """
     pretrainer, batch = experiment.pretrainer(), batch_spec(experiment.data, batch_size=1)
 
@@ -75,8 +76,9 @@ def parameters(experiment: Experiment) -> RenderableType:
 
 
 def told_differences(found: list[Difference], left: str, right: str) -> RenderableType:
-    """The paths at which two experiments differ, with both values: a line each where the screen is wide enough, else
-    three."""
+    """The paths at which two experiments differ, with both values: one line each where the screen is wide enough, else
+    three.
+    """
     if not found:
         return Text(f"no difference between {left} and {right}")
     return Group(Differences(found, left, right), Text(f"{len(found)} difference{'s' * (len(found) > 1)}", style="dim"))
@@ -84,7 +86,7 @@ def told_differences(found: list[Difference], left: str, right: str) -> Renderab
 
 @dataclass(frozen=True)
 class Differences:
-    """Differences of two experiments that are called `left` and `right`."""
+    """The differences of two experiments, which are named `left` and `right`, as a table."""
 
     found: Sequence[Difference]
     left: str
@@ -116,7 +118,7 @@ def _table(rows: Sequence[tuple[str, str, str]]) -> Table:
 
 
 def _sides(indent: str, left: str, right: str) -> Table:
-    """The one and the other, as a diff shows them."""
+    """Both values, as a diff shows them."""
     sides = Table.grid(padding=(0, 1, 0, 0))
     sides.add_column(no_wrap=True)
     sides.add_column(overflow="fold")

@@ -1,4 +1,4 @@
-"""Checks that what objectives read is there: towers, fusions, the data's inputs, a teacher's average."""
+"""Checks that all that objectives read exists: towers, fusions, the data's inputs, a teacher's average."""
 
 from collections.abc import Iterable, Mapping
 from typing import Any
@@ -11,7 +11,7 @@ Modules = Mapping[str, Any]
 
 
 def encoded_inputs(towers: Modules, objectives: Modules, chains: Iterable[str]) -> list[tuple[str, str]]:
-    """Each tower with each input that it encodes: that of its name, where there is one, and those of views."""
+    """Each tower with each input that it encodes: the input of its name, where there is one, and those of views."""
     own = [(name, name) for name in towers if name in set(chains)]
     views = [(view.by, view.input) for whole in distinct_views(objectives) for view in parts(whole)]
     return list(dict.fromkeys([*own, *views]))
@@ -25,9 +25,9 @@ def check_views(
     idle: Iterable[str] = (),
     ema: float | None = None,
 ) -> None:
-    """Raises UserError, which names it by its path, where an objective reads what isn't there, or nothing reads a part.
+    """Raises UserError, with the path, where an objective reads a missing part or input, or nothing reads a part.
 
-    chains: the inputs that the data gives. idle: towers that only evaluation reads. ema: the experiment's.
+    chains: the inputs of the data. idle: towers that only evaluation reads. ema: the experiment's.
     """
     chains, idle = list(chains), set(idle)
     for name, objective in objectives.items():

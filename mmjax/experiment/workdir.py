@@ -31,7 +31,7 @@ from mmjax.runtime.files.own_code import Code
 from mmjax.runtime.metrics import Metrics, watched
 from mmjax.runtime.retention import Keeping
 
-PATIENCE = 30  # seconds until what host 0 writes is seen on the others: a network disk may take some
+PATIENCE = 30  # seconds in which the other hosts must see what host 0 writes: a network disk may take some
 
 
 def record(config: fdl.Config, workdir: Path, name: str = "", fork: bool = False) -> None:
@@ -65,22 +65,23 @@ def _record(config: fdl.Config, workdir: Path, name: str, fork: bool) -> None:
             output.write(path.with_name(f"{RECORD}.old"), path.read_bytes())
             own_parts.put_by(workdir)
         if not trained and (before is None or diff(before, config)):
-            shutil.rmtree(workdir / TOKENIZERS, ignore_errors=True)  # of a try that took no step, maybe on other data
-    if not trained and digests.problems(epath.Path(workdir / TOKENIZERS)):  # or without digests yet: nothing is lost
+            shutil.rmtree(workdir / TOKENIZERS, ignore_errors=True)  # a run without steps left them
+    if not trained and digests.problems(epath.Path(workdir / TOKENIZERS)):  # without checkpoints nothing is lost
         shutil.rmtree(workdir / TOKENIZERS, ignore_errors=True)
     text, folder = records.dumps(config, name), epath.Path(workdir / TOKENIZERS)
     try:
-        if folder.is_dir() and not (folder / digests.NAME).exists():  # an older mmjax's
+        if folder.is_dir() and not (folder / digests.NAME).exists():  # written by an older mmjax
             output.write(Path(folder / digests.NAME), digests.listed(folder))
-        own_parts.write_code(files, workdir)  # before the record that names them
+        own_parts.write_code(files, workdir)  # written before the record that names them
         output.write(path, text)
     except OSError as error:
         raise UserError(f"{workdir} can't be written to ({error.strerror}): give another --workdir") from error
 
 
 def _before(path: Path, trained: bool, files: Code) -> tuple[fdl.Config | None, dict[str, str]]:
-    """What the record says, to be compared, and the digests of its code; None where it is damaged, and nothing was
-    trained that it could stand for. files: of one's own that are run anyway; what else it names is stood in for."""
+    """The recorded experiment, to be compared, and the digests of its code; None where the record is damaged and there
+    is no checkpoint. files: files of one's own that are run anyway; other parts of one's own are replaced by stand-ins.
+    """
     try:
         text = json_text.text(path)
         return records.loads(text, files, stand_ins=True), records.code_of(text)
@@ -131,12 +132,13 @@ def prepared(
     given: Record | None = None,
     say: Callable[[str], None] = lambda text: None,
 ) -> Prepared:
-    """The mixture made ready, with the tokenizers that the workdir keeps; else found or trained now, and kept there.
+    """The mixture, prepared with the tokenizers that the workdir keeps; else they are found or trained now, and kept
+    there.
 
-    workdir: None where there is none, nor anything to keep.
-    tokenizers: those to begin with, by modality, where the workdir keeps none.
-    given: where the experiment comes from a record, which may name less than a file of one's own (`confined`); `say` is
-    told what it names.
+    workdir: None keeps nothing.
+    tokenizers: the initial ones, by modality, where the workdir keeps none.
+    given: where the experiment comes from a record, which may name less than a file of one's own (`confined`); `say`
+    gets a message with the places that it names.
     splits: are opened, which builds the dataset that isn't there yet. Host 0 does all that first; the others get its
     tokenizers and find its data, or build their own where they have disks of their own.
     """
@@ -167,7 +169,9 @@ def prepared(
 
 
 def keeping(experiment: Experiment, metrics: Metrics, workdir: Path, say: Callable[[str], None]) -> Keeping:
-    """Which of the run's checkpoints stay; those whose scores were lost too, which `say` is told."""
+    """The policy by which the run's checkpoints are kept; those whose scores were lost are kept too, which `say`
+    reports.
+    """
     metrics.take(hosts.first(lambda: watched(workdir)))
     found = experiment.keeping(metrics.known).holding(hosts.first(lambda: saved_steps(workdir)))
     if experiment.keep_best and found.held:
@@ -180,7 +184,7 @@ def keeping(experiment: Experiment, metrics: Metrics, workdir: Path, say: Callab
 
 
 def going_on(workdir: Path) -> str:
-    """The command that goes on with the run: a workdir is an experiment too, overrides included."""
+    """The command that resumes the run: a workdir is an experiment too, overrides included."""
     return shlex.join(["mmjax", "train", str(workdir), "--workdir", str(workdir), *_code_options(workdir)])
 
 
@@ -190,8 +194,8 @@ def judging(workdir: Path) -> str:
 
 
 def _code_options(workdir: Path) -> list[str]:
-    """What names the kept texts of parts of one's own; nothing where there are none."""
+    """The options that name the kept texts of parts of one's own; empty where there are none."""
     try:
         return records.code_options(json_text.text(workdir / RECORD), workdir)
-    except (OSError, UserError):  # it isn't there, or damaged: whoever reads it says so
+    except (OSError, UserError):  # missing or damaged: its reader reports that
         return []

@@ -1,4 +1,4 @@
-"""From cosines to probabilities, by the scale and bias that a contrastive objective has learned."""
+"""Turns cosines into probabilities, by the scale and bias that a contrastive objective has learned."""
 
 import math
 from collections.abc import Mapping
@@ -12,13 +12,14 @@ from mmjax.objectives.contrastive.objective import PUBLISHED, Contrastive
 
 
 class Calibration(NamedTuple):
-    """loss: "softmax" or "sigmoid"; scale, bias: of its logits."""
+    """The scale and bias of a contrastive objective. loss: "softmax" or "sigmoid"; scale, bias: of its logits."""
 
     loss: str
     scale: float
     bias: float
 
     def logits(self, cosines: Float[np.ndarray, "*n k"]) -> Float[np.ndarray, "*n k"]:
+        """The cosines, scaled and shifted."""
         return np.asarray(np.float32(self.scale) * cosines + np.float32(self.bias), np.float32)
 
     def probabilities(self, logits: Float[np.ndarray, "*n k"]) -> Float[np.ndarray, "*n k"]:
@@ -37,10 +38,11 @@ def calibration(
     pair: tuple[str | None, str | None],
     name: str | None = None,
 ) -> Calibration:
-    """That of the objective that compares the pair, or has the name. None in the pair: it isn't known.
+    """The calibration of the objective that compares the pair, or has the name. None in the pair: the modality isn't
+    known.
 
     Raises:
-        UserError: there is none, or more than one, or none of that name.
+        UserError: no objective, or more than one, compares the pair, or none has that name.
     """
     contrastive = {key: value for key, value in objectives.items() if isinstance(value, Contrastive)}
     if name is not None and name not in contrastive:

@@ -1,4 +1,4 @@
-"""The result of a zero-shot classification: a probability for each label, and what it is made of."""
+"""The result of a zero-shot classification: a probability for each label, and the logits."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -9,7 +9,7 @@ from jaxtyping import Float
 from mmjax.errors import UserError
 from mmjax.evaluate.evaluators.class_lists import checked_templates
 
-SHOWN = 5  # labels of an input that printing shows
+SHOWN = 5  # labels of an input that are printed
 SHOWN_INPUTS = 10
 
 Top = list[tuple[str, float]]  # labels with their probabilities, the likeliest first
@@ -19,7 +19,7 @@ Top = list[tuple[str, float]]  # labels with their probabilities, the likeliest 
 class Classification:
     """A probability for each label, of one input `[K]` or of several `[N, K]`.
 
-    logits: cosines to the labels' vectors, scaled and shifted as the objective has learned it.
+    logits: cosines to the labels' vectors, with the objective's learned scale and bias.
 
     Raises:
         UserError: a logit isn't finite, which would make the first label the likeliest.
@@ -43,18 +43,20 @@ class Classification:
 
     @property
     def best(self) -> str | list[str]:
-        """The likeliest label; of several inputs a list of each one's."""
+        """The likeliest label; for several inputs, a list with the likeliest of each."""
         found = self.logits.argmax(axis=-1)
         return self.labels[found] if found.ndim == 0 else [self.labels[i] for i in found]
 
     def top(self, k: int = SHOWN) -> Top | list[Top]:
-        """The k likeliest labels with their probabilities, `[("cat", 0.93), ...]`; of several inputs a list of such."""
+        """The k likeliest labels with their probabilities, `[("cat", 0.93), ...]`; for several inputs a list of such
+        lists.
+        """
         if self.logits.ndim == 2:
             return [self[i]._top(k) for i in range(len(self.logits))]
         return self._top(k)
 
     def _top(self, k: int) -> Top:
-        """Of one input."""
+        """The k likeliest labels of one input."""
         order = np.argsort(-self.logits, kind="stable")[:k]
         return [(self.labels[i], float(self.probabilities[i])) for i in order]
 
@@ -62,7 +64,7 @@ class Classification:
         return len(self.logits) if self.logits.ndim == 2 else 1
 
     def __getitem__(self, place: int) -> "Classification":
-        """That of one input of several."""
+        """The classification of one input of several."""
         if self.logits.ndim != 2:
             raise TypeError("this classification is of one input alone: .best, .top() and .probabilities are its own")
         return Classification(self.labels, self.probabilities[place], self.logits[place])
@@ -81,7 +83,7 @@ class Classification:
 def prompts(
     labels: Sequence[str] | Mapping[str, str], templates: str | Sequence[str]
 ) -> tuple[tuple[str, ...], list[str], tuple[str, ...]]:
-    """Labels, what a prompt says for each of them, and the templates, checked.
+    """Checks labels and templates; returns the labels, the word of each label in a prompt, and the templates.
 
     Raises:
         UserError: no labels, a label that comes twice or is no string, or a template without a place for one.

@@ -41,7 +41,7 @@ from mmjax.runtime.checkpoints import latest_step
 from mmjax.runtime.compilation_cache import use_compilation_cache
 from mmjax.runtime.files import output
 
-ROWS = 8_192  # of a shard, about
+ROWS = 8_192  # rows of a shard, about
 BATCH = 256
 
 
@@ -58,18 +58,18 @@ def embed(
     batch_size: int = BATCH,
     console: Console | None = None,
 ) -> Path:
-    """Embeds a split into a folder (`embeddings.read`), or what is still missing there.
+    """Embeds a split into a folder (`embeddings.read`), or the shards that it still lacks.
 
-    split: None: the test split, and of a table all rows.
-    source: whatever `mmjax.load` takes. data: a benchmark, another TFDS name, or a table of one's own files; None: what
-    the model was trained on. modalities: which of the model's; None: those that the data has. step: of a workdir.
+    split: None: the test split; for a table, all rows.
+    source: whatever `mmjax.load` takes. data: a benchmark, another TFDS name, or a table of one's own files; None: the
+    model's training data. modalities: some of the model's; None: those that the data has. step: of a workdir.
     code: as in `mmjax.load`.
-    rows: of a shard; of a folder that was begun, its own. batch_size: over all devices.
-    Every shard is of batches of its own: whatever was there already, the files come out the same, bit by bit, on
-    machines that round alike. Of several hosts, which must share the folder, each writes its shards.
+    rows: of a shard; a folder that was begun keeps its own number. batch_size: over all devices. Every shard has
+    batches of its own: whichever shards exist already, the files are the same, bit by bit, on machines that round
+    alike. Of several hosts, which must share the folder, each writes its shards.
 
     Raises:
-        UserError: what was asked for can't be had, or the folder belongs to another model or other data.
+        UserError: model, data or settings are invalid, or the folder belongs to another model or other data.
     """
     out = output.local(out, "--out")
     use_compilation_cache()
@@ -127,10 +127,11 @@ def embed(
 
 
 def chosen(experiment: Experiment, data: str | None, split: str, modalities: Sequence[str] | None) -> Mixture:
-    """The data to embed, with the model's own transforms of the modalities that both have, or of those asked for.
+    """The data to embed, with the model's own transforms of the modalities that both have, or of the given ones.
 
-    Pictures of a table of one's own are seen upright (`Decode.upright`). Record transforms are for the records that the
-    model was trained on: other data has its inputs as columns."""
+    Pictures of a table of one's own are seen upright (`Decode.upright`). Record transforms are dropped for other data
+    than the model's own: its inputs are columns.
+    """
     own = experiment.data
     for modality in modalities or ():
         if modality not in own.transforms:
@@ -180,7 +181,7 @@ def _source(experiment: Experiment, data: str, split: str) -> Source:
 
 
 def _begun(out: Path, told: dict[str, Any]) -> dict[str, Any]:
-    """The folder's manifest: a new one, or that of what was begun, if it is of the same model and data."""
+    """The folder's manifest: a new one, or that of a folder that was begun, if its model and data are the same."""
     if not (out / embedding_files.MANIFEST).exists():
         if out.exists() and (not out.is_dir() or any(out.iterdir())):
             raise UserError(f"{out} is there already and holds no embeddings: give another --out")
@@ -221,7 +222,7 @@ def _complete(out: Path, told: dict[str, Any], names: Sequence[str]) -> None:
 
 
 def digest_of(variables: dict[str, Any]) -> str:
-    """Of every name, shape, type and number of a model."""
+    """The digest of every name, shape, type and number of a model."""
     found = hashlib.blake2b(digest_size=16)
     for path, leaf in sorted(flatten_dict(variables, sep="/").items()):
         array = np.asarray(leaf)
@@ -231,16 +232,16 @@ def digest_of(variables: dict[str, Any]) -> str:
 
 
 def _data_digest(bundle: Bundle, mixture: Mixture, data: str | None, split: str) -> str:
-    """Of how the data is read: all transforms, tokenizers, the sources' names, and tables' contents."""
+    """The digest of how the data is read: all transforms, tokenizers, the sources' names, and tables' contents."""
     found = hashlib.blake2b(digest_size=16)
     record = records.dumps(bundle.config)
     text = json.loads(record)["experiment"]["data"]
-    if not mixture.record_transforms:  # as before there were any
+    if not mixture.record_transforms:  # digests of older versions have no record transforms
         del text["record_transforms"]
     told = [text["transforms"], None if data else text, data, split]
     told += [text["record_transforms"]] if mixture.record_transforms else []
     found.update(json.dumps(told, sort_keys=True).encode())
-    if code := records.code_of(record):  # what it computes isn't in the record
+    if code := records.code_of(record):  # the record lacks its computation
         found.update(json.dumps(code, sort_keys=True).encode())
     for name, tokenizer in sorted(bundle.tokenizers.items()):
         found.update(name.encode() + hashlib.blake2b(tokenizer.model).digest())

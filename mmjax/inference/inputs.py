@@ -1,4 +1,4 @@
-"""Turns what someone has at hand into rows of a batch, by the kind of each modality's chain (`Spec.kind`)."""
+"""Turns a user's inputs into rows of a batch, by the kind of each modality's chain (`Spec.kind`)."""
 
 from collections.abc import Iterable
 from typing import Any
@@ -9,10 +9,10 @@ from mmjax.data.transforms.input import Row as Row
 
 
 class Inputs:
-    """Turns inputs of each modality into rows of a batch.
+    """Converts inputs of each modality into rows of a batch.
 
-    upright: False reads pictures as the chain says. Text that is cut off, and sound that is clipped, are warned about
-    once.
+    upright: False reads pictures by the chain's own setting. Warns once about text that is cut off, and sound that is
+    clipped.
     """
 
     def __init__(self, chains: Chains, upright: bool = True):
@@ -23,7 +23,7 @@ class Inputs:
         }
 
     def listed(self, modality: str, value: Any) -> tuple[Iterable[Any], bool]:
-        """The inputs one by one, and whether `value` is one alone.
+        """The inputs one by one, and whether `value` is a single one.
 
         Raises:
             UserError: it is neither an input nor several.
@@ -36,6 +36,6 @@ class Inputs:
         place: its number among several, for messages.
 
         Raises:
-            UserError: it can't be used; says which one it is.
+            UserError: it can't be used; the message says which one it is.
         """
         return self.of[modality].row(value, place)

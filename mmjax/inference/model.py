@@ -1,4 +1,4 @@
-"""`mmjax.load`: a checkpoint, whoever's, as a model that takes pictures, strings and sounds."""
+"""`mmjax.load`: any project's checkpoint as a model that takes pictures, strings and sounds."""
 
 import inspect
 import os
@@ -33,7 +33,7 @@ from mmjax.models.layers.parameters import DtypeName
 from mmjax.runtime.files.own_code import Code
 
 Vectors = Float[np.ndarray, "*n e"]
-Scores = Float[np.ndarray, "..."]  # [N, M], without the axis of a side that is one input alone
+Scores = Float[np.ndarray, "..."]  # [N, M], without the axis of a side that is a single input
 
 SPELT_OUT = ("image", "text", "audio", "video")  # modalities that a signature names, for editors
 
@@ -48,24 +48,25 @@ def load(
     batch_size: int = 64,
     upright: bool = True,
 ) -> "Model":
-    """A model from whatever holds one.
+    """Loads a model from a workdir, a folder, a file or a name.
 
     source: a workdir of a run; a folder that `mmjax export` wrote; a folder of Hugging Face's (config.json),
         sentence-transformers' (modules.json) or open_clip's (open_clip_config.json); big_vision's .npz; an .onnx of a
         DINOv2 tower; each also in a bucket (gs://...); or a name, `hf:google/siglip-base-patch16-224`,
-        `open_clip:ViT-B-32/laion2b_s34b_b79k`, `bv:gs://....npz`, with `@revision` behind it or not. What a name stands
-        for is fetched and converted once.
-    step: which checkpoint of a workdir; None: the latest.
-    ema: whether the moving average of the parameters is taken, where a checkpoint has one.
+        `open_clip:ViT-B-32/laion2b_s34b_b79k`, `bv:gs://....npz`, with `@revision` behind it or not. A named model is
+        downloaded and converted once.
+    step: the checkpoint of a workdir; None: the latest.
+    ema: whether the moving average of the parameters is used, where a checkpoint has one.
     code: the file, or files, of parts of one's own that the model's record names, "own.py": they are run. Without it
         such a model is refused; its folder has their texts.
-    dtype: what the towers compute in, "float32", "bfloat16" or "float16"; None: as the experiment has it.
-    batch_size: the most inputs that go through a tower at a time.
+    dtype: of the towers' computation, "float32", "bfloat16" or "float16"; None: the experiment's.
+    batch_size: the most inputs of a tower at a time.
     upright: whether pictures with an EXIF orientation are turned as it says. False leaves that to the model's own
         preprocessing: CLIP's, SigLIP's and most others' don't turn them.
 
     Raises:
-        UserError: there is nothing of that name, or nothing that can be read (says what is near); no such dtype.
+        UserError: there is nothing of that name, or nothing that can be read (the message has the nearest); no such
+            dtype.
     """
     if dtype is not None and dtype not in get_args(DtypeName):
         raise UserError(f"dtype={dtype!r} is none of {', '.join(get_args(DtypeName))}, which towers compute in")
@@ -81,10 +82,10 @@ class Model:
     Inputs are given by modality, alone or several (a list, or anything that can be iterated over):
 
     - image: a PIL image, a file name, bytes of a file, a uint8 array `[H, W, 3]` (or `[H, W]`, `[H, W, 4]`); or a float
-      array of the model's own size, `[size, size, 3]`, which is taken as it is: as normalised pixels.
-    - text: a string; or an int array `[L]` of token ids, taken as they are: of a model without a tokenizer these alone.
-    - audio: `(waveform, sample_rate)`, a waveform `[T]` at the model's rate, a file name, bytes of a file. Floats lie
-      in [-1, 1]; of several channels the mean is taken.
+      array of the model's own size, `[size, size, 3]`, which is used unchanged, as normalised pixels.
+    - text: a string; or an int array `[L]` of token ids, used unchanged; a model without a tokenizer takes only these.
+    - audio: `(waveform, sample_rate)`, a waveform `[T]` at the model's rate, a file name, bytes of a file. Floats are
+    in [-1, 1]; several channels are averaged.
 
     Pictures, strings and sounds go through the checkpoint's own preprocessing, pictures upright first: as their EXIF
     orientation says, in files as in PIL images that still carry it.
@@ -98,9 +99,9 @@ class Model:
         self.experiment: Experiment = build(bundle.config)
         self.source = bundle.source
         chains, encoders = self.experiment.data.transforms, self.experiment.pretrainer().inputs()
-        self._encoders = {name: tower for name, tower in encoders.items() if name in chains}  # by input, its tower
+        self._encoders = {name: tower for name, tower in encoders.items() if name in chains}  # the tower of each input
         transforms = {name: chain for name, chain in chains.items() if name in self._encoders}
-        # Others' checkpoints come without tokenizers at times; their texts are given as ids then.
+        # Some projects' checkpoints have no tokenizer; their texts are given as ids then.
         lacking = {m: spec for m, spec in untrained(transforms).items() if m not in bundle.tokenizers}
         self._without = {modality: IdsAlone(spec, self.source) for modality, spec in lacking.items()}
         self._chains = Chains(transforms, {**bundle.tokenizers, **self._without})
@@ -108,20 +109,21 @@ class Model:
         self._embedder = RowEmbedder(self.experiment.pretrainer(), bundle.variables)
 
     def __reduce__(self) -> tuple[Any, ...]:
-        """Pickled (for the processes of a pool, say) it is what it was made of, without what is compiled or lies on a
-        device: the experiment's record with code of one's own, the parameters as numpy's arrays, the tokenizers."""
+        """Pickles the model (for the processes of a pool, say) without compiled programs and device arrays: the
+        experiment's record with code of one's own, the parameters as numpy arrays, the tokenizers.
+        """
         config = self._bundle.config
         record, code = records.dumps(config, self.source), own_parts.files_of(config)
         return _unpickled, (replace(self._bundle, config=None), record, self.batch_size, self._inputs.upright, code)  # pyright: ignore[reportArgumentType]
 
     @property
     def modalities(self) -> tuple[str, ...]:
-        """What it embeds."""
+        """The modalities that it embeds."""
         return tuple(self._encoders)
 
     @property
     def kinds(self) -> Mapping[str, type[Input]]:
-        """What each modality is: pictures, texts, sounds, or a kind of one's own."""
+        """The kind of each modality: pictures, texts, sounds, or a kind of one's own."""
         return {modality: self._inputs.specs[modality].kind for modality in self._encoders}
 
     @property
@@ -131,7 +133,7 @@ class Model:
 
     @property
     def variables(self) -> dict[str, Any]:
-        """Linen's collections, nested dicts of numpy arrays: what `experiment.pretrainer().apply` takes."""
+        """Linen's collections, nested dicts of numpy arrays: the variables for `experiment.pretrainer().apply`."""
         return self._bundle.variables
 
     @property
@@ -171,13 +173,13 @@ class Model:
         progress: bool | None = None,
         **others: Any,
     ) -> Vectors | dict[str, Vectors]:
-        """Unit vectors, float32: `[E]` of one input, `[N, E]` of several; of several modalities a dict of such.
+        """Unit vectors, float32: `[E]` of one input, `[N, E]` of several; for several modalities a dict of them.
 
-        batch_size: the most at a time; None: the model's.
+        batch_size: the most inputs at a time; None: the model's.
         progress: whether to draw a bar; None: for long lists, on a terminal.
 
         Raises:
-            UserError: an input can't be used (says which), or the model has no such modality.
+            UserError: an input can't be used (the message says which), or the model has no such modality.
         """
         self._refuse_unnamed(unnamed, "embed")
         given = {"image": image, "text": text, "audio": audio, "video": video}
@@ -186,8 +188,9 @@ class Model:
         return vectors if len(vectors) > 1 else next(iter(vectors.values()))
 
     def preprocess(self, *unnamed: Any, **inputs: Any) -> Row:
-        """The arrays that the towers get: `image` uint8 `[N, H, W, 3]`, `text` int32 `[N, L]` with `text_mask`, `audio`
-        int16 `[N, T]` with `audio_mask`; without the first axis for one input alone."""
+        """The arrays that the towers read: `image` uint8 `[N, H, W, 3]`, `text` int32 `[N, L]` with `text_mask`,
+        `audio` int16 `[N, T]` with `audio_mask`; without the first axis for a single input.
+        """
         self._refuse_unnamed(unnamed, "preprocess")
         arrays: Row = {}
         for modality, value in self._given(inputs, "preprocess").items():
@@ -206,12 +209,13 @@ class Model:
 
     def similarity(self, *vectors: Any, **inputs: Any) -> Scores:
         """Cosines `[N, M]` of two sides: `similarity(image=[...], text=[...])`, or vectors from `embed` in place of
-        either, `similarity(gallery, text="a cat")`. A side that is one input alone has no axis."""
+        either, `similarity(gallery, text="a cat")`. A side that is a single input has no axis.
+        """
         (a, _), (b, _) = self._sides(vectors, inputs, "similarity")
         return _cosines(a, b)
 
     def logits(self, *vectors: Any, objective: str | None = None, **inputs: Any) -> Scores:
-        """`similarity`, scaled and shifted as the contrastive objective has learned it: what its loss sees.
+        """The values of `similarity` with the contrastive objective's learned scale and bias: the logits of its loss.
 
         objective: its name, where several compare these modalities, or vectors are given.
         """
@@ -219,8 +223,9 @@ class Model:
         return self._calibration((first, second), objective).logits(_cosines(a, b))
 
     def probabilities(self, *vectors: Any, objective: str | None = None, **inputs: Any) -> Scores:
-        """How likely the second side belongs to the first: of a softmax objective they add up to 1 over the second side
-        (its last axis); of a sigmoid objective each pair has its own. Arguments as for `logits`."""
+        """The probability that the second side belongs to the first: for a softmax objective they add up to 1 over the
+        second side (its last axis); for a sigmoid objective each pair has its own. Arguments as for `logits`.
+        """
         (a, first), (b, second) = self._sides(vectors, inputs, "probabilities")
         calibrated = self._calibration((first, second), objective)
         return calibrated.probabilities(calibrated.logits(_cosines(a, b)))
@@ -234,15 +239,15 @@ class Model:
         objective: str | None = None,
         **inputs: Any,
     ) -> Classification:
-        """Which of the labels fits: `classify(picture, labels=["cat", "dog"], templates="a photo of a {}.")`.
+        """Chooses among labels: `classify(picture, labels=["cat", "dog"], templates="a photo of a {}.")`.
 
         image: the inputs, of the model's pictures, whatever it calls them; of another modality: `audio=...`.
         labels: names; or a dict from each name to what a prompt says for it, {"n02012849": "crane bird"}.
         templates: prompts with {} where the label goes, or the name of a list, "clip80"; of several, a label is the
             normalised mean of their vectors.
 
-        Of a softmax objective the probabilities add up to 1 over the labels; of a sigmoid objective each label has its
-        own, and none may fit.
+        For a softmax objective the probabilities add up to 1 over the labels; for a sigmoid objective each label has
+        its own, and all may be low.
         """
         if unnamed:
             raise UserError(f"classify() takes its labels by name: classify(..., labels={shortened(unnamed[0])})")
@@ -284,8 +289,7 @@ class Model:
         return calibration(self.experiment.objectives, self.params, pair, objective)
 
     def _given(self, inputs: Mapping[str, Any], who: str) -> dict[str, Any]:
-        """The inputs by modality, without those that are None; a name that is none of the model's is refused, with
-        None behind it too."""
+        """The inputs by modality, without those that are None; an unknown name is refused, even with None."""
         parameters = inspect.signature(getattr(self, who)).parameters
         options = [name for name, p in parameters.items() if p.kind is p.KEYWORD_ONLY and name not in SPELT_OUT]
         for name in inputs:
@@ -302,7 +306,7 @@ class Model:
             raise UserError(f"{who}({shortened(unnamed[0])}) doesn't say what that is: {ways}")
 
     def _check(self, modality: str, why: str = "", also: Sequence[str] = ()) -> None:
-        """also: what else the name may have been meant to be."""
+        """Raises UserError unless the model has the modality. also: other names that may have been intended."""
         if modality not in self.modalities:
             meant = nearest(modality, [*self.modalities, *also])
             raise UserError(f"{why}the model has no {modality!r} tower; it embeds {', '.join(self.modalities)}{meant}")
@@ -321,7 +325,7 @@ class Model:
         return {name: np.zeros((0, *a.shape), a.dtype) for name, a in self._one(modality).items()}
 
     def _one(self, modality: str) -> Row:
-        """What a row of the modality looks like."""
+        """A row of the modality, of zeros."""
         spec = self._inputs.specs[modality]
         row = {modality: np.zeros(spec.shape, spec.dtype)}
         return row | ({f"{modality}_mask": np.ones(spec.shape[:1], bool)} if spec.masked else {})
@@ -364,7 +368,7 @@ def _unpickled(bundle: Bundle, record: str, batch_size: int, upright: bool, code
 
 
 def _checked(vectors: Any, who: str) -> Vectors:
-    """Vectors that someone gives, as unit vectors."""
+    """Given vectors, checked and as unit vectors."""
     array = np.asarray(vectors) if not isinstance(vectors, str | bytes) else np.empty(0, "U1")
     if array.dtype.kind != "f" or array.ndim not in (1, 2):
         raise UserError(

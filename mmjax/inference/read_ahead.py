@@ -14,9 +14,9 @@ from mmjax.inference.inputs import Inputs, Row
 from mmjax.inference.row_embedder import chunks
 
 READERS = 8  # threads that read and decode files, at most
-AHEAD = 2  # chunks of files that are being read while the device has the one before them
+AHEAD = 2  # chunks of files that are read while the device works on the one before them
 TASK = 8  # files that a thread takes at a time
-LONG = 4  # of more chunks there is a bar
+LONG = 4  # chunks above which there is a bar
 
 
 def rows(inputs: Inputs, modality: str, items: Iterable[Any], size: int, progress: bool | None) -> Iterator[list[Row]]:
@@ -25,10 +25,10 @@ def rows(inputs: Inputs, modality: str, items: Iterable[Any], size: int, progres
     progress: whether to draw a bar; None: for long lists, on a terminal.
 
     Raises:
-        UserError: an input can't be used; the first such, whichever thread found another first.
+        UserError: an input can't be used; the first such in their order, even if a thread found another one earlier.
     """
     total = len(items) if isinstance(items, Sequence | np.ndarray) else None
-    threads = ThreadPoolExecutor(min(READERS, os.cpu_count() or 1), "mmjax-embed")  # none starts before it has work
+    threads = ThreadPoolExecutor(min(READERS, os.cpu_count() or 1), "mmjax-embed")  # threads start only with work
     waiting: deque[list[Future[list[Row]]]] = deque()
 
     def read(pairs: list[tuple[int, Any]]) -> list[Row]:
@@ -62,7 +62,7 @@ def rows(inputs: Inputs, modality: str, items: Iterable[Any], size: int, progres
 
 @contextmanager
 def _bar(modality: str, total: int | None, size: int, wanted: bool | None) -> Iterator[Callable[[int], None]]:
-    """A bar on the screen, and what moves it on."""
+    """A progress bar; yields the function that advances it."""
     if wanted is None:
         wanted = sys.stderr.isatty() and total is not None and total > LONG * size
     if not wanted:

@@ -41,16 +41,16 @@ class RowEmbedder:
 
     @cached_property
     def _variables(self) -> dict[str, Any]:
-        """On every device, from the first use on."""
+        """The variables on every device, from the first use on."""
         return jax.device_put(self._host_variables, replicated(self._mesh))
 
     def bucket(self, rows: int) -> int:
-        """The size of the batch that so many rows go into."""
+        """The padded batch size for so many rows."""
         devices = self._mesh.size
         return devices * (1 << max(0, -(-rows // devices) - 1).bit_length())
 
     def size(self, row: Row) -> int:
-        """How many dimensions E the embedding of such a row has; nothing is computed."""
+        """The number of dimensions E of such a row's embedding; nothing is computed."""
         batch = {name: np.broadcast_to(array, (1, *array.shape)) for name, array in row.items()}
         return jax.eval_shape(self._embed, self._host_variables, batch).shape[-1]
 
@@ -64,7 +64,7 @@ class RowEmbedder:
         largest = 0
         for number, chunk in enumerate(rows):
             groups = _alike(chunk)
-            # What is left over at the end of many goes in a batch of their size: to compile for its own takes longer.
+            # The rest at the end of many chunks is padded to their size: to compile another size takes longer.
             least = self.bucket(largest) if number >= MANY and len(groups) == 1 else 1
             largest = max(largest, len(chunk))
             now = [(places, self._dispatch([chunk[i] for i in places], least)) for places in groups]
@@ -76,13 +76,13 @@ class RowEmbedder:
         size = max(self.bucket(len(rows)), least)
         batch = {name: np.stack([row[name] for row in rows]) for name in rows[0]}
         if size > len(rows):
-            # Filled up by the first row, not by zeros: the rows beside it can't make a number that isn't finite.
+            # Padded with the first row, not with zeros, which could make numbers that aren't finite.
             batch = {name: np.concatenate([a, np.repeat(a[:1], size - len(a), axis=0)]) for name, a in batch.items()}
         return self._embed(self._variables, put(batch, self._mesh))
 
 
 def _alike(rows: list[Row]) -> list[list[int]]:
-    """The places of rows that can stand in one batch: pixels and floats can't."""
+    """The places of rows that can be in one batch: pixels and floats can't."""
     groups: dict[Any, list[int]] = {}
     for place, row in enumerate(rows):
         groups.setdefault(tuple((name, array.dtype) for name, array in row.items()), []).append(place)

@@ -143,12 +143,12 @@ def _unhalved(array: np.ndarray) -> np.ndarray:
 
 
 def is_bundle(folder: Path) -> bool:
-    """Whether it is a folder that `save` wrote."""
+    """True for a folder that `save` wrote."""
     return (folder / PARAMS).is_file() and (folder / RECORD).is_file()
 
 
 def read(folder: str | Path, code: Code = ()) -> Bundle:
-    """What `save` wrote. code: files of one's own that may be run, since the user has named them.
+    """Reads what `save` wrote. code: files of one's own that may be run, since the user has named them.
 
     Raises:
         UserError: a file is missing or broken, or the numbers aren't those of the experiment's model.

@@ -56,7 +56,7 @@ class Origin:
 
 
 def origin(source: str | os.PathLike[str], bundle: Bundle) -> Origin:
-    """What a workdir, which may lie in a bucket, tells of its model; of anything else nothing is known."""
+    """The origin of a model, from its workdir, which may be in a bucket; empty for any other source."""
     if bundle.step is None:
         return Origin()
     workdir: Any = epath.Path(source).expanduser() if "://" not in str(source) else epath.Path(source)

@@ -31,7 +31,7 @@ HARMLESS = {
 
 
 def settings(values: Values, where: str, defaults: Values, fixed: Values) -> dict[str, Any]:
-    """What the keys of `defaults` say.
+    """The values of the keys of `defaults`.
 
     defaults: their value where it is left out, or null; a null switch, one that is on by default, is off.
     fixed: keys that may have one value only, here and in what is read.
@@ -57,7 +57,7 @@ SEVERAL = ("image_size", "patch_size", "layers")  # numbers that may be lists of
 
 
 def _of_kind(value: Any, default: Any, key: str) -> bool:
-    """Whether a value is of its default's kind: a size, a number, a text."""
+    """True if a value is of its default's kind: a size, a number, a text."""
     if value == default or default is None or key.endswith("_id") or (key in SEVERAL and isinstance(value, list)):
         return True
     number = isinstance(value, int | float) and not isinstance(value, bool)

@@ -188,7 +188,7 @@ def without_decoders(bundle: Bundle, say: Callable[[str], None], encoders: bool 
 
 
 def _kept(bundle: Bundle, towers: Sequence[str], objectives: Sequence[str]) -> Bundle:
-    """What is left of a model; its evaluators and beginnings, which may ask for the rest, go too."""
+    """The model with only these parts, without its evaluators and `init`, which may name the others."""
     built = [build(bundle.config.objectives[name]) for name in objectives]
     fused = {fusion for objective in built for fusion in fusions(objective)}
     read = [view.input for objective in built for whole in objective.views() for view in parts(whole)]
@@ -212,7 +212,7 @@ def _kept(bundle: Bundle, towers: Sequence[str], objectives: Sequence[str]) -> B
 
 
 def changed_arrays(ours: Bundle, theirs: Bundle) -> list[str]:
-    """Where two models' numbers or tokenizers aren't the same, a line each."""
+    """A line for each difference between two models' numbers or tokenizers."""
     left, right = (_flat(bundle) for bundle in (ours, theirs))
     found = [f"{path} is missing" for path in left if path not in right]
     found += [f"{path} came up" for path in right if path not in left]

@@ -45,7 +45,7 @@ class Name:
 
 
 def is_name(text: str) -> bool:
-    """Whether it is the name of a hub (a file of that name comes first)."""
+    """True for the name of a hub (a file of that name comes first)."""
     kind, colon, rest = text.partition(":")
     return bool(colon) and kind in KINDS and not rest.startswith("//") and not Path(text).exists()
 
@@ -110,7 +110,7 @@ def fetched(text: str, say: Callable[[str], None] = print) -> Bundle:
 
 
 def cache() -> Path:
-    """Where fetched models are kept."""
+    """The folder where fetched models are kept."""
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "mmjax" / "models"
 
 

@@ -115,7 +115,7 @@ ENDINGS = re.compile(r"_(vision|text|audio|image)_model$")
 
 
 def hugging_face(model_type: str) -> str:
-    """What a `model_type` that can't be read is, and what of it isn't here."""
+    """A sentence on a `model_type` that can't be read: its name, and the parts that are missing here."""
     known = MODEL_TYPES.get(model_type) or MODEL_TYPES.get(ENDINGS.sub("", model_type))
     if known is None:
         return f"model_type={model_type!r} isn't here"
@@ -125,18 +125,18 @@ def hugging_face(model_type: str) -> str:
 
 
 def image_tower(timm_name: str) -> str:
-    """What one of timm's models is."""
+    """The name of one of timm's models."""
     return next((title for start, title in TIMM_TOWERS.items() if re.match(start, timm_name)), f"timm's {timm_name}")
 
 
 def text_tower(hf_name: str) -> str:
-    """What one of Hugging Face's text models is."""
+    """The name of one of Hugging Face's text models."""
     name = hf_name.rsplit("/", 1)[-1].lower()
     return next((title for start, title in TEXT_TOWERS.items() if name.startswith(start)), hf_name)
 
 
 def open_clip(model: str) -> str | None:
-    """What is missing of a model of open_clip's, by its name; None where it isn't known."""
+    """A sentence on the parts of open_clip's model that are missing here, by its name; None where it isn't known."""
     if model in UNPUBLISHED:
         return f"{model} is known; open_clip publishes no weights of it"
     missing = next((missing for start, missing in OPEN_CLIP.items() if re.match(start, model)), None)

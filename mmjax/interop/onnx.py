@@ -140,7 +140,7 @@ def _described(arrays: Arrays, graph: Graph, where: str) -> dict[str, Any]:
 
 
 def parse_onnx(data: bytes) -> Graph:
-    """What is needed of an ONNX file.
+    """Parses the needed parts of an ONNX file.
 
     Raises:
         IndexError, OverflowError, TypeError, ValueError: it isn't one.
@@ -186,7 +186,7 @@ def _tensor(data: memoryview) -> tuple[str, np.ndarray | None]:
 
 
 def _last_axis(data: memoryview) -> int:
-    """Of an input's description, the size of the last axis; 0 where that is not fixed."""
+    """The size of the last axis in an input's description; 0 where that is not fixed."""
     for number in (2, 1, 2):  # its type; of a tensor; its shape
         found = [value for field, value in _fields(_message(data)) if field == number]
         if not found:  # an input that is no tensor, or one of any shape
@@ -198,7 +198,7 @@ def _last_axis(data: memoryview) -> int:
 
 
 def _message(value: Any) -> memoryview:
-    """What should be bytes: a number in its place would become so many zeros."""
+    """Returns a value that must be bytes: a number in its place would become so many zeros."""
     if not isinstance(value, memoryview):
         raise TypeError(f"{value} stands where a message or a text should be")
     return value

@@ -47,7 +47,7 @@ class Rule(NamedTuple):
 
 
 def lacking(rules: Iterable[Rule], tensors: Mapping[str, np.ndarray]) -> int:
-    """How many of their arrays, that the rules read, aren't there."""
+    """The number of their arrays that the rules read and that are missing."""
     most = len(tensors) + 1  # of more layers than arrays some are missing
     return sum(name not in tensors for rule in rules for names in _names(rule, at_most=most) for name in names)
 
@@ -81,7 +81,7 @@ def take(
 def check_names(
     rules: Iterable[Rule], tensors: Mapping[str, Any], where: str, ignored: Callable[[str], bool] | None = None
 ) -> None:
-    """Whether the names are those that the rules read; of `tensors` nothing else is looked at. Raises as `take`."""
+    """Checks that the names are those that the rules read; of `tensors` only the names are used. Raises as `take`."""
     read: set[str] = set()
     missing: list[str] = []
     for rule in rules:
@@ -243,7 +243,7 @@ def leading(ours: str, theirs: str, axes: int) -> Rule:
 
 
 class BlockNames(NamedTuple):
-    """What the parts of a block are called, after the name of its layer."""
+    """The names of a block's parts, after the name of its layer."""
 
     query: str
     key: str

@@ -10,7 +10,7 @@ from mmjax.data.transforms.contract import Transform
 
 
 class Parts(NamedTuple):
-    """What of an experiment one of their models is: towers and objectives, as configs, or as what these build."""
+    """The parts of an experiment that one of their models has: towers and objectives, as configs, or built."""
 
     towers: dict[str, Any]
     objectives: dict[str, Any]

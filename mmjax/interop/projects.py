@@ -39,7 +39,7 @@ class Project:
 
     @property
     def folder(self) -> bool:
-        """Whether a model is a folder there, or a file."""
+        """True if a model is a folder there, and not a file."""
         return not self.suffix
 
     def used_by(self) -> ModuleType | None:
@@ -107,10 +107,10 @@ def layouts() -> tuple[str, ...]:
 
 
 def foreign_forms() -> str:
-    """What a model of another project may be, to name in a sentence."""
+    """Lists the forms that a model of another project may have, as words of a sentence."""
     return ", ".join(project.what or f"{project.title}'s" for project in PROJECTS.values())
 
 
 def suffixes() -> str:
-    """What the names of models end in that are files, to name in a sentence."""
+    """Lists the endings of models that are files, as words of a sentence."""
     return " or ".join(project.suffix for project in PROJECTS.values() if project.suffix)

@@ -38,14 +38,14 @@ MODULES, SENTENCES = "modules.json", "sentence_transformers"  # a folder for eac
 
 
 class OfflineError(Exception):
-    """It can't be reached just now: what the cache holds will have to do."""
+    """A hub can't be reached now: only the cache is available."""
 
 
 class Remote(Protocol):
     """Something that is fetched by revision."""
 
     def is_exact(self, revision: str) -> bool:
-        """Whether the revision can never stand for anything else."""
+        """True if the revision can never mean anything else."""
         ...
 
     def commit(self, revision: str | None) -> str:
@@ -116,7 +116,7 @@ class Repository:
 
 
 def _with_configs(there: Iterable[str], weights: str | None) -> list[str]:
-    """What is wanted of a folder's files: all configuration, and the weights with their shards."""
+    """The files wanted of a folder: all configuration, and the weights with their shards."""
     there = list(there)
     wanted = [name for name in there if name.endswith(CONFIGS) and not name.endswith(".index.json")]
     if weights is not None:
@@ -128,8 +128,9 @@ def _with_configs(there: Iterable[str], weights: str | None) -> list[str]:
 
 
 def _of_modules(there: Iterable[str], modules: Iterable[Module], folder: Path) -> list[str]:
-    """What is wanted of a repository of sentence-transformers: its own configuration, and that and the weights of each
-    module, which has a folder of its own or shares the repository's."""
+    """The files wanted of a repository of sentence-transformers: its own configuration, and that and the weights of
+    each module, which has a folder of its own or shares the repository's.
+    """
     there, wanted = list(there), dict[str, None]()
     for place in {"": None} | {module.folder.relative_to(folder).as_posix(): None for module in modules}:
         place = "" if place in ("", ".") else f"{place}/"
@@ -141,7 +142,7 @@ def _of_modules(there: Iterable[str], modules: Iterable[Module], folder: Path) -
 
 
 class _Asking(AbstractContextManager[None]):
-    """What the hub's library raises, in a message."""
+    """Raises the errors of the hub's library as messages."""
 
     def __init__(self, name: str, revision: str | None):
         self._name, self._revision = name, revision

@@ -29,7 +29,7 @@ from mmjax.runtime.files.own_code import Code
 
 
 def forms() -> str:
-    """What a model may be."""
+    """Lists what a model may be."""
     return (
         f"a workdir of a run ({RECORD}, checkpoints/), a folder that mmjax export wrote ({RECORD}, {PARAMS}), "
         f"{projects.foreign_forms()}, or a name: hf:ORG/NAME, open_clip:MODEL/WEIGHTS, bv:gs://....npz"
@@ -144,7 +144,7 @@ def _copied(path: epath.Path, to: Path) -> Path:
 
 
 def _nothing(name: str, path: epath.Path) -> str:
-    """What to say of a name where nothing is."""
+    """The error for a name where nothing is."""
     scheme, colon, _ = name.partition(":")
     if colon and "://" not in name and re.fullmatch(r"\w{2,}", scheme):
         kinds = [f"{kind}:" for kind in hub.KINDS]

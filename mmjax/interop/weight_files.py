@@ -128,7 +128,7 @@ def _tensors(value: Any) -> dict[str, Any]:
 
 
 def _unopened(file: Path, reason: str) -> str:
-    """What to say of a file that PyTorch doesn't open as tensors alone. reason: what it says itself, many lines."""
+    """The error for a file that PyTorch doesn't open as tensors alone. reason: what it says itself, many lines."""
     if "TorchScript" in reason:
         return (
             f"{file} is a TorchScript archive, code and tensors in one, which isn't run: save the tensors alone, {SAVE}"

@@ -2,8 +2,8 @@
 
     from mmjax.objectives import Contrastive, MaskedImage
 
-The names are imported when they are first asked for. What of them is a class of fields may stand in an experiment's
-record: constructing it with any arguments whatever reads, writes and runs nothing.
+The names are imported when they are first asked for. Those that are classes of fields may be in an experiment's
+record: constructing one with any arguments whatever reads, writes and runs nothing.
 """
 
 from etils import epy

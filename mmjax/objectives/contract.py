@@ -19,15 +19,15 @@ VALID = "_valid"
 
 @dataclass(frozen=True)
 class View:
-    """What of an input is to be encoded, and by what. Equal views are encoded once, whoever asks for them.
+    """The encoding of one input that an objective asks for. Equal views are encoded once, whoever asks for them.
 
     Attributes:
         input: the batch's entry: "image", "caption_2".
-        masking: what of it is kept or corrupted; None: nothing is hidden.
+        masking: the rule by which parts of it are kept or corrupted; None: nothing is hidden.
         tower: the tower that encodes it; None: that of the input's name. So frames can use the image tower, and two
             texts one tower.
         teacher: encoded by the moving average of the tower's parameters (`Experiment.ema`), without dropout and without
-            a gradient. What is hidden from a teacher is hidden from the student of the same input and masking.
+            a gradient. A teacher and a student of the same input and masking have the same parts hidden.
     """
 
     input: str
@@ -36,7 +36,7 @@ class View:
     teacher: bool = False
 
     def __post_init__(self) -> None:
-        if self.tower == self.input:  # said twice: still the same view
+        if self.tower == self.input:  # naming the input's own tower gives an equal view
             object.__setattr__(self, "tower", None)
 
     @property
@@ -45,15 +45,15 @@ class View:
         return self.input if self.tower is None else self.tower
 
     def key(self, key: PRNGKeyArray) -> PRNGKeyArray:
-        """Of the step's key the one for what is hidden: other maskings of the same input are drawn independently."""
+        """The key for masking, from the step's key: other maskings of the same input are drawn independently."""
         return named_key(key, self.text())
 
     def dropout_key(self, key: PRNGKeyArray) -> PRNGKeyArray:
-        """Of the step's key the one for dropout: that of another tower over the same input is independent."""
+        """The key for dropout, from the step's key: that of another tower over the same input is independent."""
         return self.key(key) if self.tower is None else named_key(self.key(key), self.tower)
 
     def text(self) -> str:
-        """What the keys are made of; it has never changed, so that runs of any version draw the same."""
+        """The text that the keys are made from; it never changes, so that runs of any version draw the same."""
         return f"View(modality={self.input!r}, masking={self.masking!r})"
 
 
@@ -65,7 +65,7 @@ class Together:
     parts: tuple[View, ...]
 
     def dropout_key(self, key: PRNGKeyArray) -> PRNGKeyArray:
-        """Of the step's key the one for dropout."""
+        """The key for dropout, from the step's key."""
         texts = ", ".join(part.text() for part in self.parts)
         return named_key(key, f"Together(parts=({texts}{',' * (len(self.parts) == 1)}))")
 
@@ -83,7 +83,7 @@ class Fused:
     parts: tuple[View, ...]
 
     def dropout_key(self, key: PRNGKeyArray) -> PRNGKeyArray:
-        """Of the step's key the one for dropout."""
+        """The key for dropout, from the step's key."""
         texts = ", ".join(part.text() for part in self.parts)
         return named_key(key, f"Fused(fusion={self.fusion!r}, parts=({texts}))")
 
@@ -92,7 +92,7 @@ AnyView = View | Together | Fused
 
 
 def named_key(key: PRNGKeyArray, name: str) -> PRNGKeyArray:
-    """Of a key the one for a use of that name."""
+    """A key for the use of that name, from another key."""
     return jax.random.fold_in(key, zlib.crc32(name.encode()))
 
 
@@ -103,13 +103,13 @@ def parts(view: AnyView) -> tuple[View, ...]:
 
 @dataclass(frozen=True)
 class Context:
-    """What `per_example` and `per_pair` are told of the step.
+    """The state of the step that `per_example` and `per_pair` get.
 
     Attributes:
-        train: whether the objective trains, and so drops out what it drops out.
+        train: whether the objective trains, and so applies dropout.
         key: the step's key; None: there is none (no `mask` key was given).
-        use: what this objective's keys are named by, so that another's are independent.
-        rows: of each example its `index` in the global batch, or of each pair those of its rows `[P, views]`.
+        use: the name in this objective's keys, so that another's are independent.
+        rows: the `index` of each example in the global batch, or those of each pair's rows `[P, views]`.
         fusions: the fusion encoders by name, and which of them train.
     """
 
@@ -121,8 +121,9 @@ class Context:
 
     @property
     def keys(self) -> Key[Array, " b"]:
-        """Each example's own key of this step, or each pair's (folded with all its rows): what is drawn of it doesn't
-        depend on how the batch is cut up. In evaluation too: what only training draws asks for `train` first.
+        """Each example's own key of this step, or each pair's (folded with all its rows): random numbers drawn by it
+        don't depend on how the batch is cut up. There are keys in evaluation too: draws for training only must check
+        `train` first.
 
         Raises UserError where the step has no key.
         """
@@ -139,7 +140,7 @@ class Context:
     def fuse(
         self, fusion: str, tokens: Mapping[str, TokensAndMask]
     ) -> tuple[Mapping[str, TokensAndMask], Float[Array, "b e"]]:
-        """What the experiment's fusion encoder of that name makes of tokens: for `per_pair` (see `TwoRounds.fusions`).
+        """Applies the experiment's fusion encoder of that name to tokens: for `per_pair` (see `TwoRounds.fusions`).
 
         Raises UserError where there is none of that name.
         """
@@ -153,57 +154,60 @@ class Context:
 
 
 class RowPairs(NamedTuple):
-    """Rows of the global batch that meet in the second round."""
+    """Rows of the global batch that are compared in the second round."""
 
     rows: Int[Array, "p v"]
-    """Of each pair the row that each of the objective's `kept` views comes from."""
+    """The row, in each pair, of each of the objective's `kept` views."""
     valid: Bool[Array, " p"]
-    """Whether every row has its view's input (and is a row at all)."""
+    """True where every row exists and has its view's input."""
 
 
 class Objective(Protocol):
-    """What a Linen module must have to be an objective. `per_example` runs inside the scan over microbatches."""
+    """The contract of a Linen module that is an objective. `per_example` runs inside the scan over microbatches."""
 
     def views(self) -> tuple[AnyView, ...]:
-        """What must be encoded."""
+        """The views that must be encoded."""
         ...
 
     def per_example(self, encoded: Mapping[Any, Any], batch: Mapping[str, Array], context: Context) -> Any:
-        """All that can be done example by example (heads, decoders): a pytree of `[B, ...]`.
+        """Computes everything that depends on one example (heads, decoders): a pytree of `[B, ...]`.
 
-        encoded: by view an `Encoded`, `EncodedKept` (a `PatchMasking`), `EncodedCorrupted` (a `Corrupt`),
+        encoded: for each view an `Encoded`, `EncodedKept` (a `PatchMasking`), `EncodedCorrupted` (a `Corrupt`),
         `EncodedTogether` or `EncodedFused` (`mmjax.objectives.encoded`).
         """
         ...
 
     def batch_loss(self, outputs: Any, batch: Mapping[str, Array]) -> tuple[Float[Array, ""], dict[str, Array]]:
-        """The loss and metrics from all examples' outputs; runs once, on the global batch. Of an objective of two
-        rounds `outputs` is (what `per_example` gave, what `per_pair` gave)."""
+        """The loss and metrics from all examples' outputs; runs once, on the global batch. For an objective of two
+        rounds `outputs` is (those of `per_example`, those of `per_pair`).
+        """
         ...
 
 
 @runtime_checkable
 class TwoRounds(Objective, Protocol):
-    """What an objective has besides, that chooses from the whole batch who meets whom, and then looks at their tokens:
+    """The further contract of an objective that chooses pairs from the whole batch, and then reads their tokens:
     image-text matching with hard negatives (ALBEF, arXiv:2107.07651).
 
-    It may also have `fusions()`, the names of the fusion encoders that `per_pair` calls (`context.fuse`), so that one
-    that nothing else reads isn't taken for one that never trains.
+    It may also have `fusions()`, the names of the fusion encoders that `per_pair` calls (`context.fuse`); a fusion that
+    nothing names is an error, since it would never train.
     """
 
     def kept(self) -> tuple[View, ...]:
-        """Of its `views` those whose tokens outlive the first round: so many `[B,N,D]` are held, in the whole batch."""
+        """Those of its `views` whose tokens are kept after the first round, as `[B,N,D]` of the whole batch."""
         ...
 
     def pairs(self, outputs: Any, batch: Mapping[str, Array], key: PRNGKeyArray) -> Int[Array, "p v"]:
-        """Once, on the global batch and without a gradient: of each pair the row of each view in `kept`. A row of -1
-        makes a pair that isn't valid. key: this step's, for what is drawn."""
+        """The row, for each pair, of each view in `kept`; runs once, on the global batch and without a gradient. A row
+        of -1 makes a pair that isn't valid. key: this step's, for random choices.
+        """
         ...
 
     def per_pair(self, tokens: Mapping[View, TokensAndMask], pair: RowPairs, context: Context) -> Any:
-        """All that can be done pair by pair, in a second scan: a pytree of `[P, ...]`. tokens: of each view in `kept`
-        those of the pair's rows, `[P,N,D]`, and which of them are real. What pairs that aren't valid give must not
-        count: give `pair.valid` on to `batch_loss`."""
+        """Computes everything that depends on one pair, in a second scan: a pytree of `[P, ...]`. tokens: for each view
+        in `kept` those of the pairs' rows, `[P,N,D]`, and their mask. Outputs of invalid pairs must not count: return
+        `pair.valid` for `batch_loss`.
+        """
         ...
 
 
@@ -214,12 +218,14 @@ def fusions(objective: Any) -> tuple[str, ...]:
 
 
 def valid(batch: Mapping[str, Array], input: str) -> Bool[Array, " b"]:
-    """Which examples have the input: `batch["<input>_valid"]`."""
+    """A mask of the examples that have the input: `batch["<input>_valid"]`."""
     return entry(batch, input + VALID)
 
 
 def usable(objective: Any, batch: Mapping[str, Array]) -> Bool[Array, " b"]:
-    """Which examples have what an objective reads: every view of it, of several inputs together one at least."""
+    """A mask of the examples that an objective can use: they have every view of it, and at least one of inputs that are
+    encoded together.
+    """
 
     def whole(view: AnyView) -> Bool[Array, " b"]:
         each = jnp.stack([valid(batch, one.input) for one in parts(view)])
@@ -229,24 +235,25 @@ def usable(objective: Any, batch: Mapping[str, Array]) -> Bool[Array, " b"]:
 
 
 def entry(batch: Mapping[str, Array], name: str) -> Array:
-    """`batch[name]`, or an error that says what the batch holds."""
+    """Returns `batch[name]`; where there is none, raises UserError, which lists the batch's entries."""
     if name not in batch:
         raise UserError(f"the batch has no {name!r}; it holds {', '.join(sorted(batch))}")
     return batch[name]
 
 
 def selected(rows: Bool[Array, " b"], x: Shaped[Array, "b *e"]) -> Shaped[Array, "b *e"]:
-    """`x` with zeros in the rows that aren't among `rows`. To be done before anything is computed of `x`: a NaN that
-    is selected away only afterwards comes back in the gradient, where it is multiplied by 0."""
+    """`x` with zeros outside of `rows`. Call it before anything is computed from `x`: a NaN that is selected away only
+    afterwards comes back in the gradient, where it is multiplied by 0.
+    """
     return jnp.where(rows.reshape(-1, *[1] * (x.ndim - 1)), x, 0)
 
 
 def present(batch: Mapping[str, Shaped[Array, "b *e"]]) -> dict[str, Shaped[Array, "b *e"]]:
-    """The batch, with zeros where an example lacks the input of an entry that could hold, or make, a NaN.
+    """The batch with zeros where an example lacks the input of an entry that could hold, or make, a NaN.
 
     Those are floats, and token ids, of which those outside the vocabulary have vectors of NaN. Bytes and 16-bit
-    waveforms are finite whatever they are, and stay as they are. What comes from the pipeline has zeros there already.
-    Selected later, a NaN would have gone through a tower, whose gradient it spoils though the row has no weight.
+    waveforms are always finite, and are left unchanged. Batches of the pipeline have zeros there already. Selected
+    later, a NaN would have gone through a tower, whose gradient it spoils though the row has no weight.
     """
     rows = {name.removesuffix(VALID): there for name, there in batch.items() if name.endswith(VALID)}
 

@@ -8,13 +8,15 @@ from mmjax.models.towers.bare import Incoming
 
 @runtime_checkable
 class Demanding(Protocol):
-    """An objective that needs more than its views. One that doesn't leaves the method out."""
+    """An objective that requires more than its views. Others leave the method out."""
 
     def check_parts(self, path: str, towers: Mapping[str, Any], inputs: Mapping[str, Incoming]) -> None:
-        """path: of the objective in the experiment, `objectives.seen`. towers, inputs: by name; what its views read is
+        """Checks the parts that the objective needs.
+
+        path: of the objective in the experiment, `objectives.seen`. towers, inputs: by name; those of its views are
         among them.
 
         Raises:
-            UserError: it can't learn from these; names the path, with the value of what doesn't fit, and what to do.
+            UserError: it can't learn from these; the message has the path, the wrong value, and what to do.
         """
         ...

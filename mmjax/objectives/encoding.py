@@ -21,14 +21,14 @@ Batch = Mapping[str, Array]
 
 
 class Keys(NamedTuple):
-    """The step's keys for what is masked (and drawn by objectives) and for what is dropped out; None: there is none."""
+    """The step's keys for masking (and objectives' draws) and for dropout; None: there is none."""
 
     mask: PRNGKeyArray | None
     dropout: PRNGKeyArray | None
 
 
 class Seen(NamedTuple):
-    """What a tower gets of a view, and what of it a masked objective predicts, still without what the tower makes."""
+    """A view before encoding: the tower's input `x`, and the targets that `Encoded` repeats."""
 
     x: Array
     keep: Array | None = None
@@ -36,7 +36,7 @@ class Seen(NamedTuple):
     fields: Mapping[str, Any] = {}
 
     def encoded(self, tokens: Array, token_mask: Array, embedding: Array, prefix: int, **more: Any) -> Any:
-        """With what the tower made of it."""
+        """The encoded view, with the tower's output."""
         return self.kind(
             tokens=tokens, token_mask=token_mask, embedding=embedding, prefix=prefix, **self.fields, **more
         )
@@ -56,7 +56,7 @@ class Encoding:
     training: frozenset[str]
 
     def views(self, views: tuple[AnyView, ...], part: Batch, teach: Any) -> dict[AnyView, Any]:
-        """Every view encoded. teach: `teach(view, part)` encodes a teacher's view."""
+        """Encodes every view. teach: `teach(view, part)` encodes a teacher's view."""
         encoded: dict[AnyView, Any] = {}
         for view in views:
             if isinstance(view, Together):
@@ -68,7 +68,7 @@ class Encoding:
         return encoded
 
     def view(self, view: View, part: Batch) -> Encoded:
-        """One view by its tower."""
+        """Encodes one view by its tower."""
         tower, mask = self.towers[view.by], part.get(f"{view.input}_mask")
         seen = self._seen(view, part)
         train = f"towers_{view.by}" in self.training and not view.teacher
@@ -80,7 +80,7 @@ class Encoding:
         return seen.encoded(tokens, token_mask, embedding, tower.prefix, **more)
 
     def together(self, view: Together, part: Batch) -> EncodedTogether:
-        """The parts' tokens one after the other through their trunk, those of what an example lacks masked."""
+        """Encodes the parts' tokens as one sequence through their trunk; tokens of missing inputs are masked."""
         towers = [self.towers[single.by] for single in view.parts]
         fronts, seens, here = [], [], []
         for single, tower in zip(view.parts, towers, strict=True):
@@ -103,7 +103,7 @@ class Encoding:
         return EncodedTogether(tokens, real, towers[0].pool(tokens, real), encoded, prefix)
 
     def fused(self, view: Fused, encoded: list[Encoded], part: Batch) -> EncodedFused:
-        """The parts' tokens, which are encoded already, through the fusion encoder."""
+        """Applies the fusion encoder to the parts' tokens, which are encoded already."""
         given = {
             single.input: (one.tokens, one.token_mask & valid(part, single.input)[:, None])
             for single, one in zip(view.parts, encoded, strict=True)
@@ -120,7 +120,9 @@ class Encoding:
         return EncodedFused(embedding, tuple(again))
 
     def _seen(self, view: View, part: Batch, there: Bool[Array, "b 1"] | None = None) -> Seen:
-        """What of a view its tower gets to see; `there`: which examples have its input, where that matters."""
+        """The input of a view's tower; `there`: a mask of the examples that have the view's input, where
+        that matters.
+        """
         tower, x, mask = self.towers[view.by], part[view.input], part.get(f"{view.input}_mask")
         if view.masking is None:
             return Seen(x)
@@ -144,11 +146,11 @@ class Encoding:
 
 
 def by_teacher(module: nn.Module, view: View, part: Batch, encode: Any) -> Encoded:
-    """`encode(module, view, part)` with the moving average in the place of the parameters, and no gradient to it.
+    """Calls `encode(module, view, part)` with the moving average in the place of the parameters, and no gradient to it.
 
     Raises UserError where there is none.
     """
-    if module.is_initializing():  # the average starts as what is made now
+    if module.is_initializing():  # the average starts as the parameters initialised now
         return jax.lax.stop_gradient(encode(module, view, part))
     if EMA not in module.variables:
         raise UserError(
@@ -162,11 +164,11 @@ def by_teacher(module: nn.Module, view: View, part: Batch, encode: Any) -> Encod
 
 
 def types_told(tower: Any, input: str, batch: Batch) -> dict[str, Array]:
-    """What a tower takes besides its inputs and their mask, where the batch holds it: the types of a text's tokens."""
+    """Further arguments of a tower, where the batch has them: the types of a text's tokens."""
     name = f"{input}_types"
     return {"types": batch[name]} if getattr(tower, "types", 0) and name in batch else {}
 
 
 def embedding(tower: Any, input: str, batch: Batch) -> Float[Array, "b e"]:
-    """What a tower makes of an input as it is."""
+    """A tower's embedding of an unmasked input."""
     return tower(batch[input], batch.get(f"{input}_mask"), train=False, **types_told(tower, input, batch))

@@ -1,4 +1,4 @@
-"""Masked modelling of one modality: rebuild the patches or words that the encoder didn't see.
+"""Masked modelling of one modality: predicts the patches or words that the encoder didn't read.
 
 Sums and counts go over the whole global batch before the one division: a mean of means would weigh an example by how
 the batch was cut, and by how many patches its microbatch happened to hide.
@@ -25,22 +25,22 @@ HEAD_INIT = nn.initializers.truncated_normal(0.02)  # BERT's: the first loss is 
 
 
 class Errors(NamedTuple):
-    """What each example adds: a sum, and how many it sums over."""
+    """The sums of each example: the total error, and the number of its terms."""
 
     total: Float[Array, " b"]
     count: Int[Array, " b"]
 
 
 class MaskedPatches(nn.Module):
-    """Masked autoencoder (MAE, arXiv:2111.06377): the encoder sees some patches, a light decoder predicts the others.
+    """Masked autoencoder (MAE, arXiv:2111.06377): the encoder reads some patches, a light decoder predicts the others.
 
     The loss is the squared error, averaged over a patch's values and then over all hidden patches of the batch; with
     normalised targets it starts near 1 (below it by the share of patches of one colour).
 
     Attributes:
-        modality: what is rebuilt.
-        decoder: see `mmjax.models.Decoder`, without `out_dim`: from the kept tokens it gives the states of all
-            N patches, and the prediction is a linear map of them.
+        modality: the one that is rebuilt.
+        decoder: see `mmjax.models.Decoder`, without `out_dim`: from the kept tokens it gives the states of all N
+            patches, and the prediction is a linear map of them.
         keep: the part of the patches that the encoder sees, each as likely as any other; or how else they are chosen
             (see `mmjax.objectives.masking`).
         normalise: targets have mean 0 and variance 1 in each patch (better representations, MAE's table 1d).
@@ -56,7 +56,7 @@ class MaskedPatches(nn.Module):
 
     @nn.compact
     def predictions(self, view: EncodedKept, **dropping: Any) -> Float[Array, "b n p"]:
-        """What every patch of the view is thought to hold (normalised, if targets are), fp32 at least.
+        """Predicts what every patch of the view holds (normalised, if targets are), fp32 at least.
 
         dropping: what the decoder is told where it drops out (`decoder_dropout`).
         """
@@ -101,7 +101,7 @@ class MaskedAudio(MaskedPatches):
 
 
 class TokenErrors(NamedTuple):
-    """What each caption adds: cross-entropy and hits, each a sum, and how many tokens they sum over."""
+    """The sums of each caption: cross-entropy and hits, and the number of their tokens."""
 
     total: Float[Array, " b"]
     hits: Int[Array, " b"]
@@ -109,7 +109,7 @@ class TokenErrors(NamedTuple):
 
 
 class MaskedText(nn.Module):
-    """Masked language modelling (BERT, arXiv:1810.04805): name the tokens that were hidden.
+    """Masked language modelling (BERT, arXiv:1810.04805): predicts the hidden tokens.
 
     The head is BERT's: dense, GELU, layer norm, matrix to the vocabulary. The chosen positions are gathered first, so
     the logits are `[B, rate * L, vocab]`, in fp32. The loss starts near ln(vocab). Metrics, besides the loss:
@@ -134,7 +134,7 @@ class MaskedText(nn.Module):
 
     @property
     def corrupt(self) -> Corrupt:
-        """How the text is hidden; a contrastive objective whose `masking` has an equal one shares the encoding."""
+        """The masking of the text; a contrastive objective whose `masking` has an equal one shares the encoding."""
         return Corrupt(
             vocab=self.vocab,
             rate=self.rate,
@@ -205,25 +205,27 @@ class MaskedText(nn.Module):
 
 
 def decoder_dropout(decoder: Any, context: Context) -> dict[str, Any]:
-    """What a decoder is told beside its tokens in a step in which it drops out: that it trains, and each example's key.
+    """Returns what a decoder is told beside its tokens where it drops out: that it trains, and each example's key.
     Nothing where it has no dropout, so that no keys are made."""
     rate = getattr(getattr(decoder, "blocks", None), "dropout", 0)
     return {"train": True, "keys": context.keys} if context.train and rate else {}
 
 
 def normalised_patches(patches: Float[Array, "b n p"]) -> Float[Array, "b n p"]:
-    """Each patch with mean 0 and variance 1: `(x - mean) / sqrt(var + 1e-6)`, var unbiased as in MAE's code."""
+    """Normalises each patch to mean 0 and variance 1: `(x - mean) / sqrt(var + 1e-6)`, var unbiased as in
+    MAE's code.
+    """
     centred = patches - patches.mean(axis=-1, keepdims=True)
     variance = jnp.sum(jnp.square(centred), axis=-1, keepdims=True) / (patches.shape[-1] - 1)
     return centred * jax.lax.rsqrt(variance + VARIANCE_EPSILON)
 
 
 def kept(keep: Int[Array, "b k"], patches: int) -> Bool[Array, "b n"]:
-    """Which of the N patches are among those kept (-1 is none of them)."""
+    """A mask of those of the N patches that are in `keep` (-1 is none of them)."""
     return (keep[:, :, None] == jnp.arange(patches)).any(axis=1)
 
 
 def chosen_positions(chosen: Bool[Array, "b l"], slots: int) -> tuple[Int[Array, "b k"], Bool[Array, "b k"]]:
-    """The chosen positions of each row, ascending, in `slots` slots, and which slots are filled."""
+    """The chosen positions of each row, ascending, in `slots` slots, and a mask of the filled slots."""
     positions = jnp.argsort(~chosen, axis=1, stable=True)[:, :slots]
     return positions, jnp.take_along_axis(chosen, positions, axis=1)

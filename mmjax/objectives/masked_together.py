@@ -18,20 +18,21 @@ from mmjax.objectives.numerics import at_least_fp32, weighted_mean
 
 
 class Both(NamedTuple):
-    """What each example adds, by modality."""
+    """The sums of each example, by modality."""
 
     image: Errors
     text: TokenErrors
 
 
 class MaskedTogether(nn.Module):
-    """The encoder sees some patches of a picture and some words of its text; a light decoder predicts all the others.
+    """Masked modelling over two modalities: the encoder reads some patches of a picture and some words of its text; a
+    light decoder predicts all the others.
 
     The towers of both hold one `Trunk`. The loss is MAE's (squared error of the hidden patches' values) and
-    `text_weight` times the cross-entropy of the hidden words, each a mean over all that is hidden in the batch. An
-    example that lacks its picture or its text counts with the other. What is kept is drawn for each example alone (the
-    released code draws it once for a device's batch). Metrics, besides the loss: `image_loss`, `text_loss` (it starts
-    near ln(vocab)), `text_accuracy`.
+    `text_weight` times the cross-entropy of the hidden words, each a mean over all hidden patches or words in the
+    batch. An example that lacks its picture or its text counts with the other. The kept parts are drawn for each
+    example alone (the released code draws it once for a device's batch). Metrics, besides the loss: `image_loss`,
+    `text_loss` (it starts near ln(vocab)), `text_accuracy`.
 
     Attributes:
         vocab: number of token ids.
@@ -87,7 +88,7 @@ class MaskedTogether(nn.Module):
         return Both(errors, TokenErrors(total, hits.sum(axis=1), hidden[1].sum(axis=1)))
 
     def batch_loss(self, outputs: Both, batch: Mapping[str, Array]) -> tuple[Array, dict[str, Array]]:
-        del batch  # what an example lacks has nothing hidden
+        del batch  # a missing input has nothing hidden
         everyone = jnp.ones(len(outputs.image.total), bool)
         image = weighted_mean(*outputs.image, everyone)
         text = weighted_mean(outputs.text.total, outputs.text.count, everyone)

@@ -1,4 +1,4 @@
-"""Masking: what of an example the encoder doesn't see.
+"""Masking: chooses the parts of an example that the encoder doesn't read.
 
 Every mask belongs to one example. It is drawn from `fold_in(key, index)`, with `index` the example's row in the global
 batch, so it depends neither on the other rows nor on how the batch is cut into microbatches, devices or hosts.
@@ -16,35 +16,39 @@ from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 from mmjax.errors import UserError
 
 EMPTY = -1  # a slot of `keep` that holds no patch
-TRIES = 10  # BEiT's: so many rectangles in a row that don't fit end the search
+TRIES = 10  # BEiT's: rectangles in a row that don't fit, after which the search ends
 
 
 class PatchMasking:
-    """Some of each example's patches stay, and the others are dropped before the encoder. Subclasses say which."""
+    """Keeps some of each example's patches; the others are dropped before the encoder. Subclasses choose them."""
 
     def check_ids(self, path: str, tower: str, pieces: int, vocabulary: int | None) -> None:
-        """Raises UserError where ids that it draws aren't those of the texts; see `Corrupt`. Here: it has none."""
+        """Raises UserError where the ids that it draws aren't those of the texts; see `Corrupt`. Default: it draws
+        none.
+        """
 
     def slots(self, patches: int, grid: tuple[int, ...]) -> int:
-        """How many patches stay at most, of `patches` on `grid`."""
+        """The largest number of patches kept, of `patches` on `grid`."""
         raise NotImplementedError
 
     def order(
         self, key: PRNGKeyArray, valid: Bool[Array, " n"], grid: tuple[int, ...]
     ) -> tuple[Float[Array, " n"], Int[Array, ""]]:
-        """For one example a number for each patch, inf where it isn't valid, and how many stay: those of the lowest."""
+        """A number for each patch of one example, inf where it isn't valid, and the count kept: those of the lowest
+        numbers.
+        """
         raise NotImplementedError
 
     def draw(
         self, key: PRNGKeyArray, index: Int[Array, " b"], patch_mask: Bool[Array, "b n"], grid: tuple[int, ...] = ()
     ) -> Int[Array, "b k"]:
-        """The patches that stay, drawn for each example alone.
+        """Draws the patches that are kept, for each example alone.
 
         Args:
             key: of the step and the view.
             index: each example's row in the global batch.
-            patch_mask: which patches are valid; no other one stays.
-            grid: how the N patches lie, for those that ask.
+            patch_mask: the valid patches; no other one is kept.
+            grid: the layout of the N patches, for maskings that need it.
 
         Returns:
             Ids i32 `[B, slots]`, unique and ascending in each row (a causal tower may read them in order); empty slots
@@ -66,7 +70,7 @@ class PatchMasking:
 
 @dataclass(frozen=True)
 class Keep(PatchMasking):
-    """Keep a random part of each example's patches, each as likely as any other (MAE, arXiv:2111.06377; FLIP).
+    """Keeps a random part of each example's patches, each as likely as any other (MAE, arXiv:2111.06377; FLIP).
 
     Attributes:
         share: the part that stays, in (0, 1]; `ceil(share * valid patches)` patches of each example.
@@ -82,7 +86,7 @@ class Keep(PatchMasking):
             )
 
     def count(self, patches: int) -> int:
-        """How many of `patches` patches stay."""
+        """The number of patches kept of `patches`."""
         return math.ceil(self.share * patches - 1e-9)  # 0.1 * 30 is 3.0000000000000004: that must give 3, not 4
 
     def slots(self, patches: int, grid: tuple[int, ...]) -> int:
@@ -98,12 +102,12 @@ class Keep(PatchMasking):
 
 @dataclass(frozen=True)
 class KeepOutsideBlocks(Keep):
-    """Hide rectangles of neighbouring patches, and keep those outside (BEiT: Bao et al. 2021, arXiv:2106.08254).
+    """Hides rectangles of neighbouring patches, and keeps those outside (BEiT: Bao et al. 2021, arXiv:2106.08254).
 
-    Rectangles are drawn one after another: their area uniformly between `smallest` and what is still to be hidden, the
-    logarithm of their aspect uniformly too, then their place. One counts if it is smaller than the grid both ways and
-    hides between one patch more and as many as are still to be hidden. After ten in a row that don't the rest is hidden
-    patch by patch, at random: BEiT's code hides fewer then, here the count is exact.
+    Rectangles are drawn one after another: their area uniformly between `smallest` and the number still to be hidden,
+    the logarithm of their aspect uniformly too, then their place. One counts if it is smaller than the grid both ways
+    and hides between one patch more and as many as are still to be hidden. After ten in a row that don't the rest is
+    hidden patch by patch, at random: BEiT's code hides fewer then, here the count is exact.
 
     Attributes:
         share: as in `Keep`; BEiT and FLAVA (Singh et al. 2021, arXiv:2112.04482) keep 121 of 14 x 14 patches.
@@ -132,7 +136,7 @@ class KeepOutsideBlocks(Keep):
         each, blocks = jax.random.split(key)
         noise, stay = super().order(each, valid, grid)
         hidden = self._blocks(blocks, valid.reshape(grid), valid.sum() - stay).reshape(-1)
-        return jnp.where(hidden, 1 + noise, noise), stay  # what blocks leave short are the last of the others
+        return jnp.where(hidden, 1 + noise, noise), stay  # where blocks hide too few, these are the last of the others
 
     def _blocks(self, key: PRNGKeyArray, valid: Bool[Array, "r c"], wanted: Int[Array, ""]) -> Bool[Array, "r c"]:
         """At most `wanted` valid patches, in rectangles."""
@@ -165,8 +169,8 @@ class KeepOutsideBlocks(Keep):
 
 @dataclass(frozen=True)
 class KeepOutsideBands(PatchMasking):
-    """Hide whole times and whole bands of a spectrogram, and keep where neither is hidden (AudioMAE's fine-tuning:
-    Huang et al. 2022, arXiv:2207.06405).
+    """Hides whole times and whole bands of a spectrogram, and keeps the patches where neither is hidden (AudioMAE's
+    fine-tuning: Huang et al. 2022, arXiv:2207.06405).
 
     Of T times `floor(T * (1 - time))` stay, of F bands `floor(F * (1 - frequency))`, and at least one where there is
     any: on 64 x 8 patches both 0.2 keep 51 x 6. A time that holds no valid patch isn't counted among the T; of one
@@ -204,7 +208,7 @@ class KeepOutsideBands(PatchMasking):
 
 @dataclass(frozen=True, kw_only=True)
 class Corrupt:
-    """Hide a random part of each caption's tokens from the encoder (BERT, arXiv:1810.04805).
+    """Hides a random part of each caption's tokens from the encoder (BERT, arXiv:1810.04805).
 
     Of the n tokens that may be chosen (in the mask, first_id <= id < vocab) `round(rate * n)` are, and at least one
     where there is any: an exact count with a floor of one, as in BERT's released code. Each chosen token then,
@@ -244,7 +248,7 @@ class Corrupt:
         """Raises UserError where the ids that it draws and names aren't those of the texts.
 
         path: of the objective. tower: of the tower that reads them, and its `vocabulary`; None: it reads no ids.
-        pieces: how many ids the tokenizer may come to have.
+        pieces: the largest number of ids that the tokenizer may have.
         """
         if vocabulary is None:
             raise UserError(f"{path} corrupts what {tower} reads; only tokens of text can be (use Keep)")
@@ -255,13 +259,13 @@ class Corrupt:
             )
 
     def count(self, tokens: int) -> int:
-        """How many of `tokens` tokens that may be chosen are."""
+        """The number of tokens chosen of `tokens` that may be."""
         return min(tokens, max(1, round(self.rate * tokens)))
 
     def draw(
         self, key: PRNGKeyArray, index: Int[Array, " b"], ids: Int[Array, "b l"], mask: Bool[Array, "b l"]
     ) -> tuple[Int[Array, "b l"], Bool[Array, "b l"]]:
-        """The ids as the encoder sees them, and which positions were chosen; drawn for each example alone."""
+        """Returns the ids that the encoder reads, and a mask of the chosen positions; drawn for each example alone."""
         counts = _table(self.count, ids.shape[-1])
 
         def draw(
@@ -284,7 +288,7 @@ Masking = PatchMasking | Corrupt
 
 
 def _some(key: PRNGKeyArray, there: Bool[Array, " n"], count: Callable[[int], int]) -> Bool[Array, " n"]:
-    """`count` of those that are there, at random."""
+    """A random mask of `count` of the places that are `there`."""
     noise = jnp.where(there, jax.random.uniform(key, there.shape, jnp.float32), jnp.inf)
     return jnp.argsort(jnp.argsort(noise)) < _table(count, len(there))[there.sum()]
 

@@ -1,4 +1,4 @@
-"""A batch in parts, one after the other, for what is done row by row."""
+"""Computes a batch in parts, one after the other, for functions that work row by row."""
 
 from collections.abc import Callable
 from typing import Any
@@ -7,14 +7,16 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-# What a part reads and no part changes: the statistics are those of towers that are frozen, the average a teacher's.
+# Collections that every part reads and none changes: the statistics are those of frozen towers, the average a
+# teacher's.
 SHARED = ("params", "batch_stats", "ema")
 
 
 def each_part(module: nn.Module, function: Callable[..., Any], microbatches: int, rows: Any, *whole: Any) -> Any:
-    """`function(module, rows, *whole)`, over one part of the rows after another; it is run again in the backward pass.
+    """Computes `function(module, rows, *whole)` for one part of the rows after another; recomputes it in the backward
+    pass.
 
-    rows: a tree of `[B, ...]`; whole: what every part gets. As init makes parameters, and with one part, all at once.
+    rows: a tree of `[B, ...]`; whole: arguments that every part gets. With one part, and in init, it runs once.
     """
     if microbatches == 1 or module.is_initializing():
         return function(module, rows, *whole)
@@ -32,7 +34,9 @@ def each_part(module: nn.Module, function: Callable[..., Any], microbatches: int
 
 
 def cut(batch: Any, n: int) -> Any:
-    """`[B, ...]` -> `[n, B/n, ...]`. Row i goes to part i % n, so that every part has rows from every device."""
+    """Cuts a batch `[B, ...]` into parts `[n, B/n, ...]`. Row i goes to part i % n, so that every part has rows from
+    every device.
+    """
     return jax.tree.map(lambda x: jnp.moveaxis(x.reshape(-1, n, *x.shape[1:]), 1, 0), batch)
 
 

@@ -20,14 +20,14 @@ FOLLOWS, RANDOM = 0, 1  # the classes, numbered as in BERT's released heads
 
 
 class Guesses(NamedTuple):
-    """Of each pair the cross-entropy, and whether the likelier class is the right one."""
+    """The cross-entropy of each pair, and whether the likelier class is the right one."""
 
     cross_entropy: Float[Array, " b"]
     hit: Bool[Array, " b"]
 
 
 class NextSentence(nn.Module):
-    """Whether the text's second segment follows the first in their document (BERT, arXiv:1810.04805).
+    """Predicts whether the text's second segment follows the first in their document (BERT, arXiv:1810.04805).
 
     Reads `text_next` (`mmjax.data.SentencePair`), bool `[B]`. Two logits, of "follows" and of "random",
     are a linear map of the embedding: BERT's is the tanh of a projection of [CLS] (`projection_tanh=True`,
@@ -35,7 +35,7 @@ class NextSentence(nn.Module):
     the loss: `accuracy`.
 
     Attributes:
-        corrupt: how the text is hidden from the encoder; equal to a `MaskedText`'s, it shares the encoding, as in BERT.
+        corrupt: the masking of the text; equal to a `MaskedText`'s, it shares the encoding, as in BERT.
             None: the text is whole.
         modality: the texts.
     """

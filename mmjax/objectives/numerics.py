@@ -14,12 +14,13 @@ def unit(x: Float[Array, "*b e"]) -> Float[Array, "*b e"]:
 
 
 def at_least_fp32(x: Shaped[Array, "*shape"]) -> Float[Array, "*shape"]:
-    """`x` in fp32, or in fp64 where it is: what losses and normalisations are computed in."""
+    """Casts `x` to fp32, unless it is fp64: the dtype of losses and normalisations."""
     return x.astype(jnp.promote_types(x.dtype, jnp.float32))
 
 
 def weighted_mean(total: Float[Array, " b"], count: Shaped[Array, " b"], weight: Bool[Array, " b"]) -> Float[Array, ""]:
-    """Sum of `total` over sum of `count`, both over the rows with weight; 0 where there is nothing to count.
+    """Divides the sum of `total` by the sum of `count`, both over the rows with weight; 0 where there is nothing to
+    count.
 
     Rows without weight are selected away, not multiplied by 0: whatever they hold (NaN too) changes nothing.
     """

@@ -21,25 +21,25 @@ Weight = float | Callable[[Any], Any]
 
 
 class Pretrainer(nn.Module):
-    """Towers and objectives together.
+    """Towers and objectives together, as one module.
 
-    `loss, metrics = pretrainer.apply(variables, batch, step, rngs={"mask": key})` is a pure function: all that is
-    random follows from the key and from each example's `index`. The parameters stand under `towers_<name>`,
+    `loss, metrics = pretrainer.apply(variables, batch, step, rngs={"mask": key})` is a pure function: all random
+    numbers follow from the key and from each example's `index`. The parameters are under `towers_<name>`,
     `fusions_<name>` and `objectives_<name>`.
 
     Microbatches save memory and change nothing else: the encoders run over one part of the batch after another and are
     run again in the backward pass, while each loss is computed once, on the outputs of all (so a contrastive loss still
-    sees every pair). Loss and gradients are those of the whole batch: what is masked or dropped out of an example
-    belongs to it and not to the cut. Objectives that choose partners from the whole batch look at them in a second
-    round, in as many parts.
+    sees every pair). Loss and gradients are those of the whole batch: masking and dropout of an example depend on the
+    example, not on the cut. Objectives that choose partners from the whole batch look at them in a second round, in as
+    many parts.
 
     Attributes:
         towers: the encoders by name, which is that of the modality that each encodes. A tower that no objective reads
             is an error: its parameters would be saved, decayed and reported, but never trained.
         objectives: see `mmjax.objectives.contract.Objective`.
         weights: each objective's weight in the loss, or a function of the step (an optax schedule); a missing name: 1.
-        microbatches: how many parts the batch is cut into.
-        idle: towers that only evaluation reads: they are frozen, and get parameters when these are made.
+        microbatches: the number of parts that the batch is cut into.
+        idle: towers that only evaluation reads: they are frozen, but their parameters are initialised.
         fusions: fusion encoders by name, for objectives that ask for `Fused` views (`mmjax.models.fusion.contract`).
     """
 
@@ -58,11 +58,11 @@ class Pretrainer(nn.Module):
         Args:
             batch: of each input that an objective reads `<input>`, `<input>_valid` and, where it has one,
                 `<input>_mask`; `<input>_types`, which of two texts a token is of, where its tower knows types; `index`,
-                each row's number in the global batch, where a view is masked. What stands in rows that aren't valid
-                changes nothing, be it NaN (but that batch statistics count their bytes, as `ResNet` says).
+                each row's number in the global batch, where a view is masked. The content of invalid rows has no
+                effect, even NaN (but that batch statistics count their bytes, as `ResNet` says).
             step: for weights that are functions of it.
-            train: whether towers, fusions and objectives drop out.
-            still: parts, by their parameters' names (`towers_image`), that don't train: those don't drop out.
+            train: whether towers, fusions and objectives apply dropout.
+            still: parts, by their parameters' names (`towers_image`), that don't train: those apply no dropout.
 
         A teacher's view reads the collection `ema`, the moving average of `params`; the gradient doesn't reach it.
 
@@ -70,9 +70,9 @@ class Pretrainer(nn.Module):
             The loss, and flat metrics `"<objective>/<metric>"`, each objective's unweighted `loss` among them.
 
         Raises:
-            UserError: an objective reads what has no tower or fusion or isn't in the batch; a tower or fusion that
-                nothing reads; a weight without objective; microbatches that don't divide the batch; no key for the
-                masks; a teacher without a moving average.
+            UserError: an objective reads an input without a tower or fusion, or one that isn't in the batch; a tower or
+                fusion that nothing reads; a weight without objective; microbatches that don't divide the batch; no key
+                for the masks; a teacher without a moving average.
         """
         check_parts(self.towers, self.fusions, self.objectives, self.weights, self.idle)
         views = distinct_views(self.objectives)
@@ -106,7 +106,7 @@ class Pretrainer(nn.Module):
         """Unit vectors `[B,E]`, fp32 at least, of every input in the batch that has a tower. Needs no keys.
 
         Raises:
-            UserError: the batch holds nothing that a tower reads.
+            UserError: no tower reads any entry of the batch.
         """
         inputs = {name: tower for name, tower in self.inputs().items() if name in batch}
         if not inputs:
@@ -115,7 +115,7 @@ class Pretrainer(nn.Module):
         return {name: unit(embedding(self.towers[tower], name, batch)) for name, tower in inputs.items()}
 
     def inputs(self) -> dict[str, str]:
-        """What can be embedded: the inputs by name, and the tower of each: its own, or the one that a view names."""
+        """The inputs that can be embedded, by name, and the tower of each: its own, or the one that a view names."""
         views = [view for whole in distinct_views(self.objectives) for view in parts(whole)]
         through = {view.input: view.by for view in reversed(views) if view.input not in self.towers}
         return {name: name for name in self.towers} | through
@@ -123,7 +123,7 @@ class Pretrainer(nn.Module):
     def context(
         self, objective: str, round: str, key: PRNGKeyArray | None, rows: Int[Array, "b *v"], training: frozenset[str]
     ) -> Context:
-        """What an objective is told of the step in one of its rounds, and of the rows of a part of it."""
+        """The context of an objective in one of its rounds, for the rows of one part."""
         fusions = {name: (module, f"fusions_{name}" in training) for name, module in self.fusions.items()}
         return Context(f"objectives_{objective}" in training, key, f"{round} {objective}", rows, fusions)
 
@@ -135,7 +135,7 @@ class Pretrainer(nn.Module):
     def _encoded(
         self, views: tuple[AnyView, ...], part: Batch, keys: Keys, training: frozenset[str]
     ) -> dict[AnyView, Any]:
-        """Each distinct view, encoded once."""
+        """Encodes each distinct view once."""
 
         def encode(self: Pretrainer, view: View, part: Batch) -> Any:
             return Encoding(self.towers, self.fusions, keys, training).view(view, part)

@@ -15,7 +15,7 @@ Parts = Mapping[str, Any]
 
 
 def distinct_views(objectives: Parts) -> tuple[AnyView, ...]:
-    """Each view that an objective reads once, in their order; the parts of what is fused before it."""
+    """The distinct views that objectives read, in their order; the parts of a fused view come before it."""
     views: dict[AnyView, None] = {}
     for objective in objectives.values():
         for view in objective.views():
@@ -26,17 +26,17 @@ def distinct_views(objectives: Parts) -> tuple[AnyView, ...]:
 
 
 def trained_towers(objectives: Parts) -> set[str]:
-    """The towers that a view reads which isn't a teacher's: those get a gradient."""
+    """The towers of views that aren't a teacher's: those get a gradient."""
     return {one.by for view in distinct_views(objectives) for one in parts(view) if not one.teacher}
 
 
 def teaches(objectives: Mapping[str, Any]) -> bool:
-    """Whether an objective reads a teacher's view, and so the moving average of the parameters."""
+    """True if an objective reads a teacher's view, and so the moving average of the parameters."""
     return any(single.teacher for view in distinct_views(objectives) for single in parts(view))
 
 
 def check_parts(towers: Parts, fusers: Parts, objectives: Parts, weights: Parts, idle: Iterable[str]) -> None:
-    """Raises UserError where objectives name parts that aren't there, or where a part is read by none."""
+    """Raises UserError where objectives name missing parts, or where a part is read by none."""
     for name in weights:
         if name not in objectives:
             raise UserError(
@@ -72,7 +72,7 @@ def check_parts(towers: Parts, fusers: Parts, objectives: Parts, weights: Parts,
 
 
 def check_view(objective: str, view: AnyView, towers: Parts) -> None:
-    """Raises UserError where the parts of a view can't be had together."""
+    """Raises UserError where the parts of a view don't go together."""
     inputs = [single.input for single in parts(view)]
     if isinstance(view, Fused) and len(set(inputs)) < len(inputs):
         raise UserError(
@@ -94,7 +94,7 @@ def check_view(objective: str, view: AnyView, towers: Parts) -> None:
 
 
 def check_entries(objectives: Parts, batch: Mapping[str, Array], microbatches: int) -> None:
-    """Raises UserError where the batch lacks what an objective reads, or isn't divided by the microbatches."""
+    """Raises UserError where the batch lacks an entry that an objective reads, or the microbatches don't divide it."""
     for name, objective in objectives.items():
         for single in (one for view in objective.views() for one in parts(view)):
             _check_entries(name, single, batch)
@@ -113,5 +113,5 @@ def _check_entries(objective: str, view: View, batch: Mapping[str, Array]) -> No
 
 
 def names(some: Iterable[Any]) -> str:
-    """For a message: in the order of the alphabet."""
+    """The names for a message, sorted."""
     return ", ".join(sorted(map(str, some))) or "nothing"

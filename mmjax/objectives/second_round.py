@@ -15,7 +15,7 @@ from mmjax.objectives.contract import RowPairs, TwoRounds, View, named_key, vali
 from mmjax.objectives.microbatches import each_part
 
 Batch = Mapping[str, Array]
-Kept = tuple[TokensAndMask, ...]  # as `kept_views` has them
+Kept = tuple[TokensAndMask, ...]  # in the order of `kept_views`
 
 
 def two_rounds(objectives: Mapping[str, Any]) -> dict[str, TwoRounds]:
@@ -24,7 +24,7 @@ def two_rounds(objectives: Mapping[str, Any]) -> dict[str, TwoRounds]:
 
 
 def kept_views(objectives: Mapping[str, Any]) -> tuple[View, ...]:
-    """The views whose tokens outlive the first round, each once."""
+    """The views whose tokens are kept after the first round, each once."""
     return tuple(dict.fromkeys(view for one in two_rounds(objectives).values() for view in one.kept()))
 
 
@@ -36,7 +36,7 @@ def second_round(
     key: PRNGKeyArray | None,
     training: frozenset[str],
 ) -> dict[str, Any]:
-    """What `per_pair` gives of all pairs, by objective; {} where no objective has a second round.
+    """The outputs of `per_pair` for all pairs, by objective; {} where no objective has a second round.
 
     Args:
         module: the pretrainer.
@@ -91,18 +91,18 @@ def _checked(name: str, objective: TwoRounds, rows: Array) -> Int[Array, "p v"]:
 
 
 def _filled(rows: Int[Array, "p v"], parts: int) -> Int[Array, "q v"]:
-    """With pairs of no row at the end, so that the parts divide them."""
+    """The pairs, padded with invalid ones so that the parts divide them."""
     return jnp.pad(rows, ((0, -len(rows) % parts), (0, 0)), constant_values=-1)
 
 
 def _valid(views: tuple[View, ...], rows: Int[Array, "p v"], batch: Batch) -> Array:
-    """Whether every row of a pair is one, and has its view's input."""
+    """A mask of the pairs in which every row exists and has its view's input."""
     count = len(batch["index"])
     there = [jnp.take(valid(batch, view.input), rows[:, place], mode="clip") for place, view in enumerate(views)]
     return jnp.stack([*there, *((rows >= 0) & (rows < count)).T]).all(axis=0)
 
 
 def _rows_of(tokens: TokensAndMask, rows: Int[Array, " p"]) -> TokensAndMask:
-    """The tokens of those rows, cut over the devices as a batch is, wherever the rows lie."""
+    """The tokens of those rows, cut over the devices as a batch is, wherever the rows are."""
     found, mask = (jnp.take(x, rows, axis=0, mode="clip") for x in tokens)
     return constrain(found, *HIDDEN), mask

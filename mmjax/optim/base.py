@@ -1,4 +1,4 @@
-"""The base of optimisers: what of a model they decay, freeze or scale, by the path of a parameter."""
+"""The base of optimisers: it decides which parameters they decay, freeze or scale, by path."""
 
 import math
 import re
@@ -19,7 +19,7 @@ from mmjax.optim.schedules import ScheduleName
 
 Params = dict[str, Any]  # nested, as Linen gives them; the leaves are arrays
 
-# What usual practice leaves undecayed: gains and offsets, and the tokens and positions that are added to others
+# Parameters that are usually not decayed: gains and offsets, and the tokens and positions that are added to others
 # (open_clip and big_vision; a decayed logit scale would be pulled to a temperature of 1).
 NO_DECAY = (
     r"(^|/)(bias|scale|log_scale)$",
@@ -28,12 +28,12 @@ NO_DECAY = (
 
 
 STACKED = "/blocks/"  # in the path of parameters that have a scanned stack's layers as their first axis
-HEADS = (r"(^|/)(norm|projection|attention_pool)(/|$)",)  # of a tower, what stands behind its blocks
+HEADS = (r"(^|/)(norm|projection|attention_pool)(/|$)",)  # the parts of a tower behind its blocks
 
 
 @dataclass(frozen=True)
 class Optimizer:
-    """What all optimisers share: the schedule, and what is decayed, frozen or scaled, by the path of a parameter.
+    """The base of optimisers: a schedule, and rules for decay, freezing and scaling by the path of a parameter.
 
     Regular expressions are searched for (`re.search`) in paths like `towers_image/blocks/attention/query/kernel`.
 
@@ -42,20 +42,21 @@ class Optimizer:
         warmup_steps: steps of linear warm-up; step s has (s+1)/warmup_steps of the peak, so that no step is lost.
         weight_decay: decoupled; a step shrinks a decayed parameter by lr * weight_decay, as in optax and torch.
         schedule: after the warm-up "cosine" or "linear" down to `end_lr`, "constant", or "rsqrt" (`schedules.share`).
-        end_lr: where the schedule, or the cooldown, ends: at the step after the run's last one (`schedules.share`).
+        end_lr: the learning rate at which the schedule, or the cooldown, ends: at the step after the run's last one
+            (`schedules.share`).
         cooldown_steps: the last so many go down to `end_lr` in a straight line; for "constant" and "rsqrt".
         timescale: of "rsqrt", in steps.
-        clip_norm: the gradient is scaled down to this global norm (over what trains); None: never.
-        no_decay: expressions of what is not decayed, besides everything with fewer than two dimensions (a scanned
-            stack has one more in front: there only the name tells a bias from a kernel).
-        frozen: expressions of what doesn't train at all: no gradient is computed for these parameters and no optimiser
-            state is kept.
+        clip_norm: the gradient is scaled down to this global norm (over trained parameters); None: never.
+        no_decay: expressions of parameters that are not decayed, besides those with fewer than two dimensions (a
+            scanned stack has one more in front: there only the name tells a bias from a kernel).
+        frozen: expressions of parameters that don't train at all: no gradient is computed for these parameters and no
+            optimiser state is kept.
         scale: expression -> factor of the learning rate (the decay's too); where several match, they multiply.
         layer_decay: expression -> factor g: of a tower with L blocks that it matches, block i (from 1) has g^(L+1-i) of
-            the learning rate, what stands before the blocks g^(L+1), and what stands behind them all of it (BEiT: Bao
+            the learning rate, parameters before the blocks have g^(L+1) of it, those behind them all of it (BEiT: Bao
             et al. 2021, arXiv:2106.08254; for fine-tuning).
 
-    Raises UserError where a number can't be.
+    Raises UserError where a number is out of its range.
     """
 
     peak_lr: float
@@ -112,16 +113,17 @@ class Optimizer:
         return jnp.asarray(self.peak_lr * share, jnp.float32)
 
     def direction(self, params: Params) -> list[optax.GradientTransformation]:
-        """What turns the (clipped) gradient into the direction of descent."""
+        """Optax's transformations of the (clipped) gradient into the direction of descent."""
         raise NotImplementedError
 
     def after_decay(self, params: Params) -> list[optax.GradientTransformation]:
-        """What is done to the direction with the decay in it."""
+        """Optax's transformations of the direction with the decay added. Default: none."""
         del params
         return []
 
     def transform(self, params: Params) -> optax.GradientTransformation:
-        """Gradients -> what a learning rate of 1 would subtract, for the parameters that train.
+        """The transformation of gradients into the update for a learning rate of 1, to be subtracted, for the
+        parameters that train.
 
         The learning rate is left to the caller, who knows the run's step: an optimiser's own count falls behind
         when an update is skipped. `params` gives paths and shapes only.
@@ -140,14 +142,14 @@ class Optimizer:
         return optax.chain(*parts)
 
     def split(self, params: Params) -> tuple[Params, Params]:
-        """What trains, and what is frozen: two nested dicts that `merge` puts together again.
+        """Splits the parameters into trained and frozen ones: two nested dicts, which `merge_params` joins again.
 
         Raises UserError where an expression of this optimiser matches no parameter, or nothing is left to train.
         """
         flat: dict[str, Any] = flatten_dict(params, sep="/")
         for name in ("frozen", "scale", "layer_decay", "no_decay"):
             for expression in getattr(self, name):
-                if expression not in NO_DECAY:  # those are for every model; not every model has positions
+                if expression not in NO_DECAY:  # NO_DECAY is for every model, and not every model has positions
                     _check_matches(f"{self._name}: {name}", expression, flat)
         frozen = {path: leaf for path, leaf in flat.items() if _matches(self.frozen, path)}
         if len(frozen) == len(flat):
@@ -172,12 +174,12 @@ class Optimizer:
 
 
 def _depths(flat: dict[str, Any]) -> dict[str, int]:
-    """How many blocks each tower has, by the first part of its parameters' paths."""
+    """The number of blocks of each tower, by the first part of its parameters' paths."""
     return {path.partition("/")[0]: jnp.shape(leaf)[0] for path, leaf in flat.items() if STACKED in path}
 
 
 def merge_params(trainable: Params, frozen: Params) -> Params:
-    """The inverse of `AdamW.split`."""
+    """Joins the two dicts of `Optimizer.split`."""
     return unflatten_dict(flatten_dict(trainable) | flatten_dict(frozen))
 
 

@@ -43,7 +43,7 @@ class AdamW(Optimizer):
 class Lamb(AdamW):
     """LAMB (You et al. 2019, arXiv:1904.00962): Adam's direction plus weight decay, rescaled to the parameter's norm.
 
-    "Layer" is meant as there: each block of a scanned stack has a ratio of its own. A parameter that is zero, or whose
+    Each layer, so each block of a scanned stack, has a ratio of its own. A parameter that is zero, or whose
     direction is, has the ratio 1.
     """
 
@@ -53,13 +53,13 @@ class Lamb(AdamW):
 
 @dataclass(frozen=True)
 class Adafactor(Optimizer):
-    """Adafactor (Shazeer & Stern 2018, arXiv:1804.04235), as vision transformers are trained with it (Zhai et al. 2021,
+    """Adafactor (Shazeer & Stern 2018, arXiv:1804.04235), in the variant for vision transformers (Zhai et al. 2021,
     arXiv:2106.04560): second moments by rows and columns, momentum in 16 bits, a learning rate of one's own.
 
     b1: of the momentum, bfloat16; 0: none.
     decay: the second moment's rate at step t is 1 - t^-decay, and `b2_cap` at most.
     clip_rms: a parameter's direction is scaled down to this root mean square; None: never.
-    least_dim: smaller matrices than this have their second moments whole.
+    least_dim: matrices with a smaller side keep unfactored second moments.
     """
 
     b1: float = 0.9
@@ -94,10 +94,11 @@ class Adafactor(Optimizer):
 
 @dataclass(frozen=True)
 class Muon(Optimizer):
-    """Muon (Jordan et al. 2024): the momentum of a block's matrices, orthogonalised; AdamW for everything else.
+    """Muon (Jordan et al. 2024): orthogonalises the momentum of the blocks' matrices; uses AdamW for everything else.
 
-    Each layer's query, key, value, output and MLP matrix is one. Directions have a root mean square of 0.2, Adam's
-    usual one, so that learning rate and decay carry over from AdamW (Liu et al. 2025, arXiv:2502.16982).
+    Each layer's query, key, value, output and MLP matrix is orthogonalised by itself. Directions have a root mean
+    square of 0.2, Adam's usual one, so that learning rate and decay carry over from AdamW (Liu et al. 2025,
+    arXiv:2502.16982).
 
     momentum: Nesterov's.  b1, b2, eps: of Adam, whose momentum is Nesterov's here too.
     """
@@ -117,7 +118,7 @@ class Muon(Optimizer):
         flat: dict[str, Any] = flatten_dict(params, sep="/")
         matrices = unflatten_dict({path: _matrix(path, jnp.ndim(leaf)) for path, leaf in flat.items()}, sep="/")
         muon = optax.contrib.muon(
-            -1.0,  # it subtracts; what this optimiser gives is subtracted by the caller
+            -1.0,  # optax's Muon subtracts; here the caller subtracts
             beta=self.momentum,
             adam_b1=self.b1,
             adam_b2=self.b2,
@@ -129,7 +130,9 @@ class Muon(Optimizer):
 
 
 def _uncorrected(adam: optax.GradientTransformation, b1: float, b2: float, eps: float) -> optax.GradientTransformation:
-    """Adam's direction from the moments as they are; the state is `adam`'s, so that a run can go on with either."""
+    """Adam's direction from uncorrected moments; the state has `adam`'s structure, so that a run can go on
+    with either.
+    """
 
     def update(updates: Any, state: Any, params: Any = None) -> tuple[Any, Any]:
         del params
@@ -142,7 +145,7 @@ def _uncorrected(adam: optax.GradientTransformation, b1: float, b2: float, eps: 
 
 
 def _matrix(path: str, dimensions: int) -> optax.contrib.MuonDimensionNumbers | None:
-    """Which axes of a block's kernel are the rows and columns of its matrices; None where it is none."""
+    """The axes of a block's kernel that are the rows and columns of its matrices; None where it has none."""
     if STACKED not in path or not path.endswith("/kernel"):
         return None
     if dimensions == 5:  # [layers, D, heads, parts, head_dim]: a matrix for each part
@@ -153,7 +156,7 @@ def _matrix(path: str, dimensions: int) -> optax.contrib.MuonDimensionNumbers | 
 
 
 def _trust(params: Params) -> optax.GradientTransformation:
-    """Optax's trust ratio, with the layers of a stack apart."""
+    """Optax's trust ratio, computed for each layer of a stack."""
     whole = optax.scale_by_trust_ratio()
     flat: dict[str, Any] = flatten_dict(params, sep="/")
     stacked = unflatten_dict({path: STACKED in path for path in flat}, sep="/")
@@ -171,6 +174,7 @@ def _trust(params: Params) -> optax.GradientTransformation:
 
 
 def _unboxed(transform: optax.GradientTransformation) -> optax.GradientTransformation:
-    """One whose state has other dimensions than its parameters, whose logical names can't go with it: it lies whole on
-    every device, which costs little where it is made of rows and columns."""
+    """A transformation without logical names for its state, whose dimensions aren't its parameters': it is replicated
+    on every device, which costs little for statistics by rows and columns.
+    """
     return optax.GradientTransformation(lambda params: transform.init(nn.unbox(params)), transform.update)

@@ -10,11 +10,11 @@ from mmjax.errors import UserError, nearest
 
 ScheduleName = Literal["cosine", "linear", "constant", "rsqrt"]
 SCHEDULES = ("cosine", "linear", "constant", "rsqrt")
-COOLED = ("constant", "rsqrt")  # the others end by themselves
+COOLED = ("constant", "rsqrt")  # the other schedules end at `end` anyway
 
 
 def check_schedule(who: str, schedule: str, cooldown_steps: int, timescale: int) -> None:
-    """Raises UserError, which begins with `who`, where there is no such schedule."""
+    """Raises UserError, with `who` at its start, where there is no such schedule."""
     if schedule not in SCHEDULES:
         raise UserError(
             f"{who}: schedule={schedule!r} must be {', '.join(SCHEDULES[:-1])} or {SCHEDULES[-1]}"
@@ -62,7 +62,7 @@ def share(
     With a cooldown the last steps go down to `end` in a straight line: from the constant that is the "warm-up, stable,
     decay" of Hu et al. 2024 (arXiv:2404.06395), and a run can be cooled down from any checkpoint of the stable part.
 
-    The last step that a run takes is `total_steps - 1`, and one short of `end` (as with optax's and torch's schedules):
+    The last step of a run is `total_steps - 1`, one short of `end` (as with optax's and torch's schedules):
     a run that ends at 0 takes no step at a rate of 0.
     """
     rest = total_steps - warmup_steps

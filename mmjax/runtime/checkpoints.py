@@ -1,7 +1,7 @@
 """Saves checkpoints in the background, atomically; restores and verifies them. The only file that imports Orbax.
 
-A checkpoint holds digests of its own files, written before Orbax gives it its name: what is named is whole, and what
-has been damaged since is seen.
+A checkpoint holds digests of its own files, written before Orbax gives it its name: a checkpoint with a name was saved
+whole, and later damage is detected.
 """
 
 import errno
@@ -42,12 +42,14 @@ LISTED = 8  # lines of a mismatch that an error shows
 
 
 class CheckpointError(UserError):
-    """A checkpoint could not be written, or is not what was asked for."""
+    """A checkpoint could not be written, or doesn't match the request."""
 
 
 class _Quiet(logging.Filter):
-    """Drops what Orbax says to absl below an error: dozens of lines a save, none of which a user can act on. And what
-    each of its threads says, with a traceback, of an exception that is raised again for whoever waits for the save."""
+    """Drops Orbax's log records below an error: dozens of lines a save, none of which a user can act on. Drops, too,
+    what each of its threads logs, with a traceback, of an exception that is raised again for whoever waits for the
+    save.
+    """
 
     def filter(self, record: logging.LogRecord) -> bool:
         return "orbax" not in record.pathname or (record.levelno >= logging.ERROR and not record.exc_info)
@@ -57,7 +59,7 @@ logging.getLogger("absl").addFilter(_Quiet())
 
 
 class _Told(logging.Filter):
-    """Drops what asyncio says of the writes that failed with the first one, which is raised."""
+    """Drops asyncio's log records of the writes that failed together with the first one, which is raised."""
 
     def filter(self, record: logging.LogRecord) -> bool:
         return not ("never retrieved" in record.getMessage() and record.exc_info and "OCDBT" in str(record.exc_info[1]))
@@ -67,8 +69,9 @@ logging.getLogger("asyncio").addFilter(_Told())
 
 
 def _told_already(hook: Callable[[Any], Any]) -> Callable[[Any], Any]:
-    """`sys.unraisablehook` without what tensorstore's threads print of a save that has failed: each write that is still
-    under way finds the event loop closed, which Orbax closed at the first that failed; and that one is raised."""
+    """`sys.unraisablehook` without the messages of tensorstore's threads after a failed save: each write that is still
+    under way finds the event loop closed, which Orbax closes at the first failure; that first error is raised.
+    """
 
     def quiet(unraisable: Any) -> None:
         if str(unraisable.exc_value) != "Event loop is closed":
@@ -95,13 +98,14 @@ class Checkpointer:
         reads_only: bool = False,
         beside: Callable[[epath.Path], None] = lambda folder: None,
     ):
-        """reads_only: restores, and leaves alone what a run may be saving there at the time. beside: writes more into
-        the folder of a step, before its digests are taken; in a thread, and on host 0 alone."""
+        """reads_only: only restores, and leaves unfinished saves alone: a run may be writing them. beside: writes more
+        into the folder of a step, before its digests are taken; in a thread, and on host 0 alone.
+        """
         keeping = Keeping(keep) if isinstance(keep, int) else keep
         if keeping.latest < 1:
             raise UserError(f"Checkpointer: keep={keeping.latest} must be at least 1.")
         self.directory = _directory(workdir)
-        self._step: int | None = None  # what is being saved
+        self._step: int | None = None  # the step being saved
         self._beside = beside
         with self._writing("make"):
             if not reads_only:
@@ -116,7 +120,8 @@ class Checkpointer:
             )
 
     def save(self, step: int, state: Any) -> bool:
-        """Starts to save; the state may be donated as soon as this returns. False where the step is already there.
+        """Starts to save; the state may be donated as soon as this returns. Returns False where the step is already
+        there.
 
         Raises CheckpointError where there is no space, or the save before this one failed.
         """
@@ -124,12 +129,14 @@ class Checkpointer:
             return False
         hosts.first(lambda: self._check_space(state))
         with self._writing("save"):
-            self._manager.wait_until_finished()  # `_seal` goes by the step
+            self._manager.wait_until_finished()  # `_seal` reads the step
             self._step = step
             return self._manager.save(step, args=ocp.args.PyTreeSave(_nested(state)))
 
     def _seal(self) -> None:
-        """Orbax calls it when all files of a step are written, before it gives the folder its name."""
+        """Writes the digests; Orbax calls this when all files of a step are written, before it gives the folder its
+        name.
+        """
         if hosts.leads():
             for path in self.directory.iterdir():  # in a bucket it has its name from the start, and a mark at the end
                 if path.name == str(self._step) or path.name.startswith(f"{self._step}{UNFINISHED}"):
@@ -163,12 +170,12 @@ class Checkpointer:
         return max(self.steps(), default=None)
 
     def wait(self) -> None:
-        """Returns when what is being saved is saved; raises CheckpointError where that failed."""
+        """Waits for the save in progress; raises CheckpointError where it failed."""
         with self._writing("save"):
             self._manager.wait_until_finished()
 
     def close(self) -> None:
-        """Waits, and stops the threads."""
+        """Waits for the save in progress, and stops the threads."""
         with self._writing("save"):
             self._manager.close()
 
@@ -213,7 +220,9 @@ def saved_steps(workdir: str | Path) -> list[int]:
 
 
 def checkpoint_identity(workdir: str | Path, step: int) -> str | None:
-    """What tells a step's checkpoint from another one of that step; None where it isn't there. Reads a small file."""
+    """Identifies a step's checkpoint: the text differs between two checkpoints of one step. None where there is none.
+    Reads a small file.
+    """
     path = _directory(workdir) / str(step) / digests.NAME
     try:
         return hashlib.blake2b(regular.content(path), digest_size=16).hexdigest()
@@ -222,7 +231,7 @@ def checkpoint_identity(workdir: str | Path, step: int) -> str | None:
 
 
 class Saved(NamedTuple):
-    """A checkpoint on the disk. saved_at: seconds since 1970. problems: what of it isn't as it was written."""
+    """A checkpoint on the disk. saved_at: seconds since 1970. problems: the files that aren't as they were written."""
 
     step: int
     path: str
@@ -252,8 +261,8 @@ def whole_step(
 ) -> int | None:
     """The latest step whose checkpoint is whole, None where nothing was ever saved. Every byte of it is read.
 
-    A damaged one that is newer is set aside, into `workdir/damaged`, and `say` is told. Of several hosts only host 0
-    may call.
+    A damaged one that is newer is set aside, into `workdir/damaged`, and `say` gets a message. Of several hosts only
+    host 0 may call this.
 
     Raises:
         CheckpointError: the latest is damaged and `strict` is set, or none is whole; nothing is moved then.
@@ -282,7 +291,7 @@ def whole_step(
 
 
 def set_aside(path: epath.Path, workdir: epath.Path) -> epath.Path:
-    """Moves what is damaged, a checkpoint say, to where it isn't taken for whole; the name that it has there."""
+    """Moves a damaged file or folder, a checkpoint say, to where it isn't taken for whole; returns its new path."""
     folder = workdir / ASIDE
     folder.mkdir(parents=True, exist_ok=True)
     names = (folder / f"{path.name}{'' if n == 0 else f'-{n}'}" for n in itertools.count())
@@ -340,7 +349,7 @@ def _chosen(directory: epath.Path, steps: Sequence[int], step: int | None) -> in
 
 
 def _named(tree: Any) -> dict[str, Any]:
-    """The leaves by their path: {"params/towers_image/...": leaf}. What holds no leaves is not there."""
+    """The leaves by their path: {"params/towers_image/...": leaf}. Empty containers are left out."""
     leaves = jax.tree_util.tree_flatten_with_path(tree)[0]
     return {jax.tree_util.keystr(path, simple=True, separator="/"): leaf for path, leaf in leaves}
 

@@ -1,7 +1,7 @@
-"""Copies the files beside a run's checkpoints into every checkpoint, and restores from there what was damaged.
+"""Copies the files beside a run's checkpoints into every checkpoint, and restores damaged ones from there.
 
-A checkpoint's digests (`checkpoints`) are those of its copies too. Damage is seen by the files' own digests
-(`experiment.json`, `data.json`), or by comparing; lines of metrics are compared where they are read.
+A checkpoint's digests (`checkpoints`) are those of its copies too. Damage is detected by the files' own digests
+(`experiment.json`, `data.json`), or by comparing; lines of metrics are compared when they are read.
 """
 
 import logging
@@ -42,7 +42,7 @@ def write(workdir: Path, checkpoint: epath.Path) -> None:
 
 
 def of_step(workdir: Path, step: int) -> Path:
-    """Where the copies of a checkpoint are; one of an older version has none."""
+    """The folder with the copies in a step's checkpoint; a checkpoint of an older version has none."""
     return workdir / DIRECTORY / str(step) / FOLDER
 
 
@@ -63,7 +63,7 @@ def latest(workdir: Path) -> Path | None:
 
 
 def mend(workdir: Path, say: Callable[[str], None]) -> None:
-    """Brings back from the copies what is damaged or missing: records, tokenizers and code; `say` is told what.
+    """Restores from the copies what is damaged or missing: records, tokenizers and code; `say` gets a line for each.
 
     Raises:
         UserError: it can't be written.
@@ -101,8 +101,9 @@ def _back(path: Path, copy: Path, workdir: Path) -> str:
 
 
 def whole(workdir: Any, name: str) -> Any:
-    """Where `experiment.json`, or the folder of tokenizers or of code, of a workdir is whole: in its place, else among
-    the copies, of which a warning says so; its place, too, where there are none, and in a bucket."""
+    """The path of a whole `experiment.json`, or folder of tokenizers or of code, of a workdir: its own place, else its
+    copy in a checkpoint, with a warning. Where there are no copies, and in a bucket, it is its own place.
+    """
     place = workdir / name
     if "://" in str(workdir) or (name in SEALED and _sealed(Path(place))):  # whoever may not read checkpoints reads it
         return place
@@ -122,7 +123,7 @@ def whole(workdir: Any, name: str) -> Any:
 
 
 def _meant(name: str) -> str:
-    """What a message of damage says besides to whoever has changed the file by hand."""
+    """An addition to a message of damage, for users who have changed the file by hand."""
     return f" (a change that is meant goes without the entry {digests.SEAL!r} at its end)" if name in SEALED else ""
 
 
@@ -137,18 +138,18 @@ def _sealed(path: Path) -> bool:
 def _same(path: Path, copies: Path, workdir: Path) -> bool:
     there = workdir / path.relative_to(copies)
     if path.name == digests.NAME and not digests.problems(epath.Path(there.parent)):
-        return True  # of more tokenizers than there were then: a fork's
+        return True  # tokenizers were added since, as a fork does
     try:
         return there.is_file() and not there.is_symlink() and regular.content(path) == regular.content(there)
-    except (OSError, UserError):  # a pipe, or too large a file, of a stranger's
+    except (OSError, UserError):  # a pipe, or too large a file, in a workdir from elsewhere
         return False
 
 
 def _code(folder: Path) -> dict[str, str]:
-    """The digests in a folder's record of the files of code that are kept with it; names that lead elsewhere apart."""
+    """The digests of the code files, by name, in a folder's record; names that lead out of the folder are left out."""
     try:
         return {plain(name, CODE): str(digest) for name, digest in json_text.read(folder / RECORD)[CODE].items()}
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):  # UserError among them: no record, or no such
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):  # UserError too: no record, or no code
         return {}
 
 
@@ -159,7 +160,7 @@ def _folder_of(names: Iterable[str], code: Mapping[str, str], workdir: Path) -> 
 
 
 def _is(path: Path, code: Mapping[str, str]) -> bool:
-    """Whether a file holds the text that the record names."""
+    """True if a file holds the text whose digest the record has."""
     try:
         return not path.is_symlink() and digests.of_content(regular.content(path)) == code.get(path.name)
     except (OSError, UserError):

@@ -1,7 +1,7 @@
 """Names the counts among an evaluation's metrics (how much it judged), and writes sentences of them.
 
-`retrieval/image->text/queries` is no score but says of how many the scores beside it are. Counts are metrics like
-others in files; tables leave their columns to the scores, and tell counts in lines below.
+`retrieval/image->text/queries` is no score, but the number of queries of the scores beside it. Counts are metrics like
+others in files; tables have columns for scores, and counts in lines below.
 """
 
 from collections.abc import Iterable, Mapping
@@ -9,28 +9,29 @@ from collections.abc import Iterable, Mapping
 QUERIES, CANDIDATES = "queries", "candidates"  # of retrieval
 EXAMPLES, CLASSES = "examples", "classes"  # of classification
 LEFT_OUT = "left_out"  # examples that couldn't be judged, for they have no label (or none of the classes)
-NOT_FINITE = "not_finite"  # of those that were judged, how many have an embedding that isn't finite
-CHANCE = "chance"  # what answers at random would give: retrieval's R@1, of classification the first score (top1, mAP)
-CHANCE_OF = "chance_"  # what they would give of another score: `chance_R@5`
+NOT_FINITE = "not_finite"  # judged examples whose embedding isn't finite
+CHANCE = "chance"  # the score of random answers: R@1 of retrieval, the first score (top1, mAP) of classification
+CHANCE_OF = "chance_"  # the same of another score: `chance_R@5`
 NAMES = (QUERIES, CANDIDATES, EXAMPLES, CLASSES, LEFT_OUT, NOT_FINITE, CHANCE)
 
 NOUNS = {"image": "picture", "text": "caption", "audio": "sound"}
 
 
 def is_count(name: str) -> bool:
-    """Whether a metric says how much was judged, by the last part of its name: a label may be called `classes`."""
+    """True if a metric counts what was judged. Its name's last part decides, so a label may be called `classes`."""
     last = name.rpartition("/")[2]
     return last in NAMES or last.startswith(CHANCE_OF)
 
 
 def is_whole(name: str) -> bool:
-    """Whether a metric is a number of things: a count, but for the scores of answers at random."""
+    """True if a metric is an integer: every count except the scores of random answers."""
     return is_count(name) and not name.rpartition("/")[2].startswith(CHANCE)
 
 
 def told(metrics: Mapping[str, float | None]) -> dict[str, str]:
-    """A sentence for each row of a table whose metrics have counts, by row, such as
-    `retrieval/image->text: 100 pictures, among 500 captions; at random R@1 0.010, R@5 0.049`."""
+    """Writes a sentence for each row of a table whose metrics have counts, by row, such as `retrieval/image->text: 100
+    pictures, among 500 captions; at random R@1 0.010, R@5 0.049`.
+    """
     rows: dict[str, dict[str, float]] = {}
     first: dict[str, str] = {}
     for name, value in metrics.items():
@@ -43,10 +44,10 @@ def told(metrics: Mapping[str, float | None]) -> dict[str, str]:
 
 
 def below(sentences: Mapping[str, str], rows: Iterable[str]) -> list[str]:
-    """Those of the sentences (`told`) that are of these rows, each once.
+    """The sentences (of `told`) that belong to these rows, each once.
 
     A row that has no counts of its own (`probe/kind/5shot`, `knn/kind/top1` with a column for each fold) was judged on
-    what the row above it in name was, `probe/kind`.
+    the same examples as the row above it in name, `probe/kind`.
     """
     found = []
     for row in rows:
@@ -87,12 +88,12 @@ def _chance(score: str, value: float) -> str:
 
 
 def noun(modality: str) -> str:
-    """What one example of a modality is called."""
+    """The noun for one example of a modality, such as "picture"."""
     return NOUNS.get(modality, modality)
 
 
 def of(count: float, one: str, several: str = "") -> str:
-    """`1 picture`, `5,000 captions`."""
+    """A number with its noun: `1 picture`, `5,000 captions`."""
     return f"{count:,.0f} {one if count == 1 else several or one + 's'}"
 
 

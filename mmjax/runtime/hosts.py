@@ -1,8 +1,8 @@
 """Joins several hosts (processes) into one run, says what each reads, and makes all agree on decisions.
 
-The only file that knows how many hosts there are. Every host runs the same program: what computes or saves, all of them
-do, in the same order; what writes or speaks, host 0 does alone. A decision that one host could take differently from
-another (is the folder there? has somebody pressed Ctrl-C?) is taken together, or one of them waits for ever.
+The only file that knows how many hosts there are. Every host runs the same program: all of them compute and save, in
+the same order; host 0 alone writes files and prints. A decision that one host could take differently from another (is
+the folder there? has somebody pressed Ctrl-C?) is taken together; otherwise one of them would wait for ever.
 """
 
 import base64
@@ -18,7 +18,7 @@ from typing import Any, Generic, TypeVar
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax._src import distributed  # no public name has the service that host 0 runs
+from jax._src import distributed  # the service that host 0 runs has no public name
 from jax.experimental import multihost_utils
 from jax.sharding import NamedSharding, PartitionSpec
 
@@ -29,37 +29,38 @@ from mmjax.runtime.mesh import batch_sharding, replicated
 T = TypeVar("T")
 
 CONNECTING = 300  # seconds that a host waits for the others to start: the machines of a cluster don't start together
-PATIENCE = 15  # seconds of waiting for the others, after which a host says so
+PATIENCE = 15  # seconds of waiting for the others, after which a host reports that it waits
 HEARTBEAT = 30  # seconds without a sign of life, after which a host counts as dead and the others end ...
 HEARTBEAT_VARIABLE = "MMJAX_HEARTBEAT"  # ... unless this variable says how many
 LEAVING = 30  # seconds that a host which ends waits for the others to end, too
-LINGER = 0.2  # seconds that host 0 goes on serving once all have said goodbye
+LINGER = 0.2  # seconds that host 0 goes on serving once all others have disconnected
 PIECE = 2**24  # bytes that hosts exchange at once: every device holds that many of each host
 
 
 def host() -> tuple[int, int]:
-    """This process's index, and the number of processes."""
+    """The index of this process, and the number of processes."""
     return jax.process_index(), jax.process_count()
 
 
 def leads() -> bool:
-    """Whether this is host 0, which writes and speaks."""
+    """True on host 0, which alone writes and prints."""
     return jax.process_index() == 0
 
 
 def hosts_of(devices: Sequence[Any]) -> int:
-    """The number of hosts that devices (of a pod that need not be there) belong to."""
+    """The number of hosts that the devices belong to (they may be those of a pod that isn't there)."""
     return len({device.process_index for device in devices})
 
 
 def join() -> None:
     """Makes this process one of the run's, where several are announced (`launch.announced`); else does nothing.
 
-    To be called before anything touches a device. A host that dies later takes the others with it, within a minute.
-    Where others don't come, jax ends the process after CONNECTING seconds (SIGABRT, no exception): said beforehand.
+    Call it before anything touches a device. A host that dies later takes the others with it, within a minute.
+    Where others don't come, jax ends the process after CONNECTING seconds (SIGABRT, no exception), which is announced
+    before.
 
     Raises:
-        UserError: a setting that can't be, or a pod of which nothing announced the hosts.
+        UserError: a setting is invalid, or this is a pod whose hosts nothing announced.
     """
     heartbeat = _heartbeat()
     if not jax.distributed.is_initialized() and (found := launch.announced()) is not None:
@@ -101,25 +102,29 @@ def _heartbeat() -> int:
 
 
 def _leave_sigterm_as_it_was() -> None:
-    """jax listens to SIGTERM from now on, and ignores it; a run that isn't training yet is to end by it."""
+    """Restores the handler of SIGTERM, which jax replaces by one that ignores it: a run that isn't training yet must
+    end by it.
+    """
     handler = signal.getsignal(signal.SIGTERM)
     if threading.current_thread() is threading.main_thread() and handler is not None:
         signal.signal(signal.SIGTERM, handler)
 
 
 class _Lingering:
-    """The service that host 0 runs for all, which stops only LINGER seconds after it is told to."""
+    """The service that host 0 runs for all; stops LINGER seconds after it is told to."""
 
     def __init__(self, service: Any):
         self._service = service
 
     def shutdown(self) -> None:
+        """Waits LINGER seconds, and stops the service."""
         time.sleep(LINGER)
         self._service.shutdown()
 
 
 def _serve_to_the_last() -> None:
-    """jax stops the service as soon as host 0 has its own goodbye answered, amid those of the others on a busy machine.
+    """Delays the stop of host 0's service: jax stops it as soon as host 0 has disconnected, which on a busy machine is
+    before the others have.
 
     gRPC then aborts the process ("Check failed: queue.Pop() == nullptr"): a run that is done would look like one that
     failed, and its supervisor would start it again.
@@ -129,15 +134,15 @@ def _serve_to_the_last() -> None:
 
 
 def reader(mesh: jax.sharding.Mesh, batch_size: int, process: int | None = None) -> tuple[int, int]:
-    """Which part of each global batch a process (default: this one) is to read: (index, count), for `data.pipeline`.
+    """The part of each global batch that a process (default: this one) reads: (index, count), for `data.pipeline`.
 
-    Its devices decide, as the mesh has laid them out: hosts that share the same rows (`tensor` spans them) read the
+    It follows from the place of its devices in the mesh: hosts that share the same rows (`tensor` spans them) read the
     same part. If each host's rows are contiguous, `mesh.put` gives the single-host batch. If not (the mesh of a TPU's
     torus orders devices in its own way), its rows are permuted, equally at every step, and `index` identifies them:
     keys are folded with it, and losses don't depend on the order.
 
     Raises:
-        UserError: some hosts' rows are partly the same.
+        UserError: some hosts share a part of their rows only.
     """
     process = jax.process_index() if process is None else process
     held: dict[int, set[int]] = {}
@@ -156,7 +161,7 @@ def reader(mesh: jax.sharding.Mesh, batch_size: int, process: int | None = None)
 
 
 def gathered(value: Any) -> list[Any]:
-    """Every host's `value`, by the host's index: plain data (what JSON has, bytes, numpy arrays).
+    """Every host's `value`, by the host's index: plain data (JSON's types, bytes, numpy arrays).
 
     All hosts must call it. It waits for the slowest.
     """
@@ -176,10 +181,10 @@ def gathered(value: Any) -> list[Any]:
 
 
 def together(function: Callable[[], T]) -> T:
-    """What `function` gives here; where it fails on any host, it fails on all of them.
+    """Returns the value of `function` on this host; where it fails on any host, it fails on all of them.
 
     Raises:
-        Exception: what `function` raised here. UserError: what it raised on another host.
+        Exception: `function` raised it here. UserError: `function` raised an error on another host.
     """
     if jax.process_count() == 1:
         return function()
@@ -198,19 +203,21 @@ def together(function: Callable[[], T]) -> T:
 
 
 def first(function: Callable[[], T]) -> T:
-    """What `function`, which runs on host 0 alone, gave there: plain data, as in `gathered`. It fails as `together`."""
+    """Runs `function` on host 0 alone and returns its value on all hosts: plain data, as in `gathered`. Fails as
+    `together`.
+    """
     if jax.process_count() == 1:
         return function()
     return gathered(together(function if leads() else lambda: None))[0]
 
 
 def wait() -> None:
-    """Returns when all hosts have come this far."""
+    """Blocks until all hosts have called it."""
     gathered(None)
 
 
 class Largest:
-    """The largest number that any host gives: of this call where there is one host, of the call before among several.
+    """The largest number over all hosts: of this call with one host, of the call before with several.
 
     It all-reduces one int a step without synchronising with the device: every call returns the result of the call
     before, the same on all hosts.
@@ -232,13 +239,13 @@ class Largest:
 
 
 class Total(Generic[T]):
-    """What `finish` makes of the sum of all hosts' integers (arrays of one shape), without waiting for the others.
+    """Applies `finish` to the sum of all hosts' integers (arrays of one shape), without waiting for the others.
 
-    Among several hosts it is computed on the devices, and all must ask for it at once.
+    With several hosts it is computed on the devices, and all must call it at once.
     """
 
     def __init__(self, mesh: jax.sharding.Mesh, finish: Callable[[Any], T]):
-        """finish: for arrays of numpy and jax alike."""
+        """finish: takes arrays of numpy and of jax alike."""
         self._sharding, self._finish = NamedSharding(mesh, PartitionSpec(mesh.axis_names)), finish
         each = mesh.size // jax.process_count()  # devices of a host, all of which hold its numbers
         self._reduce = jax.jit(lambda parts: finish(jnp.sum(parts, 0) // each), out_shardings=replicated(mesh))
@@ -265,12 +272,12 @@ def placed(tree: Any, sharding: NamedSharding) -> Any:
 
 
 def encode(value: Any) -> bytes:
-    """Plain data as JSON, in which bytes and arrays are told from the rest; no code comes out when it is read."""
+    """Plain data as JSON, with bytes and arrays tagged; decoding it runs no code."""
     return json.dumps(value, default=_tagged).encode()
 
 
 def decode(text: bytes) -> Any:
-    """What `encode` was given; tuples come back as lists."""
+    """The value that `encode` got; tuples come back as lists."""
     return json.loads(text, object_hook=_untagged)
 
 

@@ -13,8 +13,9 @@ Line = dict[str, Any]
 
 
 def read(path: Path) -> list[dict[str, Any]]:
-    """The objects that have a `step`; none where there is no file. A line that is damaged, or that a kill cut off, is
-    left out."""
+    """The objects that have a `step`; empty where there is no file. A line that is damaged, or that a kill cut off, is
+    left out.
+    """
     lines = []
     try:
         content = regular.content(path, LARGEST)
@@ -33,10 +34,10 @@ def read(path: Path) -> list[dict[str, Any]]:
 def completed(
     lines: Sequence[Line], copied: Sequence[Line], key: Callable[[Line], Any]
 ) -> tuple[list[Line], list[Line]]:
-    """The lines as they were written, and those that they lacked, by a copy of an earlier time.
+    """Merges lines with an earlier copy of them: returns all lines, and those that only the copy had.
 
-    key: tells lines apart, but not those of a thing that was found twice. Of a line that both have the copy's counts.
-    Lines that the copy lacks are later ones, and come after it.
+    key: identifies what a line is about. Where both have it, the copy's line is used. Lines that the copy lacks are
+    later ones, and come after it.
     """
     there: dict[Any, list[Line]] = {}
     for line in lines:
@@ -49,10 +50,10 @@ def completed(
 
 
 def rewrite(path: Path, lines: Iterable[Mapping[str, Any]]) -> None:
-    """Puts `lines` in the file's place at once, so that a kill leaves the old file or the new one."""
+    """Replaces the file by `lines` at once: a kill leaves the old file or the new one."""
     output.write(path, "".join(map(lines_text, lines)))
 
 
 def lines_text(line: Mapping[str, Any]) -> str:
-    """The line as it stands in the file. Raises ValueError for a number that isn't finite, which JSON lacks."""
+    """The line as the file has it. Raises ValueError for a number that isn't finite, which JSON lacks."""
     return json.dumps(line, ensure_ascii=False, allow_nan=False) + "\n"

@@ -1,7 +1,7 @@
 """Finds out from the environment whether this process was started as one of several; touches no device.
 
 In this order: the variables JAX_COORDINATOR_ADDRESS, JAX_NUM_PROCESSES and JAX_PROCESS_ID; a launcher with several
-tasks (Slurm's srun, Open MPI's mpirun); a TPU machine that belongs to a pod. Anything else is a machine alone.
+tasks (Slurm's srun, Open MPI's mpirun); a TPU machine that belongs to a pod. Any other machine is alone.
 """
 
 import importlib.util
@@ -14,14 +14,14 @@ from dataclasses import dataclass
 from mmjax.errors import UserError
 
 ADDRESS, COUNT, INDEX = "JAX_COORDINATOR_ADDRESS", "JAX_NUM_PROCESSES", "JAX_PROCESS_ID"
-SLURM = ("SLURM_JOB_ID", "SLURM_STEP_NODELIST", "SLURM_NTASKS", "SLURM_PROCID", "SLURM_LOCALID")  # all set within srun
+SLURM = ("SLURM_JOB_ID", "SLURM_STEP_NODELIST", "SLURM_NTASKS", "SLURM_PROCID", "SLURM_LOCALID")  # set within srun
 METADATA = "http://metadata.google.internal/computeMetadata/v1/instance/attributes/"
 PATIENCE = 2.0  # seconds for the metadata server of a TPU machine, which answers in milliseconds where there is one
 
 
 @dataclass(frozen=True)
 class Launch:
-    """What `jax.distributed.initialize` is to be told; None is what jax finds out itself. detect: whether it may."""
+    """The arguments of `jax.distributed.initialize`; None is left to jax. detect: whether jax may find them out."""
 
     address: str | None = None
     count: int | None = None
@@ -36,10 +36,10 @@ class Launch:
 def announced(
     environment: Mapping[str, str] | None = None, metadata: Callable[[str], str | None] | None = None
 ) -> Launch | None:
-    """How this process joins the others; None where it is alone.
+    """Finds out how this process joins the others; None where it is alone.
 
-    environment: default, the process's own. metadata: what a TPU machine's metadata server says under a name, None
-    where there is none.
+    environment: default, the process's own. metadata: returns the value that a TPU machine's metadata server has under
+    a name, None where it has none.
 
     Raises:
         UserError: a variable has a value that it can't have, or lacks another one.
@@ -72,7 +72,7 @@ def _by_variables(given: Mapping[str, str], launcher: tuple[int, int] | None) ->
         raise UserError(f"{stated}, but {INDEX} isn't set: set it to 0 on the first to {count - 1} on the last")
     if not re.fullmatch(r".+:[0-9]{1,5}", given[ADDRESS]):
         raise UserError(f"{ADDRESS}={given[ADDRESS]!r} must be HOST:PORT, such as 10.0.0.1:8476")
-    return Launch(given[ADDRESS], count, index, detect=launcher is not None)  # a launcher says which devices are ours
+    return Launch(given[ADDRESS], count, index, detect=launcher is not None)  # a launcher assigns the devices
 
 
 def _number(given: Mapping[str, str], name: str, least: int) -> int:
@@ -82,7 +82,7 @@ def _number(given: Mapping[str, str], name: str, least: int) -> int:
 
 
 def _launcher(variables: Mapping[str, str]) -> tuple[int, int] | None:
-    """The number of tasks and which one this is, where a launcher started it."""
+    """The number of tasks and the index of this one, where a launcher started it."""
     if all(variables.get(name) for name in SLURM):  # a shell inside an allocation is a step of one task
         return int(variables.get("SLURM_STEP_NUM_TASKS") or variables["SLURM_NTASKS"]), int(variables["SLURM_PROCID"])
     if variables.get("OMPI_COMM_WORLD_SIZE") and variables.get("OMPI_COMM_WORLD_RANK"):
@@ -91,7 +91,7 @@ def _launcher(variables: Mapping[str, str]) -> tuple[int, int] | None:
 
 
 def _tpu_hosts(variables: Mapping[str, str], metadata: Callable[[str], str | None]) -> int:
-    """How many hosts the TPU has that this machine is a part of; 1 where it has no TPU, or isn't to use it.
+    """The number of hosts of the TPU that this machine is a part of; 1 where it has no TPU, or isn't to use it.
 
     A pod's machines on GKE know it by their environment, others on Google Cloud by their metadata. jax sets
     TPU_SKIP_MDS_QUERY where it finds no TPU, and notebooks with one set it too: nobody there waits for a server.

@@ -14,21 +14,22 @@ from mmjax.errors import UserError
 from mmjax.runtime.files import json_text
 
 FILE = ".lock"
-UNSUPPORTED = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.EINVAL)  # by buckets that are mounted
+UNSUPPORTED = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.EINVAL)  # raised by mounted buckets
 
 
 class Lock:
-    """Until it is closed, no other process can have one for that workdir.
+    """Holds a workdir's lock until it is closed: no other process can take it meanwhile.
 
-    A lock of the system's (POSIX), which takes it back from a process that dies, however it dies; on a network disk it
-    holds between machines. The file `.lock` only says who has it, and stays.
+    It is a POSIX lock, which the system frees when its process dies, however it dies; on a network disk it holds
+    between machines. The file `.lock` only names the holder, and stays.
 
     Raises UserError where another process has it, or the workdir can't be written to.
     """
 
     def __init__(self, workdir: Path, say: Callable[[str], None] = lambda text: None, holds: bool = True):
-        """say: is told where the disk has no locks; the run goes on without. holds: False takes none (of several hosts
-        one does)."""
+        """say: gets a message where the disk has no locks; the run goes on without. holds: False takes no lock (only
+        one of several hosts does).
+        """
         self._descriptor: int | None = None
         if not holds:
             return
@@ -40,7 +41,7 @@ class Lock:
             raise UserError(f"{workdir} can't be written to ({error.strerror}): give another --workdir") from error
         try:
             fcntl.lockf(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except (BlockingIOError, PermissionError) as error:  # by system, the one or the other
+        except (BlockingIOError, PermissionError) as error:  # which one depends on the system
             os.close(descriptor)
             raise UserError(
                 f"{workdir} is in use by {_holder(path)}: wait until it has ended, stop it, or give another --workdir"
@@ -57,7 +58,7 @@ class Lock:
         os.pwrite(descriptor, json.dumps(holder).encode(), 0)
 
     def close(self) -> None:
-        """Gives the lock back."""
+        """Releases the lock."""
         if self._descriptor is not None:
             os.close(self._descriptor)
             self._descriptor = None

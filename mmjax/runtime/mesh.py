@@ -40,8 +40,8 @@ class Mesh:
     """The sizes of the mesh axes; -1 (at most once) takes the devices that the others leave.
 
     `data` replicates the parameters, `fsdp` shards them by rows of the batch, `tensor` shards the work of a layer.
-    On several slices, which are joined by a slow network, `data` goes over the slices and over what it has left within
-    each; `fsdp` and `tensor` stay within a slice. The losses are the same, so an experiment need not know.
+    On several slices, which are joined by a slow network, `data` runs over the slices first, and then within each;
+    `fsdp` and `tensor` stay within a slice. The losses are the same, so an experiment doesn't depend on it.
     """
 
     data: int = -1
@@ -113,8 +113,8 @@ def _listed(numbers: list[int]) -> str:
 def check_batch(batch_size: int, mesh: jax.sharding.Mesh, microbatches: int = 1) -> None:
     """Raises UserError where the global batch can't be cut over the mesh, and over microbatches in each part.
 
-    Every device holds the same number of rows of every microbatch: a microbatch that lived on some of the devices
-    would leave the others idle.
+    Every device holds the same number of rows of every microbatch: a microbatch on only some of the devices would leave
+    the others idle.
     """
     parts = math.prod(mesh.shape[axis] for axis in BATCH_AXES)
     unit = parts * microbatches
@@ -127,12 +127,12 @@ def check_batch(batch_size: int, mesh: jax.sharding.Mesh, microbatches: int = 1)
 
 
 def batch_sharding(mesh: jax.sharding.Mesh) -> NamedSharding:
-    """Rows over `data` and `fsdp`, every other dimension whole."""
+    """The sharding of a batch: rows over `data` and `fsdp`, every other dimension whole."""
     return NamedSharding(mesh, PartitionSpec(BATCH_AXES))
 
 
 def replicated(mesh: jax.sharding.Mesh) -> NamedSharding:
-    """A whole copy on every device."""
+    """The sharding of an array of which every device has a whole copy."""
     return NamedSharding(mesh, PartitionSpec())
 
 
@@ -140,14 +140,14 @@ def state_shardings(abstract_state: Any, mesh: jax.sharding.Mesh) -> Any:
     """The sharding of every leaf, by the logical axis names that it carries.
 
     Takes a pytree of `ShapeDtypeStruct` in which parameters are boxed with their names, as Linen's `init` gives them
-    (`nn.with_logical_partitioning`); what optax makes of such a tree by `tree.map` carries the names too, so that
-    moments lie where their parameter lies. Gives the tree without the boxes, of `NamedSharding`.
+    (`nn.with_logical_partitioning`); trees that optax derives by `tree.map` carry the names too, so that moments are
+    sharded as their parameters. Returns the tree without the boxes, of `NamedSharding`.
     """
 
     def sharding(leaf: Any) -> Any:
         if not isinstance(leaf, meta.Partitioned):
             return replicated(mesh)
-        if not hasattr(leaf.value, "shape"):  # optax's mask: another of its transforms has this parameter
+        if not hasattr(leaf.value, "shape"):  # optax's mask: another transform has this parameter
             return leaf.value
         return NamedSharding(mesh, _spec(leaf.names, leaf.value.shape, mesh))
 
@@ -155,9 +155,10 @@ def state_shardings(abstract_state: Any, mesh: jax.sharding.Mesh) -> Any:
 
 
 def _spec(names: tuple[str | None, ...], shape: tuple[int, ...], mesh: jax.sharding.Mesh) -> PartitionSpec:
-    """A dimension that its mesh axis doesn't divide is replicated along that axis (3 heads over tensor=2): memory is
-    lost, not exactness, and jit would refuse an uneven input. An axis is used once in an array (a square matrix of
-    embed by embed is cut by its first dimension)."""
+    """The mesh axis of each dimension. A dimension that its axis doesn't divide is replicated along it (3 heads over
+    tensor=2): memory is lost, not exactness, and jit would refuse an uneven input. An axis is used once in an array (a
+    square matrix of embed by embed is cut by its first dimension).
+    """
     axes: list[str | None] = []
     for name, size in zip(names, shape, strict=True):
         axis = RULES.get(name) if name else None
@@ -167,6 +168,6 @@ def _spec(names: tuple[str | None, ...], shape: tuple[int, ...], mesh: jax.shard
 
 
 def put(batch: dict[str, np.ndarray], mesh: jax.sharding.Mesh) -> dict[str, jax.Array]:
-    """This process's rows of the global batch -> global arrays, rows over `data` and `fsdp`."""
+    """Makes global arrays, rows over `data` and `fsdp`, of this process's rows of the global batch."""
     sharding = batch_sharding(mesh)
     return {name: jax.make_array_from_process_local_data(sharding, array) for name, array in batch.items()}

@@ -1,7 +1,8 @@
-"""Defines the metrics of `metrics.jsonl` by family of names: what each means, and in which direction it is better.
+"""Defines the metrics of `metrics.jsonl` by family of names: the meaning of each, and the direction in which it is
+better.
 
-The one list of them. `mmjax train --help` and `mmjax evaluate --help` print it, a report says it below its tables, and
-TensorBoard's groups are by it. In a name `<part>` stands for what the experiment calls it.
+This is the only list of them. `mmjax train --help` and `mmjax evaluate --help` print it, a report has it below its
+tables, and TensorBoard's groups follow it. In a name, `<part>` stands for the experiment's own name.
 """
 
 import re
@@ -13,19 +14,20 @@ from typing import Literal
 
 from mmjax.runtime.counts import EXAMPLES
 
-WIDTH = 79  # of a help's lines
+WIDTH = 79  # characters of a line of help
 INDENT = 6
 
-HEALTH, SPEED = "health", "speed"  # groups on TensorBoard of what stands without a slash, or is no score
+HEALTH, SPEED = "health", "speed"  # TensorBoard's groups of names without a slash, or that are no scores
 
 
 @dataclass(frozen=True)
 class MetricFamily:
-    """Names that mean the same.
+    """Names of metrics that share a meaning.
 
-    names: with `<...>` for what varies.  meaning: half a sentence, which begins small and ends without a full stop.
-    better: which values are; None: it tells how a run goes, and is no score.  group: in which TensorBoard shows it; "":
-    in that of its name's first part.
+    names: with `<...>` for the parts that vary.  meaning: half a sentence, which begins small and ends without a full
+    stop.
+    better: which values are; None: it tells how a run goes, and is no score.  group: TensorBoard's group; "": that of
+    its name's first part.
     """
 
     names: tuple[str, ...]
@@ -35,12 +37,12 @@ class MetricFamily:
 
     @property
     def sentence(self) -> str:
-        """What it means, and which values are better."""
+        """The meaning, and which values are better, as a sentence."""
         better = "" if self.better is None else f"; {self.better} is better"
         return f"{self.meaning}{better}."
 
     def fits(self, name: str) -> int:
-        """How closely a name fits: the parts that vary in the family's name for it; 0: it isn't of the family."""
+        """The number of `<...>` parts, plus one, of the family's name that a metric's name matches; 0: none matches."""
         return max((each.count("<") + 1 for each in self.names if _pattern(each).fullmatch(name)), default=0)
 
 
@@ -209,10 +211,10 @@ def _varying(part: str) -> str:
 
 @cache
 def family(name: str, evaluation: bool = False) -> MetricFamily | None:
-    """The family of a name in a line of training, or of an evaluation. None: of no documented one, as what an
-    objective or evaluator of one's own tells.
+    """The family of a name in a line of training, or of an evaluation. None: the name isn't documented, as those of
+    one's own objectives and evaluators.
 
-    Of the validation loss (`losses/image_text/accuracy`) it is that of what training calls so.
+    A name of the validation loss (`losses/image_text/accuracy`) has the family of the same name in training.
     """
     listed = [each for each in (EVALUATION if evaluation else TRAINING) if each is not LOSSES]
     found = max(listed, key=lambda each: each.fits(name))
@@ -228,24 +230,24 @@ def family(name: str, evaluation: bool = False) -> MetricFamily | None:
 
 
 def tensorboard_tag(name: str) -> str:
-    """What TensorBoard calls a number of training: in the group of its family.
+    """The tag of a training metric on TensorBoard: its name, within the group of its family.
 
-    TensorBoard puts the cards of one first part together, in the order of the alphabet. By their flat names
-    `bad_share` and `batch_hash`, each alone, would be the first that anyone sees.
+    TensorBoard puts the cards of one first part together, in the order of the alphabet. By their flat names `bad_share`
+    and `batch_hash`, each alone, would come first.
     """
     found = family(name)
     return f"{found.group}/{name}" if found is not None and found.group else name
 
 
 def families(names: Iterable[str], evaluation: bool = False) -> list[tuple[MetricFamily, list[str]]]:
-    """The families of these names, in the order of the list, each with the names that are of it."""
+    """The families of these names, in the order of the list, each with its names."""
     known = list(names)
     found = [(each, [name for name in known if family(name, evaluation) is each]) for each in (*EVALUATION, *TRAINING)]
     return [(each, mine) for each, mine in found if mine]
 
 
 def told_families(listed: Sequence[MetricFamily]) -> str:
-    """The families as lines of a help: the names, and below them what they mean."""
+    """The families as lines of a help text: the names, and below them the meaning."""
     lines = []
     for each in listed:
         names, meaning = ", ".join(each.names), each.sentence

@@ -18,7 +18,7 @@ from mmjax.runtime.metric_families import tensorboard_tag
 from mmjax.runtime.tensorboard import Event, FileWriter, SessionLog, Summary
 
 FILE = "metrics.jsonl"
-WATCHED = "evaluations.jsonl"  # what `mmjax evaluate --watch` found: no file has two writers
+WATCHED = "evaluations.jsonl"  # written by `mmjax evaluate --watch` alone: no file has two writers
 TENSORBOARD = "tensorboard"
 
 log = logging.getLogger(__name__)
@@ -43,26 +43,27 @@ class Metrics:
         writes: bool = True,
         say: Callable[[str], None] = lambda text: None,
     ):
-        """Goes on after `step`: lines of later steps, left by a run that was cut off, are dropped. Lines that were lost
-        come back from the step's checkpoint (`copies`); `say` is told of them, and of such as don't come back.
+        """Goes on after `step`: lines of later steps, left by a run that was cut off, are dropped. Lost lines are
+        restored from the step's checkpoint (`copies`); `say` gets a message of them, and of those that can't be
+        restored.
 
         wandb: the project to mirror everything to; needs the extra `wandb` (UserError without it). config: shown there.
-        writes: False (of several hosts one writes) only remembers evaluations, and leaves the workdir as it is.
+        writes: False (only one of several hosts writes) keeps evaluations in memory, and leaves the workdir as it is.
         """
         self._step, self._writes = step, writes
         found = jsonl.read(workdir / FILE)
         kept, told, damaged = _whole(workdir, found, step) if step else ([], "", False)
         if told:
             say(told)
-        # Of the runs before (`goodput`): their time, that of dropped lines too, and how much of it was not in vain.
+        # The time of the runs before, dropped lines included, and the part of it that wasn't lost (`goodput`).
         self.seconds: float = max((line.get("seconds") or 0.0 for line in (*found, *kept)), default=0.0)
         self.stepped: float = max(
             ((line.get("goodput") or 0.0) * (line.get("seconds") or 0.0) for line in kept), default=0.0
         )
         trained = [line for line in kept if "split" not in line]
-        self.last: dict[str, Any] = trained[-1] if trained else {}  # what was written of the last step before
+        self.last: dict[str, Any] = trained[-1] if trained else {}  # the last line of training written so far
         idle = [line.get("loss") == 0 and line.get("grad_norm") == 0 for line in trained]
-        self.nothing = all(idle) if trained else not step  # whether no step so far had anything to learn from
+        self.nothing = all(idle) if trained else not step  # True if no step so far had a valid example
         self._evaluations = {(line["step"], line["split"]): line for line in kept if "split" in line}
         self._watched: dict[tuple[int, str], dict[str, Any]] = {}
         self._tensorboard = workdir / TENSORBOARD
@@ -73,13 +74,13 @@ class Metrics:
             if damaged and (workdir / FILE).exists():
                 set_aside(epath.Path(workdir / FILE), epath.Path(workdir))
             jsonl.rewrite(workdir / FILE, kept)
-            if (workdir / WATCHED).exists() or step:  # a watcher opens it anew for every line
+            if (workdir / WATCHED).exists() or step:  # a watcher reopens it for every line
                 _rewrite_watched(workdir, step)
             self._file = (workdir / FILE).open("a", encoding="utf-8")
             self._wandb = _wandb_run(wandb, workdir, config) if wandb else None
 
     def write(self, step: int, values: Mapping[str, float], split: str | None = None) -> None:
-        """One line of `values`; `split` marks those of an evaluation."""
+        """Writes one line of `values`; `split` marks those of an evaluation."""
         line: dict[str, Any] = {"step": step} | ({"split": split} if split else {})
         line |= {name: value if math.isfinite(value) else None for name, value in values.items()}
         if split:
@@ -97,7 +98,7 @@ class Metrics:
             self._wandb.log({f"{split}/{name}" if split else name: value for name, value in values.items()}, step=step)
 
     def evaluations(self, step: int) -> dict[str, dict[str, float]]:
-        """The evaluations that were written for that step: `{split: {name: value}}`."""
+        """The evaluations written for that step: `{split: {name: value}}`."""
         return {
             split: {name: value for name, value in line.items() if name not in ("step", "split")}
             for (at, split), line in self._evaluations.items()
@@ -105,11 +106,11 @@ class Metrics:
         }
 
     def take(self, watched: Iterable[Mapping[str, Any]]) -> None:
-        """What a watcher has found so far (`watched`), for `known`."""
+        """Stores a watcher's evaluations (`watched`), for `known`."""
         self._watched = {(line["step"], line["split"]): dict(line) for line in watched if "split" in line}
 
     def known(self, step: int) -> dict[str, dict[str, float]]:
-        """As `evaluations`, and what a watcher has found besides."""
+        """The evaluations of a step, as `evaluations` has them, and those of a watcher."""
         mine = self.evaluations(step)
         for (at, split), line in self._watched.items():
             if at == step:
@@ -117,7 +118,7 @@ class Metrics:
         return mine
 
     def _writer(self, run: str) -> FileWriter:
-        if run not in self._writers:  # a run of its own a split, so that TensorBoard draws them into one picture
+        if run not in self._writers:  # a TensorBoard run for each split, so that one chart shows them all
             suffix = f".{self._step}"  # names hold the time in seconds: a run that goes on at once must not overwrite
             self._writers[run] = FileWriter(str(self._tensorboard / run), filename_suffix=suffix)
             if self._step:  # TensorBoard then drops later steps of the run that was cut off
@@ -126,6 +127,7 @@ class Metrics:
         return self._writers[run]
 
     def close(self) -> None:
+        """Closes the files, TensorBoard's and the mirror."""
         if self._writes:
             self._file.close()
         for writer in self._writers.values():
@@ -145,15 +147,16 @@ def _key(line: jsonl.Line) -> Any:
 
 
 def _whole(workdir: Path, found: Sequence[jsonl.Line], step: int) -> tuple[list[jsonl.Line], str, bool]:
-    """The lines to `step`, what the file lacks from the checkpoint's copy of it; what is to be said, and whether the
-    file is damaged."""
+    """The lines up to `step`, completed from the checkpoint's copy; the message about it; and whether the file is
+    damaged.
+    """
     file, kept = workdir / FILE, [line for line in found if line["step"] <= step]
     copy = copies.of_step(workdir, step) / FILE
-    if not copy.is_file():  # an older version's
+    if not copy.is_file():  # a checkpoint of an older version
         steps = [line["step"] for line in kept]
         last, gaps = max(steps, default=0), [1, *(after - before for before, after in pairwise(steps))]
         lost = f"{file} ends at step {last}, and the run goes on after step {step}: what lay between is lost"
-        apart = set(steps) != {1}  # of the first line alone nobody knows how far the next one was
+        apart = set(steps) != {1}  # one line alone doesn't tell the distance to the next
         return kept, lost if apart and step - last > max(gaps) else "", False
     copied = [line for line in jsonl.read(copy) if line["step"] <= step]
     keys = {_key(line) for line in copied}  # the copy has all but evaluations of its own step
@@ -181,9 +184,9 @@ def _rewrite_watched(workdir: Path, step: int) -> None:
 def read(workdir: Path) -> list[dict[str, Any]]:
     """The lines of a workdir's metrics; one that was cut off in the middle (a killed run) is left out.
 
-    Where the file is shorter than its copy in the latest checkpoint, which a warning says, lines of it come from there.
-    What a watcher found of a step and split is in the run's own line of them, where it has one: what both have is the
-    run's. Else it is a line of its own, after the last one of an earlier step.
+    Where the file is shorter than its copy in the latest checkpoint, the missing lines come from there, with a warning.
+    A watcher's metrics of a step and split are merged into the run's own line of them, if any, whose values win; else
+    they are a line of their own, after the last one of an earlier step.
     """
     found = _unshortened(workdir)
     places = {(line["step"], line["split"]): i for i, line in enumerate(found) if "split" in line}
@@ -215,19 +218,19 @@ def _unshortened(workdir: Path) -> list[jsonl.Line]:
 
 
 def watched(workdir: Path) -> list[dict[str, Any]]:
-    """The evaluations that a watcher wrote."""
+    """The evaluations that a watcher wrote, as lines."""
     return [line for line in jsonl.read(workdir / WATCHED) if isinstance(line.get("split"), str)]
 
 
 def write_watched(workdir: Path, step: int, split: str, values: Mapping[str, float]) -> None:
-    """One evaluation of a watcher's, into its own file and TensorBoard run, `tensorboard/<split>-watch`.
+    """Writes one evaluation of a watcher, into its own file and TensorBoard run, `tensorboard/<split>-watch`.
 
     The file is opened for this line alone: a run that goes on may put another in its place.
     """
     numbers = {name: value if math.isfinite(value) else None for name, value in values.items()}
     with (workdir / WATCHED).open("a", encoding="utf-8") as file:
         file.write(jsonl.lines_text({"step": step, "split": split, **numbers}))
-    # TensorBoard reads the newest file of a folder alone: the run that trains has one of its own.
+    # TensorBoard reads only the newest file of a folder, so a watcher has a folder of its own.
     writer = FileWriter(str(workdir / TENSORBOARD / f"{split}-watch"), filename_suffix=f".{step}")
     writer.add_summary(_summary(values), step)
     writer.close()
@@ -243,7 +246,7 @@ def _wandb_run(project: str, workdir: Path, config: Any) -> Any:
         import wandb  # type: ignore[import-not-found]
     except ImportError as error:
         raise UserError(f'wandb={project!r} needs the extra: pip install "mmjax[wandb]"') from error
-    run_id = workdir / "wandb-id"  # the same run over there when the workdir's run goes on
+    run_id = workdir / "wandb-id"  # the same W&B run when the workdir's run is resumed
     if not run_id.exists():
         output.write(run_id, os.urandom(4).hex())
     name = workdir.resolve().name

@@ -16,16 +16,16 @@ from mmjax.runtime.mesh import put
 
 
 class StalledError(PassingError):
-    """Data was waited for in vain."""
+    """No data came within the time allowed."""
 
 
 class DevicePrefetch(Iterator[dict[str, jax.Array]]):
-    """Global device batches, the next `size` of them already there; a thread reads and copies them.
+    """Iterates over global device batches, with the next `size` of them already there; a thread reads and copies them.
 
-    `waited` is the time in seconds that the consumer has spent in `next` waiting for data. What the source raises
-    comes out of `next`, and StalledError where it gives nothing for `patience` seconds (0: it may take for ever).
-    `close` (or leaving the `with`) stops the thread; a source that blocks for ever can't keep the
-    process alive, since the thread is a daemon.
+    `waited` is the time in seconds that the consumer has spent in `next` waiting for data. `next` raises the source's
+    exceptions, and StalledError where the source gives nothing for `patience` seconds (0: no limit). `close` (or
+    leaving the `with`) stops the thread; a source that blocks for ever can't keep the process alive, since the thread
+    is a daemon.
     """
 
     def __init__(
@@ -48,11 +48,11 @@ class DevicePrefetch(Iterator[dict[str, jax.Array]]):
                 if self._closed.is_set():
                     return
                 self._ready.put((put(next(self._source), self._mesh), None))
-        except BaseException as error:  # StopIteration is the end; anything else is the consumer's to see
+        except BaseException as error:  # StopIteration ends it; anything else is raised in the consumer
             self._ready.put((None, error))
         finally:
             if close := getattr(self._source, "close", None):
-                close()  # a generator lets go of files and workers here, in the thread that ran it
+                close()  # a generator closes files and workers here, in the thread that ran it
 
     def __next__(self) -> dict[str, jax.Array]:
         if self._closed.is_set():
@@ -87,7 +87,7 @@ class DevicePrefetch(Iterator[dict[str, jax.Array]]):
 
 
 def _hanging() -> str:
-    """Who may be to blame that no data comes: the processes that read and were stopped, or else all of them."""
+    """Names the likely cause that no data comes: reader processes that were stopped, or else all of them."""
     readers = sorted(child.pid for child in multiprocessing.active_children() if child.pid)
     if stopped := [pid for pid in readers if _stopped(pid)]:
         which = f"process {stopped[0]}" if len(stopped) == 1 else f"processes {', '.join(map(str, stopped))}"

@@ -1,4 +1,4 @@
-"""Decides which checkpoints stay: the latest few, the best few by a metric, and every k-th for ever."""
+"""Decides which checkpoints are kept: the latest few, the best few by a metric, and every k-th for ever."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -11,7 +11,7 @@ from mmjax.errors import UserError
 class Best:
     """The best checkpoints by an evaluation's metric: `Best("validation", "retrieval/image->text/R@1", 2)`.
 
-    split, metric: as they stand in the metrics. count: how many stay. lowest: whether less is better (a rank, a loss).
+    split, metric: as the metrics name them. count: how many are kept. lowest: whether less is better (a rank, a loss).
 
     Raises UserError where count is less than 1.
     """
@@ -26,14 +26,14 @@ class Best:
             raise UserError(f"Best(count={self.count}): the number of checkpoints that stay is at least 1")
 
     def of(self, scores: Mapping[int, float]) -> set[int]:
-        """The steps of the best scores; of equal ones the later."""
+        """The steps of the best scores; of equal ones the later is better."""
         sign = 1 if self.lowest else -1
         return set(sorted(scores, key=lambda step: (sign * scores[step], -step))[: self.count])
 
 
 @dataclass(frozen=True)
 class Keeping:
-    """An Orbax preservation policy: a checkpoint stays for any of three reasons.
+    """An Orbax preservation policy: keeps a checkpoint for any of three reasons.
 
     latest: how many of the newest. every: those of steps that it divides, for ever; 0: none. best: see `Best`.
     evaluations: gives the evaluations of a step that are known so far, by split. One that is not evaluated yet isn't
@@ -47,7 +47,7 @@ class Keeping:
     held: frozenset[int] = frozenset()
 
     def holding(self, steps: Iterable[int]) -> "Keeping":
-        """The same, which keeps those of a run's checkpoints that can only be there for a score that is lost."""
+        """The same policy, which also holds those of a run's checkpoints that only a score, now lost, can have kept."""
         if self.best is None:
             return self
         older = sorted(steps)[: -self.latest]
@@ -58,7 +58,7 @@ class Keeping:
         return bool(self.every) and step % self.every == 0
 
     def should_preserve(self, checkpoints: Sequence[Any], *, context: Any = None) -> Sequence[bool]:
-        """For each checkpoint (it has a `step`), whether it stays."""
+        """True for each checkpoint (it has a `step`) that is kept."""
         del context
         steps = sorted(checkpoint.step for checkpoint in checkpoints)
         scores = {} if self.best is None else self._scores(self.best, steps)

@@ -1,5 +1,6 @@
-"""TensorBoard's event files, by tensorboardX; without PyTorch: it imports that where it is installed, for what is never
-used here."""
+"""Writes TensorBoard's event files by tensorboardX, without importing PyTorch, which tensorboardX does for functions
+unused here.
+"""
 
 import sys
 import time
@@ -24,10 +25,10 @@ __all__ = ["Event", "FileWriter", "SessionLog", "Summary"]
 
 
 class FileWriter:
-    """Writes events into a new file of a folder, which is made, in the thread that calls it.
+    """Writes events into a new file of a folder (which it creates), in the calling thread.
 
-    tensorboardX's own writes in a thread: there a full disk ends in a traceback, and whoever then adds to its queue
-    waits for ever; and the queue is one between processes, with semaphores that outlive a kill.
+    tensorboardX's own writes in a thread: there a full disk ends in a traceback, and the next caller that adds to its
+    queue waits for ever; and the queue is one between processes, with semaphores that outlive a kill.
 
     Every method raises OSError where the disk refuses.
     """
@@ -37,7 +38,7 @@ class FileWriter:
         self._events = EventsWriter(f"{folder}/events", filename_suffix)
 
     def add_event(self, event: Any, step: int | None = None) -> None:
-        """Adds an event, of now; step: None leaves the event's own."""
+        """Adds an event with the present time; step: None leaves the event's own."""
         event.wall_time = time.time()
         if step is not None:
             event.step = step
@@ -48,7 +49,7 @@ class FileWriter:
         self.add_event(Event(summary=summary), step)
 
     def flush(self) -> None:
-        """Hands the system all that was added."""
+        """Writes all that was added to the file."""
         self._events.flush()
 
     def close(self) -> None:

@@ -57,14 +57,14 @@ class Ahead:
         self._due.set()
 
     def abstract_state(self) -> TrainState:
-        """As `Setup.abstract_state`. The mesh must be set, as below."""
+        """Gives what `Setup.abstract_state` does. The mesh must be set, as below."""
         self.begin()
         if self._traced is not None:
             self._traced.result()
         return self._setup.abstract_state()
 
     def fresh_state(self) -> TrainState:
-        """As `Setup.fresh_state`; to be asked for once."""
+        """Gives what `Setup.fresh_state` does; to be asked for once."""
         self.begin()
         if self._state is None:
             return self._setup.fresh_state()

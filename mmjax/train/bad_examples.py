@@ -15,21 +15,21 @@ from mmjax.runtime import copies, hosts, jsonl
 from mmjax.train.guard import WINDOW, marked
 
 FILE = "bad_examples{host}.jsonl"
-LEAST = 1_000  # examples that were seen before a share of bad ones says anything
-NAMED = 5  # so many are named in an error
+LEAST = 1_000  # examples needed before the share of bad ones is judged
+NAMED = 5  # bad records that an error names
 
 Row = dict[str, np.ndarray]
 
 
 class BadExamplesError(UserError):
-    """So many examples are bad that the run stops."""
+    """Too large a share of the examples is bad, so the run stops."""
 
 
 class BadExamples:
-    """Watches this host's batches, and writes down every bad record once: a JSON object a line, in the workdir.
+    """Watches this host's batches, and logs every bad record once: a JSON object a line, in the workdir.
 
     `{"step": 12, "source": "own", "id": "a.png", "modality": "image", "kind": "undecodable"}`; host 0 writes
-    `bad_examples.jsonl`, host 3 `bad_examples-3.jsonl`. How many there were, over all hosts, is in the metrics.
+    `bad_examples.jsonl`, host 3 `bad_examples-3.jsonl`. The metrics have their number over all hosts.
     """
 
     def __init__(self, workdir: Path, data: Prepared, experiment: Experiment, start: int):
@@ -80,10 +80,10 @@ class BadExamples:
                 file.write(text)
 
     def too_many(self, step: int, values: Mapping[str, Any], nothing: bool = False) -> BadExamplesError | None:
-        """What to raise when, by the metrics of that step, too large a share is bad; the same on all hosts.
+        """The exception to raise when, by the metrics of that step, too large a share is bad; the same on all hosts.
 
-        Of fewer than LEAST examples a share says nothing, but at the run's last step when all are bad. nothing: that no
-        step so far had anything to learn from; it is borne as long, whatever `most_bad_examples` says.
+        The share is judged from LEAST examples on, or at the run's last step if all are bad. nothing: whether no step
+        so far had a valid example; this too stops the run only from LEAST examples on, whatever `most_bad_examples` is.
         """
         share, most = float(values.get("bad_share", 0.0)), self._experiment.most_bad_examples
         seen, last = step * self._experiment.batch_size, step == self._experiment.steps
@@ -114,12 +114,12 @@ class BadExamples:
         return f"{which}:\n" + "\n".join(rows)
 
     def last(self) -> list[dict[str, str]]:
-        """The last ones that this host wrote down."""
+        """The last bad records that this host logged."""
         return jsonl.read(self.path)[-NAMED:]
 
 
 def summary(values: Mapping[str, Any]) -> str:
-    """`12 image undecodable, 1 text empty`, by a step's metrics; empty where nothing was bad."""
+    """The counts of a step's metrics in words, `12 image undecodable, 1 text empty`; empty where nothing was bad."""
     found = [(int(count), *name.split("/")[1:]) for name, count in values.items() if name.startswith("bad/")]
     found = [entry for entry in found if entry[0]]
     return ", ".join(f"{count:,} {modality} {kind}" for count, modality, kind in sorted(found, reverse=True))

@@ -1,4 +1,4 @@
-"""Steps that were skipped, told with their examples when they stop a run."""
+"""Reports skipped steps with their examples, when they stop a run."""
 
 import json
 from pathlib import Path
@@ -13,13 +13,13 @@ FILE = "bad_steps.json"
 
 
 class BadStepsError(UserError):
-    """So many updates in a row were skipped that the run stops."""
+    """Too many updates in a row were skipped, so the run stops."""
 
 
 def bad_steps(
     workdir: Path, data: Prepared, experiment: Experiment, last: int, in_a_row: int, saved: int | None
 ) -> BadStepsError:
-    """What to raise when the `in_a_row` steps up to `last` were bad; their examples are written into the workdir.
+    """The exception to raise when the `in_a_row` steps up to `last` were bad; writes their examples into the workdir.
 
     saved: the last step with a checkpoint. Of several hosts the first one writes.
     """

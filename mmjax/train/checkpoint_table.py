@@ -16,12 +16,12 @@ from mmjax.runtime import counts, metrics
 from mmjax.runtime.checkpoints import saved
 from mmjax.runtime.files import output
 
-LETTERS = 8  # of a score's name in a column's head
+LETTERS = 8  # letters of a score's name in a column's head
 
 
 def checkpoint_listing(workdir: Path) -> RenderableType:
-    """A run's checkpoints: step, time, size, the metrics of the step, and whether each is whole. Below stand the names
-    of the metrics, on how much each was judged, and what a checkpoint lacks that isn't whole.
+    """A table of a run's checkpoints: step, time, size, the metrics of the step, and whether each is whole. Below it
+    are the full names of the metrics, how much each was judged on, and the damage of checkpoints that aren't whole.
 
     Raises UserError where the workdir has none.
     """
@@ -31,7 +31,7 @@ def checkpoint_listing(workdir: Path) -> RenderableType:
     steps = {each.step for each in found}
     lines = [line for line in metrics.read(workdir) if line["step"] in steps]
     losses = {line["step"]: number(line.get("loss"), "loss") for line in lines if "split" not in line}
-    judged: dict[tuple[str, str], dict[int, Mapping[str, Any]]] = {}  # by split and the first score of a line of it
+    judged: dict[tuple[str, str], dict[int, Mapping[str, Any]]] = {}  # keyed by split and the first score of its lines
     for line in lines:
         if "split" in line and (name := next(iter(counts.scores(_numbers(line))), None)) is not None:
             judged.setdefault((line["split"], name), {})[line["step"]] = line
@@ -48,7 +48,7 @@ def checkpoint_listing(workdir: Path) -> RenderableType:
 
 
 def _short(score: str) -> str:
-    """Of a column's head, which is to be no wider than its numbers: the whole name stands below."""
+    """A score's name shortened for a column's head, no wider than its numbers: the whole name is below the table."""
     return score if len(score) <= LETTERS else f"{score[: LETTERS - 1]}…"
 
 
@@ -57,7 +57,9 @@ def _numbers(line: Mapping[str, Any]) -> dict[str, float | None]:
 
 
 def _told(split: str, name: str, line: Mapping[str, Any]) -> str:
-    """`test split, retrieval/image->text/R@1: 24 pictures, among 24 captions; at random R@1 0.042, ...`, of a line."""
+    """The description of a column: `test split, retrieval/image->text/R@1: 24 pictures, among 24 captions; at random
+    R@1 0.042, ...`.
+    """
     row = name.rpartition("/")[0]
     said = "".join(counts.below(counts.told(_numbers(line)), [row])).partition(": ")[2]
     return f"{split} split, {name}" + (f": {said}" if said else "")

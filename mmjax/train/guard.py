@@ -12,18 +12,20 @@ from mmjax.experiment.definition import Spike
 Counts = dict[str, Shaped[Array, "..."]]
 
 LARGEST = 2**15 - 1  # of int16
-WINDOW = 10_000  # examples that the share of bad ones is taken over, exponentially
+WINDOW = 10_000  # examples in the exponential average of the share of bad ones
 
 
 def marked(batch: Iterable[str]) -> list[str]:
-    """The modalities whose bad examples a batch with these entries marks."""
+    """The modalities whose bad examples a batch with these entries marks, sorted."""
     return sorted(name.removesuffix("_bad") for name in batch if name.endswith("_bad"))
 
 
 def fresh(spike: Spike | None = None, modalities: int = 0) -> Counts:
-    """The counts before the first step: `skipped` in all, `in_a_row`; for spikes also what is known of the loss.
+    """The counts before the first step: `skipped` in all, `in_a_row`; with a spike rule also the statistics of the
+    loss.
 
-    modalities: how many there are with marked examples; of those `bad`, by modality and kind, and `bad_share`.
+    modalities: the number of those with marked examples, for which there are `bad`, by modality and kind, and
+    `bad_share`.
     """
     counts: Counts = {"skipped": jnp.zeros((), jnp.int32), "in_a_row": jnp.zeros((), jnp.int32)}
     if spike is not None:
@@ -37,7 +39,7 @@ def fresh(spike: Spike | None = None, modalities: int = 0) -> Counts:
 def count_bad_examples(
     counts: Counts, batch: Mapping[str, Any], step: Int[Array, ""]
 ) -> tuple[Counts, dict[str, Array]]:
-    """The counts with the bad examples of the batch that comes after `step` steps; and the metrics that say them.
+    """Adds the bad examples of the batch after `step` steps to the counts; returns the counts and their metrics.
 
     `bad/<modality>/<kind>`: so far; `bad_share`: of examples with anything bad among about the last WINDOW. The counts
     are the global batch's, and part of the state: the same on all hosts, and after a resume.
@@ -65,8 +67,9 @@ def count_bad_examples(
 
 
 def clipped(batch: Mapping[str, Any]) -> dict[str, Array]:
-    """`clipped/<modality>` of this batch's waveforms: the share of their samples that lie at full scale, where what was
-    louder was cut off, as it was read or in the recording."""
+    """The metrics `clipped/<modality>` of this batch's waveforms: the share of their samples at full scale, where
+    louder values were cut off, in reading or in the recording.
+    """
     found = {}
     for name, waves in batch.items():
         mask = batch.get(f"{name}_mask")
@@ -80,7 +83,7 @@ def clipped(batch: Mapping[str, Any]) -> dict[str, Array]:
 def judge(
     counts: Counts, loss: Float[Array, ""], gradient_norm: Float[Array, ""], spike: Spike | None = None
 ) -> tuple[Bool[Array, ""], Counts]:
-    """Whether a step's update is to be made, and the counts after it."""
+    """Decides whether a step's update is made, and returns the counts after it."""
     good = jnp.isfinite(loss) & jnp.isfinite(gradient_norm)
     after = dict(counts)
     if spike is not None:
@@ -88,7 +91,7 @@ def judge(
         spikes = good & (counts["seen"] >= spike.window) & (loss > limit)
         good &= ~spikes
         after["spikes"] = counts["spikes"] + spikes
-        # At first the plain mean and variance of what was seen, later exponential ones.
+        # At first the plain mean and variance of the losses so far, later exponential ones.
         share = 1 / jnp.minimum(counts["seen"] + 1, spike.window)
         away = loss - counts["mean"]
         after["seen"] = counts["seen"] + good

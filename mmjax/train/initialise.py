@@ -21,13 +21,15 @@ from mmjax.models.towers.contract import PatchTower
 from mmjax.runtime import hosts
 from mmjax.runtime.files.own_code import Code
 
-LISTED = 5  # paths in a message, before it only counts
+LISTED = 5  # paths that a message lists; more are only counted
 KINDS = ("towers", "fusions", "objectives")  # the parts that can start from another model's
 POSITIONS = "position"  # the learned table of a patch tower
 
 
 class Loaded(NamedTuple):
-    """Parameters of a part, and the paths of what was `loaded`, stays `fresh` (`skip`), or was there `unused`."""
+    """Parameters of a part, with the paths that were `loaded`, stay `fresh` (`skip`), or were `unused` in
+    the source.
+    """
 
     params: dict[str, Any]
     loaded: list[str]
@@ -36,8 +38,8 @@ class Loaded(NamedTuple):
 
 
 def sources(experiment: Experiment, say: Callable[[str], None], code: Code = ()) -> dict[str, Bundle]:
-    """What each part in the experiment's `init` starts from. Of several hosts the first one fetches what has to be.
-    code: files of one's own that may be run for the parts that it names.
+    """The models that the parts in the experiment's `init` start from. Of several hosts the first one downloads. code:
+    files of one's own that may be run for the parts that it names.
 
     Raises:
         UserError: there is nothing at a path, or no such part in it.
@@ -56,9 +58,9 @@ def sources(experiment: Experiment, say: Callable[[str], None], code: Code = ())
 def tokenizers(
     experiment: Experiment, sources: Mapping[str, Bundle], say: Callable[[str], None]
 ) -> dict[str, Tokenizer]:
-    """By modality, the tokenizers of what the towers start from: a table of tokens means nothing without its own.
+    """The tokenizers, by modality, of the models that the towers start from: a token table is only valid with its own.
 
-    One is taken where both experiments describe their tokenizer in the same words; `say` is told where they don't.
+    One is taken where both experiments describe their tokenizer equally; `say` gets a message where they don't.
     """
     wanted, found = untrained(experiment.data.transforms), {}
     for path, bundle in sources.items():
@@ -77,17 +79,18 @@ def tokenizers(
 def initialised(
     variables: dict[str, Any], experiment: Experiment, sources: Mapping[str, Bundle], say: Callable[[str], None]
 ) -> dict[str, Any]:
-    """`variables` (Linen's collections, of the experiment's pretrainer), the parts in its `init` taken from others.
+    """`variables` (Linen's collections, of the experiment's pretrainer) with the parts in its `init` replaced by loaded
+    ones.
 
     Learned positions of another grid are resized (`models.positions.resize`); batch statistics come with the tower.
-    say: is told, a line each, what was loaded, what stays fresh and what was not used.
+    say: gets a line each for loaded, fresh and unused parameters.
 
     Raises:
         UserError: a parameter that isn't in `skip` has no counterpart there.
     """
     variables = {collection: dict(parts) for collection, parts in variables.items()}
     for path, load in _loads(experiment).items():
-        part, (kind, _, name) = path.replace(".", "_"), path.partition(".")  # how Linen names it: towers_image
+        part, (kind, _, name) = path.replace(".", "_"), path.partition(".")  # Linen's name: towers_image
         theirs = sources[path]
         regrid = _regrid(build(theirs.config).towers[name], experiment.towers[name]) if kind == "towers" else None
         results = []
@@ -139,7 +142,9 @@ def match(
 
 
 def _regrid(theirs: Any, ours: Any) -> Callable[[np.ndarray], np.ndarray] | None:
-    """What resizes learned positions from their tower's grid to ours; None where the towers have no such grids."""
+    """A function that resizes learned positions from their tower's grid to ours; None where the towers have no such
+    grids.
+    """
     if not (isinstance(theirs, PatchTower) and isinstance(ours, PatchTower) and theirs.prefix == ours.prefix):
         return None
     if len(theirs.capacity()) != len(ours.capacity()) or theirs.sizes.width != ours.sizes.width:

@@ -1,4 +1,4 @@
-"""Ctrl-C, and a machine that is taken away: asked to stop, a run finishes its step and saves first."""
+"""Handles Ctrl-C and SIGTERM (preemption): a run finishes its step and saves before it stops."""
 
 import os
 import signal
@@ -41,12 +41,12 @@ class Interruption:
     """
 
     def __init__(self, agree: Callable[[int], int] = int) -> None:
-        """agree: of several hosts, takes the signal heard here (0: none) and gives the one that all go by."""
+        """agree: takes the signal received on this host (0: none) and returns the one that all hosts follow."""
         self._before: dict[signal.Signals, Any] = {}
         self._agree = agree
         self._agreed = 0
-        self.signal: signal.Signals | None = None  # heard here
-        self.save = False  # whether some host's clock wants a checkpoint now; the same on all
+        self.signal: signal.Signals | None = None  # received on this host
+        self.save = False  # True if some host's clock asks for a checkpoint now; the same on all
 
     def _heard(self, number: int, frame: FrameType | None) -> None:
         if self.signal is not None:
@@ -55,7 +55,7 @@ class Interruption:
             return
         self.signal = signal.Signals(number)
         heard = f"\n{self.signal.name}: finishing this step and saving; Ctrl-C again stops at once, without saving\n"
-        os.write(2, heard.encode())  # a handler may stand in the middle of a print, which isn't made for a second one
+        os.write(2, heard.encode())  # a handler may interrupt a print, which isn't reentrant
 
     def __enter__(self) -> Self:
         if threading.current_thread() is threading.main_thread():
@@ -67,7 +67,9 @@ class Interruption:
             signal.signal(number, handler)
 
     def asked(self, save: bool = False) -> bool:
-        """Whether to stop now; the same on all hosts, which must all ask, and equally often. `save`: see there."""
+        """True if the run is to stop now; the same on all hosts, which must all call it, equally often. `save`: this
+        host's clock asks for a checkpoint.
+        """
         if not self._agreed:
             word = self._agree(self.signal or (SAVE if save else 0))
             self.save = word == SAVE

@@ -1,4 +1,4 @@
-"""The steps' numbers on their way from the device to the metrics and the screen, without holding the device up."""
+"""Brings the steps' metrics from the device to the files and the screen, without delaying the device."""
 
 import time
 from typing import Any, Protocol, Self
@@ -13,21 +13,20 @@ UNWRITTEN = ("bad/", "clipped/", "truncated/")  # metrics that are left out wher
 
 
 class Waits(Protocol):
-    """Something that data is waited for: `waited`, in seconds so far."""
+    """Something that waits for data: `waited`, in seconds so far."""
 
     waited: float
 
 
 class Log:
-    """Takes the metrics of every step, still on the device, and writes those of every `log_every`-th.
+    """Takes the metrics of every step, still on the device, and writes those of every `log_every`-th step.
 
     A step's numbers are read when the next step is under way, so the device never waits for the host; and no more than
     that one step is ahead, so that the numbers are fresh and Ctrl-C is quick.
 
     Adds `examples_per_second`, `data_wait` (the share of the time spent waiting for data) since the last line, and
-    `seconds` and `goodput` of all runs in the workdir so far (see there). What is counted and was not there is not
-    written (UNWRITTEN): kinds of bad examples, modalities of which nothing was clipped, sources of which nothing was
-    cut off.
+    `seconds` and `goodput` of all runs in the workdir so far (see there). Counts of zero are not written (UNWRITTEN):
+    kinds of bad examples, modalities without clipping, sources without truncation.
     """
 
     def __init__(
@@ -41,14 +40,16 @@ class Log:
         last: int,
         nothing: bool = False,
     ):
-        """last: the step that is always written, as the first is. nothing: as below, of the steps before."""
+        """last: the last step, which is always written, as the first is. nothing: whether loss and gradient were
+        exactly 0 at every step before.
+        """
         self._metrics, self._progress, self._stream, self._clock = metrics, progress, stream, clock
         self._every, self._batch_size, self._last = log_every, batch_size, last
         self._pending: tuple[int, dict[str, jax.Array]] | None = None
         self._read: tuple[int, float, float] | None = None  # step, time, waited at the last reading
-        self.loss: float | None = None  # the last one written
-        self._nonfinite: dict[str, int] = {}  # of the step before
-        self.read = 0  # the last step whose metrics were looked at
+        self.loss: float | None = None  # the last loss written
+        self._nonfinite: dict[str, int] = {}  # counts of the step before
+        self.read = 0  # the last step whose metrics were read
         self.values: dict[str, jax.Array] = {}  # they
         self.bad_in_a_row = 0  # steps up to that one whose update was skipped
         self.nothing = nothing  # whether loss and gradient were exactly 0 at every step so far
@@ -60,7 +61,7 @@ class Log:
         self._progress.step(step)
 
     def due(self, step: int) -> bool:
-        """Whether the metrics of that step are written."""
+        """True if the metrics of that step are written."""
         return step in (1, self._last) or step % self._every == 0
 
     def flush(self) -> None:
@@ -82,11 +83,12 @@ class Log:
             self.restart(step)
 
     def _complain(self, step: int, values: dict[str, jax.Array]) -> None:
-        """Says that an update was skipped, and of which tower, in which objective, embeddings aren't finite; once, when
-        it begins."""
+        """Reports, when it begins, that an update was skipped, or which tower's embeddings, in which objective, aren't
+        finite.
+        """
         counts = jax.device_get({name: value for name, value in values.items() if "/nonfinite/" in name})
         self.read, self.values = step, values
-        if self.nothing:  # until the first step that isn't so, which is the first step of nearly every run
+        if self.nothing:  # nearly every run ends this at its first step
             self.nothing = float(values["loss"]) == 0 and float(values["grad_norm"]) == 0
         before, self.bad_in_a_row = self.bad_in_a_row, int(values.get("guard/in_a_row", 0))
         if self.bad_in_a_row and not before:
@@ -105,7 +107,7 @@ class Log:
         self._nonfinite = counts
 
     def restart(self, step: int) -> None:
-        """Reckons the pace from here: what came before (compiling, an evaluation) was no training."""
+        """Measures the pace from here on: the time before (compiling, an evaluation) was no training."""
         self._read = step, time.perf_counter(), self._stream.waited
 
     def _pace(self, step: int) -> dict[str, float]:

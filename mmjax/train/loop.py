@@ -39,19 +39,19 @@ def train(
     given: Record | None = None,
     code: Any = None,
 ) -> TrainState:
-    """Trains an experiment, or goes on with it where its workdir stopped; gives the last state.
+    """Trains an experiment, or resumes it where its workdir stopped; returns the last state.
 
-    Every host of a run on several calls it alike (`hosts`): all compute and save, host 0 writes and speaks.
+    Every host of a run on several calls it alike (`hosts`): all compute and save, host 0 writes and prints.
 
-    name: what the experiment is called, kept beside it for people. fork: go on from the checkpoint of a different
+    name: the experiment's name, kept in the record. fork: go on from the checkpoint of a different
     experiment, or with data that has changed since (`same_data`). strict: stop where the latest checkpoint is damaged,
     instead of setting it aside and going on from the one before. profile: a trace of these steps, the first and the
     last, goes to `<workdir>/profile`. wandb: the project to mirror metrics to. given: the record that the experiment
     was read from, which may name less than a file of one's own (`confined`); None: it is the caller's own.
-    code: files of one's own, besides the experiment's, that may be run for what its `init` names.
+    code: files of one's own, besides the experiment's, that may be run for the models in its `init`.
 
     Raises:
-        UserError: what was asked for can't be had. CheckpointError: a checkpoint can't be written or read.
+        UserError: the settings, or the files, don't allow it. CheckpointError: a checkpoint can't be written or read.
         BadStepsError, BadExamplesError: more were bad than the experiment allows. StalledError: no data came.
         KeyboardInterrupt, SystemExit(0): Ctrl-C or SIGTERM came; the step was finished and saved.
     """
@@ -82,7 +82,7 @@ def train(
 
 
 def _steps(run: Run, state: TrainState) -> End:
-    """Takes the steps that are left, up to the last one or until the run is to stop, and saves the state.
+    """Takes the remaining steps, up to the last one or until the run is to stop, and saves the state.
 
     Raises:
         BadStepsError, BadExamplesError: more were bad than the experiment allows.
@@ -90,7 +90,7 @@ def _steps(run: Run, state: TrainState) -> End:
     experiment, start, steps = run.setup.experiment, run.start, run.setup.experiment.steps
     done, saved, too_many = start, time.monotonic(), None
     if start:
-        run.evaluations.after(start, state)  # where the run was cut off between the save and the evaluation
+        run.evaluations.after(start, state)  # needed where the run was cut off between the save and the evaluation
     with run.feed() as feed:
         log, train_step = feed.log, None
         if start == steps:  # a run that bad examples stopped at its last step is refused again, not taken for ended
@@ -108,7 +108,7 @@ def _steps(run: Run, state: TrainState) -> End:
                 log.flush()
                 run.progress.say(f"first step after {time.perf_counter() - run.began:.1f} s")
             if step == steps:
-                log.flush()  # what is asked below is of the lines read so far, which lag behind the steps
+                log.flush()  # the checks below use the metrics read so far, which lag behind the steps
             if log.bad_in_a_row > experiment.most_bad_steps:
                 last = run.checkpoints.latest_step()
                 raise bad_steps(run.workdir, run.data, experiment, log.read, log.bad_in_a_row, last)
@@ -117,9 +117,9 @@ def _steps(run: Run, state: TrainState) -> End:
             stop = run.interruption.asked(save=overdue) or too_many is not None  # sets `.save` too
             due = step % experiment.save_every == 0 or step == steps or run.interruption.save
             if due or stop:
-                log.flush()  # the checkpoint has a copy of what was written to its step
+                log.flush()  # the checkpoint copies the metrics written up to its step
                 with run.clock.apart("saves"):
-                    run.metrics.take(hosts.first(lambda: watched(run.workdir)))  # it counts for the best ones, too
+                    run.metrics.take(hosts.first(lambda: watched(run.workdir)))  # it decides the best ones, too
                     run.checkpoints.save(step, state)
             if due or overdue:
                 saved = time.monotonic()

@@ -8,15 +8,15 @@ import jax
 
 from mmjax.errors import UserError
 
-STEP = "train"  # what a step is called in a trace
+STEP = "train"  # a step's name in a trace
 
 
 class Trace:
     """Traces the steps `first` to `last`, both included, into `<workdir>/profile`; nothing if `steps` is None.
 
-    Each step is marked by its number, which XProf's views by step are of. The device is a step behind: a mark lasts
+    Each step is marked by its number, for XProf's views by step. The device is a step behind: a mark lasts
     from the wait for a batch until the step before is done, and the last one until its own is, so that on average they
-    are as long as a step. What is saved or evaluated in between is in none.
+    are as long as a step. Saves and evaluations in between are in no mark.
     """
 
     def __init__(self, steps: tuple[int, int] | None, workdir: Path, start: int, total: int):
@@ -24,13 +24,13 @@ class Trace:
         if steps is not None and not start < steps[0] <= steps[1] <= total:
             raise UserError(f"profile={steps[0]}:{steps[1]} must lie in the steps that are left, {start + 1}:{total}")
         self._steps, self._folder, self._running = steps, workdir / "profile", False
-        self._marked = contextlib.ExitStack()  # the step that goes on
+        self._marked = contextlib.ExitStack()  # the mark of the present step
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
-        if self._running:  # interrupted in between
+        if self._running:  # interrupted within the trace
             self._stop()
 
     def _stop(self) -> None:
@@ -39,16 +39,18 @@ class Trace:
         jax.profiler.stop_trace()
 
     def before(self, step: int, state: Any) -> None:
-        """To be called before a step: `state` is what it starts from."""
+        """Begins the trace if it is due; call it before a step. `state` is the state that the step starts from."""
         if self._steps is not None and step == self._steps[0]:
-            jax.block_until_ready(state)  # the step before is not part of it
+            jax.block_until_ready(state)  # the step before is not part of the trace
             jax.profiler.start_trace(self._folder)
             self._running = True
         if self._running:
             self._marked.enter_context(jax.profiler.StepTraceAnnotation(STEP, step_num=step))
 
     def after(self, step: int, state: Any) -> None:
-        """To be called after a step, when the one before it has been waited for: `state` is what it gave."""
+        """Ends the trace if it is due; call it after a step, when the one before it has been waited for. `state` is the
+        step's result.
+        """
         if self._steps is not None and step == self._steps[1]:
             jax.block_until_ready(state)
             self._stop()

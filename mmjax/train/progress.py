@@ -13,14 +13,14 @@ BAR = 20  # columns
 
 
 class Progress:
-    """How far training is, how fast, and how long it will take.
+    """Shows how far training is, how fast, and how long it will take.
 
-    On a terminal a line that is rewritten as steps go by; elsewhere a line at each `log`. Time left is reckoned from
+    On a terminal a line that is rewritten as steps go by; elsewhere a line at each `log`. Time left is computed from
     the pace since the second step (the first one compiles), evaluations and saves included.
     """
 
     def __init__(self, steps: int, start: int, console: Console | None = None, quiet: bool = False):
-        """quiet: says nothing at all (of several hosts one speaks)."""
+        """quiet: prints nothing at all (only one of several hosts prints)."""
         self.console = console or Console(highlight=False, quiet=quiet)
         self._steps, self._start = steps, start
         self._began: float | None = None
@@ -44,15 +44,16 @@ class Progress:
             self._live = None
 
     def step(self, step: int) -> None:
-        """`step` steps are done (or queued: it may run one ahead)."""
+        """Shows that `step` steps are done (or queued: it may be one ahead)."""
         if self._began is None:
             self._began, self._first = time.perf_counter(), step
         if self._live is not None:
             self._live.update(self._task, completed=step)
 
     def log(self, step: int, numbers: Mapping[str, float]) -> None:
-        """A logged step, of whose metrics a few are shown: the loss, the learning rate, each objective's logit scale,
-        and the pace, as far as there are such."""
+        """Prints a few metrics of a logged step: the loss, the learning rate, each objective's logit scale, and the
+        pace, as far as there are such.
+        """
         told = [f"loss {numbers['loss']:.3f}"]
         if "lr" in numbers:
             told.append(f"lr {numbers['lr']:.2e}")
@@ -67,19 +68,19 @@ class Progress:
             self.say(f"step {step}/{self._steps}  {line}")
 
     def left(self, step: int) -> str:
-        """The time that the steps after `step` will take, as `2:31`; `?` before the pace is known."""
+        """The time of the steps after `step`, as `2:31`; `?` before the pace is known."""
         if self._began is None or step <= self._first:
             return "?"
         pace = (time.perf_counter() - self._began) / (step - self._first)
         return duration(pace * (self._steps - step))
 
     def say(self, text: str) -> None:
-        """A line that stays (above the live one); never wrapped, so that paths and commands can be copied."""
+        """Prints a line that stays (above the live one); never wrapped, so that paths and commands can be copied."""
         self.console.print(Text(text), soft_wrap=True)
 
 
 def duration(seconds: float) -> str:
-    """`0:05`, `2:31`, `1:02:31`."""
+    """Seconds as `0:05`, `2:31`, `1:02:31`."""
     minutes, rest = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"

@@ -23,9 +23,9 @@ Say = Callable[[str], None]
 def replay(
     config: fdl.Config, workdir: str | Path, step: int, say: Say = print, given: Record | None = None
 ) -> dict[str, float]:
-    """Takes a step again, from the last whole checkpoint before it, and gives its metrics; nothing is written.
+    """Takes a step again, from the last whole checkpoint before it, and returns its metrics; nothing is written.
 
-    Also says which examples were in its batch, and which of them were bad. given: as in `train`.
+    Also prints which examples were in its batch, and which of them were bad. given: as in `train`.
 
     Raises:
         UserError: a step that the run doesn't have, or data that isn't the run's.

@@ -1,4 +1,6 @@
-"""Opens and holds what a run needs for its steps: metrics, checkpoints, progress, and then the stream of batches."""
+"""Opens and holds the parts that a run needs for its steps: metrics, checkpoints, progress, and then the stream of
+batches.
+"""
 
 import contextlib
 from collections.abc import Callable, Iterator
@@ -32,12 +34,12 @@ from mmjax.train.setup import Setup
 from mmjax.train.step import TrainState, with_params
 from mmjax.train.truncation import Truncated, warnings
 
-Starts = dict[str, Bundle]  # what parts start from: `init`
+Starts = dict[str, Bundle]  # the models of `init`
 
 
 @dataclass(frozen=True)
 class Run:
-    """A run between its set-up and its end, on all hosts alike.
+    """A run between its set-up and its end, alike on all hosts.
 
     start: the step after which it goes on, 0 where it begins. began: when, by `time.perf_counter`.
     """
@@ -57,7 +59,7 @@ class Run:
     evaluations: Evaluations
 
     def state(self, starts: Starts) -> TrainState:
-        """What the first step starts from: the last checkpoint; or the experiment's seed, and `starts`, which it
+        """The state before the first step: the last checkpoint; or the experiment's seed with `starts`, which it
         empties, since they are as large as the model.
 
         Raises:
@@ -76,7 +78,7 @@ class Run:
 
     @contextlib.contextmanager
     def feed(self) -> Iterator["Feed"]:
-        """Reads the batches of the steps that are left, ahead of their use, until it is left."""
+        """Opens the stream of batches of the remaining steps, read ahead of their use, within the `with`."""
         experiment, mesh = self.setup.experiment, self.setup.mesh
         bad, truncated = BadExamples(self.workdir, self.data, experiment, self.start), Truncated(self.data, mesh)
         idle = hosts.first(lambda: self.metrics.nothing)
@@ -91,7 +93,7 @@ class Run:
 
 @dataclass(frozen=True)
 class Feed:
-    """The stream of batches on the devices, and what is counted and written of each step."""
+    """The stream of batches on the devices, and the counters and log of its steps."""
 
     stream: DevicePrefetch
     log: Log
@@ -108,13 +110,12 @@ def data_and_starts(
     say: Callable[[str], None],
     own: Code = (),
 ) -> tuple[Prepared, Starts]:
-    """What a run reads from elsewhere: its data, and the models that it starts from if it begins. Says what of the data
-    the model won't see.
+    """Reads a run's data, and the models that it starts from if it is new. Prints which data the model won't see.
 
-    fork, given: as in `train`. own: files of one's own that may be run for what the models name.
+    fork, given: as in `train`. own: files of one's own that may be run for parts of those models.
 
     Raises:
-        UserError: something isn't there, or isn't what the run began with.
+        UserError: something is missing, or differs from the run's.
     """
     experiment = setup.experiment
     begins = hosts.first(lambda: latest_step(workdir)) is None
@@ -140,7 +141,7 @@ def opened(
     told: Any,
     say: Callable[[str], None],
 ) -> Iterator[Run]:
-    """Sets the mesh, and opens what a run writes; all of it is closed in the opposite order.
+    """Sets the mesh, and opens the files that a run writes; all of it is closed in the opposite order.
 
     profile, wandb: as in `train`. told: the record of the experiment, for wandb.
     """

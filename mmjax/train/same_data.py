@@ -13,14 +13,15 @@ from mmjax.runtime import hosts
 from mmjax.runtime.files import digests, json_text, output
 
 FILE = "data.json"
-SPLIT = "train"  # alone decides what a step sees
+SPLIT = "train"  # alone decides the batches
 
 
 def check_data(data: Prepared, workdir: Path, *, begun: bool, fork: bool = False, keep: bool = True) -> None:
-    """Keeps in `data.json` what identifies each source that trains; of a run that has begun, compares it with that.
+    """Keeps in `data.json` the fingerprint of each training source; compares it with the one there, if the run has
+    begun.
 
-    A batch is a function of the step and of the rows there are: with other rows a run would go on with other batches
-    than it says, in silence. fork: it goes on with them knowingly; what was kept before stays as `data.json.old`.
+    A batch is a function of the step and of the rows there are: with other rows a run would silently go on with other
+    batches than its record implies. fork: go on with them knowingly; the old file stays as `data.json.old`.
     keep: False only compares. A run from before there was such a file gets one. Of several hosts the first one writes.
 
     Raises:
@@ -28,7 +29,7 @@ def check_data(data: Prepared, workdir: Path, *, begun: bool, fork: bool = False
     """
     mine = hosts.together(lambda: _identified(data))
     words = {"id": "ids, or their order", **{m: _called(m, spec.kind) for m, spec in data.chains.specs.items()}}
-    if data.mixture.record_transforms:  # which read columns of no chain's name
+    if data.mixture.record_transforms:  # they may read columns without a chain
         columns = {column for records in data.open(SPLIT).values() for column in records.columns}
         words = {**{c: "captions" if c == "text" else f"values of {c!r}" for c in sorted(columns)}, **words}
     everyone = hosts.gathered(mine)
@@ -41,7 +42,9 @@ def check_data(data: Prepared, workdir: Path, *, begun: bool, fork: bool = False
 
 
 def _identified(data: Prepared) -> dict[str, Fingerprint]:
-    """By source. Of columns only those count that the chains read, or all where record transforms may read any."""
+    """The fingerprints by source. They cover the columns that the chains read, or all where record transforms may read
+    any.
+    """
     found = {}
     for name, records in data.open(SPLIT).items():
         # Record transforms may read any column.
@@ -54,7 +57,7 @@ def _identified(data: Prepared) -> dict[str, Fingerprint]:
 
 
 def _called(modality: str, kind: type[Input]) -> str:
-    """What a column's digest stands for, in messages."""
+    """The name of a column's digest, in messages."""
     if kind.words:
         return "captions" if modality == "text" else f"texts of {modality!r}"
     return f"{kind.several or f'examples of {modality!r}'} (their paths or bytes)"
@@ -97,7 +100,7 @@ def _kept(path: Path) -> dict[str, Any] | None:
 
 
 def _differences(before: dict[str, Any], now: dict[str, Any], words: Mapping[str, str]) -> list[str]:
-    """A line for each source that isn't as it was."""
+    """A line for each source that has changed."""
     lines = []
     for name in dict.fromkeys((*before, *now)):
         if name not in before or name not in now:

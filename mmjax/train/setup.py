@@ -26,7 +26,7 @@ from mmjax.train.step import TrainState, compile_train_step, creation, make_trai
 
 
 def joined_experiment(config: fdl.Config) -> Experiment:
-    """The experiment, built after this host has joined the others; what it compiles is cached on disk."""
+    """Joins this host to the others, and then builds the experiment; compiled programs are cached on disk."""
     use_compilation_cache()
     hosts.join()
     return build(config)
@@ -34,9 +34,9 @@ def joined_experiment(config: fdl.Config) -> Experiment:
 
 @dataclass(frozen=True)
 class Setup:
-    """What the experiment and the mesh decide together. Its parts are made when they are first asked for.
+    """The mesh, shapes, state and step that an experiment has on given devices. Each is made when it is first used.
 
-    part: which rows of each batch this host reads, (index, count) as in `batches`.
+    part: the rows of each batch that this host reads, (index, count) as in `batches`.
     """
 
     experiment: Experiment
@@ -45,7 +45,7 @@ class Setup:
 
     @classmethod
     def here(cls, experiment: Experiment) -> Self:
-        """On the devices of all hosts of this run.
+        """A set-up on the devices of all hosts of this run.
 
         Raises:
             UserError: the mesh doesn't fit the devices, or doesn't cut the batch.
@@ -55,14 +55,14 @@ class Setup:
 
     @classmethod
     def on(cls, experiment: Experiment, devices: Sequence[Any] | None) -> Self:
-        """On `devices`, which need not exist (None: all of this run's). Raises as `here`."""
+        """A set-up on `devices`, which need not exist (None: all of this run's). Raises as `here`."""
         mesh = experiment.mesh.build(devices)
         check_batch(experiment.batch_size, mesh, experiment.microbatches)
         return cls(experiment, mesh)
 
     @cached_property
     def pretrainer(self) -> Pretrainer:
-        """The module that trains."""
+        """The module that is trained."""
         return self.experiment.pretrainer()
 
     @cached_property
@@ -86,7 +86,7 @@ class Setup:
         return self.creation[0](np.uint32(self.experiment.seed))
 
     def train_step(self, state: TrainState) -> Any:
-        """The jitted train step (`compile_train_step`) for states that lie as `state` does, which may be abstract."""
+        """The jitted train step (`compile_train_step`) for states laid out as `state`, which may be abstract."""
         e = self.experiment
         step = make_train_step(self.pretrainer, e.optimizer, seed=e.seed, total_steps=e.steps, ema=e.ema, spike=e.spike)
         return compile_train_step(step, state, self.mesh)
@@ -110,6 +110,6 @@ class Setup:
         return data
 
     def batches(self, data: Prepared, start: int, cuts: Cuts | None = None) -> Iterator[dict[str, np.ndarray]]:
-        """This host's rows of the training batches after step `start`; cuts: as in `pipeline.batches`."""
+        """Iterates over this host's rows of the training batches after step `start`; cuts: as in `pipeline.batches`."""
         e = self.experiment
         return batches(data, batch_size=e.batch_size, seed=e.seed, step=start, host=self.part, cuts=cuts)

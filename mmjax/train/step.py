@@ -26,7 +26,7 @@ Metrics = dict[str, Float[Array, ""]]
 
 
 class TrainState(struct.PyTreeNode):
-    """All that a run carries from step to step.
+    """The state that a run carries from step to step.
 
     Attributes:
         step: int32, batches seen so far; it advances also where the update was skipped.
@@ -34,7 +34,7 @@ class TrainState(struct.PyTreeNode):
         opt_state: optax's state, of the parameters that train.
         model_state: Linen's other collections (`batch_stats`, ...); an empty dict where there are none.
         ema: moving average of `params`, or None.
-        guard: counts of what was skipped, see `guard`.
+        guard: counts of skipped steps and bad examples, see `guard`.
     """
 
     step: Int[Array, ""]
@@ -45,7 +45,7 @@ class TrainState(struct.PyTreeNode):
     guard: guard.Counts
 
     def __repr__(self) -> str:
-        """Step and size, also of shapes, shardings and what was donated: the arrays would fill screens."""
+        """Step and size, also for shapes, shardings and donated arrays; the arrays themselves would fill screens."""
         size = sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(self.params) if hasattr(leaf, "shape"))
         try:
             with jax.transfer_guard("allow"):
@@ -54,38 +54,6 @@ class TrainState(struct.PyTreeNode):
             step = "?"
         average = "" if self.ema is None else ", and their moving average"
         return f"TrainState(step={step}, {size:,} parameters{average})"
-
-
-def init_state(
-    pretrainer: nn.Module,
-    optimizer: Optimizer,
-    batch: Batch,
-    *,
-    seed: int,
-    mesh: jax.sharding.Mesh,
-    ema: float | None = None,
-    spike: guard.Spike | None = None,
-) -> TrainState:
-    """The state of step 0, made where it will live: no device ever holds more than its shards.
-
-    The values depend on `seed` alone, not on the mesh. Of `batch` only names, shapes and
-    dtypes are read. `ema`, `spike`: as in `make_train_step`.
-    """
-    create, _ = creation(pretrainer, optimizer, batch, mesh=mesh, ema=ema, spike=spike)
-    return create(np.uint32(seed))
-
-
-def abstract_state(
-    pretrainer: nn.Module,
-    optimizer: Optimizer,
-    batch: Batch,
-    *,
-    mesh: jax.sharding.Mesh,
-    ema: float | None = None,
-    spike: guard.Spike | None = None,
-) -> TrainState:
-    """The state's shapes, dtypes and shardings (`jax.ShapeDtypeStruct`): what a checkpoint is restored into."""
-    return creation(pretrainer, optimizer, batch, mesh=mesh, ema=ema, spike=spike)[1]
 
 
 def creation(
@@ -97,7 +65,12 @@ def creation(
     ema: float | None = None,
     spike: guard.Spike | None = None,
 ) -> tuple[Any, TrainState]:
-    """The jitted function from the seed (np.uint32) to `init_state`, and the `abstract_state`; traced once for both."""
+    """The jitted function from the seed (np.uint32) to the state of step 0, and that state's shapes, dtypes and
+    shardings (`jax.ShapeDtypeStruct`), into which a checkpoint is restored; traced once for both.
+
+    The state is created with its shardings: no device ever holds more than its shards. Its values depend on the seed
+    alone, not on the mesh. Of `batch` only names, shapes and dtypes are read. `ema`, `spike`: as in `make_train_step`.
+    """
     boxed = jax.jit(_creation(pretrainer, optimizer, batch, ema, spike))
     # The seed is an argument: with a constant, XLA would spend its time computing the parameters as it compiles.
     shapes = jax.eval_shape(boxed, np.uint32(0))
@@ -117,7 +90,7 @@ def _creation(
     rows = {name: (array.shape, jax.dtypes.canonicalize_dtype(array.dtype)) for name, array in batch.items()}
 
     def create(seed: Int[Array, ""] | int) -> TrainState:
-        zeros = {name: jnp.zeros(*row) for name, row in rows.items()}  # what is computed from them, XLA drops
+        zeros = {name: jnp.zeros(*row) for name, row in rows.items()}  # XLA drops the computations on them
         rngs = {name: step_key(seed, 0, name) for name in ("params", "mask", "dropout")}
         variables = dict(pretrainer.init(rngs, zeros, 0, train=False))
         params = variables.pop("params")
@@ -146,7 +119,7 @@ def with_params(state: TrainState, params: Params, model_state: dict[str, Any] |
         if (old.shape, old.dtype) != (new.shape, new.dtype):
             name = jax.tree_util.keystr(path, simple=True, separator="/")
             raise UserError(f"{name} is {old.dtype}{list(old.shape)}, but {new.dtype}{list(new.shape)} was given.")
-        return jax.device_put(new, old.sharding, may_alias=False)  # the step donates it: it must be the state's own
+        return jax.device_put(new, old.sharding, may_alias=False)  # the step donates it, so it is copied
 
     placed, again = (jax.tree_util.tree_map_with_path(place, state.params, params) for _ in range(2))
     own = state.model_state
@@ -164,7 +137,7 @@ def make_train_step(
     ema: float | None = None,
     spike: guard.Spike | None = None,
 ) -> Callable[[TrainState, Batch], tuple[TrainState, Metrics]]:
-    """`train_step(state, batch) -> (state, metrics)`, pure.
+    """Makes `train_step(state, batch) -> (state, metrics)`, a pure function.
 
     Where the loss or the gradient's norm is not finite, or the loss is a `spike`, parameters, optimiser state, model
     state and EMA keep their values, and `guard` counts it; `step`, and so the learning rate, goes on.
@@ -217,7 +190,7 @@ def make_train_step(
         update = jax.tree.map(lambda u: jnp.where(good, -lr * u, 0), update)
         params = merge_params(jax.tree.map(jnp.add, trainable, update), frozen)
         moved = state.ema
-        if fresh is not None:  # in this form what is frozen stays as it is, to the bit
+        if fresh is not None:  # in this form frozen parameters stay the same, to the bit
             moved = jax.tree.map(lambda a, p: a + fresh * (p - a), state.ema, params)
         metrics |= bad | guard.clipped(batch) | {"loss": loss, "lr": lr}
         metrics |= {f"guard/{name}": counts[name] for name in ("skipped", "in_a_row", "spikes") if name in counts}
@@ -238,7 +211,7 @@ def make_train_step(
 
 
 def batch_hash(id: UInt[Array, "b 2"], index: UInt[Array, " b"]) -> UInt[Array, ""]:
-    """24 bits of which examples stand in which rows: the same however the batch is cut up, exact in fp32.
+    """A 24-bit hash of which examples are in which rows: the same however the batch is cut up, exact in fp32.
 
     A batch of other examples, or of the same ones in another order, has another hash but for one time in 2^24. The
     words are mixed as in MurmurHash3 (Appleby 2011), and summed over the rows.
@@ -254,9 +227,10 @@ def batch_hash(id: UInt[Array, "b 2"], index: UInt[Array, " b"]) -> UInt[Array, 
 def compile_train_step(
     train_step: Callable[[TrainState, Batch], tuple[TrainState, Metrics]], state: TrainState, mesh: jax.sharding.Mesh
 ) -> Any:
-    """`train_step` under jit: the state (donated) stays laid out as `state` is, batches come over `data` and `fsdp`,
-    metrics are whole on every device. `state` may be an `abstract_state`. Compiles when first called, or by
-    `.lower(state, batch).compile()`."""
+    """Compiles `train_step` under jit: the state (donated) keeps the layout of `state`, batches come over `data` and
+    `fsdp`, metrics are whole on every device. `state` may be an `abstract_state`. Compiles when first called, or by
+    `.lower(state, batch).compile()`.
+    """
     shardings = jax.tree.map(lambda leaf: leaf.sharding, state)
     return jax.jit(
         train_step,

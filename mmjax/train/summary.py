@@ -1,4 +1,4 @@
-"""Says at the end of a run what it found, took and wrote, and how to go on or to judge it."""
+"""Prints the results, the time and the files of a run at its end, and the commands to resume or to judge it."""
 
 import time
 from dataclasses import dataclass
@@ -14,8 +14,9 @@ from mmjax.train.step import TrainState
 
 @dataclass(frozen=True)
 class End:
-    """How a run's steps ended: the last state, the step it is of, the results of its evaluations, and whether a signal
-    came before the last step (`stopped`). feed: which is closed, but still has its numbers."""
+    """The end of a run's steps: the last state, its step, the results of its evaluations, and whether a signal came
+    before the last step (`stopped`). feed: closed by now, but its numbers remain.
+    """
 
     state: TrainState
     step: int
@@ -25,13 +26,13 @@ class End:
 
 
 def stopped(run: Run, end: End) -> str:
-    """What is said of a run that a signal has stopped."""
+    """The message of a run that a signal has stopped."""
     steps = run.setup.experiment.steps
     return f"stopped after step {end.step} of {steps}, which is saved. To go on:\n  {going_on(run.workdir)}"
 
 
 def finished(run: Run, end: End) -> None:
-    """Says what a run that took all of its steps has found and written."""
+    """Prints the results and files of a run that took all of its steps."""
     say, experiment, log = run.progress.say, run.setup.experiment, end.feed.log
     for table in tables(end.results, end.step, protocols=protocols(experiment.evaluators)):
         run.progress.console.print(table)

@@ -1,4 +1,4 @@
-"""A small parent that starts a run again when it dies: a machine's fault is no reason to lose the night."""
+"""A small parent process that restarts a run when it dies of a machine's fault."""
 
 import os
 import signal
@@ -10,7 +10,7 @@ from types import FrameType
 
 from mmjax.errors import UserError
 
-FIRST, LONGEST = 5.0, 300.0  # seconds of pause before the first new start, doubled each time, and at most
+FIRST, LONGEST = 5.0, 300.0  # seconds of pause before the first restart, doubled each time, and the longest pause
 USER = 2  # the exit code of an error that would come again: a wrong setting, missing data, a full disk
 CTRL_C = 130
 
@@ -18,13 +18,13 @@ CTRL_C = 130
 def supervise(
     command: Sequence[str], restarts: int, *, pause: float = FIRST, say: Callable[[str], None] | None = None
 ) -> int:
-    """Runs a command, and again while it dies, at most `restarts` times more; gives its last exit code.
+    """Runs a command, and again when it dies, at most `restarts` times more; returns its last exit code.
 
     It is not started again after an end (0; also of a run that was asked to stop and has saved), after Ctrl-C, nor
     after an error that would come again (2). SIGTERM and Ctrl-C go on to the command, which then ends in its own way.
     A command that a signal killed counts as 128 + its number, as in a shell, but 0 if it was the SIGTERM passed on.
 
-    say: is told what happens, on stderr by default. pause: seconds before the second start.
+    say: gets messages of restarts; by default they go to stderr. pause: seconds before the second start.
 
     Raises UserError where restarts is less than 1.
     """
@@ -36,7 +36,7 @@ def supervise(
         while True:
             code = relay.run(command)
             if relay.heard == signal.SIGTERM and code == -signal.SIGTERM:
-                return 0  # it came before the command heard signals, so before there was anything to save
+                return 0  # the signal came before the command handled signals, so before there was anything to save
             ended = f"by {signal.Signals(-code).name}" if code < 0 else f"with exit code {code}"
             if code == -signal.SIGKILL:
                 ended += " (most likely the machine's memory was full; or somebody did kill -9)"
@@ -55,12 +55,12 @@ def supervise(
 
 
 class _Relay:
-    """While entered, signals to this process reach the command, once each."""
+    """Passes signals of this process on to the command, once each, while entered."""
 
     def __init__(self) -> None:
         self.heard: signal.Signals | None = None
         self.stopped = threading.Event()
-        self._missed: int | None = None  # came when there was no process, or not quite yet
+        self._missed: int | None = None  # a signal that came before there was a process
         self._process: subprocess.Popen[bytes] | None = None
         self._before: dict[int, Callable[[int, FrameType | None], object] | int | None] = {}
 
@@ -89,16 +89,16 @@ class _Relay:
         if (number := self._missed) is not None:
             self._missed = None
             self._process.send_signal(number)
-        code = self._process.wait()  # goes on waiting after a signal
+        code = self._process.wait()  # waits on after a signal
         self._process = None
         return code
 
 
 def _foreground() -> bool:
-    """Whether this process is one of those that the terminal's keys reach."""
+    """True if the terminal's keys reach this process."""
     try:
         terminal = os.open("/dev/tty", os.O_RDONLY)
-    except OSError:  # there is none
+    except OSError:  # there is no terminal
         return False
     try:
         return os.tcgetpgrp(terminal) == os.getpgrp()

@@ -1,4 +1,4 @@
-"""Says how much of the texts and sounds the model never reads: before the first step, and in the metrics."""
+"""Reports how much of the texts and sounds the model never reads: before the first step, and in the metrics."""
 
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -11,15 +11,15 @@ from mmjax.data.transforms.contract import Spec
 from mmjax.experiment.definition import Experiment
 from mmjax.runtime import hosts
 
-SHARE = 0.05  # of a sample: where more is cut off, it is said
-HELD = 0.99  # of a sample: the length that is named holds so many
-_LENGTHS = ("length", "samples")  # what transforms and towers call it
+SHARE = 0.05  # share of a sample's examples, above which truncation is reported
+HELD = 0.99  # share of a sample's examples that the recommended length holds
+_LENGTHS = ("length", "samples")  # the field's name in transforms and towers
 
 
 class Truncated:
-    """`truncated/<source>`: of a batch's examples of that source those of which the text or the sound was longer than
-    what the model gets; of those that have one, over all hosts. Where several modalities vary in length, also
-    `truncated/<source>/<modality>`, of the examples that have it.
+    """Computes the metrics `truncated/<source>`: the share of a batch's examples of that source, over all hosts, whose
+    text or sound is longer than the model's input, among those that have one. Where several modalities vary in length,
+    also `truncated/<source>/<modality>`, among the examples that have it.
 
     A function of the batch alone, as `clipped/<modality>` is: a run that goes on writes what it would have written.
     """
@@ -37,13 +37,14 @@ class Truncated:
         self._total: Callable[..., dict[str, Any]] = hosts.Total(mesh, shares)
 
     def __call__(self, step: int) -> dict[str, Any]:
-        """The metrics of that step's batch, once this host has read it. All hosts must ask for the same steps."""
+        """The metrics of that step's batch, once this host has read it. All hosts must call it for the same steps."""
         return self._total(self.cuts.take(step)) if self.cuts.modalities else {}
 
 
 def warnings(experiment: Experiment, data: Prepared) -> Iterator[str]:
-    """What to say before the first step: of which sources and modalities more than SHARE of a sample is cut off, at
-    which length, and which would hold HELD of it. It reads for seconds at most."""
+    """Warnings before the first step: the sources and modalities of which more than SHARE of a sample is cut off, at
+    which length, and the length that would hold HELD of it. It reads for seconds at most.
+    """
     for lengths in sampled(data.chains, data.open("train"), experiment.seed, data.record_transforms):
         spec = data.chains.specs[lengths.modality]
         if lengths.longer(spec.shape[0]) > SHARE * len(lengths.lengths):
@@ -62,7 +63,9 @@ def _warning(experiment: Experiment, found: Lengths, spec: Spec) -> str:
 
 
 def _settings(experiment: Experiment, modality: str, length: int, wanted: int) -> str:
-    """`: data.transforms.text.1.length=24 towers.text.length=24`, as far as it is known what says the length."""
+    """The overrides that set the length, `: data.transforms.text.1.length=24 towers.text.length=24`, as far as they are
+    known.
+    """
     chain, tower = experiment.data.transforms[modality], experiment.towers.get(modality)
     parts = {f"data.transforms.{modality}.{place}": transform for place, transform in enumerate(chain)}
     says = [(path, name) for path, part in parts.items() for name in _LENGTHS if getattr(part, name, None) == length]

@@ -30,9 +30,10 @@ from mmjax.objectives.keys import step_key
 from mmjax.optim.base import merge_params
 from mmjax.runtime.checkpoints import Checkpointer
 from mmjax.runtime.mesh import put
-from mmjax.train.step import TrainState, compile_train_step, init_state, make_train_step
+from mmjax.train.step import TrainState, compile_train_step, make_train_step
 from tests.benchmarks.machine import machine
 from tests.benchmarks.plan import made_up
+from tests.states import init_state
 
 EXPERIMENTS = ("experiments/clip.py:tiny", "experiments/quickstart.py:quickstart")
 STEPS, BLOCKS = 8, 5

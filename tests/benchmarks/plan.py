@@ -23,8 +23,9 @@ from mmjax.experiment.load import load_experiment
 from mmjax.runtime.mesh import put
 from mmjax.train.plan.plan import plan
 from mmjax.train.plan.this_machine import machine_rates
-from mmjax.train.step import compile_train_step, init_state, make_train_step
+from mmjax.train.step import compile_train_step, make_train_step
 from tests.benchmarks.machine import machine
+from tests.states import init_state
 
 EXPERIMENTS = (
     ("experiments/quickstart.py:quickstart",),

@@ -76,7 +76,7 @@ def mmjax(size: Size, how: str) -> Made:
     import jax
 
     from mmjax.runtime.mesh import put
-    from mmjax.train.step import init_state
+    from tests.states import init_state
 
     pretrainer, optimizer, mesh, rows = parts(size, how)
     jax.set_mesh(mesh)  # for as long as the process lives
@@ -140,7 +140,8 @@ def traced(size: Size, how: str) -> Any:
     import jax
 
     from mmjax.runtime.mesh import batch_sharding
-    from mmjax.train.step import abstract_state, compile_train_step, make_train_step
+    from mmjax.train.step import compile_train_step, make_train_step
+    from tests.states import abstract_state
 
     pretrainer, optimizer, mesh, rows = parts(size, how)
     with jax.set_mesh(mesh):

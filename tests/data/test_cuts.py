@@ -10,6 +10,7 @@ import pytest
 from mmjax.data import cuts
 from mmjax.data.chains import Chains, identity, stack
 from mmjax.data.cuts import Cuts, Lengths, sampled
+from mmjax.data.sources.contract import Records
 from mmjax.data.tokenizers.sentence_piece import PieceTokenizer, SentencePiece
 from mmjax.data.transforms.audio import CropOrPad, DecodeAudio, RandomSpeed
 from mmjax.data.transforms.image import Decode, Resize
@@ -26,7 +27,7 @@ TRANSFORMS = {
 
 
 @dataclass
-class Some:
+class Some(Records):
     """Records at hand."""
 
     rows: list[dict[str, Any]]

@@ -3,6 +3,7 @@
 import io
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -142,7 +143,7 @@ def test_imagenets_names_are_asked_for_the_classes_that_are_there(trained: Train
 def test_captions_of_coco_are_each_asked_for(trained: Trained, data_dir):
     found = evaluate_model(trained.workdir, on="coco_captions", data_dir=data_dir)["test"]
     assert {name.rpartition("/")[0] for name in found} == {"retrieval/image->text", "retrieval/text->image"}
-    records = BENCHMARKS["coco_captions"].source
+    records: Any = BENCHMARKS["coco_captions"].source
     assert records.most * 6 == 30
     assert found["retrieval/text->image/R@10"] == 1  # six pictures: each is there once
     assert found["retrieval/image->text/median_rank"] >= 1
@@ -199,7 +200,8 @@ def test_every_benchmark_names_a_dataset_with_its_splits_and_fields(name):
     """What can be known of it without its data: TFDS's or our code, where that needs no TensorFlow."""
     entry = BENCHMARKS[name]
     assert {e.name for e in entry.evaluators} & set(entry.default)
-    source = entry.source if isinstance(entry.source, Tfds) else entry.source.source
+    given: Any = entry.source
+    source = given if isinstance(given, Tfds) else given.source
     assert source.name == name
     from mmjax.data.datasets.prepare import NeedsTensorFlowError, builder
 

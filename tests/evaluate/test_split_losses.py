@@ -28,9 +28,10 @@ from mmjax.objectives.keys import step_key
 from mmjax.objectives.pretrainer import Pretrainer
 from mmjax.runtime import metrics
 from mmjax.runtime.mesh import Mesh
-from mmjax.train.step import init_state, make_train_step
+from mmjax.train.step import make_train_step
 from tests.objectives.rounds import Distilling
 from tests.objectives.toys import ToyTower, toy_batch
+from tests.states import init_state
 from tests.trained import Trained, tiny_config
 
 

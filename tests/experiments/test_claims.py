@@ -30,8 +30,9 @@ from mmjax.experiment.graph import build
 from mmjax.experiment.load import load_experiment
 from mmjax.runtime.mesh import Mesh
 from mmjax.train.plan import flops
-from mmjax.train.step import abstract_state, make_train_step
+from mmjax.train.step import make_train_step
 from tests.benchmarks.sizes import FOLDER, size
+from tests.states import abstract_state
 
 
 def step_flops(name, overrides=()):

@@ -12,8 +12,9 @@ from mmjax.experiment.diff import diff
 from mmjax.experiment.graph import build
 from mmjax.experiment.load import experiment_name, load_experiment
 from mmjax.runtime.mesh import check_batch
-from mmjax.train.step import abstract_state, make_train_step
+from mmjax.train.step import make_train_step
 from tests.benchmarks.sizes import FOLDER, experiments, files
+from tests.states import abstract_state
 
 FILES = files()
 NAMES = [f"{file}:{name}" for file in FILES for name in experiments(file)]

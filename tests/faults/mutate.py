@@ -435,7 +435,7 @@ MUTATIONS = {
         "tests/experiment/test_confined.py::test_tokenizers_come_from_the_workdir_alone",
     ),
     "nothing is built where a record says": Mutation(
-        *(9, "experiment/confined.py", "if not readable(source.name, source.data_dir):", "if False:"),
+        *(9, "experiment/confined.py", "if named and (command := source.to_build()) is not None:", "if False:"),
         "tests/experiment/test_confined.py::test_nothing_is_built_where_a_record_says",
     ),
     "datasets have plain names": Mutation(

@@ -151,7 +151,7 @@ def test_record_transforms_are_for_the_records_of_the_models_own_data(tmp_path):
     (tmp_path / "a.png").touch()
     table, copy = str(tmp_path / "own.csv"), CopyInput("text", "caption_2")
     words: tuple[Transform, ...] = (Tokenize(Subwords(8), 4),)
-    chains = {"text": words, "caption_2": words}
+    chains: dict[str, tuple[Transform, ...]] = {"text": words, "caption_2": words}
     own = Mixture({"own": 1.0}, chains, {"own": Folder(table)}, record_transforms=(copy,))
     towers = {"text": "text", "caption_2": "text"}
     pretrainer = SimpleNamespace(inputs=lambda: towers)

@@ -17,7 +17,8 @@ from mmjax.experiment.graph import build
 from mmjax.experiment.workdir import prepared
 from mmjax.runtime import hosts
 from mmjax.runtime.mesh import Mesh, put, replicated
-from mmjax.train.step import init_state, with_params
+from mmjax.train.step import with_params
+from tests.states import init_state
 from tests.trained import tiny_config
 
 MESHES = {"data": Mesh(), "fsdp": Mesh(data=2, fsdp=-1), "halves": Mesh(data=2, tensor=-1), "tensor": Mesh(tensor=8)}

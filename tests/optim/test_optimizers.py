@@ -8,7 +8,8 @@ from flax.traverse_util import flatten_dict, unflatten_dict
 from mmjax.errors import UserError
 from mmjax.optim.optimizers import Adafactor, AdamW, Lamb, Muon
 from mmjax.runtime.mesh import Mesh
-from mmjax.train.step import abstract_state, init_state, make_train_step
+from mmjax.train.step import make_train_step
+from tests.states import abstract_state, init_state
 from tests.toy import ToyPretrainer, toy_batch
 
 WIDTH, HEADS, LAYERS = 8, 2, 3

@@ -25,7 +25,7 @@ from mmjax.runtime.checkpoints import (
 )
 from mmjax.runtime.files import archives
 from mmjax.runtime.mesh import Mesh
-from mmjax.train.step import abstract_state
+from tests.states import abstract_state
 from tests.toy import ToyPretrainer, toy_batch
 from tests.train.test_step import OPTIMIZER, assert_same, initial, numpy_of, one_device, train
 

@@ -24,7 +24,8 @@ from mmjax.optim.optimizers import AdamW
 from mmjax.runtime import metric_families, metrics
 from mmjax.runtime.mesh import Mesh
 from mmjax.runtime.metric_families import EVALUATION, TRAINING, family, tensorboard_tag
-from mmjax.train.step import abstract_state, make_train_step
+from mmjax.train.step import make_train_step
+from tests.states import abstract_state
 from tests.toy import ToyPretrainer, toy_batch
 from tests.trained import Trained
 

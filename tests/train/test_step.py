@@ -26,19 +26,12 @@ from mmjax.objectives.next_sentence import NextSentence
 from mmjax.objectives.pretrainer import Pretrainer
 from mmjax.optim.optimizers import AdamW
 from mmjax.runtime.mesh import ACTIVATION_RULES, BATCH_AXES, Mesh, put
-from mmjax.train.step import (
-    TrainState,
-    abstract_state,
-    batch_hash,
-    compile_train_step,
-    init_state,
-    make_train_step,
-    with_params,
-)
+from mmjax.train.step import TrainState, batch_hash, compile_train_step, make_train_step, with_params
 from tests.flat import flat
 from tests.objectives.rounds import Distilling
 from tests.objectives.toys import ToyTower
 from tests.objectives.toys import toy_batch as patches
+from tests.states import abstract_state, init_state
 from tests.toy import ToyPretrainer, toy_batch
 
 OPTIMIZER = AdamW(1e-3, warmup_steps=2, weight_decay=0.1)

@@ -11,13 +11,13 @@ _LINES = 10
 
 
 class BuildProgress:
-    """A context manager; `start` says how many examples there will be, `advance` that one more is made."""
+    """Shows the progress of a build, as a context manager; `start` sets the number of examples, `advance` adds one."""
 
     def __init__(self, title: str) -> None:
         self._title = title
         console = Console(stderr=True)
         columns = (BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn())
-        # A bar that is redrawn is noise in a log file.
+        # A log file gets lines instead of a bar that is redrawn.
         self._bar = Progress(TextColumn(title), *columns, console=console) if console.is_terminal else None
 
     def __enter__(self) -> "BuildProgress":
@@ -27,11 +27,13 @@ class BuildProgress:
         return self
 
     def start(self, total: int) -> None:
+        """Sets the number of examples to be made."""
         self._total = total
         if self._bar is not None:
             self._task = self._bar.add_task(self._title, total=total)
 
     def advance(self) -> None:
+        """Counts one more example."""
         self._done += 1
         if self._bar is not None:
             self._bar.advance(self._task)

@@ -56,7 +56,7 @@ class OwnBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
 
     @property
     def languages(self) -> tuple[str, ...]:
-        """Of its config, which is a `LanguagesConfig`."""
+        """The languages of its config, which is a `LanguagesConfig`."""
         return self.builder_config.languages  # type: ignore[union-attr]
 
 

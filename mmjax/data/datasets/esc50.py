@@ -38,7 +38,7 @@ class Esc50(OwnBuilder):
 
     VERSION = tfds.core.Version("2.0.0")
     RELEASE_NOTES = {"2.0.0": "The archive of ESC-50 at the commit in COMMIT."}
-    url_infos = {ARCHIVE: UrlInfo(size=SIZE, checksum=SHA256, filename=f"ESC-50-{COMMIT}.zip")}  # what TFDS checks
+    url_infos = {ARCHIVE: UrlInfo(size=SIZE, checksum=SHA256, filename=f"ESC-50-{COMMIT}.zip")}  # TFDS checks it
     BUILT_BYTES = 2_000_000_000  # the archive, the sounds in it, and the dataset, rounded up
 
     HOMEPAGE = "https://github.com/karolpiczak/ESC-50"
@@ -53,7 +53,7 @@ class Esc50(OwnBuilder):
         return {"train": self._generate_examples(Path(os.fspath(dl_manager.download(ARCHIVE))))}
 
     def _generate_examples(self, archive: Path) -> Iterator[tuple[str, Any]]:
-        # Read where it lies: nothing is unpacked, so no name in it can point out of a folder.
+        # The archive is read without unpacking, so no name in it can lead out of a folder.
         with zipfile.ZipFile(archive) as files:
             found = {_inside(name): name for name in files.namelist()}
             if "meta/esc50.csv" not in found:

@@ -21,11 +21,11 @@ _FILE_FORMAT = "array_record"  # the one that is read by index without TensorFlo
 
 
 class DatasetError(UserError):
-    """A dataset isn't there and can't be built as things are; the message says what to do."""
+    """A dataset is missing and can't be built as things are; the message says what to do."""
 
 
 class NeedsTensorFlowError(DatasetError):
-    """It can't be built, or even described, without TensorFlow, which isn't installed."""
+    """A dataset can't be built, or even described, without TensorFlow, which isn't installed."""
 
 
 def builder(name: str, data_dir: str | None = None) -> Any:
@@ -34,7 +34,7 @@ def builder(name: str, data_dir: str | None = None) -> Any:
     `data_dir` is TFDS's: None means $TFDS_DATA_DIR, else ~/tensorflow_datasets.
 
     Raises:
-        DatasetError: nobody knows the name (the nearest are named), or its builder needs TensorFlow.
+        DatasetError: the name is unknown (the message has the nearest), or its builder needs TensorFlow.
     """
     import tensorflow_datasets as tfds
 
@@ -62,7 +62,7 @@ def builder(name: str, data_dir: str | None = None) -> Any:
 
 
 def is_ours(name: str) -> bool:
-    """Whether mmjax has the builder of the dataset: a module of its name in this folder defines it."""
+    """True if mmjax has the builder of the dataset: a module of its name in this folder defines it."""
     base = _base(name)
     return base.isidentifier() and any(_defines(base, f"{datasets.__name__}.{base}{end}") for end in (".builder", ""))
 
@@ -85,7 +85,7 @@ def _defines(base: str, module: str) -> bool:
 
 
 def readable(name: str, data_dir: str | None = None) -> bool:
-    """Whether the dataset lies there and is read as it is: nothing is built, and no description is rewritten."""
+    """True if the dataset is built and can be read as it is, with no rewriting of its description."""
     from tensorflow_datasets.core import read_only_builder
     from tensorflow_datasets.core.registered import DatasetNotFoundError
 
@@ -100,10 +100,10 @@ def readable(name: str, data_dir: str | None = None) -> bool:
 
 
 def prepare_dataset(name: str, data_dir: str | None = None) -> Path:
-    """Builds the dataset `name` under `data_dir`, unless it is built. Several processes may ask at once: one builds.
+    """Builds the dataset `name` under `data_dir`, unless it is built. Of several processes that call it, one builds.
 
-    Gives the folder it is in. Where `name` has no version, the builder's is meant, whatever older ones there are. What
-    needs TensorFlow is built where that is installed, and read anywhere (`without_tensorflow.py`).
+    Returns its folder. Where `name` has no version, the builder's is meant, whatever older ones there are. A dataset
+    that needs TensorFlow is built where that is installed, and read anywhere (`without_tensorflow.py`).
 
     Raises:
         DatasetError: unknown name, a missing package, files that must be downloaded by hand, a full disk, or a
@@ -171,7 +171,7 @@ def _import_all_of_tfds() -> None:
 
 
 def _folder(name: str, data_dir: str | None) -> Path:
-    """Where the versions of a dataset are."""
+    """The folder of a dataset's versions."""
     root = Path(data_dir or os.environ.get("TFDS_DATA_DIR") or "~/tensorflow_datasets").expanduser()
     return root / name.partition(":")[0]
 
@@ -240,9 +240,9 @@ def _is_local(made: Any) -> bool:
 
 @contextlib.contextmanager
 def _alone(made: Any) -> Iterator[None]:
-    """Waits until no other process builds this dataset here, and sweeps up what one that was killed has left.
+    """Waits until no other process builds this dataset here, and removes what a killed process has left.
 
-    TFDS builds into `incomplete.*` and renames at the end, so what lies there is never read. The lock belongs to the
+    TFDS builds into `incomplete.*` and renames at the end, so that folder is never read. The lock belongs to the
     operating system, so it goes with the process that holds it. Object stores have none: there the rename decides.
     """
     try:

@@ -1,8 +1,8 @@
-"""A dataset that needed TensorFlow to be built is written so that reading it needs none.
+"""Rewrites a dataset that needed TensorFlow to be built, so that reading it needs none.
 
-Only how its features are described stands in the way: the constructor of `tfds.features.Audio` imports TensorFlow, and
-what it stores, unless it is asked to keep the file's bytes, is what `tfds.features.Tensor` stores. So `features.json`
-is rewritten with the one in place of the other; the old one stays beside it, and knows the sample rates.
+Only the description of its features is an obstacle: the constructor of `tfds.features.Audio` imports TensorFlow, and it
+stores, unless it keeps the file's bytes, the same as `tfds.features.Tensor`. So `features.json` is rewritten with the
+latter; the old file is kept beside it, and has the sample rates.
 """
 
 import json
@@ -18,7 +18,7 @@ _TENSOR = "tensorflow_datasets.core.features.tensor_feature.Tensor"
 
 
 def free(folder: Path) -> None:
-    """Rewrites the description of a built dataset, where that needs TensorFlow and can be said without it."""
+    """Rewrites the description of a built dataset, where that needs TensorFlow and can do without."""
     text = (folder / FEATURES).read_text(encoding="utf-8")
     content = json.loads(text)
     if not any([_as_tensor(feature) for feature in _audio(content).values()]):  # a list: every one is changed
@@ -28,7 +28,7 @@ def free(folder: Path) -> None:
 
 
 def rates(folder: Path) -> dict[str, int]:
-    """Hz of the sounds of a dataset that `free` has rewritten, by the feature's name, parts joined by "/"."""
+    """The sample rates, in Hz, of a dataset that `free` has rewritten, by the feature's name, parts joined by "/"."""
     if not (folder / ORIGINAL).exists():
         return {}
     content = json.loads((folder / ORIGINAL).read_text(encoding="utf-8"))

@@ -1,7 +1,7 @@
 """Files of sound whose containers say less, or more, than is there: streamed, cut off, or several in one.
 
-libsndfile takes a header's word: of a chained Ogg file it reads the first link alone, of a WAV whose recorder was
-killed nothing, and of one that was cut off what is left, in silence.
+libsndfile trusts the header: it reads only the first link of a chained Ogg file, nothing of a WAV whose recorder was
+killed, and silently the rest of a WAV that was cut off.
 """
 
 from collections.abc import Iterator
@@ -12,16 +12,16 @@ from mmjax.data.decoding import mp3
 
 Order = Literal["little", "big"]
 
-_SLACK = 64  # bytes by which the headers of careless writers are off: they count the header in
-_STREAMED = 0x7FFF_0000  # sizes from here on are what writers put who can't know: libsndfile reads to the file's end
-_FLAC = b"fLaC\0\0\0\x22", b"fLaC\x80\0\0\x22"  # with the head of the first block, which always has 34 bytes
+_SLACK = 64  # bytes by which some writers' headers are off: they include the header
+_STREAMED = 0x7FFF_0000  # writers of streams put sizes from here on: libsndfile then reads to the file's end
+_FLAC = b"fLaC\0\0\0\x22", b"fLaC\x80\0\0\x22"  # with the header of the first block, which always has 34 bytes
 
 
 def contained_files(content: bytes) -> list[bytes]:
-    """A file -> the files that it is made of, one after the other, each of which libsndfile reads to its end.
+    """Splits a file into the files that it is a concatenation of, each of which libsndfile reads to its end.
 
     Raises:
-        BadExample: it is cut off, or holds what its header doesn't count; says how much.
+        BadExample: it is cut off, or holds bytes that its header doesn't count; the message has the numbers.
     """
     head = content[:4]
     if head == b"OggS":
@@ -60,7 +60,9 @@ def _places(content: bytes, marker: bytes) -> Iterator[int]:
 
 
 def _links(content: bytes) -> list[int]:
-    """Where the links of a chained Ogg file start: at a stream's first page behind a page that is none (RFC 3533)."""
+    """The starts of the links of a chained Ogg file: a first page of a stream behind a page that isn't one
+    (RFC 3533).
+    """
     starts, place, first_before = [0], 0, True
     while place < len(content):
         if content[place : place + 4] != b"OggS":
@@ -91,7 +93,7 @@ def _wave(content: bytes, order: Order) -> list[bytes]:
         size = large if large is not None and size == 0xFFFF_FFFF else size
         if size >= _STREAMED and large is None:
             return [content]
-        if size == 0 and there > _SLACK and not _is_chunk(content, start, order):  # a recorder that was killed
+        if size == 0 and there > _SLACK and not _is_chunk(content, start, order):  # the recorder was killed
             known = min(there, _STREAMED).to_bytes(4, order)
             return [content[: start - 4] + known + content[start:]]
         _check(start + size, len(content), "WAV")
@@ -110,9 +112,10 @@ def _wave(content: bytes, order: Order) -> list[bytes]:
 
 
 def _chunks(content: bytes, place: int, order: Order, width: int = 4) -> Iterator[tuple[bytes, int, int]]:
-    """The chunks of RIFF, IFF or CAF: name, where its content starts, and how many bytes it has, as the header says.
+    """Iterates over the chunks of RIFF, IFF or CAF: name, start of its content, and the bytes that its header declares.
 
-    width: of the number that says so. Of four bytes, chunks begin at even places."""
+    width: bytes of the size field. With four, chunks begin at even places.
+    """
     while (start := place + 4 + width) <= len(content):
         size = int.from_bytes(content[place + 4 : start], order)
         yield content[place : place + 4], start, size

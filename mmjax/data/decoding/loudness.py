@@ -1,9 +1,9 @@
-"""The one rule for how loud a waveform's numbers are, for files and arrays alike, whatever door they come by.
+"""The one rule for the scale of a waveform's numbers, for files and arrays, wherever they come from.
 
-int16 is taken as it is. int32 has its full scale at 2^31, as files of 24 and 32 bits have. Floats have theirs at 1.0:
-up to `LOUDEST` they are clipped, and the train step counts what lies at full scale (`clipped/audio`); louder ones are
-on another scale, which nothing names, and are refused. So are int32 arrays whose numbers all fit into 16 bits: taken by
-their type they would be silence.
+int16 is unchanged. int32 has its full scale at 2^31, as files of 24 and 32 bits have. Floats have theirs at 1.0:
+up to `LOUDEST` they are clipped, and the train step counts samples at full scale (`clipped/audio`); louder ones have an
+unknown scale, and are refused. So are int32 arrays whose numbers all fit into 16 bits: taken by their type they would
+be silence.
 """
 
 import numpy as np
@@ -21,11 +21,11 @@ _SIXTEEN_BITS = 2**15
 
 
 def in_scale(samples: np.ndarray) -> np.ndarray:
-    """Samples of any shape on the scale of their type -> the same as int16, or as floats with full scale 1.0.
+    """Scales samples of any shape by their type's full scale: to int16, or to floats with full scale 1.0.
 
     Raises:
-        BadExample: their type says no scale, or their values lie on another one ("undecodable"); or they aren't finite
-            ("not_finite").
+        BadExample: their type has no full scale, or their values have another one ("undecodable"); or they aren't
+            finite ("not_finite").
     """
     if samples.dtype == np.int16:
         return samples
@@ -56,7 +56,7 @@ def in_scale(samples: np.ndarray) -> np.ndarray:
 
 
 def to_int16(samples: np.ndarray) -> Waveform:
-    """What `in_scale` gives, as int16; what lies beyond full scale is clipped."""
+    """Converts the output of `in_scale` to int16; values beyond full scale are clipped."""
     if samples.dtype == np.int16:
         return samples
     return np.rint(np.clip(samples, -1, 1) * LARGEST).astype(np.int16)

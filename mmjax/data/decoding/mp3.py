@@ -1,4 +1,4 @@
-"""MP3 files whose length libsndfile would guess: their frames are counted, and a header that says the number put first.
+"""Counts the frames of MP3 files whose length libsndfile would guess, and puts a header with their number first.
 
 Where an MP3 has no Xing header, libsndfile takes the length from the first frame's bit rate, and reads no further: two
 thirds are lost where that is low. Of two files joined it reads as many frames as the first one's header says. The
@@ -13,7 +13,7 @@ from mmjax.data.bad_example import BadExample
 
 _LAYERS = {3: 1, 2: 2, 1: 3}  # by the header's bits; 0 is reserved
 _RATES = {3: (44_100, 48_000, 32_000), 2: (22_050, 24_000, 16_000), 0: (11_025, 12_000, 8_000)}  # MPEG 1, 2, 2.5
-_BIT_RATES = {  # kbit/s by (MPEG 1, layer); 0 stands for "free", which says no length
+_BIT_RATES = {  # kbit/s by (MPEG 1, layer); 0 stands for "free", which gives no length
     (True, 1): (0, 32, 64, 96, 128, 160, 192, 224, 256, 288, 320, 352, 384, 416, 448),
     (True, 2): (0, 32, 48, 56, 64, 80, 96, 112, 128, 160, 192, 224, 256, 320, 384),
     (True, 3): (0, 32, 40, 48, 56, 64, 80, 96, 112, 128, 160, 192, 224, 256, 320),
@@ -22,15 +22,17 @@ _BIT_RATES = {  # kbit/s by (MPEG 1, layer); 0 stands for "free", which says no 
     (False, 3): (0, 8, 16, 24, 32, 40, 48, 56, 64, 80, 96, 112, 128, 144, 160),
 }
 _SAME = 0xFFFE_0C00  # sync, version, layer and sample rate
-_SLACK = 2  # frames by which encoders' own counts differ: with the header itself, or without the last one
+_SLACK = 2  # frames by which encoders' counts differ: some count the header, some omit the last frame
 _JUNK = 4_096  # bytes between frames that are no frames: rests of tags, a frame that was cut where files were joined
 
 
 @dataclass
 class _Frames:
-    """The frames of a file: `audio` holds their (start, length); `said` what each Xing header says, None: nothing.
+    """The frames of a file: `audio` holds their (start, length); `said` the count in each Xing header, None where it
+    has none.
 
-    header: of the first frame. tag: the frame that a Xing header is in, if the file starts with one."""
+    header: of the first frame. tag: the frame that a Xing header is in, if the file starts with one.
+    """
 
     header: int = 0
     tag: bytes = b""
@@ -40,15 +42,16 @@ class _Frames:
 
     @property
     def samples(self) -> int:
-        """Per channel, of one frame."""
+        """Samples per channel of one frame."""
         return _samples(self.header)
 
 
 def whole_mp3(content: bytes) -> bytes:
-    """An MP3 file that libsndfile decodes to its end: itself where its header is true, or one with such a header.
+    """Returns an MP3 file that libsndfile decodes to its end: the same where its header is right, else one with a right
+    header.
 
     Raises:
-        BadExample: frames that the header counts are missing, or what is there are no frames of one kind.
+        BadExample: frames that the header counts are missing, or the frames aren't of one kind.
     """
     found = scan(content)
     if not found.audio:
@@ -72,13 +75,13 @@ def whole_mp3(content: bytes) -> bytes:
 
 
 def scan(content: bytes) -> _Frames:
-    """Finds all frames, over tags and junk between them."""
+    """Finds all frames, skipping tags and junk between them."""
     found, place, end = _Frames(), 0, -1
     while (place := _over_tags(content, place)) + 4 <= len(content):
         header = int.from_bytes(content[place : place + 4])
         length = _length(header)
         fits = length > 0 and (not found.header or _kind(header) == _kind(found.header))
-        # Where none has just ended, a frame is believed only if another follows: any noise holds a header's bits.
+        # Unless a frame has just ended, a frame counts only if another follows: noise can hold a header's bits.
         if not fits or (place != end and not _follows(content, place + length, header)):
             further = content.find(b"\xff", place + 1)
             further = len(content) if further < 0 else further
@@ -98,7 +101,7 @@ def scan(content: bytes) -> _Frames:
 
 
 def _follows(content: bytes, place: int, header: int) -> bool:
-    """Whether a frame of that kind, a tag, or the file's end comes next."""
+    """True if a frame of that kind, a tag, or the file's end comes next."""
     if place >= len(content) or _over_tags(content, place) != place:
         return True
     following = int.from_bytes(content[place : place + 4])
@@ -106,7 +109,7 @@ def _follows(content: bytes, place: int, header: int) -> bool:
 
 
 def _over_tags(content: bytes, place: int) -> int:
-    """Behind the tags that start at `place`: ID3 (both versions), APE."""
+    """The place behind the tags that start at `place`: ID3 (both versions), APE."""
     while True:
         head = content[place : place + 16]
         if head.startswith(b"ID3") and len(head) >= 10 and max(head[6:10]) < 128:
@@ -121,7 +124,7 @@ def _over_tags(content: bytes, place: int) -> int:
 
 
 def _length(header: int) -> int:
-    """A frame's length in bytes; 0 where these four bytes are no header, or one that doesn't say."""
+    """A frame's length in bytes; 0 where these four bytes are no header, or one without a length."""
     version, layer = header >> 19 & 3, _LAYERS.get(header >> 17 & 3)
     if header >> 21 != 0x7FF or version not in _RATES or layer is None:
         return 0
@@ -135,7 +138,7 @@ def _length(header: int) -> int:
 
 
 def _kind(header: int) -> tuple[int, bool]:
-    """What all frames of a file have in common: version, layer, sample rate, and whether they are mono."""
+    """The properties that all frames of a file share: version, layer, sample rate, and whether they are mono."""
     return header & _SAME, _mono(header)
 
 
@@ -149,12 +152,14 @@ def _samples(header: int) -> int:
 
 
 def _xing(header: int) -> int:
-    """Where a Xing header starts in a frame: behind the side information, which is longer of MPEG 1 and of stereo."""
+    """The place of a Xing header in a frame: behind the side information, which is longer in MPEG 1 and in stereo."""
     return 4 + ((17, 9) if _mono(header) else (32, 17))[header >> 19 & 3 != 3]
 
 
 def _said(header: int, frame: bytes) -> int | bool | None:
-    """False of a frame of sound; of a header frame (Xing, Info, VBRI) the number of frames that it says, or None."""
+    """False for a frame of sound; for a header frame (Xing, Info, VBRI) its number of frames, or None where it has
+    none.
+    """
     place = _xing(header)
     if frame[place : place + 4] in (b"Xing", b"Info"):
         counted = len(frame) >= place + 12 and frame[place + 7] & 1
@@ -167,7 +172,7 @@ def _said(header: int, frame: bytes) -> int | bool | None:
 def _counted(found: _Frames) -> bytes:
     """A Xing header for the frames: the file's own with another number, or one in the shortest frame that takes it."""
     place, count, size = _xing(found.header), len(found.audio), sum(length for _, length in found.audio)
-    if found.tag:  # which may know how much silence the encoder put first
+    if found.tag:  # it may have the length of the encoder's initial silence
         sized = found.tag[place + 7] & 2 and len(found.tag) >= place + 16
         numbers = struct.pack(">II", count, size + len(found.tag)) if sized else count.to_bytes(4)
         return found.tag[: place + 8] + numbers + found.tag[place + 8 + len(numbers) :]
@@ -180,7 +185,7 @@ def _counted(found: _Frames) -> bytes:
 
 
 def begins(content: bytes) -> bool:
-    """Whether it looks like MPEG audio: frames at once, or behind tags (and zeros, which some writers leave there)."""
+    """True if the content looks like MPEG audio: frames at once, or behind tags (and zeros, which some writers add)."""
     place = _over_tags(content, 0)
     start = content[place : place + _JUNK].lstrip(b"\0")[:4] if place else content[:4]
     return len(start) == 4 and _length(int.from_bytes(start)) > 0

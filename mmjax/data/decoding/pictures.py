@@ -12,11 +12,11 @@ from mmjax.data.decoding.signatures import undecodable
 
 Picture = UInt8[np.ndarray, "height width 3"]
 
-# PIL's own bound on what it unpacks without a warning: a quarter of a gigabyte.
+# PIL's own bound on pixels that it unpacks without a warning: a quarter of a gigabyte.
 MOST_PIXELS = 89_478_485
 _LARGEST = 65_535  # of 16 bits
 
-# What makes a picture upright whose EXIF orientation is this (Exif 2.32, 4.6.4: the places of row 0 and column 0).
+# The transposition that turns a picture of this EXIF orientation upright (Exif 2.32, 4.6.4: places of row 0, column 0).
 _TURNS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -29,10 +29,10 @@ _TURNS = {
 
 
 def rgb(value: Any, background: tuple[int, int, int] | None, most_pixels: int, upright: bool) -> Picture:
-    """What `Decode` does, with its fields.
+    """Decodes a picture to 8-bit RGB; the arguments are the fields of `Decode`.
 
     Raises:
-        BadExample: it is no picture, a broken one, too large, or its numbers don't say what is white.
+        BadExample: it is no picture, a broken one, too large, or its type leaves open which value is white.
     """
     try:
         picture = Image.open(io.BytesIO(value)) if isinstance(value, bytes) else value
@@ -44,7 +44,7 @@ def rgb(value: Any, background: tuple[int, int, int] | None, most_pixels: int, u
         if not isinstance(picture, Image.Image):
             array = np.asarray(picture)
             if array.dtype == np.uint8 and array.ndim == 3 and array.shape[2] == 3 and array.size:
-                return array  # what is to come out
+                return array  # the result is RGB already
             picture = _from_array(array)
         turn = _turn(picture) if upright else None
         picture = _colours(_in_8_bits(picture), background)
@@ -59,7 +59,7 @@ def rgb(value: Any, background: tuple[int, int, int] | None, most_pixels: int, u
 
 
 def _from_array(array: np.ndarray) -> Image.Image:
-    if array.dtype not in (np.uint8, np.uint16, bool):  # 1.0 or 255 may be white: nothing says which
+    if array.dtype not in (np.uint8, np.uint16, bool):  # white may be 1.0 or 255
         raise BadExample(f"a picture is an array of uint8 or uint16, not {array.dtype}", "undecodable")
     if array.dtype == np.uint16:
         _check_levels(array, f"the {array.dtype} array")
@@ -68,9 +68,10 @@ def _from_array(array: np.ndarray) -> Image.Image:
 
 
 def _turn(picture: Image.Image) -> Image.Transpose | None:
-    """What makes the picture upright. Not `ImageOps.exif_transpose`, which writes the EXIF block anew: a broken one
-    would cost the picture."""
-    picture.load()  # of TIFF, which PIL turns by itself here; and PNG's may stand behind the pixels
+    """The transposition that turns the picture upright. `ImageOps.exif_transpose` would rewrite the EXIF block, and
+    fail on a broken one.
+    """
+    picture.load()  # PIL turns a TIFF here; a PNG's EXIF may follow the pixels
     try:
         return _TURNS.get(picture.getexif().get(ExifTags.Base.Orientation, 1))
     except Exception:  # a broken block makes PIL raise nearly anything, too
@@ -78,7 +79,7 @@ def _turn(picture: Image.Image) -> Image.Transpose | None:
 
 
 def _colours(picture: Image.Image, background: tuple[int, int, int] | None) -> Image.Image:
-    if picture.mode == "LAB":  # which PIL doesn't convert
+    if picture.mode == "LAB":  # PIL doesn't convert it
         raise BadExample(
             "the picture's colours are L*a*b*: save it as RGB (magick IN -colorspace sRGB OUT)", "undecodable"
         )
@@ -88,11 +89,11 @@ def _colours(picture: Image.Image, background: tuple[int, int, int] | None) -> I
         picture = picture.convert("RGBA")
         opaque = Image.new("RGBA", picture.size, (*background, 255))
         picture = Image.alpha_composite(opaque, picture)
-    return picture if picture.mode == "RGB" else picture.convert("RGB")  # which would copy it
+    return picture if picture.mode == "RGB" else picture.convert("RGB")  # converting would copy it
 
 
 def _in_8_bits(picture: Image.Image) -> Image.Image:
-    """A grey picture of more bits as one of 8: PIL's own conversion makes all levels above 255 white."""
+    """Converts a grey picture of more bits to 8: PIL's own conversion makes all levels above 255 white."""
     if picture.mode == "F":
         low, high = picture.getextrema()
         raise BadExample(
@@ -114,7 +115,7 @@ def _in_8_bits(picture: Image.Image) -> Image.Image:
 
 
 def _check_levels(levels: np.ndarray, what: str) -> None:
-    """Raises where 0 to 65,535 is not the range that these levels are meant in: they would come out black or white."""
+    """Raises where the range of these levels isn't 0 to 65,535: they would come out black or white."""
     low, high = int(levels.min(initial=0)), int(levels.max(initial=0))
     if low < 0 or high > _LARGEST:
         raise BadExample(
@@ -131,5 +132,5 @@ def _check_levels(levels: np.ndarray, what: str) -> None:
 
 
 def _eight_bits(levels: np.ndarray) -> np.ndarray:
-    """16 bits -> 8."""
+    """Converts levels of 16 bits to 8."""
     return np.round(levels.clip(0, _LARGEST) / 257).astype(np.uint8)

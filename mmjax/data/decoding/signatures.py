@@ -1,4 +1,6 @@
-"""Recognises a file by its first bytes, so that one that can't be decoded is named with what could read it."""
+"""Recognises a file by its first bytes, so that the error of one that can't be decoded has its format, and a way to
+read it.
+"""
 
 import re
 from typing import Literal, NamedTuple
@@ -7,7 +9,9 @@ Kind = Literal["picture", "sound", "video", "other"]
 
 
 class Format(NamedTuple):
-    """name: for people. read: whether Pillow or libsndfile reads it as they come. advice: in place of the kind's."""
+    """A file format. name: for people. read: whether Pillow or libsndfile reads it as they come. advice: replaces the
+    kind's advice.
+    """
 
     name: str
     kind: Kind
@@ -84,7 +88,7 @@ _MAGIC: tuple[tuple[int, bytes, Format], ...] = (
     (0, b"SQLite format 3", Format("an SQLite database", "other")),
 )  # fmt: skip
 
-# ISO's base media file (MP4 and what came of it) says what it is by its brand.
+# ISO's base media file (MP4 and its relatives) is told by its brand.
 _BRANDS: tuple[tuple[tuple[bytes, ...], Format], ...] = (
     ((b"M4A ", b"M4B ", b"M4P ", b"F4A "), Format("AAC or ALAC in MP4 (m4a)", "sound")),
     ((b"avif", b"avis"), Format("AVIF", "picture", True)),
@@ -96,10 +100,10 @@ _BRANDS: tuple[tuple[tuple[bytes, ...], Format], ...] = (
 
 
 def format_of(content: bytes) -> Format | None:
-    """What the content is by its looks; None where they say nothing."""
+    """The format of a content by its first bytes; None where they match none."""
     if content[4:8] == b"ftyp":
-        brands = content[8 : min(64, int.from_bytes(content[:4]))]  # the main one, a version, and others
-        if b"avif" in brands or b"avis" in brands:  # of which HEIC's mif1 may be the main one
+        brands = content[8 : min(64, int.from_bytes(content[:4]))]  # the main brand, a version, and other brands
+        if b"avif" in brands or b"avis" in brands:  # AVIF's main brand may be HEIC's mif1
             return _BRANDS[1][1]
         return next(found for names, found in _BRANDS if content[8:12].startswith(names))
     for offset, magic, found in _MAGIC:
@@ -144,8 +148,7 @@ _OBJECT = re.compile(r"(Error opening )?<[^<>]* at 0x[0-9A-Fa-f]+>:? ?")  # `<_i
 
 
 def in_words(error: object) -> str:
-    """What an error says, without what Python calls objects in memory: an address is another at each run, and says
-    nothing."""
+    """An error's message, without Python's names of objects: they have an address that differs at each run."""
     return _OBJECT.sub("", str(error)).strip()
 
 

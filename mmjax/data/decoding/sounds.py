@@ -13,36 +13,36 @@ from mmjax.data.decoding.containers import contained_files
 from mmjax.data.decoding.loudness import Waveform, in_scale, to_int16
 from mmjax.data.decoding.signatures import undecodable
 
-# libsndfile gives these as int16 unchanged; what is stored in other ways (floats, Vorbis, 24 bit) is read as float32 in
+# libsndfile gives these as int16 unchanged; other subtypes (floats, Vorbis, 24 bit) are read as float32 in
 # [-1, 1] and scaled here, since libsndfile doesn't scale floats to integers by itself.
 _INT16_SUBTYPES = ("PCM_16", "PCM_S8", "PCM_U8")
-_UNKNOWN = 2**63 - 1  # what libsndfile says of a FLAC stream whose writer couldn't go back to note its length
+_UNKNOWN = 2**63 - 1  # libsndfile's count for a FLAC stream whose writer couldn't note its length
 _BLOCK = 2**18  # frames that are read at a time where the length isn't known
 _MP3_SLACK = 2_304  # samples by which decoders differ at the ends of an MP3: two frames
 
 
 class Sound(NamedTuple):
-    """Samples at their rate, in Hz."""
+    """Samples and their rate, in Hz."""
 
     samples: np.ndarray  # [T] or [T, channels]
     rate: int
 
 
 def waveform(content: bytes, rate: int, most_samples: int) -> Waveform:
-    """A file's sound at `rate`, the channels' mean. Raises as `read` does."""
+    """A file's sound at `rate`, the mean of its channels. Raises as `read_sound` does."""
     samples, own = read_sound(content, most_samples, rate)
     if samples.ndim == 2:
         samples = samples.mean(axis=1, dtype=np.float32).astype(samples.dtype)
     if own != rate:
         try:
             samples = soxr.resample(samples, own, rate)
-        except Exception as error:  # at the rates that broken headers say
+        except Exception as error:  # at a broken header's rate
             raise BadExample(f"the sound's rate is {own:,} Hz: {error}", "undecodable") from error
     return to_int16(samples)
 
 
 def read_sound(content: bytes, most_samples: int, rate: int | None = None) -> Sound:
-    """All of a file's sound, as int16 or as floats with full scale 1.0 (`loudness.in_scale`).
+    """Reads all of a file's sound, as int16 or as floats with full scale 1.0 (`loudness.in_scale`).
 
     Raises:
         BadExample: it can't be decoded to its end, is on another scale, or has more than `most_samples` (all channels
@@ -61,7 +61,7 @@ def read_sound(content: bytes, most_samples: int, rate: int | None = None) -> So
 
 
 def lasting(file: bytes | str | os.PathLike[str]) -> float | None:
-    """Seconds that a sound lasts, as its header says and without decoding it; None where it can't be told so."""
+    """The duration of a sound in seconds, by its header and without decoding; None where the header doesn't tell."""
     try:
         told = soundfile.info(_Stream(file) if isinstance(file, bytes) else os.fspath(file))
     except Exception:  # as `read`: broken headers make soundfile raise nearly anything
@@ -79,15 +79,15 @@ def _joined(found: list[Sound]) -> Sound:
 
 
 def _read(content: bytes, rate: int | None, most_samples: int, used: int) -> Sound:
-    """One part's samples; `used`: how many the parts before have."""
+    """The samples of one part; `used`: the number of samples of the parts before."""
     with soundfile.SoundFile(_Stream(content)) as sound:
         own, channels, frames = sound.samplerate, sound.channels, sound.frames
         wanted = rate or own
         most = (most_samples - used) // max(channels, -(-wanted // own))  # frames
-        # soxr adds noise, another at each call, to what it resamples as int16: the same file would differ each time.
+        # soxr adds noise, different at each call, to int16 that it resamples: the same file would differ each time.
         dtype = "int16" if own == wanted and sound.subtype in _INT16_SUBTYPES else "float32"
         slack = _MP3_SLACK if sound.format == "MP3" else 0
-        # Of what can't be sought in (GSM 6.10) soundfile wants to be told how many.
+        # A file without seeking (GSM 6.10) must be read with a given count.
         samples = sound.read(-1 if sound.seekable() else frames, dtype=dtype) if frames <= most else None
     if frames == _UNKNOWN:
         samples = _to_the_end(content, dtype, most)
@@ -121,14 +121,17 @@ def _to_the_end(content: bytes, dtype: Literal["int16", "float32"], most: int) -
 
 
 class _Unending(soundfile.SoundFile):
-    """Read from front to back: soundfile would seek to where a block should have ended, which may be nowhere."""
+    """Reads from front to back only: soundfile would seek to the end of a block, which may not exist."""
 
     def seekable(self) -> bool:
+        """Always False."""
         return False
 
 
 class _Stream(io.BytesIO):
-    """Of a broken file libsndfile seeks before the start; what its callback raises would only be printed."""
+    """Tolerates a seek before the start, which libsndfile does in a broken file; an exception in its callback would
+    only be printed.
+    """
 
     def seek(self, offset: int, whence: int = 0) -> int:
         try:

@@ -1,4 +1,4 @@
-"""The cells of a table, one by one: what is missing, and what a picture, a sound, a caption or a label may be."""
+"""Converts the cells of a table: missing ones, pictures, sounds, captions and labels."""
 
 import json
 import os
@@ -18,7 +18,7 @@ _LISTED = re.compile(r"""\[\s*["'].*["']\s*\]""", re.DOTALL)  # a list as Python
 
 
 def filled_cell(value: Any) -> Any:
-    """The value; None where there is none: text or bytes of nothing but white space, NaN, NaT, null."""
+    """The value; None where it is empty: text or bytes of nothing but white space, NaN, NaT, null."""
     if isinstance(value, (str, bytes)):
         return value if value.strip() else None
     if isinstance(value, (list, tuple, Mapping)) or getattr(value, "shape", ()) != ():
@@ -27,7 +27,7 @@ def filled_cell(value: Any) -> Any:
 
 
 def label(value: Any) -> Any:
-    """A label: of a list what is present; None where nothing is. Text has no spaces at its ends."""
+    """A label; of a list, its values that aren't missing; None where there is none. Text has no spaces at its ends."""
     if isinstance(value, list):
         kept = [item for item in map(label, value) if item is not None]
         return kept if kept or not value else None
@@ -43,7 +43,7 @@ def stripped(value: Any) -> Any:
 def media(table: Table, column: str, root: Path) -> list[Media]:
     """Pictures or sounds of a column: paths, bytes, `{bytes, path}` as Hugging Face writes them, lists of bytes.
 
-    root: what paths are relative to. Raises UserError for an address, and for what is none of these.
+    root: the folder that paths are relative to. Raises UserError for an address, and for any other type.
     """
 
     def one(row: int, value: Any) -> Media:
@@ -72,7 +72,7 @@ def media(table: Table, column: str, root: Path) -> list[Media]:
 
 
 def _under(root: Path, value: str) -> str:
-    """As `root / value` has it, which takes twenty times as long: there are tables of many millions."""
+    """The path `root / value`, twenty times as fast: there are tables of many millions."""
     if value[0] in "~./" or "//" in value or "/." in value or value[-1] == "/":
         return os.fspath(root / os.path.expanduser(value))
     begin = os.fspath(root)
@@ -81,7 +81,7 @@ def _under(root: Path, value: str) -> str:
 
 def caption_cells(table: Table, column: str) -> list[Any]:
     """Captions of a column: text, of which JSON lists and objects of texts are several; lists of texts; classes
-    by their names, other whole numbers as their digits. Raises UserError for what is none of these."""
+    by their names, other whole numbers as their digits. Raises UserError for any other type."""
 
     names = table.class_names.get(column)
 
@@ -94,7 +94,7 @@ def caption_cells(table: Table, column: str) -> list[Any]:
             try:
                 return value.decode("utf-8").strip()
             except UnicodeDecodeError:
-                return value  # of which the chain says that it is no text
+                return value  # the chain reports that it is no text
         if isinstance(value, str):
             value = _read(value, lambda: table.at(row, column)) if value[0] in "[{" else value
             if isinstance(value, str):
@@ -126,7 +126,7 @@ def _read(text: str, where: Callable[[], str]) -> Any:
     except (ValueError, RecursionError):
         value = text
     several = value if isinstance(value, list) else value.values() if isinstance(value, dict) else [0]
-    if all(item is None or isinstance(item, str) for item in several):  # also of none, which is no caption
+    if all(item is None or isinstance(item, str) for item in several):  # an empty list too, which is no caption
         return value
     if _LISTED.fullmatch(text) or any(isinstance(item, str) for item in several):
         raise UserError(
@@ -137,12 +137,12 @@ def _read(text: str, where: Callable[[], str]) -> Any:
 
 
 def labels(values: Sequence[Any], classes: bool = False) -> list[Any]:
-    """A column of labels; of `classes` by number, of which -1 is none."""
+    """A column of labels; with `classes`, numbers, of which -1 is missing."""
     return [label(with_class(value) if classes else value) for value in values]
 
 
 def with_class(value: Any) -> Any:
-    """A class by its number, or several, without -1, which TFDS and Hugging Face write where there is none."""
+    """A class number, or several, without -1, which TFDS and Hugging Face write where there is none."""
     if isinstance(value, (list, np.ndarray)):
         return [int(item) for item in value if filled_cell(item) is not None and item != -1] or (
             None if len(value) else []

@@ -11,12 +11,12 @@ from mmjax.data.bad_example import BadExample
 from mmjax.data.sources.contract import Records
 from mmjax.data.sources.paths import File
 
-NOTHING = ""  # in the place of a content: a row holds none, whatever others of its id hold
+NOTHING = ""  # the key of a row without content, whatever other rows of its id hold
 
 
 @dataclass(frozen=True)
 class Again:
-    """A picture or sound that an earlier row has already: it isn't encoded again, and `value` tells which it is."""
+    """A picture or sound that an earlier row has already: it isn't encoded again, and `value` identifies it."""
 
     value: Any
 
@@ -28,12 +28,14 @@ class ReadFile(File):
     content: bytes = b""
 
     def read(self) -> bytes:
+        """The bytes that were read."""
         return self.content
 
 
 def read_once(value: Any) -> Any:
-    """A file with its bytes, so that who looks at it next doesn't read it again; anything else, or a file that can't be
-    read, as it is."""
+    """Returns a file with its bytes, so that it isn't read again; anything else, or a file that can't be read,
+    unchanged.
+    """
     if not isinstance(value, File) or isinstance(value, ReadFile):
         return value
     try:
@@ -44,16 +46,17 @@ def read_once(value: Any) -> Any:
 
 def content_key(value: Any) -> str | None:
     """128 bits, as 32 hex digits, that are the same for the same picture or sound as stored: the bytes of a file,
-    wherever it lies, an array, several recordings in their order. None of what is missing or can't be read."""
+    wherever it lies, an array, several recordings in their order. None for a value that is missing or can't be read."""
     found = hashlib.blake2b(digest_size=16)
     return found.hexdigest() if _add(found, value) else None
 
 
 def item_key(records: Records, value: Any, id: str | None = None) -> str | None:
-    """What an example's picture or sound is told by; None where its id may tell, "" where there is none at all.
+    """Returns what tells an example's picture or sound from others; None where its id may tell, "" where none is there.
 
-    An id tells where a table gives one and leaves the picture out: what a row without ids of its own lacks, and a file
-    that can't be read, are no other row's. records: which the example is of. id: of the example, if that tells, too.
+    The id decides where a table gives one and leaves the picture out. A missing picture in a table without ids, or a
+    file that can't be read, matches no other row. records: the example's. id: the example's, if it distinguishes rows,
+    too.
     """
     if records.distinct:
         return None
@@ -63,7 +66,7 @@ def item_key(records: Records, value: Any, id: str | None = None) -> str | None:
 
 
 def _add(found: Any, value: Any) -> bool:
-    """Whether there was anything to add to the digest."""
+    """True if there was anything to add to the digest."""
     if isinstance(value, Again):
         return _add(found, value.value)
     if isinstance(value, File):

@@ -13,9 +13,9 @@ from typing import Any
 
 from mmjax.data.transforms.contract import require_own_fields
 
-# What columns are called in tables, and in datasets of TFDS, where nothing else is said.
+# The default names of columns in tables, and in datasets of TFDS.
 MODALITIES = ("image", "text", "audio")
-MEDIA = ("image", "audio")  # of these what isn't words
+MEDIA = ("image", "audio")  # those that aren't words
 
 log = logging.getLogger(__name__)
 

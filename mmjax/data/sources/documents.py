@@ -16,7 +16,7 @@ class Documents(Source):
 
     A text is a list of sentences, or one string, cut where the regular expression `between` matches: at line breaks, or
     at r"\n+|(?<=[.!?])\s+", which also takes each full stop before a space for a sentence's end, "U.S. " too.
-    modality: what the texts are called.
+    modality: the texts' name in a record.
     """
 
     source: Any
@@ -58,5 +58,5 @@ class DocumentRecords(Records):
         return self._records.fingerprint(columns)
 
     def text(self, index: int) -> Any:
-        """The text of a document as it lies in the data."""
+        """The text of a document as stored."""
         return self._records[index][self._modality]

@@ -16,10 +16,10 @@ from mmjax.errors import UserError
 class EveryCaption(Source):
     """The captions of `source`, a row each, of up to `most` a picture; pictures (and sounds) only in the first row.
 
-    The column `of` names what a caption is of: `Retrieval(same="of")` then ranks each picture against all captions, of
-    which up to `most` are right, and each caption against all pictures, as retrieval on COCO is measured (Karpathy and
-    Fei-Fei 2015, arXiv:1412.2306). Rows beyond a picture's last caption hold nothing.
-    modality: what the captions are called.
+    The column `of` names the picture of a caption: `Retrieval(same="of")` then ranks each picture against all captions,
+    of which up to `most` are right, and each caption against all pictures, as retrieval on COCO is measured (Karpathy
+    and Fei-Fei 2015, arXiv:1412.2306). Rows beyond a picture's last caption hold nothing.
+    modality: the captions' name in a record.
     """
 
     source: Any
@@ -38,7 +38,7 @@ class EveryCaption(Source):
 class EveryCaptionRecords(Records):
     """A split of an `EveryCaption`."""
 
-    distinct = True  # each row's picture is another one, whatever it looks like: the dataset says so
+    distinct = True  # each row's picture is a different one, whatever it looks like
 
     def __init__(self, records: Records, most: int, modality: str = "text"):
         self._records, self._most, self._modality = records, most, modality
@@ -65,7 +65,7 @@ class EveryCaptionRecords(Records):
 def expanded(records: Records, texts: Sequence[str]) -> Records:
     """A table's records with a row for each caption of those that have a list of them, for evaluation.
 
-    texts: the columns of captions; of several the longest list counts, and a row holds the n-th of each.
+    texts: the columns of captions; with several, the longest list counts, and a row holds the n-th of each.
     Pictures and sounds of the second caption on are `Again`; id and labels are the row's. A table without lists, and
     other sources (whose records would have to be read to know), as they are.
     """

@@ -14,7 +14,7 @@ Fingerprint = dict[str, Any]  # plain: numbers and strings
 def of_columns(columns: Mapping[str, Iterable[Any]], root: str) -> Fingerprint:
     """A digest of each column's cells in their order.
 
-    A file counts by its path within `root`, not by what it holds: to read them all would take as long as an epoch.
+    A file counts by its path within `root`, not by its content: reading all would take as long as an epoch.
     """
     found, within = {}, os.path.join(root, "")
     for name, cells in columns.items():
@@ -26,7 +26,7 @@ def of_columns(columns: Mapping[str, Iterable[Any]], root: str) -> Fingerprint:
 
 
 def of_text(text: str) -> str:
-    """A digest of a text."""
+    """The digest of a text."""
     return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
 
 

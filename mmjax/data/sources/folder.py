@@ -15,9 +15,9 @@ from mmjax.data.sources.splits import WHOLE, by_column, by_hash
 from mmjax.data.sources.tables import Table, read_table
 from mmjax.errors import UserError, closest, nearest
 
-FIELDS = (*MODALITIES, "id", "split")  # what a table's columns may be, besides labels
+FIELDS = (*MODALITIES, "id", "split")  # the roles of a table's columns, besides labels
 
-OWN = "#"  # what a name ends in under which results are kept of pictures and sounds (`evaluation.CONTENT`)
+OWN = "#"  # a suffix reserved for columns of results (`evaluation.CONTENT`)
 
 
 @dataclass(frozen=True)
@@ -26,15 +26,15 @@ class Folder(Source):
 
     Columns `image` and `audio` hold paths relative to `root` (the table's folder, if None), or, in Parquet, the bytes
     themselves; `text` holds captions, several as a list. Any may be lacking, and a cell that is empty, or NaN, is
-    missing. `fields` says what they, `split` and `id`, are called otherwise (`{"text": "caption"}`). `files` are
+    missing. `fields` gives other names for them, `split` and `id` (`{"text": "caption"}`). `files` are
     further columns that hold paths or bytes as `image` does, of modalities of your own (`("depth",)`). All other
     columns are labels; a modality of your own may also be one of these, a list of numbers in Parquet say.
 
     A column `split` says which split a row is in (`splits` translates: `{"validation": "val"}`); without one, a hash of
     the row's id does, by `shares`. The id is the column `id`, or the picture's path, or the sound's, or the caption.
     Rows with the same picture or sound, by path or by bytes in the table, share the split, those that each share one
-    with a third row too: they go by the first of their ids; what lies in files of other names isn't compared. The split
-    "all" is every row of the table, unless a column puts rows into one of that name, or `splits` translates it.
+    with a third row too: they go by the first of their ids; the contents of files with other names aren't compared. The
+    split "all" is every row of the table, unless a column puts rows into one of that name, or `splits` translates it.
     """
 
     table: str
@@ -51,7 +51,7 @@ class Folder(Source):
         is missing, where the table or one of its cells can't be read as it is meant, or where it has none of the
         columns.
         """
-        del data_dir  # a table is where it is
+        del data_dir  # a table has a path of its own
         table = self._read()
         names = self._names(table)
         root = table.path.parent if self.root is None else Path(os.path.expanduser(self.root))
@@ -80,13 +80,13 @@ class Folder(Source):
         return self.table
 
     def renaming(self, modality: str) -> str:
-        """By `fields`, or for a modality of one's own by `files`."""
+        """Renames by `fields`, or for a modality of one's own by `files`."""
         if modality not in MODALITIES:
             return f"; if a column of files holds it, say Folder({self.table!r}, files=({modality!r},))"
         return f"; if a column of another name holds it, say Folder({self.table!r}, fields={{{modality!r}: NAME}})"
 
     def modalities(self) -> list[str]:
-        """Which of image, text, audio and `files` the table has. Raises as `open` does."""
+        """Those of image, text, audio and `files` that the table has. Raises as `open` does."""
         names = self._names(self._read())
         return [modality for modality in self._modalities() if modality in names]
 
@@ -102,7 +102,7 @@ class Folder(Source):
         return read_table(Path(os.path.expanduser(self.table)))
 
     def _names(self, table: Table) -> dict[str, str]:
-        """What the columns of images, texts, sounds, ids and splits are called, of those that there are."""
+        """The names of the columns of images, texts, sounds, ids and splits that the table has."""
         known, mine = table.columns, tuple(dict.fromkeys((*FIELDS, *self.files)))
         if taken := [name for name in ("id", "split", "text") if name in self.files]:
             raise UserError(f"Folder({self.table!r}, files=({taken[0]!r},)): that column holds no files, leave it out")
@@ -157,9 +157,9 @@ class Folder(Source):
 class FolderRecords(Records):
     """A split of a `Folder`: its columns, in memory.
 
-    root: what its files' paths begin with. class_names: what the numbers in a column are called, in order.
-    named: whether the ids are the table's own, which say what belongs together. media: the columns of files;
-    None: those of the usual names.
+    root: the folder of its files. class_names: the names of a column's class numbers, in order.
+    named: whether the ids are the table's own, which group rows. media: the columns of files; None: those of the usual
+    names.
     """
 
     in_memory = True
@@ -214,8 +214,9 @@ def _path_or_text(cell: Any) -> str | None:
 
 
 def _shared(ids: list[str], columns: Mapping[str, list[Any]], named: bool) -> Iterator[list[Any]]:
-    """What rows may have in common: of each its pictures and its sounds (`columns`), and its id, where it is `named` or
-    all."""
+    """The values that rows may have in common: for each row its pictures and its sounds (`columns`), and its id, where
+    it is `named` or the row has neither.
+    """
     here = os.getcwd()
     for row, id in enumerate(ids):
         found: list[Any] = []

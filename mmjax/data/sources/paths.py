@@ -1,4 +1,4 @@
-"""Files of one's own: a picture or sound by its path, which a table may write a little otherwise than the disk does."""
+"""Files of one's own: a picture or sound by its path, which a table may spell in another Unicode form than the disk."""
 
 import os
 import re
@@ -14,7 +14,7 @@ _REMOTE = re.compile(r"\s*([a-z][a-z0-9+.-]+://|data:)", re.IGNORECASE)
 
 @dataclass(frozen=True)
 class File:
-    """A picture or sound in a file of its own, read when it is asked for."""
+    """A picture or sound in a file of its own, read on demand."""
 
     path: str
 
@@ -31,15 +31,15 @@ class File:
 
 
 def on_disk(path: str) -> str | None:
-    """The path under which a file is on the disk; None where there is none.
+    """The path under which a file exists on the disk; None where there is none.
 
-    A name may be there in another Unicode normal form: macOS writes "é" as two characters, and tables have one.
+    A name may be stored in another Unicode normal form: macOS writes "é" as two characters, and tables have one.
     """
     if os.path.exists(path):
         return path
     if path.isascii():
         return None
-    for form in ("NFC", "NFD"):  # of the whole path: folders need not be listed for it
+    for form in ("NFC", "NFD"):  # the whole path is normalised, so folders need not be listed
         if os.path.exists(other := unicodedata.normalize(form, path)):
             return other
     here = Path(path).anchor or "."
@@ -58,15 +58,15 @@ def on_disk(path: str) -> str | None:
 
 
 def some_exist(files: Sequence[File]) -> bool:
-    """Whether any of them is on the disk; of those that aren't by their very name the first hundred are looked for."""
+    """True if any of the files exists; other Unicode forms are tried for the first hundred only."""
     return any(os.path.exists(file.path) for file in files) or any(on_disk(file.path) for file in files[:100])
 
 
 def same(name: str) -> str:
-    """The name in the one normal form that names are compared in."""
+    """The name in the normal form (NFC) in which names are compared."""
     return name if name.isascii() else unicodedata.normalize("NFC", name)
 
 
 def is_remote(path: str) -> bool:
-    """Whether it is an address rather than a path."""
+    """True for an address such as gs://bucket/file, False for a path."""
     return ":" in path and _REMOTE.match(path) is not None

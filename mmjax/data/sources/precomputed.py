@@ -1,4 +1,4 @@
-"""Cached features: a frozen tower's embeddings, computed once by `mmjax embed`, in the place of what it would read."""
+"""Cached features: a frozen tower's embeddings, computed once by `mmjax embed`, in place of the tower's input."""
 
 import json
 from collections.abc import Sequence
@@ -27,9 +27,9 @@ class Features(Source):
     tower `mmjax.models.Given`.
 
     Attributes:
-        source: what was embedded.
-        folder: of the embeddings, with "{split}" in it: `vectors/{split}`.
-        modality: what comes as vectors.
+        source: the source that was embedded.
+        folder: the embeddings, with "{split}" in it: `vectors/{split}`.
+        modality: the one that the vectors replace.
     """
 
     source: Any
@@ -40,7 +40,7 @@ class Features(Source):
         """Opens a split of both.
 
         Raises:
-            UserError: there are no embeddings of it, or not of all of its examples.
+            UserError: some or all of its examples have no embeddings.
         """
         if SPLIT not in self.folder:
             raise UserError(f"Features(folder={self.folder!r}) must have {SPLIT} in it: a folder for each split")
@@ -68,7 +68,7 @@ class FeatureRecords(Records):
     """A split's records with their vectors."""
 
     def __init__(self, records: Records, modality: str, rows: dict[str, Any], folder: str, written: str):
-        """written: what stands for the embeddings' files."""
+        """written: identifies the embeddings' files."""
         self._records, self._modality, self._rows, self._folder = records, modality, rows, folder
         self._written = written
         self.columns = records.columns
@@ -92,7 +92,7 @@ class FeatureRecords(Records):
 
 @dataclass(frozen=True)
 class Vector(Transform):
-    """A vector of `size` numbers, float32, as it is."""
+    """Takes a vector of `size` numbers as float32, unchanged."""
 
     size: int
 

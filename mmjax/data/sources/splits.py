@@ -1,4 +1,4 @@
-"""Assigns the rows of a table to splits: by a column, or by a hash that keeps together what rows share."""
+"""Assigns the rows of a table to splits: by a column, or by a hash that keeps rows with shared values together."""
 
 import hashlib
 import logging
@@ -19,8 +19,8 @@ class SplitNotFoundError(UserError):
 def by_column(table: str, column: Sequence[str | None], split: str, splits: Mapping[str, str]) -> list[int]:
     """The rows that a column puts into a split. Case and spaces at the ends make no difference.
 
-    splits: what they are called in the column. Raises UserError where one of these isn't in it, SplitNotFoundError
-    where no row is in the split. Rows without a split are in none, which is said.
+    splits: the column's names for them. Raises UserError where the column lacks one of these, SplitNotFoundError where
+    no row is in the split. Rows without a split are in none, with a warning.
     """
     known = [None if value is None else _plain(value) for value in column]
     there = dict.fromkeys(value for value in column if value is not None)
@@ -53,11 +53,12 @@ def by_hash(
 ) -> list[int]:
     """The rows that a hash of their ids puts into a split, by `shares`.
 
-    shared: of each row what it has that others may have too. Rows that share any of it, by way of others too, go by one
-    id, the first of theirs in the order of the alphabet; so they have one split, and a row that shares nothing goes by
-    its own.
+    shared: for each row, values that other rows may have too. Rows connected by shared values, directly or through
+    others, use one id, the first of theirs in the alphabet, and so have one split; a row that shares nothing uses its
+    own.
 
-    Raises UserError where the shares can't be, or `splits` names none of them; SplitNotFoundError for an empty split.
+    Raises UserError where the shares are invalid, or `splits` names none of them; SplitNotFoundError for an empty
+    split.
     """
     if not shares or min(shares.values()) < 0 or not sum(shares.values()) > 0:
         raise UserError(f"{table}: shares={dict(shares)}: a share is at least 0, and one is more")
@@ -85,7 +86,7 @@ def by_hash(
 
 
 def connected(shared: Iterable[Iterable[Hashable]]) -> list[int]:
-    """For each row the first one that it is connected with: by something that both have, or by way of others."""
+    """The first row, for each row, that it is connected with: by a value that both have, or through other rows."""
     parent: list[int] = []
 
     def root(row: int) -> int:
@@ -105,13 +106,13 @@ def connected(shared: Iterable[Iterable[Hashable]]) -> list[int]:
 
 
 def hashed_split(id: str, shares: Mapping[str, float]) -> str:
-    """The split of an id: the same on every machine, and for every other row that there may be."""
+    """The split of an id: the same on every machine, and whatever other rows there are."""
     place = int.from_bytes(hashlib.blake2b(id.encode(), digest_size=8).digest()) / 2**64 * sum(shares.values())
     for split, share in shares.items():
         place -= share
         if place < 0:
             return split
-    return next(reversed(list(shares)))  # a rounding error away from the end
+    return next(reversed(list(shares)))  # reached by a rounding error at the end
 
 
 def _plain(name: str) -> str:

@@ -12,7 +12,7 @@ from mmjax.errors import UserError, nearest
 from mmjax.runtime.files import json_text
 
 SUFFIXES = (".csv", ".tsv", ".parquet")
-# The marks of a file's first bytes that say how its characters are written; the longer ones first.
+# The byte order marks at a file's start, with their encodings; the longer ones first.
 _MARKS = (
     (codecs.BOM_UTF32_LE, "utf-32"),
     (codecs.BOM_UTF32_BE, "utf-32"),
@@ -22,19 +22,19 @@ _MARKS = (
 )
 _SEPARATORS = (",", ";", "\t", "|")
 _NAMES = {",": "comma", ";": "semicolon", "\t": "tab", "|": "bar"}
-_NAN = ("NaN", "nan")  # how text writes what isn't a number: a cell without content, as in the other formats
+_NAN = ("NaN", "nan")  # a text that stands for an empty cell, as NaN does in the other formats
 _LONGEST = 2**31 - 1  # characters of a cell: csv's own bound, 131,072, is shorter than documents are
 
 
 def is_table(name: str) -> bool:
-    """Whether data is named that lies in a table of one's own."""
+    """True if a name of data is that of a table file."""
     return Path(name).suffix.lower() in SUFFIXES
 
 
 class Table(NamedTuple):
-    """A table's columns, its cells as they lie in the file, and where: the line of each row, or its number from 1.
+    """A table: its columns, with the cells as stored, and the line of each row in the file, or its number from 1.
 
-    class_names: what the numbers of a column stand for, where the file says so.
+    class_names: the names of a column's class numbers, where the file has them.
     """
 
     path: Path
@@ -44,7 +44,7 @@ class Table(NamedTuple):
     class_names: Mapping[str, tuple[str, ...]] = {}
 
     def at(self, row: int, column: str) -> str:
-        """`captions.csv, line 7, column 'image'`: how errors name a cell."""
+        """The name of a cell in errors: `captions.csv, line 7, column 'image'`."""
         return f"{self.path}, {self.unit} {self.places[row]}, column {column!r}"
 
 
@@ -55,8 +55,8 @@ def read_table(path: Path) -> Table:
     Names have no spaces at their ends. A cell of "NaN" or "nan" is empty.
 
     Raises:
-        UserError: there is no such file; pyarrow, which reads Parquet, isn't there; or it can't be read as it is meant:
-            names the line, and what to do.
+        UserError: there is no such file; pyarrow, which reads Parquet, isn't installed; or the content is invalid: the
+            message has the line, and what to do.
     """
     if path.is_dir():
         raise UserError(f"{path} is a folder, and a table is one file: name one of those in it")
@@ -94,7 +94,9 @@ def _read_parquet(path: Path) -> Table:
 
 
 def _class_names(metadata: Mapping[bytes, bytes]) -> dict[str, tuple[str, ...]]:
-    """What Hugging Face's `datasets` writes of the columns that are classes: without it they would be plain numbers."""
+    """The class names that Hugging Face's `datasets` stores in Parquet metadata; without them the columns would be
+    plain numbers.
+    """
     try:
         features = json_text.parse(metadata[b"huggingface"])["info"]["features"]
         labels = {str(name).strip(): f["names"] for name, f in features.items() if f.get("_type") == "ClassLabel"}
@@ -104,7 +106,7 @@ def _class_names(metadata: Mapping[bytes, bytes]) -> dict[str, tuple[str, ...]]:
 
 
 def _read_text(path: Path) -> Table:
-    """A table of separated cells, read strictly: what csv would mend by a guess is an error here."""
+    """A table of separated cells, read strictly: an input that csv would guess at is an error here."""
     with path.open("rb") as file:
         begin = file.read(4)
     encoding = next((name for mark, name in _MARKS if begin.startswith(mark)), "utf-8")
@@ -129,7 +131,7 @@ def _rows(path: Path, lines: Iterator[str]) -> Table:
     csv.field_size_limit(_LONGEST)
     first = next(lines, "")
     skipped = 0
-    if told := re.fullmatch(r"sep=(.)\r?\n?", first):  # as Excel writes it, and reads it
+    if told := re.fullmatch(r"sep=(.)\r?\n?", first):  # Excel writes this line, and reads it
         separator, first, skipped = told[1], next(lines, ""), 1
     else:
         separator = _separator(first, "\t" if path.suffix.lower() == ".tsv" else ",")
@@ -147,7 +149,7 @@ def _rows(path: Path, lines: Iterator[str]) -> Table:
                 columns = [[] for _ in names]
             else:
                 if len(row) > len(names) and not any(cell.strip() for cell in row[len(names) :]):
-                    row = row[: len(names)]  # separators at the line's end, behind which there is nothing
+                    row = row[: len(names)]  # superfluous separators at the line's end
                 if len(row) != len(names):
                     raise UserError(_miscounted(path, began, row, names, separator))
                 if any("\n" in cell or "\r" in cell for cell in row):
@@ -215,7 +217,7 @@ def _check_swallowed(
 
 
 def _suffix(cell: str) -> str:
-    """`.png`; empty where the cell is no name of a file."""
+    """The ending of a file name, such as `.png`; empty where the cell is no name of a file."""
     found = re.search(r"\.[A-Za-z0-9]{2,5}\s*$", cell) if "\n" not in cell else None
     return found[0].strip().lower() if found else ""
 
@@ -224,7 +226,7 @@ def _undecodable(path: Path, encoding: str, error: UnicodeDecodeError) -> str:
     whole = path.read_bytes()
     try:
         whole.decode(encoding)
-    except UnicodeDecodeError as again:  # counted from the file's beginning, not from that of a piece
+    except UnicodeDecodeError as again:  # this position counts from the file's start, not from a piece's
         error = again
     if encoding not in ("utf-8", "utf-8-sig"):
         return f"{path} can't be read as {encoding.upper()}, which its first bytes announce: {error.reason}"

@@ -12,9 +12,9 @@ class Tfds(Source):
     """A TensorFlow Datasets dataset, prepared in a random-access format. TensorFlow is not needed.
 
     `name` is TFDS's ("spoken_emoji/multilingual:1.0.0"; configuration and version may be left out). A dataset that
-    isn't built yet is built, if it can be. `fields` says which feature is which modality or column, with "/" into
-    nested ones (`{"audio": "speech/audio"}`), where they aren't named image, text and audio (or speech).
-    `splits` translates a split's name (`{"validation": "train[95%:]"}`).
+    isn't built yet is built, if it can be. `fields` maps a modality or column to a feature, with "/" into nested ones
+    (`{"audio": "speech/audio"}`), where the features aren't named image, text and audio (or speech). `splits`
+    translates a split's name (`{"validation": "train[95%:]"}`).
     """
 
     name: str

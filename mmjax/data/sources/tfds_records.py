@@ -1,4 +1,4 @@
-"""The records of a TFDS dataset: plain values by modality, of what `tfds.Tfds` describes."""
+"""The records of a TFDS dataset: plain values by modality, for a source `tfds.Tfds`."""
 
 import io
 from collections.abc import Mapping, Sequence
@@ -25,7 +25,7 @@ class TfdsRecords(Records):
     tells_apart = True
 
     def __init__(self, source: "Tfds", split: str, data_dir: str | None):
-        import tensorflow_datasets as tfds  # half a second, which a Folder needn't wait
+        import tensorflow_datasets as tfds  # takes half a second, which a Folder needn't wait
 
         self._arguments = (source, split, data_dir)
         self._split = split
@@ -56,9 +56,9 @@ class TfdsRecords(Records):
         taken = {path.partition("/")[0] for path in self._paths.values()}
         # Sorted, since TFDS gives the features of a dataset read back in another order in every process.
         others = [key for key in sorted(features) if key not in taken and key not in ("id", *self._paths)]
-        self._labels = [key for key in others if "audio" not in _keys(features[key])]  # other recordings are no labels
+        self._labels = [key for key in others if "audio" not in _keys(features[key])]  # other recordings aren't labels
         self.columns = tuple(dict.fromkeys(("id", *self._paths, *self._labels)))
-        # What the numbers in a column are called, in order.
+        # The names of a column's class numbers, in order.
         self.class_names = {
             key: tuple(features[key].names)
             for key in self._labels
@@ -92,8 +92,9 @@ class TfdsRecords(Records):
         return example
 
     def fingerprint(self, columns: Sequence[str] | None = None) -> Fingerprint:
-        """The number of examples, the dataset with its version, and what its files are said to hold: reading every
-        example would take as long as an epoch, whichever `columns` are asked for."""
+        """The number of examples, the dataset with its version, and the checksums of its files: reading every example
+        would take as long as an epoch, whichever `columns` are asked for.
+        """
         return {"rows": len(self), "dataset": self._dataset, "files": self._files}
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -104,16 +105,16 @@ def _builder(name: str, data_dir: str | None) -> Any:
     from tensorflow_datasets.core import read_only_builder
     from tensorflow_datasets.core.registered import DatasetNotFoundError
 
-    if is_ours(name) and ":" not in name:  # the version of our builder, whatever older one is on the disk
+    if is_ours(name) and ":" not in name:  # the version of our builder, even if an older one is on the disk
         return read_only_builder.builder_from_directory(prepare_dataset(name, data_dir))
-    try:  # what is on the disk can be read without the code that built it
+    try:  # a built dataset can be read without the code that built it
         return read_only_builder.builder_from_files(name, data_dir=data_dir)
-    except (DatasetNotFoundError, ImportError):  # not there, or its description needs TensorFlow
+    except (DatasetNotFoundError, ImportError):  # it isn't built, or its description needs TensorFlow
         return read_only_builder.builder_from_directory(prepare_dataset(name, data_dir))
 
 
 def _field_paths(source: "Tfds", features: Mapping[str, Any]) -> dict[str, str]:
-    """Which feature, as a path with "/", each modality is."""
+    """The feature of each modality, as a path with "/"."""
     usual = {"image": "image", "text": "text", "audio": "audio" if "audio" in features else "speech"}
     wanted = {modality: feature for modality, feature in usual.items() if feature in features} | source.fields
     if not wanted:
@@ -140,7 +141,9 @@ def _field_paths(source: "Tfds", features: Mapping[str, Any]) -> dict[str, str]:
 
 
 def _spoken(source: "Tfds", features: Any, path: str | None) -> tuple[str, ...]:
-    """What the classes are called, where a class stands for the text. Raises ValueError where a number does."""
+    """The class names, where a class is used as the text. Raises ValueError where the text is a number
+    without names.
+    """
     if path is None:
         return ()
     inside = features
@@ -148,7 +151,7 @@ def _spoken(source: "Tfds", features: Any, path: str | None) -> tuple[str, ...]:
         inside = _inside(inside)[part]
     if names := getattr(_inside(inside), "names", None):
         return tuple(names)
-    kind = getattr(_inside(inside), "np_dtype", None)  # of a group of features a dict
+    kind = getattr(_inside(inside), "np_dtype", None)  # a dict for a group of features
     if not isinstance(kind, Mapping) and kind is not None and np.issubdtype(kind, np.number):
         raise UserError(
             f"Tfds({source.name!r}, fields={{'text': {path!r}}}): it holds numbers ({np.dtype(kind)}), and captions "
@@ -158,7 +161,7 @@ def _spoken(source: "Tfds", features: Any, path: str | None) -> tuple[str, ...]:
 
 
 def _kept(value: Any) -> Any:
-    """A modality's value without what is missing. An empty list means that it is missing (valid=False), not bad."""
+    """A modality's value without missing items. An empty list means that it is missing (valid=False), not bad."""
     if isinstance(value, list):
         return [item for item in value if filled_cell(item) is not None] or None
     return filled_cell(value)
@@ -187,7 +190,7 @@ def _reach(record: Any, path: str) -> Any:
 
 
 def _is_media(modality: str, features: Any, path: str) -> bool:
-    """Whether a modality is pictures, sounds or the like: those of the usual names, and what TFDS knows as such."""
+    """True if a modality holds pictures, sounds or the like: by its name, or by its TFDS feature."""
     import tensorflow_datasets as tfds
 
     for part in path.split("/"):
@@ -198,7 +201,9 @@ def _is_media(modality: str, features: Any, path: str) -> bool:
 
 
 def _plain(value: Any, media: bool = False) -> Any:
-    """TFDS gives texts as bytes and sequences as object arrays: here str and lists, pictures and sounds stay bytes."""
+    """Converts TFDS's values: texts from bytes to str, sequences from object arrays to lists; pictures and sounds stay
+    bytes.
+    """
     if isinstance(value, Mapping):
         return {key: _plain(item, media) for key, item in value.items()}
     if isinstance(value, bytes):
@@ -209,7 +214,7 @@ def _plain(value: Any, media: bool = False) -> Any:
 
 
 def _sound(value: Any, rate: int) -> Any:
-    """A waveform of whole 16-bit samples as a WAV file, which knows its rate; anything else as it is."""
+    """A waveform of whole 16-bit samples as a WAV file, which stores its rate; anything else unchanged."""
     if not isinstance(value, np.ndarray) or value.ndim != 1 or not np.issubdtype(value.dtype, np.integer):
         return value
     samples = value.astype(np.int16)

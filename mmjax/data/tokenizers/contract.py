@@ -1,4 +1,6 @@
-"""The contract of tokenizers, and of what an experiment says of one; the other files of this folder hold the kinds."""
+"""The contract of tokenizers, and of an experiment's description of one; the other files of this folder hold the
+kinds.
+"""
 
 from collections.abc import Iterable
 from pathlib import Path
@@ -8,11 +10,11 @@ from mmjax.errors import UserError
 
 
 class Tokenizer:
-    """A model that cuts texts into pieces, ready to use. It travels to worker processes as its bytes.
+    """A model that cuts texts into pieces, ready to use. It is pickled as its bytes.
 
-    model: the file that it comes from, and is kept as: `<modality><SUFFIX>`.
+    model: the content of its file, which a workdir keeps as `<modality><SUFFIX>`.
     vocab_size: one more than the largest id.
-    pad, bos, eos: the ids that fill up, begin and end a text; None where the model has none.
+    pad, bos, eos: the ids of padding, and of a text's begin and end; None where the model has none.
     separates: whether `eos` also stands between the two texts of a pair, whose tokens are of two types (BERT's [SEP]);
         one within a text ends nothing then.
     """
@@ -35,7 +37,7 @@ class Tokenizer:
         raise NotImplementedError
 
     def decode(self, ids: Iterable[int]) -> str:
-        """The text of the ids; special ones stand for nothing."""
+        """The text of the ids; special ids are left out."""
         raise NotImplementedError
 
     def segmentations(self, text: str, best: int) -> list[list[int]]:
@@ -59,17 +61,17 @@ class Tokenizer:
 
 
 class TokenizerSpec:
-    """What an experiment says of a tokenizer: which one, and for how many pieces the text tower has room."""
+    """An experiment's description of a tokenizer: which one, and the size of the text tower's table."""
 
     vocab_size: int
 
     @property
     def captions(self) -> int:
-        """How many of the training captions `load` wants to read; 0 where it needs none."""
+        """The number of training captions that `load` reads; 0 where it needs none."""
         return 0
 
     def load(self, captions: Iterable[str] | None, folder: Path) -> Tokenizer:
-        """The tokenizer, where neither a checkpoint nor an exported folder keeps it already.
+        """Makes the tokenizer, where neither a checkpoint nor an exported folder has it already.
 
         captions: of the training split; None where `captions` is 0.
         folder: where tokenizers are kept that were made from captions.
@@ -77,7 +79,7 @@ class TokenizerSpec:
         raise NotImplementedError
 
     def check(self, tokenizer: Tokenizer) -> Tokenizer:
-        """Gives `tokenizer` back. Raises UserError where it has more pieces than `vocab_size`."""
+        """Returns `tokenizer`. Raises UserError where it has more pieces than `vocab_size`."""
         if tokenizer.vocab_size > self.vocab_size:
             kind = type(self).__name__
             raise UserError(

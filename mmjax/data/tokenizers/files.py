@@ -17,12 +17,12 @@ _KINDS: tuple[type[Tokenizer], ...] = (PieceTokenizer, SubwordTokenizer)
 
 
 def to_files(tokenizers: Mapping[str, Tokenizer]) -> dict[str, bytes]:
-    """Each modality's model by the name of the file that keeps it: `text.model` is SentencePiece's, `text.json` not."""
+    """Each modality's model by its file's name, such as `text.model` for SentencePiece or `text.json` for others."""
     return {f"{modality}{tokenizer.SUFFIX}": tokenizer.model for modality, tokenizer in tokenizers.items()}
 
 
 def from_files(files: Mapping[str, bytes]) -> dict[str, Tokenizer]:
-    """The tokenizers of `to_files`, by modality.
+    """Restores the tokenizers of `to_files`, by modality.
 
     Raises UserError where a file isn't what its name says, or a modality has two.
     """
@@ -46,14 +46,14 @@ def save_tokenizers(tokenizers: Mapping[str, Tokenizer], folder: str | os.PathLi
 
 
 def load_tokenizers(folder: str | os.PathLike[str]) -> dict[str, Tokenizer]:
-    """What `save_tokenizers` wrote into the folder, by modality; empty where there is nothing.
+    """Loads what `save_tokenizers` wrote into the folder, by modality; empty where there is nothing.
 
-    Raises UserError for what is no file of the folder's own: a link that leads away, or a pipe; and for one that holds
-    something else than was written.
+    Raises UserError for a file that isn't in the folder itself (a link that leads away), for a pipe, and for a file
+    whose digest differs.
     """
     listed = Path(folder) / digests.NAME
     files = [file for kind in _KINDS for file in Path(folder).glob(f"*{kind.SUFFIX}") if file != listed]
-    home = Path(os.path.realpath(Path(folder).parent))  # the workdir's
+    home = Path(os.path.realpath(Path(folder).parent))  # the workdir
     for file in files:
         if not file.is_file() or not Path(os.path.realpath(file)).is_relative_to(home):
             raise UserError(

@@ -12,13 +12,15 @@ from mmjax.errors import UserError
 
 @dataclass(frozen=True)
 class GivenIds(TokenizerSpec):
-    """There is no tokenizer. eos: the id that ends a text; None: the highest that the text holds."""
+    """Describes texts that come as token ids, without a tokenizer. eos: the id that ends a text; None: the highest in
+    the text.
+    """
 
     vocab_size: int
     eos: int | None = None
 
     def load(self, captions: Iterable[str] | None, folder: Path) -> Tokenizer:
-        """Raises UserError: there is none."""
+        """Always raises UserError: there is no tokenizer."""
         del captions, folder
         raise UserError(
             f"{self}: the model that was read has no tokenizer, which texts are read by: put its files beside it, or "
@@ -27,10 +29,10 @@ class GivenIds(TokenizerSpec):
 
 
 class IdsAlone(Tokenizer):
-    """Stands for the tokenizer that a model lacks: what is known of its ids, and no way to cut a text.
+    """Stands in for a tokenizer that a model lacks: it knows the ids, but can't cut a text.
 
-    spec: what the model's chain says of the tokenizer.  whose: the model, for messages.
-    `pad` stands where it must; which id fills up, `Tokenize.pad` alone says.
+    spec: the description in the model's chain. whose: the model's name, for messages. `pad` is a placeholder:
+    `Tokenize.pad` alone sets the padding id.
     """
 
     def __init__(self, spec: TokenizerSpec, whose: str):
@@ -44,16 +46,17 @@ class IdsAlone(Tokenizer):
         raise UserError(self.missing("text"))
 
     def missing(self, modality: str) -> str:
-        """What to say to whoever gives a string."""
+        """The message for a string given as input."""
         return (
             f"{self._whose} has no tokenizer, which the {modality} tower needs to read strings: give token ids, an "
             "array of ints [L]"
         )
 
     def reach(self, ids: np.ndarray, pad: int | None, ended: bool) -> int:
-        """How many of the ids are the text's: up to the first that ends it, or else to the last that doesn't fill up.
+        """The number of ids that belong to the text: up to the first that ends it, or else to the last that isn't
+        padding.
 
-        pad: the id that fills up.  ended: whether the model looks for an end.
+        pad: the padding id. ended: whether the model looks for an end.
         """
         words = np.flatnonzero(ids != pad)
         last = words[-1] if len(words) else 0

@@ -21,12 +21,12 @@ from mmjax.runtime.files import output
 from mmjax.runtime.files.names import plain
 
 PAD, BOS, EOS, UNKNOWN, MASK = range(5)
-SPECIAL = 5  # ids below this stand for no text
-SPACE_MARK = "\u2581"  # stands for a space in a piece
+SPECIAL = 5  # ids below this are special pieces
+SPACE_MARK = "\u2581"  # represents a space in a piece
 
 
 class PieceTokenizer(Tokenizer):
-    """A SentencePiece model, trained here or by others; one of theirs may lack a padding, a begin or an end piece."""
+    """A SentencePiece model, trained here or elsewhere; one from elsewhere may lack a padding, begin or end piece."""
 
     SUFFIX = ".model"
 
@@ -44,10 +44,11 @@ class PieceTokenizer(Tokenizer):
         return self._processor.encode(text)
 
     def encode_named(self, text: str, names: Sequence[str]) -> list[int]:
-        """The ids of a text, in which these pieces stand for themselves, without the white space round them.
+        """The ids of a text in which names of these special pieces become their ids, without the white space round
+        them.
 
-        What follows a name is cut as if it stood right behind a word, as Hugging Face's SiglipTokenizer cuts it. Raises
-        UserError for a name that is no piece.
+        The text behind a name is cut as if it stood right behind a word, as Hugging Face's SiglipTokenizer cuts it.
+        Raises UserError for a name that is no piece.
         """
         first, *rest = split_names(text, names)
         ids = self.encode(first)
@@ -86,17 +87,17 @@ class PieceTokenizer(Tokenizer):
 
 @dataclass(frozen=True)
 class SentencePiece(TokenizerSpec):
-    """What tokenizer to have: trained from the training captions on first use, or the one in the file `path`.
+    """Describes a SentencePiece tokenizer: trained on the training captions on first use, or read from the file `path`.
 
-    `vocab_size` is what the text tower's table has room for. Where the captions don't hold as many pieces, the model is
+    `vocab_size` is the size of the text tower's table. Where the captions don't hold as many pieces, the model is
     smaller, which does no harm. `name` only names the file under `<data_dir>/tokenizers`. A workdir and an exported
-    folder keep the model, and take it from there: an empty `path` says that they always do.
+    folder keep the model, and take it from there; with an empty `path` they always do.
     """
 
     vocab_size: int = 2048
     name: str = "captions"
     model_type: Literal["unigram", "bpe", "word", "char"] = "unigram"
-    coverage: float = 0.9995  # the share of the characters that get a piece: SentencePiece's default
+    coverage: float = 0.9995  # the share of the characters that get a piece (SentencePiece's default)
     max_captions: int = 1_000_000  # of more than this, evenly spaced ones are read
     path: str | None = None
 
@@ -108,7 +109,8 @@ class SentencePiece(TokenizerSpec):
         return 0 if self.path is not None else self.max_captions
 
     def load(self, captions: Iterable[str] | None, folder: Path) -> Tokenizer:
-        """The tokenizer: from `path`; else from `folder`, if it was trained before on these captions; else trained now.
+        """Makes the tokenizer: from `path`; else from `folder`, if it was trained before on these captions; else by
+        training.
 
         Raises UserError for a missing `path`, or where the model doesn't fit `vocab_size`.
         """
@@ -128,12 +130,14 @@ class SentencePiece(TokenizerSpec):
         file = folder / f"{self.name}-{self._key(lines)}.model"
         seal = file.with_name(f"{file.name}.blake2b")
         if not file.is_file() or (seal.is_file() and seal.read_bytes() != _seal(file.read_bytes())):
-            output.write(file, model := self.train(lines))  # of what was damaged the same comes once more
+            output.write(file, model := self.train(lines))  # a damaged one is trained again
             output.write(seal, _seal(model))
         return self.check(PieceTokenizer(file.read_bytes()))
 
     def train(self, captions: list[str]) -> bytes:
-        """Trains a model, a pure function of the captions and the fields. Raises UserError where that can't be."""
+        """Trains a model, a pure function of the captions and the fields. Raises UserError where
+        SentencePiece can't.
+        """
         if not captions:
             raise UserError(
                 f"there are no captions to train the tokenizer {self.name!r} on: no example that trains has one"
@@ -150,9 +154,9 @@ class SentencePiece(TokenizerSpec):
                 bos_id=BOS,
                 eos_id=EOS,
                 unk_id=UNKNOWN,
-                control_symbols=["[MASK]"],  # a control symbol never comes out of a text that happens to hold "[MASK]"
+                control_symbols=["[MASK]"],  # a text that happens to hold "[MASK]" doesn't give the control symbol
                 hard_vocab_limit=False,
-                num_threads=1,  # the sums of several threads come in any order, and the pieces with them
+                num_threads=1,  # several threads would add in random order, and give other pieces
                 minloglevel=2,
             )
         except RuntimeError as error:
@@ -163,7 +167,7 @@ class SentencePiece(TokenizerSpec):
         return model.getvalue()
 
     def _key(self, captions: list[str]) -> str:
-        # The path of a file says nothing about what is in it: the name is the hash of all that decides the model.
+        # The name is a hash of all that decides the model.
         settings = {name: value for name, value in asdict(self).items() if name not in ("name", "path")}
         digest = hashlib.sha256(json.dumps([settings, sentencepiece.__version__], sort_keys=True).encode())
         for caption in captions:
@@ -176,12 +180,12 @@ def _seal(model: bytes) -> bytes:
 
 
 def split_names(text: str, names: Sequence[str]) -> list[str]:
-    """The parts of a text between names, and the names at odd places, without the white space round them."""
+    """The parts of a text between names, with the names at odd places, without the white space round them."""
     return re.split(rf"\s*({'|'.join(map(re.escape, names))})\s*", text)
 
 
 def _is_text(caption: str) -> bool:
-    """Whether it can be written as UTF-8: half a surrogate pair, as a broken JSON gives it, can't."""
+    """True if a caption can be encoded as UTF-8: half a surrogate pair, as a broken JSON gives it, can't."""
     try:
         caption.encode()
     except UnicodeEncodeError:

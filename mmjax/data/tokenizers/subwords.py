@@ -17,7 +17,8 @@ from mmjax.runtime.files import json_text
 
 
 class SubwordTokenizer(Tokenizer):
-    """A `tokenizer.json`. What its post-processor puts round a text are bos and eos, its padding's id is pad.
+    """A tokenizer from a `tokenizer.json`. bos and eos are the ids that its post-processor adds, pad that of its
+    padding.
 
     Names of special pieces in a text become their ids, as in the projects that these tokenizers come from.
     """
@@ -44,7 +45,7 @@ class SubwordTokenizer(Tokenizer):
         self.vocab_size = 1 + max(self._backend.get_vocab(with_added_tokens=True).values())
 
     def encode(self, text: str) -> list[int]:
-        text.encode()  # the library's own complaint of half a surrogate pair is that it is no string
+        text.encode()  # raises UnicodeError for half a surrogate pair; the library would say that it is no string
         return self._backend.encode(text, add_special_tokens=False).ids
 
     def decode(self, ids: Iterable[int]) -> str:
@@ -54,12 +55,12 @@ class SubwordTokenizer(Tokenizer):
 
 @dataclass(frozen=True)
 class Subwords(TokenizerSpec):
-    """Another project's tokenizer, that isn't SentencePiece's. Needs `pip install "mmjax[interop]"`.
+    """Describes a tokenizer of another project that isn't SentencePiece. Needs `pip install "mmjax[interop]"`.
 
     `path` is a `tokenizer.json`, a `vocab.json` with `merges.txt` beside it (CLIP's BPE), a `vocab.txt` (BERT's
     WordPiece), open_clip's `bpe_simple_vocab_16e6.txt.gz`, or a folder that holds one of the first three. It is read
-    once: a workdir and an exported folder keep the model, and take it from there. None says that they always do.
-    `vocab_size` is what the text tower's table has room for.
+    once: a workdir and an exported folder keep the model, and take it from there. With None they always do.
+    `vocab_size` is the size of the text tower's table.
     """
 
     vocab_size: int
@@ -94,7 +95,7 @@ def _library() -> ModuleType:
 
 
 def _ends(processor: dict[str, Any] | None) -> tuple[int | None, int | None]:
-    """The ids that a post-processor puts before and behind a text."""
+    """The ids that a post-processor adds before and behind a text."""
     kind = (processor or {}).get("type")
     if processor is None or kind == "ByteLevel":
         return None, None
@@ -116,7 +117,7 @@ def _ends(processor: dict[str, Any] | None) -> tuple[int | None, int | None]:
 
 
 def _separates(processor: dict[str, Any] | None, eos: int | None) -> bool:
-    """Whether a post-processor puts `eos` between two texts too, and tells their types apart."""
+    """True if a post-processor puts `eos` between two texts too, and gives them different types."""
     kind = (processor or {}).get("type")
     if processor is None or kind == "BertProcessing":
         return processor is not None

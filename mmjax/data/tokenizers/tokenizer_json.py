@@ -1,8 +1,8 @@
 """The `tokenizer.json` of CLIP's and BERT's vocabularies, from whatever form they are shipped in.
 
-The file says all that decides the pieces: how the text is normalised, where it is cut into words, the vocabulary, the
-ids that begin and end a text (its post-processor) and the one that fills up (its padding). The format is that of the
-`tokenizers` library, which isn't needed to write it.
+The file holds all that decides the pieces: the normaliser, the cut into words, the vocabulary, the ids that begin and
+end a text (its post-processor) and the padding. The format is that of the `tokenizers` library, which isn't needed to
+write it.
 """
 
 import json
@@ -14,22 +14,22 @@ from mmjax.errors import UserError
 from mmjax.runtime.files import archives, json_text, regular
 
 # How CLIP cuts a text into words (Radford et al. 2021; its byte-level BPE is Radford et al. 2019's): English
-# contractions, runs of letters, single digits, runs of what is neither. open_clip ignores the case here, which in a
+# contractions, runs of letters, single digits, runs of other characters. open_clip ignores the case here, which in a
 # lower-cased text only tells of 'ſ: it is 's there, and two pieces at Hugging Face.
 CLIP_WORDS = r"'s|'t|'re|'ve|'m|'ll|'d|\p{L}+|\p{N}|[^\s\p{L}\p{N}]+"
 OPEN_CLIP_WORDS = f"(?i:{CLIP_WORDS})"
 CLIP_BEGIN, CLIP_END = "<|startoftext|>", "<|endoftext|>"
-CLIP_MERGES = 49_152 - 256 - 2  # of the many lines of bpe_simple_vocab_16e6.txt CLIP uses so many
+CLIP_MERGES = 49_152 - 256 - 2  # CLIP uses this many lines of bpe_simple_vocab_16e6.txt
 OPEN_CLIP_BEGIN, OPEN_CLIP_END = "<start_of_text>", "<end_of_text>"
 
-LONGEST_WORD = 100  # characters, of which BERT makes [UNK] beyond: WordPiece's default
+LONGEST_WORD = 100  # characters, beyond which a word is BERT's [UNK] (WordPiece's default)
 
 
 def tokenizer_json(path: Path) -> bytes:
     """The `tokenizer.json` of a vocabulary in a file or a folder, as `Subwords` describes them.
 
     Raises:
-        UserError: the file is none of these, or what belongs to it isn't beside it.
+        UserError: the file is none of these, or lacks a file beside it.
     """
     if path.is_dir():
         for name in ("tokenizer.json", "vocab.json", "vocab.txt"):
@@ -71,8 +71,8 @@ def clip_bpe(vocab: Mapping[str, int], merges: Sequence[str], options: Mapping[s
 def open_clip_bpe(path: Path) -> dict:
     """The tokenizer of OpenAI's and open_clip's code, from the file of merges that both ship: padded with id 0.
 
-    The text is to be cleaned as they do before (`text.CleanText`); lower-cased it is here, since the vocabulary has
-    no word with capitals.
+    The text must be cleaned before, as they do (`text.CleanText`); this lower-cases it, since the vocabulary has no
+    capitals.
     """
     lines = archives.gunzip(path).decode("utf-8").split("\n")
     merges = [line for line in lines[1 : CLIP_MERGES + 1] if line]
@@ -84,8 +84,9 @@ def open_clip_bpe(path: Path) -> dict:
 
 
 def with_capitals(model: bytes) -> bytes:
-    """Of a `tokenizer.json` of CLIP's vocabulary, whoever's, the one that open_clip's code is for texts that it doesn't
-    lower-case (`clean: "whitespace"`): a capital is a piece of one letter, and contractions are cut off in any case."""
+    """Changes a `tokenizer.json` of CLIP's vocabulary to open_clip's form for texts that it doesn't lower-case (`clean:
+    "whitespace"`): a capital is a piece of one letter, and contractions are cut off in any case.
+    """
     settings = json.loads(model)
     words, *rest = settings["pre_tokenizer"]["pretokenizers"]
     words = words | {"pattern": {"Regex": OPEN_CLIP_WORDS}}
@@ -94,14 +95,14 @@ def with_capitals(model: bytes) -> bytes:
 
 
 def lower_cases(model: bytes) -> bool:
-    """Whether a `tokenizer.json` lower-cases texts itself."""
+    """True if a `tokenizer.json` lower-cases texts itself."""
     return "Lowercase" in json.dumps(json.loads(model).get("normalizer"))
 
 
 def word_piece(vocab: Sequence[str], options: Mapping[str, Any] | None = None) -> dict:
     """BERT's tokenizer. vocab: the pieces by id; options: of `tokenizer_config.json`."""
     options = options or {}
-    ids = {piece: i for i, piece in enumerate(vocab) if piece or i < len(vocab) - 1}  # a last empty line is none
+    ids = {piece: i for i, piece in enumerate(vocab) if piece or i < len(vocab) - 1}  # an empty last line is no piece
     defaults = {"pad": "[PAD]", "unk": "[UNK]", "cls": "[CLS]", "sep": "[SEP]", "mask": "[MASK]"}
     names = {kind: piece_name(options.get(f"{kind}_token")) or name for kind, name in defaults.items()}
     model = {
@@ -135,7 +136,7 @@ def word_piece(vocab: Sequence[str], options: Mapping[str, Any] | None = None) -
 
 
 def written(settings: Mapping[str, Any]) -> bytes:
-    """A `tokenizer.json`'s bytes, the same for the same settings."""
+    """The bytes of a `tokenizer.json`, the same for the same settings."""
     return json.dumps(settings, ensure_ascii=False).encode()
 
 
@@ -179,9 +180,10 @@ def _bpe(
 
 
 def _with_options(model: bytes, options: Mapping[str, Any]) -> bytes:
-    """A `tokenizer.json` with what the `tokenizer_config.json` beside it says more: the padding, BERT's lower-casing.
+    """Applies the settings that only `tokenizer_config.json` has to a `tokenizer.json`: the padding, BERT's
+    lower-casing.
 
-    Unchanged where it says nothing more.
+    Unchanged where there are none.
     """
     try:
         settings = json_text.parse(model)
@@ -197,7 +199,7 @@ def _with_options(model: bytes, options: Mapping[str, Any]) -> bytes:
     normalizer = settings.get("normalizer")
     if (normalizer or {}).get("type") == "BertNormalizer" and options:
         changed["normalizer"] = _bert_normalizer(options, normalizer)
-    if lowers(options) and "Lowercase" not in json.dumps(normalizer):  # SigLIP 2's file is Gemma's, which doesn't
+    if lowers(options) and "Lowercase" not in json.dumps(normalizer):  # Gemma's own file doesn't
         changed["normalizer"] = {
             "type": "Sequence",
             "normalizers": [{"type": "Lowercase"}, *([normalizer] * bool(normalizer))],
@@ -206,25 +208,27 @@ def _with_options(model: bytes, options: Mapping[str, Any]) -> bytes:
 
 
 def _bert_normalizer(options: Mapping[str, Any], stands: Mapping[str, Any] | None = None) -> dict[str, Any]:
-    """`stands` is what holds where the options say nothing; without it, the defaults of BERT's own code."""
+    """BERT's normaliser; `stands` has the defaults where the options have no value; without it, those of BERT's own
+    code.
+    """
     stands = stands or {"clean_text": True, "handle_chinese_chars": True, "strip_accents": None, "lowercase": True}
     return {
         "type": "BertNormalizer",
         "clean_text": stands["clean_text"],
         "handle_chinese_chars": bool(options.get("tokenize_chinese_chars", stands["handle_chinese_chars"])),
-        "strip_accents": options.get("strip_accents", stands["strip_accents"]),  # null: as the lower-casing
+        "strip_accents": options.get("strip_accents", stands["strip_accents"]),  # null: follows the lower-casing
         "lowercase": bool(options.get("do_lower_case", stands["lowercase"])),
     }
 
 
 def lowers(options: Mapping[str, Any]) -> bool:
-    """Whether a `tokenizer_config.json` is of SigLIP 2: Gemma's tokenizer, but lower-cased."""
+    """True if a `tokenizer_config.json` is SigLIP 2's: Gemma's tokenizer, but lower-cased."""
     kind = str(options.get("tokenizer_class") or "").removesuffix("Fast")
     return kind == "Siglip2Tokenizer" or (kind == "GemmaTokenizer" and bool(options.get("do_lower_case")))
 
 
 def options_of(folder: Path) -> dict[str, Any]:
-    """What `tokenizer_config.json` says, and `special_tokens_map.json` where it says nothing."""
+    """The settings in `tokenizer_config.json`, and in `special_tokens_map.json` where it lacks them."""
     found: dict[str, Any] = {}
     for name in ("tokenizer_config.json", "special_tokens_map.json"):
         if (folder / name).is_file():
@@ -233,14 +237,14 @@ def options_of(folder: Path) -> dict[str, Any]:
 
 
 def _object(path: Path) -> dict[str, Any]:
-    """What a file of JSON says, which must be an object. Raises UserError where it isn't."""
+    """The object in a JSON file. Raises UserError where it holds anything else."""
     if not isinstance(found := json_text.read(path), dict):
         raise UserError(f"{path} holds no object but {found!r:.80}")
     return found
 
 
 def piece_name(token: Any) -> str | None:
-    """A special piece's name: written as a string, or as a dict with its `content`."""
+    """A special piece's name, from a string or a dict with its `content`."""
     name = token.get("content") if isinstance(token, dict) else token
     if name is not None and not isinstance(name, str):
         raise UserError(f"a special piece is called {name!r:.60}, which is no name: a text, or a dict with its content")
@@ -268,10 +272,12 @@ def _in_template(name: str, type_id: int = 0) -> dict[str, Any]:
 
 
 def _byte_letters() -> list[str]:
-    """A visible letter for each of the 256 bytes: printable Latin-1 for itself, and first; the rest from 256 on."""
+    """A visible letter for each of the 256 bytes: printable Latin-1 maps to itself, and comes first; the rest are from
+    256 on.
+    """
     printable = [*range(ord("!"), ord("~") + 1), *range(ord("¡"), ord("¬") + 1), *range(ord("®"), ord("ÿ") + 1)]
     return [chr(byte) for byte in printable] + [chr(256 + i) for i in range(256 - len(printable))]
 
 
 def _lines(path: Path) -> list[str]:
-    return json_text.text(path).split("\n")  # splitlines would also cut at the odd separators of Unicode
+    return json_text.text(path).split("\n")  # splitlines would also cut at Unicode's other separators

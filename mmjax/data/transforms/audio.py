@@ -19,7 +19,7 @@ from mmjax.data.transforms.values import Cut, Masked, prefix_mask
 
 @dataclass(frozen=True)
 class PickUtterance(Transform):
-    """One recording of several: a random one in training, the first in evaluation. A single one is itself."""
+    """Picks one recording of several: a random one in training, the first in evaluation. A single one is unchanged."""
 
     random = True
     picks = True
@@ -40,12 +40,12 @@ class PickUtterance(Transform):
 
 @dataclass(frozen=True)
 class DecodeAudio(Transform):
-    """Encoded bytes (WAV, FLAC, Ogg, MP3, ...) -> int16 `[T]`, the channels' mean, resampled to `rate` Hz.
+    """Decodes bytes (WAV, FLAC, Ogg, MP3, ...) to int16 `[T]`, the mean of the channels, resampled to `rate` Hz.
 
     An array is taken as a mono waveform at `rate`. Files and arrays have one rule for their scale (`loudness.py`):
     int16, int32 with full scale 2^31, or floats in [-1, 1], of which a little more is clipped. A file is decoded to its
-    end, or bad: where its header doesn't say how long it is (MP3 without one, streams), or several are joined. One that
-    holds more than `most_samples` (all channels together), or would once it is resampled, isn't unpacked: silence
+    end, or counted as bad, also where its header has no length (MP3 without one, streams), or several files are joined.
+    One that holds more than `most_samples` (all channels together), or would after resampling, isn't unpacked: silence
     compresses well.
     """
 
@@ -92,7 +92,7 @@ class RandomSpeed(Transform):
 
 @dataclass(frozen=True)
 class RandomGain(Transform):
-    """Louder or softer by up to `decibels`; what would clip is clipped."""
+    """Makes the sound louder or softer by up to `decibels`; samples beyond full scale are clipped."""
 
     random = True
 
@@ -108,7 +108,7 @@ class RandomGain(Transform):
 
 @dataclass(frozen=True)
 class AddNoise(Transform):
-    """White noise at a signal-to-noise ratio drawn from `ratio`, in decibels. Silence stays silent."""
+    """Adds white noise at a signal-to-noise ratio drawn from `ratio`, in decibels. Silence stays silent."""
 
     random = True
 
@@ -143,9 +143,9 @@ class RandomShift(Transform):
 
 @dataclass(frozen=True)
 class CropOrPad(Transform):
-    """To `samples` int16 samples and their mask: real ones first, then zeros.
+    """Crops or pads to `samples` int16 samples and their mask: real ones first, then zeros.
 
-    Of a longer sound it keeps a random part in training, the start in evaluation (`Cut`).
+    It keeps a random part of a longer sound in training, the start in evaluation (`Cut`).
     """
 
     random = True

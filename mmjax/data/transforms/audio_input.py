@@ -1,4 +1,4 @@
-"""Sounds that someone has at hand: files, and waveforms at any rate."""
+"""Reads a user's sounds: files, and waveforms at any rate."""
 
 import io
 import os
@@ -16,14 +16,14 @@ from mmjax.data.transforms.input import Input, Read, as_array, file_content, is_
 from mmjax.data.transforms.spans import heard_of, partly
 from mmjax.errors import UserError
 
-MOST_CHANNELS = 8  # of a waveform: which of two axes is time is told by it
-CLIPPED = 0.01  # the share of a sound's samples at full scale from which on it is heard
-RATES = (100, 10_000_000)  # Hz that a waveform may have: beyond, soxr takes all memory, or never ends
-SECONDS, RATE = 10, 44_100  # of a sound to time a chain with
+MOST_CHANNELS = 8  # of a waveform: tells which of two axes is time
+CLIPPED = 0.01  # the share of a sound's samples at full scale from which on clipping is audible
+RATES = (100, 10_000_000)  # sample rates in Hz that a waveform may have: beyond, soxr takes all memory, or never ends
+SECONDS, RATE = 10, 44_100  # seconds and Hz of a sound to time a chain with
 
 
 class SoundInput(Input):
-    """Sounds. One that is longer than the model hears, or clipped, is warned about, once."""
+    """Reads sounds. Warns once about sounds that are longer than the model hears, and once about clipped ones."""
 
     one, several, unit, plays = "sound", "sounds", "samples", True
     # M4A and others that can't be decoded here too, as of pictures.
@@ -47,7 +47,7 @@ class SoundInput(Input):
 
     @classmethod
     def made_up(cls) -> tuple[bytes, str]:
-        """Three tones in a little noise."""
+        """Three tones with a little noise, as a FLAC file."""
         rng = np.random.default_rng(0)
         time_axis = np.arange(SECONDS * RATE) / RATE
         tones = sum(np.sin(2 * np.pi * pitch * time_axis) for pitch in (220, 554, 1_760))
@@ -136,16 +136,17 @@ class SoundInput(Input):
         if not len(samples):
             raise UserError(f"{where} is empty: it has no samples")
         if rate is not None and model_rate is not None and rate != model_rate:
-            if samples.dtype == np.int16:  # as int16, soxr would add noise, another at each call
+            if samples.dtype == np.int16:  # soxr adds noise to int16, different at each call
                 samples = samples / np.float32(2**15)
             samples = to_int16(soxr.resample(samples, rate, model_rate))
         return self.run(samples)
 
 
 def _mono(value: np.ndarray, where: str) -> np.ndarray:
-    """One channel, the mean of several, as int16 or float32 with full scale 1.
+    """One channel, the mean of all channels, as int16 or float32 with full scale 1.
 
-    Raises BadExample where the numbers lie on another scale (`loudness.in_scale`)."""
+    Raises BadExample where the numbers have another scale (`loudness.in_scale`).
+    """
     if value.ndim not in (1, 2) or (value.ndim == 2 and min(value.shape) > MOST_CHANNELS):
         raise UserError(f"{where} has the shape {list(value.shape)}; a waveform is [T], [T, channels] or [channels, T]")
     if value.dtype.kind not in "iuf":

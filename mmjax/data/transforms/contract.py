@@ -28,11 +28,11 @@ def require_own_fields(cls: type, base: type) -> None:
 
 
 class Spec(NamedTuple):
-    """One example's array of a modality: `shape`, `dtype`, and whether a bool mask over its first axis goes with it.
+    """The array of one example of a modality: `shape`, `dtype`, and whether it has a bool mask over its first axis.
 
-    labels: what else the chain tells of the example, (name, shape, dtype) each; in a batch it is `<modality>_<name>`.
-    kind: what the modality is to people: pictures, texts, sounds, or just arrays (`Input`).
-    rate: of sounds, the samples in a second, where the chain says it.
+    labels: further arrays of the example, (name, shape, dtype) each; in a batch they are `<modality>_<name>`.
+    kind: the class of inputs: pictures, texts, sounds, or just arrays (`Input`).
+    rate: of sounds, the samples in a second, where the chain fixes it.
     """
 
     shape: tuple[int, ...]
@@ -44,7 +44,7 @@ class Spec(NamedTuple):
 
 
 class Transform:
-    """A step of a modality's chain.
+    """One step of a modality's chain.
 
     random: whether it draws from `rng`.
     picks: whether it takes one of several, a caption of five say.
@@ -58,27 +58,31 @@ class Transform:
         require_own_fields(cls, Transform)
 
     def __call__(self, value: Any, rng: Rng) -> Any:
-        """Gives the transformed value. Raises `BadExample` where the value can't be used."""
+        """Returns the transformed value. Raises `BadExample` where the value can't be used."""
         raise NotImplementedError
 
     def spec(self, before: Spec | None) -> Spec | None:
-        """The result's shape and dtype given the input's; None where it varies. Here: what came in."""
+        """The result's shape and dtype given the input's; None where it varies. Default: the input's."""
         return before
 
     def every(self, value: Any) -> list[Any]:
-        """All that it may give of a value, for who looks at all captions of an example. Here: that of evaluation."""
+        """All results that a value may have, for callers that need all captions of an example. Default: that of
+        evaluation.
+        """
         return [self(value, None)]
 
     def vocabulary(self) -> Any:
-        """Of a step that cuts texts into ids its tokenizer, or what describes one that has no model yet; else None."""
+        """The tokenizer of a step that cuts texts into ids, or its description where it has no model yet; None for
+        other steps.
+        """
         return None
 
     def with_tokenizer(self, tokenizer: Any) -> "Transform":
-        """The step with that tokenizer, which has its model, in the place of what describes it."""
+        """The step with that tokenizer, which has its model, in the place of its description."""
         raise NotImplementedError
 
     def by_hand(self, upright: bool) -> "Transform | None":
-        """The step as it treats a single input that someone gives; None: it is left out. Here: as it is.
+        """The step for a single input that a user gives; None: it is left out. Default: unchanged.
 
         upright: whether pictures are turned as their EXIF orientation says.
         """
@@ -88,7 +92,8 @@ class Transform:
 
 class RecordTransform:
     """A step on the whole record of an example, before the chains read their inputs in it. `random` says whether it
-    draws from `rng`, which no chain draws from."""
+    draws from `rng`, a stream apart from all chains.
+    """
 
     random: ClassVar[bool] = False
 
@@ -97,14 +102,14 @@ class RecordTransform:
         require_own_fields(cls, RecordTransform)
 
     def __call__(self, record: dict[str, Any], rng: Rng) -> dict[str, Any]:
-        """Gives the record that the chains read: a chain `caption_2` reads the entry `caption_2`.
+        """Returns the record that the chains read: a chain `caption_2` reads the entry `caption_2`.
 
-        `record` is a copy of what the source has, by column: `id`, captions, and pictures and sounds as they are stored
+        `record` is a copy of the source's record, by column: `id`, captions, and pictures and sounds as they are stored
         (bytes, or a `File` to be read). An entry may be None. In evaluation `rng` is None. Raises `BadExample` where
         the example can't be used: all its inputs are then bad.
         """
         raise NotImplementedError
 
     def columns(self, before: tuple[str, ...]) -> tuple[str, ...]:
-        """The columns of a source's records afterwards, those that it adds among them. Here: as before."""
+        """The columns of a source's records afterwards, added ones included. Default: unchanged."""
         return before

@@ -10,23 +10,26 @@ from mmjax.data.bad_example import BadExample
 from mmjax.data.transforms.contract import Transform
 from mmjax.errors import UserError
 
-TRIES = 10  # documents that hold nothing, drawn in a row, before there is taken to be none that does
+TRIES = 10  # draws of an empty document in a row, after which the split counts as having no other document
 
 
 class DocumentReader(Protocol):
-    """The split that a document is of: a regular expression between its sentences, and each document's text."""
+    """The split that a document belongs to: a regular expression between its sentences, and each document's text."""
 
     between: str
 
     def __len__(self) -> int: ...
 
-    def text(self, index: int) -> Any: ...
+    def text(self, index: int) -> Any:
+        """The text of a document as stored."""
+        ...
 
 
 class Document:
-    """One document of a split: its sentences, and a way to the others. A handle, which holds no other document.
+    """One document of a split: its sentences, and access to other documents. It is a handle that holds no other
+    document in memory.
 
-    text: as it lies in the data: a list of sentences, or a string. cleaning: what each sentence goes through.
+    text: as stored: a list of sentences, or a string. cleaning: the transforms that each sentence goes through.
     """
 
     def __init__(self, records: DocumentReader, index: int, text: Any, cleaning: tuple[Transform, ...] = ()):
@@ -34,7 +37,7 @@ class Document:
 
     @property
     def sentences(self) -> list[str]:
-        """The sentences that hold something, in order. Raises `BadExample` where the document is no text."""
+        """The sentences that aren't empty, in order. Raises `BadExample` where the document is no text."""
         parts = re.split(self._records.between, self._text) if isinstance(self._text, str) else self._text
         if not isinstance(parts, Sequence) or not all(isinstance(part, str) for part in parts):
             raise BadExample(f"the document is no text but {self._text!r:.40}", "undecodable")
@@ -45,7 +48,7 @@ class Document:
 
         Raises:
             UserError: the split holds no other document.
-            BadExample: of ten that were drawn none holds a sentence.
+            BadExample: none of ten that were drawn holds a sentence.
         """
         count = len(self._records)
         if count < 2:
@@ -62,7 +65,7 @@ class Document:
         raise BadExample(f"{TRIES} documents in a row hold no sentence to put behind this one's", "empty")
 
     def mapped(self, transform: Transform) -> "Document":
-        """The document, and those that it leads to, with every sentence transformed as in evaluation."""
+        """The document, and the others that it gives, with every sentence transformed as in evaluation."""
         return Document(self._records, self._index, self._text, (*self._cleaning, transform))
 
     def _cleaned(self, sentence: str) -> str:

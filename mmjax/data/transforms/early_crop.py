@@ -1,4 +1,4 @@
-"""A resize and the crop behind it as one step, so that what the crop throws away is never made.
+"""A resize and the crop behind it as one step, so that pixels outside the crop are never computed.
 
 `ResizeShorter(224)` of a picture of 1×4000 has 200 million pixels, of which `CenterCrop(224)` keeps 50,000.
 """
@@ -10,7 +10,8 @@ from mmjax.data.decoding.pictures import Picture
 from mmjax.data.transforms.contract import Rng, Spec, Transform
 from mmjax.data.transforms.image import CenterCrop, ResizeShorter, resized
 
-# Pixels up to which the whole is made and then cropped, as others do it, bit for bit: 50 MB. Beyond, the places of the
+# Pixels up to which the whole is made and then cropped, bit for bit as in other projects: 50 MB. Beyond, the places of
+# the
 # part are rounded otherwise, which changes some pixels by one grey level.
 ORDINARY = 2**24
 

@@ -14,7 +14,7 @@ from typing import Any, Literal
 import numpy as np
 from PIL import Image
 
-from mmjax.data.bad_example import BadExample as BadExample  # what a transform raises: found here by those who use them
+from mmjax.data.bad_example import BadExample as BadExample  # a transform raises it; importable from here
 from mmjax.data.decoding import pictures
 from mmjax.data.decoding.pictures import MOST_PIXELS, Picture
 from mmjax.data.transforms.contract import Rng, Spec, Transform
@@ -22,7 +22,7 @@ from mmjax.data.transforms.image_input import WHITE, PictureInput
 
 # Rec. 601 luma, what PIL's and torchvision's greyscale use.
 _LUMA = np.array([0.299, 0.587, 0.114], np.float32)
-_AT_A_TIME = 2**22  # pixels that are floats at a time: of a large picture they take eight times its memory
+_AT_A_TIME = 2**22  # pixels converted to floats at a time: floats take eight times the memory of a picture
 _RESAMPLING = {
     "nearest": Image.Resampling.NEAREST,
     "bilinear": Image.Resampling.BILINEAR,
@@ -34,17 +34,17 @@ Method = Literal["nearest", "bilinear", "bicubic", "lanczos"]
 
 @dataclass(frozen=True)
 class Decode(Transform):
-    """Encoded bytes (anything PIL reads), a PIL image or a uint8 or uint16 array -> RGB uint8 `[H, W, 3]`.
+    """Decodes bytes (anything PIL reads), a PIL image or a uint8 or uint16 array to RGB uint8 `[H, W, 3]`.
 
-    What is transparent becomes `background`, 0 to 255 a channel; None leaves the colour that stands under the
-    transparency, as OpenAI's CLIP, open_clip and torchvision do. Of several frames it is the first. Grey levels of 16
-    bits are scaled to 8; floats, and 32 bits that hold other ranges than 16, are refused. A picture whose header says
-    that it has more than `most_pixels` isn't unpacked (a file of some kilobytes can hold gigabytes); the default is
-    PIL's own bound, a quarter of a gigabyte.
+    Transparent pixels become `background`, 0 to 255 a channel; None keeps the colour under the transparency, as
+    OpenAI's CLIP, open_clip and torchvision do. Of several frames the first is used. Grey levels of 16 bits are scaled
+    to 8; floats, and 32 bits that hold other ranges than 16, are refused. A picture whose header says that it has more
+    than `most_pixels` isn't unpacked (a file of some kilobytes can hold gigabytes); the default is PIL's own bound, a
+    quarter of a gigabyte.
 
     upright: whether a picture is turned as its EXIF orientation says (JPEG, PNG, WebP, AVIF, and PIL images that carry
-    it still; TIFF is turned by PIL in any case), so that it is seen as people see it. Most projects' own preprocessing,
-    and most papers', leaves it as the camera held it.
+    it still; TIFF is turned by PIL in any case), as people see it. Most projects' and papers' own preprocessing doesn't
+    turn it.
     """
 
     background: tuple[int, int, int] | None = WHITE
@@ -64,7 +64,7 @@ class Decode(Transform):
 
 @dataclass(frozen=True)
 class Resize(Transform):
-    """To `size` × `size`, whatever the aspect (as SigLIP does). Antialiased."""
+    """Scales to `size` × `size`, whatever the aspect (as SigLIP does). Antialiased."""
 
     size: int
     method: Method = "bicubic"
@@ -92,7 +92,7 @@ class ResizeShorter(Transform):
         return resized(value, *self.sides(*value.shape[:2]), self.method)
 
     def sides(self, height: int, width: int) -> tuple[int, int]:
-        """The height and width that a picture of these has then."""
+        """The height and width of the result for a picture of this height and width."""
         short = min(height, width)
         return self.size * height // short, self.size * width // short
 
@@ -104,7 +104,7 @@ class ResizeShorter(Transform):
 class ResizeLonger(Transform):
     """Scales so that the longer side has `size` pixels; the shorter one is rounded (open_clip's resize_mode "longest").
 
-    `CenterCrop(size, fill=...)` follows, which fills what is missing.
+    `CenterCrop(size, fill=...)` follows, which fills the rest.
     """
 
     size: int
@@ -122,11 +122,11 @@ class ResizeLonger(Transform):
 
 @dataclass(frozen=True)
 class CenterCrop(Transform):
-    """The middle `size` × `size` pixels.
+    """Crops to the middle `size` × `size` pixels.
 
     Where the middle falls between two pixels the projects differ: `middle` "down" starts at the pixel before, as
     Hugging Face does (its image processors without torch), "even" at the one with an even number, as torchvision and
-    open_clip do. What a smaller picture lacks is `fill`; None means that it can't be used.
+    open_clip do. A smaller picture is padded with `fill`; None means that it is a bad example.
     """
 
     size: int
@@ -151,7 +151,7 @@ class CenterCrop(Transform):
         return result
 
     def start(self, side: int) -> int:
-        """Where the crop starts on a side; below 0 it is so far before the picture."""
+        """The start of the crop on a side; negative where the picture is smaller."""
         if self.middle == "down":
             return (side - self.size) // 2
         # torchvision rounds the place of a crop, half to even, but pads the smaller half first.
@@ -163,7 +163,7 @@ class CenterCrop(Transform):
 
 @dataclass(frozen=True)
 class RandomResizedCrop(Transform):
-    """A random part of the picture, scaled to `size` × `size` (Szegedy et al. 2015, arXiv:1409.4842).
+    """Crops a random part of the picture and scales it to `size` × `size` (Szegedy et al. 2015, arXiv:1409.4842).
 
     The part has a share of the picture's area drawn from `area` and a width/height drawn log-uniformly from `aspect`.
     If ten draws don't fit into the picture, it is the largest part in the middle with such a width/height, as in
@@ -202,7 +202,7 @@ class RandomResizedCrop(Transform):
 
 @dataclass(frozen=True)
 class RandomAffine(Transform):
-    """Moves, turns and scales the picture a little round its middle; what comes into view is `fill`.
+    """Moves, turns and scales the picture a little round its middle; uncovered pixels become `fill`.
 
     `translate` is the largest shift as a share of the side, `degrees` the largest turn, `scale` the range of sizes.
     """
@@ -248,7 +248,7 @@ class RandomFlip(Transform):
 
 @dataclass(frozen=True)
 class ColorJitter(Transform):
-    """Brightness, contrast and saturation, each scaled by a factor drawn from `[1 - x, 1 + x]`."""
+    """Scales brightness, contrast and saturation, each by a factor drawn from `[1 - x, 1 + x]`."""
 
     random = True
 
@@ -268,13 +268,15 @@ class ColorJitter(Transform):
         result = np.empty_like(flat)
         for start in range(0, len(flat), _AT_A_TIME):
             pixels = flat[start : start + _AT_A_TIME].astype(np.float32) @ (brightness * contrast * mixing)
-            pixels += brightness * (1 - contrast) * mean_grey + np.float32(0.5)  # the half rounds to the nearest
+            pixels += brightness * (1 - contrast) * mean_grey + np.float32(0.5)  # the half makes it rounding
             result[start : start + _AT_A_TIME] = np.clip(pixels, 0, 255, out=pixels)
         return result.reshape(value.shape)
 
 
 def seen_upright(chain: Sequence[Transform]) -> tuple[Transform, ...]:
-    """The chain for people's own pictures: turned as their EXIF orientation says, whatever the chain was made for."""
+    """The chain for users' own pictures: they are turned as their EXIF orientation says, whatever the
+    chain's setting.
+    """
     return tuple(replace(step, upright=True) if isinstance(step, Decode) else step for step in chain)
 
 
@@ -285,9 +287,9 @@ def _picture(size: int) -> Spec:
 def resized(
     value: Picture, height: int, width: int, method: str, box: tuple[float, float, float, float] | None = None
 ) -> Picture:
-    """The picture at that size; box: only this part of it, (left, top, right, bottom) in its pixels.
+    """Scales a picture to that size; box: scales only this part, (left, top, right, bottom) in pixels.
 
-    Raises BadExample where that is more than a machine should be made to hold.
+    Raises BadExample where the result would be too large for memory.
     """
     if box is None and value.shape[:2] == (height, width):
         return value

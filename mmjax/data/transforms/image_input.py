@@ -1,5 +1,6 @@
-"""Pictures that someone has at hand. They are seen upright, as their EXIF orientation says, also by models whose own
-preprocessing leaves them as the camera held them."""
+"""Reads a user's pictures. They are turned upright, as their EXIF orientation says, also for models whose own
+preprocessing doesn't turn them.
+"""
 
 import io
 from typing import Any
@@ -17,7 +18,7 @@ SIDE = 512  # pixels of a picture to time a chain with; web pictures are stored 
 
 
 class PictureInput(Input):
-    """Pictures: PIL's, arrays of pixels, files; or floats that are normalised already."""
+    """Reads pictures: PIL's, arrays of pixels, files; or floats that are normalised already."""
 
     one, several, draws = "picture", "pictures", True
     # What can't be decoded here (HEIC) is listed too, so that it is counted and named rather than missed in silence.
@@ -32,7 +33,7 @@ class PictureInput(Input):
 
     @classmethod
     def made_up(cls) -> tuple[bytes, str]:
-        """Smooth shapes with some grain, which JPEG finds about as hard as a photograph."""
+        """Smooth shapes with some grain, about as hard for JPEG as a photograph."""
         rng = np.random.default_rng(0)
         shapes = Image.fromarray(rng.integers(0, 256, (24, 24, 3), np.uint8))
         coarse = shapes.resize((SIDE, SIDE), Image.Resampling.BICUBIC)
@@ -65,14 +66,14 @@ class PictureInput(Input):
 
 
 def _normalised(value: np.ndarray, shape: tuple[int, ...], where: str) -> np.ndarray:
-    """A float picture: what the tower makes of pixels, not pixels."""
+    """Checks a float picture, which is already normalised."""
     if value.shape != shape:
         raise UserError(
             f"{where} is a float array {list(value.shape)}: floats are taken as preprocessed, and must be "
             f"{list(shape)} then; give uint8 to have it resized"
         )
-    value = value.astype(np.float32, copy=False)  # the batch that it goes into is a copy
-    most = max(value.max(), -value.min())  # NaN where one is
+    value = value.astype(np.float32, copy=False)  # stacking into a batch makes the copy
+    most = max(value.max(), -value.min())  # NaN if any value is
     if not np.isfinite(most):
         raise UserError(f"{where} holds values that aren't finite")
     if most > BRIGHTEST:

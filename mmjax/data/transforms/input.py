@@ -1,7 +1,7 @@
-"""Reads one input that someone has at hand into a row of a batch: an array, a file's name, its bytes; one or several.
+"""Reads a user's input into a row of a batch: an array, a file's name, its bytes; one or several.
 
-The chain does the work, as in evaluation; here stands what the data of a training run never is: a file name, several in
-one array. What can't be used is an error that says which input it is; training would leave it out in silence.
+The chain does the work, as in evaluation; this file handles forms that training data never has: a file name, several in
+one array. An input that can't be used is an error that names it; training would silently leave it out.
 """
 
 import os
@@ -19,15 +19,15 @@ from mmjax.data.transforms.values import Labelled, Masked
 from mmjax.errors import UserError, nearest
 
 Row = dict[str, np.ndarray]
-Read = tuple[np.ndarray, np.ndarray | None]  # an array of the batch's, and its mask
+Read = tuple[np.ndarray, np.ndarray | None]  # an array of the batch, and its mask
 
 
 class Input:
-    """The inputs of one modality. What a chain ends in says which class reads them (`Spec.kind`): this one takes arrays
-    as they are, for a modality that is neither pictures nor texts nor sounds, and one of your own may subclass it.
+    """Reads the inputs of one modality. The last step of a chain names the class (`Spec.kind`): this one takes arrays
+    unchanged, for a modality other than pictures, texts and sounds, and may be subclassed for one of your own.
 
-    one, several: what an example is called; "": by the modality's name.
-    unit: what a mask's places are called.
+    one, several: the nouns for examples; "": the modality's name.
+    unit: the noun for a mask's places.
     words: whether examples are words: they are shown as they are, and there is no file to be read.
     draws: whether `drawn` makes a picture of an example, to be looked at.
     plays: whether `played` makes a sound of it, to be listened to.
@@ -43,13 +43,13 @@ class Input:
     endings: ClassVar[tuple[str, ...]] = ()
 
     def __init__(self, modality: str, chain: Sequence[Any], spec: Any, upright: bool = True):
-        """chain: its transforms, whose tokenizers have their models. spec: what the chain gives."""
+        """chain: its transforms, whose tokenizers have their models. spec: the chain's."""
         self.modality, self.spec = modality, spec
         self.chain = [step for transform in chain if (step := transform.by_hand(upright)) is not None]
 
     @classmethod
     def made_up(cls) -> tuple[Any, str] | None:
-        """An example as it is stored, to time a chain with, and what it is in words; None where there is none."""
+        """A stored example to time a chain with, and its description; None where there is none."""
         return None
 
     @classmethod
@@ -62,32 +62,32 @@ class Input:
 
     @classmethod
     def played(cls, value: Any, rate: int | None = None) -> tuple[np.ndarray, int]:
-        """What is stored as a sound, and its samples in a second: int16 [T] at `rate`; where that is None at its own,
+        """Gives what is stored as a sound, and its rate in Hz: int16 [T] at `rate`; where that is None at its own rate,
         int16 [T] or [T, channels]. Raises `BadExample` where it can't be used."""
         raise NotImplementedError
 
     @classmethod
     def measured(cls, length: int, rate: int | None) -> str:
-        """A length, to name in a sentence on what would do."""
+        """A length in words, for a message that recommends one."""
         return f"{length:,}"
 
     @classmethod
     def lost(cls, length: int, rate: int | None) -> str:
-        """How the sentence ends that tells of examples longer than what the model gets: `length` of `unit`."""
+        """The end of the message about examples longer than the model's input of `length` `unit`."""
         return f"than the model reads, and lose what comes after {length:,} {cls.unit}"
 
     @property
     def takes(self) -> str:
-        """What an input may be, for messages."""
+        """The inputs that are allowed, for messages."""
         return f"it takes an array {list(self.spec.shape)}, a file name, or bytes of a file"
 
     @property
     def alone(self) -> tuple[int, ...]:
-        """How many axes an array has that is one input."""
+        """The numbers of axes of an array that is one input."""
         return (len(self.spec.shape),)
 
     def listed(self, value: Any) -> tuple[Iterable[Any], bool]:
-        """The inputs one by one, and whether `value` is one alone.
+        """The inputs one by one, and whether `value` is a single one.
 
         Raises:
             UserError: it is neither an input nor several.
@@ -102,12 +102,12 @@ class Input:
         return value, False
 
     def is_one(self, value: Any) -> bool:
-        """Whether a value that is neither an array nor a file is one input, though it can be iterated over."""
+        """True if a value that is neither an array nor a file is one input, though it can be iterated over."""
         del value
         return False
 
     def _arrays(self, value: np.ndarray) -> tuple[Iterable[Any], bool]:
-        """An array is one input or a batch of them, by its number of dimensions."""
+        """The inputs in an array, which is one input or a batch, by its number of dimensions."""
         if value.ndim in self.alone:
             return [value], True
         if value.ndim == max(self.alone) + 1:
@@ -120,7 +120,7 @@ class Input:
         place: its number among several, for messages.
 
         Raises:
-            UserError: it can't be used; says which one it is.
+            UserError: it can't be used; the message says which one it is.
         """
         value = as_array(value)
         named = os.path.basename(os.fspath(value)) if is_path(value) and not self.words else None
@@ -138,7 +138,7 @@ class Input:
         """One input's array and mask. where: which input it is, for messages.
 
         Raises:
-            BadExample: its chain can't use it. UserError: it is nothing that can be given.
+            BadExample: its chain can't use it. UserError: its type isn't allowed.
         """
         values, mask = self.run(file_content(value, where) if is_path(value) else value)
         if values.shape != self.spec.shape:
@@ -149,7 +149,7 @@ class Input:
         return values, mask
 
     def run(self, value: Any) -> Read:
-        """What the chain makes of a value."""
+        """Applies the chain to a value."""
         for transform in self.chain:
             value = transform(value, None)
         value = value.value if isinstance(value, Labelled) else value
@@ -162,7 +162,7 @@ def file_content(value: str | os.PathLike[str], where: str) -> bytes:
     if name.startswith(("http://", "https://")):
         raise UserError(f"{where}: {name} lies on the web, and nothing is fetched: give a file, or its bytes")
     try:
-        if "://" not in name:  # the most of them, without the 50 µs that epath takes for each
+        if "://" not in name:  # skips epath for local files, which takes 50 µs each
             with open(os.path.expanduser(name), "rb") as file:
                 return file.read()
         return epath.Path(name).read_bytes()
@@ -175,22 +175,24 @@ def file_content(value: str | os.PathLike[str], where: str) -> bytes:
 
 
 def as_array(value: Any) -> Any:
-    """Arrays of other libraries (jax, torch, pandas) as numpy's; all else as it is."""
+    """Converts arrays of other libraries (jax, torch, pandas) to numpy; anything else is unchanged."""
     if isinstance(value, np.ndarray | np.generic | str | bytes | Image.Image) or not hasattr(value, "__array__"):
         return value
     return np.asarray(value)
 
 
 def is_path(value: Any) -> bool:
+    """True for the name of a file."""
     return isinstance(value, str | os.PathLike)
 
 
 def is_number(value: Any) -> bool:
+    """True for a real number, numpy's too, but not for a bool."""
     return isinstance(value, Real | np.number) and not isinstance(value, bool)
 
 
 def value_kind(value: Any) -> str:
-    """What a value is, for messages: `an array of float32[4]`, `a list`."""
+    """The type of a value, for messages: `an array of float32[4]`, `a list`."""
     if value is None:
         return "None"
     if isinstance(value, np.ndarray):
@@ -202,6 +204,6 @@ def value_kind(value: Any) -> str:
 def shortened(value: Any) -> str:
     """A value as a message shows it."""
     text = repr(value)
-    if in_words(text) != text:  # an object without a name
+    if in_words(text) != text:  # an object's default repr, with its address
         return value_kind(value)
     return text if len(text) <= 40 else f"{text[:39]}…"

@@ -1,4 +1,4 @@
-"""Transforms of a whole record: an input made of another one, and what several inputs pick together."""
+"""Transforms of a whole record: a copy of an input, and one choice for several inputs."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -10,8 +10,9 @@ from mmjax.data.transforms.contract import RecordTransform, Rng
 
 @dataclass(frozen=True)
 class CopyInput(RecordTransform):
-    """One more input, `to`, that holds what `of` holds: its own chain then crops it, or picks a caption of it, by its
-    own random numbers. So two views of a picture, or two captions of it, are two inputs."""
+    """Adds an input, `to`, with the value of the input `of`: its own chain then crops it, or picks a caption of it, by
+    its own random numbers. So two views of a picture, or two captions of it, are two inputs.
+    """
 
     of: str
     to: str
@@ -26,10 +27,10 @@ class CopyInput(RecordTransform):
 
 @dataclass(frozen=True)
 class PickTogether(RecordTransform):
-    """Of several inputs that hold lists (or dicts) of one length, the items at the same place of each: the caption and
-    the recording that belong together, say. A random place in training, the first in evaluation.
+    """Picks the items at one place of several inputs, lists (or dicts) of one length: the caption and the recording
+    that belong together, say. The place is random in training, the first in evaluation.
 
-    What is missing stays so, and what isn't several is itself. An example whose inputs differ in length is bad.
+    A missing input stays missing, and a single value is unchanged. An example whose inputs differ in length is bad.
     """
 
     random = True

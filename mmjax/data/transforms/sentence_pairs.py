@@ -1,4 +1,4 @@
-"""Pairs of segments, the second of which follows the first or not: what BERT is pretrained on."""
+"""Pairs of segments, the second of which follows the first or not, as in BERT's pretraining."""
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
@@ -28,21 +28,21 @@ class Pair(NamedTuple):
 
 @dataclass(frozen=True)
 class SentencePair(Tokenize):
-    """A `Document` -> int32 ids `[length]` of `[CLS] A [SEP] B [SEP]`, their mask, and two labels: `next`, a bool,
-    whether B follows A; and `types`, int8 `[length]`, 1 for B and the [SEP] behind it, else 0 (Devlin et al. 2018,
-    arXiv:1810.04805). [CLS] and [SEP] are the tokenizer's bos and eos; a [SEP] within A or B ends nothing.
+    """Turns a `Document` into int32 ids `[length]` of `[CLS] A [SEP] B [SEP]`, their mask, and two labels: `next`, a
+    bool, whether B follows A; and `types`, int8 `[length]`, 1 for B and the [SEP] behind it, else 0 (Devlin et al.
+    2018, arXiv:1810.04805). [CLS] and [SEP] are the tokenizer's bos and eos; a [SEP] within A or B ends nothing.
 
     In training a run of whole sentences is drawn that fills the length (of a share `shorter` of the pairs, a length
     drawn from 2 on) and cut in two at a sentence's end. With probability `follow` B is its second part; else, and
     wherever the run is a single sentence, it is as much of another document of the split, from a random sentence on.
-    What is then too long loses pieces of the longer segment, each at its begin or end at random.
+    A pair that is too long loses pieces of the longer segment, each at its begin or end at random.
 
     In evaluation A and B are the document's beginning, cut in the middle. A string is a single segment,
     `[CLS] A [SEP]`; its `next` is False, and its types are 0.
 
     Each document yields one pair an epoch; BERT's released code yields as many as the document fills.
 
-    Raises UserError where a string is to be trained on.
+    Raises UserError for a string in training.
     """
 
     random: ClassVar[bool] = True
@@ -83,7 +83,7 @@ class SentencePair(Tokenize):
         return len(row)  # a separator ends no text
 
     def _types(self, second: int, end: int = 0) -> Int8[np.ndarray, " length"]:
-        """1 from `second` to `end`, else 0."""
+        """An array with 1 from `second` to `end`, else 0."""
         types = np.zeros(self.length, np.int8)
         types[second:end] = 1
         return types
@@ -107,7 +107,8 @@ class SentencePair(Tokenize):
         return Pair(_joined(run[:middle]), _joined(run[middle:]), len(run) > 1)
 
     def _run(self, sentences: list[str], target: int, start: int) -> list[Pieces]:
-        """The pieces of the sentences from `start` on that make `target`; where too few are left, of those before too.
+        """The pieces of sentences from `start` on, at least `target` of them; where too few are left, of sentences
+        before too.
 
         So the end of a document is a run as long as others, and a short document is always seen whole.
         """
@@ -126,7 +127,9 @@ class SentencePair(Tokenize):
 
 
 def until(sentences: Iterable[str], target: int, cut: Callable[[str], Pieces]) -> list[Pieces]:
-    """The pieces of so many sentences that there are `target` or more, of one at least; those without are left out."""
+    """Collects the pieces of sentences until there are `target` or more, at least one sentence; empty ones are left
+    out.
+    """
     found: list[Pieces] = []
     count = 0
     for sentence in sentences:
@@ -139,8 +142,9 @@ def until(sentences: Iterable[str], target: int, cut: Callable[[str], Pieces]) -
 
 
 def truncated(pair: Pair, room: int, rng: Rng) -> tuple[Pieces, Pieces]:
-    """Both segments with `room` pieces together at most: the longer one gives first, and the second where they are
-    even. Each lost piece is the first or the last one with equal chance, the last one where `rng` is None."""
+    """Shortens both segments to at most `room` pieces together: the longer one loses first, and the second where they
+    are equal. Each lost piece is the first or the last one with equal chance, the last one where `rng` is None.
+    """
     first = min(len(pair.first), max(room - len(pair.second), (room + 1) // 2))
     second = min(len(pair.second), room - first)
     return _shortened(pair.first, first, rng), _shortened(pair.second, second, rng)

@@ -1,4 +1,4 @@
-"""Computes how much of a sound a model hears: its chain cuts off what lasts longer."""
+"""Computes how much of a sound a model hears: its chain cuts off the rest."""
 
 from collections.abc import Sequence
 
@@ -8,7 +8,7 @@ ROUNDED = 1e-3  # seconds by which lengths may differ after resampling
 
 
 def heard(chain: Sequence[Transform]) -> float | None:
-    """Seconds of a sound that the chain keeps, at most; None where it cuts nothing off, or has no rate of its own."""
+    """The most seconds of a sound that the chain keeps; None where it cuts nothing off, or has no fixed rate."""
     spec = None
     for transform in chain:
         spec = transform.spec(spec)
@@ -16,14 +16,14 @@ def heard(chain: Sequence[Transform]) -> float | None:
 
 
 def heard_of(spec: Spec) -> float | None:
-    """As `heard`, of a chain that gives this."""
+    """The value of `heard` for a chain with this spec."""
     return None if spec.rate is None or spec.shape[0] == VARIES else spec.shape[0] / spec.rate
 
 
 def partly(most: float | None, whole: float | None) -> str | None:
-    """`the first 2.5 of 7.3 seconds are heard`; None where all of it is, or it isn't known.
+    """A note such as `the first 2.5 of 7.3 seconds are heard`; None where all of it is, or it isn't known.
 
-    most: as `heard` gives it. whole: seconds that the sound lasts.
+    most: seconds, as `heard` gives them. whole: seconds of the sound.
     """
     if most is None or whole is None or whole <= most + ROUNDED:
         return None
@@ -32,5 +32,5 @@ def partly(most: float | None, whole: float | None) -> str | None:
 
 
 def seconds(most: float) -> str:
-    """`2.5 seconds`, `1 second`."""
+    """A duration in words: `2.5 seconds`, `1 second`."""
     return f"{most:.4g} second{'' if most == 1 else 's'}"

@@ -19,14 +19,14 @@ from mmjax.data.transforms.text_input import TextInput
 from mmjax.data.transforms.values import Cut, Masked, prefix_mask
 from mmjax.errors import UserError
 
-Empty = Literal["bad", "keep"]  # an empty caption is a bad example, as in training, or goes on as the empty text
+Empty = Literal["bad", "keep"]  # an empty caption is a bad example, as in training, or is kept as the empty text
 
 
 @dataclass(frozen=True)
 class PickCaption(Transform):
-    """One caption of several: a string is itself; of a list or a dict by language, a random one in training.
+    """Picks one caption of several: a string is unchanged; of a list or a dict by language, a random one in training.
 
-    In evaluation it is `language`'s, or the first where there is none such. Empty captions are never picked, unless
+    In evaluation it is the one in `language`, or else the first. Empty captions are never picked, unless
     `empty` is "keep" and there are no others.
     """
 
@@ -60,7 +60,7 @@ class PickCaption(Transform):
 
 @dataclass(frozen=True)
 class Lowercase(Transform):
-    """Lower case; `join` says whether runs of white space are made one space, and cut off at the ends."""
+    """Lower-cases a text; `join` says whether runs of white space become one space, and are cut off at the ends."""
 
     join: bool = True
 
@@ -73,7 +73,7 @@ class Lowercase(Transform):
 
 @dataclass(frozen=True)
 class Canonicalize(Transform):
-    """Lower case without ASCII punctuation, white space joined: what SigLIP's prompts and texts go through.
+    """Lower-cases a text, removes ASCII punctuation and joins white space, as for SigLIP's prompts and texts.
 
     `spaced` are characters written as spaces first. big_vision's `canonicalize_text`, and open_clip's, has "_" there;
     Hugging Face's SiglipTokenizer has none, so that `a_b` becomes `ab`. `names` stay as they are where a text holds
@@ -89,7 +89,7 @@ class Canonicalize(Transform):
             raise _no_caption(value)
         if not self.names:
             return self._part(value)
-        parts = split_names(value.replace(SPACE_MARK, " "), self.names)  # which would begin a word behind a name
+        parts = split_names(value.replace(SPACE_MARK, " "), self.names)  # it would begin a word behind a name
         return " ".join(self._part(part) if place % 2 == 0 else part for place, part in enumerate(parts))
 
     def _part(self, text: str) -> str:
@@ -99,7 +99,7 @@ class Canonicalize(Transform):
 
 @dataclass(frozen=True)
 class Prompt(Transform):
-    """Puts `before` in front of a text, as it is: "query: ", say, of a model that was trained with it."""
+    """Puts `before` in front of a text, unchanged: "query: ", say, for a model that was trained with it."""
 
     before: str
 
@@ -112,9 +112,10 @@ class Prompt(Transform):
 
 @dataclass(frozen=True)
 class CleanText(Transform):
-    """A text from the web as OpenAI's CLIP and open_clip clean it: repaired, HTML entities read, white space joined.
+    """Cleans a text from the web as OpenAI's CLIP and open_clip do: repairs it, decodes HTML entities, joins white
+    space.
 
-    `repair` is ftfy's work (wrongly decoded characters, curly quotes, control characters; NFC), which needs
+    `repair` applies ftfy (wrongly decoded characters, curly quotes, control characters; NFC), which needs
     `pip install "mmjax[interop]"`. Both projects need ftfy too; Hugging Face's CLIPTokenizer cleans nothing of this.
     """
 
@@ -125,17 +126,17 @@ class CleanText(Transform):
         if not isinstance(value, str):
             raise _no_caption(value)
         text = _repaired(value) if self.repair else value
-        return " ".join(html.unescape(html.unescape(text)).split())  # twice: "&amp;lt;" is seen in captions
+        return " ".join(html.unescape(html.unescape(text)).split())  # twice: captions have "&amp;lt;"
 
 
 @dataclass(frozen=True)
 class Tokenize(Transform):
-    """A caption -> int32 ids `[length]` and their mask: `bos`, pieces, `eos`, then padding.
+    """Encodes a caption as int32 ids `[length]` and their mask: `bos`, pieces, `eos`, then padding.
 
     A caption that is too long loses its last pieces (`Cut`), never `eos`: a pooling that reads the last token finds it.
     A caption may hold the end token's own name: its first end token ends it then, and the mask with it, as CLIP and
     open_clip read it; all of it is text where that token separates texts as well (`Tokenizer.separates`).
-    `pad` is the id that fills up; None means the tokenizer's own. `names` are special pieces of a SentencePiece model
+    `pad` is the padding id; None means the tokenizer's own. `names` are special pieces of a SentencePiece model
     that become their ids where a text holds them, as SiglipTokenizer reads it: a text that ends in its end token gets
     no other one. (Other tokenizers know their special pieces' names by themselves.) Raises UserError for a piece that
     it lacks.
@@ -175,13 +176,13 @@ class Tokenize(Transform):
         return Cut(*filled, whole) if whole > self.length else filled
 
     def reach(self, ids: Int[np.ndarray, " n"]) -> int:
-        """How many of the ids of a text at hand are text, one at least: what fills it up already is not."""
+        """The number of given ids that are text, at least one, without padding that they already have."""
         tokenizer, row = self._model(), ids.tolist()
         pad = tokenizer.pad if self.pad is None else self.pad
         end = last = self._first_end(row)
         while end > 1 and row[end - 1] == pad:
             end -= 1
-        return end + (pad == tokenizer.eos and end < last)  # filled up with the end token, the first of which counts
+        return end + (pad == tokenizer.eos and end < last)  # padded with the end token, the first of which counts
 
     def _model(self) -> Tokenizer:
         if not isinstance(self.tokenizer, Tokenizer):
@@ -189,18 +190,18 @@ class Tokenize(Transform):
         return self.tokenizer
 
     def _encoded(self, text: str, rng: Rng) -> list[int]:
-        """The pieces of a text. Raises `BadExample` where it is none."""
+        """The pieces of a text. Raises `BadExample` where it isn't valid text."""
         try:
             return self._pieces(self._model(), text, rng)
         except (UnicodeError, RuntimeError) as error:  # half a surrogate pair, as a broken JSON gives it
             raise BadExample(f"the caption is no text: {error}", "undecodable") from error
 
     def _first_end(self, row: Sequence[int | None]) -> int:
-        """How many of a row's ids there are up to the one that ends the text."""
+        """The number of a row's ids up to the one that ends the text."""
         tokenizer = self._model()
         if not self.eos or tokenizer.separates:
             return len(row)
-        begin = int(self.bos and row[0] == tokenizer.bos)  # which may be the same piece
+        begin = int(self.bos and row[0] == tokenizer.bos)  # bos and eos may be the same piece
         return next((place + 1 for place in range(begin, len(row)) if row[place] == tokenizer.eos), len(row))
 
     def _framed(self, pieces: list[int]) -> list[int | None]:
@@ -210,7 +211,7 @@ class Tokenize(Transform):
         return [tokenizer.bos] * self.bos + pieces + [tokenizer.eos] * (self.eos and not ended)
 
     def _filled(self, row: Sequence[int | None]) -> Masked:
-        """The ids, filled up to the length, and which of them are text."""
+        """The ids, padded to the length, and the mask of those that are text."""
         ids: Int32[np.ndarray, " length"] = np.full(
             self.length, self._model().pad if self.pad is None else self.pad, np.int32
         )
@@ -238,9 +239,10 @@ class Tokenize(Transform):
 
 @dataclass(frozen=True)
 class RandomTokenize(Tokenize):
-    """`Tokenize`, with a random one of the `best` likeliest segmentations in training (Kudo 2018, arXiv:1804.10959).
+    """Encodes like `Tokenize`, with a random one of the `best` likeliest segmentations in training (Kudo 2018,
+    arXiv:1804.10959).
 
-    A name is then seen cut in many ways, so that the parts of a word that training lacks mean something too.
+    A word is then cut in many ways, so that parts of unseen words have trained embeddings too.
     """
 
     random = True
@@ -255,12 +257,12 @@ class RandomTokenize(Tokenize):
 
 
 def keep_empty(chain: Sequence[Transform]) -> tuple[Transform, ...]:
-    """The chain for texts at hand: the empty text is encoded like others (to bos and eos), instead of left out."""
+    """The chain for a user's texts: the empty text is encoded like others (to bos and eos), instead of left out."""
     return tuple(replace(t, empty="keep") if isinstance(t, PickCaption | Tokenize) else t for t in chain)
 
 
 def _several(value: Any) -> Sequence[Any]:
-    """The captions of an example that may have one, or several, or several by language."""
+    """The captions of an example that may have one, several, or several by language."""
     if isinstance(value, str):
         return [value]
     return list(value.values()) if isinstance(value, Mapping) else value if isinstance(value, Sequence) else ()
@@ -277,7 +279,7 @@ def _repaired(text: str) -> str:
 
 
 def _no_caption(value: Any) -> BadExample:
-    """What to raise for a caption that can't be read: bytes that are no UTF-8, a number, or nothing at all."""
+    """The error for a caption that can't be read: bytes that are no UTF-8, a number, or nothing at all."""
     if isinstance(value, bytes | int | float):
         return BadExample(f"the caption is no text but {value!r:.40}", "undecodable")
     if any(isinstance(caption, str) and caption.strip() for caption in _several(value)) and not isinstance(value, str):

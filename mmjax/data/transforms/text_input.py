@@ -1,4 +1,4 @@
-"""Texts that someone has at hand: strings, or token ids as they are."""
+"""Reads a user's texts: strings, or token ids."""
 
 import warnings
 from collections.abc import Sequence
@@ -14,7 +14,7 @@ from mmjax.errors import UserError
 
 
 class TextInput(Input):
-    """Texts. An empty string is a text as good as any. One that is cut off is warned about, once."""
+    """Reads texts. An empty string is a valid text. Warns once about texts that are cut off."""
 
     one, several, unit, words = "text", "texts", "tokens", True
 
@@ -37,7 +37,7 @@ class TextInput(Input):
         return values, mask
 
     def _ids(self, ids: np.ndarray, where: str) -> tuple[np.ndarray, np.ndarray]:
-        """Token ids as they are, filled up to the chain's length."""
+        """Given token ids, padded to the chain's length."""
         (length,) = self.spec.shape
         transform = next((t for t in self.chain if t.vocabulary() is not None), None)
         if transform is None or not isinstance(transform.tokenizer, Tokenizer):

@@ -1,5 +1,6 @@
-"""Texts cut into ids as CLIPA has them (Li et al. 2023, arXiv:2305.07017): what ends a text takes room, and is blotted
-out."""
+"""Texts cut into ids as CLIPA has them (Li et al. 2023, arXiv:2305.07017): the end token takes room, and is replaced by
+a blank.
+"""
 
 from dataclasses import dataclass
 
@@ -12,7 +13,8 @@ from mmjax.data.transforms.values import Cut, Masked, prefix_mask
 
 @dataclass(frozen=True)
 class TokenizeUnended(Tokenize):
-    """`Tokenize` with `eos=True`, where in the end every end token becomes `blank`, also one that a text spells itself.
+    """Encodes like `Tokenize` with `eos=True`, and then replaces every end token by `blank`, also one that a text
+    spells itself.
 
     open_clip's `strip_sep_token`, whose blank is 0.
     """

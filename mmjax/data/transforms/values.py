@@ -1,4 +1,4 @@
-"""Values that steps of a chain hand on besides plain arrays: an array with its mask, a part of one, one with labels."""
+"""Values that steps of a chain return besides plain arrays: an array with its mask, a part of one, one with labels."""
 
 from collections.abc import Mapping
 from typing import Any, NamedTuple, Self
@@ -26,14 +26,14 @@ class Cut(Masked):
 
 
 class Labelled(NamedTuple):
-    """An array, with its mask or not, and by name the labels that the `Spec` announces."""
+    """An array, with its mask or without, and its labels by the names that the `Spec` has."""
 
     value: np.ndarray | Masked
     labels: Mapping[str, Any]
 
 
 def prefix_mask(length: int, real: int) -> Bool[np.ndarray, " length"]:
-    """True for the first `real` places, False for the padding behind them."""
+    """A mask that is True for the first `real` places, False for the padding behind them."""
     mask = np.zeros(length, bool)
     mask[:real] = True
     return mask

@@ -1,7 +1,7 @@
-"""Scripts without `if __name__ == "__main__":` that start processes: found out before one is started.
+"""Detects scripts without `if __name__ == "__main__":` before they start processes.
 
-A process that is spawned imports the script of its parent first, as `__mp_main__`. What stands there without the guard
-runs again in each of them, and if that starts processes, so do those.
+A process that is spawned imports the script of its parent first, as `__mp_main__`. Code there without the guard runs
+again in each of them, and if it starts processes, so do those.
 """
 
 import ast
@@ -16,12 +16,12 @@ GUARD = 'if __name__ == "__main__":'
 
 
 def check_main_guard(what: str, instead: str) -> None:
-    """To be called before processes are spawned.
+    """Checks that spawning processes is safe; call it before they are spawned.
 
-    what: that is to start them; instead: what needs none, for the message.
+    what: the thing that starts them; instead: the alternative without processes; both for the message.
 
     Raises:
-        UserError: each would come to the same place of the script that this process runs; or this is one of them.
+        UserError: each process would run the same line of this process's script; or this is such a process.
     """
     again = bool(getattr(multiprocessing.current_process(), "_inheriting", False))  # as multiprocessing itself asks
     place = _unguarded()
@@ -35,8 +35,9 @@ def check_main_guard(what: str, instead: str) -> None:
 
 
 def _unguarded() -> tuple[str, int] | None:
-    """The script that this process runs and the line it is at, where a process that is spawned would come there too;
-    None also where that can't be told."""
+    """The script of this process and its current line, where a spawned process would run that line too; None also where
+    that can't be known.
+    """
     main = sys.modules.get("__main__")
     file, spec = getattr(main, "__file__", None), getattr(main, "__spec__", None)
     if main is None or file is None or (spec is not None and f".{spec.name}".endswith(".__main__")):
@@ -55,8 +56,9 @@ def _unguarded() -> tuple[str, int] | None:
 
 
 def _guards(node: ast.stmt, line: int) -> bool:
-    """Whether a statement keeps an import from the line: an `if` on `__name__` round it, or one before it that may
-    leave (`if __name__ != "__main__": sys.exit()`)."""
+    """True if a statement keeps an import from the line: an `if` on `__name__` round it, or one before it that may
+    leave (`if __name__ != "__main__": sys.exit()`).
+    """
     if not isinstance(node, ast.If) or node.lineno > line:
         return False
     names = {part.id for part in ast.walk(node.test) if isinstance(part, ast.Name)}

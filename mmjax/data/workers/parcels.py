@@ -1,9 +1,9 @@
-"""Batches on their way from a process that reads to the one that trains, in shared memory that nobody leaves behind.
+"""Sends batches from reader processes to the training process, in shared memory that is always removed.
 
 A batch is one file in /dev/shm from the moment it is made until it is taken, and taken it is copied: Grain's own way
-ends with the arrays' last user, whom jax may be until the process ends. The names begin with a sender's address, and
-`/dev/shm/<address>.lock` is locked by the process that trains as long as it lives: what a dead one has left is known
-by that, also where a kill took all of a process group, and is removed by its readers or by the next run.
+frees it with the arrays' last user, which may be jax until the process ends. The names begin with a sender's address,
+and `/dev/shm/<address>.lock` is locked by the training process as long as it lives: files of a dead one are recognised
+by that, also where a kill ended a whole process group, and are removed by its readers or by the next run.
 """
 
 import contextlib
@@ -32,49 +32,49 @@ class Parcel:
 
 
 class Address(NamedTuple):
-    """What a sender puts in front of its parcels' names."""
+    """The prefix that a sender gives to its parcels' names."""
 
     text: str
 
     @property
     def lock(self) -> Path:
-        """The file that is locked while the receiver lives."""
+        """The file that is locked as long as the receiver lives."""
         return FOLDER / f"{self.text}.lock"
 
     def discard(self) -> None:
-        """Removes what was sent and not taken."""
+        """Removes parcels that were sent and not taken."""
         for path in FOLDER.glob(f"{self.text}-*"):
             with contextlib.suppress(FileNotFoundError):
                 try:
                     memory = SharedMemory(path.name)
-                except ValueError:  # empty: its sender was killed between making it and giving it a size
+                except ValueError:  # empty: its sender was killed before it set the size
                     path.unlink()
                 else:
                     memory.close()
-                    memory.unlink()  # as the system's file it would go too, but Python's resource tracker would miss it
+                    memory.unlink()  # unlinking the file would work too, but Python's resource tracker would miss it
 
     def discard_dead(self, wait: bool) -> None:
-        """As `discard`, once the receiver is dead; `wait` False: nothing where it lives."""
-        with contextlib.suppress(OSError), _opened(self.lock) as descriptor:  # not there: somebody else has done it
+        """Calls `discard` once the receiver is dead; with `wait` False, does nothing if it lives."""
+        with contextlib.suppress(OSError), _opened(self.lock) as descriptor:  # missing: another process has removed it
             fcntl.flock(descriptor, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
             self.discard()
             self.lock.unlink(missing_ok=True)
 
 
 class Mailbox:
-    """The receiver's: while it is open, parcels of its `address` are its own. Removes what dead receivers have left."""
+    """Receives parcels: while it is open, those of its `address` are its own. Removes what dead receivers have left."""
 
     def __init__(self) -> None:
         self.address = Address(PREFIX + secrets.token_hex(8))
         self._lock: int | None = None
         for path in FOLDER.glob(f"{PREFIX}*.lock"):
             Address(path.stem).discard_dead(wait=False)
-        with contextlib.suppress(OSError):  # no such folder: `pack` sends no parcels then
+        with contextlib.suppress(OSError):  # no such folder: `Pack` sends no parcels then
             self._lock = os.open(self.address.lock, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600)
             fcntl.flock(self._lock, fcntl.LOCK_EX)
 
     def close(self) -> None:
-        """Removes what was not taken; nobody must be sending any more."""
+        """Removes parcels that were not taken; no sender may be running any more."""
         if self._lock is not None:
             self.address.discard()
             self.address.lock.unlink(missing_ok=True)
@@ -83,7 +83,7 @@ class Mailbox:
 
 
 class Pack:
-    """A batch -> a parcel; the batch itself where there is no shared memory, or no space in it."""
+    """Puts a batch into a parcel; returns the batch itself where there is no shared memory, or no space in it."""
 
     def __init__(self, address: Address):
         self._address, self._sent = address, 0
@@ -106,7 +106,9 @@ class Pack:
 
 
 def unpacked(sent: Row | Parcel) -> Row:
-    """The batch, in memory of one's own; the parcel is no more. Raises FileNotFoundError where it was taken already."""
+    """Copies the batch into private memory and removes the parcel. Raises FileNotFoundError where it was
+    taken already.
+    """
     if not isinstance(sent, Parcel):
         return sent
     memory = SharedMemory(sent.name)
@@ -123,7 +125,7 @@ def _views(parcel: Parcel, memory: SharedMemory) -> Iterator[tuple[str, np.ndarr
 
 
 def _memory(name: str, size: int) -> SharedMemory | None:
-    """Shared memory of that name and size in bytes, all of it there: else writing into it would kill (SIGBUS)."""
+    """Shared memory of that name and size in bytes, fully allocated: writing beyond would kill the process (SIGBUS)."""
     if not FOLDER.is_dir():
         return None
     try:

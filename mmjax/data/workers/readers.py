@@ -1,4 +1,4 @@
-"""Processes that read and transform ahead of the one that trains: they end when it does, however it ends."""
+"""Processes that read and transform ahead of the training process, and end when it does, however it ends."""
 
 import contextlib
 import ctypes
@@ -28,30 +28,30 @@ with epy.lazy_imports():  # it brings jax and Orbax, which nothing else here nee
 Row = dict[str, np.ndarray]
 
 PR_SET_PDEATHSIG = 1  # linux/prctl.h
-KILLED = re.compile(r"terminated unexpectedly with exit code (-?\d+)")  # as Grain says it
+KILLED = re.compile(r"terminated unexpectedly with exit code (-?\d+)")  # Grain's message
 
 
 class ReaderError(PassingError):
-    """A process that reads was killed."""
+    """A reader process was killed."""
 
 
 class Readers(Iterator[Row]):
-    """The batches of a Grain `MapDataset`, read by `workers` processes, in order.
+    """Iterates over the batches of a Grain `MapDataset`, read by `workers` processes, in order.
 
     `close()` ends them, and so does the end of this process. Raises ReaderError where one of them was killed.
     """
 
     def __init__(self, dataset: Any, workers: int, prefetch: int, code: Code = ()):
-        """prefetch: batches that wait ready, at least one of each process. code: files of one's own whose classes are
+        """prefetch: batches read ahead, at least one of each process. code: files of one's own whose classes are
         parts of the dataset.
 
         Raises:
-            UserError: they would run the script anew that this process runs.
+            UserError: they would run this process's script again.
         """
         from absl import flags
 
         check_main_guard(f"data.workers={workers}", "set data.workers=0, which reads by threads")
-        if not flags.FLAGS.is_parsed():  # Grain's workers read absl's flags, which nobody parsed
+        if not flags.FLAGS.is_parsed():  # Grain's workers read absl's flags, which aren't parsed yet
             flags.FLAGS.mark_as_parsed()
         semaphores.name_ours()
         self._mailbox, self._workers = Mailbox(), workers
@@ -64,7 +64,7 @@ class Readers(Iterator[Row]):
                 worker_init_fn=_Begin(address, code),
             )
         )
-        # Called once: by `close`, when nobody refers to this any more, or at the process's end, before Grain's own.
+        # Called once: by `close`, when this is garbage-collected, or at the process's end, before Grain's own.
         self.close = util.Finalize(self, _close, (self._batches, self._mailbox), exitpriority=2)
 
     def __next__(self) -> Row:
@@ -96,12 +96,12 @@ class Readers(Iterator[Row]):
 
 
 def _pids() -> set[int]:
-    """Of the processes that Grain has started and that live."""
+    """The ids of the live processes that Grain has started."""
     return {child.pid for child in multiprocessing.active_children() if child.pid and child.name.startswith("grain-")}
 
 
 def _close(batches: Any, mailbox: Mailbox) -> None:
-    for pid in _pids():  # one that is stopped (SIGSTOP) wouldn't hear that it is to end, and would be waited for
+    for pid in _pids():  # a stopped process (SIGSTOP) wouldn't receive the request to end, and would be waited for
         with contextlib.suppress(ProcessLookupError):
             os.kill(pid, signal.SIGCONT)
     batches.close()
@@ -109,7 +109,7 @@ def _close(batches: Any, mailbox: Mailbox) -> None:
 
 
 class _Begin:
-    """What a reader does first."""
+    """Prepares a reader process, before it does anything else."""
 
     def __init__(self, address: Address, code: Code):
         self._address, self._code = address, code
@@ -126,12 +126,13 @@ class _Begin:
             # that started this process, and Grain's end while their processes still have a queue to be emptied.
             ctypes.CDLL(None, use_errno=True).prctl(PR_SET_PDEATHSIG, signal.SIGCONT, 0, 0, 0)
         for file in self._code:
-            own_code.load_own(file)  # its classes are found by their names in what comes next
+            own_code.load_own(file)  # unpickling finds its classes by name
 
 
 def _follow(parent: Any, address: Address) -> None:
-    """Ends this process when its parent has ended: a pipe that only the parent holds then reads as closed; also where
-    that was before this looked."""
+    """Ends this process when its parent has ended, which closes a pipe that only the parent holds; also if it had ended
+    before.
+    """
     parent.join()
     address.discard_dead(wait=True)
     os._exit(1)

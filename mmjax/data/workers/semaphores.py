@@ -1,9 +1,9 @@
-"""Names of the semaphores between a process and those that it starts, by which they are found when it is dead.
+"""Names the semaphores between a process and those that it starts, so that they are found when it is dead.
 
-Processes that start afresh, as Grain's do, open a semaphore by its name, so that it has to have one for as long as it
-lives. Python removes it in the end, or its resource tracker does after a kill; where a kill takes that too, as one of
-the process group does, the name stays in shared memory until the machine starts again. So names here tell who made
-them, and the next run removes those of the dead.
+Spawned processes, as Grain's are, open a semaphore by its name, so it must have one as long as it is in use. Python
+removes it in the end, or its resource tracker does after a kill; where a kill takes that too, as one of the process
+group does, the name stays in shared memory until the machine starts again. So names here identify their process, and
+the next run removes those of dead processes.
 """
 
 import contextlib
@@ -11,35 +11,35 @@ import os
 from multiprocessing import process
 from pathlib import Path
 
-FOLDER = Path("/dev/shm")  # where Linux shows them, with `sem.` before their names; elsewhere they are left alone
+FOLDER = Path("/dev/shm")  # Linux shows them here, with `sem.` before their names; elsewhere they are left alone
 PROC = Path("/proc")
 PREFIX = "mmjax"
 
 
 def name_ours() -> None:
-    """Semaphores of this process are named after it from now on; removes those of processes that are dead."""
+    """Names this process's semaphores after it from now on; removes those of dead processes."""
     if (maker := _maker(os.getpid())) is None or not FOLDER.is_dir():
         return
-    # No public way leads there. Python reads it whenever it makes a semaphore, and hands it on to processes it starts.
+    # There is no public interface. Python reads it whenever it makes a semaphore, and passes it to processes it starts.
     process.current_process()._config["semprefix"] = f"/{PREFIX}-{maker}"  # type: ignore[attr-defined]
     sweep()
 
 
 def sweep() -> None:
-    """Removes the names whose makers are dead; whoever has such a semaphore open keeps it."""
+    """Removes the names whose makers are dead; a process that has such a semaphore open keeps it."""
     space = _space()
     for path in FOLDER.glob(f"sem.{PREFIX}-*-*-*-*"):
         there, pid, started = path.name.split("-")[1:4]
-        # Of another space of processes (a container that shares the memory) it can't be told here who lives.
+        # Processes of another PID namespace (a container that shares the memory) can't be seen here.
         if there == space and pid.isdecimal() and _maker(int(pid)) != f"{there}-{pid}-{started}":
-            with contextlib.suppress(OSError):  # somebody else has done it, or it is another user's
+            with contextlib.suppress(OSError):  # removed by another process, or another user's
                 path.unlink()
 
 
 def _maker(pid: int) -> str | None:
-    """A living process as no other one is called until the machine starts again; None where there is none.
+    """Identifies a living process uniquely until the machine restarts; None where there is none.
 
-    Its space of numbers, its number there, and when it began, in ticks since the machine started: proc(5).
+    Its PID namespace, its PID, and its start time in ticks since the machine started: proc(5).
     """
     try:
         told = (PROC / str(pid) / "stat").read_text().rpartition(") ")[2].split()

@@ -22,10 +22,10 @@ def template_list(name: str) -> tuple[str, ...]:
 
 
 def checked_templates(templates: str | Sequence[str], where: str) -> tuple[str, ...]:
-    """Prompts with a place for the class: those given, or one given as a string, or a list's by its name.
+    """Prompts with a place for the class: the given ones, a single string, or those of a list by its name.
 
     Raises:
-        UserError: no templates, or one that has no `{}`, or another field than that; `where` names what they were for.
+        UserError: no templates, or one that has no `{}`, or another field than that; `where` names their use.
     """
     if isinstance(templates, str):
         if not set(templates) & set("{} ") and templates not in (known := _known("templates")):
@@ -42,12 +42,12 @@ def checked_templates(templates: str | Sequence[str], where: str) -> tuple[str, 
 
 
 def filled(template: str, name: str) -> str:
-    """A prompt with a class's name in its places."""
+    """A prompt with a class's name in place of `{}`."""
     return "".join(text + name * field for text, field in _parts(template, "templates"))
 
 
 def _parts(template: str, where: str) -> list[tuple[str, bool]]:
-    """What a template is made of: texts, and whether the name goes behind each."""
+    """The parts of a template: texts, and whether the name follows each."""
     try:
         found = list(Formatter().parse(template))
     except (ValueError, TypeError) as error:

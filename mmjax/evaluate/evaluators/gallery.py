@@ -21,12 +21,12 @@ from mmjax.runtime.files.names import plain
 TOP = 5
 RIGHT, WRONG, INK = "#1a9641", "#dddddd", "#222222"
 CELL = 0.82  # inches a picture
-LETTERS = 52  # of a name, where it is cut
+LETTERS = 52  # letters after which a name is cut
 
 
 @dataclass(frozen=True)
 class Gallery(Evaluator):
-    """Draws `<workdir>/gallery-<split>.png` and the run's `<workdir>/curves.png`; gives no numbers.
+    """Draws `<workdir>/gallery-<split>.png` and the run's `<workdir>/curves.png`; it has no metrics.
 
     Panels: captions, sounds and whatever else is no picture with the five pictures nearest to each, and pictures with
     the five nearest names; what is right is green. What can't be drawn is told by its name. Examples are drawn at
@@ -102,7 +102,9 @@ class Gallery(Evaluator):
         return embedded.captions or embedded.columns.get("id") or list(range(len(embedded)))
 
     def chosen(self, embedded: Embedded, source: str, target: str) -> Int[np.ndarray, " rows"]:
-        """The rows that a panel shows: both modalities are there; by `seed` alone, not by how well the model does."""
+        """The rows that a panel shows, which have both modalities; chosen by `seed` alone, not by the
+        model's results.
+        """
         found = pairs(embedded, source, target)
         both = found.rows[found.counts()[0] > 0]
         draw = np.random.default_rng(self.seed)
@@ -110,7 +112,7 @@ class Gallery(Evaluator):
 
 
 def draw_curves(lines: list[dict[str, Any]], path: Path) -> None:
-    """The loss and each objective's, and the shares (R@1, top 1) that evaluations gave, over steps.
+    """Draws the loss and each objective's, and the shares (R@1, top 1) of evaluations, over steps.
 
     lines: as in metrics.jsonl.  A split that was evaluated once is a star, in the colour of the metric.
     """
@@ -128,7 +130,7 @@ def draw_curves(lines: list[dict[str, Any]], path: Path) -> None:
             steps, values = _points([line for line in tested if line["split"] == split], name)
             style = "*" if len(steps) == 1 else "o-"
             right.plot(steps, values, style, color=f"C{i}", markersize=9 if style == "*" else 3, label=label)
-            label = None  # one entry a metric
+            label = None  # one legend entry for each metric
     once = [split for split in dict.fromkeys(line["split"] for line in tested) if _once(tested, split)]
     stars = f" (stars: {', '.join(once)})" if once else ""
     for axes, title in ((left, "training loss"), (right, f"evaluation, shares{stars}")):
@@ -166,7 +168,7 @@ def _panels(embedded: Embedded) -> list[tuple[str, str]]:
 
 
 def _figure(size: tuple[float, float]) -> Any:
-    """A figure that no window shows; the constrained layout keeps titles and legends apart."""
+    """A figure without a window; the constrained layout keeps titles and legends apart."""
     try:
         from matplotlib.backends.backend_agg import FigureCanvasAgg
         from matplotlib.figure import Figure

@@ -10,23 +10,24 @@ from mmjax.evaluate.decisions import Classified, taken_for
 from mmjax.evaluate.metrics.fit_split import Part, judged
 from mmjax.evaluate.metrics.labels import LabelEvaluator, Metrics, found_metrics, mean_average_precision
 
-CHUNK = 2**24  # similarities held at once: 64 MB in fp32
-EQUAL = 1e-9  # votes, relative to the largest, that are a tie: the order of the sum makes a difference of 1e-16
+CHUNK = 2**24  # similarities in memory at once: 64 MB in fp32
+EQUAL = 1e-9  # difference of votes, relative to the largest, that is a tie: the order of the sum changes 1e-16
 
 
 @dataclass(frozen=True)
 class KNN(LabelEvaluator):
-    """Each example gets the class that its `k` nearest neighbours in `fit_split` vote for.
+    """Assigns each example the class that its `k` nearest neighbours in `fit_split` vote for.
 
     In a column of lists a neighbour votes for all its classes, and a class's score is the share of the votes it gets.
-    temperature: a neighbour of similarity s votes with exp(s / temperature); None: all votes are the same. The
-    defaults are those of DINO (Caron et al. 2021, arXiv:2104.14294). Of neighbours that are equally near, those that
-    stand first in the data count.
-    label: the column that holds the class.  modality: what is classified.
+    temperature: a neighbour of similarity s votes with exp(s / temperature); None: all votes are the same. The defaults
+    are those of DINO (Caron et al. 2021, arXiv:2104.14294). Of neighbours that are equally near, the first in the data
+    are used.
+    label: the column that holds the class. modality: the one that is classified.
     folds: a column; each of its values is classified by the examples of all others, and `fit_split` isn't read.
 
-    What has no label or isn't there doesn't count; a class that `fit_split` lacks is never found; ties, and NaN, count
-    against the model. Metrics: `<name>/<label>/top1`, `top5`, `recall` and counts as in `ZeroShot` (`mAP` for lists).
+    Examples without the label or the modality are left out; a class that `fit_split` lacks is never found; ties, and
+    NaN, count against the model. Metrics: `<name>/<label>/top1`, `top5`, `recall` and counts as in `ZeroShot` (`mAP`
+    for lists).
     """
 
     label: str
@@ -44,11 +45,11 @@ class KNN(LabelEvaluator):
         return self.judged(embedded, embed_text)[0]
 
     def classified(self, embedded: Embedded, embed_text: EmbedText) -> list[Classified]:
-        """Which class each example was taken for; nothing for a column of lists."""
+        """The class that each example was assigned; empty for a column of lists."""
         return self.judged(embedded, embed_text)[1]
 
     def judged(self, embedded: Embedded, embed_text: EmbedText) -> tuple[Metrics, list[Classified]]:
-        """Metrics and decisions, of neighbours found once."""
+        """Metrics and decisions, with the neighbours found once."""
         return judged(self, embedded, self._judge)
 
     def _judge(self, known: Part, asked: Part) -> tuple[Metrics, Int[np.ndarray, " n"] | None]:
@@ -70,16 +71,16 @@ class KNN(LabelEvaluator):
         return metrics, np.concatenate(taken)
 
     def _votes(self, known: Part, vectors: Float[np.ndarray, "n e"]) -> Float[np.ndarray, "n c"]:
-        """The votes that each class gets, as shares of all."""
+        """The votes for each class, as shares of all."""
         near, similarity = neighbours(vectors @ known.vectors.T, self.k)
         if self.temperature is None:
             votes = np.where(np.isnan(similarity), np.nan, 1.0)
-        else:  # of the largest one, which cancels: exp can't overflow
+        else:  # relative to the largest one, which cancels: exp can't overflow
             votes = np.exp((similarity - similarity.max(axis=1, keepdims=True)) / self.temperature)
         votes /= votes.sum(axis=1, keepdims=True)
         shares = np.zeros((len(vectors), known.classes))
         if known.several is not None:
-            for neighbour in range(near.shape[1]):  # one after the other: no array of n × k × c
+            for neighbour in range(near.shape[1]):  # one neighbour after the other: no array of n × k × c
                 shares += votes[:, neighbour, None] * known.several[near[:, neighbour]]
             return shares
         np.add.at(shares, (np.arange(len(vectors))[:, None], known.number[near]), votes)
@@ -89,12 +90,12 @@ class KNN(LabelEvaluator):
 def neighbours(scores: Float[np.ndarray, "n m"], k: int) -> tuple[Int[np.ndarray, "n k"], Float[np.ndarray, "n k"]]:
     """The columns of the `k` largest scores of each row, best first, of equal ones the first; and the scores, fp64.
 
-    Fewer where there are fewer columns. A row of NaN has any columns, with NaN.
+    Fewer where there are fewer columns. A row of NaN gets arbitrary columns, with NaN.
     """
     k = min(k, scores.shape[1])
     least = np.partition(scores, scores.shape[1] - k, axis=1)[:, -k]
     found = np.zeros((len(scores), k), np.int64)
     for row, (values, bound) in enumerate(zip(scores, least, strict=True)):
-        candidates = np.flatnonzero(~(values < bound))  # more than k where several are equally near
+        candidates = np.flatnonzero(~(values < bound))  # more than k where several scores are equal
         found[row] = candidates[np.argsort(-values[candidates], kind="stable")[:k]]
     return found, np.take_along_axis(scores, found, axis=1).astype(np.float64)

@@ -1,4 +1,4 @@
-"""The validation loss: what training minimises, on a split that doesn't train."""
+"""The validation loss: the training loss on a split that isn't trained on."""
 
 from dataclasses import dataclass
 
@@ -11,8 +11,8 @@ class Losses(Evaluator):
     """The validation loss: all objectives on batches of `split`, made as training makes its own, without dropout.
 
     The batches are of the experiment's `batch_size`, whole, augmented and masked at random by `seed`, so that the
-    numbers are comparable with the training log: the difference is the generalisation gap. batches: how many; None: as
-    many as hold each example about once (of a small split more of them draw each example in more ways).
+    numbers are comparable with the training log: the difference is the generalisation gap. batches: their number; None:
+    as many as hold each example about once (on a small split more batches draw each example in more ways).
 
     Metrics, means over batches: `<name>/loss`, weighted as in training, and `<name>/<objective>/<metric>`, such as
     `losses/masked/accuracy`.

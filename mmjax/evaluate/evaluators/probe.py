@@ -1,4 +1,4 @@
-"""Linear probes: what a linear classifier on frozen embeddings learns."""
+"""Linear probes: linear classifiers trained on frozen embeddings."""
 
 from dataclasses import dataclass
 
@@ -17,22 +17,22 @@ STRENGTHS = (1e0, 1e-1, 1e-2, 1e-3, 1e-4, 1e-5, 1e-6)
 
 @dataclass(frozen=True)
 class Probe(LabelEvaluator):
-    """A linear classifier, learnt on the embeddings of `fit_split` and judged on those of `split`.
+    """A linear classifier, trained on the embeddings of `fit_split` and judged on those of `split`.
 
     On all of them it is a multinomial logistic regression, found by L-BFGS (for a column of lists, one of each class
     against the rest); its L2 strength is the one of `strengths` that does best (top 1, or mAP; the stronger of equal
     ones) on a `validation` share of `fit_split`, drawn by `seed` class by class; it then learns from all of it.
-    shots: besides, from so many examples a class, drawn `draws` times by `seed`: a ridge regression to +1 and -1 in
-    closed form, with the strength `ridge` times the mean square of the centred embeddings. A class that has fewer
-    gives all that it has; of a column of lists an example that one class draws teaches all classes, its own as +1 and
-    the others as -1. shots=(1, 5) with whole=False does nothing else.
-    label: the column that holds the class.  modality: what is classified.
+    shots: further classifiers, from so many examples a class, drawn `draws` times by `seed`: a ridge regression to +1
+    and -1 in closed form, with the strength `ridge` times the mean square of the centred embeddings. A class with fewer
+    examples uses all of them; in a column of lists an example that one class draws is used for all classes, its own as
+    +1 and the others as -1. shots=(1, 5) with whole=False trains only these.
+    label: the column that holds the class. modality: the one that is classified.
     folds: a column; each of its values is judged after learning from all others, and `fit_split` isn't read.
 
-    What has no label or isn't there doesn't count; a class that `fit_split` lacks is never found; ties, and NaN, count
-    against the model. Metrics: `<name>/<label>/top1`, `top5`, `recall` and counts as in `ZeroShot` (`mAP` for lists),
-    and `log10_strength`, what was chosen; `<name>/<label>/<n>shot/top1`, the mean over draws, and `top1_std` (`mAP` and
-    `mAP_std` for lists).
+    Examples without the label or the modality are left out; a class that `fit_split` lacks is never found; ties, and
+    NaN, count against the model. Metrics: `<name>/<label>/top1`, `top5`, `recall` and counts as in `ZeroShot` (`mAP`
+    for lists), and `log10_strength`, the chosen one; `<name>/<label>/<n>shot/top1`, the mean over draws, and
+    `top1_std` (`mAP` and `mAP_std` for lists).
     """
 
     label: str
@@ -55,14 +55,14 @@ class Probe(LabelEvaluator):
         return self.judged(embedded, embed_text)[0]
 
     def classified(self, embedded: Embedded, embed_text: EmbedText) -> list[Classified]:
-        """Which class each example was taken for by the classifier that learnt from all examples.
+        """The class that each example was assigned by the classifier trained on all examples.
 
-        Nothing for a column of lists, nor where `whole` isn't asked for.
+        Empty for a column of lists, and without `whole`.
         """
         return self.judged(embedded, embed_text)[1]
 
     def judged(self, embedded: Embedded, embed_text: EmbedText) -> tuple[Metrics, list[Classified]]:
-        """Metrics and decisions, of classifiers learnt once."""
+        """Metrics and decisions, with the classifiers trained once."""
 
         def judge(known: Part, asked: Part) -> tuple[Metrics, Int[np.ndarray, " n"] | None]:
             metrics, found = self._on_all(known, asked) if self.whole else ({}, None)
@@ -90,7 +90,7 @@ class Probe(LabelEvaluator):
             )
         learns, judges = known.take(~held), known.take(held)
         scores, model = {}, None
-        for strength in sorted(self.strengths, reverse=True):  # the next weaker one starts where this one ended
+        for strength in sorted(self.strengths, reverse=True):  # the next weaker one starts from this solution
             model = logistic(learns.vectors, _targets(learns), learns.classes, strength, start=model)
             found = self._metrics(model(judges.vectors), judges, "")
             scores[strength] = found.get("/top1", found.get("/mAP", 0.0))
@@ -101,7 +101,7 @@ class Probe(LabelEvaluator):
         shares = []
         for draw in range(self.draws):
             few = known.take(drawn_rows(_targets(known), count, np.random.default_rng((self.seed, draw))))
-            if not len(few.vectors):  # of lists that are all empty
+            if not len(few.vectors):  # all lists may be empty
                 return {}
             model = ridge(few.vectors, _targets(few), few.classes, self.ridge)
             found = self._metrics(model(asked.vectors), asked, "")
@@ -119,14 +119,14 @@ class Probe(LabelEvaluator):
 
 
 def _targets(part: Part) -> Targets:
-    """Class numbers, or for lists who is in which."""
+    """Class numbers, or for lists a mask of the classes of each example."""
     return part.number if part.several is None else part.several
 
 
 def held_out(part: Part, share: float, seed: int) -> np.ndarray:
-    """Which examples choose the strength: of each class with two or more its share, one at least; bool `[n]`.
+    """A mask `[n]` of the examples that choose the strength: this share of each class with two or more, at least one.
 
-    Of a multi-label part a share of all.
+    In a multi-label part this share of all examples.
     """
     rng = np.random.default_rng((seed, 2**32 - 1))
     held = np.zeros(len(part.vectors), bool)

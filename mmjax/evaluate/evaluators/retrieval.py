@@ -14,19 +14,19 @@ from mmjax.runtime.counts import CANDIDATES, CHANCE, CHANCE_OF, NOT_FINITE, QUER
 
 @dataclass(frozen=True)
 class Retrieval(Evaluator):
-    """Recall at k and median rank in all directions between the modalities that the split has.
+    """Computes recall at k and median rank in all directions between the modalities that the split has.
 
     Rows that hold the same picture, or the same sound, are one query and one candidate (a row without one has that of
     its id, where a table's column `id` says so of it and one picture alone); every caption is one of its
     own, also where two say the same. Right for a picture are the captions of all its rows, and a picture is found where
-    any of them is among the first k: the protocol of Flickr30k and COCO, which papers' numbers are by. With `same` (the
-    name of a column) right is, instead, every row of the same value there: give "text" where captions repeat. What has
-    something right for it is a query; everything of the other modality is a candidate. A tie counts against the model
+    any of them is among the first k: the protocol of Flickr30k and COCO, which papers use. With `same` (the
+    name of a column) right is, instead, every row of the same value there: give "text" where captions repeat. An item
+    that has a right answer is a query; every item of the other modality is a candidate. A tie counts against the model
     (`ranks.ranks`), and an embedding that isn't finite finds nothing.
 
     Metrics: `<name>/<from>-><to>/R@<k>`, the share of queries with a right candidate among the first k, and
-    `<name>/<from>-><to>/median_rank`; with `queries` and `candidates`, how many there are, and what answers drawn at
-    random would give: `chance`, of R@1, and `chance_R@<k>`, `chance_median_rank`.
+    `<name>/<from>-><to>/median_rank`; with `queries` and `candidates`, their numbers, and the scores of answers drawn
+    at random: `chance`, of R@1, and `chance_R@<k>`, `chance_median_rank`.
     """
 
     split: str = "validation"
@@ -43,7 +43,7 @@ class Retrieval(Evaluator):
 
     @property
     def protocol(self) -> str:
-        """What is asked, what is found, and what is right, in a sentence."""
+        """A sentence on the queries, the candidates, and the right answers."""
         right = f"what has the same {self.same!r}"
         if self.same is None:
             right = "what shares a row with it (where captions repeat, see Retrieval's same='text')"
@@ -80,7 +80,7 @@ class Retrieval(Evaluator):
         finite: Bool[np.ndarray, " q"],
         candidates: int,
     ) -> dict[str, float]:
-        if not len(found):  # no example has both
+        if not len(found):  # no example has both modalities
             return {}
         prefix = f"{self.name}/{direction}"
         metrics = {f"{prefix}/R@{k}": float(np.mean((found <= k) & finite)) for k in self.at}

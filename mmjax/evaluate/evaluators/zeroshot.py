@@ -30,24 +30,25 @@ from mmjax.evaluate.metrics.ranks import TIE, ranks
 
 @dataclass(frozen=True)
 class ZeroShot(LabelEvaluator):
-    """Finds the class of each example among all classes, knowing only their names.
+    """Classifies each example among all classes by prompts with their names.
 
     label: the column that holds the class, by name or as its number; or a list of them (multi-label).
     templates: prompts, with `{}` for the class's name, or the name of a list ("clip80": `class_lists.py`), or one
     prompt; a class is the normalised mean of its prompts' embeddings.
-    classes: their names in the order of the numbers, or the name of a list ("imagenet"). Where none are given: what the
-    dataset says they are called, else the values in the split. present: only those that the split has examples of.
-    separators: characters of a class that a prompt writes as spaces ("face-smiling" is asked for as "face smiling"); a
-    list by name is asked for as it stands.
-    modality: what is classified.  folds: a column; the numbers are then means over its values, each one's besides.
+    classes: their names in the order of the numbers, or the name of a list ("imagenet"). Without them the dataset's own
+    names are used, or else the values in the split. present: only classes that the split has examples of.
+    separators: characters of a class that a prompt writes as spaces ("face-smiling" becomes "face smiling"); the names
+    of a list by name are unchanged.
+    modality: the one that is classified. folds: a column; the metrics are then means over its values, with those of
+    each value.
 
     Rows of one picture and one label are one example. Examples without the modality, or whose label is None or not
-    among the classes, don't count. Ties count against the
-    model; but of two classes of the very same name (ImageNet has two such pairs) the first comes first, as in published
-    numbers. Metrics: `<name>/<label>/top1`, `top5`, and `recall`, the mean over classes of the share found (top 1),
-    which big classes can't dominate; for a multi-label column `mAP` (`labels.mean_average_precision`). Besides
-    `examples`, `classes` and `left_out` (examples without a label), and what answers at random would give: `chance`, of
-    the first of these scores, and `chance_top5`, `chance_recall`.
+    among the classes, are left out. Ties count against the model; but of two classes of the very same name (ImageNet
+    has two such pairs) the first comes first, as in published numbers. Metrics: `<name>/<label>/top1`, `top5`, and
+    `recall`, the mean over classes of the share found (top 1), which large classes can't dominate; for a multi-label
+    column `mAP` (`labels.mean_average_precision`). Besides `examples`, `classes` and `left_out` (examples without a
+    label), and the scores of random answers: `chance`, for the first of these scores, and `chance_top5`,
+    `chance_recall`.
     """
 
     label: str
@@ -85,7 +86,7 @@ class ZeroShot(LabelEvaluator):
                 return {}
             tested, prefix = test.embeddings[self.modality][rows], f"{self.name}/{self.label}"
             judged, left_out = (len(rows), len(among)), int((there & ~part.known).sum())
-            bad = not_finite(tested) if np.isfinite(vectors).all() else len(rows)  # a class of NaN stands before all
+            bad = not_finite(tested) if np.isfinite(vectors).all() else len(rows)  # a class of NaN ranks first
             if part.several is not None:
                 right = part.several[rows][:, among]
                 found = mean_average_precision(tested.astype(np.float32) @ vectors.T, right)
@@ -102,9 +103,9 @@ class ZeroShot(LabelEvaluator):
         return over_folds(embedded, self.folds, "ZeroShot", judge)
 
     def classified(self, embedded: Embedded, embed_text: EmbedText) -> list[Classified]:
-        """Which class each example was taken for, as the metrics count it; where the right one ties, for the other.
+        """The class that each example was assigned, as the metrics count it; where the right one ties, the other.
 
-        Nothing for a column of lists.
+        Empty for a column of lists.
         """
         embeddings = modality_of(embedded, self.modality, "ZeroShot")
         labels = self._labels(embedded, embedded.column(self.label, "ZeroShot(label=...)"))
@@ -118,7 +119,7 @@ class ZeroShot(LabelEvaluator):
         mine = np.arange(len(rows)), truth
         best = scores[mine]
         names = np.array([spoken[i] for i in among.tolist()])
-        later = (names[truth, None] == names) & (np.arange(len(among)) >= truth[:, None])  # itself, and its twins
+        later = (names[truth, None] == names) & (np.arange(len(among)) >= truth[:, None])  # itself, and its namesakes
         scores[later] = -np.inf
         found = np.where(scores.max(axis=1) < best - TIE, truth, scores.argmax(axis=1))
         classes = tuple(labels.classes[i] for i in among.tolist())
@@ -127,7 +128,7 @@ class ZeroShot(LabelEvaluator):
     def _classes(
         self, labels: Labels, spoken: Sequence[str], embed_text: EmbedText
     ) -> tuple[Int[np.ndarray, " among"], Float[np.ndarray, "among e"]]:
-        """Which classes are told apart, and the embedding of each."""
+        """The classes to choose from, and the embedding of each."""
         templates = checked_templates(self.templates, "ZeroShot(templates=...)")
         several = labels.several
         there = np.unique(labels.number[labels.known]) if several is None else np.flatnonzero(several.any(axis=0))
@@ -145,14 +146,14 @@ class ZeroShot(LabelEvaluator):
             raise UserError(f"ZeroShot(label={self.label!r}): {error}") from None
 
     def spoken(self, label: object) -> str:
-        """The class as a prompt writes it."""
+        """The class's name in a prompt."""
         if isinstance(self.classes, str):
             return str(label)
         return str(label).translate(str.maketrans(dict.fromkeys(self.separators, " ")))
 
 
 def _twins(names: Sequence[str]) -> Int[np.ndarray, " classes"]:
-    """How many later classes have the same name as each: a tie with them that isn't counted."""
+    """The number of later classes with the same name as each: their ties aren't counted."""
     return np.array([names[i + 1 :].count(name) for i, name in enumerate(names)], np.int64)
 
 

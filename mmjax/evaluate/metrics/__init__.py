@@ -1,1 +1,1 @@
-"""Metrics: what several evaluators compute."""
+"""Metrics that several evaluators share."""

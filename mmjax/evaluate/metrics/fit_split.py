@@ -26,10 +26,10 @@ from mmjax.evaluate.metrics.labels import (
 
 @dataclass(frozen=True)
 class Part:
-    """Examples that have the modality and a label; of a multi-label column `several` says the classes.
+    """Examples that have the modality and a label; in a multi-label column `several` holds their classes.
 
-    number: of an example's class, of `classes` there are.  rows: where the examples stand in their split.
-    values: what the classes are called in the column.
+    number: an example's class, below `classes`. rows: the examples' places in their split.
+    values: the classes' values in the column.
     """
 
     vectors: Float[np.ndarray, "n e"]
@@ -40,7 +40,7 @@ class Part:
     values: tuple[Hashable, ...] = ()
 
     def take(self, rows: np.ndarray) -> "Part":
-        """These alone, by number or as bool `[n]`."""
+        """Only these examples, by number or as bool `[n]`."""
         several = None if self.several is None else self.several[rows]
         return Part(self.vectors[rows], self.number[rows], self.classes, several, self.rows[rows], self.values)
 
@@ -64,9 +64,10 @@ Judge = Callable[[Part, Part], tuple[Metrics, Int[np.ndarray, " n"] | None]]
 
 
 def judged(evaluator: Learner, embedded: Embedded, judge: Judge) -> tuple[Metrics, list[Classified]]:
-    """What `judge(known, asked)` finds, on the split or over its folds: metrics, and the decisions of all of it.
+    """Applies `judge(known, asked)` to the split or over its folds; returns the metrics, and the decisions of all
+    folds.
 
-    judge: also gives the class, as a number, that each of `asked` was taken for; None where it takes them for none.
+    judge: returns metrics, and the class, as a number, that each of `asked` was assigned; None for lists.
     """
     who = type(evaluator).__name__
     if names := embedded.class_names.get(evaluator.label):
@@ -74,7 +75,7 @@ def judged(evaluator: Learner, embedded: Embedded, judge: Judge) -> tuple[Metric
             labelled(embedded.column(evaluator.label, f"{who}(label=...)"), names, ordered=True)
         except UserError as error:
             raise UserError(f"{who}(label={evaluator.label!r}): {error}") from None
-    decided: list[tuple[np.ndarray, list[Hashable], list[Hashable]]] = []  # rows, true classes, those found
+    decided: list[tuple[np.ndarray, list[Hashable], list[Hashable]]] = []  # rows, true classes, assigned classes
 
     def on(fit: Embedded, test: Embedded, places: Int[np.ndarray, " k"] | None = None) -> Metrics:
         known, asked = fit_and_test(fit, test, evaluator.label, evaluator.modality, who)
@@ -107,7 +108,7 @@ def judged(evaluator: Learner, embedded: Embedded, judge: Judge) -> tuple[Metric
 
 
 def _counts(evaluator: Learner, known: Part, asked: Part, test: Embedded) -> Metrics:
-    """How much was judged. Answers at random are drawn among the classes that were learnt."""
+    """The counts of what was judged. Random answers are drawn among the classes that were learnt."""
     prefix = f"{evaluator.name}/{evaluator.label}"
     left_out = int(distinct(test, evaluator.modality, evaluator.label).sum()) - len(asked.rows)
     if asked.several is not None:
@@ -119,18 +120,18 @@ def _counts(evaluator: Learner, known: Part, asked: Part, test: Embedded) -> Met
 
 
 def learning(embedded: Embedded, split: str | None, who: str) -> Embedded:
-    """The split to learn from. Raises UserError where there is none."""
+    """The split to learn from. Raises UserError where the evaluator names none."""
     if embedded.fit is None:
         raise UserError(f"{who}(fit_split={split!r}): name the split that it learns from, 'train' say")
     return embedded.fit
 
 
 def fit_and_test(fit: Embedded, test: Embedded, label: str, modality: str, who: str) -> tuple[Part, Part]:
-    """What to learn from and what to judge, each picture once. Classes are the values of both; bad embeddings (NaN)
-    teach nothing.
+    """The examples to learn from and those to judge, each picture once. Classes are the values of both; bad embeddings
+    (NaN) aren't learnt from.
 
     Raises:
-        UserError: the modality isn't embedded, or nothing is there to learn from.
+        UserError: the modality isn't embedded, or there is no example to learn from.
     """
     columns = [split.column(label, f"{who}(label=...)") for split in (fit, test)]
     classes = values_of([*columns[0], *columns[1]])

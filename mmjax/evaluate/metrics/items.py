@@ -10,12 +10,12 @@ from mmjax.evaluate.contract import Embedded
 
 
 def items_of(embedded: Embedded, modality: str) -> Int[np.ndarray, " n"] | None:
-    """Which item each row is of, as a number, -1 where it has none; None where each row is another item.
+    """The item of each row, as a number, -1 where it has none; None where each row is another item.
 
     Rows are of one picture (or sound) by its content. A row without one, whose id other rows have too, all with the
-    same picture, is of that one: a table with a column `id` may name it in the first row alone. Of a table without, and
-    where the picture can't be read, the content is "", and the row has none. Where nothing is known of contents (of
-    embeddings that were written without), rows of one id with the very same embedding are of one.
+    same picture, is of that one: a table with a column `id` may name it in the first row alone. In a table without such
+    a column, and where the picture can't be read, the content is "", and the row has no item. Where contents are
+    unknown (embeddings written without them), rows of one id with exactly the same embedding are one item.
     """
     if is_words(embedded, modality):
         return None
@@ -41,14 +41,15 @@ def items_of(embedded: Embedded, modality: str) -> Int[np.ndarray, " n"] | None:
 
 
 def is_words(embedded: Embedded, modality: str) -> bool:
-    """Whether a modality is texts, each of which is an item of its own: those that were picked stand in the columns."""
+    """True if a modality is texts, each of which is an item of its own: those that were picked stand in the columns."""
     return embedded.kind(modality).words or modality in embedded.columns
 
 
 def distinct(embedded: Embedded, modality: str, label: str) -> Bool[np.ndarray, " n"]:
-    """Rows to classify: those that have the modality, and of rows of one picture (or sound) and one label the first.
+    """A mask of the rows to classify: those that have the modality; of rows of one picture (or sound) and one label the
+    first.
 
-    A picture in the rows of its five captions is one example, not five; nor may it be its own nearest neighbour.
+    A picture in the rows of its five captions is one example, not five, and must not be its own nearest neighbour.
     """
     valid, number = embedded.valid[modality], items_of(embedded, modality)
     there = np.flatnonzero(valid)

@@ -13,7 +13,7 @@ from mmjax.evaluate.metrics.ranks import TIE
 from mmjax.runtime.counts import CHANCE, CHANCE_OF, CLASSES, EXAMPLES, LEFT_OUT, NOT_FINITE, is_count
 
 Metrics = dict[str, float]
-NEVER = 2**62  # the place of a class that isn't among those that are found
+NEVER = 2**62  # the place of a class that is never found
 
 
 class LabelEvaluator(Evaluator):
@@ -42,7 +42,7 @@ class Labels:
     """The classes of N examples, as numbers.
 
     number: of the example's class, -1 where it has none (missing, or not among the classes).
-    several: for a column of lists, which classes each example has; `known` tells an empty list from a missing one.
+    several: for a column of lists, a mask of each example's classes; `known` tells an empty list from a missing one.
     """
 
     classes: tuple[Hashable, ...]
@@ -52,28 +52,28 @@ class Labels:
 
 
 def is_several(values: Sequence[Any]) -> bool:
-    """Whether a column holds lists: an example may be of several classes."""
+    """True if a column holds lists: an example may have several classes."""
     return any(isinstance(value, (list, tuple, np.ndarray)) for value in values)
 
 
 def values_of(column: Sequence[Any]) -> tuple[Hashable, ...]:
-    """The different values of a column, of its lists those in them, sorted; a cell without content is none."""
+    """The distinct values of a column, or of its lists, sorted; empty cells are left out."""
     found = {item for value in column for item in _items(value)}
     return tuple(sorted(found, key=lambda value: (isinstance(value, str), value)))
 
 
 def labelled(column: Sequence[Any], classes: Sequence[Hashable], ordered: bool = False) -> Labels:
-    """The column in terms of `classes`.
+    """The column as numbers of `classes`.
 
-    ordered: the classes are in the order of the data's numbers, so a whole number (of TFDS's ClassLabel, or as a table
-    writes it) is a place among them; one below 0 stands for no class.
+    ordered: the classes are in the order of the data's numbers, so a whole number (of TFDS's ClassLabel, or in a table)
+    is a place among them; one below 0 means no class.
 
     Raises:
-        UserError: ordered, and a number is no place among them.
+        UserError: they are ordered, and a number is no place among them.
     """
     number: dict[Hashable, int] = {}
     for i, value in enumerate(classes):
-        number.setdefault(value, i)  # of two classes of one name the first
+        number.setdefault(value, i)  # the first of two classes of one name
 
     beyond: set[int] = set()
 
@@ -81,7 +81,7 @@ def labelled(column: Sequence[Any], classes: Sequence[Hashable], ordered: bool =
         if value in number:
             return number[value]
         if ordered and isinstance(value, float) and value.is_integer():
-            value = int(value)  # as a table gives whole numbers of which one is missing
+            value = int(value)  # a table gives whole numbers as floats where one is missing
         if ordered and (isinstance(value, int) or (isinstance(value, str) and value.isdecimal())):
             if int(value) >= len(classes):
                 beyond.add(int(value))
@@ -106,7 +106,7 @@ def labelled(column: Sequence[Any], classes: Sequence[Hashable], ordered: bool =
 
 
 def is_missing(value: Any) -> bool:
-    """Whether a cell is without content: it is no class. Embeddings that were written before may hold such."""
+    """True if a cell is empty and so no class. Embeddings of older versions may have such cells."""
     return (
         value is None or (isinstance(value, str) and not value.strip()) or (isinstance(value, float) and value != value)
     )
@@ -118,7 +118,7 @@ def _items(value: Any) -> list[Any]:
 
 
 def places(scores: Float[np.ndarray, "n c"], right: Int[np.ndarray, " n"]) -> Int[np.ndarray, " n"]:
-    """The place of the right class among all, from 1; ties and NaN count against the model."""
+    """The place of the right class by score, from 1; ties and NaN count against the model."""
     best = scores[np.arange(len(scores)), right][:, None]
     return (~(scores < best)).sum(axis=1)
 
@@ -126,11 +126,11 @@ def places(scores: Float[np.ndarray, "n c"], right: Int[np.ndarray, " n"]) -> In
 def counted(
     prefix: str, examples: int, classes: int, left_out: int, chance: Mapping[str, float], not_finite: int
 ) -> Metrics:
-    """How much was judged, as metrics.
+    """The counts of what was judged, as metrics.
 
-    examples: that were judged.  classes: among which.  left_out: examples without a label.  chance: by score, the first
-    one first, what a model that answers at random would get.  not_finite: of the examples, those whose embedding is
-    NaN; told where there are.
+    examples: judged ones. classes: the number to choose from. left_out: examples without a label. chance: the value of
+    each score for random answers, the main score first. not_finite: examples whose embedding is NaN; a metric only if
+    there are any.
     """
     found: dict[str, float] = {EXAMPLES: examples, CLASSES: classes, LEFT_OUT: left_out}
     found |= {CHANCE_OF + score if i else CHANCE: value for i, (score, value) in enumerate(chance.items())}
@@ -139,7 +139,7 @@ def counted(
 
 
 def not_finite(vectors: Float[np.ndarray, "n e"]) -> int:
-    """How many embeddings have a number that isn't finite."""
+    """The number of embeddings with a number that isn't finite."""
     return int((~np.isfinite(vectors).all(axis=1)).sum())
 
 
@@ -149,10 +149,11 @@ def found_metrics(
     prefix: str,
     vectors: Float[np.ndarray, "n e"] | None = None,
 ) -> Metrics:
-    """`top1`, `top5`, and `recall`: the mean over classes of the share found (top 1), which big ones can't dominate.
+    """The metrics `top1`, `top5`, and `recall`: the mean over classes of the share found (top 1), which large classes
+    can't dominate.
 
-    found: the place of the right class, from 1.  vectors: the embeddings; of one that isn't finite it is never found,
-    however few classes there are.
+    found: the place of the right class, from 1.  vectors: the embeddings; where one isn't finite, its class is never
+    found, however few classes there are.
     """
     if vectors is not None:
         found = np.where(np.isfinite(vectors).all(axis=1), found, NEVER)
@@ -168,18 +169,18 @@ def found_metrics(
 def mean_average_precision(
     scores: Float[np.ndarray, "n c"], right: Bool[np.ndarray, "n c"], tie: float = TIE
 ) -> float | None:
-    """The mean over classes that have an example of their average precision; None where none has.
+    """The mean, over the classes that have an example, of their average precision; None where none has.
 
     Average precision is the mean, over a class's examples, of the share of its examples among all that score as much
     or more. Ties count against the model: a wrong example that scores as much as a right one (within `tie`), or NaN,
-    stands before it; a right one that is NaN stands last.
+    ranks before it; a right one that is NaN ranks last.
     """
     found = [average_precision(scores[:, i], right[:, i], tie) for i in np.flatnonzero(right.any(axis=0))]
     return float(np.mean(found)) if found else None
 
 
 def average_precision(scores: Float[np.ndarray, " n"], right: Bool[np.ndarray, " n"], tie: float = TIE) -> float:
-    """Of one class; see `mean_average_precision`. At least one example is right."""
+    """The average precision of one class; see `mean_average_precision`. At least one example is right."""
     mine = np.nan_to_num(scores[right].astype(np.float64), nan=-np.inf)
     mine = -np.sort(-mine)
     others = np.sort(np.nan_to_num(scores[~right].astype(np.float64), nan=np.inf))
@@ -191,11 +192,10 @@ def average_precision(scores: Float[np.ndarray, " n"], right: Bool[np.ndarray, "
 def over_folds(
     embedded: Embedded, column: str, who: str, judge: Callable[[Embedded, Embedded, Int[np.ndarray, " k"]], Metrics]
 ) -> Metrics:
-    """`judge(fit, test, rows)` for each value of a column, testing on it and learning from all others.
+    """Applies `judge(fit, test, rows)` for each value of a column, testing on it and learning from all others.
 
-    rows: where the examples of `test` stand in `embedded`.
-    Gives the mean over folds under each metric's own name (of counts the sum), and each fold's under
-    `<name>/fold=<value>`, but for counts.
+    rows: the places of `test`'s examples in `embedded`. Returns the mean over folds under each metric's own name (for
+    counts the sum), and each fold's under `<name>/fold=<value>`, except counts.
     """
     values = embedded.column(column, f"{who}(folds=...)")
     folds = values_of(values)
@@ -222,7 +222,7 @@ def over_folds(
 
 
 def modality_of(embedded: Embedded, modality: str, who: str) -> Float[np.ndarray, "n e"]:
-    """The embeddings of a modality. Raises UserError where the experiment has none such."""
+    """The embeddings of a modality. Raises UserError where the experiment has none."""
     if modality not in embedded.embeddings:
         known = ", ".join(embedded.embeddings)
         raise UserError(

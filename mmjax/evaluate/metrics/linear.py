@@ -5,9 +5,9 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
-CHUNK = 2**23  # logits held at once: 64 MB in fp64
-EXACT = 2**27  # up to so many features (1 GB) they are held in fp64, more in fp32
-STEPS = 1_000  # of L-BFGS at most; it ends where no gradient is above GRADIENT
+CHUNK = 2**23  # logits in memory at once: 64 MB in fp64
+EXACT = 2**27  # numbers up to which features are kept in fp64 (1 GB); more are in fp32
+STEPS = 1_000  # largest number of L-BFGS steps; it ends where no gradient is above GRADIENT
 GRADIENT = 1e-7
 
 Vectors = Float[np.ndarray, "n e"]
@@ -16,7 +16,7 @@ Targets = Int[np.ndarray, " n"] | Bool[np.ndarray, "n c"]
 
 @dataclass(frozen=True)
 class Linear:
-    """Scores `x @ weights + bias`; the bias of a class that was never seen is -inf."""
+    """A linear classifier with scores `x @ weights + bias`; the bias of a class that was never seen is -inf."""
 
     weights: Float[np.ndarray, "e c"]
     bias: Float[np.ndarray, " c"]
@@ -28,10 +28,11 @@ class Linear:
 def logistic(vectors: Vectors, targets: Targets, classes: int, strength: float, start: Linear | None = None) -> Linear:
     """Minimises the mean cross-entropy plus `strength / 2` times the sum of squared weights; the bias is free.
 
-    targets: class numbers, for a multinomial regression; or which classes each example has, for one regression each
-    (the mean, over examples, of the sum over classes).  start: where to begin, of the same classes and features.
+    targets: class numbers, for a multinomial regression; or a mask of each example's classes, for one regression each
+    (the mean, over examples, of the sum over classes).  start: the initial classifier, of the same classes and
+    features.
     """
-    from scipy.optimize import minimize  # half a second, which only probes wait for
+    from scipy.optimize import minimize  # takes half a second, which only probes need
 
     several = targets.ndim == 2
     seen = np.flatnonzero(targets.any(axis=0)) if several else np.unique(targets)
@@ -80,17 +81,17 @@ def _sigmoids(logits: np.ndarray, right: np.ndarray) -> tuple[float, np.ndarray]
 
 
 def ridge(vectors: Vectors, targets: Targets, classes: int, strength: float) -> Linear:
-    """Least squares to +1 for an example's class (or classes) and -1 for the others; the bias is free.
+    """Least squares to +1 for an example's class (or classes) and -1 for the others; the bias isn't penalised.
 
     Minimises the sum of squared errors plus `strength * n * s` times the sum of squared weights, where s is the mean
-    squared length of the centred vectors: the same strength is as strong for embeddings that lie close together.
+    squared length of the centred vectors: so the strength doesn't depend on how close together embeddings are.
     """
     several = targets.ndim == 2
     seen = np.flatnonzero(targets.any(axis=0)) if several else np.unique(targets)
     wanted = np.where(targets[:, seen] if several else targets[:, None] == seen, 1.0, -1.0)
     mean, level = vectors.mean(axis=0, dtype=np.float64), wanted.mean(axis=0)
     x, y = vectors.astype(np.float64) - mean, wanted - level
-    penalty = max(strength * float(np.sum(x**2)), 1e-12)  # of vectors that are all the same nothing can be learnt
+    penalty = max(strength * float(np.sum(x**2)), 1e-12)  # vectors that are all the same have no features to learn
     if len(x) < x.shape[1]:  # the smaller of the two systems, which have the same solution
         weights = x.T @ np.linalg.solve(x @ x.T + penalty * np.eye(len(x)), y)
     else:
@@ -99,7 +100,7 @@ def ridge(vectors: Vectors, targets: Targets, classes: int, strength: float) -> 
 
 
 def _whole(weights: np.ndarray, bias: np.ndarray, mean: np.ndarray, seen: np.ndarray, classes: int) -> Linear:
-    """For vectors as they are, and with the classes that were never seen."""
+    """The classifier for uncentred vectors, with the classes that were never seen."""
     every, biases = np.zeros((len(weights), classes)), np.full(classes, -np.inf)
     every[:, seen], biases[seen] = weights, bias - mean @ weights
     return Linear(every, biases)

@@ -18,16 +18,16 @@ Rows = Int[np.ndarray, " n"]
 
 @dataclass(frozen=True)
 class Pairs:
-    """The distinct items of two modalities, and which of them belong together.
+    """The distinct items of two modalities, and which of them are right answers for each other.
 
-    A picture that stands in several rows of the split is one item, and so is a sound; each caption is one of its own,
+    A picture that is in several rows of the split is one item, and so is a sound; each caption is one of its own,
     also where two say the same, as in the protocols of Flickr30k and COCO (Karpathy and Fei-Fei 2015, arXiv:1412.2306).
-    Right for an item is what shares a row with it; with a column `same`, what shares a value of that.
+    Right for an item are those that share a row with it; with a column `same`, those that share its value.
 
-    rows, columns: the row of the split where each item of the first, and of the second, modality stands.
+    rows, columns: the split's row of each item of the first, and of the second, modality.
     marks: by side, `[items, marks]`, sparse: items that have a mark in common are right for each other.
-    groups: by side, where marks are such that an item belongs to one group, and all of a group are right for each
-    other: its number. None: the marks alone tell.
+    groups: by side, the group of each item, where all items of a group are right for each other. None: only the marks
+    are known.
     """
 
     rows: Rows
@@ -44,14 +44,14 @@ class Pairs:
         return marked_ranks(a, b, *self.marks), marked_ranks(b, a, *reversed(self.marks))
 
     def counts(self) -> tuple[Rows, Rows]:
-        """How many items of the other side are right for each of the first, and of the second side."""
+        """The number of right items on the other side, for each of the first, and of the second side."""
         if self.groups is not None:
             return _of_group(*self.groups), _of_group(*reversed(self.groups))
         assert self.marks is not None
         return marked_counts(*self.marks), marked_counts(*reversed(self.marks))
 
     def right(self, chosen: Int[np.ndarray, " k"]) -> Bool[np.ndarray, "k m"]:
-        """Which items of the second side are right for each of these of the first."""
+        """A mask of the items of the second side that are right for each of these of the first."""
         if self.groups is not None:
             return self.groups[0][chosen, None] == self.groups[1]
         assert self.marks is not None
@@ -59,7 +59,7 @@ class Pairs:
 
 
 def pairs(embedded: Embedded, source: str, target: str, same: str | None = None, who: str = "Retrieval") -> Pairs:
-    """The pairs of two modalities. Raises UserError where there is no column `same`, for `who` asked."""
+    """The pairs of two modalities. Raises UserError, for `who`, where there is no column `same`."""
     kinds = np.arange(len(embedded)) if same is None else _kinds(embedded.column(same, f"{who}(same=...)"))
     (rows, mine), (columns, theirs) = (_items(embedded, modality) for modality in (source, target))
     if all(len(first) == (place >= 0).sum() for first, place in ((rows, mine), (columns, theirs))):
@@ -76,7 +76,7 @@ def pairs(embedded: Embedded, source: str, target: str, same: str | None = None,
     a, b = marks(mine, len(rows)), marks(theirs, len(columns))
     if all((np.diff(side.indptr) == 1).all() for side in (a, b)):
         return Pairs(rows, columns, (a, b), (a.indices.astype(np.int64), b.indices.astype(np.int64)))
-    if same is not None:  # rows that share a value may be many: what belongs together isn't counted beforehand
+    if same is not None:  # many rows may share a value, so groups are used without counting pairs
         return Pairs(rows, columns, (a, b), None)
     right = (a @ b.T).tocoo()
     size = len(rows) + len(columns)
@@ -86,13 +86,13 @@ def pairs(embedded: Embedded, source: str, target: str, same: str | None = None,
     whole = np.bincount(group[right.row], minlength=size) == in_a * in_b
     if whole.all():
         return Pairs(rows, columns, (a, b), (group[: len(rows)].astype(np.int64), group[len(rows) :].astype(np.int64)))
-    return Pairs(rows, columns, (a, b), None)  # a sound that goes with two pictures, one of which has others too
+    return Pairs(rows, columns, (a, b), None)  # say, a sound with two pictures, one of which has other sounds too
 
 
 def _items(embedded: Embedded, modality: str) -> tuple[Rows, Rows]:
-    """The row where each item of the modality first stands and is valid, and by row which item it is of; -1: of none.
+    """The first valid row of each item of the modality, and the item of each row; -1: none.
 
-    Rows of an item that aren't valid themselves are of it too: a table's list of captions has the picture once.
+    Invalid rows of an item belong to it too: a table's list of captions has the picture once.
     """
     valid, number = embedded.valid[modality], items_of(embedded, modality)
     if number is None:
@@ -109,7 +109,7 @@ def _items(embedded: Embedded, modality: str) -> tuple[Rows, Rows]:
 
 
 def _kinds(values: Sequence[Hashable]) -> Rows:
-    """A number for each value; every row that has none is of a kind of its own."""
+    """A number for each value; every row without a value has a number of its own."""
     return grouped(
         ("row", i) if value is None or value != value else ("value", value) for i, value in enumerate(values)
     )
@@ -121,7 +121,9 @@ def _of_group(mine: Rows, theirs: Rows) -> Rows:
 
 
 def marked_counts(a: Any, b: Any) -> Rows:
-    """How many rows of b have a mark in common with each of a; some at a time, for marks may be shared by many."""
+    """The number of rows of b that have a mark in common with each of a; computed in parts, since marks may be shared
+    by many.
+    """
     step = 1024
     parts = [np.diff((a[start : start + step] @ b.T).tocsr().indptr) for start in range(0, a.shape[0], step)]
     return np.concatenate([np.zeros(0, np.int64), *parts]).astype(np.int64)

@@ -7,8 +7,8 @@ import numpy as np
 from jaxtyping import Float, Int
 
 TILE = (1024, 8192)  # queries × candidates scored at once: 32 MB in fp32; a smaller product is a slower one
-STRIP = 128  # rows compared at once, which stay in the cache until they are counted; at most 255, counts are bytes
-FEW = 64  # a group of so many pairs is scored pair by pair, a bigger one as a product of its own
+STRIP = 128  # rows compared at once, which fit into the cache; at most 255, counts are bytes
+FEW = 64  # a group of at most so many pairs is scored pair by pair, a larger one as a matrix product
 TIE = 1e-6  # scores of unit vectors closer than this are equal: fp32 products differ by 1e-7 with the order of the sums
 
 Ranks = Int[np.ndarray, " n"]
@@ -21,10 +21,10 @@ def ranks(
     candidate_groups: Int[np.ndarray, " m"],
     tile: tuple[int, int] = TILE,
 ) -> Ranks:
-    """Rank of the best right candidate of each query by inner product, from 1; 0 where no candidate is right.
+    """The rank of the best right candidate of each query by inner product, from 1; 0 where no candidate is right.
 
-    Right is every candidate of the query's group. Ties go against the model: a wrong candidate that scores as much as
-    the best right one stands before it, so constant embeddings (and NaN) come last, not first.
+    Every candidate of the query's group is right. Ties count against the model: a wrong candidate that scores as much
+    as the best right one ranks before it, so constant embeddings (and NaN) rank last, not first.
     """
     return _Scored(queries, candidates, query_groups, candidate_groups).ranked(tile, back=False)[0]
 
@@ -36,15 +36,16 @@ def both_ranks(
     b_groups: Int[np.ndarray, " m"],
     tile: tuple[int, int] = TILE,
 ) -> tuple[Ranks, Ranks]:
-    """`ranks` from a to b, and from b to a, of one matrix of scores, which is made once and never held whole."""
+    """The `ranks` from a to b, and from b to a, of one matrix of scores, which is computed once, in tiles."""
     return _Scored(a, b, a_groups, b_groups).ranked(tile, back=True)
 
 
 def marked_ranks(
     queries: Float[np.ndarray, "n e"], candidates: Float[np.ndarray, "m e"], query_marks: Any, candidate_marks: Any
 ) -> Ranks:
-    """`ranks` where what is right isn't told by groups: right are the candidates that have a mark in common with the
-    query. query_marks, candidate_marks: sparse `[n, marks]` and `[m, marks]`, above 0 where there is the mark."""
+    """The `ranks` without groups: right are the candidates that have a mark in common with the query. query_marks,
+    candidate_marks: sparse `[n, marks]` and `[m, marks]`, above 0 where there is the mark.
+    """
     queries, candidates = queries.astype(np.float32), candidates.astype(np.float32)
     found = np.zeros(len(queries), np.int64)
     height = max(1, TILE[0] * TILE[1] // max(1, len(candidates)))
@@ -60,22 +61,22 @@ def marked_ranks(
 
 
 class _Scored:
-    """Both sides sorted by group, so that the right pairs are blocks that go down the matrix like stairs."""
+    """Both sides sorted by group, so that the right pairs are blocks along the diagonal of the matrix."""
 
     def __init__(self, a: np.ndarray, b: np.ndarray, a_groups: np.ndarray, b_groups: np.ndarray):
         self._orders = np.argsort(a_groups, kind="stable"), np.argsort(b_groups, kind="stable")
         self._a, self._b = (x[order].astype(np.float32) for x, order in zip((a, b), self._orders, strict=True))
         sorted_a, sorted_b = a_groups[self._orders[0]], b_groups[self._orders[1]]
         shared = np.intersect1d(sorted_a, sorted_b)
-        # Of each group with right pairs, the first row and the one after its last, and the columns.
+        # For each group with right pairs: the first row and the one after its last, and the same of columns.
         self._rows, self._columns = (
             np.stack([np.searchsorted(side, shared, where) for where in ("left", "right")], axis=1)
             for side in (sorted_a, sorted_b)
         )
 
     def ranked(self, tile: tuple[int, int], back: bool) -> tuple[Ranks, Ranks]:
-        """Ranks of b for a, and (zeros unless `back`) of a for b, in the order in which they were given."""
-        with np.errstate(invalid="ignore"):  # NaN is dealt with
+        """Ranks of b for a, and (zeros unless `back`) of a for b, in the original order."""
+        with np.errstate(invalid="ignore"):  # NaN is handled
             best_a, best_b = self._best(tile)
         least_a, least_b = best_a - np.float32(TIE), best_b - np.float32(TIE)
         behind_a, behind_b = np.zeros(len(self._a), np.int64), np.zeros(len(self._b), np.int64)
@@ -88,13 +89,14 @@ class _Scored:
                 a, b = self._a[top : top + height], self._b[columns]
                 part = np.matmul(a, b.T, out=scores[: len(a), : len(b)])
                 for block in self._right(top, left, part.shape):
-                    part[block] = np.inf  # never less than the best: it isn't counted
+                    part[block] = np.inf  # inf is never less than the best, so it isn't counted
                 for start in range(0, len(a), STRIP):
                     strip = part[start : start + STRIP]
                     rows, mask = slice(top + start, top + start + len(strip)), less[: len(strip), : len(b)]
-                    # What is less is counted, rather than what is more or equal: NaN, of either side, counts against.
+                    # Counts smaller scores, rather than larger or equal ones: NaN, on either side, counts against the
+                    # model.
                     np.less(strip, least_a[rows, None], out=mask)
-                    behind_a[rows] += [np.count_nonzero(row) for row in mask]  # thrice as fast as with an axis
+                    behind_a[rows] += [np.count_nonzero(row) for row in mask]  # three times as fast as with an axis
                     if back:
                         np.less(strip, least_b[columns], out=mask)
                         behind_b[columns] += np.add.reduce(mask.view(np.uint8), axis=0, dtype=np.uint8)
@@ -140,21 +142,21 @@ class _Scored:
 
 
 def _pairs(rows: np.ndarray, columns: np.ndarray, sizes: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Every row of each block with every column of it, some thousands of pairs at a time.
+    """Iterates over every row of each block with every column of it, some thousands of pairs at a time.
 
-    rows, columns: the first of each block.  sizes: how many rows and columns it has, `[blocks, 2]`.
+    rows, columns: the first of each block. sizes: its numbers of rows and columns, `[blocks, 2]`.
     """
     for start in range(0, len(sizes), 1024):
         part = slice(start, start + 1024)
         count = sizes[part].prod(axis=1)
         block = np.repeat(np.arange(len(count)), count)
-        place = np.arange(count.sum()) - np.repeat(np.cumsum(count) - count, count)  # within its block
+        place = np.arange(count.sum()) - np.repeat(np.cumsum(count) - count, count)  # the place within its block
         down, across = np.divmod(place, sizes[part, 1][block])
         yield rows[part][block] + down, columns[part][block] + across
 
 
 def _spread(mine: np.ndarray, theirs: np.ndarray, count: int) -> Int[np.ndarray, " count"]:
-    """How many right answers each of `count` rows (or columns) has on the other side."""
+    """The number of right answers of each of `count` rows (or columns) on the other side."""
     found = np.zeros(count, np.int64)
     for (first, end), (start, stop) in zip(mine.tolist(), theirs.tolist(), strict=True):
         found[first:end] = stop - start

@@ -10,9 +10,9 @@ from jaxtyping import Float
 
 from mmjax.evaluate.report.markup import Markup, short, tag
 
-COLOURS = 8  # series that can be told apart; the style has a colour for each, told apart by the colour-blind too
-POINTS = 300  # of a line
-# Cividis (Nuñez et al. 2018), made to look alike to those who see colours differently; from low to high.
+COLOURS = 8  # series with a colour of their own in the style, which the colour-blind can distinguish too
+POINTS = 300  # points of a line
+# Cividis (Nuñez et al. 2018), designed for colour-blind readers too; from low to high.
 CIVIDIS = ((0, 34, 78), (18, 53, 112), (59, 73, 108), (87, 93, 109), (112, 113, 115),
            (138, 134, 120), (165, 156, 116), (195, 179, 105), (225, 204, 85), (254, 232, 56))  # fmt: skip
 DASHES = ("", "6 3", "2 3", "8 3 2 3")
@@ -21,7 +21,7 @@ DIGIT = 10.2  # width of the widest digit as a phone shows it (DejaVu Sans, 16 p
 
 @dataclass(frozen=True)
 class Line:
-    """A series over steps. colour: which of the page's. dash: which of DASHES."""
+    """A series over steps. colour: an index of the page's colours. dash: an index of DASHES."""
 
     name: str
     steps: Sequence[int]
@@ -32,7 +32,7 @@ class Line:
 
 @dataclass(frozen=True)
 class Label:
-    """What stands at a row or a column: text, or a picture."""
+    """The label of a row or a column: text, or a picture."""
 
     text: str
     picture: str | None = None
@@ -40,8 +40,9 @@ class Label:
 
 @dataclass(frozen=True)
 class Point:
-    """A point on a plane. kind: which shape and colour. label: which other colour, -1 grey. tip: what it says.
-    row: the example that is shown with it."""
+    """A point on a plane. kind: an index of shape and colour. label: an index of another colour, -1 grey. tip: its
+    tooltip. row: the example shown with it.
+    """
 
     x: float
     y: float
@@ -54,16 +55,17 @@ class Point:
 def line_chart(
     title: str, series: Sequence[Line], *, unit: str, low: float | None = None, high: float | None = None
 ) -> Markup:
-    """A chart of lines over training steps, with a legend. low, high: where the axis begins and ends, if not at the
-    values."""
+    """A chart of lines over training steps, with a legend. low, high: the limits of the axis, default those of the
+    values.
+    """
     width, height, top, bottom = 520, 250, 12, 40
     every = [value for line in series for value in line.values]
     last = max(step for line in series for step in line.steps)
     marks = ticks(min(every) if low is None else low, max(every) if high is None else high)
     floor, ceiling = (marks[0] if low is None else low), (marks[-1] if high is None else high)
     marks = [mark for mark in marks if floor <= mark <= ceiling]
-    steps = [mark for mark in ticks(0, last) if mark <= last and mark == int(mark)]  # there are no steps between
-    # Numbers have room on the smallest screen: one whose first digit is cut off is another number.
+    steps = [mark for mark in ticks(0, last) if mark <= last and mark == int(mark)]  # steps are whole numbers
+    # Numbers fit on the smallest screen: with the first digit cut off, a number would be misread.
     left = max(52, math.ceil(10 + DIGIT * max(len(plain_number(mark)) for mark in marks)))
     widest = DIGIT * len(f"{last:,.0f}")
     right = max(14, math.ceil(widest / 2 + 2))
@@ -132,7 +134,7 @@ def heat_map(
     row_name: str,
     column_name: str,
 ) -> Markup:
-    """Similarities of examples in two modalities; the right pairs stand on the diagonal."""
+    """Similarities of examples in two modalities; the right pairs are on the diagonal."""
     count, cell, left = len(rows), 18, 190
     top = 34 if all(label.picture for label in columns) else 150
     size = count * cell
@@ -200,7 +202,7 @@ def colour(share: float) -> str:
 
 
 def plane(points: Sequence[Point], *, title: str, x_name: str, y_name: str, class_: str) -> Markup:
-    """Points on a plane; both axes have one scale, so that distances mean the same in either direction."""
+    """Points on a plane; both axes have one scale, so that distances are equal in all directions."""
     width, height, pad = 720, 520, 34
     xs, ys = ([getattr(point, axis) for point in points] for axis in ("x", "y"))
     scale = min((width - 2 * pad) / ((max(xs) - min(xs)) or 1), (height - 2 * pad) / ((max(ys) - min(ys)) or 1))
@@ -265,7 +267,7 @@ def plain_number(value: float) -> str:
 
 
 def _thinned(pairs: list[tuple[int, float]]) -> list[tuple[int, float]]:
-    """At most POINTS of them, each the mean of its neighbours that are left out; the last one stays."""
+    """At most POINTS points, each the mean of a run of neighbours; the last one is kept."""
     if len(pairs) <= POINTS:
         return pairs
     parts = np.array_split(np.array(pairs[:-1], np.float64), POINTS - 1)

@@ -7,7 +7,7 @@ from mmjax.evaluate.report.markup import Markup, short, tag
 
 MOST = 20  # classes of a matrix
 LISTED = 12  # confusions, by size
-STRONG = 0.55  # of a row's examples, from where its cell is dark
+STRONG = 0.55  # share of a row's examples from which its cell is dark
 
 
 def confusion(found: Classified) -> Markup:

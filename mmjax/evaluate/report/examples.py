@@ -1,4 +1,4 @@
-"""Examples of a split on a page: who is like whom, what each finds, and where all of them lie."""
+"""Examples of a split on a page: their similarities, what queries find, and a map of their embeddings."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -20,13 +20,13 @@ from mmjax.runtime.counts import noun
 
 COMPARED = 24  # examples of a heat map
 MAPPED = 250  # examples of the map
-THUMB, SMALL = 96, 36  # pixels
-MOST_LABELS = 7  # that have a colour of their own
-SEED = 0  # of all that is drawn
+THUMB, SMALL = 96, 36  # pixels a side
+MOST_LABELS = 7  # labels with a colour of their own
+SEED = 0  # seed of all random choices
 
 
 def label_column(found: Findings) -> str | None:
-    """The column that colours and orders examples: the first that was classified by, else one of few values."""
+    """The column that colours and orders examples: the first that was classified, else one with few values."""
     columns = found.embedded.columns
     for classified in found.classified:
         if classified.label in columns:
@@ -70,7 +70,7 @@ def _width(kind: type[Input]) -> int:
 
 
 def retrievals(found: Findings, media: Media) -> list[Markup]:
-    """What queries find, in every direction: the best, the worst, and some at random."""
+    """The results of queries, in every direction: the best, the worst, and some at random."""
     return [
         _direction(each, media, i == 0, found.numbers.get(f"retrieval/{each.source}->{each.target}/R@1"))
         for i, each in enumerate(directions(found.embedded, found.same, SEED))
@@ -131,8 +131,9 @@ def _hit(hit: Hit, modality: str, media: Media, answer: bool = False) -> Markup:
 def embedding_map(found: Findings, media: Media) -> Markup | None:
     """The embeddings of examples drawn at random in two dimensions (PCA), all modalities in one space.
 
-    Two maps: as they lie, and with the mean of each modality taken away. Of contrastive models the modalities lie
-    apart ("modality gap", Liang et al. 2022, arXiv:2203.02053), and that gap alone is what the first map may show.
+    There are two maps: of the embeddings, and of these without the mean of each modality. In contrastive models the
+    modalities are separate ("modality gap", Liang et al. 2022, arXiv:2203.02053), and that gap alone is what the first
+    map may show.
     """
     embedded, column = found.embedded, label_column(found)
     draw = np.random.default_rng(SEED)
@@ -207,10 +208,10 @@ def _switch(name: str, split: str, choices: Sequence[tuple[str, str]]) -> Markup
 
 
 def principal(vectors: Float[np.ndarray, "n e"]) -> tuple[Float[np.ndarray, "n 2"], Float[np.ndarray, " 2"]]:
-    """Each vector by its first two principal components, and the share of the variance that each explains."""
+    """The first two principal components of each vector, and the share of the variance that each explains."""
     centred = vectors.astype(np.float64) - vectors.mean(axis=0, dtype=np.float64)
     _, sizes, axes = np.linalg.svd(centred, full_matrices=False)
-    # A direction and its opposite serve alike: the one is taken in which the largest entry is positive.
+    # The sign of a direction is arbitrary: the largest entry is made positive.
     axes = axes[:2] * np.sign(axes[np.arange(2), np.abs(axes[:2]).argmax(axis=1)])[:, None]
     variance = sizes**2
     return centred @ axes.T, variance[:2] / max(variance.sum(), 1e-30)

@@ -10,9 +10,12 @@ from mmjax.evaluate.report.media import Raw
 
 @dataclass(frozen=True)
 class Findings:
-    """Of one split. same: the column whose equal values are right for one another (`Evaluator.same`). raw: gives the
-    example's picture or sound, as it lies in the data. protocols: how the numbers count, a sentence an evaluator.
-    heard: by modality, seconds of a sound that the model hears at most (`spans.heard_of`); None: all of it."""
+    """The numbers and embeddings of one split, which its page shows.
+
+    same: the column whose equal values are right for one another (`Evaluator.same`). raw: gives the example's picture
+    or sound, as it lies in the data. protocols: how the numbers count, a sentence an evaluator. heard: by modality,
+    seconds of a sound that the model hears at most (`spans.heard_of`); None: all of it.
+    """
 
     embedded: Embedded
     numbers: dict[str, float]
@@ -24,12 +27,13 @@ class Findings:
 
     @property
     def split(self) -> str:
+        """The split's name."""
         return self.embedded.split
 
 
 @dataclass(frozen=True)
 class Collector(Evaluator):
-    """An evaluator that comes last, gives no numbers, and keeps what a page is made of, in `kept`.
+    """An evaluator that runs last, has no metrics, and keeps the results for a page in `kept`.
 
     evaluators: those before it, on the same split.
     """
@@ -46,7 +50,7 @@ class Collector(Evaluator):
     gives_numbers = False
 
     def __call__(self, embedded: Embedded, embed_text: EmbedText) -> dict[str, float]:
-        found = embedded.history[-1] if embedded.history else {}  # of those before it
+        found = embedded.history[-1] if embedded.history else {}  # metrics of the evaluators before it
         numbers = {name: value for name, value in found.items() if name not in ("step", "split")}
         same = next((e.same for e in self.evaluators if e.between_modalities and e.same is not None), None)
         kept = replace(embedded, inputs={}, history=[], classified=[])

@@ -3,21 +3,21 @@
 from html import escape
 from typing import Any
 
-VOID = frozenset(("br", "hr", "img", "input", "link", "meta"))  # elements without an end
-# Not to be read, or seen as something else: controls, and what turns the direction of the text around it.
+VOID = frozenset(("br", "hr", "img", "input", "link", "meta"))  # elements without an end tag
+# Invisible or misleading characters: controls, and those that change the direction of the text around.
 _HIDDEN = dict.fromkeys(
     [*range(9), 11, 12, *range(14, 32), 127, *range(0x202A, 0x202F), *range(0x2066, 0x206A)], "\ufffd"
 )
 
 
 class Markup(str):
-    """Text that is markup already; any other string is escaped where it is put into some."""
+    """Text that is markup already; any other string is escaped where it is inserted."""
 
     __slots__ = ()
 
 
 def tag(element: str, *children: Any, **attributes: Any) -> Markup:
-    """`<element attribute="value">children</element>`.
+    """Makes `<element attribute="value">children</element>`.
 
     Children are strings, or iterables of them; None is left out. An attribute's name loses a `_` at its end, `_` within
     it becomes `-`; True is an attribute without a value, None and False are no attribute.
@@ -33,7 +33,7 @@ def tag(element: str, *children: Any, **attributes: Any) -> Markup:
 
 
 def join(*children: Any) -> Markup:
-    """Children one after the other, as in `tag`."""
+    """Joins children, as in `tag`."""
     parts: list[str] = []
     for child in children:
         if child is None:
@@ -49,7 +49,7 @@ def join(*children: Any) -> Markup:
 
 def _text(value: Any) -> str:
     if isinstance(value, float):
-        value = f"{value:.2f}".rstrip("0").rstrip(".")  # places on a drawing
+        value = f"{value:.2f}".rstrip("0").rstrip(".")  # coordinates of a drawing
     return str(value) if isinstance(value, Markup) else escape(str(value).translate(_HIDDEN))
 
 

@@ -17,16 +17,18 @@ from mmjax.evaluate.report.markup import Markup, short, tag
 from mmjax.runtime.counts import noun
 
 RATE = 16_000  # samples a second of the sounds on a page
-SECONDS = 10  # of a sound; the rest is cut off
-QUALITY = 82  # of JPEG
+SECONDS = 10  # seconds of a sound; the rest is cut off
+QUALITY = 82  # quality of JPEG
 FEW = 12  # sounds that are listed open; a longer list is folded
-BUDGET = 7_000_000  # bytes of pictures and sounds, once they are written as text
+BUDGET = 7_000_000  # bytes of pictures and sounds, encoded as text
 
 Raw = Callable[[int, str], Any]  # row of the split, modality -> bytes, an array, or None
 
 
 class Media:
-    """Of one split. Each sound stands in a list once, and is played from wherever its example is shown."""
+    """The pictures and sounds of one split. Each sound is in a list once, and is played from wherever its example is
+    shown.
+    """
 
     def __init__(
         self,
@@ -48,7 +50,7 @@ class Media:
         self.left_out = 0
 
     def kind(self, modality: str) -> type[Input]:
-        """What it is: what is drawn, played, written or none of these."""
+        """Returns its kind, which says whether it is drawn, played, written or none of these."""
         return self._embedded.kind(modality)
 
     def caption(self, row: int) -> str:
@@ -88,7 +90,7 @@ class Media:
         return self._paid("image/jpeg", self._pictures[row, modality, side])
 
     def sound(self, row: int, modality: str) -> Markup:
-        """What plays the example's sound; its caption alone where there is none, or no space for it."""
+        """Returns the HTML that plays the example's sound; its caption where there is none, or no space for it."""
         if (modality, row) not in self._sounds:
             self._sounds[modality, row] = self._paid("audio/ogg", self._ogg(row, modality))
         caption = short(self.caption(row), 70)
@@ -152,7 +154,7 @@ class Media:
         except BadExample:
             return None
         picture.thumbnail((side, side))
-        if max(picture.size) < side // 2:  # of a few pixels: each is to be seen
+        if max(picture.size) < side // 2:  # tiny: each pixel stays visible
             scale = side // max(picture.size)
             picture = picture.resize((picture.width * scale, picture.height * scale), Image.Resampling.NEAREST)
         stream = io.BytesIO()
@@ -174,5 +176,5 @@ class Media:
 
 
 def silent(text: str) -> Markup:
-    """Read to those who can't see the page, and not drawn."""
+    """Text for screen readers only, which is not drawn."""
     return tag("span", text, class_="said")

@@ -1,4 +1,4 @@
-"""`mmjax evaluate --report`: the page of an evaluation, of what the experiment and its workdir tell of it."""
+"""`mmjax evaluate --report`: the page of an evaluation, with facts of the experiment and its workdir."""
 
 import shlex
 from collections.abc import Mapping, Sequence
@@ -23,7 +23,7 @@ from mmjax.runtime.files import json_text
 
 
 def collectors(evaluators: Sequence[Evaluator], data: Prepared) -> list[Collector]:
-    """What is to run after the evaluators, on each split that they read, so that a page can be made."""
+    """The evaluators that run last on each split, and collect the results for a page."""
     splits = dict.fromkeys(evaluator.split for evaluator in evaluators)
     most = {name: heard_of(spec) for name, spec in data.chains.specs.items() if spec.kind.plays}
     return [
@@ -44,9 +44,10 @@ def write_report(
     workdir: Path | None,
     beside: Sequence[Mapping[str, Any]] = (),
 ) -> Path:
-    """Writes the page. source: what the model was called. params: of which the sizes are told.
-    on: the dataset, if not the experiment's own. workdir: whose record and metrics there are to show, if any.
-    beside: what is published of the numbers (`published.beside`)."""
+    """Writes the page. source: the model's name as given. params: for the sizes. on: the dataset, if not the
+    experiment's own. workdir: of the run whose record and metrics are shown, if any. beside: published numbers
+    (`published.beside`).
+    """
     record = None if workdir is None else json_text.text(copies.whole(workdir, RECORD))
     name = "" if record is None else records.name_of(record)
     sizes = {tower: _size(params.get(f"towers_{tower}", {})) for tower in experiment.towers}

@@ -36,8 +36,9 @@ MAP = (
 
 @dataclass(frozen=True)
 class About:
-    """What a page says of the model. facts: lines of a name and a value, for its head.
-    beside: what is published of the numbers, dicts as `tables.compared` takes them."""
+    """The description of the model on a page. facts: lines of a name and a value, for its head. beside: published
+    numbers, dicts as in `tables.compared`.
+    """
 
     title: str
     step: int | None
@@ -52,7 +53,7 @@ def write_page(
     history: Sequence[Mapping[str, Any]],
     budget: int = BUDGET,
 ) -> Path:
-    """Writes the page, whole or not at all. history: the run's metrics, for the curves. budget: bytes of media."""
+    """Writes the page atomically. history: the run's metrics, for the curves. budget: bytes of media."""
     path = Path(path)
     output.write(path, page(about, findings, history, budget))
     return path
@@ -73,7 +74,7 @@ def page(
         ("Similarity", SIMILARITY, _by_split([(f, [_panels(similarities(f, m))]) for f, m in pairs])),
         ("Classification", CLASSIFICATION, _by_split([(f, [confusion(c) for c in f.classified]) for f in findings])),
         ("Map", MAP, _by_split([(f, [embedding_map(f, m)]) for f, m in pairs])),
-        ("Sounds", "", _by_split([(f, [m.sounds()]) for f, m in pairs])),  # the last: it lists those shown above
+        ("Sounds", "", _by_split([(f, [m.sounds()]) for f, m in pairs])),  # last, since it lists the sounds shown above
     ]
     there = [
         (name, [tag("p", text, class_="soft")] * bool(text) + [content]) for name, text, content in sections if content
@@ -88,7 +89,7 @@ def page(
 
 
 def _numbers(findings: Sequence[Findings]) -> Markup | None:
-    """The tables, and once for all splits what their numbers mean."""
+    """The tables, and once for all splits the meanings of their metrics."""
     made = _by_split([(found, number_tables(found.numbers, found.protocols)) for found in findings])
     said = meanings(dict.fromkeys(name for found in findings for name in found.numbers), evaluation=True)
     if made is None or said is None:
@@ -106,7 +107,7 @@ def _panels(figures: Sequence[Markup]) -> Markup | None:
 
 
 def _by_split(parts: Sequence[tuple[Findings, Sequence[Markup | None]]]) -> Markup | None:
-    """What there is of each split, under its name."""
+    """The parts of each split, under its name."""
     there = [(found, [part for part in made if part]) for found, made in parts]
     made = [tag("section", tag("h3", f"{found.split} split"), content) for found, content in there if content]
     return join(made) if made else None
@@ -146,7 +147,7 @@ def _foot(media: Sequence[Media]) -> Markup:
 
 def _document(title: str, body: Markup) -> Markup:
     style, script = (_file(name) for name in ("style.css", "script.js"))
-    # Nothing may be fetched, and no other script run, whatever a caption holds.
+    # The policy forbids fetching anything and running other scripts, whatever a caption holds.
     policy = (
         f"default-src 'none'; img-src data:; media-src data:; style-src 'unsafe-inline'; script-src '{_digest(script)}'"
     )

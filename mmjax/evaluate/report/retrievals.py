@@ -34,7 +34,9 @@ class Hit:
 
 @dataclass(frozen=True)
 class Query:
-    """A query with its first answers; `answer` is its best right one. rank: as in `ranks.ranks`, ties against."""
+    """A query with its first answers; `answer` is its best right one. rank: as in `ranks.ranks`, ties count
+    against it.
+    """
 
     row: int
     rank: int
@@ -44,8 +46,9 @@ class Query:
 
 @dataclass(frozen=True)
 class Direction:
-    """From one modality to another. queries: so many could be asked; `ranks` has those of the ones that were.
-    chance: the R@1 of answers at random."""
+    """The retrieval from one modality to another. queries: the number of possible ones; `ranks` has those of the drawn
+    ones. chance: the R@1 of random answers.
+    """
 
     source: str
     target: str
@@ -71,7 +74,7 @@ def _direction(
     found = pairs(embedded, source, target, same, "the report")
     candidates = found.columns
     right_ones = found.counts()[0]
-    queries = np.flatnonzero(right_ones > 0)  # places among the distinct ones, found.rows
+    queries = np.flatnonzero(right_ones > 0)  # places among the distinct items, found.rows
     if not len(queries):
         return None
     draw = np.random.default_rng(seed)

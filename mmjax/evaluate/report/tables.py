@@ -10,21 +10,21 @@ from mmjax.evaluate.report.media import silent
 from mmjax.evaluate.tables import number
 from mmjax.runtime import counts, metric_families
 
-# Of a run's metrics, those that tell how it went, with what they are measured in.
+# The metrics of a run's course, with their units.
 COURSE = {"lr": ("Learning rate", ""), "examples_per_second": ("Speed", "examples per second")}
 BOUNDED = ("R@", "top", "recall", "mAP", "accuracy")  # starts of the last part of names of shares, from 0 to 1
 
 
 def is_share(name: str) -> bool:
-    """Whether a metric lies between 0 and 1, by its name."""
+    """True if a metric is between 0 and 1, by its name."""
     return name.rpartition("/")[2].startswith(BOUNDED)
 
 
 def number_tables(numbers: Mapping[str, float | None], protocols: Sequence[str] = ()) -> list[Markup]:
     """A table for each kind of metric: its row and column make up the flat name.
 
-    Below stands how much was judged, and how (protocols: a sentence an evaluator). No number is marked as the best:
-    those of a column answer different questions, image→text and text→image say, and only runs compare.
+    Below are the counts and the protocols (a sentence for each evaluator). No number is marked as the best: those of a
+    column measure different things, image→text and text→image say; only runs compare.
     """
     rows: dict[str, dict[str, float | None]] = {}
     for name, value in counts.scores(numbers).items():
@@ -34,13 +34,13 @@ def number_tables(numbers: Mapping[str, float | None], protocols: Sequence[str] 
     for columns in dict.fromkeys(tuple(row) for row in rows.values()):
         mine = {name: row for name, row in rows.items() if tuple(row) == columns}
         made.append(_table(columns, mine))
-    told = [line.replace("median_rank", "median rank") for line in counts.told(numbers).values()]  # as its column
+    told = [line.replace("median_rank", "median rank") for line in counts.told(numbers).values()]  # as in its column
     said = [tag("li", line.replace("->", " → ")) for line in (*told, *protocols)]
     return [*made, tag("ul", said, class_="soft")] if said else made
 
 
 def compared(rows: Sequence[Mapping[str, Any]]) -> Markup | None:
-    """Measured beside published numbers; None where there are none.
+    """A table of measured beside published numbers; None where there are none.
 
     rows: each with split, metric, measured, published, difference (shares) and source.
     """
@@ -85,10 +85,10 @@ def _cell(value: float | None, column: str) -> Markup:
 
 
 def meanings(names: Iterable[str], evaluation: bool) -> Markup | None:
-    """A sentence for each family of these names, which says what is computed and which values are better.
+    """A sentence for each family of these names, with its meaning and which values are better.
 
-    evaluation: of which lines of metrics.jsonl they are (`metric_families.family`). Names that are of no documented
-    family are left out.
+    evaluation: whether they are of an evaluation's line (`metric_families.family`). Names without a documented family
+    are left out.
     """
     said = []
     for family, mine in metric_families.families(counts.scores(dict.fromkeys(names)), evaluation):
@@ -99,14 +99,16 @@ def meanings(names: Iterable[str], evaluation: bool) -> Markup | None:
 
 
 def _called(name: str) -> str:
-    """What a table's column or a chart's legend calls a number."""
+    """The name of a metric in a table's column or a chart's legend."""
     *row, last = name.split("/")
     column = f"{row[-1]} {last}" if row and row[-1].endswith("shot") else last
     return column.replace("_", " ")
 
 
 def curves(history: Sequence[Mapping[str, Any]]) -> list[Markup]:
-    """Charts over steps: the losses, what every split was evaluated to more than once, learning rate and speed."""
+    """Charts over steps: the losses, the metrics of splits that were evaluated more than once, learning rate
+    and speed.
+    """
     training = [line for line in history if "split" not in line]
     made = [_chart("Training loss", "nats", training, _losses(training))]
     for split in dict.fromkeys(line["split"] for line in history if "split" in line):
@@ -119,7 +121,7 @@ def curves(history: Sequence[Mapping[str, Any]]) -> list[Markup]:
 
 
 def drawn(history: Sequence[Mapping[str, Any]]) -> list[str]:
-    """The names of training that `curves` draws."""
+    """The names of training metrics that `curves` draws."""
     training = [line for line in history if "split" not in line]
     return [*_losses(training), *(name for name in COURSE if any(line.get(name) is not None for line in training))]
 
@@ -138,7 +140,7 @@ def _chart(
     high: float | None = None,
     least: int = 1,
 ) -> Markup | None:
-    """None where no name has `least` values."""
+    """A chart of metrics; None where no name has `least` values."""
     series = []
     for name in names[: COLOURS * len(DASHES)]:
         found = {line["step"]: line[name] for line in history if line.get(name) is not None}

@@ -1,4 +1,4 @@
-"""Says in words how much of a text or a sound a model takes in: what is longer is cut off."""
+"""Describes how much of a text or a sound a model reads: the rest is cut off."""
 
 from typing import Any
 
@@ -16,9 +16,10 @@ def hears(model: Any, modality: str) -> float | None:
 
 
 def in_part(model: Any, modality: str, query: str | bytes) -> str | None:
-    """`the first 2.5 of 7.3 seconds are heard`, `the first 12 of 40 words are read`; None where nothing is cut off.
+    """A note, `the first 2.5 of 7.3 seconds are heard` or `the first 12 of 40 words are read`; None where nothing is
+    cut off.
 
-    query: what the model can embed, a text, or the bytes of a file.
+    query: a text, or the bytes of a file.
     """
     kind = kind_of(modality, model.kinds)
     if kind.words and isinstance(query, str) and modality in model.experiment.data.transforms:

@@ -1,8 +1,8 @@
 """`mmjax demo`: a page, served on this machine, to search pictures and sounds by typing, by a picture, by voice.
 
 It is a gradio page (extra `page`). Nothing leaves the machine: no analytics, no fonts or scripts of others
-(`server.Policy` forbids the browser to ask for any). What is uploaded lies in a folder that goes with the program, and
-nothing else is searched by (`uploads`).
+(`server.Policy` forbids the browser to ask for any). Uploads are in a folder that is deleted with the program, and no
+other files can be queries (`uploads`).
 """
 
 import os
@@ -63,19 +63,18 @@ def serve(
 ) -> Any:
     """Embeds the folder `where`, or the model's own test data, and serves the page until Ctrl-C, SIGTERM or SIGHUP.
 
-    source, step, code: as `mmjax.load` takes them. port: None: the first free one from `PORT` on. share: a public link
-    too.
-    wait: False gives gradio's Blocks back, served by a thread of its own; `close()` ends it.
+    source, step, code: as in `mmjax.load`. port: None: the first free one from `PORT` on. share: a public link too.
+    wait: False returns gradio's Blocks, served by a thread of its own; `close()` ends it.
 
     Raises:
-        UserError: gradio isn't installed, the port is in use, there is nothing to search, or the model can't.
+        UserError: gradio isn't installed, the port is in use, there is nothing to search, or the model can't search it.
     """
     console = console or Console(highlight=False)
     say = partial(console.print, soft_wrap=True, markup=False)
     with ended_by_signals() if wait else nullcontext():
         kept = _kept()
         _gradio()
-        chosen = free_port(port)  # before the folder is embedded
+        chosen = free_port(port)  # checked before the folder is embedded
         found = _found(source, where, step, code, say, console)
         page = build_page(found, kept)
         try:
@@ -87,7 +86,7 @@ def serve(
             while wait:
                 time.sleep(1)
         except KeyboardInterrupt:
-            say("\nthe page ends")  # at once: what follows takes a moment
+            say("\nthe page ends")  # said at once: the rest takes a moment
         finally:
             if wait:
                 ended(page)
@@ -97,7 +96,7 @@ def serve(
 def _found(
     source: str, where: str | None, step: int | None, code: Any, say: Callable[[str], None], console: Console
 ) -> Index:
-    """What is to be searched. Each part that takes seconds is said when it begins."""
+    """The index to be searched. Each part that takes seconds is announced when it begins."""
     say(f"reading {source}")
     if where is not None:
         checked(where)  # before the model is read
@@ -116,9 +115,9 @@ def _found(
 
 
 def _gradio() -> Any:
-    """The package, told to keep to itself before it is imported."""
+    """Imports gradio, after turning its analytics off."""
     os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
-    os.environ["HF_HUB_DISABLE_TELEMETRY"] = "1"  # of what gradio imports
+    os.environ["HF_HUB_DISABLE_TELEMETRY"] = "1"  # for packages that gradio imports
     try:
         import gradio
     except ImportError as error:
@@ -132,7 +131,7 @@ def _launch(page: Any, found: Index, port: int, share: bool) -> None:
     from starlette.middleware.trustedhost import TrustedHostMiddleware
 
     middleware = [Middleware(Policy), Middleware(Gate, page.uploads, lambda: page.share_url)]
-    if not share:  # a page of someone else's whose name leads to this machine reads nothing
+    if not share:  # a foreign page whose host name resolves to this machine can read nothing
         middleware.append(Middleware(TrustedHostMiddleware, allowed_hosts=[HOST, "localhost"]))
     fonts = ["system-ui", "-apple-system", "Segoe UI", "Roboto", "DejaVu Sans", "sans-serif"]
     page.uploads.keep_swept()
@@ -155,20 +154,21 @@ def _launch(page: Any, found: Index, port: int, share: bool) -> None:
             css_paths=[STYLE],
             app_kwargs={"routes": media_routes(found), "middleware": middleware, "openapi_url": None},
         )
-    except OSError as error:  # taken while the folder was embedded
+    except OSError as error:  # another process took the port while the folder was embedded
         raise UserError(f"port {port} is in use since: --port N names another") from error
 
 
 def _kept() -> tempfile.TemporaryDirectory[str]:
-    """Where queries lie, as long as the page is there. Made before gradio is imported, which leaves folders of its own
-    elsewhere otherwise."""
+    """The folder of queries, as long as the page exists. It is created before gradio is imported, which creates folders
+    elsewhere otherwise.
+    """
     kept = tempfile.TemporaryDirectory(prefix="mmjax-demo-")
     os.environ["GRADIO_TEMP_DIR"] = kept.name
     return kept
 
 
 def build_page(found: Index, kept: tempfile.TemporaryDirectory[str] | None = None) -> Any:
-    """gradio's Blocks: what one searches by, in tabs, and below it what is found. kept: where queries lie."""
+    """gradio's Blocks: the inputs, in tabs, and below them the results. kept: the folder of queries."""
     kept = kept or _kept()
     gr = _gradio()
     uploads = Uploads(Path(kept.name))
@@ -193,28 +193,30 @@ def build_page(found: Index, kept: tempfile.TemporaryDirectory[str] | None = Non
             )
             answer = _answer(found, modality, uploads.folder)
             gr.on(events, answer, show_progress="minimal", api_name=modality, **shared)
-            # What is shown belongs to the tab that is open: no error of another stays there.
+            # The results belong to the open tab: no error of another tab stays there.
             opened = _answer(found, modality, uploads.folder, opened=True)
             gr.on([tabs[modality].select], opened, show_progress="hidden", api_visibility="private", **shared)
 
         def similar(event: Any) -> str:
             return _safe(like(found, event.modality, event.row))
 
-        similar.__annotations__["event"] = gr.EventData  # by which gradio knows what to give
+        similar.__annotations__["event"] = gr.EventData  # gradio reads the annotation to pass the event
         results.click(similar, outputs=results, show_progress="minimal", api_visibility="private")
     page.kept, page.uploads, page.found = kept, uploads, found
     return page
 
 
 def hint(found: Index, modality: str) -> str:
-    """What to do in a tab; of sounds, how much of one the model hears too."""
+    """Says what to do in a tab; of sounds, how much of one the model hears too."""
     most = hears(found.model, modality)
     heard = "" if most is None else f" Its first {seconds(most)} {'is' if most == 1 else 'are'} heard."
     return widgets.what_to_do(modality, found.kind(modality)) + heard
 
 
 def _answer(found: Index, modality: str, uploads: Path, opened: bool = False) -> Callable[[Any], str]:
-    """From what was given to what is shown. opened: asked as its tab was opened; what was given there may be gone."""
+    """A function from a query to the page's results. opened: called as its tab was opened; an uploaded file may be
+    gone.
+    """
 
     def answer(query: Any) -> str:
         if not found.kind(modality).words and query is not None:
@@ -230,8 +232,8 @@ def _answer(found: Index, modality: str, uploads: Path, opened: bool = False) ->
 
 
 def answered(found: Index, modality: str, query: Any) -> Markup:
-    """What is found for a text, or the bytes of a picture or sound; a hint where nothing is asked, and what is wrong
-    with what can't be used."""
+    """Returns what is found for a text, or the bytes of a picture or sound; a hint where nothing is asked, and for what
+    can't be used what is wrong with it."""
     kind = found.kind(modality)
     if not isinstance(query, str if kind.words else bytes) or not query.strip():
         return _said(hint(found, modality), first_shown(found))
@@ -247,11 +249,12 @@ def answered(found: Index, modality: str, query: Any) -> Markup:
 
 
 def wrong(error: UserError) -> Markup:
+    """The message for a query that can't be used."""
     return _said(f"This can't be searched by: {reason(error)}", kind="wrong")
 
 
 def like(found: Index, modality: str, row: Any) -> Markup:
-    """What is nearest to something that was found: that itself comes first."""
+    """The results nearest to a result that was clicked: itself comes first."""
     items = found.items.get(modality, [])
     if not isinstance(row, int) or not 0 <= row < len(items):
         return _said("That isn't there any more: load the page again.", kind="wrong")
@@ -260,14 +263,14 @@ def like(found: Index, modality: str, row: Any) -> Markup:
 
 
 def first_shown(found: Index) -> Markup:
-    """The first of what is there, before anything was asked."""
+    """The first items, shown before any query."""
     return shown(
         found, {modality: [(row, None) for row in range(len(items))] for modality, items in found.items.items()}
     )
 
 
 def head(found: Index) -> Markup:
-    """What is searched, by which model, and what was left out."""
+    """The head of the page: the collection, the model, and the items that were left out."""
     parts: list[Any] = [
         tag("h1", f"Search {_counted(found, bad=False)}"),
         tag("p", f"{found.place.name} · by {found.model.source}", class_="soft"),
@@ -295,7 +298,7 @@ def _said(text: str, below: Markup | None = None, kind: str = "note") -> Markup:
 
 
 def shown(found: Index, hits: Mapping[str, list[tuple[int, float | None]]] | Mapping[str, Any]) -> Markup:
-    """Pictures in rows, sounds in a list, with their names, scores, and a button to search by each."""
+    """Pictures in rows and sounds in a list, with their names, scores, and a button to search by each."""
     parts = []
     for modality, rows in hits.items():
         kind = found.kind(modality)
@@ -322,12 +325,12 @@ def _hit(item: Item, kind: type[Input], row: int, score: float | None, most: flo
 
 
 def _lasting(item: Item) -> float | None:
-    """Seconds that a sound lasts, by its header."""
+    """The duration of a sound in seconds, by its header."""
     if item.path is not None:
         return lasting(item.path) if item.path.is_file() else None
     return lasting(content) if (content := item.read()) is not None else None
 
 
 def _safe(markup: Markup) -> str:
-    """Without what gradio's templates would fill in: `${...}` and `{{...}}` are characters of a name like any other."""
+    """Escapes what gradio's templates would fill in: `${...}` and `{{...}}` are characters of a name like any other."""
     return str(markup).replace("$", "&#36;").replace("{", "&#123;")

@@ -1,7 +1,7 @@
 """Pictures and sounds that can be searched: files, or a model's own test data -> vectors -> the nearest.
 
-Vectors are kept under `$XDG_CACHE_HOME/mmjax/demo` (~/.cache/mmjax/demo), a folder a model: what has not changed since
-is not embedded again. Nothing is written where the pictures are.
+Vectors are kept under `$XDG_CACHE_HOME/mmjax/demo` (~/.cache/mmjax/demo), a folder a model: unchanged files are not
+embedded again. Nothing is written where the pictures are.
 """
 
 import hashlib
@@ -57,13 +57,13 @@ class Item:
     path: Path | None = None
 
     def content(self) -> Any:
-        """What a model embeds."""
+        """The input for the model: a path or bytes."""
         return self.path if self.path is not None else self.read()
 
 
 @dataclass(frozen=True)
 class Place:
-    """What is searched: `name` for people, `key` for the cache."""
+    """A searchable collection: `name` for people, `key` for the cache."""
 
     name: str
     key: str
@@ -72,10 +72,10 @@ class Place:
 
 @dataclass
 class Index:
-    """What can be found, and how.
+    """The items that can be found, with their vectors.
 
-    items, vectors: by modality, row by row; unit vectors `[N, E]`, fp32. bad: names of what could not be used, with the
-    reason. queries: the modalities that one can search by.
+    items, vectors: by modality, row by row; unit vectors `[N, E]`, fp32. bad: names of items that could not be used,
+    with the reason. queries: the modalities of queries.
     """
 
     model: Model
@@ -86,11 +86,11 @@ class Index:
     queries: list[str] = field(default_factory=list)
 
     def kind(self, modality: str) -> type[Input]:
-        """What a modality is."""
+        """Returns what a modality is: its kind of input."""
         return kind_of(modality, self.model.kinds)
 
     def search(self, modality: str, query: Any, count: int) -> dict[str, list[tuple[int, float]]]:
-        """`nearest` to a text, a picture or a sound, whatever `Model.embed` takes.
+        """Searches by a text, a picture or a sound, whatever `Model.embed` takes; returns as `nearest`.
 
         Raises:
             UserError: it can't be embedded.
@@ -99,13 +99,13 @@ class Index:
         return self.nearest(self.model.embed(**inputs), count)
 
     def nearest(self, vector: Float[np.ndarray, "e"], count: int) -> dict[str, list[tuple[int, float]]]:
-        """By modality the `count` rows of the largest cosines, with these, best first; of equal ones the first row.
+        """The `count` rows of the largest cosines, with these, by modality, best first; of equal ones the first row.
 
         Modalities are not mixed: the cosines of a text with pictures and with sounds don't compare.
         """
         found = {}
         for modality, vectors in self.vectors.items():
-            if vectors.shape[1:] == vector.shape:  # towers of objectives that don't meet may differ in size
+            if vectors.shape[1:] == vector.shape:  # towers that no objective compares may differ in size
                 cosines = vectors @ vector
                 best = np.argsort(-cosines, kind="stable")[:count]
                 found[modality] = [(int(row), float(cosines[row])) for row in best]
@@ -162,7 +162,7 @@ def own(bundle: Bundle, say: Callable[[str], None] = lambda text: None) -> Place
     """The pictures and sounds of the test split that the model's experiment names.
 
     Raises:
-        UserError: it names no data, or what isn't there (any more).
+        UserError: it names no data, or data that is missing (by now).
     """
     from mmjax.experiment.graph import build
 
@@ -199,10 +199,10 @@ def own(bundle: Bundle, say: Callable[[str], None] = lambda text: None) -> Place
 
 
 def index(bundle: Bundle, place: Place, console: Console | None = None) -> Index:
-    """Embeds what the cache doesn't hold; says how far it is.
+    """Embeds the items that the cache lacks, with a progress bar.
 
     Raises:
-        UserError: the model embeds nothing of what is there, or nothing of it could be used.
+        UserError: the model embeds none of the items' modalities, or none of the items could be used.
     """
     console = console or Console(highlight=False)
     model = Model(bundle)
@@ -225,7 +225,7 @@ def index(bundle: Bundle, place: Place, console: Console | None = None) -> Index
             console.print(f"{many(modality, len(vectors))} embedded before: taken from the cache", soft_wrap=True)
         try:
             _embed(model, modality, new, vectors, made.bad, console)
-        finally:  # what was embedded before Ctrl-C need not be again
+        finally:  # vectors computed before Ctrl-C are kept
             if new:
                 kept[modality] = {(item.key, item.stamp): vector for item, vector in vectors.items()}
                 _keep(file, kept, console)
@@ -254,7 +254,7 @@ def _embed(
     bad: list[tuple[str, str]],
     console: Console,
 ) -> None:
-    """Puts the vectors of `items` into `vectors`, batch by batch, and what can't be used into `bad`."""
+    """Adds the vectors of `items` to `vectors`, batch by batch, and items that can't be used to `bad`."""
     if items and not console.is_terminal:
         console.print(f"embedding {many(modality, len(items))}", soft_wrap=True)
     with Progress(console=console, transient=True, disable=not console.is_terminal or not items) as bar:
@@ -272,7 +272,7 @@ def _vectors(
     try:
         yield from zip(items, _embed_all(model, modality, contents), strict=True)
         return
-    except UserError:  # of one of them: which, and which others, is to be seen
+    except UserError:  # an item is bad: find all bad ones
         pass
     good = []
     for item, content in zip(items, contents, strict=True):
@@ -287,7 +287,7 @@ def _vectors(
 
 
 def reason(error: UserError) -> str:
-    """Why an input can't be used, without which one it is ("image 0 (a.png): ...")."""
+    """The reason why an input can't be used, without its name ("image 0 (a.png): ...")."""
     return str(error).partition(": ")[2] or str(error)
 
 
@@ -297,7 +297,7 @@ def _embed_all(model: Model, modality: str, contents: list[Any]) -> np.ndarray:
 
 
 def _embeds(model: Model, modality: str, made: Index) -> bool:
-    """Whether the model has the tower, its tokenizer too, and vectors that compare with what can be found.
+    """True if the model has the tower, its tokenizer too, and vectors that compare with those of the items.
 
     Embeds one input, so that the first query finds the tower compiled."""
     try:
@@ -331,7 +331,7 @@ GONE = "gone"
 
 
 def _stamp(path: Path) -> str:
-    """Size and time of change: what tells that a file holds something else now."""
+    """Size and time of change, which differ once a file's content has changed."""
     try:
         found = path.stat()
     except OSError:
@@ -345,12 +345,14 @@ Kept = dict[str, dict[tuple[str, str], np.ndarray]]  # by modality: (key, stamp)
 
 
 def cache_folder() -> Path:
-    """Where vectors are kept; may be deleted at any time."""
+    """The folder of cached vectors; it may be deleted at any time."""
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "mmjax" / "demo"
 
 
 def _cache_file(bundle: Bundle, place: Place) -> Path:
-    """Named by all that a vector depends on but the files: numbers, architecture, preprocessing, mmjax's version."""
+    """The cache file, named by all that a vector depends on except the files: numbers, architecture, preprocessing,
+    mmjax's version.
+    """
     model = hashlib.blake2b(serialization.dumps(bundle.config).encode(), digest_size=8)
     model.update(digest_of(bundle.variables).encode())
     where = hashlib.blake2b(place.key.encode(errors="surrogateescape"), digest_size=8)
@@ -366,7 +368,7 @@ def _kept(file: Path) -> Kept:
                 vectors = opened.get_tensor(modality)
                 kept[modality] = {(key, stamp): v for (key, stamp), v in zip(names, vectors, strict=True)}
             return kept
-    except (OSError, SafetensorError, ValueError, TypeError, KeyError, AttributeError):  # not there, or not whole
+    except (OSError, SafetensorError, ValueError, TypeError, KeyError, AttributeError):  # missing or damaged
         return {}
 
 

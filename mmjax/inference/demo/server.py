@@ -25,12 +25,12 @@ from mmjax.errors import UserError
 from mmjax.inference.demo.search import Index, Item
 
 HOST = "127.0.0.1"
-PORT = 7860  # gradio's usual one
-TRIES = 100  # ports from it on
-PATIENCE, ROUNDS = 2.0, 10  # seconds for the server to end, and how often meanwhile connections are cut
-SMALL, LARGE = 320, 2048  # pixels of a picture in a list, and by itself
+PORT = 7860  # gradio's default
+TRIES = 100  # number of ports tried from it on
+PATIENCE, ROUNDS = 2.0, 10  # seconds for the server to end, and times that connections are cut meanwhile
+SMALL, LARGE = 320, 2048  # pixels a side of a picture in a list, and by itself
 THUMBNAILS = 2048  # kept in memory, about 15 kB each
-# As they are: other kinds of sound become WAV, which every browser plays.
+# Sounds sent unchanged: other kinds become WAV, which every browser plays.
 PLAYED = {".wav": "audio/wav", ".mp3": "audio/mpeg", ".flac": "audio/flac", ".ogg": "audio/ogg", ".oga": "audio/ogg"}
 POLICY = (
     "default-src 'self' data: blob:; script-src 'self' 'unsafe-inline' 'unsafe-eval' blob:; "
@@ -39,14 +39,14 @@ POLICY = (
 
 
 def free_port(wanted: int | None) -> int:
-    """`wanted`, or the first free port from `PORT` on.
+    """Returns `wanted`, or the first free port from `PORT` on.
 
     Raises:
-        UserError: it is in use, or all of them are.
+        UserError: the port is in use, or all of them are.
     """
     for port in range(PORT, PORT + TRIES) if wanted is None else (wanted,):
         with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # one that was just closed is free
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # a port that was just closed is free
             try:
                 probe.bind((HOST, port))
                 return port
@@ -59,14 +59,15 @@ def free_port(wanted: int | None) -> int:
 
 @contextmanager
 def ended_by_signals() -> Iterator[None]:
-    """While entered, SIGTERM and SIGHUP (its terminal was closed) end the process by an exception, with exit code 0:
-    what is temporary goes with it. In a thread other than the main one signals are left as they are."""
+    """While entered, SIGTERM and SIGHUP (its terminal was closed) end the process by an exception, with exit code 0, so
+    that temporary files are removed. In a thread other than the main one signals are left as they are.
+    """
     if threading.current_thread() is not threading.main_thread():
         yield
         return
 
     def end(number: int, frame: FrameType | None) -> None:
-        with suppress(OSError):  # of a terminal that is gone
+        with suppress(OSError):  # the terminal may be gone
             os.write(2, f"\n{signal.Signals(number).name}: the page ends\n".encode())
         raise SystemExit(0)
 
@@ -79,8 +80,9 @@ def ended_by_signals() -> Iterator[None]:
 
 
 def ended(page: Any) -> None:
-    """Closes gradio's Blocks and deletes what was uploaded, at once: connections that a browser holds open are cut, not
-    waited for."""
+    """Closes gradio's Blocks and deletes uploads, at once: connections that a browser holds open are cut, not waited
+    for.
+    """
     try:
         closing = threading.Thread(target=partial(page.close, verbose=False), daemon=True)
         closing.start()
@@ -94,16 +96,16 @@ def ended(page: Any) -> None:
 
 
 def _cut(page: Any) -> None:
-    """Ends the connections of a page's server (uvicorn's), which is closing, from another thread than its own."""
+    """Ends the connections of a page's server (uvicorn's) while it closes, from another thread than its own."""
     server: Any = getattr(page, "server", None)
     for listening in getattr(server, "servers", ()):
         for connection in list(server.server_state.connections):
-            with suppress(RuntimeError):  # its loop has ended meanwhile
+            with suppress(RuntimeError):  # the loop may have ended meanwhile
                 listening.get_loop().call_soon_threadsafe(connection.transport.abort)
 
 
 class Policy:
-    """ASGI middleware: forbids the browser to fetch from, or send to, anyone but this server."""
+    """ASGI middleware that forbids the browser to fetch from, or send to, any other server."""
 
     def __init__(self, app: Any):
         self.app = app
@@ -120,7 +122,9 @@ class Policy:
 
 
 def media_routes(found: Index) -> list[Any]:
-    """`/media/<modality>/<row>`: JPEG of a picture, small with `?small`; a sound as a browser plays it."""
+    """The routes `/media/<modality>/<row>`: a picture as JPEG, small with `?small`; a sound in a form that browsers
+    play.
+    """
     from starlette.concurrency import run_in_threadpool
     from starlette.requests import Request
     from starlette.responses import FileResponse, Response
@@ -161,7 +165,7 @@ def jpeg(item: Item, side: int, kind: type[Input] = PictureInput) -> bytes | Non
     if picture is None:
         return None
     picture.thumbnail((side, side))
-    if max(picture.size) <= side // 4:  # of a few pixels: each is to be seen
+    if max(picture.size) <= side // 4:  # tiny: each pixel stays visible
         scale = side // 2 // max(picture.size)
         picture = picture.resize((picture.width * scale, picture.height * scale), Image.Resampling.NEAREST)
     stream = io.BytesIO()

@@ -1,7 +1,7 @@
 """Limits what a visitor of the page of `mmjax demo` may send and have read: uploaded files, and no others.
 
 A caller of the page's API may name any path. One is taken only where the real file lies below the folder of uploads, is
-a regular file, and is of a bounded size; of anything else the same is said, whether it exists or not.
+a regular file, and is of a bounded size; any other path gets the same message, whether it exists or not.
 """
 
 import asyncio
@@ -20,12 +20,12 @@ from urllib.parse import urlsplit
 from mmjax.errors import UserError
 
 LARGEST = 64 * 2**20  # bytes of an upload
-CALL = 2**20  # bytes of any other request: it names files, and holds none
-ROOM = 512 * 2**20  # bytes of all uploads together; older ones go first
-KEPT = 600.0  # seconds: the page shows what was given while it is searched by
-SWEEP = 60.0  # seconds between two looks
+CALL = 2**20  # bytes of any other request: it only names files
+ROOM = 512 * 2**20  # bytes of all uploads together; older ones are deleted first
+KEPT = 600.0  # seconds that an upload is kept: the page shows it during the search
+SWEEP = 60.0  # seconds between two sweeps
 UPLOAD = "/gradio_api/upload"
-# What gradio has besides and the page doesn't use: it fetches addresses, or writes files elsewhere.
+# Routes of gradio that the page doesn't use: they fetch addresses, or write files elsewhere.
 CLOSED = re.compile(
     r"/(gradio_api/)?(proxy=|file=https?:|file/|process_recording|deep_link|component_server|custom_component|stream/"
     r"|run-history|vibe|undo-vibe|monitoring|profiling|dev/|login|logout)",
@@ -35,7 +35,7 @@ NOT_HERE = "only a file that was uploaded on this page can be searched by"
 
 
 def received(folder: Path, query: Any) -> bytes:
-    """The bytes of an uploaded file.
+    """Reads the bytes of an uploaded file.
 
     folder: of uploads. query: its path, or gradio's description of a file, with `path` in it.
 
@@ -49,7 +49,7 @@ def received(folder: Path, query: Any) -> bytes:
         real, home = Path(os.path.realpath(path)), os.path.realpath(folder)
         if not real.is_relative_to(home):
             raise UserError(f"the file: {NOT_HERE}")
-        # Not to wait for a writer, where a pipe has taken its place; nor to follow a link, where that has.
+        # Neither waits for a writer, if a pipe has replaced the file, nor follows a link.
         descriptor = os.open(real, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
     except (OSError, ValueError):  # ValueError: a path with a null in it
         raise UserError(f"the file: {NOT_HERE}") from None
@@ -63,15 +63,15 @@ def received(folder: Path, query: Any) -> bytes:
 
 
 class Uploads:
-    """The folder's disk: bounded, and emptied of what has been there for a while."""
+    """Bounds the folder's size, and deletes files after a while."""
 
     def __init__(self, folder: Path, room: int = ROOM, kept: float = KEPT):
         self.folder, self._room, self._kept = folder, room, kept
-        self._coming = 0  # bytes of uploads that are under way
+        self._coming = 0  # bytes of uploads in progress
         self._lock, self._ended = threading.Lock(), threading.Event()
 
     def admit(self, size: int) -> bool:
-        """Whether there is room for so many bytes, once older files are gone; they are reserved then."""
+        """Returns whether so many bytes fit, after deleting older files; reserves them if they do."""
         with self._lock:
             self._sweep(self._room - size)
             if self._used() + self._coming + size > self._room:
@@ -80,17 +80,17 @@ class Uploads:
             return True
 
     def done(self, size: int) -> None:
-        """Gives back what `admit` has reserved."""
+        """Releases the bytes that `admit` reserved."""
         with self._lock:
             self._coming -= size
 
     def sweep(self) -> None:
-        """Deletes what is older than `kept` seconds."""
+        """Deletes files older than `kept` seconds."""
         with self._lock:
             self._sweep(self._room)
 
     def keep_swept(self) -> threading.Thread:
-        """Sweeps now and then, by a thread of its own, until the folder is gone."""
+        """Sweeps periodically, in a thread of its own, until the folder is deleted."""
 
         def go() -> None:
             while self.folder.is_dir() and not self._ended.wait(SWEEP):
@@ -101,7 +101,7 @@ class Uploads:
         return thread
 
     def _files(self) -> list[tuple[float, int, Path]]:
-        """When each was written, its size, its path; the oldest first. Files that go meanwhile are left out."""
+        """The time, size and path of each file; the oldest first. Files that are deleted meanwhile are left out."""
         found = []
         for inside, _, names in os.walk(self.folder):
             for name in names:
@@ -117,23 +117,24 @@ class Uploads:
         files, now = self._files(), time.time()
         used = self._coming + sum(size for _, size, _ in files)
         for written, size, path in files:
-            # A file that is being written is young: nothing younger than a few seconds makes room for another.
+            # A file that is being written is young: none younger than a few seconds is deleted for another.
             if now - written > self._kept or (used > room and now - written > min(5.0, self._kept)):
                 path.unlink(missing_ok=True)
                 used -= size
         for inside in self.folder.iterdir() if self.folder.is_dir() else ():
-            with contextlib.suppress(OSError):  # it isn't empty
+            with contextlib.suppress(OSError):  # the folder isn't empty
                 inside.rmdir()
 
     def empty(self) -> None:
-        """Deletes the folder, for good."""
+        """Deletes the folder and stops the sweeps."""
         self._ended.set()
         shutil.rmtree(self.folder, ignore_errors=True)
 
 
 class Gate:
-    """ASGI middleware: what comes from pages of others is refused, what is too large is cut off, and what gradio serves
-    besides the page is closed."""
+    """ASGI middleware: refuses requests from other pages, cuts off bodies that are too large, and closes gradio's other
+    routes.
+    """
 
     def __init__(self, app: Any, uploads: Uploads, shared: Callable[[], str | None] = lambda: None):
         """shared: the address of the public link, if there is one."""
@@ -141,7 +142,7 @@ class Gate:
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
         if scope["type"] == "websocket":
-            return  # the page has none: an ASGI server closes what isn't accepted
+            return  # the page has no websockets: an ASGI server closes one that isn't accepted
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
@@ -157,7 +158,9 @@ class Gate:
             await self._bounded(scope, receive, send, headers, path.rstrip("/") == UPLOAD)
 
     def _foreign(self, scope: Any, headers: Mapping[bytes, bytes]) -> bool:
-        """Whether a browser says that another page than ours asks. Programs that are no browsers say nothing."""
+        """True if a browser reports that another page sends the request. Programs that are no browsers
+        report nothing.
+        """
         if headers.get(b"sec-fetch-site", b"same-origin") not in (b"same-origin", b"none"):
             return True
         origin = headers.get(b"origin")
@@ -209,7 +212,7 @@ class Gate:
 
 
 class _TooLargeError(Exception):
-    """A body goes on beyond its bound."""
+    """A request's body is larger than its bound."""
 
 
 async def _answer(send: Any, status: int, text: str) -> None:

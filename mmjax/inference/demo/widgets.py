@@ -10,12 +10,12 @@ PICTURES, OTHERS = 12, 8  # shown of each; of one modality alone twice as many
 
 
 def tab(modality: str, kind: type[Input]) -> str:
-    """What its tab is called."""
+    """Returns the label of its tab."""
     return "Type" if kind.words else "Picture" if kind.draws else "Voice" if kind.plays else modality.capitalize()
 
 
 def what_to_do(modality: str, kind: type[Input]) -> str:
-    """What to do in its tab."""
+    """Says what to do in its tab."""
     if kind.words:
         return "Type what you look for, “a red car” say, and press Enter."
     if kind.draws:
@@ -36,6 +36,7 @@ def shown_class(kind: type[Input]) -> str:
 
 
 def most_shown(kind: type[Input]) -> int:
+    """Returns how many items of a kind an answer shows at most."""
     return PICTURES if kind.draws else OTHERS
 
 
@@ -50,7 +51,7 @@ def item(modality: str, kind: type[Input], name: str, uri: str) -> Markup:
 
 
 def taker(gr: Any, modality: str, kind: type[Input], first: bool) -> tuple[Any, list[Any]]:
-    """What takes a query, gradio's, and the events that ask it. first: whether no other takes its kind."""
+    """Makes gradio's component for a query, and the events that ask it. first: whether no other takes its kind."""
     told = what_to_do(modality, kind)
     end = "" if first else f"-{modality}"
     if kind.words:

@@ -148,7 +148,7 @@ def _described(bundle: Bundle, where: str) -> tuple[Arrays, list[Difference]]:
 
 
 def renamed(arrays: Mapping[str, Any]) -> dict[str, Any]:
-    """By the names of today, without `params/`."""
+    """The arrays by today's names, without `params/`."""
     found = {}
     for name, array in arrays.items():
         for old, new in RENAMED:
@@ -323,7 +323,7 @@ def _heads(ours: str, theirs: str, names: tuple[str, ...], layers: int = 0) -> l
 
 
 def _summed(built: Parts, variables: Mapping[str, Any]) -> dict[str, Any]:
-    """With the position of the CLS in the CLS."""
+    """The tree with the CLS's position added to the CLS."""
     params, image = dict(variables["params"]), built.towers["image"]
     if image.cls:
         tower = dict(params["towers_image"])
@@ -337,7 +337,7 @@ def _summed(built: Parts, variables: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def chains(built: Parts, reads: bool = True) -> dict[str, Any]:
-    """How pictures and texts become arrays in big_vision's configs for these models. reads: there is a tokenizer."""
+    """The transforms of pictures and texts in big_vision's configs for these models. reads: there is a tokenizer."""
     size = built.towers["image"].size
     made: dict[str, Any] = {"image": (fdl.Config(Decode, upright=False), fdl.Config(Resize, size, "bilinear"))}
     if "text" in built.towers:

@@ -27,7 +27,7 @@ def check_writable_parts(built: Parts, where: str) -> None:
 
 
 def _unlike(name: str, tower: ViT | TextTransformer) -> list[str]:
-    """What of a tower no file of theirs can say, and no array tells."""
+    """The settings of a tower that no file of theirs can express, and no array shows."""
     at, found = f"towers.{name}", []
     if isinstance(tower, ViT):
         if tower.positions != "learned" or not tower.stem_bias or tower.pre_norm:

@@ -87,7 +87,7 @@ def _masked(config: Values) -> fdl.Config:
 
 
 def _told(parts: Parts, tokenizer: Tokenizer) -> None:
-    """What is hidden, and what is never chosen nor drawn: ids up to the last special one."""
+    """Sets the masking's ids: those up to the last special one are never chosen nor drawn."""
     mask = mask_of(tokenizer)
     for objective in parts.objectives.values():
         if mask is not None:
@@ -159,7 +159,7 @@ def restored(tensors: Arrays, config: dict[str, Any]) -> Arrays:
 
 
 def buffers(name: str) -> bool:
-    """What older files hold besides; the bias of the head stands at the last matrix too."""
+    """Further arrays of older files; the bias of the head is at the last matrix too."""
     return name.endswith("position_ids") or name == f"{HEAD}.bias"
 
 

@@ -98,7 +98,7 @@ def text_of(tower: Any) -> dict[str, Any]:
 
 
 def model_parts(config: Values) -> Parts:
-    """What a `CLIPModel` is."""
+    """The parts of a `CLIPModel`."""
     given = config_keys.settings(config, "config.json", {"projection_dim": PROJECTION, **dict.fromkeys(NESTED)}, {})
     inner = {key: config_keys.within(config, key, "config.json") for key in ("vision_config", "text_config")}
     towers = {
@@ -144,12 +144,12 @@ def text_rules(tower: Any, path: str = "params/towers_text", prefix: str = "text
 
 
 def image_projection() -> list[Rule]:
-    """From the pooled state to the embedding."""
+    """The rules of the map from the pooled state to the embedding."""
     return linear("params/towers_image/projection", "visual_projection", bias=False)
 
 
 def text_projection() -> list[Rule]:
-    """From the pooled state to the embedding."""
+    """The rules of the map from the pooled state to the embedding."""
     return linear("params/towers_text/projection", "text_projection", bias=False)
 
 

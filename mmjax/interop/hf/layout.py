@@ -190,7 +190,7 @@ def _choose(parts: Parts, where: str, extras: Iterable[str] = ()) -> tuple[Famil
 
 
 def _as_many(difference: Difference, parts: Parts) -> bool:
-    """Whether two shares of patches that stay are the same number of them."""
+    """True if two shares of kept patches are the same number of patches."""
     if not difference.path.endswith(".keep") or "image" not in parts.towers:
         return False
     count = math.prod(build(parts.towers["image"]).capacity())

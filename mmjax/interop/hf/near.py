@@ -35,7 +35,7 @@ CLEANED = "texts: not cleaned there (wrongly decoded characters, HTML entities, 
 
 
 def heads(bundle: Bundle) -> Twin:
-    """With BERT's heads as theirs are, and MAE's encoder, which gives tokens alone there, without its pooling."""
+    """The twin with BERT's heads as theirs are, and MAE's encoder, which has only tokens there, without its pooling."""
     config, kinds = bundle.config, {name: target(o) for name, o in bundle.config.objectives.items()}
     tied = [name for name, kind in kinds.items() if kind is MaskedText and config.objectives[name].tied]
     following = [name for name, kind in kinds.items() if kind is NextSentence]
@@ -81,7 +81,7 @@ def _beside(bundle: Bundle, name: str) -> Bundle:
 
 
 def inputs(twin: Twin, family: Family) -> Twin:
-    """With chains, and a tokenizer, that can be said there.
+    """The twin with chains, and a tokenizer, that can be expressed there.
 
     Raises:
         UserError: they can't, not even nearly.
@@ -124,21 +124,21 @@ def texts(twin: Twin, family: Family) -> Twin:
 
 
 def names_there(twin: Twin) -> Twin:
-    """With the note that their tokenizer knows special pieces by their names in a text."""
+    """The twin with the note that their tokenizer knows special pieces by their names in a text."""
     return replace(twin, names=False).told(
         notes=["texts: names of special pieces (</s>) within a text are ids there, and text here"]
     )
 
 
 def cut_again(cut: Tokenize, vocab: int) -> Tokenize:
-    """What cuts texts in the same way by a `tokenizer.json`, in evaluation."""
+    """A step that cuts texts in the same way by a `tokenizer.json`, in evaluation."""
     if isinstance(cut, TokenizeUnended):
         return replace(cut, tokenizer=Subwords(vocab), pad=None, empty="keep")
     return Tokenize(Subwords(vocab), cut.length, bos=cut.bos, eos=cut.eos, empty="keep")
 
 
 def parted(chain: Sequence[Transform]) -> tuple[tuple[PickCaption, ...], tuple[Transform, ...], Tokenize]:
-    """What picks a caption, what cleans it, and what cuts it.
+    """The steps of a chain that pick a caption, clean it, and cut it.
 
     Raises:
         UserError: it isn't made so.

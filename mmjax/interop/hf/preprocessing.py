@@ -94,7 +94,7 @@ def write(bundle: Bundle, family: Family, modules: Parts, config: dict[str, Any]
 
 
 def _said(folder: Path, within: str) -> dict[str, Any] | None:
-    """What a folder says of its inputs; None where it says nothing."""
+    """A folder's description of its inputs; None where it has none."""
     for name in (FILE, WITHIN):
         if not (folder / name).is_file():
             continue

@@ -82,7 +82,7 @@ def text_of(tower: Any) -> dict[str, Any]:
 
 
 def model_parts(config: Values) -> Parts:
-    """What a `SiglipModel` is."""
+    """The parts of a `SiglipModel`."""
     config_keys.settings(config, "config.json", dict.fromkeys(NESTED), {})
     towers = {
         "image": image(config_keys.within(config, "vision_config", "config.json"), "vision_config"),

@@ -140,14 +140,14 @@ def write(
 
 
 def _inputs(family: Family) -> list[str]:
-    """What the model takes: SigLIP sees its padding, and only BERT has types."""
+    """The model's inputs: SigLIP sees its padding, and only BERT has types."""
     if family.model_type.startswith("siglip"):
         return ["input_ids"]
     return ["input_ids", *(["token_type_ids"] if family.model_type == "bert" else []), "attention_mask"]
 
 
 def _special(tokenizer: Tokenizer, pad: int | None) -> dict[str, Any]:
-    """What tokenizer_config.json says of a `tokenizer.json`'s special pieces."""
+    """The entries of tokenizer_config.json for a `tokenizer.json`'s special pieces."""
     names = {id: name for name, id in pieces_of(tokenizer.model).items()}
     model = json.loads(tokenizer.model)["model"]
     unk = model.get("unk_id", pieces_of(tokenizer.model).get(model.get("unk_token") or ""))

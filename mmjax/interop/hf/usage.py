@@ -54,7 +54,7 @@ def how_to_load(folder: Path, twin: Twin) -> str:
 
 
 def ids(folder: Path, texts: list[str]) -> Ids:
-    """Of each text its ids, by the library."""
+    """Returns each text's ids, by the library."""
     from transformers import AutoTokenizer
 
     tokenizer: Any = AutoTokenizer.from_pretrained(folder, local_files_only=True)

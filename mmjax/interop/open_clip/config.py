@@ -243,7 +243,7 @@ def describe(built: Parts, eos: int | None = None) -> dict[str, Any]:
 
 
 def unsaid(tower: TextTransformer) -> list[str]:
-    """What of a text tower has no words in a `text_cfg`, a line each."""
+    """A line for each setting of a text tower that a `text_cfg` can't express."""
     found = []
     if tower.pooling not in ("cls", "last"):
         found.append(f"towers.text.pooling: 'last' or 'cls' there, {tower.pooling!r} here")
@@ -301,7 +301,7 @@ def _describe_blocks(blocks: Blocks) -> dict[str, Any]:
 
 
 def ratio(width: int, mlp_dim: int) -> float:
-    """What open_clip multiplies `width` by to get `mlp_dim`, which it rounds down."""
+    """The factor by which open_clip gets `mlp_dim` from `width`; it rounds down."""
     exact = mlp_dim / width
     return exact if int(width * exact) == mlp_dim else (mlp_dim + 0.5) / width
 

@@ -133,7 +133,7 @@ def _kind(model: Mapping[str, Any]) -> str:
 
 
 def other_kinds(built: Parts) -> list[str]:
-    """What there is besides a tower of pictures, one of texts, and one contrastive objective, or lacks."""
+    """A line for each part besides, or lacking of, a tower of pictures, one of texts, and one contrastive objective."""
     problems, kinds = [], {name: type(tower).__name__ for name, tower in built.towers.items()}
     fits = isinstance(built.towers.get("image"), ViT | ResNet) and isinstance(built.towers.get("text"), TextTransformer)
     if set(kinds) != {"image", "text"} or not fits:
@@ -145,7 +145,7 @@ def other_kinds(built: Parts) -> list[str]:
 
 
 def _unlike(ours: Parts, bundle: Bundle) -> list[str]:
-    """What of the towers of pictures and texts differs too, where a model has other parts besides."""
+    """A line for each difference in the towers of pictures and texts, where a model has other parts besides."""
     towers = {name: tower for name, tower in ours.towers.items() if name in ("image", "text")}
     pair = Parts(towers, {"pair": fdl.Config(Contrastive, ("image", "text"))})
     if other_kinds(_built(pair)):
@@ -187,7 +187,7 @@ def described(ours: Parts, built: Parts, bundle: Bundle, where: str) -> tuple[di
 
 
 def renamed(arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """With the text tower's names as they are where it isn't a part of its own (`custom_text`), as `rules` has them."""
+    """The arrays by the names in `rules`: those without `custom_text`, where the text tower is no part of its own."""
     return {name.removeprefix("text."): array for name, array in arrays.items()}
 
 

@@ -14,7 +14,7 @@ from mmjax.interop.twins.twin import Twin
 
 
 def inputs(twin: Twin) -> Twin:
-    """With chains, and a tokenizer, that can be said there.
+    """The twin with chains, and a tokenizer, that can be expressed there.
 
     Raises:
         UserError: they can't, not even nearly.
@@ -55,6 +55,6 @@ def texts(twin: Twin) -> Twin:
 
 
 def _as_siglip(tokenizer: PieceTokenizer, cut: Tokenize) -> bool:
-    """Whether `spiece.model` alone says it: open_clip reads it as SigLIP's."""
+    """True if `spiece.model` alone decides the ids: open_clip reads it as SigLIP's."""
     end = tokenizer.id_of("</s>")
     return end is not None and tokenizer.eos == end == cut.pad and cut.eos and not cut.bos

@@ -80,7 +80,7 @@ def texts(folder: Path, model: Mapping[str, Any], tower: Any) -> tuple[tuple[Any
 
 
 def _tokenizer(folder: Path, named: bool, tower: Any, clean: str) -> tuple[tuple[Transform, ...], Tokenizer] | None:
-    """What follows the cleaning, and the tokenizer: of the folder, or OpenAI's where none is named, which leaves
+    """The steps after the cleaning, and the tokenizer: of the folder, or OpenAI's where none is named, which leaves
     capitals as they are where the cleaning does."""
     if any((folder / name).is_file() for name in VOCABULARIES):
         transforms, tokenizer = _of_folder(folder, tower.length)
@@ -107,7 +107,7 @@ def _tokenizer(folder: Path, named: bool, tower: Any, clean: str) -> tuple[tuple
 
 
 def _of_folder(folder: Path, length: int) -> tuple[tuple[Transform, ...], Tokenizer]:
-    """By the class that it names; a `tokenizer.json` says it all itself, and so any class will do."""
+    """The tokenizer by the class that it names; a `tokenizer.json` is complete, so any class will do."""
     options = options_of(folder)
     kind, pad = str(options.get("tokenizer_class") or "").removesuffix("Fast"), piece_name(options.get("pad_token"))
     if kind and kind not in KNOWN and (folder / "tokenizer.json").is_file():
@@ -123,7 +123,7 @@ def _of_folder(folder: Path, length: int) -> tuple[tuple[Transform, ...], Tokeni
 
 
 def is_clip(tokenizer: Tokenizer) -> bool:
-    """Whether it is OpenAI's: open_clip's own, where its config names none."""
+    """True for OpenAI's tokenizer: open_clip's own, where its config names none."""
     ids = (tokenizer.vocab_size, tokenizer.bos, tokenizer.eos)
     return isinstance(tokenizer, SubwordTokenizer) and ids == CLIP_IDS
 
@@ -197,7 +197,7 @@ def write_tokenizer(bundle: Bundle, folder: Path) -> dict[str, Any]:
 
 
 def _write_pieces(tokenizer: PieceTokenizer, cut: Tokenize, folder: Path) -> None:
-    """As `spiece.model`, which transformers reads as SiglipTokenizer: texts end by </s>, and it fills up too."""
+    """Writes `spiece.model`, which transformers reads as SiglipTokenizer: texts end by </s>, and it fills up too."""
     end = tokenizer.id_of("</s>")
     if end is None or tokenizer.eos != end or cut.bos or not cut.eos or cut.pad != end:
         raise UserError(
@@ -211,7 +211,9 @@ def _write_pieces(tokenizer: PieceTokenizer, cut: Tokenize, folder: Path) -> Non
 
 
 def _write(tokenizer: Tokenizer, folder: Path, unended: bool) -> None:
-    """As `tokenizer.json`, and what transformers wants beside it; unended: `strip_sep_token` will look for the end."""
+    """Writes `tokenizer.json`, and the files that transformers wants beside it; unended: `strip_sep_token` will look
+    for the end.
+    """
     (folder / "tokenizer.json").write_bytes(tokenizer.model)
     names = {id: name for name, id in _pieces(tokenizer).items()}
     pad = tokenizer.eos if is_clip(tokenizer) else tokenizer.pad  # "!" as such a piece would go out of texts

@@ -33,7 +33,7 @@ def how_to_load(folder: Path, twin: Twin) -> str:
 
 
 def ids(folder: Path, texts: list[str]) -> Ids:
-    """Of each text its ids, by the library."""
+    """Returns each text's ids, by the library."""
     import open_clip
 
     return [(ids, None) for ids in open_clip.get_tokenizer(f"local-dir:{folder}")(texts).tolist()]

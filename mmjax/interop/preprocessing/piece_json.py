@@ -90,13 +90,13 @@ def renamed_pieces(name: str) -> str:
 
 
 def names_as_text(model: bytes) -> bool:
-    """Whether a `tokenizer.json` is one of these: the special pieces' names are no pieces of texts."""
+    """True if a `tokenizer.json` is one of these: the special pieces' names are no pieces of texts."""
     names = [added["content"] for added in json.loads(model).get("added_tokens") or ()]
     return bool(names) and all(name[1:2] == " " for name in names)
 
 
 def normalizers(cleaning: Sequence[Transform]) -> list[dict[str, Any]]:
-    """What cleans texts here, in the words of a `tokenizer.json`.
+    """The normalizers of a `tokenizer.json` that clean texts as here.
 
     Raises:
         UserError: one that it has no words for.

@@ -146,7 +146,7 @@ def _texts(
 
 
 def _prompt(folder: Path, normalised: bool) -> str:
-    """What stands before a text where no prompt is asked for by its name."""
+    """The text put before an input where no prompt is named."""
     where = folder / SETTINGS
     said = read_json(where) if where.is_file() else {}
     kind, similarity = said.get("model_type", "SentenceTransformer"), said.get("similarity_fn_name")

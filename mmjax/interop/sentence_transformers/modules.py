@@ -51,7 +51,7 @@ class Module(NamedTuple):
 
 
 def listed_modules(folder: Path) -> list[Module]:
-    """What modules.json lists.
+    """The modules that modules.json lists.
 
     Raises:
         UserError: it is broken, or lists what isn't among `KNOWN`, or in another order.
@@ -159,11 +159,12 @@ def write(tower: Any, arrays: Arrays, folder: Path) -> None:
 
 
 def write_json(value: Any, file: Path) -> None:
+    """Writes a value as a JSON file."""
     file.write_text(json.dumps(value, indent=2) + "\n", encoding="utf-8")
 
 
 def read_json(file: Path, kind: type = dict) -> Any:
-    """What a file holds, of that kind.
+    """Reads a value of that kind from a JSON file.
 
     Raises:
         UserError: it isn't there, is broken, or holds something else.

@@ -24,7 +24,7 @@ def how_to_load(folder: Path, twin: Twin) -> str:
 
 
 def ids(folder: Path, texts: list[str]) -> Ids:
-    """Of each text its ids, by the library."""
+    """Returns each text's ids, by the library."""
     from sentence_transformers import SentenceTransformer
 
     model: Any = SentenceTransformer(str(folder), device="cpu", local_files_only=True)

@@ -25,7 +25,9 @@ SILENT = {
 
 
 def differences(theirs: Parts, ours: Parts) -> list[Difference]:
-    """What of `ours` (configs, as `theirs`) the other ones don't compute; the objectives' names are one's own."""
+    """The fields of `ours` (configs, as `theirs`) that the others don't compute alike; the objectives' names are
+    free.
+    """
     names = dict.fromkeys([*theirs.towers, *ours.towers])
     apart = [name for name in names if _kind(theirs.towers, name) != _kind(ours.towers, name)]
     found = [Difference(f"towers.{name}", _kind(theirs.towers, name), _kind(ours.towers, name)) for name in apart]
@@ -41,7 +43,7 @@ def differences(theirs: Parts, ours: Parts) -> list[Difference]:
 
 
 def distance(differences: Sequence[Difference]) -> tuple[int, int]:
-    """How far apart two models are: towers and objectives that only one has, then fields."""
+    """The distance of two models: the number of towers and objectives that only one has, then of fields."""
     whole = [d for d in differences if d.path == "objectives" or d.path.count(".") == 1]
     return len(whole), len(differences)
 
@@ -51,7 +53,7 @@ def _kind(towers: Mapping[str, fdl.Config], name: str) -> Any:
 
 
 def spelled(group: Mapping[str, fdl.Config]) -> dict[str, fdl.Config]:
-    """With what may be left out written out, so that it compares."""
+    """The configs with optional fields written out, so that they compare."""
     group = {name: complete(config) for name, config in group.items()}
     for config in group.values():
         for part in (config, getattr(config, "decoder", None)):

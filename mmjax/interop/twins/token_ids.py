@@ -38,7 +38,7 @@ NAMES += ("<|startoftext|>", "<|endoftext|>", "<start_of_text>", "<end_of_text>"
 
 
 def unlike(ours: Bundle, twin: Twin, again: Bundle, folder: Path, project: Project) -> list[str]:
-    """What differs, a line or none; names of special pieces that a note tells of already are left out.
+    """Returns what differs, a line or none; names of special pieces that a note tells of already are left out.
 
     ours: the model as it is.  again: what is read back from `folder`.
     """

@@ -46,7 +46,7 @@ class Twin:
     names: bool = True
 
     def told(self, differs: Sequence[str] = (), notes: Sequence[str] = ()) -> "Twin":
-        """With more to tell."""
+        """A copy with more differences and notes."""
         return replace(self, differs=(*self.differs, *differs), notes=(*self.notes, *notes))
 
 
@@ -77,7 +77,7 @@ def _shown(value: Any) -> str:
 
 
 def slight(difference: Difference) -> bool:
-    """Whether two towers that differ in this compute nearly the same."""
+    """True if two towers that differ in this compute nearly the same."""
     kind = difference.path.split(".", 2)[-1].removeprefix("blocks.")  # of a tower's own blocks, not of what is within
     sides = difference.left, difference.right
     if kind == "activation":
@@ -107,12 +107,12 @@ def with_config(bundle: Bundle, **transforms: Any) -> Bundle:
 
 
 def chain_of(bundle: Bundle, modality: str) -> tuple[Transform, ...]:
-    """Its transforms, built."""
+    """The transforms of a modality, built."""
     return tuple(build(step) for step in bundle.config.data.transforms[modality])
 
 
 def picture_twin(twin: Twin, said: Callable[..., Any], read: Callable[[Any], Preprocessing]) -> Twin:
-    """With the chain of pictures that the project can say.
+    """The twin with a chain of pictures that the project can express.
 
     said: the chain, mean, std and `exact` -> its config.  read: the inverse.
 
@@ -150,7 +150,7 @@ def _chain(chain: Sequence[Any]) -> str:
 
 
 def swapped(variables: dict[str, Any], swap: tuple[int, int]) -> dict[str, Any]:
-    """With two rows of the table of words in each other's place."""
+    """The variables with two rows of the table of words swapped."""
     tower = dict(variables["params"]["towers_text"])
     table = np.array(tower["token"]["embedding"])
     table[list(swap)] = table[list(swap[::-1])]

@@ -18,7 +18,7 @@ from mmjax.models.layers.transformer import Transformer
 
 
 class Kept(NamedTuple):
-    """What the encoder saw of one modality, and where it lay."""
+    """The encoder's tokens of one modality, and their places."""
 
     keep: Int[Array, "b k"]
     """Ids of its patches or words, -1 in empty slots."""

@@ -82,7 +82,7 @@ def compiled_for() -> str:
 def _seen(
     mask: Bool[Array, "b m"] | None, causal: bool, allowed: Bool[Array, "#b #n m"] | None, positions: int, keys: int
 ) -> Array | None:
-    """Which keys each query attends to, `[b|1, 1, n|1, m]` or `[n, m]`; None: all."""
+    """A mask of the keys that each query attends to, `[b|1, 1, n|1, m]` or `[n, m]`; None: all."""
     seen = None if mask is None else mask[:, None, None, :]
     if causal:
         before = jnp.tril(jnp.ones((positions, keys), bool))
@@ -98,7 +98,7 @@ def _zero_where_blind(attended: Float[Array, "b h n k"], seen: Array | None) -> 
 
 
 def _even(x: Array, axis: int) -> Array:
-    """With one more position of zeros where their number is odd, for which jax has no gradient of the kernel."""
+    """Pads an odd number of positions with one of zeros, for which jax has no gradient of the kernel."""
     widths = [(0, 0)] * x.ndim
     widths[axis] = (0, x.shape[axis] % 2)
     return jnp.pad(x, widths)

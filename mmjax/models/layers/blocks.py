@@ -69,7 +69,7 @@ class Blocks:
         return self.mlp_dim or 4 * self.width
 
     def initializers(self) -> dict[str, Initializer]:
-        """Of a block's four matrices, see `block_inits`."""
+        """The initialisers of a block's four matrices, see `block_inits`."""
         return block_inits(self.inits, self.width, self.hidden, self.depth)
 
     def check(self) -> None:

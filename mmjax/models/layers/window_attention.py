@@ -58,14 +58,13 @@ def _joined(
 
 
 def _margins(grid: tuple[int, ...], window: tuple[int, ...], shift: tuple[int, ...]) -> list[tuple[int, int]]:
-    """How many tokens to add before and after, along each axis, so that windows fill it."""
+    """The tokens to add before and after, along each axis, so that windows fill it."""
     before = [-by % side for by, side in zip(shift, window, strict=True)]
     return [(add, -(add + size) % side) for add, size, side in zip(before, grid, window, strict=True)]
 
 
 def offsets(window: tuple[int, ...]) -> Float[np.ndarray, "a a axes"]:
-    """How far a window's tokens lie apart along each axis: `sign(d) log(1 + |d|)`, of the one that looks minus the one
-    that is looked at."""
+    """The distances d of a window's tokens, query minus key, along each axis, as `sign(d) log(1 + |d|)`."""
     places = np.stack(np.meshgrid(*(np.arange(side) for side in window), indexing="ij"), axis=-1)
     places = places.reshape(-1, len(window))
     apart = places[:, None] - places

@@ -12,7 +12,7 @@ from mmjax.models.layers.pooling import mean
 
 @dataclass(frozen=True)
 class Incoming:
-    """What a batch will hold of a modality: one example's array.
+    """The array of one example of a modality in a batch.
 
     labels: what else the data tells of an example, by name. rate: of sounds, the samples in a second, where the data
     says it. pieces: of texts, how many ids their tokenizer may come to have; 0: it isn't known.
@@ -36,17 +36,19 @@ class BareTower(nn.Module):
 
     @property
     def prefix(self) -> int:
-        """How many tokens stand before those of the input."""
+        """The number of tokens before those of the input."""
         return 0
 
     @property
     def embedding_size(self) -> int | None:
-        """How many numbers E an embedding has, where the fields say it: objectives that compare embeddings ask."""
+        """The number of dimensions E of an embedding, where the fields set it, for objectives that compare
+        embeddings.
+        """
         return None
 
     @property
     def vocabulary(self) -> int | None:
-        """Of a tower that reads token ids how many there are; None: it reads something else."""
+        """The number of token ids of a tower that reads them; None: it reads something else."""
         return None
 
     def check_input(self, path: str, given: Incoming) -> None:
@@ -59,11 +61,11 @@ class BareTower(nn.Module):
         """
 
     def grid(self, x: Array) -> tuple[int, ...]:
-        """How the patches of `x` lie; their product is their number N."""
+        """The layout of the patches of `x`; the product is their number N."""
         return (1,)
 
     def patches(self, x: Array, mask: Array | None = None) -> tuple[Array, Array]:
-        """What the patches hold `[B, N, ...]`, and which are real: what can be masked. Here: none."""
+        """The patches' values `[B, N, ...]`, and a mask of the real ones, for masking. Default: none."""
         raise UserError(f"a {type(self).__name__} has no patches that could be masked: leave masking out")
 
     def tokens(

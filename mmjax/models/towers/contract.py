@@ -134,7 +134,7 @@ class Tower(BareTower, kw_only=True):
     def front(
         self, x: Array, mask: Array | None = None, keep: Array | None = None
     ) -> tuple[Float[Array, "b n d"], Bool[Array, "b n"]]:
-        """What goes into the transformer, without a prefix: `[B, N, D]` in `dtype`, and which of them are real."""
+        """The transformer's input, without a prefix: `[B, N, D]` in `dtype`, and a mask of the real tokens."""
         raise NotImplementedError
 
 
@@ -147,7 +147,9 @@ def check_positions(positions: str, trunk: Any) -> None:
 
 
 def take_kept(values: Array, keep: Int[Array, "b k"]) -> Array:
-    """Of `values` `[B, N, ...]` those of the tokens `keep`; an empty slot (-1) takes token 0's, and must be masked."""
+    """Takes those of `values` `[B, N, ...]` that the tokens `keep` have; an empty slot (-1) takes token 0's, and must
+    be masked.
+    """
     ids = jnp.maximum(keep, 0).reshape(*keep.shape, *(1,) * (values.ndim - 2))
     return jnp.take_along_axis(values, ids, axis=1)
 
@@ -174,7 +176,7 @@ class PatchTower(Tower, kw_only=True):
 
     @property
     def prefix(self) -> int:
-        """How many tokens stand before the patches: a CLS, perhaps another one, or none."""
+        """The number of tokens before the patches: a CLS, perhaps another one, or none."""
         return self.cls + self.distill if self.trunk is None else 1
 
     def capacity(self) -> tuple[int, ...]:
@@ -186,7 +188,9 @@ class PatchTower(Tower, kw_only=True):
         raise NotImplementedError
 
     def patches(self, x: Array, mask: Array | None = None) -> tuple[Float[Array, "b n p"], Bool[Array, "b n"]]:
-        """What the patches hold, normalised, float32, and which are real: the stem's input, a masked loss's target."""
+        """The patches' values, normalised, float32, and a mask of the real ones: the stem's input, a masked loss's
+        target.
+        """
         raise NotImplementedError
 
     def setup(self) -> None:
@@ -215,11 +219,11 @@ class PatchTower(Tower, kw_only=True):
             self.norm_pre = layer_norm(eps=sizes.norm_eps, dtype=sizes.dtype)
 
     def coordinates(self, grid: tuple[int, ...]) -> Float[np.ndarray, "n a"]:
-        """Where the patches of `grid` stand along each axis, for `rotary`."""
+        """The positions of the patches of `grid` along each axis, for `rotary`."""
         return np.moveaxis(np.indices(grid, np.float32), 0, -1).reshape(-1, len(grid))
 
     def _angles(self, grid: tuple[int, ...], keep: Int[Array, "b k"] | None) -> Float[Array, "*b n p"] | None:
-        """Of the tokens that the transformer gets; None where positions aren't rotary."""
+        """The rotary angles of the transformer's tokens; None where positions aren't rotary."""
         if self.positions != "rotary":
             return None
         found = rotary.angles(self.coordinates(grid), check_heads(self.sizes.width, self.sizes.heads))
@@ -229,7 +233,7 @@ class PatchTower(Tower, kw_only=True):
         return jnp.pad(found, [*before, (self.prefix, 0), (0, 0)])
 
     def _positions(self, grid: tuple[int, ...]) -> Float[Array, "n d"] | None:
-        """What is added to the patches of `grid`, without the CLS's."""
+        """The position embeddings of the patches of `grid`, without the CLS's."""
         if self.positions == "rotary":
             return None
         if self.positions == "sincos":

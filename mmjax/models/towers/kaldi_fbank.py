@@ -49,7 +49,7 @@ class KaldiFbank:
     std: float = 1.0
 
     def frames(self, samples: int) -> int:
-        """How many frames lie within `samples`, whole."""
+        """The number of whole frames within `samples`."""
         return max(0, 1 + (samples - self.window) // self.hop)
 
     def samples(self, frames: int) -> int:
@@ -57,12 +57,12 @@ class KaldiFbank:
         return (frames - 1) * self.hop + self.window
 
     def frame_mask(self, mask: Bool[Array, "b t"]) -> Bool[Array, "b f"]:
-        """Which frames hold real samples alone (real ones come first)."""
+        """A mask of the frames with only real samples (real ones come first)."""
         return mask[:, self.window - 1 :: self.hop]
 
     @property
     def silence(self) -> float:
-        """What the frames beyond the end hold where padding is heard: a log of 0, as in AST."""
+        """The value of frames beyond the end where padding is heard: a log of 0, as in AST."""
         return -self.mean / self.std
 
     def __call__(self, audio: Int16[Array, "b t"], frames: int | None = None) -> Float[Array, "b f m"]:

@@ -42,16 +42,16 @@ class LogMel:
     std: float = 1.0
 
     def frames(self, samples: int) -> int:
-        """How many frames start within `samples`."""
+        """The number of frames that start within `samples`."""
         return -(-samples // self.hop)
 
     def frame_mask(self, mask: Bool[Array, "b t"]) -> Bool[Array, "b f"]:
-        """Which frames start at a real sample."""
+        """A mask of the frames that start at a real sample."""
         return mask[:, :: self.hop]
 
     @property
     def silence(self) -> float:
-        """What a frame without sound holds."""
+        """The value of a frame without sound."""
         return (math.log(self.floor) - self.mean) / self.std
 
     def __call__(self, audio: Int16[Array, "b t"], frames: int | None = None) -> Float[Array, "b f m"]:

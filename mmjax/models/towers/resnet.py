@@ -233,7 +233,7 @@ class ResNet(BareTower, kw_only=True):
         train: bool = False,
         keys: Key[Array, " b"] | None = None,
     ) -> tuple[Float[Array, "b n d"], Bool[Array, "b n"]]:
-        """What stands on the last grid, row by row, `[B, H/32 * W/32, 32 * width]` in `dtype`; all are real."""
+        """The features of the last grid, row by row, `[B, H/32 * W/32, 32 * width]` in `dtype`; all are real."""
         del mask, keys  # nothing is dropped out
         if keep is not None:
             self.patches(x)

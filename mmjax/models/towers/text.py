@@ -43,7 +43,7 @@ class TextTransformer(Tower, kw_only=True):
 
     @property
     def prefix(self) -> int:
-        """How many tokens stand before the words: the trunk's CLS, or none."""
+        """The number of tokens before the words: the trunk's CLS, or none."""
         return 0 if self.trunk is None else 1
 
     @property
@@ -135,7 +135,7 @@ class TextTransformer(Tower, kw_only=True):
         keys: Key[Array, " b"] | None = None,
         types: Int[Array, "b l"] | None = None,
     ) -> tuple[Float[Array, "b n d"], Bool[Array, "b n"]]:
-        """As every tower's.
+        """The tokens, as every tower's.
 
         types: of each token, in [0, `types`); None: all are 0.
         """

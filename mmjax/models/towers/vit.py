@@ -14,7 +14,7 @@ Pictures = UInt8[Array, "b h w 3"] | Float[Array, "b h w 3"]
 
 
 def normalised(pixels: Array, mean: tuple[float, float, float], std: tuple[float, float, float]) -> Float[Array, "..."]:
-    """Of pixels 0 to 255 `[..., 3]`, float32; floats are taken as normalised already, and pass."""
+    """Normalises pixels 0 to 255 `[..., 3]` to float32; floats count as normalised already, and are unchanged."""
     if jnp.issubdtype(pixels.dtype, jnp.floating):
         return pixels.astype(jnp.float32)
     return (pixels / jnp.float32(255) - jnp.array(mean, jnp.float32)) / jnp.array(std, jnp.float32)

@@ -22,11 +22,11 @@ from mmjax.objectives.encoded import Encoded
 from mmjax.objectives.masking import Masking
 from mmjax.objectives.numerics import at_least_fp32, unit
 
-DENSE_PAIRS = 2048**2  # up to so many pairs one device holds them all: faster, and 17 MB a matrix
+DENSE_PAIRS = 2048**2  # up to this many pairs one device holds them all: faster, and 17 MB a matrix
 
 
 class PublishedScale(NamedTuple):
-    """What a paper starts from."""
+    """The initial scale and bias, and the scale's bound, of a paper."""
 
     scale_init: float
     scale_max: float
@@ -42,15 +42,16 @@ PUBLISHED = {
 class Contrastive(nn.Module):
     """Pulls the two embeddings of an example together and those of different examples apart.
 
-    Every pair of the global batch counts, on any mesh. Metrics, besides the loss: `logit_scale`, `positive_logit` and
+    Every pair of the global batch is used, on any mesh. Metrics, besides the loss: `logit_scale`, `positive_logit` and
     `negative_logit` (means over the counted pairs), `accuracy` (how often a right partner has a higher logit than every
     wrong one, mean of both directions), `nonfinite/<modality>` (how many valid rows have an embedding that is not
-    finite); for softmax also the two directions' losses, `loss_forward` (pair[0] asks, pair[1] answers) and
-    `loss_backward`; for sigmoid `logit_bias`.
+    finite); for softmax also the two directions' losses, `loss_forward` (pair[0] are the queries, pair[1] the
+    candidates) and `loss_backward`; for sigmoid `logit_bias`.
 
     Attributes:
         pair: the two inputs that are compared.
-        towers: by input, the tower that encodes it where that isn't the one of its name: two texts may share one.
+        towers: the tower of an input, by its name, where that isn't the tower of the same name: two texts may share
+            one.
         loss: "softmax" (symmetric InfoNCE: CLIP, arXiv:2103.00020) or "sigmoid" (SigLIP, arXiv:2303.15343).
         masking: by modality, the masked view to read instead of the whole (FLIP, arXiv:2212.00794). A masked objective
             that reads an equal view shares the encoding.
@@ -61,7 +62,7 @@ class Contrastive(nn.Module):
         partners: "row": row i of one modality belongs to row i of the other. "id": all rows of the same example do (its
             `id` in the batch): for batches in which an image comes several times, each time with another caption.
         method: "dense" holds the matrix of all pairs; "ring" never holds more than a tile of it, and on a mesh no more
-            than the device's own rows and a few that pass by. "auto": the ring on a mesh that cuts the batch, and
+            than the device's own rows and one chunk of columns. "auto": the ring on a mesh that cuts the batch, and
             where there are more pairs than 2,048 by 2,048. All give the same loss and gradient.
         tile: of the ring: rows and columns of a tile; None: 512, or half of a device's rows if that is less.
     """
@@ -100,7 +101,7 @@ class Contrastive(nn.Module):
     def per_example(
         self, encoded: Mapping[View, Encoded], batch: Mapping[str, Array], context: Context
     ) -> tuple[Float[Array, "b e"], Float[Array, "b e"]]:
-        """The pair's unit vectors `[B,E]`, in fp32 at least; zeros of what isn't valid."""
+        """The pair's unit vectors `[B,E]`, in fp32 at least; zeros where an example isn't valid."""
         a, b = (unit(selected(valid(batch, view.input), encoded[view].embedding)) for view in self.views())
         if a.shape != b.shape:
             raise UserError(
@@ -140,7 +141,9 @@ class Contrastive(nn.Module):
         return len(a) * len(b) > DENSE_PAIRS
 
     def _group(self, batch: Mapping[str, Array]) -> Int[Array, " b"]:
-        """Rows of one number are partners: its own place for each row, or the first place of its example."""
+        """The group of each row; rows of the same group are partners: the row's own place, or the first place of its
+        example.
+        """
         rows = len(valid(batch, self.pair[0]))
         if self.partners == "row":
             return jnp.arange(rows)
@@ -196,10 +199,10 @@ def softmax_loss(
     Args:
         a, b: unit vectors.
         scale: the logits' scale s (not its logarithm).
-        a_valid, b_valid: which rows take part.
+        a_valid, b_valid: masks of the rows that take part.
         label_smoothing: the part of the target spread evenly over all candidates.
         a_group, b_group: rows of the same group are partners; a negative group has none (further negatives). None: row
-            i of one belongs to row i of the other, and what is longer ends in further negatives.
+            i of one belongs to row i of the other, and the rest of the longer side are further negatives.
     """
     a, b = _zeroed(a, a_valid), _zeroed(b, b_valid)
     logits = scale * _cosines(a, b)
@@ -239,7 +242,7 @@ def sigmoid_loss(
     a, b = _zeroed(a, a_valid), _zeroed(b, b_valid)
     logits = scale * _cosines(a, b) + bias
     positive, counts = _pairs(a_valid, b_valid, a_group, b_group)
-    # Summed apart, and row by row: a negative starts at 4.5e-5; in fp32 a sum that holds the positives' 10s loses it.
+    # Summed separately, row by row: a negative starts at 4.5e-5, which is lost in an fp32 sum with the positives' 10s.
     positives = jnp.where(positive, -jax.nn.log_sigmoid(logits), 0).sum(axis=1)
     negatives = jnp.where(counts & ~positive, -jax.nn.log_sigmoid(-logits), 0).sum(axis=1)
     n = positive.sum()
@@ -249,11 +252,11 @@ def sigmoid_loss(
 
 @jax.custom_vjp
 def at_most(x: Float[Array, ""], limit: float) -> Float[Array, ""]:
-    """`min(x, limit)`, with a gradient that can bring `x` back.
+    """Computes `min(x, limit)`, with a gradient that can lower `x` again.
 
     `jnp.minimum` has a gradient of 0 above the limit, so a parameter that once overshoots stays there for ever. CLIP
     clamps the parameter itself after each update, which a pure loss can't. Here the gradient passes at and below the
-    limit, and above it only where descent lowers x: further up there is no drift to be undone later.
+    limit, and above it only where descent lowers x, so that x can't drift further up.
     """
     return jnp.minimum(x, limit)
 
@@ -270,22 +273,26 @@ at_most.defvjp(_at_most_forward, _at_most_backward)
 
 
 def _cosines(a: Float[Array, "b e"], b: Float[Array, "b e"]) -> Float[Array, "b b"]:
-    """a_i.b_j. In full fp32: an accelerator's default rounds to bf16, and the scale makes an error of 1e-3 into 0.1."""
+    """The cosines a_i.b_j, in full fp32: an accelerator's default rounds to bf16, and the scale makes an error of 1e-3
+    into 0.1.
+    """
     return jnp.einsum("ie,je->ij", at_least_fp32(a), at_least_fp32(b), precision=jax.lax.Precision.HIGHEST)
 
 
 def _only(candidate: Bool[Array, " b"], logits: Float[Array, "b b"]) -> Float[Array, "b b"]:
-    """The logits, with all but the candidates' columns lowered out of sight (finite: with no candidate too)."""
+    """The logits, with a very low number in all but the candidates' columns (finite: with no candidate too)."""
     return jnp.where(candidate, logits, jnp.finfo(logits.dtype).min / 2)
 
 
 def _mean(x: Float[Array, "*shape"], weight: Bool[Array, "*shape"]) -> Float[Array, ""]:
-    """The mean of what has weight; 0 where nothing has. Selected, not multiplied: a NaN without weight stays out."""
+    """The mean of the values with weight; 0 where there are none. Selected, not multiplied: a NaN without weight has no
+    effect.
+    """
     return jnp.sum(jnp.where(weight, x, 0)) / jnp.maximum(weight.sum(), 1)
 
 
 def _zeroed(x: Float[Array, "b e"], valid: Bool[Array, " b"]) -> Float[Array, "b e"]:
-    """Rows that take no part are zeros: in the gradient, what they hold would be multiplied by 0, and 0 NaN is NaN."""
+    """Sets rows that take no part to zero: in the gradient their values would be multiplied by 0, and 0 NaN is NaN."""
     return jnp.where(valid[:, None], x, 0)
 
 
@@ -295,7 +302,7 @@ def _pairs(
     a_group: Int[Array, " n"] | None,
     b_group: Int[Array, " m"] | None,
 ) -> tuple[Bool[Array, "n m"], Bool[Array, "n m"]]:
-    """Which pairs are positive, and which count at all."""
+    """Masks of the positive pairs, and of all pairs that count."""
     a_group = jnp.arange(len(a_valid)) if a_group is None else a_group
     b_group = jnp.arange(len(b_valid)) if b_group is None else b_group
     counts = a_valid[:, None] & b_valid

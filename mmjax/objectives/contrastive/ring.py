@@ -1,9 +1,9 @@
 """Computes contrastive losses without the logit matrix: by tiles on one device, round a ring of devices on a mesh.
 
 Each device keeps its rows; the columns travel, a chunk at a time, from device to device until every row has been
-compared with them and they are home again. Each row and column keeps eight numbers (`Met`); no tile of logits outlives
-its loop step, and the backward pass recomputes it, so that the memory is that of a tile and not that of the logit
-matrix. Values and gradients are those of the dense losses in `contrastive.objective`.
+compared with them and they are back on their own device. Each row and column keeps eight numbers (`Met`); no tile of
+logits outlives its loop step, and the backward pass recomputes it, so that the memory is that of a tile and not that of
+the logit matrix. Values and gradients are those of the dense losses in `contrastive.objective`.
 """
 
 import dataclasses
@@ -29,7 +29,9 @@ TILE = 512  # rows and columns of a tile: beyond it a CPU gains no time, and a T
 
 @dataclasses.dataclass(frozen=True)
 class RingPlan:
-    """How the pairs are gone through. `axes`: of the mesh, that the rows are cut over; `parts`: in how many."""
+    """The way to iterate over the pairs. `axes`: of the mesh, that the rows are cut over; `parts`: their number of
+    parts.
+    """
 
     loss: Literal["softmax", "sigmoid"]
     label_smoothing: float
@@ -39,7 +41,7 @@ class RingPlan:
 
 
 def mesh_parts() -> tuple[tuple[str, ...], int]:
-    """The axes of the mesh in use (`jax.set_mesh`) that cut the batch, and in how many parts."""
+    """The axes of the mesh in use (`jax.set_mesh`) that cut the batch, and the number of parts."""
     mesh = jax.sharding.get_abstract_mesh()
     axes = tuple(axis for axis in RING_AXES if mesh.shape.get(axis, 1) > 1)
     return axes, math.prod(mesh.shape[axis] for axis in axes)
@@ -54,13 +56,13 @@ def ring_loss(
     label_smoothing: float = 0.0,
     tile: int | None = None,
 ) -> tuple[Float[Array, ""], dict[str, Array]]:
-    """`objective.softmax_loss` (bias=None) or `objective.sigmoid_loss`, in the memory of a tile.
+    """Computes `objective.softmax_loss` (bias=None) or `objective.sigmoid_loss`, in the memory of a tile.
 
     Under `jax.set_mesh` the rows of both sides lie over `data` and `fsdp`, and the columns go round the ring.
 
     Args:
         a, b: the two sides; their numbers of rows may differ.
-        scale: the logits' scale s (not its logarithm). bias: what is added to the logits, sigmoid only.
+        scale: the logits' scale s (not its logarithm). bias: added to the logits, sigmoid only.
         label_smoothing: softmax only; the part of the target spread evenly over all candidates.
         tile: rows and columns of a tile, at most the rows that a device holds; None: 512, or half of those rows if
             that is less.
@@ -92,14 +94,15 @@ def ring_loss(
 
 
 def check_whole(*vectors: Float[Array, "n e"]) -> None:
-    """Raises UserError where rows are cut over devices, but the mesh that says how is not set: each device would have
-    to gather all of them."""
+    """Raises UserError where rows are cut over devices without a mesh set: each device would have to gather all of
+    them.
+    """
     for x in vectors:
         traced = isinstance(x, Tracer)
         sharding: Any = jax.typeof(x).sharding if traced else getattr(x, "sharding", None)
         if not isinstance(sharding, NamedSharding) or sharding.mesh.empty:
             continue
-        # Of a traced array on an Auto mesh the type knows the mesh alone, and not how the array is cut over it.
+        # On an Auto mesh a traced array's type has the mesh, but not how the array is cut over it.
         cut = RING_AXES if traced else jax.tree.leaves(tuple(sharding.spec[:1]))
         if math.prod(sharding.mesh.shape.get(axis, 1) for axis in cut) > 1:
             raise UserError(
@@ -134,7 +137,9 @@ _loss.defvjp(_loss_forward, _loss_backward)
 def _over_mesh(
     plan: RingPlan, function: Callable[..., Any], inputs: tuple[bool, ...], outputs: tuple[bool, ...]
 ) -> Any:
-    """`function` on each device's part; the flags say which arguments and results are cut by rows (else whole)."""
+    """Maps `function` over each device's part; the flags say which arguments and results are cut by rows
+    (else whole).
+    """
     if not plan.axes:
         return function
     specs = [PartitionSpec(plan.axes) if cut else PartitionSpec() for cut in inputs + outputs]
@@ -142,7 +147,7 @@ def _over_mesh(
 
 
 def _forward(plan: RingPlan, a: Rows, b: Rows, scale: Array, bias: Array) -> tuple[tuple[Array, dict], Met, Met]:
-    """The loss with its metrics, and what rows and columns have met."""
+    """The loss with its metrics, and the statistics of rows and columns."""
     dtype = a.vectors.dtype
 
     def meet(pair: Tile, a_met: Met, b_met: Met) -> tuple[Met, Met]:
@@ -200,7 +205,7 @@ def _backward(
                 of_rows = product("ij,je->ie", of_logits, columns.vectors)
                 of_a = _write(of_a, _take(of_a, at, len(new)) + scale * of_rows, at)
                 of_columns += scale * product("ij,ie->je", of_logits, rows.vectors)
-                # d loss/d s = sum_ij g_ij a_i.b_j: of the vectors, since that is less than another pass over the tile
+                # d loss/d s = sum_ij g_ij a_i.b_j, from the vectors: cheaper than another pass over the tile
                 of_both = of_both[0] + jnp.sum(rows.vectors * of_rows), of_both[1] + of_logits.sum()
                 return of_columns, of_a, of_both
 
@@ -237,7 +242,7 @@ def _pulls(plan: RingPlan, a: Rows, b: Rows, a_met: Met, b_met: Met, gradient: A
 
 
 def _value(plan: RingPlan, a: Rows, b: Rows, a_met: Met, b_met: Met) -> tuple[Array, dict[str, Array]]:
-    """The loss and its metrics, from what rows and columns have met."""
+    """The loss and its metrics, from the statistics of rows and columns."""
     n_a, n_b, pairs = _sum(tuple(x.astype(a_met.top.dtype).sum() for x in (a.valid, b.valid, a_met.partners)), plan)
 
     def hits(met: Met) -> Array:
@@ -271,8 +276,9 @@ def _count(n: int, tile: int) -> int:
 
 
 def _span(i: Array, n: int, tile: int) -> tuple[Array, Bool[Array, " t"]]:
-    """Where tile i of n rows starts, and which of its rows are its own. The last one is moved back to lie within the
-    rows, over some of its neighbour's: padding would copy everything."""
+    """The start of tile i of n rows, and a mask of the rows that are its own. The last tile is moved back to lie within
+    the rows, over some of its neighbour's: padding would copy everything.
+    """
     tile = min(tile, n)
     start = jnp.minimum(i * tile, n - tile)
     return start, start + jnp.arange(tile) >= i * tile
@@ -293,7 +299,7 @@ def _write(tree: Any, part: Any, start: Array) -> Any:
 
 
 def _onward(plan: RingPlan, tree: Any) -> Any:
-    """To the next device of the ring."""
+    """Sends a tree to the next device of the ring."""
     if not plan.axes:
         return tree
     ring = [(i, (i + 1) % plan.parts) for i in range(plan.parts)]
@@ -305,5 +311,5 @@ def _sum(tree: Any, plan: RingPlan) -> Any:
 
 
 def _varying(plan: RingPlan, tree: Any) -> Any:
-    """Marks what is equal on all devices as different on each, as a loop's carry must be."""
+    """Marks values that are equal on all devices as different on each, as a loop's carry must be."""
     return jax.tree.map(lambda x: lax.pcast(x, plan.axes, to="varying"), tree) if plan.axes else tree

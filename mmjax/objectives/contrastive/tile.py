@@ -10,13 +10,13 @@ from jaxtyping import Array, Bool, Float, Int
 
 
 class Rows(NamedTuple):
-    """One side of the pairs.
+    """One side of the pairs: its vectors, and which of them have partners.
 
     Attributes:
         vectors: `[n,E]`, of unit length.
-        valid: `[n]`, which of them take part.
-        group: `[n]` int32. A row and a column of the same group are a positive pair; a negative group has no partner
-            (a candidate only).
+        valid: `[n]`, a mask of those that take part.
+        group: `[n]` int32. A row and a column of the same group are a positive pair; a negative group has no partner (a
+            candidate only).
     """
 
     vectors: Float[Array, "n e"]
@@ -46,11 +46,12 @@ class Met(NamedTuple):
 
     @property
     def top(self) -> Array:
+        """The highest logit so far."""
         return jnp.maximum(self.top_positive, self.top_negative)
 
     @property
     def normaliser(self) -> Array:
-        """logsumexp of the logits of all that was met; very low where nothing was."""
+        """The logsumexp of all logits so far; very low where there were none."""
         return self.top + jnp.log(jnp.maximum(self.exponentials, jnp.finfo(self.exponentials.dtype).tiny))
 
 
@@ -60,8 +61,8 @@ class Pull(NamedTuple):
     Attributes:
         weight: of the row in the mean of the loss.
         normaliser: the logsumexp of its logits.
-        target: what is subtracted at its positives.
-        evenly: label smoothing, what is subtracted at all its candidates.
+        target: subtracted at its positives.
+        evenly: label smoothing, subtracted at all its candidates.
     """
 
     weight: Array
@@ -71,7 +72,9 @@ class Pull(NamedTuple):
 
 
 class Tile:
-    """Some rows against some columns. What isn't valid is zero here, whatever it held: 0 times NaN would be NaN."""
+    """A tile of the logit matrix: some rows against some columns. Invalid rows are set to zero here: 0 times NaN would
+    be NaN.
+    """
 
     def __init__(self, rows: Rows, columns: Rows, scale: Array, bias: Array):
         self.counts = rows.valid[:, None] & columns.valid
@@ -80,7 +83,7 @@ class Tile:
         self.logits = scale * product("ie,je->ij", rows.vectors, columns.vectors) + bias
 
     def met(self, loss: str, axis: int) -> Met:
-        """What each row (axis 1) or column (axis 0) meets here."""
+        """The statistics of each row (axis 1) or column (axis 0) of this tile."""
         z, lowest = self.logits, very_low(self.logits.dtype)
 
         def total(of: Array, where: Array) -> Array:
@@ -108,7 +111,7 @@ class Tile:
         )
 
     def gradient(self, loss: str, a: Pull, b: Pull) -> Array:
-        """d loss / d logits."""
+        """The gradient d loss / d logits."""
         z = self.logits
         if loss == "sigmoid":
             each = jnp.where(self.positive, -jax.nn.sigmoid(-z), jax.nn.sigmoid(z))
@@ -119,15 +122,18 @@ class Tile:
 
 
 def very_low(dtype: Any) -> Any:
+    """A number below every logit, finite: its sums don't overflow."""
     return jnp.asarray(jnp.finfo(dtype).min / 2, dtype)
 
 
 def nothing_met(n: int, dtype: Any) -> Met:
+    """The statistics of `n` rows before the first tile."""
     lowest, zero = jnp.full(n, very_low(dtype)), jnp.zeros(n, dtype)
     return Met(lowest, lowest, zero, zero, zero, zero, zero, zero)
 
 
 def merge(x: Met, y: Met) -> Met:
+    """The statistics over the columns of both."""
     summed = jax.tree.map(jnp.add, x, y)
     top_positive = jnp.maximum(x.top_positive, y.top_positive)
     top_negative = jnp.maximum(x.top_negative, y.top_negative)
@@ -137,5 +143,7 @@ def merge(x: Met, y: Met) -> Met:
 
 
 def product(letters: str, x: Array, y: Array) -> Array:
-    """In full fp32: an accelerator's default rounds to bf16, and the scale makes an error of 1e-3 into 0.1."""
+    """An einsum in full fp32: an accelerator's default rounds to bf16, and the scale makes an error of 1e-3
+    into 0.1.
+    """
     return jnp.einsum(letters, x, y, precision=lax.Precision.HIGHEST)

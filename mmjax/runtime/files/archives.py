@@ -1,7 +1,7 @@
 """Checks archives by their tables (names, shapes and sizes) before anything is unpacked.
 
 A file of megabytes can unpack to gigabytes. Weights hardly shrink when they are packed, so an archive that would unpack
-to many times its own size is none of weights.
+to many times its own size doesn't hold weights.
 """
 
 import gzip
@@ -19,10 +19,10 @@ import numpy as np
 from mmjax.errors import UserError
 from mmjax.runtime.files import regular
 
-TIMES = 20  # its own size that an archive may unpack to; deflate makes up to a thousand of it
-SMALL = 2**26  # bytes that any may
+TIMES = 20  # times its own size is the most that an archive may unpack to; deflate can reach a thousand
+SMALL = 2**26  # bytes that any archive may unpack to
 PLAIN = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
-# What a broken zip makes zipfile, zlib and numpy raise. RuntimeError: it is encrypted.
+# The exceptions that zipfile, zlib and numpy raise for a broken zip. RuntimeError: it is encrypted.
 BROKEN = (
     *(zipfile.BadZipFile, zlib.error, ValueError, OSError, EOFError, AttributeError),
     *(NotImplementedError, RuntimeError, OverflowError, MemoryError, SyntaxError, TypeError),
@@ -31,13 +31,13 @@ BROKEN = (
 
 @dataclass(frozen=True)
 class Head:
-    """An array of a file, by its table alone."""
+    """The shape of an array in a file, from the file's table alone."""
 
     shape: tuple[int, ...]
 
 
 def bounded(path: Any, unpacked: int, size: int | None = None) -> None:
-    """Raises UserError where so many bytes can't come of that file, or of `size` bytes, but by a trick."""
+    """Raises UserError where a file (or `size` bytes) claims to unpack to more than weights can."""
     size = int(path.stat().st_size) if size is None else size
     if unpacked > max(SMALL, TIMES * size):
         raise UserError(
@@ -47,7 +47,7 @@ def bounded(path: Any, unpacked: int, size: int | None = None) -> None:
 
 
 def check_zip(path: Path, wanted: Callable[[str], bool] = lambda name: True) -> None:
-    """Looks at the sizes in a zip's table; `wanted`: of what is read.
+    """Checks the sizes in a zip's table; `wanted` selects the members that will be read.
 
     Raises:
         UserError: it would unpack to too much, or is packed in ways that aren't read.
@@ -101,7 +101,7 @@ def _said(error: Exception) -> str:
 
 
 def _head(path: Path, file: zipfile.ZipFile, member: zipfile.ZipInfo) -> Head:
-    """Of the array in a member; ValueError where it doesn't fill the member."""
+    """Reads the shape of the array in a member; ValueError where it doesn't fill the member."""
     with file.open(member) as stream:
         version = np.lib.format.read_magic(stream)
         read = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}.get(version)
@@ -139,7 +139,7 @@ def safetensors_table(path: Path) -> dict[str, Head]:
 
 
 def gunzip(path: Path, most: int = SMALL) -> bytes:
-    """What a `.gz` holds, of at most so many bytes.
+    """The content of a `.gz`, of at most `most` bytes.
 
     Raises:
         UserError: it is broken, or holds more.

@@ -28,7 +28,7 @@ def write(folder: epath.Path, leave_out: tuple[str, ...] = ()) -> None:
 
 
 def listed(folder: epath.Path, leave_out: tuple[str, ...] = ()) -> str:
-    """What `write` writes."""
+    """The text that `write` writes."""
     names = [name for name in files(folder) if name not in leave_out]
     with ThreadPoolExecutor(THREADS) as threads:
         found = dict(zip(names, threads.map(lambda name: _digest(folder / name), names), strict=True))
@@ -36,15 +36,15 @@ def listed(folder: epath.Path, leave_out: tuple[str, ...] = ()) -> str:
 
 
 def problems(folder: epath.Path, within: str = "") -> list[str]:
-    """What is not as it was written, a line a file; empty where everything is. Reads everything.
+    """Compares the files with their digests and returns a line for each difference; empty where there is none. Reads
+    every file.
 
-    within: only files whose names begin so. Files that came later are no problem: nothing that was written is lost by
-    them.
+    within: only files whose names begin so. Files added later are ignored: they damage nothing that was written.
     """
     try:
         read = json_text.parse(json_text.text(folder / NAME))
         pairs = {str(name): (int(size), str(digest)) for name, (size, digest) in read["blake2b"].items()}
-        if any(Path(name).is_absolute() or ".." in Path(name).parts for name in pairs):  # a stranger's
+        if any(Path(name).is_absolute() or ".." in Path(name).parts for name in pairs):  # leads elsewhere
             raise ValueError
         if read["of this list"] != _of_list(pairs):
             return [f"{NAME} has other contents than were written"]
@@ -73,7 +73,7 @@ def problems(folder: epath.Path, within: str = "") -> list[str]:
 
 
 def of_content(content: bytes) -> str:
-    """A digest of what a file holds."""
+    """The digest of a content."""
     return hashlib.blake2b(content, digest_size=16).hexdigest()
 
 
@@ -83,10 +83,10 @@ def sealed(value: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def unbroken(value: Mapping[str, Any]) -> bool:
-    """Whether a JSON object still is what it was when it was sealed; one that never was is."""
+    """True if a JSON object is as it was when it was sealed, or was never sealed."""
     try:
         return SEAL not in value or value[SEAL] == _of_object({key: v for key, v in value.items() if key != SEAL})
-    except RecursionError:  # nested as deeply as nothing that was sealed
+    except RecursionError:  # nested more deeply than anything that is sealed here
         return False
 
 
@@ -95,12 +95,12 @@ def _of_object(value: Mapping[str, Any]) -> str:
 
 
 def _of_list(found: dict[str, tuple[int, str]]) -> str:
-    """A digest of the digests: damage to the list itself is not to be taken for damage to the files."""
+    """The digest of the list of digests: tells damage of the list itself from damage of the files."""
     return _of_object(found)
 
 
 def files(folder: epath.Path) -> list[str]:
-    """The files that can have digests, by their paths within the folder, in order; lists of folders in it are such."""
+    """The files that get digests, by their paths within the folder, sorted; lists in subfolders are among them."""
     return [name for name in _within(folder) if name != NAME]
 
 

@@ -1,6 +1,6 @@
-"""Reads JSON from strangers, or refuses it in one line.
+"""Reads untrusted JSON, or refuses it in one line.
 
-Python's parser gives up on deep nesting with an error that no reader of files expects; here it is one of JSON.
+Python's parser raises RecursionError on deep nesting, which no reader of files expects; here it is an error of JSON.
 """
 
 import json
@@ -12,7 +12,7 @@ from mmjax.runtime.files import regular
 
 
 def parse(text: str | bytes, **options: Any) -> Any:
-    """What the text says. Raises ValueError where it is no JSON, or nested too deeply; options: of `json.loads`."""
+    """Parses JSON. Raises ValueError where the text is no JSON, or is nested too deeply; options: of `json.loads`."""
     try:
         return json.loads(text, **options)
     except RecursionError:
@@ -33,7 +33,7 @@ def text(path: Any) -> str:
 
 
 def read(path: Path) -> Any:
-    """What a file says.
+    """Reads and parses a JSON file.
 
     Raises:
         UserError: it is no file, no JSON, or no UTF-8, or nested too deeply.
@@ -42,5 +42,5 @@ def read(path: Path) -> Any:
     written = regular.content(path)
     try:
         return parse(written.decode("utf-8"))
-    except ValueError as error:  # json's, and that of bytes which are no text
+    except ValueError as error:  # of json, or of the decoding
         raise UserError(f"{path} is no JSON: {error}") from error

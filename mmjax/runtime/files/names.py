@@ -2,16 +2,17 @@
 
 from mmjax.errors import UserError
 
-LONGEST = 100  # bytes: with what is put before and behind it, a file system takes it
+LONGEST = 100  # bytes: leaves room for a prefix and a suffix within what file systems allow
 
 
 def plain(name: object, where: str) -> str:
-    """`name`, if it can stand in the name of a file and leads nowhere else.
+    """Returns `name`, if it can be a part of a file's name and leads to no other folder.
 
-    where: what is called so, for the message.
+    where: the thing of that name, for the message.
 
     Raises:
-        UserError: it is empty or too long, begins with a dot, or holds a slash, a backslash or what isn't printed.
+        UserError: it is empty or too long, begins with a dot, or holds a slash, a backslash or an unprintable
+            character.
     """
     if isinstance(name, str) and name.isprintable() and name and not name.startswith(".") and not {*"/\\"} & {*name}:
         if len(name.encode("utf-8", "replace")) <= LONGEST:

@@ -1,6 +1,6 @@
 """Writes files and folders atomically, with the modes that the umask gives to any new file.
 
-What is half written has a name of its own beside its place, with the process's number, so that two don't meet;
+A half-written file has another name in the same folder, with the process's number, so that two processes don't collide;
 a kill leaves the old content in its place, or the new one.
 """
 
@@ -14,13 +14,14 @@ from pathlib import Path
 
 from mmjax.errors import UserError
 
-ANY = 0o666  # of a file, before the umask: what `open` asks for
+ANY = 0o666  # the mode of a file before the umask, as `open` has it
 _STREAMS = re.compile(r"/dev/(stdout|stderr|fd/\d+)|/proc/.+")
 _ADDRESS = re.compile(r"[a-z][a-z0-9+.-]+:/", re.IGNORECASE)  # also of Path("gs://bucket"), which has but one slash
 
 
 def local(path: str | Path, what: str) -> Path:
-    """A path to be written to, `what` it was given as. Raises UserError where it is an address: gs://bucket/run, say.
+    """Returns a path to be written to. Raises UserError where it is an address (gs://bucket/run); `what` names it in
+    the message.
 
     `Path` would take that for a folder `gs:` beside the others.
     """
@@ -44,7 +45,7 @@ def check_writable(path: str | Path | None) -> None:
 
 
 def write(path: str | Path, content: str | bytes) -> None:
-    """Puts a file, text in UTF-8, in the place of what is there; the folder above it is made.
+    """Writes a file (text in UTF-8) atomically in the place of what is there; makes the folder above it.
 
     Raises:
         OSError: it can't be written.
@@ -55,8 +56,8 @@ def write(path: str | Path, content: str | bytes) -> None:
 
 @contextmanager
 def replacing(path: str | Path) -> Iterator[Path]:
-    """Gives the name to write a file to; once that is done it takes the place of `path`. A pipe or a device, such as
-    /dev/stdout, stays, and is given what was written.
+    """Yields the name to write a file to; on exit it replaces `path`. A pipe or a device, such as /dev/stdout, is not
+    replaced: the content is written to it.
 
     Raises:
         OSError: it can't be written.
@@ -73,7 +74,7 @@ def replacing(path: str | Path) -> Iterator[Path]:
         part.touch()
         mode = part.stat().st_mode
         yield part
-        part.chmod(mode)  # whoever wrote it may have made another file, for its owner alone
+        part.chmod(mode)  # the writer may have made a new file, with a mode for its owner alone
         os.replace(part, path)
     except BaseException:
         part.unlink(missing_ok=True)
@@ -82,7 +83,7 @@ def replacing(path: str | Path) -> Iterator[Path]:
 
 @contextmanager
 def replacing_folder(folder: str | Path) -> Iterator[Path]:
-    """Gives an empty folder to write into; once that is done it takes the place of `folder` and all that is in it.
+    """Yields an empty folder to write into; on exit it replaces `folder` and all that is in it.
 
     Raises:
         OSError: it can't be written.
@@ -90,7 +91,7 @@ def replacing_folder(folder: str | Path) -> Iterator[Path]:
     folder = local(folder, "the folder")
     folder.absolute().parent.mkdir(parents=True, exist_ok=True)
     part = _beside(folder)
-    shutil.rmtree(part, ignore_errors=True)  # of a process of the same number that was killed
+    shutil.rmtree(part, ignore_errors=True)  # left by a killed process of the same number
     part.mkdir()
     try:
         yield part
@@ -106,13 +107,13 @@ def replacing_folder(folder: str | Path) -> Iterator[Path]:
 
 
 def sweep(folder: Path) -> None:
-    """Removes what processes that were killed have left half written in a folder to which nobody else writes."""
+    """Removes half-written files that killed processes left in a folder to which nobody else writes."""
     for part in folder.glob(".*.tmp"):
         part.unlink(missing_ok=True)
 
 
 def _is_stream(path: Path) -> bool:
-    """/dev/stdout is one wherever it leads: to a file maybe, which the shell holds open."""
+    """True for a pipe or a device. /dev/stdout counts as one even if it is a file, since the shell holds that open."""
     return bool(_STREAMS.fullmatch(str(path.absolute()))) or path.is_fifo() or path.is_char_device()
 
 

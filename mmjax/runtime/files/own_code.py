@@ -29,7 +29,9 @@ LARGEST = 2**24  # bytes of such a file
 
 @dataclass(frozen=True)
 class OwnFile:
-    """A file as it was read. beside: the neighbours that it imports, directly or through another: name and text."""
+    """A file of code as it was read. beside: name and text of each neighbour that it imports, directly or through
+    another.
+    """
 
     folder: str
     name: str
@@ -38,21 +40,22 @@ class OwnFile:
 
     @property
     def path(self) -> str:
+        """The path of the file."""
         return os.path.join(self.folder, self.name)
 
     @property
     def digest(self) -> str:
-        """As an experiment's record has it."""
+        """The digest of the text, as an experiment's record has it."""
         return digests.of_content(self.text)
 
     @property
     def module(self) -> str:
-        """What its module is called."""
+        """The name of its module; it differs where a text differs."""
         whole = hashlib.blake2b(repr((self.folder, self.text, self.beside)).encode(), digest_size=4)
         return f"experiment_{self.name.removesuffix(ENDING)}_{whole.hexdigest()}"
 
     def neighbours(self) -> list["OwnFile"]:
-        """The files beside it, each with what it imports in its turn."""
+        """The files beside it, each with its own imports."""
         texts = dict(self.beside)
         return [OwnFile(self.folder, name, text, _beside(text, texts)) for name, text in self.beside]
 
@@ -61,7 +64,7 @@ Code = tuple[OwnFile, ...]
 
 
 def named(code: Any) -> Code:
-    """The files that a user named: a path, several, or files that were read already; None: none.
+    """Reads the files that a user named: a path, several, or files that were read already; None: none.
 
     Raises:
         UserError: there is no such file, it is no file of Python, or two of them have one name.
@@ -71,7 +74,7 @@ def named(code: Any) -> Code:
 
 
 def joined(files: Iterable[OwnFile]) -> Code:
-    """Each file once. Raises UserError where two of one name hold different texts."""
+    """Each of the files once. Raises UserError where two of one name hold different texts."""
     found: dict[str, OwnFile] = {}
     for file in files:
         if (other := found.setdefault(file.name, file)).text != file.text:
@@ -83,7 +86,7 @@ def joined(files: Iterable[OwnFile]) -> Code:
 
 
 def read_own(path: str | os.PathLike[str]) -> OwnFile:
-    """The file, with the neighbours that it imports.
+    """Reads a file of code, with the neighbours that it imports.
 
     Raises:
         UserError: there is no such file, or none whose name ends in .py.
@@ -100,7 +103,7 @@ def read_own(path: str | os.PathLike[str]) -> OwnFile:
 
 
 def _gather(folder: Path, text: bytes, texts: dict[str, bytes]) -> None:
-    """The files in `folder` that a text imports, into `texts` by their names."""
+    """Collects into `texts`, by name, the files in `folder` that a text imports."""
     for stem in _imported(text):
         path = folder / f"{stem}{ENDING}"
         if path.name not in texts and path.is_file() and not _elsewhere(stem, path):
@@ -109,7 +112,7 @@ def _gather(folder: Path, text: bytes, texts: dict[str, bytes]) -> None:
 
 
 def _beside(text: bytes, texts: Mapping[str, bytes]) -> tuple[tuple[str, bytes], ...]:
-    """Which of the texts another imports, directly or not, in the order of their names."""
+    """The texts that another imports, directly or not, sorted by name."""
     found: set[str] = set()
     waiting = [text]
     while waiting:
@@ -120,7 +123,7 @@ def _beside(text: bytes, texts: Mapping[str, bytes]) -> tuple[tuple[str, bytes],
 
 
 def _imported(text: bytes) -> set[str]:
-    """The modules that a text imports, wherever it does; of one that doesn't parse none: running it will say so."""
+    """The modules that a text imports, anywhere in it; none where it doesn't parse: running it will report that."""
     try:
         nodes = list(ast.walk(ast.parse(text)))
     except (SyntaxError, ValueError, RecursionError):
@@ -131,24 +134,26 @@ def _imported(text: bytes) -> set[str]:
 
 
 def _elsewhere(stem: str, path: Path) -> bool:
-    """Whether Python finds a module of that name without being told of the folder: an installed package, say."""
+    """True if Python finds a module of that name without the folder: an installed package, say."""
     for finder in sys.meta_path:
         spec = finder.find_spec(stem, None) if hasattr(finder, "find_spec") else None
-        if spec is not None and spec.origin is not None:  # a mere folder of that name has none
+        if spec is not None and spec.origin is not None:  # a plain folder of that name has no origin
             return os.path.realpath(spec.origin) != os.path.realpath(path)
     return False
 
 
 class _Loader(importlib.abc.SourceLoader):
-    """Runs the text that was read, whatever stands in the file now; keeps no compiled file."""
+    """Runs the text that was read, whatever the file holds by now; keeps no compiled file."""
 
     def __init__(self, own: OwnFile):
         self.own = own
 
     def get_filename(self, fullname: str) -> str:
+        """The path of the file."""
         return self.own.path
 
     def get_data(self, path: str | bytes) -> bytes:
+        """The text that was read."""
         if path != self.own.path:
             raise OSError(path)
         return self.own.text
@@ -161,26 +166,28 @@ class _Neighbours(importlib.abc.MetaPathFinder, importlib.abc.Loader):
         self._files = files
 
     def find_spec(self, fullname: str, path: Any, target: Any = None) -> Any:
+        """The spec of a neighbour; None for every other module."""
         if path is not None or fullname not in self._files:
             return None
         return importlib.util.spec_from_loader(fullname, self)
 
     def create_module(self, spec: Any) -> ModuleType:
+        """Loads the neighbour's own module."""
         module = load_own(self._files[spec.name])
         spec.loader_state = module.__spec__
         return module
 
     def exec_module(self, module: ModuleType) -> None:
-        """It ran when it was made; it keeps its own name and loader."""
+        """Restores the module's own spec: it ran when it was created."""
         if module.__spec__ is not None and module.__spec__.loader_state is not None:
             module.__spec__ = module.__spec__.loader_state
 
 
 def load_own(own: OwnFile) -> ModuleType:
-    """The file's module; run if it wasn't yet.
+    """Returns the file's module; runs it on the first call.
 
     Raises:
-        Exception: whatever it raises.
+        Exception: the file's code raised it.
     """
     name = own.module
     if name in sys.modules:
@@ -199,7 +206,7 @@ def load_own(own: OwnFile) -> ModuleType:
 
 @contextlib.contextmanager
 def importable(own: OwnFile) -> Iterator[None]:
-    """A file may import its neighbours, but hides no installed package."""
+    """Makes the file's neighbours importable within the `with`; installed packages take precedence."""
     files = {file.name.removesuffix(ENDING): file for file in own.neighbours()}
     hidden = {}
     for stem, file in files.items():
@@ -207,7 +214,7 @@ def importable(own: OwnFile) -> Iterator[None]:
             hidden[stem] = sys.modules.pop(stem)  # of another folder, or as it was before an edit
     finder = _Neighbours(files)
     sys.meta_path.insert(0, finder)
-    sys.path.append(own.folder)  # what else lies there: packages, say
+    sys.path.append(own.folder)  # makes other modules there importable, such as packages
     try:
         yield
     finally:
@@ -217,7 +224,7 @@ def importable(own: OwnFile) -> Iterator[None]:
 
 
 def of_parts(value: Any) -> Code:
-    """The files that define classes of a value and of what its fields hold: what a process that reads needs of it."""
+    """The files that define the classes of a value and of its fields; a worker process needs them to unpickle it."""
     found: dict[str, OwnFile] = {}
     waiting = [value]
     while waiting:
@@ -234,7 +241,7 @@ def of_parts(value: Any) -> Code:
 
 
 def of_class(part: Any) -> OwnFile | None:
-    """The file that defines a class, at its top and under its own name; None where it is no such class."""
+    """The file that defines a class, at its top level and under its own name; None for any other class."""
     if not isinstance(part, type):
         return None
     module = sys.modules.get(part.__module__)
@@ -245,7 +252,7 @@ def of_class(part: Any) -> OwnFile | None:
 
 
 def class_of(own: OwnFile, name: str) -> type | None:
-    """The class of that name that the file defines, and none that it imports or calls otherwise."""
+    """The class of that name that the file defines; None for one that it imports or calls otherwise."""
     part = vars(load_own(own)).get(name)
     return part if isinstance(part, type) and part.__name__ == name and of_class(part) == own else None
 

@@ -1,4 +1,4 @@
-"""Reads files from strangers: only regular ones, and of a bounded size."""
+"""Reads untrusted files: only regular ones, and of a bounded size."""
 
 import os
 import stat
@@ -13,7 +13,7 @@ KINDS = ((stat.S_ISDIR, "folder"), (stat.S_ISFIFO, "pipe"), (stat.S_ISSOCK, "soc
 
 
 def check(path: Any) -> None:
-    """Whether a path of the disk may be opened: a pipe would be waited for, and a device never ends.
+    """Raises unless a path is a regular file: reading a pipe would wait, and a device never ends.
 
     Raises:
         UserError: it is something else than a file.
@@ -26,10 +26,10 @@ def check(path: Any) -> None:
 
 
 def check_inside(folder: str | os.PathLike[str]) -> None:
-    """As `check`, of all that is in a folder and in those below it; links that lead nowhere are no matter.
+    """Checks all files in a folder and in those below it as `check` does; links that lead nowhere are ignored.
 
     Raises:
-        UserError: something in it is neither a file nor a folder.
+        UserError: an entry is neither a file nor a folder.
     """
     for inside, _, names in os.walk(folder):
         for name in names:
@@ -38,7 +38,7 @@ def check_inside(folder: str | os.PathLike[str]) -> None:
 
 
 def content(path: Any, most: int = LARGEST) -> bytes:
-    """What a file holds, one of this machine or of a bucket.
+    """The content of a file on this machine or in a bucket, of at most `most` bytes.
 
     Raises:
         UserError: it isn't a file, or holds more than so many bytes.
@@ -47,11 +47,11 @@ def content(path: Any, most: int = LARGEST) -> bytes:
     if "://" in str(path):
         return path.read_bytes()
     check(path)
-    # Not to wait for a writer, where a pipe has taken its place since.
+    # Don't wait for a writer, if a pipe has replaced the file since the check.
     with open(os.open(path, os.O_RDONLY | os.O_NONBLOCK), "rb") as file:
         size = os.fstat(file.fileno()).st_size
         found = bytearray()
-        while size <= most and (piece := file.read(PIECE)):  # all at once would make room for the most there may be
+        while size <= most and (piece := file.read(PIECE)):  # a single read would allocate `most` bytes
             found += piece
             size = max(size, len(found))
     if size > most:

@@ -1,4 +1,4 @@
-"""Pods: what a chip can do, and the devices of a pod that isn't there, for a compiler to compile for."""
+"""Pods: the capabilities of chips, and the devices of a pod that isn't there, for a compiler to compile for."""
 
 import os
 import re
@@ -18,7 +18,7 @@ TFLOP, GB, GIB, GBIT = 1e12, 1e9, 2**30, 1e9 / 8
 
 @dataclass(frozen=True)
 class Chip:
-    """What one chip can do, by its maker's figures.
+    """The capabilities of one chip, by its maker's figures.
 
     flops: products in bf16 (fp32 on a CPU), FLOP/s. memory: bytes. bandwidth: of that memory, bytes/s.
     link: one link to a neighbour, one way, bytes/s. network: out of the slice, bytes/s, a host's share for one chip.
@@ -33,7 +33,8 @@ class Chip:
     host_cores: float
 
 
-# From Google's pages on each TPU, docs.cloud.google.com/tpu/docs/{v4, v5e, v5p, v6e, tpu7x}, read in November 2026.
+# Figures of Google's pages on each TPU, docs.cloud.google.com/tpu/docs/{v4, v5e, v5p, v6e, tpu7x}, read in November
+# 2026.
 # A link is a chip's interconnect by its ports (4 in a 2D torus, 6 in a 3D one) and by the two ways. The network between
 # slices is given for v5e alone (6.4 Tbit/s for 256 chips) and assumed for the others, but v6e: 25.6, unconfirmed. Cores
 # of a host: v5e 224 for 8 chips; unconfirmed and for 4 chips each: v4 240, v5p 208, v6e 180, tpu7x 224.
@@ -44,7 +45,7 @@ CHIPS = {
     "v6e": Chip(918 * TFLOP, 32 * GIB, 1_638 * GB, 100 * GB, 100 * GBIT, 45),
     "tpu7x": Chip(2_307 * TFLOP, 192 * GIB, 7_380 * GB, 100 * GB, 25 * GBIT, 56),
 }
-SHAPES = {  # that can be rented; the compiler takes others too
+SHAPES = {  # topologies that can be rented; the compiler takes others too
     "v4": "2x2x1, 2x2x2, 2x2x4, 2x4x4, 4x4x4, 4x4x8, 4x8x8, 8x8x8, 8x8x16, 8x16x16",
     "v5e": "1x1, 2x2, 2x4, 4x4, 4x8, 8x8, 8x16, 16x16",
     "v5p": "2x2x1, 2x2x2, 2x2x4, 2x4x4, 4x4x4, 4x4x8, 4x8x8, 8x8x8, 8x8x16, 8x16x16, 16x16x16, 16x16x24",
@@ -55,7 +56,9 @@ SHAPES = {  # that can be rented; the compiler takes others too
 
 @dataclass(frozen=True)
 class Pod:
-    """The devices of a topology. `chip` is the figures of one *device*: half a chip's, where a chip has two devices."""
+    """The devices of a topology. `chip` has the figures of one *device*: half a chip's, where a chip has
+    two devices.
+    """
 
     topology: str
     slices: int
@@ -96,7 +99,7 @@ def pod(topology: str, slices: int = 1) -> Pod:
         raise UserError(f"unknown topology {topology!r}{nearest(topology, _names())}; there are\n{_known()}")
     devices = _described(topology, kind, slices)
     places = {(getattr(device, "slice_index", 0) or 0, tuple(device.coords)) for device in devices}
-    part = len(places) / len(devices)  # of a chip, that a device is
+    part = len(places) / len(devices)  # the part of a chip that a device is
     chip = CHIPS[kind]
     own = Chip(chip.flops * part, chip.memory * part, chip.bandwidth * part, chip.link, chip.network * part,
                chip.host_cores * part)  # fmt: skip
@@ -123,9 +126,9 @@ def _described(topology: str, kind: str, slices: int) -> Sequence[Any]:
 
     options: dict[str, Any] = {"num_slices": slices} if slices > 1 else {}
     if kind == "v4":
-        options["chip_config_name"] = "megacore"  # one device a chip, as it is run
-    os.environ.setdefault("TPU_SKIP_MDS_QUERY", "1")  # or it waits for a server that only a TPU's host has
-    os.environ.setdefault("ALLOW_MULTIPLE_LIBTPU_LOAD", "1")  # or one process of a machine at a time could plan
+        options["chip_config_name"] = "megacore"  # one device a chip, as in a run
+    os.environ.setdefault("TPU_SKIP_MDS_QUERY", "1")  # else it waits for a server that only a TPU's host has
+    os.environ.setdefault("ALLOW_MULTIPLE_LIBTPU_LOAD", "1")  # else one process at a time could plan
     try:
         import libtpu  # noqa: F401  # pyright: ignore[reportMissingImports]
     except ImportError as error:
@@ -136,7 +139,7 @@ def _described(topology: str, kind: str, slices: int) -> Sequence[Any]:
     try:
         with quiet():
             return topologies.get_topology_desc(platform="tpu", topology_name=topology, **options).devices
-    except Exception as error:  # the compiler's own, of several classes
+    except Exception as error:  # the compiler's exceptions have several classes
         reason = str(error).strip().splitlines()[0]
         if "INVALID_ARGUMENT" not in reason:
             raise UserError(f"the TPU compiler can't describe {topology}: {reason}") from error

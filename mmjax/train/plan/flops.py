@@ -42,7 +42,7 @@ class Product(NamedTuple):
 def count(jaxpr: Any) -> int:
     """FLOPs of all matrix products and convolutions in a jaxpr.
 
-    All else (norms, activations, the optimiser) is left out, as papers do.
+    Everything else (norms, activations, the optimiser) is left out, as in papers.
 
     Raises:
         UserError: as `products`.
@@ -51,10 +51,10 @@ def count(jaxpr: Any) -> int:
 
 
 def products(jaxpr: Any, times: int = 1) -> Iterator[Product]:
-    """All matrix products and convolutions in a jaxpr, which itself runs so often.
+    """Iterates over all matrix products and convolutions in a jaxpr, which itself runs `times` times.
 
-    A scan's body counts as often as it runs, what stands in a `shard_map` on every device that runs it, the dearest of
-    a `cond`'s branches once.
+    A scan's body counts as often as it runs, the body of a `shard_map` on every device that runs it, the most expensive
+    of a `cond`'s branches once.
 
     Raises:
         UserError: a `while` with products in it, whose number of rounds isn't known before it runs.

@@ -17,7 +17,9 @@ LONG_ENOUGH = 0.5  # seconds of timing
 
 @dataclass(frozen=True)
 class Reading:
-    """seconds: of one core, for one example. bytes: of it as it is stored. of: what was timed, in words."""
+    """The cost of reading an example. seconds: of one core, for one example. bytes: of its stored form. of: a
+    description of the timed examples.
+    """
 
     seconds: float
     bytes: int
@@ -27,11 +29,11 @@ class Reading:
 def reading(
     transforms: Mapping[str, Sequence[Transform]], record_transforms: Sequence[RecordTransform] = ()
 ) -> Reading:
-    """Times the chains of a mixture on one core of this machine, and what is done to whole records before them, where
-    there is something to time them with (`Input.made_up`).
+    """Times the chains of a mixture on one core of this machine, and the record transforms before them, on made-up
+    examples (`Input.made_up`).
 
-    Captions are not timed: they take microseconds. Neither are record transforms that a made-up record isn't enough
-    for, which `of` says.
+    Captions are not timed: they take microseconds. Neither are record transforms that fail on a made-up record, which
+    `of` mentions.
     """
     specs = chain_specs(transforms)
     timed = {modality: made for modality, spec in specs.items() if (made := spec.kind.made_up()) is not None}
@@ -49,9 +51,9 @@ def reading(
         return chains.row(whole(record, lambda name: rng), lambda modality: rng)
 
     try:
-        found = row()  # the first call imports
+        found = row()  # the first call imports modules
         enough = all(found[f"{modality}_valid"] for modality in timed)
-    except Exception:  # code of the user's own, which expects a record of the user's own
+    except Exception:  # the user's own code may expect another record
         if not record_transforms:
             raise
         enough = False
@@ -67,6 +69,6 @@ def reading(
 
 
 def _added(whole: RecordTransforms, inputs: Iterable[str]) -> set[str]:
-    """Of the inputs those that record transforms make of others, which a source need not have."""
+    """Those of the inputs that record transforms make from others, which a source need not have."""
     names = list(inputs)
     return {name for name in names if name in whole.columns([other for other in names if other != name])}

@@ -10,10 +10,10 @@ from mmjax.train.plan.terminal import PARTS
 
 
 def draw_plans(plans: Sequence[Plan], path: str | Path) -> None:
-    """Writes a PNG, or what the file's ending says.
+    """Draws plans into a PNG, or the format of the file's ending.
 
     Raises:
-        UserError: matplotlib is missing, or the folder, or it draws no files that end so.
+        UserError: matplotlib or the folder is missing, or it can't draw files with that ending.
     """
     try:
         from matplotlib.figure import Figure
@@ -35,7 +35,7 @@ def draw_plans(plans: Sequence[Plan], path: str | Path) -> None:
             bottoms = [a + b for a, b in zip(bottoms, values, strict=True)]
     for place, plan in enumerate(plans):
         limit = plan.memory.limit / 2**30
-        if limit < 4 * max(bottoms):  # or it would press the bars flat
+        if limit < 4 * max(bottoms):  # beyond, the limit would flatten the bars
             memory.hlines(limit, place - 0.4, place + 0.4, colors="black", linestyles="dashed",
                           label="what it has" if place == 0 else None)  # fmt: skip
         if not plan.fits:

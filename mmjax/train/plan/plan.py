@@ -38,7 +38,7 @@ from mmjax.train.plan.schedule import read_schedule
 from mmjax.train.plan.terminal import report, scaling
 from mmjax.train.setup import Setup
 
-MOST_TRIES = 2  # compilations for one kind of remedy
+MOST_TRIES = 2  # compilations tried for one kind of remedy
 
 
 def plan(
@@ -52,7 +52,8 @@ def plan(
 ) -> Plan:
     """Compiles the experiment's train step for the pod `topology` (`v5e:16x16`, `h100:8`, `cpu:8`), and counts.
 
-    remedies: where it doesn't fit, try what would make it fit; each try compiles again. say: is told what is going on.
+    remedies: where it doesn't fit, tries changes that would make it fit; each try compiles again. say: gets messages of
+    progress.
 
     Raises:
         UserError: an unknown topology, no compiler for it, or a batch or a mesh that doesn't fit on its devices.
@@ -111,7 +112,7 @@ def plan_topologies(
     picture: str | Path | None = None,
     console: Console | None = None,
 ) -> list[Plan]:
-    """Plans an experiment for each topology, and shows it; the numbers go to `json_path`, a PNG to `picture`.
+    """Plans an experiment for each topology, and prints it; the numbers go to `json_path`, a PNG to `picture`.
 
     Raises:
         UserError: as `plan`; or a file that can't be written.
@@ -176,7 +177,7 @@ def _compiled(experiment: Experiment, where: Pod, say: Callable[[str], None]) ->
     fits = where.refuses or memory.needed <= memory.limit
     try:
         text = compiled.as_text()
-    except Exception as error:  # as above
+    except Exception as error:  # see above
         reason = str(error).splitlines()[0]
         say(f'no times and collectives: jax can\'t read this compiler\'s programs ({reason}); pip install "jax[tpu]" '
             "has the one that fits")  # fmt: skip
@@ -185,7 +186,7 @@ def _compiled(experiment: Experiment, where: Pod, say: Callable[[str], None]) ->
 
 
 def _traced(experiment: Experiment, where: Pod) -> tuple[jax.sharding.Mesh, Any, Any, Any]:
-    """The train step, traced as `train` would run it there; nothing is computed."""
+    """The train step, traced as `train` would run it on the pod; nothing is computed."""
     setup = Setup.on(experiment, where.devices)
     with jax.set_mesh(setup.mesh):
         state = setup.abstract_state()
@@ -224,7 +225,9 @@ def _remats(config: fdl.Config) -> dict[str, Any]:
 
 
 def _network_seconds(collective: Collective, where: Pod) -> float:
-    """A permutation goes over one link; all else round a ring of the torus, both ways; slices share a slow network."""
+    """Seconds of a collective. A permutation uses one link; all others go round a ring of the torus, both ways; slices
+    share a slow network.
+    """
     if collective.slow:
         return collective.bytes / where.chip.network
     links = 1 if collective.kind == "collective-permute" else 2
@@ -232,7 +235,7 @@ def _network_seconds(collective: Collective, where: Pod) -> float:
 
 
 def _exhausted(message: str) -> tuple[int, int]:
-    """Bytes needed and there, of what the compiler says when memory doesn't suffice; 0 where it doesn't say."""
+    """Bytes needed and available, from the compiler's message of insufficient memory; 0 where it has no numbers."""
     sizes = [float(n) * {"K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}[unit]
              for n, unit in re.findall(r"([\d.]+)([KMGT])\b", message)]  # fmt: skip
     needed, limit = ([int(size) for size in sizes] + [0, 0])[:2]
@@ -240,9 +243,11 @@ def _exhausted(message: str) -> tuple[int, int]:
 
 
 def _remedies(config: fdl.Config, where: Pod, memory: Memory, say: Callable[[str], None]) -> Iterator[Remedy]:
-    """Of each kind of change the smallest that is likely to do, compiled; the sizes are then the compiler's.
+    """Compiles, for each kind of change, the smallest that is likely to make the step fit; sizes are then the
+    compiler's.
 
-    Temporaries shrink about as the microbatches grow in number, and with the batch; what is held with `fsdp`.
+    Temporaries shrink about in proportion to the number of microbatches, and with the batch; the state shrinks with
+    `fsdp`.
     """
     experiment: Experiment = build(config)
     held = memory.needed - memory.temporaries
@@ -266,7 +271,7 @@ def _remedies(config: fdl.Config, where: Pod, memory: Memory, say: Callable[[str
             say(f"does it fit with {' '.join(overrides)}?")
             try:
                 found = _compiled(build(changed), where, say)
-            except UserError:  # a batch that the mesh doesn't divide any more
+            except UserError:  # the mesh doesn't divide this batch any more
                 continue
             yield Remedy(overrides, found.fits, found.memory.needed)
             if found.fits:

@@ -1,4 +1,4 @@
-"""The result of a plan: numbers, and what follows from them."""
+"""The result of a plan: numbers, and others derived from them."""
 
 import dataclasses
 from dataclasses import dataclass, field
@@ -11,8 +11,9 @@ from mmjax.train.plan.schedule import Kernels
 
 @dataclass(frozen=True)
 class Memory:
-    """Bytes of one device, in one step. `limit`: what it has. Where it did not fit, `temporaries` is the compiler's own
-    figure of what it would have needed, and `code` unknown (0)."""
+    """Bytes of one device, in one step. `limit`: its memory. Where the step did not fit, `temporaries` is the
+    compiler's own figure of the bytes needed, and `code` unknown (0).
+    """
 
     parameters: int
     optimizer: int
@@ -25,13 +26,14 @@ class Memory:
 
     @property
     def needed(self) -> int:
+        """The bytes needed in all."""
         return sum(value for name, value in dataclasses.asdict(self).items() if name != "limit")
 
 
 @dataclass(frozen=True)
 class Seconds:
-    """Of one step, by a roofline: products at the chip's peak (or at the speed at which memory gives what they read, if
-    that takes longer), after them everything else at the speed of memory, the network beside all of it.
+    """The seconds of one step, by a roofline: products at the chip's peak (or at the speed at which memory gives what
+    they read, if that takes longer), after them everything else at the speed of memory, the network beside all of it.
 
     On GPUs the compiled schedule is gone through instead, kernel by kernel, at the rates that `gpus.toml` says a card
     attains. exposed: of the network's, what the step waits for there.
@@ -44,12 +46,13 @@ class Seconds:
 
     @property
     def step(self) -> float:
+        """The seconds of a step."""
         return max(self.products + self.memory + self.exposed, self.network)
 
 
 @dataclass(frozen=True)
 class Remedy:
-    """Overrides with which an experiment that doesn't fit was compiled again, and whether it then does."""
+    """Overrides with which an experiment that doesn't fit was compiled again, and whether it fits with them."""
 
     overrides: tuple[str, ...]
     fits: bool
@@ -58,7 +61,7 @@ class Remedy:
 
 @dataclass(frozen=True)
 class Plan:
-    """What `mmjax plan` finds out. Bytes and FLOPs are those of one step.
+    """The results of `mmjax plan`. Bytes and FLOPs are those of one step.
 
     flops: of all devices, as the step runs, recomputation included; model_flops: without recomputation, as the MFU has
     it. seconds, collectives, kernels: None where the compiler refused the step, which doesn't fit; kernels are a GPU's.
@@ -88,23 +91,23 @@ class Plan:
 
     @property
     def mfu(self) -> float:
-        """Model FLOPs by what the chips could do in the time of a step."""
+        """Model FLOPs as a share of the chips' peak in the time of a step."""
         assert self.seconds is not None
         return self.model_flops / self.devices / self.peak / self.seconds.step
 
     @property
     def rate(self) -> float:
-        """Examples a second, of all hosts."""
+        """Examples a second, over all hosts."""
         assert self.seconds is not None
         return self.batch_size / self.seconds.step
 
     @property
     def cores(self) -> tuple[float, float]:
-        """Cores that each host needs to read so many, and has."""
+        """The cores that each host needs to read this many examples, and the cores that it has."""
         return self.rate / self.hosts * self.reading.seconds, self.host_cores * self.devices / self.hosts
 
     def numbers(self) -> dict[str, Any]:
-        """All of it, for JSON."""
+        """All numbers, for JSON."""
         values = dataclasses.asdict(self)
         values["memory"]["needed"] = self.memory.needed
         if self.seconds is not None:

@@ -13,7 +13,7 @@ PARTS = ("parameters", "optimizer", "average", "batch", "other", "temporaries", 
 
 
 def report(plan: Plan) -> RenderableType:
-    """Everything there is to say of one plan."""
+    """The whole report on one plan."""
     slices = f" x {plan.slices} slices" if plan.slices > 1 else ""
     mesh = ", ".join(f"{axis}={size}" for axis, size in plan.mesh.items())
     head = f"{plan.experiment} on {plan.topology}{slices}: {plan.chips:,} chips, {plan.hosts:,} hosts, {mesh}"
@@ -31,7 +31,7 @@ def report(plan: Plan) -> RenderableType:
 
 
 def verdict(plan: Plan) -> Text:
-    """Whether it fits, in a line."""
+    """A line that says whether the step fits."""
     needed, limit = plan.memory.needed, plan.memory.limit
     if plan.fits:
         return Text(f"fits: {size(needed)} of {size(limit)} a device", style="green")
@@ -110,7 +110,7 @@ def _collectives(plan: Plan) -> Table:
 
 
 def scaling(plans: Sequence[Plan]) -> Table:
-    """A line for each of several topologies."""
+    """A table with a line for each of several topologies."""
     table = _table(
         "\nscaling", "topology", "chips", "needs", "fits", "step", "MFU", "examples/s", "chip-hours", "input"
     )
@@ -128,7 +128,7 @@ def scaling(plans: Sequence[Plan]) -> Table:
 
 
 def size(count: float) -> str:
-    """Bytes, as `2.31 GiB`."""
+    """Bytes in words, as `2.31 GiB`."""
     for unit in ("B", "KiB", "MiB", "GiB"):
         if abs(count) < 1024:
             return f"{count:.0f} {unit}" if unit == "B" else f"{count:.2f} {unit}"

@@ -17,8 +17,9 @@ from mmjax.objectives.contrastive.objective import Contrastive
 from mmjax.objectives.pretrainer import Pretrainer
 from mmjax.optim.optimizers import AdamW
 from mmjax.runtime.mesh import Mesh, put
-from mmjax.train.step import abstract_state, compile_train_step, make_train_step
+from mmjax.train.step import compile_train_step, make_train_step
 from tests.models import oracle
+from tests.states import abstract_state
 
 SMALL: dict[str, Any] = {"layers": (2, 1, 3, 1), "width": 4, "heads": 2, "size": (64, 96), "embed_dim": 6}
 TEXT = TextTransformer(vocab=9, length=3, blocks=Blocks(width=8, depth=1, heads=2), embed_dim=6)

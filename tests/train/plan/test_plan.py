@@ -20,8 +20,8 @@ from mmjax.train.plan.chips import Chip, Pod, pod
 from mmjax.train.plan.gpus import PLUGINS, cards
 from mmjax.train.plan.plan import _exhausted, _remats, plan, plan_topologies
 from mmjax.train.plan.terminal import report, size
-from mmjax.train.step import init_state
 from tests.benchmarks.plan import made_up
+from tests.states import init_state
 from tests.train.plan.gpu_program import PRODUCT_FLOPS, PROGRAM
 
 TINY = "tests/tiny.py:tiny"

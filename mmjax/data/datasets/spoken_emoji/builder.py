@@ -54,12 +54,12 @@ class SpokenEmoji(OwnBuilder):
         }
 
     def download_and_prepare(self, **kwargs: Any) -> None:
-        """Builds the dataset on all cores, if it isn't built. Takes what TFDS's own method takes."""
+        """Builds the dataset on all cores, if it isn't built. Takes the arguments of TFDS's own method."""
         if self.data_path.exists():
             return
         workers = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
         pool = Workers(workers)
-        tfds.display_progress_bar(False)  # BuildProgress says how far it is; TFDS would draw three bars more
+        tfds.display_progress_bar(False)  # BuildProgress shows the progress; TFDS would draw three more bars
         try:
             with BuildProgress(f"building {self.info.full_name}") as self._progress, redirect_stdout(io.StringIO()):
                 self._pool = pool

@@ -1,6 +1,6 @@
 """The catalogue of `spoken_emoji`: each emoji's names, group, split, and the voices that speak it.
 
-Everything that is drawn is drawn by a hash of the emoji's id, so it never changes when emoji are added.
+All random choices are drawn by a hash of the emoji's id, so they don't change when emoji are added.
 """
 
 import hashlib
@@ -24,7 +24,7 @@ ACCENTS = (
     "en-us-nyc",
 )
 # A variant is the speaker (formants, breath, pitch), an accent only the pronunciation: splits share accents, not
-# variants. None is of the Klatt synthesizer (adam, caleb, ...), whose sound depends on what was said before.
+# variants. None is of the Klatt synthesizer (adam, caleb, ...), whose sound depends on earlier utterances.
 TRAIN_VARIANTS = (
     *("f1", "f3", "f5", "m2", "m4", "m5", "m6", "m7", "m8"),
     *("belinda", "gustave", "john", "linda", "max", "Michael", "paul", "robert", "steph", "victor", "zac"),
@@ -39,7 +39,9 @@ _EMOJI_PRESENTATION = "FE0F"  # chooses the coloured form of a character; OpenMo
 
 @dataclass(frozen=True)
 class Utterance:
-    """How a name is spoken: eSpeak NG's voice, words a minute, base pitch and spread of the intonation (0 to 100)."""
+    """One way to speak a name: eSpeak NG's voice, words a minute, base pitch and spread of the intonation (0
+    to 100).
+    """
 
     voice: str
     rate: int
@@ -60,7 +62,7 @@ class Entry:
 
 
 def hashed(text: str) -> int:
-    """64 bits of BLAKE2b, the same in every process and on every machine."""
+    """The first 64 bits of BLAKE2b, the same in every process and on every machine."""
     return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "big")
 
 
@@ -91,7 +93,7 @@ def split_of(emoji_id: str) -> str:
 
 
 def utterances_of(emoji_id: str, split: str) -> tuple[Utterance, ...]:
-    """Who speaks this emoji's name: in training different variants in drawn accents, else the split's voices."""
+    """The utterances of an emoji's name: in training different variants in drawn accents, else the split's voices."""
 
     def draw(what: str, low: int, high: int) -> int:
         return low + hashed(f"{what}/{emoji_id}") % (high - low + 1)
@@ -112,7 +114,7 @@ def utterances_of(emoji_id: str, split: str) -> tuple[Utterance, ...]:
 
 
 def _linked(names: dict[str, dict[str, str]]) -> dict[str, str]:
-    """For each id the smallest id that it is linked to by a chain of shared names (in any language, case ignored)."""
+    """The smallest id, for each id, that it is linked to by a chain of shared names (in any language, case ignored)."""
     leader = {emoji_id: emoji_id for emoji_id in names}
 
     def find(emoji_id: str) -> str:
@@ -136,7 +138,7 @@ def emoji_words(name: str) -> str:
 def catalogue(pictures: Iterable[str]) -> list[Entry]:
     """Every fully qualified emoji that has an English name and a picture, by id. `pictures`: stems of OpenMoji's files.
 
-    Emoji that share a name in some language share a split too, else a caption of one split would stand in another.
+    Emoji that share a name in some language share a split too, else a caption of one split would be in another.
 
     Raises:
         ImportError: the package `emoji` is missing.

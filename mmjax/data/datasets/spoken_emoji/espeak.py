@@ -1,8 +1,8 @@
 """Speech from text by the eSpeak NG library, through its C API.
 
 The library keeps its voice and the state of its noise and flutter generators in globals, so a process has one
-`synthesizer()`, and the same words sound a little different each time. `reset` unloads and reloads the library: what
-is said next is a pure function of what was asked since (but for variants of its Klatt synthesizer: adam, caleb, ...).
+`synthesizer()`, and the same words sound a little different each time. `reset` unloads and reloads the library: the
+next utterances are a pure function of the calls since (but for variants of its Klatt synthesizer: adam, caleb, ...).
 """
 
 import _ctypes
@@ -29,8 +29,8 @@ _Callback = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.c_void_p, ctypes.c_int, ctypes
 
 
 class Synthesizer:
-    """eSpeak NG; samples come at `sample_rate` Hz, mono, int16. Got by `synthesizer()`: a second one would hold the
-    library in memory and so keep `reset` from forgetting.
+    """eSpeak NG; its samples are mono int16 at `sample_rate` Hz. Get it by `synthesizer()`: a second instance would
+    keep the library in memory, and so keep `reset` from clearing its state.
 
     Raises ImportError where `espeakng-loader` isn't installed, OSError where the library can't be loaded and UserError
     where it doesn't start.
@@ -68,7 +68,7 @@ class Synthesizer:
         self._library.espeak_ng_SetRandSeed(ctypes.c_long(_SEED))
 
     def reset(self) -> None:
-        """Forgets all state, so that what comes next doesn't depend on what was said before (about 8 ms)."""
+        """Clears all state, so that the next utterances don't depend on earlier ones (about 8 ms)."""
         self._library.espeak_Terminate()
         _ctypes.dlclose(self._library._handle)
         self._load()
@@ -126,5 +126,5 @@ def _link(data: Path, folder: Path) -> None:
 
 @cache
 def synthesizer() -> Synthesizer:
-    """The one of this process."""
+    """The synthesizer of this process."""
     return Synthesizer()

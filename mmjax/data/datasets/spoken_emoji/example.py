@@ -17,7 +17,7 @@ from mmjax.errors import UserError
 
 IMAGE_SIZE = 64
 SAMPLE_RATE = 16_000
-_SILENCE = 64  # of 32,768: below it, at either end, nothing is heard
+_SILENCE = 64  # of 32,768: samples below it, at either end, are inaudible
 _MARGIN = SAMPLE_RATE // 100  # 10 ms of that silence stays, so that no onset is cut
 _STEP = 16  # samples are its multiples (noise at -77 dB of full scale): FLAC drops the empty bits, a third of the file
 
@@ -48,7 +48,7 @@ def draw(emoji_id: str) -> bytes:
 
 
 def trim(waveform: Float[np.ndarray, " t"]) -> Float[np.ndarray, " s"]:
-    """Without the silence at both ends, but for a margin of 10 ms. In units of int16."""
+    """Cuts the silence at both ends of a waveform (in units of int16), except for a margin of 10 ms."""
     (loud,) = np.nonzero(np.abs(waveform) > _SILENCE)
     if not len(loud):
         return waveform[:0]
@@ -56,12 +56,12 @@ def trim(waveform: Float[np.ndarray, " t"]) -> Float[np.ndarray, " s"]:
 
 
 def resample(samples: Int16[np.ndarray, " t"], rate: int) -> Float[np.ndarray, " s"]:
-    """At `SAMPLE_RATE`. In float64, because soxr dithers int16 by the clock and float32 rounds by the machine."""
+    """Resamples to `SAMPLE_RATE`, in float64: soxr dithers int16 by the clock, and float32 rounds by the machine."""
     return soxr.resample(samples.astype(np.float64), rate, SAMPLE_RATE)
 
 
 def flac(waveform: Float[np.ndarray, " t"]) -> bytes:
-    """16-bit mono FLAC of a waveform in units of int16, rounded to multiples of `_STEP`."""
+    """Encodes a waveform (in units of int16) as 16-bit mono FLAC, rounded to multiples of `_STEP`."""
     encoded = io.BytesIO()
     samples = np.clip(_STEP * np.round(waveform / _STEP), -(2**15), 2**15 - _STEP).astype(np.int16)
     soundfile.write(encoded, samples, SAMPLE_RATE, format="FLAC", subtype="PCM_16")
@@ -69,7 +69,7 @@ def flac(waveform: Float[np.ndarray, " t"]) -> bytes:
 
 
 def make_example(entry: Entry, languages: tuple[str, ...]) -> dict[str, Any]:
-    """The example as TFDS takes it. The same for the same entry, whatever was made before it in this process.
+    """The example as TFDS takes it. It depends on the entry alone, not on earlier calls in this process.
 
     Raises:
         UserError: an utterance came out silent.

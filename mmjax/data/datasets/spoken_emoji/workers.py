@@ -28,14 +28,17 @@ class WorkerError(PassingError):
 
 
 class Workers:
-    """`count` processes; they end by `close`, and when this process does, however it ends: their socket is closed."""
+    """Runs `count` processes that make examples. They end by `close`, and when this process does, however it ends, as
+    their socket is closed then.
+    """
 
     def __init__(self, count: int):
         self._idle: queue.SimpleQueue[Connection] = queue.SimpleQueue()
         self._processes: list[subprocess.Popen[bytes]] = []
         self._connections: list[Connection] = []
         self._threads = ThreadPoolExecutor(count, "emoji")  # each waits for one worker at a time
-        # -P and this path: they find what this process would find, and no more (a soxr.py in the current folder, say).
+        # -P and this path: workers import what this process would, and nothing else (a soxr.py in the current folder,
+        # say).
         path = os.pathsep.join(folder or os.getcwd() for folder in sys.path)
         for _ in range(count):
             ours, theirs = multiprocessing.Pipe()
@@ -49,11 +52,11 @@ class Workers:
             self._idle.put(ours)
 
     def map(self, entries: Iterable[Entry], languages: tuple[str, ...]) -> Iterator[dict[str, Any]]:
-        """The example of each entry, in their order (`make_example`).
+        """Makes the example of each entry, in their order (`make_example`).
 
         Raises:
             WorkerError: a process died.
-            UserError: what `make_example` raises.
+            UserError: `make_example` raised it.
         """
         return self._threads.map(lambda entry: self._made(entry, languages), entries)
 
@@ -71,7 +74,7 @@ class Workers:
         return made
 
     def close(self) -> None:
-        """Ends them, each after the example that it is at; what else waits isn't made."""
+        """Ends the processes, each after its present example; entries that wait are dropped."""
         self._threads.shutdown(cancel_futures=True)
         for connection in self._connections:
             connection.close()
@@ -84,7 +87,7 @@ class Workers:
 
 
 def main() -> None:
-    """Makes what the socket asks for, until it is closed."""
+    """Makes the examples that the socket asks for, until it is closed."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the process that builds, which then closes it
     connection = Connection(int(sys.argv[1]))
     with contextlib.suppress(EOFError, OSError):
@@ -93,7 +96,7 @@ def main() -> None:
             made: dict[str, Any] | Exception
             try:
                 made = make_example(entry, languages)
-            except Exception as error:  # told there
+            except Exception as error:  # reported by the process that builds
                 made = error.with_traceback(None)
             connection.send(made)
 

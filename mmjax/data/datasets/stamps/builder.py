@@ -17,7 +17,7 @@ from mmjax.data.datasets.stamps.groups import SPLITS, groups, split_of
 from mmjax.data.datasets.stamps.picture import IMAGE_SIZE, draw, png
 
 FETCH = "apt-get download tuxpaint-stamps-default && dpkg-deb -x tuxpaint-stamps-default_*.deb stamps"
-PLACES = ("stamps/usr/share/tuxpaint/stamps", "stamps")  # within TFDS's folder of what is downloaded by hand
+PLACES = ("stamps/usr/share/tuxpaint/stamps", "stamps")  # within TFDS's folder of manual downloads
 
 
 class Stamps(OwnBuilder):
@@ -62,7 +62,7 @@ class Stamps(OwnBuilder):
         drawn = {}
         with BuildProgress(f"drawing {self.info.full_name}") as progress:
             progress.start(len(stamps))
-            for stamp in stamps:  # all, whatever the config: the splits are the same in each
+            for stamp in stamps:  # all stamps in every config: the splits are the same in each
                 drawn[stamp.id] = draw(stamp.picture)
                 progress.advance()
         pictures = {id: picture for id, picture in drawn.items() if picture is not None}
@@ -91,7 +91,7 @@ class Stamps(OwnBuilder):
 
 
 def _root(manual: Path) -> Path:
-    """The folder of the stamps. Raises AssertionError, as TFDS does, where nobody has put them there."""
+    """The folder of the stamps. Raises AssertionError, as TFDS does, where there is none."""
     for place in PLACES:
         if any((manual / place).glob("[!.]*/**/*.txt")):
             return manual / place

@@ -9,7 +9,7 @@ from collections import defaultdict
 from dataclasses import dataclass, field
 from pathlib import Path
 
-# What has captions and speech; each is a config of `stamps`. Of others there are at most some dozens of recordings.
+# The languages with captions and speech; each is a config of `stamps`. Others have at most some dozens of recordings.
 LANGUAGES = ("en", "be", "bg", "ca", "da", "el", "es", "fr", "nl", "ro", "ru")
 PICTURES = (".png", ".svg")  # in this order: an SVG with text in it would be drawn in the fonts that a machine has
 SOUNDS = (".ogg", ".wav")
@@ -20,7 +20,7 @@ _TRANSLATION = re.compile(r"_([a-z]{2,3})(?:_[A-Za-z]+)?")
 
 @dataclass(frozen=True)
 class Stamp:
-    """One stamp.
+    """One picture with its captions and sounds.
 
     id: its place in the folder, without an ending: "animals/birds/blackbird".
     captions: by language, those of `LANGUAGES` that there are; English always.
@@ -95,7 +95,7 @@ def _sounds(parts: dict[str, Path]) -> tuple[dict[str, tuple[Path, ...]], Path |
         elif match := _TRANSLATION.fullmatch(name):
             speech[match[1]].append(file)
             translated = True
-    if translated and sound is not None:  # what is translated is no noise but a word
+    if translated and sound is not None:  # a translated sound is a word, not an effect
         speech["en"].insert(0, sound)
         sound = None
     return {language: tuple(speech[language]) for language in LANGUAGES if language in speech}, sound

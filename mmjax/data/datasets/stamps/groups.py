@@ -1,4 +1,4 @@
-"""Splits of `stamps`: stamps that show, say or are called the same stand together, or else variants would leak."""
+"""Splits of `stamps`: stamps of similar pictures, captions, sounds or names share a split, or variants would leak."""
 
 import hashlib
 import re
@@ -12,17 +12,17 @@ from mmjax.data.datasets.spoken_emoji.catalogue import hashed
 from mmjax.data.datasets.stamps.catalogue import Stamp
 
 SPLITS = {"train": 0.8, "validation": 0.1, "test": 0.1}
-_THUMBNAIL = 16  # pixels a side, of what is compared
-_NEAR = 0.12  # share of what is drawn on the thumbnails that differs, below which pictures are nearly the same
-_LEAST_NAME = 3  # letters, below which a name is no name: "a", "b", and what is left of "025"
+_THUMBNAIL = 16  # pixels a side of the thumbnails that are compared
+_NEAR = 0.12  # share of the ink on two thumbnails that differs, below which pictures are nearly the same
+_LEAST_NAME = 3  # letters, below which a name doesn't count: "a", "b", and the rest of "025" without digits
 _VARIANT = re.compile(r"mirror|outlined?|filled|[\d\W_]+")
 
 
 def groups(stamps: Sequence[Stamp], pictures: Mapping[str, UInt8[np.ndarray, "s s 3"]]) -> dict[str, str]:
-    """For each stamp's id the smallest id that it is linked to.
+    """The smallest id, for each stamp's id, that it is linked to.
 
-    Linked are stamps of the same English caption, of a recording in common, of a name that differs in digits, "mirror",
-    "outline" or "filled" alone, and of pictures that are nearly the same or nearly mirrored. `pictures`: by id.
+    Stamps are linked that have the same English caption, a recording in common, names that differ in digits, "mirror",
+    "outline" or "filled" alone, or pictures that are nearly the same or nearly mirrored. `pictures`: by id.
     """
     leader = {stamp.id: stamp.id for stamp in stamps}
 
@@ -56,7 +56,7 @@ def split_of(group: str) -> str:
 
 
 def _keys(stamp: Stamp) -> list[Hashable]:
-    """What a stamp shares with those that it is linked to, but for the picture."""
+    """The properties by which a stamp is linked to others, except the picture."""
     sounds = [file for files in stamp.speech.values() for file in files] + ([stamp.sound] if stamp.sound else [])
     keys: list[Hashable] = [("sound", hashlib.sha256(file.read_bytes()).digest()) for file in sounds]
     if caption := re.sub(r"[\W_]+", " ", stamp.captions["en"]).strip().casefold():
@@ -73,7 +73,7 @@ def _alike(pictures: UInt8[np.ndarray, "n s s 3"]) -> list[tuple[int, int]]:
     small = np.array(
         [np.asarray(Image.fromarray(p).resize(side, Image.Resampling.BOX), np.float32) for p in pictures], np.float32
     ).reshape(len(pictures), *side, 3)
-    small = 255 - small  # the ink, so that two thin drawings don't look alike for being white
+    small = 255 - small  # compare ink, or two thin drawings would match by their white
     flat, mirrored = (x.reshape(len(pictures), -1) for x in (small, small[:, :, ::-1]))
     ink = flat.sum(axis=1)
     pairs = []

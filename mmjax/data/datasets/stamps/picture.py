@@ -1,4 +1,4 @@
-"""The picture of a stamp: what is drawn, over white, in the middle of a square."""
+"""The picture of a stamp: its drawing, over white, in the middle of a square."""
 
 import io
 from pathlib import Path
@@ -12,16 +12,16 @@ from mmjax.errors import UserError
 
 IMAGE_SIZE = 224
 _DRAWN = 512  # pixels of an SVG's width, before it is cut out and scaled down
-# Of an inch, as Inkscape had it when they were drawn: files in pt, cm or mm without a viewBox fill their page with it.
+# Pixels of an inch, as in Inkscape at the time: files in pt, cm or mm without a viewBox fill their page with it.
 _DPI = 90
-_SEEN = 8  # of 255: what differs less from white isn't seen
+_SEEN = 8  # of 255: smaller differences from white are invisible
 
 
 def draw(file: Path) -> UInt8[np.ndarray, "224 224 3"] | None:
-    """The picture of a PNG or SVG file, or None where nothing is seen on white.
+    """Draws a PNG or SVG file; None where nothing is visible on white.
 
     Raises:
-        UserError: names the file that can't be drawn.
+        UserError: the file, which the message names, can't be drawn.
     """
     try:
         drawn = Image.open(io.BytesIO(_rendered(file) if file.suffix == ".svg" else file.read_bytes())).convert("RGBA")
