@@ -1,4 +1,4 @@
-"""Every public class, function and method is documented, and its docstring begins by saying what it is or does."""
+"""Every file, public class, function and method is documented; the docstring begins by saying what it is or does."""
 
 import ast
 import re
@@ -112,6 +112,15 @@ def test_what_is_public_has_a_docstring(package):
 
 def test_a_docstring_begins_with_what_a_thing_is_or_does(package):
     assert clauses(package) == []
+
+
+@pytest.mark.parametrize(
+    "file", [file for file in FILES if file.name != "__main__.py"], ids=lambda file: str(file.relative_to(ROOT))
+)
+def test_a_file_says_first_what_it_holds_or_does(file):
+    text = ast.get_docstring(ast.parse(file.read_text(encoding="utf-8")))
+    assert text is not None
+    assert not CLAUSE.match(text), text.splitlines()[0]
 
 
 def test_what_lacks_a_docstring_is_found():

@@ -1,7 +1,7 @@
-"""What each entry of a batch is to people: pictures, texts, sounds, or arrays of a kind of one's own.
+"""Kinds of a batch's entries, which decide how people see them: pictures, texts, sounds, or a kind of one's own.
 
-A chain says it of its entry (`Spec.kind`), whatever that is called. Where there is no chain, of embeddings in files and
-of the columns of known datasets, the usual names say it.
+A chain says the kind of its entry (`Spec.kind`), whatever that is called. Where there is no chain, for embeddings in
+files and columns of known datasets, the usual names say it.
 """
 
 from collections.abc import Iterable, Mapping

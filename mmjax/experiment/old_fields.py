@@ -1,5 +1,5 @@
-"""What fields of earlier versions' records are now: those that are gone, that mean something else where a record leaves
-them out, and that stand in another part.
+"""Reads fields of earlier versions' records: those that are gone, that mean something else where a record leaves them
+out, and that stand in another part now.
 
 Read, never written. A field that moves into a part of its own gets a rule here.
 """

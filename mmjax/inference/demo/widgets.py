@@ -1,4 +1,4 @@
-"""What each kind of input is on the page: its tab, what takes a query, how it is worded, and how an item is shown."""
+"""Shows each kind of input on the page: its tab, the component for a query, its words, and an item."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""How transformers opens what was written: code for the card, and the ids that its tokenizers make."""
+"""Opens an exported model by transformers: code for the card, and the ids that its tokenizers make."""
 
 from pathlib import Path
 from typing import Any

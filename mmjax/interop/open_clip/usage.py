@@ -1,4 +1,4 @@
-"""How open_clip opens what was written: code for the card, and the ids that its tokenizers make."""
+"""Opens an exported model by open_clip: code for the card, and the ids that its tokenizers make."""
 
 from pathlib import Path
 

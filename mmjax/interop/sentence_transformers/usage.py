@@ -1,4 +1,4 @@
-"""How sentence-transformers opens what was written: code for the card, and the ids that it makes of texts."""
+"""Opens an exported model by sentence-transformers: code for the card, and the ids that it makes of texts."""
 
 from pathlib import Path
 from typing import Any

@@ -1,4 +1,4 @@
-"""What the card of an exported model says of how another library opens it, and what is shared in saying it.
+"""The contract of a project's module `usage`, code by which its library opens an exported model, and shared parts.
 
 A project's module `usage` has `LIBRARY`, how hubs call the library; `NEEDS`, the packages that reading texts by it
 takes; `how_to_load(folder, twin)`, code that runs as it stands; and `ids(folder, texts)`, of each text the ids that its
