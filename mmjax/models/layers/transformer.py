@@ -99,7 +99,7 @@ class Attention(nn.Module):
 
 
 class CrossAttention(nn.Module):
-    """Multi-head attention of `queries` over `tokens`, of which each query may be allowed its blocks."""
+    """Multi-head attention of `queries` over `tokens`, of which each query may be allowed only some."""
 
     heads: int
     inits: dict[str, Initializer]
