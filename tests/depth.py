@@ -164,8 +164,8 @@ NAMED = """
 def named() -> Experiment:
     return Experiment(
         towers={
-            "photo": ViT(patch=4, size=8, width=16, depth=1, heads=2, embed_dim=8, pooling="mean"),
-            "caption": TextTransformer(vocab=64, length=8, width=16, depth=1, heads=2, embed_dim=8),
+            "photo": ViT(patch=4, size=8, blocks=Blocks(width=16, depth=1, heads=2), embed_dim=8, pooling="mean"),
+            "caption": TextTransformer(vocab=64, length=8, blocks=Blocks(width=16, depth=1, heads=2), embed_dim=8),
             "depth": DepthTower(embed_dim=8),
         },
         objectives={"told": Contrastive(("photo", "caption")), "seen": Contrastive(("photo", "depth"))},
@@ -201,7 +201,7 @@ def write_named(folder: Path) -> Path:
     (folder / "named.csv").write_text("\n".join(lines) + "\n")
     head = HEAD.replace("Folder, Mixture, Resize, Spec,", "Folder, Mixture, Resize, SentencePiece, Spec, Tokenize,")
     head = head.replace("Embedded, Evaluator, Retrieval", "Gallery, Retrieval")
-    head = head.replace("BareTower, ViT", "BareTower, TextTransformer, ViT")
+    head = head.replace("Blocks, ViT", "Blocks, TextTransformer, ViT")
     text = "\n\n".join((head, *map(inspect.getsource, (ReadDepth, DepthTower)), NAMED))
     (folder / "named.py").write_text(text.replace("TABLE", str(folder / "named.csv")))
     return folder / "named.py"

@@ -10,7 +10,7 @@ import optax
 from mmjax.data import Decode, Mixture, Records, Resize, SentencePiece, Source, Tokenize
 from mmjax.evaluate import Retrieval
 from mmjax.experiment import Experiment, experiment
-from mmjax.models import TextTransformer, ViT
+from mmjax.models import Blocks, TextTransformer, ViT
 from mmjax.objectives import Contrastive
 from mmjax.optim import Optimizer
 
@@ -59,11 +59,10 @@ class Sign(Optimizer):
 
 @experiment
 def zipped() -> Experiment:
-    size: dict[str, Any] = dict(width=16, depth=1, heads=2, embed_dim=8)
     return Experiment(
         towers={
-            "image": ViT(patch=8, size=16, pooling="mean", **size),
-            "text": TextTransformer(vocab=64, length=8, **size),
+            "image": ViT(patch=8, size=16, blocks=Blocks(width=16, depth=1, heads=2), embed_dim=8, pooling="mean"),
+            "text": TextTransformer(vocab=64, length=8, blocks=Blocks(width=16, depth=1, heads=2), embed_dim=8),
         },
         objectives={"image_text": Contrastive(("image", "text"))},
         data=Mixture(

@@ -74,10 +74,10 @@ def test_a_reader_that_hangs_ends_the_run_and_the_supervisor_brings_it_back(tabl
         stopped.extend(readers(run))
         os.kill(stopped[0], signal.SIGSTOP)
 
-    words = ("data.workers=1", "patience=6.0", "steps=100", "save_every=10", "--supervise", "1")
+    words = ("data.workers=1", "patience=15.0", "steps=100", "save_every=10", "--supervise", "1")
     ended = start(table, tmp_path / "run", meanwhile, *words, processes=1, devices=1)
     assert ended.codes == [0], str(ended)
-    told = f"no batch has come for 6 s (patience=6): process {stopped[0]}, which should read, is stopped (SIGSTOP)"
+    told = f"no batch has come for 15 s (patience=15): process {stopped[0]}, which should read, is stopped (SIGSTOP)"
     assert told in ended.errors[0]
     assert not Path(f"/proc/{stopped[0]}").exists()
     assert "leaked" not in ended.errors[0]

@@ -27,7 +27,7 @@ def callers() -> dict[str, set[str]]:
     [
         ("make_train_step", {"train/setup.py"}),
         ("compile_train_step", {"train/setup.py"}),
-        ("creation", {"train/setup.py", "train/step.py"}),
+        ("creation", {"train/setup.py"}),
         ("check_batch", {"train/setup.py"}),
         ("check_data", {"train/setup.py"}),
         ("batches", {"train/setup.py", "evaluate/split_losses.py"}),
