@@ -37,6 +37,7 @@ INLINE = re.compile(r"`([^`]+)`")
 FENCE = re.compile(r"^```.*?^```", re.MULTILINE | re.DOTALL)
 CODE = re.compile(r"^( {2,}|>>> )", re.MULTILINE)  # how a line of code begins in plain text
 PROGRAMS = ("mmjax", "python", "python3", "./launch_tpu.sh", "bash", "pip")
+NAMED = re.compile("|".join(rf"{re.escape(program)}[ \t]" for program in PROGRAMS))
 
 
 def words_of(line: str) -> list[str] | None:
@@ -83,10 +84,13 @@ def in_plain(text: str) -> Iterator[list[str]]:
 
 def in_code(file: Path) -> Iterator[list[str]]:
     """Those of a file's docstrings."""
-    kinds = (ast.Module, ast.ClassDef, ast.FunctionDef)
-    for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
-        if isinstance(node, kinds) and (text := ast.get_docstring(node)):
+    source = file.read_text(encoding="utf-8")
+    left: list[ast.AST] = [ast.parse(source)] if NAMED.search(source) else []
+    while left:
+        node = left.pop()
+        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef) and (text := ast.get_docstring(node)):
             yield from in_plain(text)
+        left += [child for child in ast.iter_child_nodes(node) if isinstance(child, ast.stmt | ast.excepthandler)]
 
 
 def in_notebook(file: Path) -> Iterator[list[str]]:

@@ -367,7 +367,7 @@ MUTATIONS = {
     ),
     "semaphores are named after their makers": Mutation(
         *(7, "data/workers/readers.py", "        semaphores.name_ours()\n", ""),
-        f"{READERS}::test_semaphores_that_a_kill_of_all_leaves_are_removed_by_the_next_run",
+        f"{READERS}::test_what_a_kill_of_all_leaves_the_next_run_removes_and_no_more_than_that",
     ),
     "the next run removes those of the dead": Mutation(
         *(
@@ -376,11 +376,11 @@ MUTATIONS = {
             '["semprefix"] = f"/{PREFIX}-{maker}"  # type: ignore[attr-defined]\n    sweep()',
         ),
         '["semprefix"] = f"/{PREFIX}-{maker}"',
-        f"{READERS}::test_semaphores_that_a_kill_of_all_leaves_are_removed_by_the_next_run",
+        f"{READERS}::test_what_a_kill_of_all_leaves_the_next_run_removes_and_no_more_than_that",
     ),
     "and none of the living": Mutation(
         *(7, "data/workers/semaphores.py", 'and _maker(int(pid)) != f"{there}-{pid}-{started}"', ""),
-        f"{READERS}::test_semaphores_that_a_kill_of_all_leaves_are_removed_by_the_next_run",
+        f"{READERS}::test_what_a_kill_of_all_leaves_the_next_run_removes_and_no_more_than_that",
     ),
     "a number that another process has now is no life": Mutation(
         *(7, "data/workers/semaphores.py", '!= f"{there}-{pid}-{started}"', "is None"),
