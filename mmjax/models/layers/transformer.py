@@ -32,10 +32,18 @@ from mmjax.models.layers.parameters import (
 from mmjax.models.layers.rotary import rotate
 
 
+def _flat(x: Float[Array, "b n d"]) -> Float[Array, "t d"]:
+    """The tokens of all examples one after the other: products and sums over them are faster than over `[b n d]`, and
+    compilers keep their layout."""
+    return x.reshape(-1, x.shape[-1])
+
+
 class HeadsIn(nn.Module):
     """`[b n d]` -> `parts` arrays `[b h n k]`: one matmul for query, key and value together.
 
     The kernel is stored as [D, heads, parts, head_dim]: split over heads, each device holds whole heads of all parts.
+    The product has the parts first, so that each is one piece of its rows, and the heads as an axis of their own, so
+    that a device that holds some of them computes those alone.
     """
 
     heads: int
@@ -49,12 +57,10 @@ class HeadsIn(nn.Module):
         axes = ("heads", None, "head_dim")
         kernel = parameter(self, "kernel", self.init, ("embed", *axes), (width, *shape))
         bias = parameter(self, "bias", nn.initializers.zeros, axes, shape)
-        kernel, bias = kernel.astype(x.dtype), bias.astype(x.dtype)
-        y = x @ kernel.reshape(width, -1) + bias.reshape(-1)
-        y = y.reshape(*x.shape[:-1], *shape)
-        return tuple(
-            constrain(jnp.moveaxis(y[..., i, :], 1, 2), "batch", "heads", "length", None) for i in range(self.parts)
-        )
+        kernel, bias = (jnp.swapaxes(each, -3, -2).astype(x.dtype) for each in (kernel, bias))
+        y = jnp.einsum("td,dphk->tphk", _flat(x), kernel) + bias
+        heads = (y[:, i].reshape(*x.shape[:-1], *y.shape[-2:]) for i in range(self.parts))
+        return tuple(constrain(jnp.moveaxis(each, 1, 2), "batch", "heads", "length", None) for each in heads)
 
 
 class HeadsOut(nn.Module):
@@ -69,8 +75,9 @@ class HeadsOut(nn.Module):
         axes = ("heads", "head_dim", "embed")
         kernel = parameter(self, "kernel", self.init, axes, (heads, size, width))
         bias = parameter(self, "bias", nn.initializers.zeros, ("embed",), (width,))
-        joined = jnp.moveaxis(x, 1, 2).reshape(batch, length, width)
-        return joined @ kernel.reshape(width, width).astype(x.dtype) + bias.astype(x.dtype)
+        joined = jnp.moveaxis(x, 1, 2).reshape(batch * length, width)
+        y = joined @ kernel.reshape(width, width).astype(x.dtype) + bias.astype(x.dtype)
+        return y.reshape(batch, length, width)
 
 
 class Attention(nn.Module):
@@ -131,10 +138,12 @@ class Mlp(nn.Module):
     def __call__(self, x: Float[Array, "b n d"]) -> Float[Array, "b n d"]:
         if self.activation not in ACTIVATIONS:
             raise UserError(not_among("activation", self.activation, ACTIVATIONS))
-        width = x.shape[-1]
-        x = dense(self.mlp_dim, ("embed", "mlp"), self.inits["mlp_in"], dtype=self.dtype, name="in")(x)
-        x = ACTIVATIONS[self.activation](constrain(x, "batch", "length", "mlp"))
-        return dense(width, ("mlp", "embed"), self.inits["mlp_out"], dtype=self.dtype, name="out")(x)
+        batch, length, width = x.shape
+        hidden = dense(self.mlp_dim, ("embed", "mlp"), self.inits["mlp_in"], dtype=self.dtype, name="in")(_flat(x))
+        hidden = constrain(hidden.reshape(batch, length, -1), "batch", "length", "mlp")
+        hidden = ACTIVATIONS[self.activation](_flat(hidden))
+        y = dense(width, ("mlp", "embed"), self.inits["mlp_out"], dtype=self.dtype, name="out")(hidden)
+        return y.reshape(batch, length, width)
 
 
 class LayerScale(nn.Module):
@@ -153,15 +162,19 @@ class LayerScale(nn.Module):
 class Block(nn.Module):
     """One block, pre-LN: `x += attention(norm(x)); x += mlp(norm(x))`, or post-LN: `x = norm(x + attention(x));
     x = norm(x + mlp(x))`, each branch times its LayerScale; where there is a context, a branch that attends to it
-    stands between both. Returns a pair, as a scan's body does."""
+    stands between both. Returns a pair, as a scan's body does.
+
+    The tokens of all examples stand one after the other, `length` of each.
+    """
 
     blocks: Blocks
+    length: int
     causal: bool = False
 
     @nn.compact
     def __call__(
         self,
-        x: Float[Array, "b n d"],
+        x: Float[Array, "t d"],
         mask: Bool[Array, "b n"] | None = None,
         keys: Key[Array, " b"] | None = None,
         angles: Float[Array, "*b n p"] | None = None,
@@ -169,7 +182,7 @@ class Block(nn.Module):
         allowed: Bool[Array, "#b n n"] | None = None,
         context: Float[Array, "b m d"] | None = None,
         context_mask: Bool[Array, "b m"] | None = None,
-    ) -> tuple[Float[Array, "b n d"], None]:
+    ) -> tuple[Float[Array, "t d"], None]:
         blocks = self.blocks
         norm = partial(layer_norm, eps=blocks.norm_eps, dtype=blocks.dtype)
         if keys is not None:
@@ -181,33 +194,43 @@ class Block(nn.Module):
         scale_attention = LayerScale(blocks.layer_scale, name="scale_attention")
         scale_mlp = LayerScale(blocks.layer_scale, name="scale_mlp")
         if blocks.norm == "post":
-            attended = scale_attention(attention(x, mask, angles, allowed))
-            x = constrain(norm_attention(x + drop(attended, blocks.dropout, keys, 0)), *HIDDEN)
+            attended = attention(self._examples(x), mask, angles, allowed)
+            x = norm_attention(self._plus(x, scale_attention(attended), keys, 0))
             x = x if context is None else self._cross(x, norm, keys, context, context_mask)
-            x = constrain(norm_mlp(x + drop(scale_mlp(mlp(x)), blocks.dropout, keys, 1)), *HIDDEN)
+            x = norm_mlp(self._plus(x, scale_mlp(mlp(self._examples(x))), keys, 1))
         else:
-            attended = scale_attention(attention(norm_attention(x), mask, angles, allowed))
-            x = constrain(x + drop(attended, blocks.dropout, keys, 0), *HIDDEN)
+            attended = attention(self._examples(norm_attention(x)), mask, angles, allowed)
+            x = self._plus(x, scale_attention(attended), keys, 0)
             x = x if context is None else self._cross(x, norm, keys, context, context_mask)
-            x = constrain(x + drop(scale_mlp(mlp(norm_mlp(x))), blocks.dropout, keys, 1), *HIDDEN)
+            x = self._plus(x, scale_mlp(mlp(self._examples(norm_mlp(x)))), keys, 1)
         return x, None
+
+    def _examples(self, x: Float[Array, "t d"]) -> Float[Array, "b n d"]:
+        return x.reshape(-1, self.length, x.shape[-1])
+
+    def _plus(
+        self, x: Float[Array, "t d"], branch: Float[Array, "b n d"], keys: Key[Array, " b"] | None, place: int
+    ) -> Float[Array, "t d"]:
+        """`x` and a branch, of which dropout leaves a part."""
+        x = x + _flat(drop(branch, self.blocks.dropout, keys, place))
+        return _flat(constrain(self._examples(x), *HIDDEN))
 
     def _cross(
         self,
-        x: Float[Array, "b n d"],
+        x: Float[Array, "t d"],
         norm: Callable[[str], nn.LayerNorm],
         keys: Key[Array, " b"] | None,
         context: Float[Array, "b m d"],
         context_mask: Bool[Array, "b m"] | None,
-    ) -> Float[Array, "b n d"]:
+    ) -> Float[Array, "t d"]:
         """The branch that attends to the context, added; an example whose context is all masked takes in zeros."""
         blocks = self.blocks
         cross = CrossAttention(blocks.heads, blocks.initializers(), blocks.attention, name="cross")
         norm_cross, scale = norm("norm_cross"), LayerScale(blocks.layer_scale, name="scale_cross")
         seen = None if context_mask is None else context_mask[:, None]
-        attended = scale(cross(x if blocks.norm == "post" else norm_cross(x), context, allowed=seen))
-        x = x + drop(attended, blocks.dropout, keys, 2)
-        return constrain(norm_cross(x) if blocks.norm == "post" else x, *HIDDEN)
+        queries = self._examples(x if blocks.norm == "post" else norm_cross(x))
+        x = self._plus(x, scale(cross(queries, context, allowed=seen)), keys, 2)
+        return norm_cross(x) if blocks.norm == "post" else x
 
 
 class Transformer(nn.Module):
@@ -261,10 +284,11 @@ class Transformer(nn.Module):
         scanned = blocks.scanned(Block, blocks.depth, (*[nn.broadcast] * 3, 0, *[nn.broadcast] * 3))
         x = constrain(x.astype(blocks.dtype), *HIDDEN)
         context = None if context is None else constrain(context.astype(blocks.dtype), *HIDDEN)
-        x, _ = scanned(blocks, self.causal, name="blocks")(
-            x,
+        batch, length, width = x.shape
+        x, _ = scanned(blocks, length, self.causal, name="blocks")(
+            _flat(x),
             mask,
-            dropout_keys(self, blocks.dropout, train, keys, len(x)),
+            dropout_keys(self, blocks.dropout, train, keys, batch),
             angles,
             jnp.arange(blocks.depth),
             allowed,
@@ -272,4 +296,5 @@ class Transformer(nn.Module):
             context_mask,
         )
         last = self.final_norm and blocks.norm == "pre"  # a post-LN block ends in one
-        return layer_norm("norm", eps=blocks.norm_eps, dtype=blocks.dtype)(x) if last else x
+        x = layer_norm("norm", eps=blocks.norm_eps, dtype=blocks.dtype)(x) if last else x
+        return x.reshape(batch, length, width)

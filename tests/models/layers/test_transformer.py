@@ -15,6 +15,7 @@ from mmjax.errors import UserError
 from mmjax.models.layers.attention import attend, attend_fused
 from mmjax.models.layers.blocks import Blocks
 from mmjax.models.layers.transformer import Block, Transformer
+from mmjax.runtime.mesh import ACTIVATION_RULES, Mesh, state_shardings
 from tests.flat import flat
 from tests.models import oracle
 
@@ -67,9 +68,10 @@ def test_layer_scale_equals_float64_numpy_and_starts_at_its_value(x, params):
 
 
 def test_scan_equals_a_loop_over_blocks(x, params):
-    block = Block(Blocks(**SMALL))
+    block = Block(Blocks(**SMALL), length=5)
 
     def unrolled(params, x):
+        x = x.reshape(10, 16)
         for i in range(2):
             x, _ = block.apply({"params": jax.tree.map(lambda leaf, i=i: leaf[i], params["params"]["blocks"])}, x)
         return jnp.sum(jnp.sin(cast(jax.Array, nn.LayerNorm().apply({"params": params["params"]["norm"]}, x))))
@@ -171,6 +173,19 @@ def test_a_sharded_mesh_gives_the_same_values(x, params):
         got, gradient = value_and_gradient(module, placed, x)
     np.testing.assert_allclose(got, want, rtol=1e-5)
     jax.tree.map(partial(np.testing.assert_allclose, atol=2e-5), gradient, want_gradient)
+
+
+def test_over_tensor_two_sums_a_block_are_all_that_devices_say_to_each_other(x, params):
+    """Megatron's cut: a device's heads and hidden units are its own, and neither kernels nor tokens are gathered."""
+    mesh = Mesh(tensor=2).build(jax.devices()[:2])
+    module = flat(Transformer, **SMALL)
+    with jax.set_mesh(mesh), nn.logical_axis_rules(ACTIVATION_RULES):
+        boxed = jax.eval_shape(lambda: module.init(jax.random.key(0), x))
+        placed = jax.device_put(params, state_shardings(boxed, mesh))
+        program = value_and_gradient.lower(module, placed, x).compile().as_text()
+    said = re.findall(r"= (\S+) (all-\w+|collective-\w+|reduce-scatter)(?:-start)?\(", program)
+    assert [name for _, name in said] == ["all-reduce"] * 4  # attention and MLP, in both loops' bodies
+    assert {re.sub(r"\{.*", "", shape) for shape, _ in said} == {"f32[10,16]"}
 
 
 @pytest.mark.parametrize("inits", ["xavier", "clip"])
