@@ -64,7 +64,7 @@ def draw(colour: int, shape: int, rng: np.random.Generator) -> Image.Image:
 @experiment
 def tiny() -> Experiment:
     """Three modalities, two contrastive pairs and a masked loss."""
-    size: dict[str, Any] = dict(width=32, depth=1, heads=2)
+    size: dict[str, Any] = dict(width=32, depth=1, heads=2, remat=None)  # sooner compiled
     return Experiment(
         towers={
             "image": ViT(patch=4, size=SIDE, pooling="mean", blocks=Blocks(**size), embed_dim=16),
@@ -81,7 +81,7 @@ def tiny() -> Experiment:
         objectives={
             "image_text": Contrastive(("image", "text")),
             "text_audio": Contrastive(("text", "audio")),
-            "masked_image": MaskedImage(decoder=Decoder(blocks=Blocks(width=16, depth=1, heads=2))),
+            "masked_image": MaskedImage(decoder=Decoder(blocks=Blocks(width=16, depth=1, heads=2, remat=None))),
         },
         weights={"masked_image": 0.5},
         data=Mixture(
@@ -111,7 +111,7 @@ def tiny() -> Experiment:
 @experiment
 def pair() -> Experiment:
     """Pictures and captions, for what is not about learning."""
-    size: dict[str, Any] = dict(width=16, depth=1, heads=2)
+    size: dict[str, Any] = dict(width=16, depth=1, heads=2, remat=None)  # sooner compiled
     return Experiment(
         towers={
             "image": ViT(patch=8, size=SIDE, pooling="mean", blocks=Blocks(**size), embed_dim=8),
@@ -135,7 +135,7 @@ def pair() -> Experiment:
 @experiment
 def couple() -> Experiment:
     """Pictures and captions, with random masks and evaluators, for what takes several processes."""
-    size: dict[str, Any] = dict(width=16, depth=1, heads=2)
+    size: dict[str, Any] = dict(width=16, depth=1, heads=2, remat=None)  # sooner compiled
     return Experiment(
         towers={
             "image": ViT(patch=8, size=SIDE, pooling="mean", blocks=Blocks(**size), embed_dim=8),
@@ -143,7 +143,7 @@ def couple() -> Experiment:
         },
         objectives={
             "image_text": Contrastive(("image", "text")),
-            "masked_image": MaskedImage(decoder=Decoder(blocks=Blocks(width=16, depth=1, heads=2))),
+            "masked_image": MaskedImage(decoder=Decoder(blocks=Blocks(width=16, depth=1, heads=2, remat=None))),
         },
         data=Mixture(
             {"shapes": 1.0},

@@ -13,7 +13,7 @@ from mmjax.experiment.graph import complete, fields
 from mmjax.models import Blocks
 
 # What a field means in records that were written before it was there, where that isn't its default.
-BEFORE: dict[str, dict[str, Any]] = {"data:Decode": {"upright": False}}
+BEFORE: dict[str, dict[str, Any]] = {"data:Decode": {"upright": False}, "models:Blocks": {"remat": None}}
 # What files of older versions say of a callable that has no such field any more: read over. A batch's `text_types` say
 # what a text tower's separators were counted for.
 GONE = {"models:TextTransformer": ("separator",)}
@@ -45,7 +45,7 @@ def settle(config: fdl.Config) -> None:
     its = trunk.__arguments__.get(BLOCKS) if isinstance(trunk, fdl.Config) else None
     if not isinstance(its, fdl.Config):
         return
-    usual = complete(fdl.Config(Blocks)).__arguments__
+    usual = complete(fdl.Config(Blocks)).__arguments__ | BEFORE["models:Blocks"]
     mine, its = complete(config.blocks).__arguments__, complete(its).__arguments__
     if all(mine.get(name) == (its if name in SHARED else usual).get(name) for name in fields(Blocks)):
         config.blocks = None

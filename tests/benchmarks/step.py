@@ -6,9 +6,9 @@ python -m tests.benchmarks.step --sizes b16 l14 --apart --json experiments/recor
 Forward, backward and AdamW on one batch in memory. Each side is a process of its own; they take steps in turn, so that
 other work on the machine slows all alike. FLOPs are those of the model's matrix products, recomputation not counted;
 MFU is of the machine's fastest product (a CPU's is measured, a GPU's its maker's figure). "bare products" does the
-step's matrix products and nothing else; "dots" and "remat" recompute all but the projections, or all, in the backward
-pass; "half" drops half of the patches. Peers need `pip install torch==2.13.0`, then `pip install -e ".[bench]"`; what
-is not installed is left out.
+step's matrix products and nothing else; "remat" recomputes all in the backward pass, "dots" all but the projections, as
+"mmjax" by itself does, and "stored" nothing; "unrolled" has no loop over the blocks; "half" drops half of the patches.
+Peers need `pip install torch==2.13.0`, then `pip install -e ".[bench]"`; what is not installed is left out.
 """
 
 import argparse
@@ -34,7 +34,8 @@ ROUNDS, WARM_UP = 3, 1
 GPUS = {"H100": 989e12, "H200": 989e12, "A100": 312e12}  # FLOP/s of dense bf16 products, by NVIDIA's data sheets
 NEEDS = {"open_clip": "open_clip", "hugging_face": "transformers"}
 PACKAGES = ("jax", "jaxlib", "flax", "torch", "open_clip_torch", "transformers")
-PREFER = ("mmjax", "mmjax dots", "open_clip", "open_clip compiled", "hugging_face", "bare products")  # on a CPU
+PEERS = ("open_clip", "open_clip compiled", "hugging_face", "bare products")
+PREFER = ("mmjax", "mmjax unrolled", "mmjax stored", *PEERS)  # on a CPU
 
 
 class Side:

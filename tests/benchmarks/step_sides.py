@@ -21,6 +21,12 @@ from tests.benchmarks.machine import most_memory
 
 RATE, DECAY, BETAS, EPSILON = 1e-4, 0.1, (0.9, 0.98), 1e-6
 KEPT = 0.5  # of the patches, where some are dropped (FLIP)
+HOW: dict[str, dict[str, Any]] = {  # fields of mmjax's blocks that differ from their defaults
+    "remat": {"remat": "full"},
+    "dots": {"remat": "dots"},
+    "stored": {"remat": None},
+    "unrolled": {"unroll": 24},  # no depth is larger
+}
 
 
 @dataclass(frozen=True)
@@ -49,7 +55,7 @@ SIZES = {
 }
 SIDES = (
     *(f"{by}{how}" for by in ("mmjax", "open_clip", "open_clip compiled") for how in ("", " remat", " half")),
-    *("mmjax dots", "hugging_face", "hugging_face remat", "bare products"),
+    *("mmjax dots", "mmjax stored", "mmjax unrolled", "hugging_face", "hugging_face remat", "bare products"),
 )
 
 
@@ -110,7 +116,7 @@ def parts(size: Size, how: str) -> tuple[Any, Any, Any, dict[str, np.ndarray]]:
 
     shared: dict[str, Any] = {
         "norm_eps": 1e-5,
-        "remat": {"remat": "full", "dots": "dots"}.get(how),
+        **HOW.get(how.removeprefix("half").strip(), {}),
         "dtype": size.dtype,
         "attention": "cudnn" if jax.default_backend() == "gpu" and size.dtype == "bfloat16" else "plain",
     }
@@ -123,7 +129,7 @@ def parts(size: Size, how: str) -> tuple[Any, Any, Any, dict[str, np.ndarray]]:
     text = TextTransformer(
         vocab=size.vocab, length=size.length, blocks=reading, embed_dim=size.embed_dim, causal=True, pooling="last"
     )
-    masking = {"image": Keep(KEPT)} if how == "half" else {}
+    masking = {"image": Keep(KEPT)} if how.startswith("half") else {}
     contrastive = Contrastive(("image", "text"), masking=masking)
     optimizer = AdamW(
         peak_lr=RATE, weight_decay=DECAY, b1=BETAS[0], b2=BETAS[1], eps=EPSILON, schedule="constant", clip_norm=None
@@ -156,7 +162,7 @@ def model_flops(size: Size, how: str) -> int:
     """FLOPs of the products of mmjax's step with nothing computed twice."""
     from mmjax.train.plan.flops import count
 
-    return count(traced(size, "half" if how.endswith("half") else "").jaxpr)
+    return count(traced(size, "half stored" if how.endswith("half") else "stored").jaxpr)
 
 
 def bare_products(size: Size) -> Made:
@@ -167,7 +173,7 @@ def bare_products(size: Size) -> Made:
     from mmjax.train.plan.flops import products
 
     times: Counter[Any] = Counter()
-    for product in (each for each in products(traced(size, "").jaxpr) if not each.fused):
+    for product in (each for each in products(traced(size, "stored").jaxpr) if not each.fused):
         equation = product.equation
         sides = tuple((variable.aval.shape, str(variable.aval.dtype)) for variable in equation.invars)
         out = str(equation.outvars[0].aval.dtype)

@@ -315,8 +315,9 @@ def test_what_only_watches_or_moves_a_run_may_change(file):
     assert harmless(file, "mesh.data=4", "mesh.fsdp=1", "log_every=3", "keep=9", "microbatches=2", "save_every=5") == []
     assert harmless(file, "evaluate_every=7") == []
     assert harmless(file, "towers.image.blocks.remat=full", "towers.text.blocks.attention=cudnn") == []
+    assert harmless(file, "towers.image.blocks.unroll=2") == []
     m3ae = "experiments/m3ae.py:tiny"
-    assert harmless(m3ae, "towers.image.trunk.blocks.remat=full", "objectives.masked.decoder.blocks.remat=None") == []
+    assert harmless(m3ae, "towers.image.trunk.blocks.remat=full", "objectives.masked.decoder.blocks.unroll=2") == []
 
 
 def test_what_changes_a_step_may_not(file):

@@ -3,6 +3,8 @@
 import json
 
 import fiddle as fdl
+import jax
+import jax.numpy as jnp
 import pytest
 
 from mmjax.errors import UserError
@@ -11,7 +13,7 @@ from mmjax.experiment.record import dumps, loads
 from mmjax.models import Blocks, Decoder, TextTransformer, Trunk, ViT
 from mmjax.runtime.files import own_code
 
-OWN = {"width": 8, "depth": 2, "heads": 2, "activation": "quick_gelu", "norm": "post", "dropout": 0.1}
+OWN = {"width": 8, "depth": 2, "heads": 2, "activation": "quick_gelu", "norm": "post", "dropout": 0.1, "remat": "full"}
 TRUNK = {"@call": "models:Trunk", "width": 8, "depth": 2, "heads": 2, "remat": "dots", "dtype": "bfloat16"}
 BESIDE = {"width": 8, "depth": 2, "heads": 2, "dtype": "bfloat16", "pooling": "cls"}
 
@@ -32,7 +34,7 @@ def test_a_decoders_are_too_wherever_it_stands():
     decoder = {"@call": "models:Decoder", "width": 8, "depth": 1, "heads": 2, "window": {"@tuple": [2, 2]}}
     was = {"@call": "objectives:MaskedImage", "decoder": decoder, "keep": 0.5}
     built = fdl.build(read(was))
-    assert built.decoder == Decoder(blocks=Blocks(width=8, depth=1, heads=2), window=(2, 2))
+    assert built.decoder == Decoder(blocks=Blocks(width=8, depth=1, heads=2, remat=None), window=(2, 2))
 
 
 def both(image, text):
@@ -52,6 +54,13 @@ def test_what_a_tower_said_as_its_trunk_says_is_the_trunks():
     assert towers["text"].trunk is towers["image"].trunk
     assert diff(towers["image"], fdl.Config(ViT, patch=4, size=8, pooling="cls", trunk=trunk)) == []
     assert diff(towers["text"], fdl.Config(TextTransformer, vocab=9, length=4, pooling="cls", trunk=trunk)) == []
+
+
+def test_a_tower_of_when_nothing_was_recomputed_unless_said_so_has_a_trunk_still():
+    towers = both(BESIDE | {"dtype": "float32", "remat": None}, BESIDE)
+    assert towers["image"].blocks.remat is None
+    tokens = jax.eval_shape(fdl.build(towers["image"]).init, jax.random.key(0), jnp.zeros((1, 8, 8, 3), jnp.uint8))
+    assert "trunk" in tokens["params"]
 
 
 @pytest.mark.parametrize("change", [{"dtype": "float32"}, {"inits": "bert"}, {"mlp_dim": 9}, {"remat": "full"}])
@@ -76,6 +85,6 @@ def test_a_tower_of_ones_own_that_is_made_of_ours_is_read_likewise(compared, tmp
 
 def test_a_part_says_it_in_one_of_both_ways():
     now = {"@call": "models:Trunk", "blocks": {"@call": "models:Blocks", "width": 8, "depth": 1, "heads": 2}}
-    assert fdl.build(read(now)) == Trunk(blocks=Blocks(width=8, depth=1, heads=2))
+    assert fdl.build(read(now)) == Trunk(blocks=Blocks(width=8, depth=1, heads=2, remat=None))  # the default of then
     with pytest.raises(UserError, match="models:Trunk has no field 'width'"):
         read(now | {"width": 8})

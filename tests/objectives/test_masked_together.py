@@ -207,6 +207,6 @@ def test_pictures_alone_by_the_usual_objective(variables, batch):
 
 def test_what_the_trunk_decides_cannot_be_said_beside_it(batch):
     made = model()
-    image = made.towers["image"].clone(blocks=Blocks(width=WIDTH, depth=2, heads=4, layer_scale=0.1, remat="dots"))
-    with pytest.raises(UserError, match=r"with a trunk a tower has no layer_scale=0.1, remat='dots' of its own"):
+    image = made.towers["image"].clone(blocks=Blocks(width=WIDTH, depth=2, heads=4, layer_scale=0.1, remat="full"))
+    with pytest.raises(UserError, match=r"with a trunk a tower has no layer_scale=0.1, remat='full' of its own"):
         made.clone(towers={**made.towers, "image": image}).init({"params": KEY, "mask": KEY}, batch)

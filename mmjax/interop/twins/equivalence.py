@@ -18,7 +18,7 @@ from mmjax.objectives.contrastive.objective import PUBLISHED, Contrastive
 # Fields that change nothing of what a trained model computes: how it started, how it is or was trained, on what.
 # Special ids are the tokenizer's.
 SILENT = {
-    *("remat", "dtype", "attention", "inits", "dropout", "token_std", "position_std", "mean", "std"),
+    *("remat", "unroll", "dtype", "attention", "inits", "dropout", "token_std", "position_std", "mean", "std"),
     *("scale_init", "scale_max", "bias_init", "label_smoothing", "masking", "pair", "partners", "method", "tile"),
     *("mask_id", "first_id", "rate", "masked", "random"),
 }

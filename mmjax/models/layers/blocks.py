@@ -43,8 +43,13 @@ class Blocks:
         inits: of the matrices, `xavier`, `clip` or `bert`, see `block_inits`.
         dropout: rate on both branches of a block, with train=True only; in a tower with blocks of its own also before
             the first.
-        remat: None keeps all activations for the backward pass, `full` none but the block's input, `dots` also the
-            results of the projections.
+        remat: what is kept for the backward pass; the rest is computed again, the same numbers. `dots`: each block's
+            input and the results of the projections, which is the fastest on a CPU, where writing and reading costs
+            more than an activation, and on a GPU; `full`: no more than the block's input, which takes the least memory;
+            None: all activations.
+        unroll: number of blocks (with windows: of pairs) that stand one after the other in a turn of the compiled loop;
+            `depth` of them leave no loop, so that nothing is copied into and out of arrays of all blocks, and take
+            longer to compile. The same numbers, except for rounding.
         dtype: of the computation; parameters are float32.
         attention: `plain` (`attend`), or `cudnn`: its fused kernel, for 16-bit `dtype` on an NVIDIA GPU.
     """
@@ -59,7 +64,8 @@ class Blocks:
     layer_scale: float | None = None
     inits: InitName = "xavier"
     dropout: float = 0.0
-    remat: RematName | None = None
+    remat: RematName | None = "dots"
+    unroll: int = 1
     dtype: DtypeName = "float32"
     attention: AttentionName = "plain"
 
@@ -78,20 +84,27 @@ class Blocks:
             raise UserError(not_among("norm", self.norm, NORMS))
         if self.remat is not None and self.remat not in REMAT_POLICIES:
             raise UserError(not_among("remat", self.remat, REMAT_POLICIES))
+        if type(self.unroll) is not int or self.unroll < 1:
+            raise UserError(
+                f"unroll={self.unroll!r} must be a whole number, from 1 (a loop over the blocks) to depth={self.depth} "
+                "(no loop)"
+            )
         check_heads(self.width, self.heads)
 
     def scanned(self, block: type[nn.Module], length: int, in_axes: Any) -> Any:
-        """`block`, `length` times one after the other: the compiled program holds it once. What it keeps for the
-        backward pass, `remat` says. in_axes: of its inputs beside the tokens, as `nn.scan` takes them."""
+        """`block`, `length` times one after the other: the compiled program holds it `unroll` times. What it keeps for
+        the backward pass, `remat` says. in_axes: of its inputs beside the tokens, as `nn.scan` takes them."""
         self.check()
         if self.remat is not None:
-            block = nn.remat(block, prevent_cse=False, policy=REMAT_POLICIES[self.remat])
+            # Without a loop between the passes, XLA would find what is computed again and keep the first instead.
+            block = nn.remat(block, prevent_cse=self.unroll > 1, policy=REMAT_POLICIES[self.remat])
         return nn.scan(
             block,
             variable_axes={"params": 0},
             split_rngs={"params": True},
             in_axes=cast(Any, in_axes),  # what its annotation forgets
             length=length,
+            unroll=self.unroll,
             metadata_params={nn.PARTITION_NAME: "layers"},
         )
 

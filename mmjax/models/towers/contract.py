@@ -18,7 +18,7 @@ from mmjax.models.layers.positions import sincos
 from mmjax.models.layers.transformer import Transformer
 from mmjax.models.towers.bare import BareTower
 
-TRUNKS = ("norm", "dropout", "layer_scale", "remat", "attention")  # what of `Blocks` only a trunk decides
+TRUNKS = ("norm", "dropout", "layer_scale", "remat", "unroll", "attention")  # what of `Blocks` only a trunk decides
 CLS_STD = 0.02  # of a CLS token beside fixed positions (MAE)
 PositionName = Literal["learned", "sincos", "rotary"]
 
@@ -112,6 +112,7 @@ class Tower(BareTower, kw_only=True):
                         "which are then the trunk's"
                     )
             own |= dict.fromkeys(self.blocks.set_among(TRUNKS), True)
+            own["remat=None"] = False  # says nothing: records have it of when it was the default
         if given := [name for name, value in own.items() if value]:
             raise UserError(
                 f"with a trunk a tower has no {', '.join(given)} of its own: leave it out, or set the trunk's"

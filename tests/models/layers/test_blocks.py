@@ -27,6 +27,8 @@ REAL = jnp.ones((1, 4), bool)
     [
         ({"norm": "sandwich"}, "norm='sandwich' is not one of pre, post"),
         ({"remat": "ful"}, r"remat='ful' is not one of full, dots; did you mean full\?"),
+        ({"unroll": 0}, r"unroll=0 must be a whole number, from 1 \(a loop over the blocks\) to depth=2 \(no loop\)"),
+        ({"unroll": True}, "unroll=True must be a whole number"),
         ({"heads": 3}, r"heads=3 does not divide width=8; these do: \[1, 2, 4, 8\]"),
     ],
 )

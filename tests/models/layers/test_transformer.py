@@ -82,10 +82,10 @@ def test_scan_equals_a_loop_over_blocks(x, params):
     jax.tree.map(partial(np.testing.assert_allclose, atol=1e-5), gradient, want_gradient)
 
 
-@pytest.mark.parametrize("remat", ["full", "dots"])
-def test_remat_changes_neither_value_nor_gradient(x, params, remat):
-    want = value_and_gradient(flat(Transformer, **SMALL), params, x)
-    got = value_and_gradient(flat(Transformer, **SMALL, remat=remat), params, x)
+@pytest.mark.parametrize(("remat", "unroll"), [("full", 1), ("dots", 1), ("dots", 2)])
+def test_remat_and_unroll_change_neither_value_nor_gradient(x, params, remat, unroll):
+    want = value_and_gradient(flat(Transformer, **SMALL, remat=None), params, x)
+    got = value_and_gradient(flat(Transformer, **SMALL, remat=remat, unroll=unroll), params, x)
     jax.tree.map(partial(np.testing.assert_allclose, rtol=1e-5, atol=1e-5), got, want)
 
 
@@ -97,6 +97,12 @@ def test_remat_keeps_less(x, params):
         return sum(leaf.size for leaf in jax.tree.leaves(pullback))
 
     assert residuals("full") < residuals("dots") < residuals(None)
+
+
+@pytest.mark.parametrize("unroll", [1, 2])
+def test_without_a_loop_a_barrier_keeps_compilers_from_undoing_remat(x, params, unroll):
+    gradient = jax.grad(lambda p: jnp.sum(cast(jax.Array, flat(Transformer, **SMALL, unroll=unroll).apply(p, x))))
+    assert ("optimization_barrier" in jax.jit(gradient).lower(params).as_text()) == (unroll == 2)
 
 
 def test_causal_state_depends_on_the_past_alone(x, params):
