@@ -49,7 +49,7 @@ class Blocks:
             None: all activations.
         unroll: number of blocks (with windows: of pairs) that stand one after the other in a turn of the compiled loop;
             `depth` of them leave no loop, so that nothing is copied into and out of arrays of all blocks, and take
-            longer to compile. The same numbers, except for rounding.
+            longer to compile. On a CPU `remat` then saves no memory. The same numbers, except for rounding.
         dtype: of the computation; parameters are float32.
         attention: `plain` (`attend`), or `cudnn`: its fused kernel, for 16-bit `dtype` on an NVIDIA GPU.
     """
