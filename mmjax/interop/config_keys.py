@@ -7,8 +7,8 @@ import fiddle as fdl
 
 from mmjax.errors import UserError
 from mmjax.interop.weight_files import Arrays
+from mmjax.models.layers.activations import ActivationName
 from mmjax.models.layers.blocks import Blocks
-from mmjax.models.layers.parameters import ActivationName
 
 Values = Mapping[str, Any]
 

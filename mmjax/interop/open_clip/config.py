@@ -12,8 +12,8 @@ from mmjax.errors import UserError
 from mmjax.interop import config_keys, not_here
 from mmjax.interop.config_keys import Values
 from mmjax.interop.parts import Parts
+from mmjax.models.layers.activations import ActivationName
 from mmjax.models.layers.blocks import Blocks
-from mmjax.models.layers.parameters import ActivationName
 from mmjax.models.towers.resnet import STRIDE, ResNet
 from mmjax.models.towers.text import TextTransformer
 from mmjax.models.towers.vit import ViT

@@ -7,10 +7,10 @@ from typing import Any, cast
 import flax.linen as nn
 
 from mmjax.errors import UserError, not_among
+from mmjax.models.layers.activations import ActivationName
 from mmjax.models.layers.attention import AttentionName
 from mmjax.models.layers.parameters import (
     REMAT_POLICIES,
-    ActivationName,
     DtypeName,
     Initializer,
     InitName,
@@ -44,9 +44,9 @@ class Blocks:
         dropout: rate on both branches of a block, with train=True only; in a tower with blocks of its own also before
             the first.
         remat: what is kept for the backward pass; the rest is computed again, the same numbers. `dots`: each block's
-            input and the results of the projections, which is the fastest on a CPU, where writing and reading costs
-            more than an activation, and on a GPU; `full`: no more than the block's input, which takes the least memory;
-            None: all activations.
+            input and the results of the projections and of fused attention, which in a loop is the fastest, as writing
+            and reading cost more than an activation; `full`: no more than the block's input, which takes the least
+            memory; None: all activations.
         unroll: number of blocks (with windows: of pairs) that stand one after the other in a turn of the compiled loop;
             `depth` of them leave no loop, so that nothing is copied into and out of arrays of all blocks, and take
             longer to compile. On a CPU `remat` then saves no memory. The same numbers, except for rounding.

@@ -2,8 +2,7 @@
 
 import math
 from collections.abc import Callable
-from functools import partial
-from typing import Literal, cast
+from typing import Any, Literal, cast
 
 import flax.linen as nn
 import jax
@@ -14,9 +13,6 @@ from jaxtyping import Array
 from mmjax.errors import UserError, not_among
 
 Initializer = Callable[..., Array]
-
-
-ActivationName = Literal["gelu", "gelu_tanh", "quick_gelu"]
 
 
 RematName = Literal["full", "dots"]
@@ -31,17 +27,14 @@ DtypeName = Literal["float32", "bfloat16", "float16"]
 NormName = Literal["pre", "post"]
 
 
-ACTIVATIONS: dict[str, Callable[[Array], Array]] = {
-    "gelu": partial(jax.nn.gelu, approximate=False),
-    "gelu_tanh": partial(jax.nn.gelu, approximate=True),
-    "quick_gelu": lambda x: x * jax.nn.sigmoid(1.702 * x),  # CLIP's
-}
+def _dots(primitive: Any, *types: Any, **parameters: Any) -> bool:
+    """The results of projections, and what fused attention gives: its kernel costs more than to keep that. Logits of
+    the plain one are not kept."""
+    projection = jax.checkpoint_policies.dots_with_no_batch_dims_saveable(primitive, *types, **parameters)
+    return projection or primitive.name.startswith("dot_product_attention_fwd")  # cuDNN's, by jax's name
 
 
-REMAT_POLICIES: dict[str, Callable[..., bool]] = {
-    "full": jax.checkpoint_policies.nothing_saveable,
-    "dots": jax.checkpoint_policies.dots_with_no_batch_dims_saveable,  # keeps projections, recomputes attention
-}
+REMAT_POLICIES: dict[str, Callable[..., bool]] = {"full": jax.checkpoint_policies.nothing_saveable, "dots": _dots}
 
 
 BERT_STD = 0.02  # of every matrix of BERT

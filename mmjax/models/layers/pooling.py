@@ -7,8 +7,8 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
 from mmjax.errors import UserError, not_among
+from mmjax.models.layers.activations import ActivationName
 from mmjax.models.layers.parameters import (
-    ActivationName,
     DtypeName,
     InitName,
     block_inits,

@@ -13,14 +13,13 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, Key
 
 from mmjax.errors import UserError, not_among
-from mmjax.models.layers.attention import ATTENTIONS, AttentionName
+from mmjax.models.layers.activations import ACTIVATIONS, ActivationName
+from mmjax.models.layers.attention import ATTENTIONS, AttentionName, spare_tokens
 from mmjax.models.layers.blocks import Blocks
 from mmjax.models.layers.dropout import drop, dropout_keys
 from mmjax.models.layers.masks import check_allowed, check_context
 from mmjax.models.layers.parameters import (
-    ACTIVATIONS,
     HIDDEN,
-    ActivationName,
     DtypeName,
     Initializer,
     check_heads,
@@ -81,12 +80,13 @@ class HeadsOut(nn.Module):
 
 
 class Attention(nn.Module):
-    """Multi-head self-attention `[b n d]` -> `[b n d]`."""
+    """Multi-head self-attention `[b n d]` -> `[b n d]`; the last `spare` tokens are padding in every example."""
 
     heads: int
     inits: dict[str, Initializer]
     causal: bool = False
     attention: AttentionName = "plain"
+    spare: int = 0
 
     @nn.compact
     def __call__(
@@ -101,7 +101,7 @@ class Attention(nn.Module):
         query, key, value = HeadsIn(self.heads, 3, self.inits["qkv"], name="qkv")(x)
         if angles is not None:
             query, key = rotate(query, angles), rotate(key, angles)
-        attended = ATTENTIONS[self.attention](query, key, value, mask, self.causal, allowed)
+        attended = ATTENTIONS[self.attention](query, key, value, mask, self.causal, allowed, self.spare)
         return HeadsOut(self.inits["out"], name="out")(attended)
 
 
@@ -164,12 +164,13 @@ class Block(nn.Module):
     x = norm(x + mlp(x))`, each branch times its LayerScale; where there is a context, a branch that attends to it
     stands between both. Returns a pair, as a scan's body does.
 
-    The tokens of all examples stand one after the other, `length` of each.
+    The tokens of all examples stand one after the other, `length` of each, of which the last `spare` are padding.
     """
 
     blocks: Blocks
     length: int
     causal: bool = False
+    spare: int = 0
 
     @nn.compact
     def __call__(
@@ -188,7 +189,7 @@ class Block(nn.Module):
         if keys is not None:
             keys = jax.vmap(lambda key: jax.random.fold_in(key, layer))(keys)
         inits = blocks.initializers()
-        attention = Attention(blocks.heads, inits, self.causal, blocks.attention, name="attention")
+        attention = Attention(blocks.heads, inits, self.causal, blocks.attention, self.spare, name="attention")
         mlp = Mlp(blocks.hidden, inits, blocks.activation, blocks.dtype, name="mlp")
         norm_attention, norm_mlp = norm("norm_attention"), norm("norm_mlp")
         scale_attention = LayerScale(blocks.layer_scale, name="scale_attention")
@@ -285,7 +286,9 @@ class Transformer(nn.Module):
         x = constrain(x.astype(blocks.dtype), *HIDDEN)
         context = None if context is None else constrain(context.astype(blocks.dtype), *HIDDEN)
         batch, length, width = x.shape
-        x, _ = scanned(blocks, length, self.causal, name="blocks")(
+        if spare := spare_tokens(blocks.attention, length):
+            x, mask, angles, allowed = _lengthened(spare, x, mask, angles, allowed)
+        x, _ = scanned(blocks, length + spare, self.causal, spare, name="blocks")(
             _flat(x),
             mask,
             dropout_keys(self, blocks.dropout, train, keys, batch),
@@ -297,4 +300,23 @@ class Transformer(nn.Module):
         )
         last = self.final_norm and blocks.norm == "pre"  # a post-LN block ends in one
         x = layer_norm("norm", eps=blocks.norm_eps, dtype=blocks.dtype)(x) if last else x
-        return x.reshape(batch, length, width)
+        return x.reshape(batch, length + spare, width)[:, :length]
+
+
+def _lengthened(
+    spare: int,
+    x: Float[Array, "b n d"],
+    mask: Bool[Array, "b n"] | None,
+    angles: Float[Array, "*b n p"] | None,
+    allowed: Bool[Array, "#b n n"] | None,
+) -> tuple[Array, Array | None, Array | None, Array | None]:
+    """The inputs of blocks with `spare` tokens of padding more, that no token may attend to."""
+
+    def longer(values: Array, *axes: int) -> Array:
+        widths = [(0, spare if axis - values.ndim in axes else 0) for axis in range(values.ndim)]
+        return jnp.pad(values, widths)  # with zeros, which are False
+
+    mask = None if mask is None else longer(mask, -1)
+    angles = None if angles is None else longer(angles, -2)
+    allowed = None if allowed is None else longer(allowed, -2, -1)
+    return longer(x, -2), mask, angles, allowed
