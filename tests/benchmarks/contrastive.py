@@ -3,17 +3,20 @@
 python -m tests.benchmarks.contrastive --json experiments/records/contrastive.json
 python -m tests.benchmarks.contrastive --sizes 4096 8192
 python -m tests.benchmarks.contrastive --most 70 --json experiments/records/contrastive_gpu.json    # on a GPU
+python -m tests.benchmarks.contrastive --peers inf_cl --sizes 32768 262144                          # on a GPU
 
 N x 512 embeddings in fp32, on the CPU or on the GPU that is there (products in fp32 too, not in TF32). All
 implementations of a size run in turn, several times over; figures are medians, with the machine's load when they were
 done: beside other work only the CPU seconds mean something. Memory: of ours the compiler's (temporaries, beyond inputs
 and gradients); of open_clip's the growth of the process's largest memory, in a process of its own (on a GPU, torch's
-count of it). open_clip's losses need `pip install torch==2.13.0` and then `pip install -e ".[bench]"`. What would take
-more than 12 GB (`--most`) is left out, by the N^2 matrices that it makes. A size that stands in the JSON is not
-repeated.
+count of it). open_clip's losses need `pip install torch==2.13.0` and then `pip install -e ".[bench]"`. Inf-CL's (`pip
+install inf_cl`; Cheng et al. 2024, arXiv:2410.17243) is softmax alone, by kernels for a GPU, which round products to
+TF32. What would take more than 12 GB (`--most`) is left out, by the N^2 matrices that it makes. A size that stands in
+the JSON is not repeated.
 """
 
 import argparse
+import contextlib
 import datetime
 import importlib.metadata
 import importlib.util
@@ -25,7 +28,7 @@ import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -97,15 +100,37 @@ def open_clips(n: int, loss: str) -> Callable[[], float]:
     return once
 
 
-def grown(n: int, loss: str) -> int:
-    """Bytes by which a fresh process's largest memory grows with one loss and gradient of open_clip."""
+def inf_cls(n: int, loss: str) -> Callable[[], float]:
+    """The softmax loss of Inf-CL, the mean of both directions."""
+    import torch  # pyright: ignore[reportMissingImports]
+    from inf_cl import cal_inf_loss  # pyright: ignore[reportMissingImports]
+
+    assert loss == "softmax"
+    a, b = (torch.tensor(x, requires_grad=True, device="cuda") for x in vectors(n))
+    scale = torch.tensor(SCALE, requires_grad=True, device="cuda")
+
+    def once() -> float:
+        for leaf in (a, b, scale):
+            leaf.grad = None
+        value = (cal_inf_loss(a, b, scale=scale) + cal_inf_loss(b, a, scale=scale)) / 2
+        value.backward()
+        return float(value)
+
+    return once
+
+
+PEERS: dict[str, Callable[[int, str], Callable[[], float]]] = {"open_clip": open_clips, "inf_cl": inf_cls}
+
+
+def grown(by: str, n: int, loss: str) -> int:
+    """Bytes by which a fresh process's largest memory grows with one loss and gradient of a peer."""
     program = f"""
 import torch
-from tests.benchmarks.contrastive import open_clips
+from tests.benchmarks.contrastive import PEERS
 from tests.benchmarks import machine
 most_memory = torch.cuda.max_memory_allocated if torch.cuda.is_available() else machine.most_memory
-open_clips(64, {loss!r})()
-once = open_clips({n}, {loss!r})
+PEERS[{by!r}](64, {loss!r})()
+once = PEERS[{by!r}]({n}, {loss!r})
 before = most_memory()
 once()
 print(most_memory() - before)
@@ -126,15 +151,24 @@ def seconds(function: Callable[[], float]) -> tuple[float, float, float]:
     return time.perf_counter() - began, after.ru_utime + after.ru_stime - used.ru_utime - used.ru_stime, result
 
 
-def measure(n: int, loss: str, peers: bool, most: float = MOST) -> list[dict[str, Any]]:
+def reason(peer: str) -> str | None:
+    """Why a peer can't be measured here; None where it can."""
+    missing = [name for name in ("torch", peer) if importlib.util.find_spec(name) is None]
+    if missing:
+        return f"{missing[0]} is not installed"
+    return "it needs a GPU" if peer == "inf_cl" and jax.default_backend() != "gpu" else None
+
+
+def measure(n: int, loss: str, peers: Sequence[str], most: float = MOST) -> list[dict[str, Any]]:
     """All implementations that fit, in turn."""
     functions: dict[str, Callable[[], float]] = {}
     memory: dict[str, int] = {}
     for method in ("tiles", "dense"):
         if fits(f"{method} {loss}", n, most):
             functions[method], memory[method] = ours(n, loss, method)
-    if peers and fits(f"open_clip {loss}", n, most):
-        functions["open_clip"], memory["open_clip"] = open_clips(n, loss), grown(n, loss)
+    for peer in peers:
+        if fits(f"{peer} {loss}", n, most) and (peer, loss) != ("inf_cl", "sigmoid"):
+            functions[peer], memory[peer] = PEERS[peer](n, loss), grown(peer, n, loss)
     taken: dict[str, list[tuple[float, float, float]]] = {name: [seconds(f)] for name, f in functions.items()}
     for _ in range(REPEATS):
         for name, function in functions.items():
@@ -144,7 +178,8 @@ def measure(n: int, loss: str, peers: bool, most: float = MOST) -> list[dict[str
     for name, runs in taken.items():
         timed = runs[1:] or runs  # the first one of several warms up
         wall, cpu = (statistics.median(run[i] for run in timed) for i in (0, 1))
-        assert np.isclose(runs[0][2], taken["tiles"][0][2], rtol=1e-4), (name, runs[0][2], taken["tiles"][0][2])
+        rounding = 1e-3 if name == "inf_cl" else 1e-4  # TF32 has 10 bits
+        assert np.isclose(runs[0][2], taken["tiles"][0][2], rtol=rounding), (name, runs[0][2], taken["tiles"][0][2])
         row = {"size": n, "loss": loss, "by": name, "seconds": round(wall, 3), "cpu_seconds": round(cpu, 3)}
         row |= {"runs": len(timed), "load": round(os.getloadavg()[0], 1)}
         rows.append(row | {"bytes": memory[name], "value": runs[0][2]})
@@ -158,14 +193,17 @@ def main() -> None:
     parser.add_argument("--sizes", type=int, nargs="+", default=SIZES)
     parser.add_argument("--json", type=Path)
     parser.add_argument("--most", type=float, default=MOST / 1e9, metavar="GB", help="default: %(default)g")
+    parser.add_argument("--peers", nargs="*", choices=PEERS, default=("open_clip",))
     arguments = parser.parse_args()
     jax.config.update("jax_default_matmul_precision", "highest")
     versions = {"jax": jax.__version__}
-    for package in ("torch", "open_clip_torch"):
-        try:
+    for package in ("torch", "open_clip_torch", "inf_cl"):
+        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
             versions[package] = importlib.metadata.version(package)
-        except importlib.metadata.PackageNotFoundError:
-            print(f"{package} is not installed: no figures of open_clip (see --help)")
+    peers = [peer for peer in arguments.peers if reason(peer) is None]
+    for peer in arguments.peers:
+        if peer not in peers:
+            print(f"no figures of {peer}: {reason(peer)} (see --help)")
     old = json.loads(arguments.json.read_text()) if arguments.json and arguments.json.exists() else {}
     record = {
         "command": " ".join(["python -m tests.benchmarks.contrastive", *sys.argv[1:]]),
@@ -178,7 +216,7 @@ def main() -> None:
     done = {(row["size"], row["loss"]) for row in record["runs"]}
     for n, loss in itertools.product(arguments.sizes, ("softmax", "sigmoid")):
         if (n, loss) not in done:
-            record["runs"] += (rows := measure(n, loss, len(versions) == 3, arguments.most * 1e9))
+            record["runs"] += (rows := measure(n, loss, peers, arguments.most * 1e9))
             for row in rows:
                 print(json.dumps(row), flush=True)
             if arguments.json:  # as far as it has come: the last sizes take minutes

@@ -28,7 +28,7 @@ from rich.console import Console
 from rich.table import Table
 
 from tests.benchmarks.machine import machine
-from tests.benchmarks.step_sides import SIDES, SIZES
+from tests.benchmarks.step_sides import SIDES, SIZES, size_of
 
 ROUNDS, WARM_UP = 3, 1
 GPUS = {"H100": 989e12, "H200": 989e12, "A100": 312e12}  # FLOP/s of dense bf16 products, by NVIDIA's data sheets
@@ -109,9 +109,9 @@ def flops_of(size: str) -> dict[str, Any]:
     """The model's FLOPs, whole and with half of the patches; the backend, and its peak in FLOP/s."""
     program = f"""
 import json, jax
-from tests.benchmarks.step_sides import SIZES, model_flops
+from tests.benchmarks.step_sides import model_flops, size_of
 from mmjax.train.plan.this_machine import machine_rates
-size = SIZES[{size!r}]
+size = size_of({size!r})
 device = jax.devices()[0]
 peak = machine_rates().flops if device.platform == "cpu" else None
 flops = {{how: model_flops(size, how) for how in ("", "half")}}
@@ -121,16 +121,16 @@ print(json.dumps({{**flops, "peak": peak, "device": device.device_kind}}))
     return json.loads(subprocess.run(words, capture_output=True, text=True, check=True).stdout.splitlines()[-1])
 
 
-def judged(rows: list[dict[str, Any]], size: str) -> list[dict[str, Any]]:
-    """The rows with what follows from them."""
-    known = flops_of(size)
+def judged(rows: list[dict[str, Any]], size: str, known: dict[str, Any] | None = None) -> list[dict[str, Any]]:
+    """The rows with what follows from them. known: `flops_of(size)`, where that is had already."""
+    known = dict(flops_of(size) if known is None else known)
     peak = known["peak"] or next((flops for name, flops in GPUS.items() if name in known["device"]), None)
     timed = {each["by"]: each for each in rows if "seconds" in each}
     if known["peak"] and "bare products" in timed:  # a CPU's is measured, and may have had a bad moment
         known["peak"] = max(known["peak"], known[""] / timed["bare products"]["seconds"])
     for each in timed.values():
         flops = known["half" if each["by"].endswith("half") else ""]
-        each |= {"examples_per_second": round(SIZES[size].batch / each["seconds"], 2), "model_tflop": flops / 1e12}
+        each |= {"examples_per_second": round(size_of(size).batch / each["seconds"], 2), "model_tflop": flops / 1e12}
         each["tflops"] = round(flops / each["seconds"] / 1e12, 4)
         each["device"] = known["device"]
         each["mfu"] = peak and round(flops / each["seconds"] / peak, 3)
@@ -143,7 +143,7 @@ def judged(rows: list[dict[str, Any]], size: str) -> list[dict[str, Any]]:
 
 def shown(rows: list[dict[str, Any]], size: str) -> Table:
     columns = ("by", "seconds", "cpu_seconds", "examples_per_second", "tflops", "mfu", "by_mmjax_cpu", "by_bare_cpu")
-    table = Table(*columns, "MB", title=f"{size}, batch {SIZES[size].batch}")
+    table = Table(*columns, "MB", title=f"{size}, batch {size_of(size).batch}")
     for each in rows:
         if "seconds" in each:
             table.add_row(*(str(each.get(name, "")) for name in columns), f"{each['bytes'] / 1e6:,.0f}")
@@ -154,7 +154,9 @@ def shown(rows: list[dict[str, Any]], size: str) -> Table:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--sizes", nargs="+", choices=SIZES, default=("s16-64", "s16-224"))
+    parser.add_argument(
+        "--sizes", nargs="+", default=("s16-64", "s16-224"), help=f"of {', '.join(SIZES)}; b16@256: at another batch"
+    )
     parser.add_argument("--sides", nargs="+", choices=SIDES, default=PREFER)
     parser.add_argument("--rounds", type=int, default=ROUNDS)
     parser.add_argument("--apart", action="store_true", help="one side after another: where all don't fit on the GPU")
@@ -173,7 +175,7 @@ def main() -> None:
     }
     for size in arguments.sizes:
         rows = judged(measure(size, sides, arguments.rounds, arguments.apart), size)
-        record["sizes"][size] = {**vars(SIZES[size])}
+        record["sizes"][size] = {**vars(size_of(size))}
         record["runs"] += rows
         console.print(shown(rows, size))
         if arguments.json:

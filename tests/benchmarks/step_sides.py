@@ -5,8 +5,10 @@ python -m tests.benchmarks.step_sides SIDE SIZE. Answers are lines that begin wi
 """
 
 import contextlib
+import dataclasses
 import functools
 import json
+import re
 import resource
 import sys
 import time
@@ -55,8 +57,21 @@ SIZES = {
 }
 SIDES = (
     *(f"{by}{how}" for by in ("mmjax", "open_clip", "open_clip compiled") for how in ("", " remat", " half")),
-    *("mmjax dots", "mmjax stored", "mmjax unrolled", "hugging_face", "hugging_face remat", "bare products"),
+    *(f"mmjax {how}" for how in ("dots", "stored", "unrolled", "stored unrolled", "remat unrolled")),
+    *("hugging_face", "hugging_face remat", "bare products"),
 )
+
+
+def size_of(name: str) -> Size:
+    """The size of that name; `b16@1024` is `b16` with a batch of 1,024.
+
+    Raises:
+        SystemExit: there is no such size, or no such batch.
+    """
+    base, at, batch = name.partition("@")
+    if base not in SIZES or (at and not re.fullmatch("[1-9][0-9]*", batch)):
+        raise SystemExit(f"Error: there is no size {name!r}; there are {', '.join(SIZES)}, each with @BATCH if need be")
+    return dataclasses.replace(SIZES[base], batch=int(batch)) if at else SIZES[base]
 
 
 @dataclass(frozen=True)
@@ -114,9 +129,10 @@ def parts(size: Size, how: str) -> tuple[Any, Any, Any, dict[str, np.ndarray]]:
     from mmjax.optim.optimizers import AdamW
     from mmjax.runtime.mesh import Mesh
 
+    words = set(how.split())
     shared: dict[str, Any] = {
         "norm_eps": 1e-5,
-        **HOW.get(how.removeprefix("half").strip(), {}),
+        **dict(field for word in words for field in HOW.get(word, {}).items()),
         "dtype": size.dtype,
         "attention": "cudnn" if jax.default_backend() == "gpu" and size.dtype == "bfloat16" else "plain",
     }
@@ -129,7 +145,7 @@ def parts(size: Size, how: str) -> tuple[Any, Any, Any, dict[str, np.ndarray]]:
     text = TextTransformer(
         vocab=size.vocab, length=size.length, blocks=reading, embed_dim=size.embed_dim, causal=True, pooling="last"
     )
-    masking = {"image": Keep(KEPT)} if how.startswith("half") else {}
+    masking = {"image": Keep(KEPT)} if "half" in words else {}
     contrastive = Contrastive(("image", "text"), masking=masking)
     optimizer = AdamW(
         peak_lr=RATE, weight_decay=DECAY, b1=BETAS[0], b2=BETAS[1], eps=EPSILON, schedule="constant", clip_norm=None
@@ -323,7 +339,7 @@ def answers(made: Made) -> Iterator[dict[str, Any]]:
 
 
 def main(side: str, size: str) -> None:
-    made = make(side, SIZES[size])
+    made = make(side, size_of(size))
     say = lambda answer: print("@" + json.dumps(answer), flush=True)  # noqa: E731
     say({"parameters": made.parameters})
     for answer in answers(made):

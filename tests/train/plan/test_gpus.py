@@ -83,6 +83,15 @@ def test_the_committed_plan_is_near_the_measured_step():
     assert plans["h100:1"]["bytes_beside_products"] == pytest.approx(planned["bytes_beside_products"], rel=0.02)
 
 
+@pytest.mark.parametrize(("setting", "beside", "temporaries"), [("b16 stored", 180e9, 60e9), ("b16 dots", 240e9, 30e9)])
+def test_the_planned_settings_move_no_more_than_they_are_to(setting, beside, temporaries):
+    """The second is for cards whose memory has other uses."""
+    record = json.loads((Path(__file__).parents[3] / "experiments/records/plan_gpu.json").read_text())
+    planned = record["settings"][setting]
+    assert planned["bytes_beside_products"] <= beside
+    assert planned["memory"]["temporaries"] <= temporaries
+
+
 def test_what_the_compiler_is_told():
     told = target_config(cards()["h100"])
     for line in ("core_count: 132", "device_memory_size: 84942979072", 'platform_name: "CUDA"',
