@@ -1,14 +1,12 @@
-"""Scaled dot-product attention (Vaswani et al. 2017, arXiv:1706.03762) of heads: plain, and by a fused kernel."""
+"""Scaled dot-product attention (Vaswani et al. 2017, arXiv:1706.03762) of heads: plain, and by cuDNN's kernel."""
 
-from typing import Any, Literal
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
 from mmjax.errors import UserError
-
-AttentionName = Literal["plain", "cudnn"]
 
 
 def attend(
@@ -55,7 +53,7 @@ def attend_fused(
         UserError: there is no such GPU, or numbers of 32 bits.
     """
     if (platform := compiled_for()) != "gpu":
-        raise UserError(f"attention='cudnn' runs on an NVIDIA GPU, not on {platform!r}: set it to 'plain'")
+        raise UserError(f"attention='cudnn' runs on an NVIDIA GPU, not on {platform!r}: set it to 'auto' or 'plain'")
     if query.dtype.itemsize != 2:
         raise UserError(f"attention='cudnn' computes in 16 bits, not in dtype={query.dtype.name!r}: set either")
     positions, keys = query.shape[2], key.shape[2]
@@ -74,12 +72,6 @@ def attend_fused(
     if allowed is None:
         return attended
     return _zero_where_blind(attended, _seen(mask, causal, allowed, positions, keys, spare))
-
-
-def spare_tokens(attention: AttentionName, length: int) -> int:
-    """The number of tokens of padding that bring sequences to a length that the attention takes as it is. Added once,
-    they spare each block the copies of all its queries, keys and values into padded ones."""
-    return length % 2 if attention == "cudnn" else 0
 
 
 def compiled_for() -> str:
@@ -122,6 +114,3 @@ def _even(x: Array, axis: int) -> Array:
     widths = [(0, 0)] * x.ndim
     widths[axis] = (0, 1)
     return jnp.pad(x, widths)
-
-
-ATTENTIONS = {"plain": attend, "cudnn": attend_fused}

@@ -8,7 +8,7 @@ import flax.linen as nn
 
 from mmjax.errors import UserError, not_among
 from mmjax.models.layers.activations import ActivationName
-from mmjax.models.layers.attention import AttentionName
+from mmjax.models.layers.attentions import AttentionName
 from mmjax.models.layers.parameters import (
     REMAT_POLICIES,
     DtypeName,
@@ -21,6 +21,7 @@ from mmjax.models.layers.parameters import (
 )
 
 NORMS = ("pre", "post")
+FORMER = {"attention": ("plain",)}  # defaults of before, which records of then hold
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,7 +52,8 @@ class Blocks:
             `depth` of them leave no loop, so that nothing is copied into and out of arrays of all blocks, and take
             longer to compile. On a CPU `remat` then saves no memory. The same numbers, except for rounding.
         dtype: of the computation; parameters are float32.
-        attention: `plain` (`attend`), or `cudnn`: its fused kernel, for 16-bit `dtype` on an NVIDIA GPU.
+        attention: `auto`, by device, dtype and length (`attentions.suitable`); `plain` (`attend`); or a fused kernel:
+            `cudnn`, for 16-bit `dtype` on an NVIDIA GPU, or `pallas` on a TPU.
     """
 
     width: int
@@ -67,7 +69,7 @@ class Blocks:
     remat: RematName | None = "dots"
     unroll: int = 1
     dtype: DtypeName = "float32"
-    attention: AttentionName = "plain"
+    attention: AttentionName = "auto"
 
     @property
     def hidden(self) -> int:
@@ -109,8 +111,8 @@ class Blocks:
         )
 
     def set_among(self, names: Iterable[str]) -> list[str]:
-        """The fields of `names` that aren't left at their defaults, as `norm='post'`: what a transformer that can't
+        """The fields of `names` that aren't left at a default, as `norm='post'`: what a transformer that can't
         honour them names."""
-        usual = {field.name: field.default for field in fields(self)}
+        usual = {field.name: (field.default, *FORMER.get(field.name, ())) for field in fields(self)}
         values = {name: getattr(self, name) for name in names}
-        return [f"{name}={value!r}" for name, value in values.items() if value != usual[name]]
+        return [f"{name}={value!r}" for name, value in values.items() if value not in usual[name]]

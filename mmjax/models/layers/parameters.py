@@ -46,13 +46,20 @@ HIDDEN = ("batch", "length", "embed")  # logical axes of the residual stream
 def constrain(x: Array, *names: str | None) -> Array:
     """Asks for a sharding by logical axis names; does nothing where no rules (`nn.logical_axis_rules`) or no mesh are
     set. A dimension that the mesh's axes don't divide stays whole, as it does in parameters."""
+    spec = partition(x.shape, *names)
+    return x if spec is None else jax.lax.with_sharding_constraint(x, spec)
+
+
+def partition(shape: tuple[int, ...], *names: str | None) -> jax.sharding.PartitionSpec | None:
+    """The sharding for which `constrain` asks; None where it does nothing."""
     mesh, rules = jax.sharding.get_abstract_mesh(), dict(nn.get_logical_axis_rules())
     if mesh.empty or not rules:
-        return x
+        return None
     axes = [rules.get(name) if name else None for name in names]
     sizes = [math.prod(mesh.shape[part] for part in jax.tree.leaves(axis)) for axis in axes]
-    fitting = [axis if n % size == 0 else None for axis, size, n in zip(axes, sizes, x.shape, strict=True)]
-    return jax.lax.with_sharding_constraint(x, jax.sharding.PartitionSpec(*fitting))
+    return jax.sharding.PartitionSpec(
+        *[a if n % size == 0 else None for a, size, n in zip(axes, sizes, shape, strict=True)]
+    )
 
 
 def parameter(

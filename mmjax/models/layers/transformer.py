@@ -14,7 +14,7 @@ from jaxtyping import Array, Bool, Float, Int, Key
 
 from mmjax.errors import UserError, not_among
 from mmjax.models.layers.activations import ACTIVATIONS, ActivationName
-from mmjax.models.layers.attention import ATTENTIONS, AttentionName, spare_tokens
+from mmjax.models.layers.attentions import ATTENTIONS, AttentionName, spare_tokens
 from mmjax.models.layers.blocks import Blocks
 from mmjax.models.layers.dropout import drop, dropout_keys
 from mmjax.models.layers.masks import check_allowed, check_context
@@ -286,7 +286,7 @@ class Transformer(nn.Module):
         x = constrain(x.astype(blocks.dtype), *HIDDEN)
         context = None if context is None else constrain(context.astype(blocks.dtype), *HIDDEN)
         batch, length, width = x.shape
-        if spare := spare_tokens(blocks.attention, length):
+        if spare := spare_tokens(blocks.attention, length, width // blocks.heads, x.dtype):
             x, mask, angles, allowed = _lengthened(spare, x, mask, angles, allowed)
         x, _ = scanned(blocks, length + spare, self.causal, spare, name="blocks")(
             _flat(x),

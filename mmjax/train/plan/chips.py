@@ -97,7 +97,7 @@ def pod(topology: str, slices: int = 1) -> Pod:
         return _gpus(topology, wanted, slices)
     if kind not in CHIPS or not re.fullmatch(r"\d+(x\d+)+", shape):
         raise UserError(f"unknown topology {topology!r}{nearest(topology, _names())}; there are\n{_known()}")
-    devices = _described(topology, kind, slices)
+    devices = _described(topology, kind, shape, slices)
     places = {(getattr(device, "slice_index", 0) or 0, tuple(device.coords)) for device in devices}
     part = len(places) / len(devices)  # the part of a chip that a device is
     chip = CHIPS[kind]
@@ -121,12 +121,14 @@ def _gpus(topology: str, wanted: Hosts, slices: int) -> Pod:
     return Pod(topology, 1, devices, chip, len(devices), hosts_of(devices), card)
 
 
-def _described(topology: str, kind: str, slices: int) -> Sequence[Any]:
+def _described(topology: str, kind: str, shape: str, slices: int) -> Sequence[Any]:
     from jax.experimental import topologies
 
     options: dict[str, Any] = {"num_slices": slices} if slices > 1 else {}
     if kind == "v4":
         options["chip_config_name"] = "megacore"  # one device a chip, as in a run
+    if shape == "1x1":
+        options["chips_per_host_bounds"] = (1, 1, 1)  # a host of one chip; others have four
     os.environ.setdefault("TPU_SKIP_MDS_QUERY", "1")  # else it waits for a server that only a TPU's host has
     os.environ.setdefault("ALLOW_MULTIPLE_LIBTPU_LOAD", "1")  # else one process at a time could plan
     try:

@@ -6,6 +6,7 @@ from typing import Any
 
 from mmjax.train.plan.collectives import Collective, collective_kind, summed
 from mmjax.train.plan.hlo import ARRAY, parse_program, runs
+from mmjax.train.plan.kernels import kernel
 from mmjax.train.plan.traffic import FREE, bytes_moved, multiplies
 
 
@@ -13,12 +14,14 @@ from mmjax.train.plan.traffic import FREE, bytes_moved, multiplies
 class Program:
     """The work of a compiled step on each chip, by the program's text. Bytes are those of a step.
 
-    product_bytes: read and written by instructions with matrix products in them; other_bytes: by all others.
+    product_bytes: read and written by instructions with matrix products in them; other_bytes: by all others. kernels:
+    of each class (`kernels.CLASSES`) the number and the bytes.
     """
 
     product_bytes: float = 0.0
     other_bytes: float = 0.0
     collectives: list[Collective] = field(default_factory=list)
+    kernels: dict[str, tuple[int, float]] = field(default_factory=dict)
 
 
 def read_program(text: str, axes: dict[str, int], slices: int = 1) -> Program:
@@ -42,6 +45,9 @@ def read_program(text: str, axes: dict[str, int], slices: int = 1) -> Program:
                     found[key] = instruction, times.count
             elif not times.fused and instruction.opcode not in FREE:
                 moved = times.count * bytes_moved(instruction, computations[name], computations)
+                if (found_kernel := kernel(instruction, computations[name], computations)) is not None:
+                    count, size = program.kernels.get(found_kernel.kind, (0, 0.0))
+                    program.kernels[found_kernel.kind] = count + times.count, size + moved
                 if multiplies(instruction, computations):
                     program.product_bytes += moved
                 else:

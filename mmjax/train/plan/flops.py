@@ -7,11 +7,12 @@ from typing import Any, NamedTuple
 from mmjax.errors import UserError
 
 ATTENTIONS = ("dot_product_attention_fwd", "dot_product_attention_bwd")  # jax's names of cuDNN's
+PALLAS = "pallas_call"
 
 
 class Product(NamedTuple):
-    """A matrix product, a convolution or cuDNN's attention: its equation in the jaxpr, and the number of its runs on
-    all devices together.
+    """A matrix product, a convolution, cuDNN's attention or a kernel by Pallas: its equation in the jaxpr, and the
+    number of its runs on all devices together.
     """
 
     equation: Any
@@ -24,9 +25,12 @@ class Product(NamedTuple):
 
     @property
     def flops(self) -> int:
-        """FLOPs of all its runs; a product of [m, k] and [k, n] has 2 m n k. An attention has two of them, its gradient
-        four (the kernel, which makes the logits again, has five).
+        """FLOPs of all its runs; a product of [m, k] and [k, n] has 2 m n k. cuDNN's attention has two of them, its
+        gradient four (the kernel, which makes the logits again, has five). A kernel by Pallas says what it has.
         """
+        if self.equation.primitive.name == PALLAS:
+            cost = self.equation.params["cost_estimate"]
+            return 0 if cost is None else cost.flops * self.times
         params, (lhs, rhs) = self.equation.params, (variable.aval.shape for variable in self.equation.invars[:2])
         outputs = math.prod(self.equation.outvars[0].aval.shape)
         if self.fused:  # queries [b, n, h, k], keys [b, m, h, k]
@@ -61,7 +65,7 @@ def products(jaxpr: Any, times: int = 1) -> Iterator[Product]:
     """
     for equation in getattr(jaxpr, "jaxpr", jaxpr).eqns:
         name, params = equation.primitive.name, equation.params
-        if name in ("dot_general", "conv_general_dilated") or name.startswith(ATTENTIONS):
+        if name in ("dot_general", "conv_general_dilated", PALLAS) or name.startswith(ATTENTIONS):
             yield Product(equation, times)
         elif name == "cond":
             yield from products(max(params["branches"], key=count), times)

@@ -121,13 +121,29 @@ def trips(computations: Computations, loop: Instruction) -> int:
 
 
 def array_bytes(kind: str, fast: bool = False) -> list[int]:
-    """Bytes of each array in a type. fast: count those in the chip's own fast memory (a TPU's `S(1)`) too."""
+    """Bytes of each array in a type, as it lies in memory: a TPU's are cut into tiles of 8 x 128 or so, and filled up.
+
+    fast: count those in the chip's own fast memory (a TPU's `S(1)`) too.
+    """
     sizes = []
     for dtype, dims, layout in ARRAY.findall(kind):
         bits = BITS.get(dtype) or int((re.findall(r"\d+", dtype) or ["32"])[0])
         near = re.search(r"S\([1-9]\d*\)", layout or "")
-        sizes.append(0 if near and not fast else bits * math.prod(int(n) for n in dims.split(",") if n) // 8)
+        shape = _filled([int(n) for n in dims.split(",") if n], layout or "")
+        sizes.append(0 if near and not fast else bits * math.prod(shape) // 8)
     return sizes
+
+
+def _filled(shape: list[int], layout: str) -> list[int]:
+    """The shape in whole tiles. A layout such as `1,0:T(8,128)(2,1)` lists dimensions from the innermost, and the sizes
+    of a tile from its outermost."""
+    tiled = re.match(r"([\d,]+):T\(([\d,]+)\)", layout)
+    if tiled is None:
+        return shape
+    inner, tile = ([int(n) for n in part.split(",")] for part in tiled.groups())
+    for dimension, size in zip(inner, reversed(tile), strict=False):
+        shape[dimension] = -(-shape[dimension] // size) * size
+    return shape
 
 
 def operand_bytes(name: str, around: Computation) -> int:

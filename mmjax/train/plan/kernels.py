@@ -1,4 +1,4 @@
-"""Kernels of a program compiled for a GPU: the class of each, its bytes through memory, and its products."""
+"""Kernels of a program compiled for a GPU or a TPU: the class of each, its bytes through memory, and its products."""
 
 import math
 import re
@@ -101,7 +101,8 @@ def _multiplied(instruction: Instruction, around: Computation) -> Multiplied | N
 
 
 def _fused_attention(instruction: Instruction) -> bool:
-    return 'custom_call_target="__cudnn$fmha' in instruction.rest
+    """True for cuDNN's attention, and for a TPU's kernel by Pallas, of which attention is the only one here."""
+    return bool(re.search(r'custom_call_target="(__cudnn\$fmha|tpu_custom_call")', instruction.rest))
 
 
 def _gemm(instruction: Instruction, around: Computation) -> Multiplied | None:

@@ -24,6 +24,7 @@ from mmjax.errors import UserError
 from mmjax.experiment.definition import Experiment
 from mmjax.experiment.graph import build, children, paths
 from mmjax.experiment.overrides import override
+from mmjax.models.layers.attentions import Choice, choices
 from mmjax.runtime.compilation_cache import use_compilation_cache
 from mmjax.runtime.files import output
 from mmjax.runtime.mesh import batch_sharding
@@ -32,9 +33,10 @@ from mmjax.train.plan.collectives import Collective
 from mmjax.train.plan.compiled_program import read_program
 from mmjax.train.plan.flops import count
 from mmjax.train.plan.input_cost import reading
+from mmjax.train.plan.kernels import CLASSES
 from mmjax.train.plan.picture import draw_plans
 from mmjax.train.plan.result import Memory, Plan, Remedy, Seconds
-from mmjax.train.plan.schedule import read_schedule
+from mmjax.train.plan.schedule import Kernels, read_schedule
 from mmjax.train.plan.terminal import report, scaling
 from mmjax.train.setup import Setup
 
@@ -48,12 +50,13 @@ def plan(
     slices: int = 1,
     name: str = "",
     remedies: bool = True,
+    model_flops: int | None = None,
     say: Callable[[str], None] = lambda text: None,
 ) -> Plan:
     """Compiles the experiment's train step for the pod `topology` (`v5e:16x16`, `h100:8`, `cpu:8`), and counts.
 
-    remedies: where it doesn't fit, tries changes that would make it fit; each try compiles again. say: gets messages of
-    progress.
+    remedies: where it doesn't fit, tries changes that would make it fit; each try compiles again. model_flops: where
+    they are known from a plan of the same model. say: gets messages of progress.
 
     Raises:
         UserError: an unknown topology, no compiler for it, or a batch or a mesh that doesn't fit on its devices.
@@ -76,7 +79,8 @@ def plan(
         fits=found.fits,
         memory=found.memory,
         flops=found.flops,
-        model_flops=_model_flops(config, where),
+        model_flops=_model_flops(config, where) if model_flops is None else model_flops,
+        attention=list(found.attention),
         reading=reading(experiment.data.transforms, experiment.data.record_transforms),
         peak=where.chip.flops,
         host_cores=where.chip.host_cores,
@@ -86,7 +90,7 @@ def plan(
         network = sum(c.seconds or 0.0 for c in schedule.collectives)
         seconds = Seconds(schedule.products, schedule.memory, network, schedule.exposed)
         result = dataclasses.replace(
-            result, collectives=schedule.collectives, kernels=schedule.kernels, seconds=seconds
+            result, collectives=schedule.collectives, kernels=schedule.kernels, seconds=seconds, scheduled=True
         )
     elif found.text is not None:
         program = read_program(found.text, result.mesh, slices)
@@ -95,7 +99,11 @@ def plan(
             memory=program.other_bytes / where.chip.bandwidth,
             network=sum(_network_seconds(c, where) for c in program.collectives),
         )
-        result = dataclasses.replace(result, collectives=program.collectives, seconds=seconds)
+        kernels = None
+        if where.refuses:  # a CPU's program is read by other rules
+            moved = {kind: program.kernels[kind] for kind in CLASSES if kind in program.kernels}
+            kernels = [Kernels(kind, n, int(size), 0, size / where.chip.bandwidth) for kind, (n, size) in moved.items()]
+        result = dataclasses.replace(result, collectives=program.collectives, kernels=kernels, seconds=seconds)
     if not found.fits and remedies:
         result = dataclasses.replace(result, remedies=list(_remedies(config, where, found.memory, say)))
     return result
@@ -150,10 +158,12 @@ class _Compiled:
     flops: int
     fits: bool
     text: str | None
+    attention: Sequence[Choice] = ()
 
 
 def _compiled(experiment: Experiment, where: Pod, say: Callable[[str], None]) -> _Compiled:
-    mesh, state, batch, traced = _traced(experiment, where)
+    with choices() as attention:
+        mesh, state, batch, traced = _traced(experiment, where)
     held = {
         "parameters": _held(state.params),
         "optimizer": _held(state.opt_state),
@@ -170,7 +180,7 @@ def _compiled(experiment: Experiment, where: Pod, say: Callable[[str], None]) ->
             raise
         needed, limit = _exhausted(str(error))
         memory = Memory(**{**held, "limit": limit or held["limit"]}, temporaries=needed, code=0)
-        return _Compiled(mesh, memory, flops, False, None)
+        return _Compiled(mesh, memory, flops, False, None, attention)
     sizes = compiled.memory_analysis()
     held["other"] += sizes.output_size_in_bytes - sizes.alias_size_in_bytes
     memory = Memory(**held, temporaries=sizes.temp_size_in_bytes, code=sizes.generated_code_size_in_bytes)
@@ -182,7 +192,7 @@ def _compiled(experiment: Experiment, where: Pod, say: Callable[[str], None]) ->
         say(f'no times and collectives: jax can\'t read this compiler\'s programs ({reason}); pip install "jax[tpu]" '
             "has the one that fits")  # fmt: skip
         text = None
-    return _Compiled(mesh, memory, flops, fits, text)
+    return _Compiled(mesh, memory, flops, fits, text, attention)
 
 
 def _traced(experiment: Experiment, where: Pod) -> tuple[jax.sharding.Mesh, Any, Any, Any]:
@@ -206,22 +216,30 @@ def _held(tree: Any) -> int:
 
 
 def _model_flops(config: fdl.Config, where: Pod) -> int:
-    """The step's FLOPs with nothing computed twice: without remat and without microbatches."""
+    """The step's FLOPs with nothing computed twice: no remat, no microbatches, no kernel that makes logits again."""
     plain = copy.deepcopy(config)
-    for path in [*_remats(config), "microbatches"]:
-        override(plain, f"{path}={'1' if path == 'microbatches' else 'None'}")
+    for path, part in recomputing(config):
+        override(plain, f"{path}.remat=None")
+        if "attention" in children(part):
+            override(plain, f"{path}.attention=plain")
+    override(plain, "microbatches=1")
     return count(_traced(build(plain), where)[3].jaxpr)
 
 
 def _remats(config: fdl.Config) -> dict[str, Any]:
-    """Of everything that can recompute, each once, the path of the field that says so, and what it says."""
+    """The path of every field `remat`, and what it says."""
+    return {f"{path}.remat": part.remat for path, part in recomputing(config)}
+
+
+def recomputing(config: fdl.Config) -> list[tuple[str, Any]]:
+    """Everything that can recompute, each once, by its path."""
     found: dict[int, tuple[str, Any]] = {}
     parts = dict(paths(config))
     for path, part in parts.items():
         decided = path.endswith(".blocks") and parts.get(f"{path.removesuffix('blocks')}trunk") is not None
         if isinstance(part, fdl.Config) and "remat" in children(part) and not decided:
-            found.setdefault(id(part), (f"{path}.remat", part.remat))
-    return dict(found.values())
+            found.setdefault(id(part), (path, part))
+    return list(found.values())
 
 
 def _network_seconds(collective: Collective, where: Pod) -> float:

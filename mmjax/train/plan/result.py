@@ -4,6 +4,7 @@ import dataclasses
 from dataclasses import dataclass, field
 from typing import Any
 
+from mmjax.models.layers.attentions import Choice
 from mmjax.train.plan.collectives import Collective
 from mmjax.train.plan.input_cost import Reading
 from mmjax.train.plan.schedule import Kernels
@@ -64,7 +65,9 @@ class Plan:
     """The results of `mmjax plan`. Bytes and FLOPs are those of one step.
 
     flops: of all devices, as the step runs, recomputation included; model_flops: without recomputation, as the MFU has
-    it. seconds, collectives, kernels: None where the compiler refused the step, which doesn't fit; kernels are a GPU's.
+    it. attention: what `auto` took. seconds, collectives, kernels: None where the compiler refused the step, which
+    doesn't fit. kernels: of a GPU, or of a TPU: there their seconds are those of moving their bytes, and FLOPs aren't
+    known. scheduled: whether the seconds are those of the schedule, as on GPUs.
     """
 
     experiment: str
@@ -84,9 +87,11 @@ class Plan:
     reading: Reading
     peak: float  # FLOP/s, of one device
     host_cores: float  # of one device's share in its host
+    attention: list[Choice] = field(default_factory=list)
     collectives: list[Collective] | None = None
     kernels: list[Kernels] | None = None
     seconds: Seconds | None = None
+    scheduled: bool = False
     remedies: list[Remedy] = field(default_factory=list)
 
     @property
@@ -109,6 +114,7 @@ class Plan:
     def numbers(self) -> dict[str, Any]:
         """All numbers, for JSON."""
         values = dataclasses.asdict(self)
+        values["attention"] = [choice._asdict() for choice in self.attention]
         values["memory"]["needed"] = self.memory.needed
         if self.seconds is not None:
             needs, has = self.cores
@@ -126,3 +132,30 @@ class Plan:
                 "input_bound": needs > has,
             }
         return values
+
+
+@dataclass(frozen=True)
+class Trial:
+    """A setting (overrides) that a tuning compiled. plan: None where that failed, for the reason `error`. taken: the
+    seconds that it took to compile."""
+
+    setting: tuple[str, ...]
+    plan: Plan | None
+    error: str = ""
+    taken: float = 0.0
+
+    @property
+    def seconds(self) -> float | None:
+        """The seconds of a step; None where it doesn't fit, or they aren't known."""
+        if self.plan is None or not self.plan.fits or self.plan.seconds is None:
+            return None
+        return self.plan.seconds.step
+
+    def faster(self, than: "Trial") -> bool:
+        """True if this fits and takes less time, or the other doesn't fit."""
+        return self.seconds is not None and (than.seconds is None or self.seconds < than.seconds)
+
+    def numbers(self) -> dict[str, Any]:
+        """All numbers, for JSON."""
+        found = {"overrides": self.setting, "error": self.error, "planned_in_seconds": round(self.taken, 1)}
+        return found if self.plan is None else found | self.plan.numbers()

@@ -6,7 +6,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from mmjax.train.plan.result import Plan
+from mmjax.train.plan.result import Plan, Trial
 
 JAX_TAKES, FRACTION = 0.75, "XLA_PYTHON_CLIENT_MEM_FRACTION"  # of a GPU's memory, and what says otherwise
 PARTS = ("parameters", "optimizer", "average", "batch", "other", "temporaries", "code")
@@ -18,11 +18,13 @@ def report(plan: Plan) -> RenderableType:
     mesh = ", ".join(f"{axis}={size}" for axis, size in plan.mesh.items())
     head = f"{plan.experiment} on {plan.topology}{slices}: {plan.chips:,} chips, {plan.hosts:,} hosts, {mesh}"
     parts: list[RenderableType] = [Text(head, style="bold"), verdict(plan), _memory(plan)]
-    if plan.kernels and plan.fits and plan.memory.needed > JAX_TAKES * plan.memory.limit:
+    if plan.scheduled and plan.fits and plan.memory.needed > JAX_TAKES * plan.memory.limit:
         parts.append(Text(f"more than jax takes of a GPU unless told: {FRACTION}=0.95"))
     if plan.remedies:
         parts.append(_remedies(plan))
     parts.append(_work(plan))
+    if plan.attention:
+        parts.append(_attention(plan))
     if plan.kernels:
         parts.append(_kernels(plan))
     if plan.collectives:
@@ -73,9 +75,9 @@ def _work(plan: Plan) -> Table:
         return table
     seconds, numbers = plan.seconds, plan.numbers()
     needs, has = plan.cores
-    table.add_row("products" if plan.kernels is None else "products, attention", f"{seconds.products:.3g} s")
+    table.add_row("products, attention" if plan.scheduled else "products", f"{seconds.products:.3g} s")
     table.add_row("the rest, memory", f"{seconds.memory:.3g} s")
-    exposed = "" if plan.kernels is None else f", {seconds.exposed:.3g} s of it exposed"
+    exposed = f", {seconds.exposed:.3g} s of it exposed" if plan.scheduled else ""
     table.add_row("network, meanwhile", f"{seconds.network:.3g} s{exposed}")
     table.add_row("a step, by roofline", f"{seconds.step:.3g} s, MFU {plan.mfu:.0%}")
     table.add_row("examples", f"{plan.rate:,.0f} a second, {numbers['examples_per_day']:,.0f} a day")
@@ -88,8 +90,16 @@ def _work(plan: Plan) -> Table:
     return table
 
 
+def _attention(plan: Plan) -> Table:
+    table = _table("\nattention, by attention=auto", "queries x keys", "is", "for")
+    for each in plan.attention:
+        table.add_row(f"{each.queries:,} x {each.keys:,}", each.name, each.reason)
+    return table
+
+
 def _kernels(plan: Plan) -> Table:
-    table = _table("\nkernels of a step, on a device", "", "count", "read and written", "FLOPs", "time")
+    taken = "time" if plan.scheduled else "to move it"
+    table = _table("\nkernels of a step, on a device", "", "count", "read and written", "FLOPs", taken)
     for each in plan.kernels or ():
         flops = f"{each.flops:.3g}" if each.flops else ""
         table.add_row(each.kind, f"{each.count:,}", size(each.bytes), flops, f"{1e3 * each.seconds:.1f} ms")
@@ -97,7 +107,7 @@ def _kernels(plan: Plan) -> Table:
 
 
 def _collectives(plan: Plan) -> Table:
-    if plan.kernels is None:
+    if not plan.scheduled:
         table, between = _table("\ncollectives of a step", "", "over", "count", "a device sends"), "between slices"
     else:
         columns = ("", "over", "count", "a device sends", "time", "exposed")
@@ -124,6 +134,36 @@ def scaling(plans: Sequence[Plan]) -> Table:
             row += [f"{plan.seconds.step:.3g} s", f"{plan.mfu:.0%}", f"{plan.rate:,.0f}"]
             row += [f"{numbers['chip_hours']:,.0f}", "short" if numbers["input_bound"] else "enough"]
         table.add_row(*row)
+    return table
+
+
+def trial_line(trial: Trial) -> Text:
+    """A line on a setting that was compiled."""
+    words = " ".join(trial.setting) or "as it is"
+    if trial.plan is None:
+        return Text(f"{words}: skipped: {trial.error}", style="red")
+    if trial.seconds is None:
+        return Text(f"{words}: {verdict(trial.plan).plain}", style="red" if not trial.plan.fits else "")
+    return Text(f"{words}: {trial.seconds:.3g} s, MFU {trial.plan.mfu:.0%}, {size(trial.plan.memory.needed)}")
+
+
+def tuned(title: str, trials: Sequence[Trial]) -> Table:
+    """All settings that were compiled: those that fit, fastest first, then the others."""
+    columns = ("needs", "step", "MFU", "products", "the rest", "network", "compiled in")
+    table = _table(f"\n{title}, fastest first", "with", *columns)
+    for trial in sorted(trials, key=lambda trial: (trial.seconds is None, trial.seconds or 0.0)):
+        row = [" ".join(trial.setting) or "as it is"]
+        if trial.plan is not None:
+            row += [size(trial.plan.memory.needed)]
+        if trial.plan is None:
+            row += ["", "skipped", *[""] * 4]
+        elif trial.seconds is None or trial.plan.seconds is None:
+            row += ["" if trial.plan.fits else "does not fit", *[""] * 4]
+        else:
+            parts = trial.plan.seconds
+            row += [f"{trial.seconds:.3g} s", f"{trial.plan.mfu:.0%}"]
+            row += [f"{part:.3g} s" for part in (parts.products, parts.memory, parts.network)]
+        table.add_row(*row, f"{trial.taken:.0f} s")
     return table
 
 

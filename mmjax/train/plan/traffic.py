@@ -2,7 +2,7 @@
 
 import re
 
-from mmjax.train.plan.hlo import Computation, Computations, Instruction, array_bytes, called, operand_bytes
+from mmjax.train.plan.hlo import Computation, Computations, Instruction, array_bytes, called, elements, operand_bytes
 
 # Opcodes that move no bytes: names, views, and those that hold other instructions, which are counted themselves.
 FREE = {"parameter", "get-tuple-element", "tuple", "bitcast", "constant", "while", "conditional", "call", "iota"}
@@ -13,6 +13,7 @@ FREE |= {
     "replica-id",
     "opt-barrier",
     "copy-done",
+    "slice-done",
     "async-done",
     "async-update",
     "fusion-done",
@@ -23,6 +24,9 @@ PRODUCTS = {"dot", "convolution"}
 def bytes_moved(instruction: Instruction, around: Computation, computations: Computations) -> int:
     """Bytes that an instruction reads and writes; of an operand that is sliced, or updated in place, only that part."""
     out = sum(array_bytes(instruction.type))
+    if instruction.opcode == "slice-start":  # a TPU fetches ahead into its fast memory; its type: ((operand), result)
+        result = elements(instruction.type)[1]
+        return sum(array_bytes(result, fast=True)) + sum(array_bytes(result))
     fused = instruction.opcode in ("fusion", "fusion-start")
     if instruction.opcode.endswith("-start") and not fused:  # its type holds both operand and result
         return out

@@ -41,7 +41,7 @@ def test_a_token_of_padding_more_changes_nothing(monkeypatch, how):
         return (y if mask is None else y * mask[..., None]), gradients
 
     without = run()
-    monkeypatch.setattr(transformer, "spare_tokens", lambda attention, length: length % 2)
+    monkeypatch.setattr(transformer, "spare_tokens", lambda attention, length, size, dtype: length % 2)
     lengthened = run()
     for got, want in zip(jax.tree.leaves(lengthened), jax.tree.leaves(without), strict=True):
         np.testing.assert_allclose(got, want, atol=2e-5 * max(1.0, float(jnp.abs(want).max())))

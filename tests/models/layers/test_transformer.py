@@ -249,8 +249,11 @@ def test_errors_say_what_would_do(x, fields, message):
 @pytest.mark.parametrize(
     ("changed", "message"),
     [
-        ({"attention": "cudn"}, "attention='cudn' is not one of plain, cudnn; did you mean cudnn?"),
-        ({"attention": "cudnn", "dtype": "bfloat16"}, "runs on an NVIDIA GPU, not on 'cpu': set it to 'plain'"),
+        ({"attention": "cudn"}, "attention='cudn' is not one of auto, plain, cudnn, pallas; did you mean cudnn?"),
+        (
+            {"attention": "cudnn", "dtype": "bfloat16"},
+            "an NVIDIA GPU, not on 'cpu': set it to 'auto' or 'plain'",
+        ),
     ],
 )
 def test_attention_that_cannot_be_had_says_what_can(x, changed, message):

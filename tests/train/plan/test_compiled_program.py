@@ -7,6 +7,8 @@ from jax.sharding import NamedSharding, PartitionSpec
 
 from mmjax.runtime.mesh import Mesh
 from mmjax.train.plan.compiled_program import Collective, read_program
+from mmjax.train.plan.hlo import array_bytes
+from mmjax.train.plan.kernels import REDUCTIONS
 
 AXES = {"data": 2, "fsdp": 2, "tensor": 2}
 N = 4_096
@@ -132,6 +134,20 @@ def test_what_passes_through_memory():
     a = jax.ShapeDtypeStruct((256, 256), jnp.float32)
     product = traffic(jnp.matmul, a, a)
     assert (product.product_bytes, product.other_bytes) == (3 * 4 * 256**2, 0)
+    rows = traffic(lambda x: (x * 2).reshape(256, 256).sum(axis=1), x)
+    assert sum(size for _, size in rows.kernels.values()) == rows.other_bytes
+    assert set(rows.kernels) == {REDUCTIONS}
+
+
+def test_a_slice_that_a_tpu_fetches_ahead_is_read_once():
+    """Its start's type holds the whole operand, and its end's type the slice once more."""
+    text = """ENTRY %main (x: f32[64,128]) -> f32[8,128] {
+  %x = f32[64,128]{1,0:T(8,128)} parameter(0)
+  %s = ((f32[64,128]{1,0:T(8,128)}), f32[8,128]{1,0:T(8,128)S(1)}, u32[]{:S(2)}) slice-start(%x), slice={[0:8], [0:128]}
+  ROOT %d = f32[8,128]{1,0:T(8,128)S(1)} slice-done(%s)
+}
+"""
+    assert read_program(text, AXES).other_bytes == 4 * 8 * 128
 
 
 def test_of_what_a_loop_stacks_and_reads_only_the_slice_of_each_round_counts():
@@ -143,3 +159,10 @@ def test_of_what_a_loop_stacks_and_reads_only_the_slice_of_each_round_counts():
 
     whole = np.prod(rows.shape) * 4
     assert 2 * whole <= traffic(running, rows).other_bytes <= 10 * whole
+
+
+def test_an_array_takes_whole_tiles_of_a_tpus_memory():
+    """Heads of 64 channels lie in registers of 128, 197 tokens in rows of 8; another order fills others."""
+    assert array_bytes("bf16[2,12,197,64]{3,2,1,0:T(8,128)(2,1)}") == [2 * 2 * 12 * 200 * 128]
+    assert array_bytes("bf16[2,12,197,64]{2,3,1,0:T(8,128)(2,1)}") == [2 * 2 * 12 * 256 * 64]
+    assert array_bytes("(f32[197]{0:T(256)}, f32[3,5]{1,0}, s32[])") == [4 * 256, 4 * 15, 4]

@@ -5,6 +5,7 @@ from jax.sharding import PartitionSpec
 
 from mmjax.errors import UserError
 from mmjax.models.layers.blocks import Blocks
+from mmjax.models.layers.tpu_attention import attend_heads
 from mmjax.models.towers.vit import ViT
 from mmjax.runtime.mesh import Mesh
 from mmjax.train.plan.flops import count
@@ -27,6 +28,18 @@ def test_a_convolution_is_the_product_that_it_stands_for():
     pictures, kernel = jnp.ones((2, 3, 16, 16)), jnp.ones((10, 3, 4, 4))
     patches = flops(lambda x, k: jax.lax.conv(x, k, (4, 4), "VALID"), pictures, kernel)
     assert patches == 2 * (2 * 4 * 4) * (3 * 4 * 4) * 10
+
+
+def test_a_kernel_by_pallas_has_what_it_says():
+    """Five queries to three keys of 64 channels: two products, and five backward, which makes the logits again."""
+    arrays = [jnp.ones((2, 3, n, 64)) for n in (5, 3, 3)]
+
+    def loss(*arrays):
+        return attend_heads(*arrays, interpret=True).sum()
+
+    product = 2 * 2 * 3 * 5 * 3 * 64
+    assert flops(loss, *arrays) == 2 * product
+    assert flops(jax.grad(loss), *arrays) == (2 + 5) * product
 
 
 def test_cudnns_attention_has_the_products_of_the_plain_one(monkeypatch):

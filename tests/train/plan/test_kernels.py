@@ -66,6 +66,14 @@ def test_the_backward_pass_of_an_attention_has_five_products():
     assert (found.kind, found.flops) == (ATTENTION, 10 * 2 * 4 * 16 * 20 * 64)
 
 
+def test_a_tpus_kernel_by_pallas_is_attention():
+    found = one(
+        "%q = bf16[2,197,768]{2,1,0:T(8,128)(2,1)} parameter(0)",
+        '%h = bf16[2,197,768]{2,1,0:T(8,128)(2,1)} custom-call(%q, %q, %q), custom_call_target="tpu_custom_call"',
+    )
+    assert (found.kind, found.bytes) == (ATTENTION, 4 * 2 * 2 * 200 * 768)
+
+
 def test_what_is_no_kernel():
     x = "%x = f32[8]{0} parameter(0)"
     assert one_or_none(x) is None
