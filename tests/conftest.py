@@ -30,7 +30,7 @@ os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES", "-1")
 
 gc.set_threshold(20_000, 20, 50)  # what jax holds of compiled programs is gone through less often
 
-pytest_plugins = ["tests.trained"]  # the tiny run that tests share
+pytest_plugins = ["tests.trained", "tests.programs"]  # what tests share: tiny runs, and compiled programs
 
 
 PROCESSES = ("tests/faults/", "tests/multiprocess/", "tests/test_smoke.py", "tests/train/test_supervise.py")

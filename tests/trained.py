@@ -1,7 +1,10 @@
-"""A tiny trained run, shared by all tests that only look at it."""
+"""Tiny trained runs, shared by all tests that only look at them."""
 
+import fcntl
 import io
+import os
 import shutil
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -11,7 +14,8 @@ from rich.console import Console
 
 from tests.tiny import write_shapes
 
-TINY, COUPLE = "tests/tiny.py:tiny", "tests/tiny.py:couple"
+TINY, COUPLE, PAIR = (f"tests/tiny.py:{name}" for name in ("tiny", "couple", "pair"))
+PAIR_SAVES = ("save_every=100", "save_minutes=1e-9", "keep=1", "keep_every=3")  # a save at every step, as it were
 
 
 @dataclass(frozen=True)
@@ -31,42 +35,104 @@ def tiny_config(table: str, *overrides: str, name: str = "tiny") -> fdl.Config:
     return load_experiment(f"{path}:{name}", [f"data.sources.shapes.table={table}", *overrides])
 
 
+def once(factory: pytest.TempPathFactory, name: str, make: Callable[[Path], object]) -> Path:
+    """A folder that `make` fills, once for all workers of pytest-xdist: the first one that asks does, others wait."""
+    root = factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        root = root.parent
+    folder, done = root / name, root / f"{name}.done"
+    with (root / f"{name}.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not done.exists():
+            shutil.rmtree(folder, ignore_errors=True)  # of one that failed
+            folder.mkdir()
+            make(folder)
+            done.touch()
+    return folder
+
+
+def run_once(
+    factory: pytest.TempPathFactory, shapes: str, name: str, train_in: Callable[[Path], str | None]
+) -> Trained:
+    """A worker's own copy of a run that `train_in` trains once for all; it gives what was printed."""
+
+    def make(folder: Path) -> None:
+        (folder / "said.txt").write_text(train_in(folder / "run") or "", encoding="utf-8")
+
+    made, workdir = once(factory, name, make), factory.mktemp("runs") / name
+    shutil.copytree(made / "run", workdir)
+    said = (made / "said.txt").read_text(encoding="utf-8")
+    return Trained(shapes, workdir, said.replace(str(made / "run"), str(workdir)))
+
+
+def pair_config(table: str, *overrides: str) -> fdl.Config:
+    """The smallest experiment of `tests/tiny.py`, of as many steps as `pair_trained`: their programs are the same."""
+    return tiny_config(table, "steps=7", "log_every=1", *overrides, name="pair")
+
+
 @pytest.fixture(scope="session")
-def trained(tmp_path_factory: pytest.TempPathFactory) -> Trained:
+def shapes(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """The table of the tiny experiment's data. Not to be changed."""
+    return str(once(tmp_path_factory, "shapes", write_shapes) / "shapes.csv")
+
+
+@pytest.fixture(scope="session")
+def trained(shapes: str, tmp_path_factory: pytest.TempPathFactory) -> Trained:
     """The tiny experiment, trained to its end. Not to be changed: `trained_copy` is."""
-    from mmjax.train import progress
-    from mmjax.train.loop import train
 
-    table = write_shapes(tmp_path_factory.mktemp("shapes"))
-    workdir = tmp_path_factory.mktemp("runs") / "tiny"
-    screen = io.StringIO()
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(progress, "Console", lambda **arguments: Console(file=screen, width=100, **arguments))
-        train(tiny_config(table), workdir, name=TINY)
-    return Trained(table, workdir, screen.getvalue())
+    def train_in(workdir: Path) -> str:
+        from mmjax.train import progress
+        from mmjax.train.loop import train
+        from tests.programs import shared_programs
 
+        screen = io.StringIO()
+        with pytest.MonkeyPatch.context() as patch, shared_programs():
+            patch.setattr(progress, "Console", lambda **arguments: Console(file=screen, width=100, **arguments))
+            train(tiny_config(shapes), workdir, name=TINY)
+        return screen.getvalue()
 
-@pytest.fixture(scope="session")
-def couple_trained(tmp_path_factory: pytest.TempPathFactory) -> Trained:
-    """Its smaller kin, trained to its end in this process on all of its devices. Not to be changed."""
-    from mmjax.train.loop import train
-
-    table = write_shapes(tmp_path_factory.mktemp("shapes"))
-    workdir = tmp_path_factory.mktemp("runs") / "couple"
-    train(tiny_config(table, name="couple"), workdir, name=COUPLE)
-    return Trained(table, workdir, "")
+    return run_once(tmp_path_factory, shapes, "tiny", train_in)
 
 
 @pytest.fixture(scope="session")
-def couple_alone(couple_trained: Trained, tmp_path_factory: pytest.TempPathFactory) -> Trained:
+def pair_trained(shapes: str, tmp_path_factory: pytest.TempPathFactory) -> Trained:
+    """Its smallest kin, with a save at every step, of which few stay (`PAIR_SAVES`). Not to be changed."""
+
+    def train_in(workdir: Path) -> None:
+        from mmjax.train.loop import train
+        from tests.programs import shared_programs
+
+        with shared_programs():
+            train(pair_config(shapes, *PAIR_SAVES), workdir, name=PAIR)
+
+    return run_once(tmp_path_factory, shapes, "pair", train_in)
+
+
+@pytest.fixture(scope="session")
+def couple_trained(shapes: str, tmp_path_factory: pytest.TempPathFactory) -> Trained:
+    """One between them, trained to its end in this process on all of its devices. Not to be changed."""
+
+    def train_in(workdir: Path) -> None:
+        from mmjax.train.loop import train
+
+        train(tiny_config(shapes, name="couple"), workdir, name=COUPLE)
+
+    return run_once(tmp_path_factory, shapes, "couple", train_in)
+
+
+@pytest.fixture(scope="session")
+def couple_alone(shapes: str, tmp_path_factory: pytest.TempPathFactory) -> Trained:
     """The same by a process with one device. Not to be changed."""
-    from tests.multiprocess.launcher import mmjax
 
-    workdir = tmp_path_factory.mktemp("runs") / "alone"
-    words = ("train", COUPLE, "--workdir", str(workdir), f"data.sources.shapes.table={couple_trained.table}")
-    ended = mmjax(*words, processes=1, devices=1)
-    assert ended.codes == [0], str(ended)
-    return Trained(couple_trained.table, workdir, ended.said[0])
+    def train_in(workdir: Path) -> str:
+        from tests.multiprocess.launcher import mmjax
+
+        words = ("train", COUPLE, "--workdir", str(workdir), f"data.sources.shapes.table={shapes}")
+        ended = mmjax(*words, processes=1, devices=1)
+        assert ended.codes == [0], str(ended)
+        return ended.said[0]
+
+    return run_once(tmp_path_factory, shapes, "alone", train_in)
 
 
 @pytest.fixture

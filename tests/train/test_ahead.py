@@ -17,7 +17,7 @@ from mmjax.train import ahead
 from mmjax.train.ahead import Ahead
 from mmjax.train.loop import train
 from mmjax.train.setup import Setup
-from tests.trained import Trained, tiny_config
+from tests.trained import tiny_config
 
 
 class Toy:
@@ -145,7 +145,7 @@ def test_several_hosts_compile_in_one_order(monkeypatch):
     assert toy.traced == {"state": [True], "step": [True]}
 
 
-def test_a_run_traces_nothing_before_its_data_is_there(trained: Trained, tmp_path, monkeypatch):
+def test_a_run_traces_nothing_before_its_data_is_there(shapes: str, tmp_path, monkeypatch):
     def traced(setup: Setup) -> None:
         raise AssertionError("traced")
 
@@ -153,4 +153,4 @@ def test_a_run_traces_nothing_before_its_data_is_there(trained: Trained, tmp_pat
     with pytest.raises(UserError, match=r"nowhere\.csv"):
         train(tiny_config(str(tmp_path / "nowhere.csv")), tmp_path / "run")
     with pytest.raises(AssertionError, match="traced"):  # as one does whose data is there
-        train(tiny_config(trained.table), tmp_path / "other")
+        train(tiny_config(shapes), tmp_path / "other")

@@ -26,6 +26,8 @@ from tests.faults.spoil import SPOILT, spoil
 from tests.tiny import RATE, SAMPLES, write_shapes
 from tests.trained import tiny_config
 
+pytestmark = pytest.mark.usefixtures("programs")
+
 STEPS = 12
 HOT = "red-bar-0.png"  # the example whose sound is louder than full scale throughout: no bad one
 RUN = (f"steps={STEPS}", "log_every=1", "save_every=4", "most_bad_examples=0.5")
@@ -48,7 +50,7 @@ def table(tmp_path_factory) -> str:
 
 
 @pytest.fixture(scope="module")
-def run(table, tmp_path_factory) -> Path:
+def run(table, programs, tmp_path_factory) -> Path:
     workdir = tmp_path_factory.mktemp("runs") / "run"
     train(config(table), workdir)
     return workdir
@@ -186,18 +188,25 @@ def test_a_run_of_which_every_picture_is_bad_fails_however_short_and_whatever_it
     table = write_shapes(tmp_path)
     for picture in tmp_path.glob("*.png"):
         picture.write_bytes(b"no picture")
-    words = ["train", "tests/tiny.py:pair", f"data.sources.shapes.table={table}", "--workdir", str(tmp_path / "run")]
+    words = [
+        "train",
+        "tests/tiny.py:pair",
+        "steps=7",
+        f"data.sources.shapes.table={table}",
+        "--workdir",
+        str(tmp_path / "run"),
+    ]
     assert main([*words, "most_bad_examples=1.0"]) == 2
     told, said = capsys.readouterr()
     assert "warning: 60 of 72 texts of 'shapes', drawn at random, are longer than the model reads" in told
     assert told.index("warning: 60") < told.index("first step after")
-    assert "error: the loss was over nothing: at all of the 2 steps it was 0" in said
-    assert "Of the 32 examples that were read here there are 0 with image that can be used, 32 with text" in said
-    assert "Bad ones: 32 image undecodable." in said
+    assert "error: the loss was over nothing: at all of the 7 steps it was 0" in said
+    assert "Of the 112 examples that were read here there are 0 with image that can be used, 112 with text" in said
+    assert "Bad ones: 112 image undecodable." in said
     assert ".png in shapes: undecodable\n" in said
     assert main(words) == 2  # it doesn't pass by being asked again
     said = capsys.readouterr().err
-    assert "error: 100.0% of the last 32 examples are bad, and most_bad_examples=0.1 allows no more" in said
+    assert "error: 100.0% of the last 112 examples are bad, and most_bad_examples=0.1 allows no more" in said
 
 
 def test_a_replay_says_what_is_wrong_with_which(run: Path, table: str):
@@ -239,6 +248,6 @@ def test_the_share_forgets_what_is_long_past():
 
 
 @pytest.mark.parametrize("value", ["-0.1", "2.0"])
-def test_a_share_that_cannot_be_is_refused(value, trained):
+def test_a_share_that_cannot_be_is_refused(value, shapes):
     with pytest.raises(UserError, match="must be a share, from 0 to 1"):
-        build(tiny_config(trained.table, f"most_bad_examples={value}"))
+        build(tiny_config(shapes, f"most_bad_examples={value}"))

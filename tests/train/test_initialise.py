@@ -1,20 +1,25 @@
+import re
 from dataclasses import replace
 from pathlib import Path
 
+import fiddle as fdl
 import jax
 import numpy as np
 import pytest
 
 from mmjax.data.tokenizers.files import load_tokenizers
 from mmjax.errors import UserError
+from mmjax.experiment.definition import Load
 from mmjax.experiment.graph import build
 from mmjax.interop import bundle as bundles
 from mmjax.interop.export import export
 from mmjax.interop.resolve import resolve
+from mmjax.models.layers.positions import resize
+from mmjax.runtime.checkpoints import restore_variables
 from mmjax.train.initialise import initialised, sources, tokenizers
 from mmjax.train.loop import train
 from tests.interop.small import clip, randomised
-from tests.trained import Trained, tiny_config
+from tests.trained import Trained, pair_config, tiny_config
 
 
 def quiet(text: str) -> None:
@@ -85,8 +90,11 @@ def test_the_tokenizer_comes_with_the_text_tower_if_it_is_the_same(trained: Trai
     assert "the tokenizer is another one, SentencePiece(vocab_size=60" in said[0]
 
 
-def test_a_run_starts_from_an_export_with_its_tokenizer(trained: Trained, tmp_path):
-    """On captions of its own, from which a tokenizer would have come out otherwise."""
+def test_a_run_starts_from_an_export_with_its_tokenizer_and_from_a_run_whose_positions_are_resized(
+    trained: Trained, pair_trained: Trained, tmp_path, capsys, programs
+):
+    """The texts: captions of its own, from which a tokenizer would have come out otherwise. The pictures: same width,
+    but patches of 4 instead of 8, so the stem can't be taken over, and the 2x2 positions become 4x4."""
     folder = Path(trained.table).parent
     rows = [line.split(",") for line in Path(trained.table).read_text().splitlines()]
     moved = [[str(folder / row[0]), "", f"one {row[2][::-1]}", *row[3:]] for row in rows[1:]]
@@ -95,8 +103,20 @@ def test_a_run_starts_from_an_export_with_its_tokenizer(trained: Trained, tmp_pa
     kept = load_tokenizers(trained.workdir / "tokenizers")
     theirs = replace(randomised(tiny_config(trained.table, name="pair")), tokenizers=kept)
     out = bundles.save(theirs, tmp_path / "out")
-    config = tiny_config(str(table), f"init.towers.text={out}", "optimizer.peak_lr=1e-30", name="pair")
+    starts = (f"init.towers.text={out}", "towers.image.patch=4", "optimizer.peak_lr=1e-30", "seed=1")
+    config = pair_config(str(table), "steps=1", *starts)
+    config.init["towers.image"] = fdl.Config(Load, path=str(pair_trained.workdir))
+    with pytest.raises(UserError, match=r"1 parameters have no counterpart.*\n  stem/kernel \(48, 16\): .*\(192, 16\)"):
+        train(config, tmp_path / "run")
+    config.init["towers.image"].skip = ("^stem/kernel",)
     state = train(config, tmp_path / "run")
     assert load_tokenizers(tmp_path / "run" / "tokenizers") == kept
     ours, start = state.params["towers_text"], theirs.variables["params"]["towers_text"]
     jax.tree.map(lambda a, b: np.testing.assert_array_equal(np.asarray(a), b), ours, start)
+    ours, start = state.params["towers_image"], restore_variables(pair_trained.workdir)["params"]["towers_image"]
+    for leaf, other in zip(*(jax.tree.leaves(tower["transformer"]) for tower in (ours, start)), strict=True):
+        np.testing.assert_array_equal(np.asarray(leaf), other)
+    np.testing.assert_allclose(ours["position"], resize(start["position"], (2, 2), (4, 4)), atol=1e-6)
+    said = capsys.readouterr().out
+    assert re.search(r"init towers\.image from .*: loaded \d+: ", said)
+    assert re.search(r"init towers\.image from .*: fresh 1: stem/kernel", said)

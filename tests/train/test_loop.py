@@ -4,6 +4,7 @@ import ast
 import inspect
 import json
 import re
+import shutil
 from pathlib import Path
 
 import fiddle as fdl
@@ -15,15 +16,15 @@ from jax.profiler import ProfileData
 from mmjax.errors import UserError
 from mmjax.evaluate.evaluators.retrieval import Retrieval
 from mmjax.experiment import record as records
-from mmjax.experiment.definition import Load
-from mmjax.models.layers.positions import resize
 from mmjax.runtime import metrics
 from mmjax.runtime.checkpoints import CheckpointError, latest_step, restore_variables
 from mmjax.runtime.retention import Best
 from mmjax.train import loop
 from mmjax.train.loop import train
 from mmjax.train.profile import STEP
-from tests.trained import TINY, Trained, tiny_config
+from tests.trained import PAIR_SAVES, TINY, Trained, pair_config, tiny_config
+
+pytestmark = pytest.mark.usefixtures("programs")
 
 LOSSES = ("loss", "image_text/loss", "text_audio/loss", "masked_image/loss")
 
@@ -33,10 +34,6 @@ MOST = 60  # lines of the function that holds the loop
 
 def training(workdir: Path) -> list[dict]:
     return [line for line in metrics.read(workdir) if "split" not in line]
-
-
-def pair(trained: Trained, *overrides: str) -> fdl.Config:
-    return tiny_config(trained.table, *overrides, name="pair")
 
 
 def test_the_loop_is_read_in_one_sitting():
@@ -125,24 +122,30 @@ def test_another_experiment_is_refused_with_the_difference(trained: Trained):
     assert (trained.workdir / "experiment.json").read_text() == before
 
 
-def test_a_fork_goes_on_from_the_checkpoint_as_the_new_experiment(trained: Trained, tmp_path):
-    train(pair(trained, "steps=1"), tmp_path)
-    with pytest.raises(UserError, match="steps: 1 there, 2 here"):
-        train(pair(trained), tmp_path)
-    train(pair(trained), tmp_path, fork=True)
-    assert latest_step(tmp_path) == 2
-    assert [line["step"] for line in training(tmp_path)] == [1, 2]
-    assert json.loads((tmp_path / "experiment.json").read_text())["experiment"]["steps"] == 2
-    assert json.loads((tmp_path / "experiment.json.old").read_text())["experiment"]["steps"] == 1
+@pytest.fixture
+def pair_copy(pair_trained: Trained, tmp_path: Path) -> Path:
+    """The workdir of the smallest run, to be changed."""
+    return shutil.copytree(pair_trained.workdir, tmp_path / "pair")
 
 
-def test_a_try_that_never_took_a_step_does_not_own_the_workdir(trained: Trained, tmp_path):
+def test_a_fork_goes_on_from_the_checkpoint_as_the_new_experiment(shapes: str, pair_copy: Path):
+    config = pair_config(shapes, "steps=9", "save_every=100", "keep=3", "keep_every=3")
+    with pytest.raises(UserError, match="steps: 7 there, 9 here"):
+        train(config, pair_copy)
+    train(config, pair_copy, fork=True)
+    assert [line["step"] for line in training(pair_copy)] == list(range(1, 10))
+    assert json.loads((pair_copy / "experiment.json").read_text())["experiment"]["steps"] == 9
+    assert json.loads((pair_copy / "experiment.json.old").read_text())["experiment"]["steps"] == 7
+    assert kept(pair_copy) == [3, 6, 7, 9]  # by steps alone 8 isn't saved, and would have stayed
+
+
+def test_a_try_that_never_took_a_step_does_not_own_the_workdir(shapes: str, tmp_path):
     with pytest.raises(UserError, match=r"there is no table .*nowhere"):
-        train(pair(Trained("nowhere.csv", tmp_path, "")), tmp_path)
+        train(pair_config("nowhere.csv"), tmp_path)
     (tmp_path / "tokenizers").mkdir()
     (tmp_path / "tokenizers/text.model").write_bytes(b"of other captions")
-    train(pair(trained, "steps=1"), tmp_path)
-    assert latest_step(tmp_path) == 1
+    train(pair_config(shapes), tmp_path)
+    assert latest_step(tmp_path) == 7
 
 
 def test_lost_evaluations_are_made_up_for(trained_copy: Trained):
@@ -156,96 +159,76 @@ def test_lost_evaluations_are_made_up_for(trained_copy: Trained):
 # --- other starts, other ends ---
 
 
-def test_a_tower_starts_from_another_run_with_its_positions_resized(trained: Trained, tmp_path, capsys):
-    """Same width, but patches of 4 instead of 8: the stem can't be taken over, the 2x2 positions become 4x4."""
-    train(pair(trained, "steps=1"), tmp_path / "first")
-    config = pair(trained, "steps=1", "optimizer.peak_lr=1e-12", "towers.image.patch=4", "seed=1")
-    config.init = {"towers.image": fdl.Config(Load, path=str(tmp_path / "first"))}
-    with pytest.raises(UserError, match=r"1 parameters have no counterpart.*\n  stem/kernel \(48, 16\): .*\(192, 16\)"):
-        train(config, tmp_path / "second")
-    config.init["towers.image"].skip = ("^stem/kernel",)
-    train(config, tmp_path / "second")
-    theirs, ours = restore_variables(tmp_path / "first")["params"], restore_variables(tmp_path / "second")["params"]
-    blocks = [jax.tree.leaves(params["towers_image"]["transformer"]) for params in (theirs, ours)]
-    for leaf, other in zip(*blocks, strict=True):
-        np.testing.assert_allclose(leaf, other, atol=1e-9)
-    resized = resize(theirs["towers_image"]["position"], (2, 2), (4, 4))
-    np.testing.assert_allclose(ours["towers_image"]["position"], resized, atol=1e-6)
-    said = capsys.readouterr().out
-    assert re.search(r"init towers\.image from .*: loaded \d+: ", said)
-    assert re.search(r"init towers\.image from .*: fresh 1: stem/kernel", said)
-
-
-def test_a_profile_is_written(trained: Trained, tmp_path):
-    with pytest.raises(UserError, match=r"profile=2:9 must lie in .* 1:2"):
-        train(pair(trained), tmp_path, profile=(2, 9))
-    train(pair(trained), tmp_path, profile=(1, 2))
+def test_a_profile_is_written(shapes: str, tmp_path):
+    config = pair_config(shapes, *PAIR_SAVES)
+    with pytest.raises(UserError, match=r"profile=6:9 must lie in .* 1:7"):
+        train(config, tmp_path, profile=(6, 9))
+    train(config, tmp_path, profile=(5, 6))
     (file,) = (tmp_path / "profile").rglob("*.xplane.pb")
     events = [e for plane in ProfileData.from_file(str(file)).planes for line in plane.lines for e in line.events]
     steps = [event for event in events if event.name == STEP]
-    assert [dict(event.stats)["step_num"] for event in steps] == [1, 2]
+    assert [dict(event.stats)["step_num"] for event in steps] == [5, 6]
     calls = [event for event in events if event.name == "PjitFunction(jit(train_step))"]
     for step in steps:
         assert any(step.start_ns <= call.start_ns and call.end_ns <= step.end_ns for call in calls)
     assert steps[0].end_ns <= steps[1].start_ns
 
 
-def test_a_full_disk_names_the_path(trained: Trained, tmp_path, monkeypatch):
+def test_a_full_disk_names_the_path(shapes: str, tmp_path, monkeypatch):
     monkeypatch.setattr("mmjax.runtime.checkpoints._free_bytes", lambda directory: 1000)
     with pytest.raises(CheckpointError, match=re.escape(str(tmp_path))):
-        train(pair(trained, "steps=1"), tmp_path)
+        train(pair_config(shapes), tmp_path)
 
 
-def test_a_batch_that_the_mesh_cannot_cut_names_one_that_it_can(trained: Trained, tmp_path):
+def test_a_batch_that_the_mesh_cannot_cut_names_one_that_it_can(shapes: str, tmp_path):
     with pytest.raises(UserError, match=r"batch_size=20 .*16 or 24"):
-        train(pair(trained, "batch_size=20"), tmp_path)
+        train(pair_config(shapes, "batch_size=20"), tmp_path)
     assert not list(tmp_path.iterdir())
 
 
 # --- checkpoints ---
 
 
-def test_a_damaged_checkpoint_is_set_aside_and_the_run_ends_as_it_did(trained_copy: Trained, capsys):
-    whole = restore_variables(trained_copy.workdir)["params"]
-    file = max((trained_copy.workdir / "checkpoints/24").rglob("*"), key=lambda path: path.stat().st_size)
+def test_a_damaged_checkpoint_is_set_aside_and_the_run_ends_as_it_did(shapes: str, pair_copy: Path, capsys):
+    whole = restore_variables(pair_copy)["params"]
+    file = max((pair_copy / "checkpoints/7").rglob("*"), key=lambda path: path.stat().st_size)
     file.write_bytes(file.read_bytes()[:-1])
-    config = tiny_config(trained_copy.table)
-    with pytest.raises(CheckpointError, match=r"of step 24 .* is damaged"):
-        train(config, trained_copy.workdir, strict=True)
+    config = pair_config(shapes, *PAIR_SAVES)
+    with pytest.raises(CheckpointError, match=r"of step 7 .* is damaged"):
+        train(config, pair_copy, strict=True)
     capsys.readouterr()
-    train(config, trained_copy.workdir)
+    train(config, pair_copy)
     said = capsys.readouterr().out
-    assert re.search(r"the checkpoint of step 24 .* is damaged: .*; it is set aside as .*damaged/24\n", said)
-    assert "goes on after step 16" in said
-    jax.tree.map(np.testing.assert_array_equal, restore_variables(trained_copy.workdir)["params"], whole)
-    assert [line["step"] for line in training(trained_copy.workdir)] == [1, 5, 10, 15, 20, 24]
+    assert re.search(r"the checkpoint of step 7 .* is damaged: .*; it is set aside as .*damaged/7\n", said)
+    assert "goes on after step 6" in said
+    jax.tree.map(np.testing.assert_array_equal, restore_variables(pair_copy)["params"], whole)
+    assert [line["step"] for line in training(pair_copy)] == list(range(1, 8))
 
 
-def test_checkpoints_by_the_clock_and_those_that_stay(trained: Trained, tmp_path):
-    config = pair(trained, "steps=7", "save_every=100", "keep=1", "keep_every=3", "save_minutes=1e-9")
-    train(config, tmp_path)  # a save at every step, as it were
-    assert sorted(int(path.name) for path in (tmp_path / "checkpoints").iterdir()) == [3, 6, 7]
-    config.save_minutes = 0
-    train(config, tmp_path / "by steps alone")
-    assert [path.name for path in (tmp_path / "by steps alone/checkpoints").iterdir()] == ["7"]
+def kept(workdir: Path) -> list[int]:
+    return sorted(int(path.name) for path in (workdir / "checkpoints").iterdir())
 
 
-def test_the_best_checkpoint_stays(trained: Trained, tmp_path):
-    config = tiny_config(trained.table, "steps=8", "save_every=1", "evaluate_every=1", "keep=1")
+def test_checkpoints_by_the_clock_and_those_that_stay(pair_trained: Trained):
+    assert kept(pair_trained.workdir) == [3, 6, 7]  # a test above has those by steps alone
+
+
+def test_the_best_checkpoint_stays(shapes: str, tmp_path):
+    config = pair_config(shapes, "save_every=1", "evaluate_every=1", "keep=1")
     config.evaluators = [fdl.Config(Retrieval)]
     metric = "retrieval/image->text/median_rank"
     config.keep_best = fdl.Config(Best, split="validation", metric=metric, lowest=True)
     train(config, tmp_path)
-    ranks = {line["step"]: line[metric] for line in metrics.read(tmp_path) if "split" in line and line["step"] < 8}
+    ranks = {line["step"]: line[metric] for line in metrics.read(tmp_path) if "split" in line and line["step"] < 7}
     best = min(ranks, key=lambda step: (ranks[step], -step))
-    assert sorted(int(path.name) for path in (tmp_path / "checkpoints").iterdir()) == sorted({best, 8})
+    assert kept(tmp_path) == sorted({best, 7})
 
 
-def test_an_evaluator_of_a_split_that_is_not_there_is_told_before_the_first_step(trained: Trained, tmp_path):
-    rows = Path(trained.table).read_text().splitlines()
+def test_an_evaluator_of_a_split_that_is_not_there_is_told_before_the_first_step(shapes: str, tmp_path):
+    rows = Path(shapes).read_text().splitlines()
     table = tmp_path / "two.csv"
     table.write_text("\n".join(row for row in rows if not row.endswith(",test")) + "\n")
-    root = Path(trained.table).parent
+    root = Path(shapes).parent
     with pytest.raises(UserError, match=r"two\.csv has no row in the split 'test': its column of splits holds train"):
         train(tiny_config(str(table), f"data.sources.shapes.root={root}"), tmp_path / "run")
     assert not (tmp_path / "run" / "metrics.jsonl").exists()

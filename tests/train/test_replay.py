@@ -17,16 +17,16 @@ from mmjax.train.bad_steps import BadStepsError
 from mmjax.train.log import UNWRITTEN
 from mmjax.train.loop import train
 from mmjax.train.replay import replay
-from tests.trained import Trained, tiny_config
+from tests.trained import Trained, pair_config, tiny_config
 
 # A rate at which the first update takes the parameters to where the second step's loss overflows.
 BURNS = ("optimizer.peak_lr=1e30", "steps=12", "save_every=1", "most_bad_steps=3", "log_every=1")
 
 
 @pytest.fixture(scope="module")
-def burnt(trained: Trained, tmp_path_factory):
+def burnt(shapes: str, programs, tmp_path_factory):
     """Config and workdir of a run that stopped, the error, and what was said."""
-    config, workdir = tiny_config(trained.table, *BURNS, name="pair"), tmp_path_factory.mktemp("burnt")
+    config, workdir = tiny_config(shapes, *BURNS, name="pair"), tmp_path_factory.mktemp("burnt")
     with pytest.raises(BadStepsError) as error:
         train(config, workdir)
     return config, workdir, str(error.value)
@@ -71,13 +71,17 @@ def test_a_step_is_taken_again_and_nothing_is_written(burnt):
     assert {path: path.read_bytes() for path in Path(workdir).rglob("*") if path.is_file()} == before
 
 
-def test_a_good_step_gives_its_very_numbers_again(trained: Trained):
-    found = replay(tiny_config(trained.table), trained.workdir, 20, lambda text: None)
-    (line,) = (line for line in metrics.read(trained.workdir) if line["step"] == 20 and "split" not in line)
+def test_a_good_step_gives_its_very_numbers_again(pair_trained: Trained, programs):
+    """From the checkpoint two steps before it."""
+    said: list[str] = []
+    found = replay(pair_config(pair_trained.table), pair_trained.workdir, 5, said.append)
+    assert "from step 3, 1 steps to the one before 5" in said
+    (line,) = (line for line in metrics.read(pair_trained.workdir) if line["step"] == 5)
     found = {name: value for name, value in found.items() if value or not name.startswith(UNWRITTEN)}
+    assert found["loss"] > 0
     assert {name: value for name, value in line.items() if name in found} == found
 
 
-def test_a_step_that_is_not_in_the_run_is_refused(trained: Trained):
-    with pytest.raises(UserError, match="--replay 25: the run's steps are 1 to 24"):
-        replay(tiny_config(trained.table), trained.workdir, 25)
+def test_a_step_that_is_not_in_the_run_is_refused(pair_trained: Trained):
+    with pytest.raises(UserError, match="--replay 8: the run's steps are 1 to 7"):
+        replay(pair_config(pair_trained.table), pair_trained.workdir, 8)
