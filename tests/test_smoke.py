@@ -10,10 +10,13 @@ from pathlib import Path
 import jax
 import numpy as np
 import pytest
+import soundfile
 
+from mmjax.data import DecodeAudio
 from mmjax.runtime import metrics
 from mmjax.runtime.checkpoints import latest_step, restore_variables
-from tests.trained import TINY, Trained
+from tests.tiny import RATE
+from tests.trained import COUPLE, Trained
 
 pytestmark = pytest.mark.smoke
 ROOT = Path(__file__).parent.parent
@@ -54,22 +57,23 @@ def assert_same_parameters(a: Path, b: Path, step: int) -> None:
         np.testing.assert_array_equal(x, y, err_msg=str(path))
 
 
-def test_ctrl_c_saves_the_same_command_goes_on_bit_for_bit_and_the_workdir_is_judged(trained: Trained, tmp_path):
-    workdir = tmp_path / "interrupted"
-    start = ["train", TINY, f"data.sources.shapes.table={trained.table}", "--workdir", str(workdir), "log_every=1"]
-    said = interrupted("step 3/24", *start)
-    stopped = re.search(r"stopped after step (\d+) of 24, which is saved\. To go on:\n  mmjax (.*)\n", said)
+def test_ctrl_c_saves_the_same_command_goes_on_bit_for_bit_and_the_workdir_is_judged(couple_trained: Trained, tmp_path):
+    trained, workdir = couple_trained, tmp_path / "interrupted"
+    said = interrupted(
+        "step 3/20", "train", COUPLE, f"data.sources.shapes.table={trained.table}", "--workdir", str(workdir)
+    )
+    stopped = re.search(r"stopped after step (\d+) of 20, which is saved\. To go on:\n  mmjax (.*)\n", said)
     assert stopped, said
     step = int(stopped[1])
-    assert 3 <= step < 24
+    assert 3 <= step < 20
     assert latest_step(workdir) == step
     assert stopped[2] == f"train {workdir} --workdir {workdir}"
 
     said = said_by(*stopped[2].split())
     assert f"goes on after step {step}" in said
-    assert_same_parameters(trained.workdir, workdir, 24)
+    assert_same_parameters(trained.workdir, workdir, 20)
     losses = {line["step"]: line["loss"] for line in metrics.read(workdir) if "split" not in line}
-    assert sorted(losses) == list(range(1, 25))
+    assert sorted(losses) == list(range(1, 21))
     for line in metrics.read(trained.workdir):
         if "split" not in line:
             assert losses[line["step"]] == line["loss"]
@@ -84,3 +88,14 @@ def test_ctrl_c_saves_the_same_command_goes_on_bit_for_bit_and_the_workdir_is_ju
     wanted = {name: value for name, value in judged.items() if name.startswith("retrieval/")}
     assert wanted
     assert {name: found[name] for name in wanted} == pytest.approx(wanted)
+
+
+def test_sounds_are_read_and_resampled(couple_trained: Trained):
+    """By the libraries of the system, which the run above has no need of."""
+    file = Path(couple_trained.table).with_name("red-disc-0.wav")  # tones of 300 and 2,000 Hz
+    wave, rate = soundfile.read(file, dtype="int16")
+    assert rate == RATE
+    np.testing.assert_array_equal(DecodeAudio(RATE)(file.read_bytes(), None), wave)
+    halved = DecodeAudio(RATE // 2)(file.read_bytes(), None)
+    assert abs(len(halved) - len(wave) / 2) <= 1
+    assert np.abs(halved).max() == pytest.approx(np.abs(wave).max(), rel=0.2)

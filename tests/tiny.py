@@ -133,8 +133,8 @@ def pair() -> Experiment:
 
 
 @experiment
-def couple() -> Experiment:
-    """Pictures and captions, with random masks and evaluators, for what takes several processes."""
+def unjudged(evaluators: Any = ()) -> Experiment:
+    """Pictures and captions, with random masks, for what takes several processes; no evaluator needs to be compiled."""
     size: dict[str, Any] = dict(width=16, depth=1, heads=2, remat=None)  # sooner compiled
     return Experiment(
         towers={
@@ -158,5 +158,11 @@ def couple() -> Experiment:
         steps=20,
         log_every=1,
         save_every=10,
-        evaluators=[Retrieval(split="test"), ZeroShot("shape", split="test"), Gallery(rows=2)],
+        evaluators=evaluators,
     )
+
+
+@experiment
+def couple() -> Experiment:
+    """The same with evaluators, which judge it at its end."""
+    return unjudged([Retrieval(split="test"), ZeroShot("shape", split="test"), Gallery(rows=2)])

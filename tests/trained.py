@@ -14,7 +14,7 @@ from rich.console import Console
 
 from tests.tiny import write_shapes
 
-TINY, COUPLE, PAIR = (f"tests/tiny.py:{name}" for name in ("tiny", "couple", "pair"))
+TINY, COUPLE, PAIR, UNJUDGED = (f"tests/tiny.py:{name}" for name in ("tiny", "couple", "pair", "unjudged"))
 PAIR_SAVES = ("save_every=100", "save_minutes=1e-9", "keep=1", "keep_every=3")  # a save at every step, as it were
 
 
@@ -122,12 +122,12 @@ def couple_trained(shapes: str, tmp_path_factory: pytest.TempPathFactory) -> Tra
 
 @pytest.fixture(scope="session")
 def couple_alone(shapes: str, tmp_path_factory: pytest.TempPathFactory) -> Trained:
-    """The same by a process with one device. Not to be changed."""
+    """The same by a process with one device, without evaluators. Not to be changed."""
 
     def train_in(workdir: Path) -> str:
         from tests.multiprocess.launcher import mmjax
 
-        words = ("train", COUPLE, "--workdir", str(workdir), f"data.sources.shapes.table={shapes}")
+        words = ("train", UNJUDGED, "--workdir", str(workdir), f"data.sources.shapes.table={shapes}")
         ended = mmjax(*words, processes=1, devices=1)
         assert ended.codes == [0], str(ended)
         return ended.said[0]

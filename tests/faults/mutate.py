@@ -129,7 +129,7 @@ MUTATIONS = {
     # 3: SIGTERM
     "SIGTERM is heard": Mutation(
         *(3, "train/interruption.py", "SIGNALS = (signal.SIGINT, signal.SIGTERM)", "SIGNALS = (signal.SIGINT,)"),
-        "tests/multiprocess/test_training.py::test_sigterm_stops_all_and_one_process_goes_on",
+        "tests/multiprocess/test_training.py::test_sigterm_in_one_stops_both_and_one_process_goes_on",
     ),
     "SIGTERM that comes twice changes nothing": Mutation(
         *(3, "train/interruption.py", "if number == signal.SIGINT:", "if True:"),
@@ -145,8 +145,7 @@ MUTATIONS = {
     ),
     "the hosts agree on the step": Mutation(
         *(3, "train/run.py", "Interruption(hosts.Largest(setup.mesh))", "Interruption()"),
-        "tests/multiprocess/test_training.py"
-        "::test_what_one_process_began_two_go_on_with_tensor_over_both_until_ctrl_c_in_one",
+        "tests/multiprocess/test_training.py::test_sigterm_in_one_stops_both_and_one_process_goes_on",
     ),
     # 4: a checkpoint is whole or it isn't there
     "digests are compared": Mutation(

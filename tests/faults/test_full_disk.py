@@ -8,10 +8,10 @@ import pytest
 
 from mmjax.runtime import metrics
 from mmjax.runtime.checkpoints import saved
+from tests.faults.conftest import LONG, Hung, resumed
 from tests.faults.soak import Run, differences
-from tests.faults.spoil import spoil
 from tests.multiprocess.launcher import Group
-from tests.tiny import write_shapes
+from tests.trained import UNJUDGED
 
 
 @pytest.fixture
@@ -26,17 +26,17 @@ def disk(tmp_path: Path):
     subprocess.run(["umount", "-l", str(folder)], check=True)
 
 
-def test_a_run_on_a_full_disk_stops_with_its_checkpoints_whole_and_goes_on_with_space(disk: Path, tmp_path: Path):
-    table = write_shapes(tmp_path)
-    spoil(table)
-    overrides = ("steps=24", "save_every=2")
-    run, ballast = Run(table, disk / "run", *overrides), disk / "ballast"
+def test_a_run_on_a_full_disk_stops_with_its_checkpoints_whole_and_goes_on_with_space(disk: Path, hung: Hung):
+    """It ends as the run whose reader hung, bit for bit: they went on after different steps, so neither lost any."""
+    run, ballast = Run(hung.table, disk / "run", *LONG, experiment=UNJUDGED), disk / "ballast"
 
     def fill(group: Group) -> None:
-        group.wait_for("step 8/24 ")
-        with contextlib.suppress(OSError), ballast.open("wb", buffering=0) as file:
-            while True:  # until not a byte is left
-                file.write(bytes(2**12))
+        group.wait_for(f"step {resumed(hung.ended) + 25}/100 ")  # of two saves since, the first one is whole
+        with ballast.open("wb", buffering=0) as file:
+            for size in (2**20, 2**12):
+                with contextlib.suppress(OSError):
+                    while True:  # until not a byte is left
+                        file.write(bytes(size))
 
     ended = run.live(meanwhile=fill)
     assert ended.codes == [2], str(ended)
@@ -49,9 +49,9 @@ def test_a_run_on_a_full_disk_stops_with_its_checkpoints_whole_and_goes_on_with_
     checkpoints = saved(run.workdir)
     assert checkpoints
     assert not [each for each in checkpoints if each.problems]
-    assert max(line["step"] for line in metrics.read(run.workdir)) < 24
+    assert max(line["step"] for line in metrics.read(run.workdir)) < 100
     ballast.unlink()
-    run.to_the_end()
-    whole = Run(table, tmp_path / "whole", *overrides)
-    whole.to_the_end()
-    assert differences(run.workdir, whole.workdir) == []
+    ended = run.live()
+    assert ended.codes == [0], str(ended)
+    assert resumed(ended) > resumed(hung.ended)
+    assert differences(run.workdir, hung.run.workdir) == []

@@ -85,19 +85,45 @@ STARTS = st.one_of(
 )
 
 
-@settings(max_examples=60, deadline=None)
-@given(st.lists(WORDS, max_size=14), STARTS)
-def test_any_order_ends(draws, start):
+ORDERS = st.lists(WORDS, max_size=14), STARTS
+LASTING = st.lists(WORDS, max_size=8), st.sampled_from([*PASSING, *SLICE, *RUN, "DELETED", "quota"]), STARTS
+
+
+def judge_order(draws: list[str], start: tuple[str, str]) -> None:
     """Afterwards all is well: then it ends, too."""
     seen = launched(draws, "", *start)
     judge(seen)
     assert seen.code is not None, seen.text
 
 
-@settings(max_examples=20, deadline=None)
-@given(st.lists(WORDS, max_size=8), st.sampled_from([*PASSING, *SLICE, *RUN, "DELETED", "quota"]), STARTS)
-def test_whatever_stays_so_for_ever(draws, then, start):
+def judge_for_ever(draws: list[str], then: str, start: tuple[str, str]) -> None:
     judge(launched(draws, then, *start, poll=300))
+
+
+@settings(max_examples=30, deadline=None)
+@given(*ORDERS)
+def test_any_order_ends(draws, start):
+    judge_order(draws, start)
+
+
+@settings(max_examples=10, deadline=None)
+@given(*LASTING)
+def test_whatever_stays_so_for_ever(draws, then, start):
+    judge_for_ever(draws, then, start)
+
+
+@pytest.mark.slow  # the two above, which look at a few
+@settings(max_examples=1_000, deadline=None)
+@given(*ORDERS)
+def test_any_of_many_orders_ends(draws, start):
+    judge_order(draws, start)
+
+
+@pytest.mark.slow
+@settings(max_examples=300, deadline=None)
+@given(*LASTING)
+def test_many_things_that_stay_so_for_ever(draws, then, start):
+    judge_for_ever(draws, then, start)
 
 
 def verbs(seen: Seen) -> list[str]:
