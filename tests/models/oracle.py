@@ -4,7 +4,6 @@ import math
 from functools import partial
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from flax.core import meta
 
@@ -23,15 +22,20 @@ def params_of(module, *args, seed=0):
 
     def draw(path, leaf):
         offset = 1.0 if path[-1].key == "scale" else 0.0
-        return jnp.asarray(offset + 0.2 * rng.standard_normal(leaf.shape), jnp.float32)
+        return np.float32(offset + 0.2 * rng.standard_normal(leaf.shape))
 
     return jax.tree_util.tree_map_with_path(draw, shapes)
 
 
 @partial(jax.jit, static_argnames=("module", "method", "train", "mutable"))
-def apply(module, params, *args, method="__call__", **kwargs):
+def applied(module, params, *args, method="__call__", **kwargs):
     """`module.apply`, compiled."""
     return module.apply(params, *args, method=method, **kwargs)
+
+
+def apply(*args, **kwargs):
+    """`applied`, as numpy arrays: what is done with arrays of jax one by one is compiled one by one."""
+    return jax.tree.map(np.asarray, applied(*args, **kwargs))
 
 
 def as64(tree):

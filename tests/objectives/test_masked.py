@@ -2,11 +2,11 @@
 
 import math
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import flax.linen as nn
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -25,11 +25,26 @@ B, N, P = 4, 12, 5
 KEY = jax.random.key(3)
 
 
+def first_parameters(objective: Any, encoded: Any) -> Any:
+    init = jax.jit(lambda encoded: objective.init(KEY, encoded, {}, Context(), method="per_example"))
+    return jax.tree.map(np.asarray, nn.unbox(init(encoded)))
+
+
+def errors_of(objective: Any) -> Any:
+    """`per_example`, compiled: of parameters and what is encoded."""
+    return jax.jit(lambda variables, encoded: objective.apply(variables, encoded, {}, Context(), method="per_example"))
+
+
+def loss_of(objective: Any, variables: Any, outputs: Any, batch: Any) -> Any:
+    of = jax.jit(lambda outputs, batch: objective.apply(variables, outputs, batch, method="batch_loss"))
+    return of(outputs, batch)
+
+
 def image_view(patches: Any) -> tuple[MaskedImage, dict[Any, EncodedKept], Any, Any]:
     objective = MaskedImage(decoder=ToyDecoder())
     patch_mask = np.ones((B, N), bool)
     patch_mask[1, 7:] = False
-    keep = np.asarray(Keep(0.25).draw(KEY, jnp.arange(B, dtype=jnp.uint32), jnp.asarray(patch_mask)))
+    keep = np.asarray(jax.jit(Keep(0.25).draw)(KEY, np.arange(B, dtype=np.uint32), patch_mask))
     tokens = np.random.default_rng(1).normal(size=(*keep.shape, WIDTH)).astype(np.float32)
     parts: Any = (tokens, keep >= 0, None, 0, patches, patch_mask, keep, (N,))
     encoded = EncodedKept(*parts)
@@ -40,15 +55,13 @@ def image_view(patches: Any) -> tuple[MaskedImage, dict[Any, EncodedKept], Any, 
 def test_masked_patches_equal_numpy() -> None:
     patches = np.random.default_rng(0).normal(2, 3, size=(B, N, P)).astype(np.float32)
     objective, encoded, hidden, view = image_view(patches)
-    variables: Any = nn.unbox(objective.init(KEY, encoded, {}, Context(), method="per_example"))
-    outputs: Any = objective.apply(variables, encoded, {}, Context(), method="per_example")
+    variables, errors = first_parameters(objective, encoded), errors_of(objective)
+    outputs = errors(variables, encoded)
     valid = np.array([True, True, False, True])
-    result: Any = objective.apply(variables, outputs, {"image_valid": valid}, method="batch_loss")
-    loss, _ = result
+    loss, _ = loss_of(objective, variables, outputs, {"image_valid": valid})
 
-    states: Any = ToyDecoder().apply(
-        {"params": variables["params"]["decoder"]}, view.tokens, view.token_mask, view.keep, (N,), 0
-    )
+    decode = jax.jit(lambda params: ToyDecoder().apply(params, view.tokens, view.token_mask, view.keep, (N,), 0))
+    states: Any = decode({"params": variables["params"]["decoder"]})
     predict = variables["params"]["predict"]
     prediction = np.asarray(states) @ predict["kernel"] + predict["bias"]
     target = (patches - patches.mean(-1, keepdims=True)) / np.sqrt(patches.var(-1, keepdims=True, ddof=1) + 1e-6)
@@ -61,15 +74,15 @@ def test_masked_patches_equal_numpy() -> None:
         changed = {
             k: v.replace(patches=np.where(where[..., None], 7 * patches**2, patches)) for k, v in encoded.items()
         }
-        other: Any = objective.apply(variables, changed, {}, Context(), method="per_example")
-        assert bool((other.total == outputs.total).all()) is same
+        assert bool((np.asarray(errors(variables, changed).total) == np.asarray(outputs.total)).all()) is same
 
 
 def test_masked_patches_start_near_one() -> None:
     """With normalised targets and a head that says 0: the mean square of the target, (P - 1) / P with unbiased var."""
-    target = normalised_patches(jnp.asarray(np.random.default_rng(0).normal(3, 2, (B, N, 48))))
-    np.testing.assert_allclose(jnp.mean(target**2), 47 / 48, rtol=1e-4)
-    np.testing.assert_array_equal(normalised_patches(jnp.full((1, 1, 4), 0.7)), 0)
+    normalised = jax.jit(normalised_patches)
+    target = np.asarray(normalised(np.random.default_rng(0).normal(3, 2, (B, N, 48))))
+    np.testing.assert_allclose(np.mean(target**2), 47 / 48, rtol=1e-4)
+    np.testing.assert_array_equal(normalised(np.full((1, 1, 4), np.float32(0.7))), 0)
 
 
 @pytest.fixture(scope="module")
@@ -129,10 +142,10 @@ def text_view(
     ids: np.ndarray, mask: np.ndarray, prefix: int = 0, **fields: Any
 ) -> tuple[MaskedText, dict[Any, EncodedCorrupted]]:
     objective = MaskedText(vocab=VOCAB, rate=0.4, **fields)
-    _, chosen = objective.corrupt.draw(KEY, jnp.arange(len(ids), dtype=jnp.uint32), jnp.asarray(ids), jnp.asarray(mask))
-    tokens = jnp.asarray(np.random.default_rng(1).normal(size=(len(ids), prefix + ids.shape[1], WIDTH)), jnp.float32)
-    token_mask = jnp.ones(tokens.shape[:2], bool)
-    encoded = EncodedCorrupted(tokens, token_mask, tokens[:, 0], prefix, jnp.asarray(ids), chosen)
+    _, chosen = jax.jit(objective.corrupt.draw)(KEY, np.arange(len(ids), dtype=np.uint32), ids, mask)
+    tokens = np.random.default_rng(1).normal(size=(len(ids), prefix + ids.shape[1], WIDTH)).astype(np.float32)
+    parts: Any = (tokens, np.ones(tokens.shape[:2], bool), tokens[:, 0], prefix, ids, chosen)
+    encoded = EncodedCorrupted(*parts)
     return objective, {objective.views()[0]: encoded}
 
 
@@ -141,11 +154,10 @@ def test_masked_text_equals_numpy_and_starts_at_log_vocab() -> None:
     mask = np.arange(N) < np.array([[N], [4], [9], [1]])
     objective, encoded = text_view(ids, mask, prefix=1)
     (view,) = encoded.values()
-    variables: Any = nn.unbox(objective.init(KEY, encoded, {}, Context(), method="per_example"))
-    outputs: Any = objective.apply(variables, encoded, {}, Context(), method="per_example")
+    variables = first_parameters(objective, encoded)
+    outputs = errors_of(objective)(variables, encoded)
     valid = np.array([True, True, True, False])
-    result: Any = objective.apply(variables, outputs, {"text_valid": valid}, method="batch_loss")
-    loss, metrics = result
+    loss, metrics = loss_of(objective, variables, outputs, {"text_valid": valid})
 
     head = jax.tree.map(lambda x: np.asarray(x, np.float64), variables["params"])
     x = np.asarray(view.tokens, np.float64)[:, 1:] @ head["dense"]["kernel"] + head["dense"]["bias"]
@@ -165,8 +177,8 @@ def test_a_tied_head_reads_the_towers_table_and_trains_it() -> None:
     mask = np.arange(N) < np.array([[N], [4], [9], [1]])
     free, encoded = text_view(ids, mask)
     tied, _ = text_view(ids, mask, tied=True)
-    variables: Any = nn.unbox(free.init(KEY, encoded, {}, Context(), method="per_example"))["params"]
-    words = {"kernel": variables["words"]["kernel"], "bias": jnp.arange(VOCAB) / VOCAB}
+    variables = first_parameters(free, encoded)["params"]
+    words = {"kernel": variables["words"]["kernel"], "bias": np.arange(VOCAB, dtype=np.float32) / VOCAB}
     head = {name: variables[name] for name in ("dense", "norm")}
 
     def total(tables: Any, objective: MaskedText) -> Any:
@@ -178,8 +190,8 @@ def test_a_tied_head_reads_the_towers_table_and_trains_it() -> None:
         errors: Any = objective.apply({"params": params}, seen, {}, Context(), method="per_example")
         return errors.total.sum()
 
-    expected, gradient = jax.value_and_grad(total)(words, free)
-    found, ours = jax.value_and_grad(total)(words, tied)
+    expected, gradient = jax.jit(jax.value_and_grad(partial(total, objective=free)))(words)
+    found, ours = jax.jit(jax.value_and_grad(partial(total, objective=tied)))(words)
     np.testing.assert_allclose(found, expected, rtol=1e-6)
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6), ours, gradient)
     (view,) = encoded
@@ -188,11 +200,13 @@ def test_a_tied_head_reads_the_towers_table_and_trains_it() -> None:
         (np.zeros((VOCAB + 1, WIDTH)), f"one of {VOCAB + 1} tokens, {WIDTH} wide"),
     ):
         with pytest.raises(UserError, match=message):
-            tied.init(KEY, {view: encoded[view].replace(table=table)}, {}, Context(), method="per_example")
+            first_parameters(tied, {view: encoded[view].replace(table=table)})
 
 
 def test_gathered_positions_are_the_chosen() -> None:
     chosen = np.array([[0, 1, 0, 1], [0, 0, 0, 0], [1, 0, 0, 0]], bool)
-    positions, real = map(np.asarray, chosen_positions(jnp.asarray(chosen), 2))
+    positions, real = map(np.asarray, jax.jit(chosen_positions, static_argnums=1)(chosen, 2))
     assert [row[r].tolist() for row, r in zip(positions, real, strict=True)] == [[1, 3], [], [0]]
-    np.testing.assert_array_equal(kept(jnp.array([[2, 0], [-1, -1]]), 4), [[1, 0, 1, 0], [0, 0, 0, 0]])
+    np.testing.assert_array_equal(
+        jax.jit(kept, static_argnums=1)(np.array([[2, 0], [-1, -1]]), 4), [[1, 0, 1, 0], [0, 0, 0, 0]]
+    )

@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from scipy.special import logsumexp
 
 from mmjax.errors import UserError
 from mmjax.models.decoders.patches import Decoder
@@ -70,6 +71,22 @@ def variables(batch):
     return jax.tree.map(lambda x: jnp.asarray(0.3 * random.normal(size=x.shape), x.dtype), shapes)
 
 
+@pytest.fixture(scope="module")
+def gradient():
+    """Loss and metrics, and their gradient, of the model in one part."""
+
+    def loss(variables, batch):
+        return model().apply(variables, batch, rngs={"mask": KEY})
+
+    return jax.jit(jax.value_and_grad(loss, has_aux=True))
+
+
+@pytest.fixture(scope="module")
+def whole(gradient, variables, batch):
+    return gradient(variables, batch)
+
+
+@pytest.fixture(scope="module")
 def one_by_one(variables, batch):
     """The loss by the paper's words, each example alone: sequences without padding, nothing masked."""
     params = jax.tree.map(np.asarray, variables["params"])
@@ -77,6 +94,7 @@ def one_by_one(variables, batch):
     trunk, decoder = image["trunk"], objective["decoder"]
     encode = jax.jit(Transformer(blocks=Blocks(width=WIDTH, depth=2, heads=4)).apply)
     decode = jax.jit(Transformer(blocks=Blocks(width=DECODER, depth=1, heads=2)).apply)
+    normalised, draw = jax.jit(normalised_patches), jax.jit(Keep.draw, static_argnums=0)
     errors, entropies = [], []
     bound = model().bind(variables, rngs={"mask": KEY})
     key = bound.make_rng("mask")
@@ -86,7 +104,7 @@ def one_by_one(variables, batch):
             cut = batch["image"][row].reshape(4, PATCH, 4, PATCH, 3).transpose(0, 2, 1, 3, 4).reshape(16, -1)
             pixels = (cut / 255 - 0.5) / 0.5
             full = pixels @ image["stem"]["kernel"] + image["stem"]["bias"] + sincos((4, 4), WIDTH) + image["kind"]
-            parts["image"] = (0, 0.25, (4, 4), full, normalised_patches(jnp.asarray(pixels, jnp.float32)))
+            parts["image"] = (0, 0.25, (4, 4), full, np.asarray(normalised(pixels.astype(np.float32))))
         if batch["text_valid"][row]:
             ids = batch["text"][row][batch["text_mask"][row]]
             full = text["token"]["embedding"][ids] + sincos((LENGTH,), WIDTH)[: len(ids)] + text["kind"]
@@ -97,7 +115,7 @@ def one_by_one(variables, batch):
             mask[0, : len(full)] = True
             masking = Keep(share)
             view = View(name, masking)
-            keep = np.asarray(masking.draw(view.key(key), batch["index"][row : row + 1], jnp.asarray(mask))[0])
+            keep = np.asarray(draw(masking, view.key(key), batch["index"][row : row + 1], mask)[0])
             kept[name] = keep[keep >= 0]
             assert len(kept[name]) == np.ceil(share * len(full))
             sequence.append(full[kept[name]])
@@ -118,58 +136,51 @@ def one_by_one(variables, batch):
             if name == "image":
                 errors += list(np.mean((out - target) ** 2, axis=-1)[hidden])
             else:
-                entropies += list(-jax.nn.log_softmax(out)[np.arange(len(full)), target][hidden])
+                entropies += list((logsumexp(out, axis=1) - out[np.arange(len(full)), target])[hidden])
     return np.mean(errors), np.mean(entropies)
 
 
 @pytest.mark.parametrize("microbatches", [1, 3])
-def test_each_example_alone(variables, batch, microbatches):
-    image, text = one_by_one(variables, batch)
-    loss, metrics = jax.jit(model(microbatches).apply)(variables, batch, rngs={"mask": KEY})
+def test_each_example_alone(variables, batch, whole, one_by_one, microbatches):
+    image, text = one_by_one
+    parts = jax.jit(model(microbatches).apply)
+    loss, metrics = whole[0] if microbatches == 1 else parts(variables, batch, rngs={"mask": KEY})
     np.testing.assert_allclose(metrics["masked/image_loss"], image, rtol=1e-5)
     np.testing.assert_allclose(metrics["masked/text_loss"], text, rtol=1e-5)
     np.testing.assert_allclose(loss, image + 0.5 * text, rtol=1e-5)
 
 
-def test_a_decoders_dropout_is_of_training_and_belongs_to_the_example(variables, batch):
+def test_a_decoders_dropout_is_of_training_and_belongs_to_the_example(variables, batch, whole):
     def loss(microbatches, train):
         made = model(microbatches, dropout=0.5)
         return jax.jit(partial(made.apply, train=train))(variables, batch, rngs={"mask": KEY})[0]
 
-    plain = jax.jit(model().apply)(variables, batch, rngs={"mask": KEY})[0]
+    plain = whole[0][0]
     np.testing.assert_allclose(loss(1, train=False), plain, rtol=1e-6)
     dropped = loss(1, train=True)
     assert abs(dropped - plain) > 1e-3
     np.testing.assert_allclose(loss(3, train=True), dropped, rtol=1e-5)
 
 
-def test_what_is_padded_or_missing_changes_nothing(variables, batch):
+def test_what_is_padded_or_missing_changes_nothing(variables, batch, whole, gradient):
     """Nor do padded words and missing pictures get a gradient."""
     other = dict(batch, image=batch["image"].copy(), text=np.where(batch["text_mask"], batch["text"], 49))
     other["image"][5] = 200
-
-    def loss(variables, batch):
-        return model().apply(variables, batch, rngs={"mask": KEY})[0]
-
-    value, gradient = jax.jit(jax.value_and_grad(loss))(variables, batch)
-    again, same = jax.jit(jax.value_and_grad(loss))(variables, other)
-    assert value == again
-    jax.tree.map(np.testing.assert_array_equal, gradient, same)
-    assert all(np.abs(leaf).max() > 0 for leaf in jax.tree.leaves(gradient) if leaf.size > 1)
+    jax.tree.map(np.testing.assert_array_equal, gradient(variables, other), whole)
+    assert all(np.abs(leaf).max() > 0 for leaf in jax.tree.leaves(whole[1]) if leaf.size > 1)
 
 
 def test_a_tower_alone_is_the_sequence_without_the_other(variables, batch):
     vectors = jax.jit(lambda v, b: model().apply(v, b, method="embed"))(variables, batch)
     assert vectors["image"].shape == vectors["text"].shape == (BATCH, WIDTH)
-    without = {name: batch[name] for name in ("image",)}
-    alone = jax.jit(lambda v, b: model().apply(v, b, method="embed"))(variables, without)
+    alone = jax.jit(lambda v, b: model().apply(v, b, method="embed"))(variables, {"image": batch["image"]})
     np.testing.assert_allclose(alone["image"], vectors["image"], atol=1e-6)
 
 
-def test_first_losses(batch):
+def test_first_losses(batch, gradient):
     """Nothing learned yet: ln(vocab) a word, a patch's variance of 1."""
-    made = jax.jit(model().init)({"params": jax.random.key(0), "mask": KEY}, batch)
-    _, metrics = jax.jit(model().apply)(made, batch, rngs={"mask": KEY})
+    made = nn.unbox(jax.jit(model().init)({"params": jax.random.key(0), "mask": KEY}, batch))
+    (_, metrics), _ = gradient(made, batch)
     assert abs(metrics["masked/text_loss"] - np.log(VOCAB)) < 0.1
     assert 0.9 < metrics["masked/image_loss"] < 2.5  # a random decoder's variance is added
 

@@ -5,7 +5,6 @@ from typing import Any
 
 import flax.linen as nn
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -31,20 +30,19 @@ def test_it_equals_numpy_over_the_valid_rows_alone() -> None:
     batch: Any = {"text_next": np.array([1, 1, 0, 0, 1, 0], bool), "text_valid": np.array([1, 0, 1, 1, 1, 1], bool)}
     kernel, bias = random.normal(size=(5, 2)).astype(np.float32), np.array([0.3, -0.2], np.float32)
     params = {"params": {"classify": {"kernel": kernel, "bias": bias}}}
-    outputs: Any = NextSentence().apply(params, encoded, batch, Context(), method="per_example")
-    loss, metrics = NextSentence().batch_loss(outputs, batch)
+
+    def loss_of(params: Any) -> Any:
+        outputs: Any = NextSentence().apply(params, encoded, batch, Context(), method="per_example")
+        return NextSentence().batch_loss(outputs, batch)
+
+    (loss, metrics), gradient = jax.jit(jax.value_and_grad(loss_of, has_aux=True))(params)
     rows = batch["text_valid"]
     logits = np.asarray(embedding[rows], np.float64) @ kernel + bias
     right = np.where(batch["text_next"][rows], 0, 1)
     expected = np.log(np.exp(logits).sum(1)) - logits[np.arange(len(right)), right]
     np.testing.assert_allclose(loss, expected.mean(), rtol=1e-5)
     np.testing.assert_allclose(metrics["accuracy"], (logits.argmax(1) == right).mean(), rtol=1e-6)
-
-    def loss_of(params: Any) -> Any:
-        outputs: Any = NextSentence().apply(params, encoded, batch, Context(), method="per_example")
-        return NextSentence().batch_loss(outputs, batch)[0]
-
-    of_kernel = jax.grad(loss_of)(params)["params"]["classify"]["kernel"]
+    of_kernel = gradient["params"]["classify"]["kernel"]
     share = np.exp(logits) / np.exp(logits).sum(1, keepdims=True) - np.eye(2)[right]
     np.testing.assert_allclose(of_kernel, np.asarray(embedding[rows]).T @ share / len(right), rtol=1e-4, atol=1e-6)
     with pytest.raises(UserError, match="the batch has no 'text_next'"):
@@ -87,19 +85,20 @@ def test_both_read_one_encoding_and_start_at_their_logarithms_and_microbatches_c
     variables: Any = nn.unbox(jax.jit(bert().init)({"params": jax.random.key(0), **keys}, batch))
 
     def gradient(pretrainer: Pretrainer) -> Any:
-        def loss(variables: Any) -> Any:
+        def loss(variables: Any, batch: Any) -> Any:
             return pretrainer.apply(variables, batch, rngs=keys, train=False)
 
-        return jax.jit(jax.value_and_grad(loss, has_aux=True))(variables)
+        return jax.jit(jax.value_and_grad(loss, has_aux=True))
 
-    (loss, metrics), whole = gradient(bert())
+    in_one = gradient(bert())
+    (loss, metrics), whole = in_one(variables, batch)
     np.testing.assert_allclose(metrics["masked/loss"], math.log(VOCAB), atol=0.1)  # over 8 tokens
     np.testing.assert_allclose(metrics["next/loss"], math.log(2), atol=0.1)
     np.testing.assert_allclose(loss, metrics["masked/loss"] + metrics["next/loss"], rtol=1e-6)
     assert 0 <= metrics["next/accuracy"] <= 1
-    alone, _ = bert().apply(variables, batch | {"text_types": 0 * batch["text_types"]}, rngs=keys, train=False)
+    (alone, _), _ = in_one(variables, batch | {"text_types": 0 * batch["text_types"]})
     assert abs(alone - loss) > 1e-4  # a pair's tokens are of two types, which the batch tells
-    (again, _), parts = gradient(bert(microbatches=4))
+    (again, _), parts = gradient(bert(microbatches=4))(variables, batch)
     np.testing.assert_allclose(again, loss, rtol=1e-5)
     for one, other in zip(jax.tree.leaves(parts), jax.tree.leaves(whole), strict=True):
         np.testing.assert_allclose(one, other, rtol=1e-4, atol=1e-6)
@@ -108,11 +107,12 @@ def test_both_read_one_encoding_and_start_at_their_logarithms_and_microbatches_c
 def test_special_tokens_of_berts_vocabulary_and_padding_are_never_chosen_nor_drawn() -> None:
     ids = np.tile(np.array([101, 105, 100, 106, SEP, 107, 108, SEP, 0], np.int32), (4_000, 1))
     mask = np.tile(np.arange(9) < 8, (4_000, 1))
-    seen, chosen = CORRUPT.draw(jax.random.key(0), jnp.arange(4_000), jnp.asarray(ids), jnp.asarray(mask))
+    draw = jax.jit(Corrupt.draw, static_argnums=0)
+    seen, chosen = draw(CORRUPT, jax.random.key(0), np.arange(4_000), ids, mask)
     assert set(np.flatnonzero(np.asarray(chosen).any(axis=0))) == {1, 3, 5, 6}
     drawn = np.asarray(seen)[np.asarray(seen) != ids]
     assert set(drawn) == set(range(MASK, VOCAB))
     behind = Corrupt(vocab=107, mask_id=MASK, first_id=MASK + 1)  # special ones may stand behind the words, as CLIP's
-    _, chosen = behind.draw(jax.random.key(0), jnp.arange(4_000), jnp.asarray(ids), jnp.asarray(mask))
+    _, chosen = draw(behind, jax.random.key(0), np.arange(4_000), ids, mask)
     assert set(np.flatnonzero(np.asarray(chosen).any(axis=0))) == {1, 3}
     assert (np.asarray(chosen).sum(axis=1) == 1).all()  # 15 % of four, and one at least

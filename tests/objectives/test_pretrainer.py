@@ -56,8 +56,8 @@ def variables() -> Any:
 
 
 def gradient(pretrainer: Pretrainer) -> Any:
-    def loss(variables: Any, batch: Any, step: Any) -> Any:
-        return pretrainer.apply(variables, batch, step, rngs=KEYS)
+    def loss(variables: Any, batch: Any, step: Any, rngs: Any) -> Any:
+        return pretrainer.apply(variables, batch, step, rngs=rngs)
 
     return jax.jit(jax.value_and_grad(loss, has_aux=True))
 
@@ -69,21 +69,20 @@ def step() -> Any:
 
 @pytest.fixture(scope="module")
 def whole(step: Any, variables: Any) -> Any:
-    return step(variables, toy_batch(B), 3)
+    return step(variables, toy_batch(B), 3, KEYS)
 
 
-@pytest.mark.parametrize("microbatches", [2, 4])
-def test_microbatches_change_nothing(microbatches: int, variables: Any, whole: Any) -> None:
+def test_microbatches_change_nothing(variables: Any, whole: Any) -> None:
     """With masked views, validity masks and a weight that is a function of the step."""
-    assert_same(gradient(build(microbatches=microbatches))(variables, toy_batch(B), 3), whole)
+    assert_same(gradient(build(microbatches=4))(variables, toy_batch(B), 3, KEYS), whole)
 
 
-def test_a_sharded_batch_changes_nothing(variables: Any, whole: Any) -> None:
+def test_a_sharded_batch_in_two_microbatches_changes_nothing(variables: Any, whole: Any) -> None:
     mesh = jax.make_mesh((4,), ("data",), axis_types=(jax.sharding.AxisType.Auto,))
     batch = jax.device_put(toy_batch(B), NamedSharding(mesh, PartitionSpec("data")))
     replicated = jax.device_put(variables, NamedSharding(mesh, PartitionSpec()))
     with jax.set_mesh(mesh):
-        assert_same(gradient(build(microbatches=2))(replicated, batch, 3), whole, 2e-6)
+        assert_same(gradient(build(microbatches=2))(replicated, batch, 3, KEYS), whole, 2e-6)
 
 
 def test_the_loss_is_the_weighted_sum_and_every_gradient_is_alive(whole: Any) -> None:
@@ -103,7 +102,7 @@ def test_an_invalid_example_changes_nothing(step: Any, variables: Any, whole: An
     batch = toy_batch(B)
     for modality in SIZES:
         batch[modality][~batch[f"{modality}_valid"]] = 11
-    assert_same(step(variables, batch, 3), whole)
+    assert_same(step(variables, batch, 3, KEYS), whole)
 
 
 def test_nan_in_a_row_that_is_not_valid_is_in_no_loss_no_metric_and_no_gradient(step: Any, variables: Any) -> None:
@@ -115,15 +114,15 @@ def test_nan_in_a_row_that_is_not_valid_is_in_no_loss_no_metric_and_no_gradient(
             batch[modality][~batch[f"{modality}_valid"]] = id if modality == "text" else number
         return batch
 
-    expected = step(variables, filled(0, 0), 3)
+    expected = step(variables, filled(0, 0), 3, KEYS)
     assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(expected))
     for number, id in ((np.nan, VOCAB), (np.inf, 2**31 - 1), (-np.inf, -VOCAB - 1)):
-        jax.tree.map(np.testing.assert_array_equal, step(variables, filled(number, id), 3), expected)
+        jax.tree.map(np.testing.assert_array_equal, step(variables, filled(number, id), 3, KEYS), expected)
 
 
 def test_a_batch_without_valid_examples_gives_zero(step: Any, variables: Any) -> None:
     nothing = {f"{modality}_valid": np.zeros(B, bool) for modality in SIZES}
-    (loss, _), gradients = step(variables, toy_batch(B) | nothing, 3)
+    (loss, _), gradients = step(variables, toy_batch(B) | nothing, 3, KEYS)
     assert loss == 0
     assert all((np.asarray(leaf) == 0).all() for leaf in jax.tree.leaves(gradients))
 
@@ -140,27 +139,32 @@ def test_each_distinct_view_is_encoded_once(microbatches: int) -> None:
     assert stems(build(**(two | {"objectives": apart}), microbatches=microbatches), toy_batch(B)) == 3
 
 
-def test_masks_follow_the_key_and_the_index(variables: Any, whole: Any) -> None:
-    run = jax.jit(lambda batch, key: build().apply(variables, batch, 3, rngs={"mask": key})[1]["masked_image/loss"])
-    batch = toy_batch(B)
-    np.testing.assert_allclose(run(batch, KEYS["mask"]), whole[0][1]["masked_image/loss"], rtol=1e-6)
-    assert abs(run(batch, jax.random.key(6)) - run(batch, KEYS["mask"])) > 1e-5
+def test_masks_follow_the_key_and_the_index(step: Any, variables: Any, whole: Any) -> None:
+    def run(batch: Any, key: Any) -> Any:
+        return np.asarray(step(variables, batch, 3, {"mask": key})[0][1]["masked_image/loss"])
+
+    batch, expected = toy_batch(B), whole[0][1]["masked_image/loss"]
+    np.testing.assert_array_equal(run(batch, KEYS["mask"]), expected)
+    assert abs(run(batch, jax.random.key(6)) - expected) > 1e-5
     order = np.random.default_rng(0).permutation(B)
     moved = {name: x[order] for name, x in batch.items()}  # each example keeps its index, so its mask too
-    np.testing.assert_allclose(run(moved, KEYS["mask"]), run(batch, KEYS["mask"]), rtol=1e-6)
+    np.testing.assert_allclose(run(moved, KEYS["mask"]), expected, rtol=1e-6)
+
+
+def embed(pretrainer: Pretrainer, *args: Any, **rngs: Any) -> Any:
+    return jax.jit(lambda variables, batch: pretrainer.apply(variables, batch, method="embed", **rngs))(*args)
 
 
 def test_embed_gives_unit_vectors_of_what_is_there(variables: Any) -> None:
     batch = toy_batch(B)
-    text = {"text": batch["text"], "text_mask": batch["text_mask"]}
-    alone: Any = build().apply(variables, text, method="embed")
+    alone = embed(build(), variables, {"text": batch["text"], "text_mask": batch["text_mask"]})
     assert set(alone) == {"text"}
     np.testing.assert_allclose(np.linalg.norm(alone["text"], axis=1), 1, rtol=1e-5)
-    together: Any = build().apply(variables, batch, method="embed")
+    together = embed(build(), variables, batch)
     assert set(together) == set(SIZES)
     np.testing.assert_allclose(together["text"], alone["text"], rtol=1e-6)
     with pytest.raises(UserError, match="nothing to embed: the batch holds video"):
-        build().apply(variables, {"video": batch["image"]}, method="embed")
+        embed(build(), variables, {"video": batch["image"]})
 
 
 def test_embed_reads_whole_inputs_whatever_training_hides(variables: Any) -> None:
@@ -168,9 +172,9 @@ def test_embed_reads_whole_inputs_whatever_training_hides(variables: Any) -> Non
     batch = toy_batch(B)
     seen = build(**pairs(("image", "text")))
     hidden = seen.clone(objectives={"image_text": Contrastive(("image", "text"), masking={"image": Keep(0.25)})})
-    losses: Any = [p.apply(variables, batch, 0, rngs=KEYS)[1]["image_text/loss"] for p in (hidden, seen)]
+    losses: Any = [jax.jit(p.apply)(variables, batch, 0, rngs=KEYS)[1]["image_text/loss"] for p in (hidden, seen)]
     assert abs(losses[0] - losses[1]) > 1e-4
-    a, b = (p.apply(variables, batch, rngs=rngs, method="embed") for p, rngs in ((hidden, KEYS), (seen, None)))
+    a, b = embed(hidden, variables, batch, rngs=KEYS), embed(seen, variables, batch)
     jax.tree.map(np.testing.assert_array_equal, a, b)
 
 
@@ -241,8 +245,7 @@ def dropping(microbatches: int) -> Pretrainer:
             "text": flat(TextTransformer, vocab=32, length=8, **size),
         },
         objectives={
-            "whole": Contrastive(("image", "text"), loss="sigmoid"),
-            "flip": Contrastive(("image", "text"), masking={"image": Keep(0.5)}),
+            "flip": Contrastive(("image", "text"), loss="sigmoid", masking={"image": Keep(0.5)}),
             "masked_text": MaskedText(vocab=32, rate=0.3),
         },
         microbatches=microbatches,
@@ -261,11 +264,6 @@ def dropping_batch() -> dict[str, Any]:
     }
 
 
-def dropping_loss(microbatches: int) -> Any:
-    keys = {"mask": jax.random.key(0), "dropout": jax.random.key(1)}
-    return lambda variables, batch, step: dropping(microbatches).apply(variables, batch, step, rngs=keys)
-
-
 @pytest.fixture(scope="module")
 def dropping_variables() -> Any:
     random = np.random.default_rng(0)
@@ -273,39 +271,45 @@ def dropping_variables() -> Any:
     return jax.tree.map(lambda x: 0.3 * random.normal(size=x.shape), shapes)
 
 
-def test_dropout_belongs_to_the_example_and_not_to_the_cut(dropping_variables: Any) -> None:
-    variables = jax.tree.map(jnp.float32, dropping_variables)
+def dropping_gradient(microbatches: int) -> Any:
+    def loss(variables: Any, dropout: Any) -> Any:
+        keys = {"mask": jax.random.key(0), "dropout": dropout}
+        return dropping(microbatches).apply(variables, dropping_batch(), 0, rngs=keys)
 
-    def gradient(microbatches: int) -> Any:
-        def loss(variables: Any, dropout: Any) -> Any:
-            keys = {"mask": jax.random.key(0), "dropout": dropout}
-            return dropping(microbatches).apply(variables, dropping_batch(), 0, rngs=keys)
+    gradient = jax.jit(jax.value_and_grad(loss, has_aux=True))
 
-        return jax.jit(jax.value_and_grad(loss, has_aux=True))
+    def of(variables: Any, seed: int) -> Any:
+        with jax.enable_x64(True):  # of the losses: the towers compute in fp32
+            return jax.tree.map(np.asarray, gradient(variables, jax.random.key(seed)))
 
-    one, other = gradient(1), jax.random.key(2)
-    whole = one(variables, jax.random.key(1))
-    assert_same(gradient(4)(variables, jax.random.key(1)), whole, 3e-6)
-    assert abs(one(variables, other)[0][0] - whole[0][0]) > 1e-3  # it does drop out
+    return of
 
 
-def test_the_gradient_is_that_of_the_dropout_that_was_drawn(dropping_variables: Any) -> None:
+@pytest.fixture(scope="module")
+def in_four() -> Any:
+    return dropping_gradient(4)
+
+
+def test_dropout_belongs_to_the_example_and_not_to_the_cut(dropping_variables: Any, in_four: Any) -> None:
+    parts = in_four(dropping_variables, 1)
+    assert_same(parts, dropping_gradient(1)(dropping_variables, 1), 3e-6)
+    assert abs(in_four(dropping_variables, 2)[0][0] - parts[0][0]) > 1e-3  # it does drop out
+
+
+def test_the_gradient_is_that_of_the_dropout_that_was_drawn(dropping_variables: Any, in_four: Any) -> None:
     """Finite differences at fixed keys: the recomputation in the backward pass drops what the first pass dropped."""
-    with jax.enable_x64(True):
-        variables = jax.tree.map(jnp.asarray, dropping_variables)
-        loss = jax.jit(lambda variables: dropping_loss(4)(variables, dropping_batch(), 0)[0])
-        gradient = jax.jit(jax.grad(loss))(variables)
-        random = np.random.default_rng(2)
-        for _ in range(3):
-            way = jax.tree.map(lambda x: jnp.asarray(random.normal(size=x.shape)), variables)
+    gradient = in_four(dropping_variables, 1)[1]
+    random = np.random.default_rng(2)
+    for _ in range(3):
+        way = jax.tree.map(lambda x: random.normal(size=x.shape), dropping_variables)
 
-            def at(step: float, way: Any = way) -> Any:
-                return loss(jax.tree.map(lambda x, w: x + step * w, variables, way))
+        def at(step: float, way: Any = way) -> Any:
+            return in_four(jax.tree.map(lambda x, w: x + step * w, dropping_variables, way), 1)[0][0]
 
-            h = 5e-3  # of fourth order: towers compute in fp32, which allows no small step
-            slope = (8 * (at(h) - at(-h)) - (at(2 * h) - at(-2 * h))) / (12 * h)
-            along = sum(jax.tree.leaves(jax.tree.map(jnp.vdot, gradient, way)))
-            np.testing.assert_allclose(along, slope, rtol=1e-3)
+        h = 5e-3  # of fourth order: towers compute in fp32, which allows no small step
+        slope = (8 * (at(h) - at(-h)) - (at(2 * h) - at(-2 * h))) / (12 * h)
+        along = sum(jax.tree.leaves(jax.tree.map(np.vdot, gradient, way)))
+        np.testing.assert_allclose(along, slope, rtol=1e-3)
 
 
 def test_without_objectives_there_is_nothing_to_train():

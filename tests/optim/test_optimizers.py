@@ -7,8 +7,8 @@ from flax.traverse_util import flatten_dict, unflatten_dict
 
 from mmjax.errors import UserError
 from mmjax.optim.optimizers import Adafactor, AdamW, Lamb, Muon
-from mmjax.runtime.mesh import Mesh
-from mmjax.train.step import make_train_step
+from mmjax.runtime.mesh import Mesh, put
+from mmjax.train.step import compile_train_step, make_train_step
 from tests.states import abstract_state, init_state
 from tests.toy import ToyPretrainer, toy_batch
 
@@ -131,16 +131,17 @@ def test_muon_leaves_everything_else_to_adam():
 def test_it_trains_on_a_mesh_as_on_one_device(optimizer):
     pretrainer, batch = ToyPretrainer(), toy_batch(0)
     choice = optimizer(1e-2, weight_decay=0.01, warmup_steps=1)
-    losses = {}
-    for name, mesh in (("one", Mesh().build(jax.devices()[:1])), ("eight", Mesh(data=2, fsdp=2, tensor=2).build())):
+    meshes = {"one": Mesh().build(jax.devices()[:1]), "eight": Mesh(data=2, fsdp=2, tensor=2).build()}
+    first = init_state(pretrainer, choice, batch, seed=0, mesh=meshes["one"])
+    train_step, losses = make_train_step(pretrainer, choice, seed=0, total_steps=20), {}
+    for name, mesh in meshes.items():
         with jax.set_mesh(mesh):
-            state = init_state(pretrainer, choice, batch, seed=0, mesh=mesh)
             shapes = abstract_state(pretrainer, choice, batch, mesh=mesh)
-            assert jax.tree.map(lambda a: a.shape, state) == jax.tree.map(lambda a: a.shape, shapes)
-            step = jax.jit(make_train_step(pretrainer, choice, seed=0, total_steps=20))
-            losses[name] = []
+            assert jax.tree.map(lambda a: a.shape, first) == jax.tree.map(lambda a: a.shape, shapes)
+            state = jax.tree.map(lambda x, like: jax.device_put(np.array(x), like.sharding), first, shapes)
+            step, losses[name] = compile_train_step(train_step, shapes, mesh), []
             for _ in range(6):
-                state, metrics = step(state, batch)
+                state, metrics = step(state, put(batch, mesh))
                 losses[name].append(float(metrics["loss"]))
     assert losses["one"][-1] < losses["one"][0]
     np.testing.assert_allclose(losses["eight"], losses["one"], rtol=1e-4)

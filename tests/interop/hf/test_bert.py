@@ -79,9 +79,10 @@ def test_the_masked_language_head(tied, tmp_path):
             model.cls.predictions.bias.copy_(model.cls.predictions.decoder.bias)
     bundle, model = twins.there_and_back(model, tmp_path)
     objective = build(bundle.config.objectives["masked"])
-    seen, chosen = objective.corrupt.draw(jax.random.key(0), jnp.arange(3), jnp.asarray(IDS), jnp.asarray(MASK))
+    draw = jax.jit(objective.corrupt.draw)
+    seen, chosen = jax.tree.map(np.asarray, draw(jax.random.key(0), np.arange(3), IDS, MASK))
     assert chosen.any(axis=1).all()
-    assert (np.asarray(seen)[np.asarray(chosen)] != IDS[np.asarray(chosen)]).any()
+    assert (seen[chosen] != IDS[chosen]).any()
     tower, _ = tower_of(bundle)
 
     def loss(params):
@@ -96,7 +97,7 @@ def test_the_masked_language_head(tied, tmp_path):
     with jax.default_matmul_precision("highest"):
         ours, gradients = jax.jit(jax.value_and_grad(loss))(bundle.variables["params"])
     labels = torch.tensor(np.where(chosen, IDS, -100))
-    theirs = model(**inputs() | {"input_ids": torch.tensor(np.asarray(seen))}, labels=labels)
+    theirs = model(**inputs() | {"input_ids": torch.tensor(seen)}, labels=labels)
     twins.close(ours, theirs.loss)
     theirs.loss.backward()
     if tied:
@@ -133,7 +134,8 @@ def test_tied_words_and_next_sentences_have_their_logits(tmp_path):
     masked = build(bundle.config.objectives["masked"]).clone(tied=True)
     follows = NextSentence(masked.corrupt)
     (view,) = {view for objective in (masked, follows) for view in objective.views()}
-    seen, chosen = masked.corrupt.draw(jax.random.key(0), jnp.arange(3), jnp.asarray(IDS), jnp.asarray(MASK))
+    draw = jax.jit(masked.corrupt.draw)
+    seen, chosen = jax.tree.map(np.asarray, draw(jax.random.key(0), np.arange(3), IDS, MASK))
     batch = {"text_next": np.array([True, False, True]), "text_valid": np.ones(3, bool)}
 
     def ours(params):
@@ -157,7 +159,7 @@ def test_tied_words_and_next_sentences_have_their_logits(tmp_path):
     with jax.default_matmul_precision("highest"):
         loss, logits, next_loss, next_logits = jax.jit(ours)(params)
     labels = torch.tensor(np.where(chosen, IDS, -100))
-    given = inputs() | {"input_ids": torch.tensor(np.asarray(seen))}
+    given = inputs() | {"input_ids": torch.tensor(seen)}
     theirs = model(**given, labels=labels, next_sentence_label=torch.tensor([0, 1, 0]))
     positions, real = map(np.asarray, chosen_positions(chosen, logits.shape[1]))
     rows = np.broadcast_to(np.arange(3)[:, None], positions.shape)[real]

@@ -71,7 +71,7 @@ def test_reconstruction_with_the_same_mask(normalised, tmp_path):
     key = jax.random.key(5)
     view = module.objectives["masked"].views()[0]
     step_key = module.apply({}, method=lambda self: self.make_rng("mask"), rngs={"mask": key})
-    keep = view.masking.draw(view.key(step_key), np.arange(3), np.ones((3, 16), bool))
+    keep = jax.jit(view.masking.draw)(view.key(step_key), np.arange(3), np.ones((3, 16), bool))
     assert keep.shape == (3, 4)
     theirs = model(values, noise=noise_that_keeps(keep, 16))
     if not normalised:  # the gradient once is enough: it compiles for seconds

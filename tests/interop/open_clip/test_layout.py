@@ -153,8 +153,14 @@ def test_pytorch_files_and_names_of_data_parallel_training(tmp_path):
         np.testing.assert_array_equal(flat[1][path], array)
 
 
+LARGE = ("ViT-bigG-14", "ViT-bigG-14-CLIPA-336", "ViT-SO400M-14-SigLIP-384", "ViT-gopt-16-SigLIP2-256")
+# Sizes between those that stay are slow: they go the same way, and test_resnet counts the parameters of each ResNet.
+BETWEEN = {"RN101", "RN50x4", "RN50x16", "ViT-B-16", "ViT-L-14"}
+
+
 @pytest.mark.parametrize(
-    "name", [*PARAMETERS, "ViT-bigG-14", "ViT-bigG-14-CLIPA-336", "ViT-SO400M-14-SigLIP-384", "ViT-gopt-16-SigLIP2-256"]
+    "name",
+    [pytest.param(name, marks=[pytest.mark.slow] if name in BETWEEN else []) for name in (*PARAMETERS, *LARGE)],
 )
 def test_published_sizes(name):
     parameters = twins.fits_by_shape(published(name))

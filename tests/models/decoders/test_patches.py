@@ -10,7 +10,7 @@ from mmjax.models.layers.positions import sincos
 from tests.models import oracle
 
 DECODER = Decoder(blocks=Blocks(width=16, depth=1, heads=2, mlp_dim=24), out_dim=6)
-KEEP = jnp.array([[4, 0, -1], [1, 5, 3]])
+KEEP = np.array([[4, 0, -1], [1, 5, 3]])
 
 
 def run(decoder, params, tokens, token_mask, keep, grid, prefix, patch_mask=None):
@@ -20,7 +20,7 @@ def run(decoder, params, tokens, token_mask, keep, grid, prefix, patch_mask=None
 @pytest.fixture(scope="module")
 def inputs():
     tokens = jax.random.normal(jax.random.key(0), (2, 4, 12))
-    return tokens, jnp.pad(KEEP >= 0, ((0, 0), (1, 0)), constant_values=True), KEEP, (2, 3), 1
+    return tokens, np.pad(KEEP >= 0, ((0, 0), (1, 0)), constant_values=True), KEEP, (2, 3), 1
 
 
 @pytest.fixture(scope="module")
@@ -52,8 +52,8 @@ def test_empty_slots_are_ignored(inputs, params):
 
 def test_patches_that_are_not_real_are_not_attended_to(inputs, params):
     tokens, token_mask, *_ = inputs
-    keep = jnp.array([[2, 0, -1], [1, 0, 2]])
-    real = jnp.arange(5) < jnp.array([[3], [3]])
+    keep = np.array([[2, 0, -1], [1, 0, 2]])
+    real = np.arange(5) < np.array([[3], [3]])
     longer = run(DECODER, params, tokens, token_mask, keep, (5,), 1, real)
     np.testing.assert_allclose(longer[:, :3], run(DECODER, params, tokens, token_mask, keep, (3,), 1), atol=3e-6)
 

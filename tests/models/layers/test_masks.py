@@ -22,9 +22,13 @@ from tests.models import oracle
 SMALL: dict[str, Any] = {"width": 16, "depth": 2, "heads": 2, "mlp_dim": 24}
 LENGTHS, CONTEXTS, PREFIXES = (5, 3, 4), (4, 1, 0), (2, 3, 0)  # of three examples
 
-X, CONTEXT = (jax.random.normal(jax.random.key(i), (3, n, 16)) for i, n in enumerate((5, 4)))
-MASK, CONTEXT_MASK = (jnp.arange(n) < jnp.array(real)[:, None] for n, real in ((5, LENGTHS), (4, CONTEXTS)))
-WEIGHTS = jax.random.normal(jax.random.key(2), X.shape)  # of a loss that sees every real token
+X, CONTEXT, WEIGHTS = (  # the weights are those of a loss that sees every real token
+    np.asarray(jax.random.normal(jax.random.key(i), (3, n, 16))) for i, n in enumerate((5, 4, 5))
+)
+MASK, CONTEXT_MASK = (np.arange(n) < np.array(real)[:, None] for n, real in ((5, LENGTHS), (4, CONTEXTS)))
+
+FIRST = np.arange(5) < np.array(PREFIXES)[:, None]
+OF_EACH = np.tril(np.ones((5, 5), bool)) | FIRST[:, :, None] & FIRST[:, None]  # what `prefix_causal` allows each
 
 
 def norm(p, x):
@@ -48,9 +52,8 @@ def heads_in(p, x, part):
 
 def twin(params, x, allowed, context=None, norm_after=False):
     """One example `[n, d]`; `allowed` `[n, n]`; `context` `[m, d]`, all real. What is masked isn't there."""
-    for layer in range(2):
-        p = jax.tree.map(lambda leaf, layer=layer: leaf[layer], params["blocks"])
 
+    def layer(x, p):
         def self_attention(x, p=p["attention"]):
             query, key, value = (heads_in(p["qkv"], x, part) for part in range(3))
             return read(p, query, key, value, allowed)
@@ -69,6 +72,9 @@ def twin(params, x, allowed, context=None, norm_after=False):
             if f"norm_{name}" in p:
                 around, scale = p[f"norm_{name}"], p[f"scale_{name}"]["scale"] if f"scale_{name}" in p else 1.0
                 x = norm(around, x + scale * branch(x)) if norm_after else x + scale * branch(norm(around, x))
+        return x, None
+
+    x, _ = jax.lax.scan(layer, x, params["blocks"])  # over both layers
     return norm(params["norm"], x) if "norm" in params else x
 
 
@@ -93,7 +99,8 @@ def both(module, params, allowed):
     with jax.default_matmul_precision("highest"):
         found = jax.jit(jax.value_and_grad(partial(loss, module), argnums=(0, 1, 2)))(params, X, CONTEXT, allowed)
         of_twin = jax.jit(jax.value_and_grad(twin_loss, argnums=(0, 1, 2)), static_argnums=(4, 5))
-        return found, of_twin(params, X, CONTEXT, dense, module.cross, module.blocks.norm == "post")
+        wanted = of_twin(params, X, CONTEXT, dense, module.cross, module.blocks.norm == "post")
+        return jax.tree.map(np.asarray, (found, wanted))
 
 
 def params_of(module):
@@ -117,16 +124,16 @@ def test_a_prefix_sees_itself_and_the_rest_is_causal():
 @pytest.mark.parametrize("prefix", [True, False])
 def test_a_mask_equals_one_example_at_a_time(prefix):
     """A prefix of each example; and one mask for all, which lets some tokens attend to none."""
-    of_all = jnp.asarray(np.random.default_rng(0).random((1, 5, 5)) < 0.4)
+    of_all = np.random.default_rng(0).random((1, 5, 5)) < 0.4
     assert not of_all.any(axis=-1).all()
     module = flat(Transformer, **SMALL, remat="dots" if prefix else None)
-    assert_close(*both(module, params_of(module), prefix_causal(5, jnp.array(PREFIXES)) if prefix else of_all))
+    assert_close(*both(module, params_of(module), OF_EACH if prefix else of_all))
 
 
 @pytest.mark.parametrize("fields", [{"remat": "full", "layer_scale": 0.5}, {"norm": "post"}], ids=str)
 def test_context_equals_one_example_at_a_time(fields):
     module = flat(Transformer, **SMALL, cross=True, **fields)
-    found, wanted = both(module, params_of(module), prefix_causal(5, jnp.array(PREFIXES)))
+    found, wanted = both(module, params_of(module), OF_EACH)
     assert_close(found, wanted)
     of_context = found[1][2]
     assert not np.any(of_context[~CONTEXT_MASK])  # nor has the example without any
@@ -161,11 +168,11 @@ def test_a_sharded_mesh_gives_the_same_values():
 def test_one_more_padded_token_changes_nothing():
     module = flat(Transformer, **SMALL, cross=True)
     params = params_of(module)
-    allowed, longer = (prefix_causal(n, jnp.array(PREFIXES)) for n in (5, 6))
-    want = oracle.apply(module, params, X, MASK, allowed=allowed, context=CONTEXT, context_mask=CONTEXT_MASK)
+    longer = prefix_causal(6, jnp.array(PREFIXES))
+    want = oracle.apply(module, params, X, MASK, allowed=OF_EACH, context=CONTEXT, context_mask=CONTEXT_MASK)
     ones = [(0, 0), (0, 1), (0, 0)]
-    x, context = (jnp.pad(tokens, ones, constant_values=3.0) for tokens in (X, CONTEXT))
-    mask, context_mask = (jnp.pad(real, ones[:2]) for real in (MASK, CONTEXT_MASK))
+    x, context = (np.pad(tokens, ones, constant_values=3.0) for tokens in (X, CONTEXT))
+    mask, context_mask = (np.pad(real, ones[:2]) for real in (MASK, CONTEXT_MASK))
     got = oracle.apply(module, params, x, mask, allowed=longer, context=context, context_mask=context_mask)
     np.testing.assert_allclose(got[:, :5][MASK], want[MASK], atol=1e-6)
 
@@ -177,7 +184,7 @@ def test_a_blocked_token_gets_no_gradient_from_those_that_it_is_blocked_for():
     def of_token(x, place):
         return jnp.sum(jnp.sin(cast(jax.Array, module.apply(params, x, allowed=allowed))[:, place]))
 
-    gradient = jax.jit(jax.grad(of_token), static_argnums=1)
+    gradient = jax.jit(jax.grad(of_token))
     for place, seen in ((0, 2), (1, 2), (2, 3), (4, 5)):
         size = np.abs(gradient(X, place)).max(axis=-1)
         assert (size[:, :seen] > 0).all()
@@ -215,8 +222,9 @@ def test_dropout_of_the_context_is_its_own():
 def test_the_fused_kernel_is_asked_for_the_same(monkeypatch, causal, keys):
     """On a CPU there is no such kernel: jax's other implementation takes its place."""
     rng = np.random.default_rng(0)
-    query, key, value = (jnp.asarray(rng.standard_normal((3, 2, n, 8)), jnp.bfloat16) for n in (5, keys, keys))
-    mask = jnp.arange(keys) < jnp.array([[keys], [3], [2]])
+    arrays: Any = [rng.standard_normal((3, 2, n, 8)).astype(jnp.bfloat16) for n in (5, keys, keys)]
+    query, key, value = arrays
+    mask = np.arange(keys) < np.array([[keys], [3], [2]])
     fused = jax.nn.dot_product_attention
 
     def stand_in(*arrays, implementation, **options):
@@ -225,10 +233,11 @@ def test_the_fused_kernel_is_asked_for_the_same(monkeypatch, causal, keys):
 
     monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
     monkeypatch.setattr(jax.nn, "dot_product_attention", stand_in)
-    for allowed in (jnp.asarray(rng.random((3, 5, keys)) < 0.5), jnp.asarray(rng.random((1, 1, keys)) < 0.5)):
+    of = jax.jit(lambda real, allowed: [f(query, key, value, real, causal, allowed) for f in (attend_fused, attend)])
+    for allowed in (rng.random((3, 5, keys)) < 0.5, rng.random((1, 1, keys)) < 0.5):
         for real in (mask, None):
-            got, want = (of(query, key, value, real, causal, allowed) for of in (attend_fused, attend))
-            np.testing.assert_allclose(got.astype(jnp.float32), want.astype(jnp.float32), atol=0.02)
+            got, want = (np.asarray(found, np.float32) for found in of(real, allowed))
+            np.testing.assert_allclose(got, want, atol=0.02)
 
 
 @pytest.mark.parametrize(
@@ -236,10 +245,10 @@ def test_the_fused_kernel_is_asked_for_the_same(monkeypatch, causal, keys):
     [
         (
             False,
-            {"allowed": jnp.ones((3, 5, 4), bool)},
+            {"allowed": np.ones((3, 5, 4), bool)},
             "allowed is bool [3, 5, 4], and for 3 sequences of 5 tokens it is bool [3, 5, 5] or bool [1, 5, 5]",
         ),
-        (False, {"allowed": jnp.ones((1, 5, 5))}, "allowed is float32 [1, 5, 5]"),
+        (False, {"allowed": np.ones((1, 5, 5), np.float32)}, "allowed is float32 [1, 5, 5]"),
         (False, {"context": CONTEXT}, "no block attends to them: set cross=True"),
         (False, {"context_mask": CONTEXT_MASK}, "without the context tokens that it is for: give context= too"),
         (True, {}, "cross=True attends to context tokens, and there are none: give context="),

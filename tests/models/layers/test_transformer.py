@@ -43,7 +43,7 @@ def value_and_gradient(module, params, x, mask=None):
 
 @pytest.mark.parametrize("activation", ["gelu", "gelu_tanh", "quick_gelu"])
 def test_transformer_equals_float64_numpy(x, params, activation):
-    mask = jnp.array([[True, True, True, False, False], [True, False, True, True, True]])
+    mask = np.array([[True, True, True, False, False], [True, False, True, True, True]])
     module = flat(Transformer, **SMALL, activation=activation, causal=activation == "quick_gelu")
     causal = np.tril(np.ones((5, 5), bool)) if module.causal else True
     weights = oracle.as64(params)["params"]
@@ -115,9 +115,9 @@ def test_causal_state_depends_on_the_past_alone(x, params):
 
 def test_masked_tokens_influence_nothing_and_an_empty_row_stays_finite(x, params):
     module = flat(Transformer, **SMALL)
-    mask = jnp.array([[True, True, False, True, False], [False] * 5])
+    mask = np.array([[True, True, False, True, False], [False] * 5])
     apply = jax.jit(module.apply)
-    a, b = apply(params, x, mask), apply(params, jnp.where(mask[..., None], x, 7.0), mask)
+    a, b = apply(params, x, mask), apply(params, np.where(mask[..., None], x, np.float32(7)), mask)
     np.testing.assert_array_equal(a[0][mask[0]], b[0][mask[0]])
     assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(value_and_gradient(module, params, x, mask)))
 
@@ -266,8 +266,8 @@ def test_attention_that_cannot_be_had_says_what_can(x, changed, message):
 def test_fused_attention_asks_for_what_the_plain_one_computes(monkeypatch, causal, masked):
     """On a CPU there is no such kernel: jax's other implementation takes its place."""
     rng = np.random.default_rng(0)
-    mask = jnp.array([[True, True, False, False, False], [True, False, True, True, True]]) if masked else None
-    query, key, value = (jnp.asarray(rng.standard_normal((2, 3, 5, 8)), jnp.bfloat16) for _ in range(3))
+    mask: Any = np.array([[True, True, False, False, False], [True, False, True, True, True]]) if masked else None
+    arrays: Any = [rng.standard_normal((2, 3, 5, 8)).astype(jnp.bfloat16) for _ in range(3)]
     fused = jax.nn.dot_product_attention
     asked = []
 
@@ -277,8 +277,9 @@ def test_fused_attention_asks_for_what_the_plain_one_computes(monkeypatch, causa
 
     monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
     monkeypatch.setattr(jax.nn, "dot_product_attention", stand_in)
-    got, want = (of(query, key, value, mask, causal) for of in (attend_fused, attend))
+    both = jax.jit(lambda query, key, value: [of(query, key, value, mask, causal) for of in (attend_fused, attend)])
+    got, want = (np.asarray(found, np.float32) for found in both(*arrays))
     assert asked == ["cudnn"]
-    np.testing.assert_allclose(got.astype(jnp.float32), want.astype(jnp.float32), atol=0.02)
+    np.testing.assert_allclose(got, want, atol=0.02)
     with pytest.raises(UserError, match="not in dtype='float32'"):
-        attend_fused(query.astype(jnp.float32), key, value)
+        attend_fused(arrays[0].astype(np.float32), *arrays[1:])

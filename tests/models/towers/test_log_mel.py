@@ -1,5 +1,4 @@
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -37,7 +36,7 @@ def reference(audio, front):
 def test_equals_float64_reference():
     front = LogMel(window=200, hop=80, fft=256, mels=12, mean=-4.0, std=3.0, fmax=7000.0)
     audio = (np.random.default_rng(0).normal(size=(2, 1000)) * 5000).astype(np.int16)
-    got = jax.jit(front)(jnp.asarray(audio))
+    got = jax.jit(front)(audio)
     assert got.shape == (2, 13, 12)
     np.testing.assert_allclose(got, np.stack([reference(row, front) for row in audio]), atol=2e-4)
 
@@ -53,9 +52,10 @@ def test_equals_torchaudio(name):
 def test_a_pure_tone_peaks_in_its_band(scale):
     front = LogMel(mels=40, scale=scale)
     centres = from_mel(np.linspace(to_mel(front.fmin, scale), to_mel(8000, scale), 42), scale)[1:-1]
+    compiled = jax.jit(front)
     for band in (8, 20, 35):
         tone = 8000 * np.sin(2 * np.pi * centres[band] * np.arange(4000) / 16_000)
-        frames = front(jnp.asarray(tone[None].astype(np.int16)))[0, 2:-4]
+        frames = np.asarray(compiled(tone[None].astype(np.int16)))[0, 2:-4]
         assert (np.argmax(frames, axis=-1) == band).all()
 
 
@@ -80,14 +80,14 @@ def test_neighbouring_triangles_add_up_to_one_or_have_area_one():
 
 def test_silence_is_the_floor():
     front = LogMel(floor=1e-5, mean=1.0, std=2.0)
-    np.testing.assert_allclose(front(jnp.zeros((1, 800), jnp.int16)), (np.log(1e-5) - 1) / 2, rtol=1e-6)
+    np.testing.assert_allclose(jax.jit(front)(np.zeros((1, 800), np.int16)), (np.log(1e-5) - 1) / 2, rtol=1e-6)
 
 
 def test_a_frame_is_real_if_it_starts_at_a_real_sample():
     front = LogMel(hop=100)
-    mask = jnp.arange(450) < jnp.array([[0], [1], [100], [101], [450]])
+    mask = np.arange(450) < np.array([[0], [1], [100], [101], [450]])
     assert front.frames(450) == 5
-    np.testing.assert_array_equal(front.frame_mask(mask).sum(axis=1), [0, 1, 1, 2, 5])
+    np.testing.assert_array_equal(np.asarray(jax.jit(front.frame_mask)(mask)).sum(axis=1), [0, 1, 1, 2, 5])
 
 
 @pytest.mark.parametrize(
@@ -101,4 +101,4 @@ def test_a_frame_is_real_if_it_starts_at_a_real_sample():
 )
 def test_errors_say_what_would_do(fields, message):
     with pytest.raises(UserError, match=message):
-        LogMel(**fields)(jnp.zeros((1, 800), jnp.int16))
+        jax.eval_shape(LogMel(**fields), np.zeros((1, 800), np.int16))

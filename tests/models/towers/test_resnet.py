@@ -34,7 +34,7 @@ RN: dict[str, Any] = {
 
 @pytest.fixture(scope="module")
 def pictures():
-    return jnp.asarray(np.random.default_rng(0).integers(0, 256, (2, 64, 96, 3)), jnp.uint8)
+    return np.random.default_rng(0).integers(0, 256, (2, 64, 96, 3)).astype(np.uint8)
 
 
 def abstract(module, pictures):
@@ -47,7 +47,7 @@ def variables(pictures):
     found = oracle.params_of(ResNet(**SMALL), pictures)
     norms = found["batch_stats"]
     found["batch_stats"] = jax.tree_util.tree_map_with_path(
-        lambda path, leaf: jnp.asarray(0.5 + np.abs(leaf)) if path[-1].key == "var" else leaf, norms
+        lambda path, leaf: np.float32(0.5 + np.abs(leaf)) if path[-1].key == "var" else leaf, norms
     )
     return found
 
@@ -156,9 +156,9 @@ def test_it_equals_float64_numpy(pictures, variables, train):
 def test_pooling_reads_the_tokens_that_are_real(pictures, variables):
     tower = ResNet(**SMALL)
     tokens, _ = oracle.apply(tower, variables, pictures, method="tokens")
-    real = jnp.array([[True] * 4 + [False] * 2, [True] * 6])
+    real = np.array([[True] * 4 + [False] * 2, [True] * 6])
     a, b = (
-        oracle.apply(tower, variables, jnp.where(real[..., None], tokens, other), real, method="pool")
+        oracle.apply(tower, variables, np.where(real[..., None], tokens, np.float32(other)), real, method="pool")
         for other in (tokens, 9.0)
     )
     np.testing.assert_allclose(a, b, atol=1e-6)
@@ -175,10 +175,10 @@ def test_remat_changes_nothing(pictures):
 
         return jax.jit(jax.grad(loss))(parts["params"])
 
-    pixels = pictures / 255
+    pixels = np.asarray(pictures, np.float32) / 255
     parts = oracle.params_of(ResNetTrunk((2,), 4, None, "float32"), pixels)
     plain, again = gradient(None), gradient("full")
-    largest = max(float(jnp.abs(leaf).max()) for leaf in jax.tree.leaves(plain))
+    largest = max(float(np.abs(leaf).max()) for leaf in jax.tree.leaves(plain))
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5 * largest), again, plain)
 
 
@@ -208,7 +208,7 @@ def test_initial_values_and_logical_axes(pictures):
 def test_bfloat16_tower_gives_a_float32_embedding_from_float32_variables(pictures, variables):
     tower = ResNet(**SMALL, dtype="bfloat16")
     assert {leaf.dtype for leaf in jax.tree.leaves(abstract(tower, pictures))} == {jnp.dtype("float32")}
-    tokens, _ = jax.eval_shape(lambda v: oracle.apply(tower, v, pictures, method="tokens"), variables)
+    tokens, _ = jax.eval_shape(lambda v: tower.apply(v, pictures, method="tokens"), variables)
     assert tokens.dtype == jnp.bfloat16
     embedding, state = jax.eval_shape(
         lambda v: tower.apply(v, pictures, train=True, mutable=["batch_stats"]), variables
@@ -247,7 +247,7 @@ def step_of(image, batch, *, microbatches=1, frozen=()):
 
 def test_statistics_move_in_a_train_step(pictures):
     batch = batch_of(pictures)
-    step, abstract, mesh = step_of(ResNet(**{**SMALL, "layers": (1, 1, 1, 1)}), batch)
+    step, abstract, mesh = step_of(ResNet(**{**SMALL, "layers": (1, 1, 1, 1)}), batch, frozen=("^towers_text/",))
     state = drawn(abstract)
     before = jax.tree.map(np.array, (state.params, state.model_state))
     with jax.set_mesh(mesh):
@@ -261,10 +261,11 @@ def test_statistics_move_in_a_train_step(pictures):
 
 def test_the_statistics_of_a_part_of_the_batch_are_refused_where_they_would_move(pictures):
     batch = batch_of(pictures)
-    step, state, _ = step_of(ResNet(**SMALL), batch, microbatches=2)
+    tower = ResNet(**{**SMALL, "layers": (1, 1, 1, 1)})
+    step, state, _ = step_of(tower, batch, microbatches=2)
     with pytest.raises(UserError, match="microbatches=2, but towers_image have batch statistics"):
         jax.eval_shape(step, state, batch)
-    step, state, _ = step_of(ResNet(**SMALL), batch, microbatches=2, frozen=("^towers_image/",))
+    step, state, _ = step_of(tower, batch, microbatches=2, frozen=("^towers_image/",))
     after, _ = jax.eval_shape(step, state, batch)
     assert jax.tree.structure(after.model_state) == jax.tree.structure(state.model_state)
 

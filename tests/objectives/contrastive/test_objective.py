@@ -1,6 +1,7 @@
 """The contrastive losses against numpy in float64, finite differences, and what theory says of their first values."""
 
 import math
+from functools import partial
 from typing import Any
 
 import jax
@@ -50,10 +51,9 @@ def test_losses_equal_numpy_float64(all_valid: bool) -> None:
     if all_valid:
         a_valid = b_valid = np.ones(B, bool)
     with jax.enable_x64(True):
-        arrays: Any = tuple(map(jnp.asarray, (a, b, 9.0, a_valid, b_valid)))
-        softmax, metrics = softmax_loss(*arrays)
-        smoothed, _ = softmax_loss(*arrays, label_smoothing=0.1)
-        sigmoid, _ = sigmoid_loss(*map(jnp.asarray, (a, b, 9.0, -3.0, a_valid, b_valid)))
+        softmax, metrics = jax.jit(softmax_loss)(a, b, 9.0, a_valid, b_valid)
+        smoothed, _ = jax.jit(partial(softmax_loss, label_smoothing=0.1))(a, b, 9.0, a_valid, b_valid)
+        sigmoid, _ = jax.jit(sigmoid_loss)(a, b, 9.0, -3.0, a_valid, b_valid)
     assert softmax.dtype == jnp.float64
     np.testing.assert_allclose(softmax, numpy_softmax(a, b, 9.0, a_valid, b_valid), rtol=1e-12)
     np.testing.assert_allclose(smoothed, numpy_softmax(a, b, 9.0, a_valid, b_valid, 0.1), rtol=1e-12)
@@ -98,42 +98,48 @@ def test_gradients_equal_finite_differences(loss: str) -> None:
 
 def test_first_values_equal_theory() -> None:
     size = 32
-    eye, all_valid = jnp.eye(2 * size), jnp.ones(size, bool)
+    eye, all_valid = np.eye(2 * size, dtype=np.float32), np.ones(size, bool)
     a, b = eye[:size], eye[size:]  # all orthogonal
-    softmax, _ = softmax_loss(a, b, jnp.asarray(1 / 0.07), all_valid, all_valid)
+    softmax, _ = jax.jit(softmax_loss)(a, b, 1 / 0.07, all_valid, all_valid)
     np.testing.assert_allclose(softmax, math.log(size), rtol=1e-6)
-    sigmoid, _ = sigmoid_loss(a, b, jnp.asarray(10.0), jnp.asarray(-10.0), all_valid, all_valid)
+    sigmoid, _ = jax.jit(sigmoid_loss)(a, b, 10.0, -10.0, all_valid, all_valid)
     np.testing.assert_allclose(sigmoid, 10 + 4.54e-5 + 4.54e-5 * (size - 1), rtol=1e-6)
 
 
 def test_why_the_bias_starts_low() -> None:
     """SigLIP: from a bias of 0 the loss starts at B ln 2, and all negatives push at once; from -10, positives alone."""
     size = 32
-    eye, all_valid = jnp.eye(2 * size), jnp.ones(size, bool)
+    eye: Any = np.eye(2 * size, dtype=np.float32)
+    all_valid: Any = np.ones(size, bool)
 
+    @jax.jit
+    @jax.value_and_grad
     def loss(bias: Any) -> Any:
         return sigmoid_loss(eye[:size], eye[size:], jnp.asarray(10.0), bias, all_valid, all_valid)[0]
 
     for bias, first, push in ((0.0, size * math.log(2), (size - 2) / 2), (-10.0, 10.0, -1.0)):
-        value, gradient = jax.value_and_grad(loss)(jnp.asarray(bias))
+        value, gradient = loss(bias)
         np.testing.assert_allclose([value, gradient], [first, push], rtol=2e-3)
 
 
 def apply(objective: Contrastive, outputs: Any, batch: Any, params: Any = None) -> Any:
-    params = objective.init(jax.random.key(0), outputs, batch, method="batch_loss") if params is None else params
-    return objective.apply(params, outputs, batch, method="batch_loss")
+    def of(outputs: Any, batch: Any) -> Any:
+        first = objective.init(jax.random.key(0), outputs, batch, method="batch_loss") if params is None else params
+        return objective.apply(first, outputs, batch, method="batch_loss")
+
+    return jax.jit(of)(outputs, batch)
 
 
 def test_published_starts_and_metrics() -> None:
-    a, b, a_valid, b_valid = (jnp.asarray(x, jnp.float32) for x in inputs())
-    batch = {"image_valid": a_valid > 0, "text_valid": b_valid > 0}
+    a, b, a_valid, b_valid = inputs()
+    batch = {"image_valid": a_valid, "text_valid": b_valid}
     loss, metrics = apply(Contrastive(("image", "text")), (a, b), batch)
     np.testing.assert_allclose(metrics["logit_scale"], 1 / 0.07, rtol=1e-6)
     np.testing.assert_allclose(loss, (metrics["loss_forward"] + metrics["loss_backward"]) / 2, rtol=1e-6)
     _, metrics = apply(Contrastive(("image", "text"), loss="sigmoid"), (a, b), batch)
     np.testing.assert_allclose(metrics["logit_scale"], 10, rtol=1e-6)
     np.testing.assert_allclose(metrics["logit_bias"], -10)
-    params = {"params": {"log_scale": jnp.asarray(6.0)}}
+    params = {"params": {"log_scale": np.float32(6.0)}}
     np.testing.assert_allclose(
         apply(Contrastive(("image", "text")), (a, b), batch, params)[1]["logit_scale"], 100, rtol=1e-5
     )
@@ -207,9 +213,9 @@ def test_nan_in_a_row_that_is_not_valid_is_in_no_gradient(loss: Any, method: Any
 
 
 def test_unit_has_a_finite_gradient_at_zero() -> None:
-    gradient = jax.grad(lambda x: unit(x).sum())(jnp.zeros(3))
+    gradient = jax.jit(jax.grad(lambda x: unit(x).sum()))(np.zeros(3, np.float32))
     assert np.isfinite(gradient).all()
-    np.testing.assert_allclose(np.linalg.norm(unit(jnp.asarray([[3.0, 4.0]], jnp.bfloat16))), 1, rtol=1e-6)
+    np.testing.assert_allclose(np.linalg.norm(jax.jit(unit)(np.array([[3, 4]], jnp.bfloat16))), 1, rtol=1e-6)
 
 
 @pytest.mark.parametrize(
