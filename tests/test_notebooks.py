@@ -110,6 +110,23 @@ def test_a_checkpoint_is_judged(work):
     assert all("seconds are heard, what follows is cut off" in line for line in warned), warned  # which is so
 
 
+def test_pretraining_goes_from_top_to_bottom(work, monkeypatch):
+    """A few of its steps; what they come to, the next test says."""
+    monkeypatch.setenv("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
+    book = executed("pretrain.ipynb", work, {"OVERRIDES = []": 'OVERRIDES = ["steps=20", "evaluate_every=10"]'})
+    assert (work / "runs" / "shapes" / "experiment.json").exists()
+    lines = metrics.read(work / "runs" / "shapes")
+    assert max(line["step"] for line in lines) == 20
+    assert not [name for line in lines for name in line if name.startswith("truncated/")]
+    assert re.search(r"\nTrainState\(step=20, [\d,]+ parameters\)$", said(book, "from mmjax.train.loop import train"))
+    assert re.search(r"of \d+ pictures right: size \d+, colour \d+, shape \d+", said(book, "model.classify"))
+    assert re.search(r"\d of the 8 nearest are large green triangles", said(book, "gallery ="))
+    assert "retrieval/image->text" in said(book, '"evaluate", "runs/shapes"')
+    assert pictures(book) >= 3
+    assert "Warning" not in in_red(book)
+
+
+@pytest.mark.slow  # the one above runs all of its cells
 def test_pretraining_on_ones_own_data(work):
     book = executed("pretrain.ipynb", work)
     assert (work / "runs" / "shapes" / "experiment.json").exists()

@@ -47,5 +47,7 @@ def settle(config: fdl.Config) -> None:
         return
     usual = complete(fdl.Config(Blocks)).__arguments__ | BEFORE["models:Blocks"]
     mine, its = complete(config.blocks).__arguments__, complete(its).__arguments__
+    if mine["attention"] == "plain":  # the default of then
+        mine = {**mine, "attention": usual["attention"]}
     if all(mine.get(name) == (its if name in SHARED else usual).get(name) for name in fields(Blocks)):
         config.blocks = None

@@ -18,6 +18,7 @@ def test_flops_are_those_of_the_formula(how, patches):
     assert model_flops(size, how) == 2 * (size.batch * (3 * blocks + 2 * stem + 3 * heads) + 3 * pairs)
 
 
+@pytest.mark.slow  # three processes that compile; what they count and say of themselves is tested beside this
 def test_sides_take_steps_in_turn_and_are_compared():
     rows = judged(measure("toy", ("mmjax", "mmjax remat", "bare products"), rounds=2, apart=False), "toy")
     ours, again, bare = rows

@@ -423,6 +423,7 @@ LEFT_OUT = {
     "mmjax.experiment.show:Differences": "as above",
     "mmjax.models.layers.transformer": "what towers are made of; their fields say how",
     "mmjax.models.layers.pooling": "as above",
+    "mmjax.models.layers.tpu_attention": "made of the shapes that a kernel is given",
     "mmjax.models.layers.window_attention": "what decoders are made of; their fields say how",
     "mmjax.objectives.masked:MaskedPatches": "a base class",
     "mmjax.objectives.contrastive.ring:RingPlan": "made by ring_loss",

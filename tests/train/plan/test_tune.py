@@ -42,7 +42,8 @@ def compiler(monkeypatch):
         asked = []
 
         def listed(config, topology, **given):
-            asked.append((config.towers["image"].blocks.remat, config.mesh, config.microbatches))
+            blocks = config.towers["image"].blocks
+            asked.append((blocks.remat, blocks.unroll, config.mesh, config.microbatches))
             return plan(config, topology, **given)
 
         monkeypatch.setattr(tune_module, "plan", listed)
