@@ -75,7 +75,8 @@ def splash(query: Any, key: Any, value: Any) -> Any:
     kernel = splash_attention_kernel.make_splash_mha_single_device(
         splash_attention_mask.MultiHeadMask([mask] * heads), block_sizes=sizes
     )
-    return jax.vmap(kernel)(query, key, value)[:, :, :length]
+    attended: Any = jax.vmap(kernel)(query, key, value)
+    return attended[:, :, :length]
 
 
 ATTENTIONS = {
@@ -99,10 +100,13 @@ def counted(topology: str, length: int, attention: Callable[..., Any]) -> dict[s
         shapes = (batch, length, WIDTH), (WIDTH, 3 * WIDTH), (WIDTH, WIDTH), (batch * length, WIDTH)
         inputs = [jax.ShapeDtypeStruct(shape, jnp.bfloat16, sharding=whole) for shape in shapes]
         compiled = jax.jit(jax.grad(loss, (0, 1, 2))).lower(*inputs).compile()
-    program = read_program(compiled.as_text(), {axis: int(size) for axis, size in mesh.shape.items()})
+    text, memory = compiled.as_text(), compiled.memory_analysis()
+    assert text is not None
+    assert memory is not None
+    program = read_program(text, {axis: int(size) for axis, size in mesh.shape.items()})
     return {
         "bytes": program.product_bytes + program.other_bytes,
-        "temporaries": compiled.memory_analysis().temp_size_in_bytes,
+        "temporaries": memory.temp_size_in_bytes,
         "compiled_in_seconds": round(time.perf_counter() - began, 1),
     }
 
