@@ -3,7 +3,6 @@
 import runpy
 import subprocess
 import sys
-import time
 from pathlib import Path
 from typing import Any
 
@@ -21,20 +20,18 @@ def test_completion_lists_the_public_names_and_no_others():
 def test_looking_imports_nothing():
     program = """
 import sys, time
-start = time.perf_counter()
+start = time.process_time()
 import mmjax
 dir(mmjax), mmjax.__doc__
-took = time.perf_counter() - start
+took = time.process_time() - start
 assert not {"jax", "numpy", "flax", "mmjax.inference.model"} & set(sys.modules)
 mmjax.embeddings.read, mmjax.UserError  # which need no model, and so no jax
 assert not {"jax", "flax"} & set(sys.modules)
 print(took)
 """
-    start = time.monotonic()
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
-    assert time.monotonic() - start < 10
-    assert float(done.stdout) < 0.5  # 5 ms on a free machine; jax alone takes a second
+    assert float(done.stdout) < 0.5  # CPU-seconds: 5 ms or so; jax alone takes one
 
 
 def test_every_file_that_is_no_code_goes_along(monkeypatch):

@@ -218,7 +218,10 @@ def test_ctrl_c_ends_it_at_once_and_a_start_says_what_it_does(trained: Trained, 
     pytest.importorskip("gradio")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
-    port, pressed_at, open_ = free_port(None), [], contextlib.ExitStack()
+    with socket.socket() as free:  # of the system's own choice: what the page would take itself, other tests take too
+        free.bind((HOST, 0))
+        port = free.getsockname()[1]
+    pressed_at, open_ = [], contextlib.ExitStack()
 
     def pressed(seconds):
         address = f"http://{HOST}:{port}/gradio_api/heartbeat/of-a-browser"
