@@ -37,7 +37,7 @@ def add(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--slices", metavar="N", type=int, default=1, help="of that topology each (default: 1)")
     parser.add_argument("--json", metavar="FILE", help="write the numbers to a file")
     parser.add_argument("--picture", metavar="FILE", help="draw memory and speed as a PNG")
-    parser.add_argument("--tune", action="store_true", help="try other meshes, remat, microbatches; print the fastest")
+    parser.add_argument("--tune", action="store_true", help="try other meshes, remat, loops, microbatches")
     parser.add_argument("--tries", metavar="N", type=int, help="settings that --tune compiles at most (default: 16)")
     parser.add_argument("--no-remedies", action="store_true", help="where it doesn't fit, don't try what would")
 

@@ -11,6 +11,7 @@ import fiddle as fdl
 
 from mmjax.experiment.graph import complete, fields
 from mmjax.models import Blocks
+from mmjax.models.layers.blocks import FORMER
 
 # What a field means in records that were written before it was there, where that isn't its default.
 BEFORE: dict[str, dict[str, Any]] = {"data:Decode": {"upright": False}, "models:Blocks": {"remat": None}}
@@ -45,9 +46,9 @@ def settle(config: fdl.Config) -> None:
     its = trunk.__arguments__.get(BLOCKS) if isinstance(trunk, fdl.Config) else None
     if not isinstance(its, fdl.Config):
         return
-    usual = complete(fdl.Config(Blocks)).__arguments__ | BEFORE["models:Blocks"]
-    mine, its = complete(config.blocks).__arguments__, complete(its).__arguments__
-    if mine["attention"] == "plain":  # the default of then
-        mine = {**mine, "attention": usual["attention"]}
-    if all(mine.get(name) == (its if name in SHARED else usual).get(name) for name in fields(Blocks)):
-        config.blocks = None
+    usual, mine, its = (complete(part).__arguments__ for part in (fdl.Config(Blocks), config.blocks, its))
+    for name in fields(Blocks):
+        same = (its.get(name),) if name in SHARED else (usual.get(name), *FORMER.get(name, ()))
+        if mine.get(name) not in same:
+            return
+    config.blocks = None

@@ -21,7 +21,10 @@ from mmjax.models.layers.parameters import (
 )
 
 NORMS = ("pre", "post")
-FORMER = {"attention": ("plain",)}  # defaults of before, which records of then hold
+FORMER: dict[str, tuple[Any, ...]] = {
+    "attention": ("plain",),
+    "remat": (None,),
+}  # defaults of before, in records
 
 
 @dataclass(frozen=True, kw_only=True)

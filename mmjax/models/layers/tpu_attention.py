@@ -51,10 +51,7 @@ def attend_pallas(
         raise UserError(f"attention='pallas' runs on a TPU, not on {platform!r}: set it to 'auto' or 'plain'")
     if key.shape[2] > MOST_KEYS:
         raise UserError(f"attention='pallas' takes {MOST_KEYS:,} keys at most, not {key.shape[2]:,}: set it to 'plain'")
-    if spare:
-        key, value = key[:, :, :-spare], value[:, :, :-spare]
-        mask, allowed = (None if each is None else each[..., :-spare] for each in (mask, allowed))
-    return attend_heads(query, key, value, mask, causal, allowed)
+    return attend_heads(query, key, value, mask, causal, allowed, spare)
 
 
 def attend_heads(
@@ -64,9 +61,13 @@ def attend_heads(
     mask: Bool[Array, "b m"] | None = None,
     causal: bool = False,
     allowed: Bool[Array, "#b #n m"] | None = None,
+    spare: int = 0,
     interpret: bool = False,
 ) -> Float[Array, "b h n k"]:
     """`attend_pallas` wherever it runs. interpret: in jax's interpreter of kernels, for tests on a CPU."""
+    if spare:
+        key, value = key[:, :, :-spare], value[:, :, :-spare]
+        mask, allowed = (None if each is None else each[..., :-spare] for each in (mask, allowed))
     batch, heads, queries, size = query.shape
     seen = None if mask is None else mask[:, None]
     if allowed is not None:

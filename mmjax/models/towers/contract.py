@@ -112,7 +112,6 @@ class Tower(BareTower, kw_only=True):
                         "which are then the trunk's"
                     )
             own |= dict.fromkeys(self.blocks.set_among(TRUNKS), True)
-            own["remat=None"] = False  # says nothing: records have it of when it was the default
         if given := [name for name, value in own.items() if value]:
             raise UserError(
                 f"with a trunk a tower has no {', '.join(given)} of its own: leave it out, or set the trunk's"

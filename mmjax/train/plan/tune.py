@@ -1,4 +1,4 @@
-"""Tunes a run for a pod: compiles it with other meshes, remat and microbatches, and finds the fastest that fits.
+"""Tunes a run for a pod: compiles it with other meshes, remat, loops and microbatches, and finds the fastest that fits.
 
 One knob is turned at a time, from the best setting so far, until none makes the step faster: the whole product of all
 knobs would be hundreds of compilations of a minute each. A setting that doesn't fit is tried again with more
@@ -60,10 +60,18 @@ def of_blocks(field: str, *values: Any) -> Callable[[fdl.Config, int], Iterator[
     return settings
 
 
+def loops(config: fdl.Config, devices: int) -> Iterator[Setting]:
+    """A loop over the blocks of each part, and none."""
+    having = [(path, part) for path, part in recomputing(config) if "unroll" in children(part)]
+    if having:
+        yield tuple(f"{path}.unroll=1" for path, _ in having)
+        yield tuple(f"{path}.unroll={part.depth}" for path, part in having)
+
+
 # What is turned, in this order. A knob is a function of the experiment and the number of devices.
 KNOBS: Mapping[str, Callable[[fdl.Config, int], Iterable[Setting]]] = {
     "remat": of_blocks("remat", None, "dots", "full"),
-    "unroll": of_blocks("unroll", 1, 12),
+    "unroll": loops,
     "mesh": meshes,
     "microbatches": microbatches,
 }

@@ -18,7 +18,7 @@ def heads(seed, *shape, dtype=jnp.float32):
 
 
 def masks(kind, batch, queries, keys):
-    """What of `mask`, `causal` and `allowed` the words in `kind` name; an example and a query see nothing."""
+    """What of `mask`, `causal`, `allowed` and `spare` the words in `kind` name; an example and a query see nothing."""
     random = np.random.default_rng(7)
     given = {}
     if "mask" in kind:
@@ -26,6 +26,8 @@ def masks(kind, batch, queries, keys):
     if "allowed" in kind:
         rows = 1 if "row" in kind else queries
         given["allowed"] = jnp.asarray(random.random((batch, rows, keys)) < 0.6).at[1, 0].set(False)
+    if "spare" in kind:
+        given["spare"] = 3
     return given | ({"causal": True} if "causal" in kind else {})
 
 
@@ -36,7 +38,7 @@ def masks(kind, batch, queries, keys):
         ((2, 2, 20, 32), 37, "mask"),
         ((2, 2, 37, 72), 37, "causal mask"),  # 72 channels, filled up to a register
         ((2, 1, 20, 128), 128, "mask allowed"),
-        ((2, 2, 20, 64), 37, "row allowed"),  # as a context's mask
+        ((2, 2, 20, 64), 37, "row allowed spare"),  # as a context's mask
         ((1, 1, 900, 64), 900, "causal"),  # blocks of queries, the last of which is beyond the array
     ],
 )

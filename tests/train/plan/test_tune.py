@@ -124,7 +124,12 @@ def test_knobs_offer_what_the_experiment_has():
     ]
     assert list(of_blocks("depth", 3)(config, 8)) == [("towers.image.blocks.depth=3", "towers.text.blocks.depth=3")]
     assert list(of_blocks("no_such_field", 3)(config, 8)) == []
-    assert {"remat", "mesh", "microbatches"} <= set(KNOBS)
+    depths = [config.towers[name].blocks.depth for name in ("image", "text")]
+    assert list(KNOBS["unroll"](config, 8)) == [
+        ("towers.image.blocks.unroll=1", "towers.text.blocks.unroll=1"),
+        tuple(f"towers.{name}.blocks.unroll={n}" for name, n in zip(("image", "text"), depths, strict=True)),
+    ]
+    assert {"remat", "unroll", "mesh", "microbatches"} <= set(KNOBS)
 
 
 def test_real_steps_are_compiled(monkeypatch):
