@@ -13,9 +13,11 @@ from types import ModuleType
 from mmjax import __version__
 from mmjax.cli import checkpoints, demo, embed, evaluate, export, import_, plan, prepare, show, train
 from mmjax.errors import PassingError, UserError, nearest
+from mmjax.runtime import huge_pages
 
 # The order of `mmjax --help`.
 COMMANDS = (train, evaluate, embed, demo, checkpoints, export, import_, plan, show, prepare)
+COMPUTE = (train, evaluate, embed, demo)
 # Errors of disks: full, over quota, read-only, not permitted, a file where a folder is needed or the other way round.
 NOT_OURS = (
     errno.ENOSPC,
@@ -43,7 +45,7 @@ def main(argv: list[str] | None = None) -> int:
     """Runs one command line and returns the exit code: 0; 2 after an error that would come again (a wrong setting,
     missing data, a full disk); 1 after a fault that need not come again.
     """
-    argv = sys.argv[1:] if argv is None else argv
+    program, argv = argv is None, sys.argv[1:] if argv is None else argv
     parser, commands = parsers()
     if not argv:
         parser.print_help()
@@ -56,6 +58,8 @@ def main(argv: list[str] | None = None) -> int:
     command, module = commands[argv[0]]
     arguments = command.parse_intermixed_args(argv[1:])  # overrides may stand before, between and after options
     arguments.argv = argv
+    if program and module in COMPUTE:
+        huge_pages.restart()
     try:
         return module.run(arguments) or 0
     except KeyboardInterrupt:

@@ -3,8 +3,10 @@
 python -m tests.benchmarks.step --json experiments/records/step.json                  # on a CPU
 python -m tests.benchmarks.step --sizes b16 l14 --apart --json experiments/records/step_gpu.json
 
-Forward, backward and AdamW on one batch in memory. Each side is a process of its own; they take steps in turn, so that
-other work on the machine slows all alike. FLOPs are those of the model's matrix products, recomputation not counted;
+Forward, backward and AdamW on one batch in memory. Each side is a process of its own; they take turns, so that other
+work on the machine slows all alike: a step that isn't counted, for what a process that waited has lost of the machine's
+memory, and two that are. Each has the pages of memory that its users get: huge ones in mmjax, by its command line
+(--huge-pages all: everyone; none: nobody). FLOPs are those of the model's matrix products, recomputation not counted;
 MFU is of the machine's fastest product (a CPU's is measured, a GPU's its maker's figure). "bare products" does the
 step's matrix products and nothing else; "remat" recomputes all in the backward pass, "dots" all but the projections, as
 "mmjax" by itself does, and "stored" nothing; "unrolled" has no loop over the blocks; "half" drops half of the patches.
@@ -27,10 +29,12 @@ from typing import Any, Self
 from rich.console import Console
 from rich.table import Table
 
+from mmjax.runtime.huge_pages import VARIABLE, tunables
 from tests.benchmarks.machine import machine
 from tests.benchmarks.step_sides import SIDES, SIZES, size_of
 
-ROUNDS, WARM_UP = 3, 1
+ROUNDS, WARM_UP, COUNTED = 3, 1, 2
+PAGES = ("mmjax", "all", "none")
 GPUS = {"H100": 989e12, "H200": 989e12, "A100": 312e12}  # FLOP/s of dense bf16 products, by NVIDIA's data sheets
 NEEDS = {"open_clip": "open_clip", "hugging_face": "transformers"}
 PACKAGES = ("jax", "jaxlib", "flax", "torch", "open_clip_torch", "transformers")
@@ -41,24 +45,28 @@ PREFER = ("mmjax", "mmjax unrolled", "mmjax stored", *PEERS)  # on a CPU
 class Side:
     """A side's process."""
 
-    def __init__(self, name: str, size: str):
+    def __init__(self, name: str, size: str, huge_pages: bool):
         words = [sys.executable, "-m", "tests.benchmarks.step_sides", name, size]
         environment = os.environ | {"XLA_PYTHON_CLIENT_PREALLOCATE": "false"}  # several share a GPU
+        if huge_pages and (value := tunables(os.environ)) is not None:
+            environment[VARIABLE] = value
         self._process = subprocess.Popen(
             words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment
         )
         self.name = name
         self.runs: list[dict[str, Any]] = []
+        self.losses: list[float] = []
         self.error: str | None = None
         self.parameters = (self._answer() or {}).get("parameters")
 
-    def step(self) -> None:
+    def step(self, counted: bool) -> None:
         """Takes a step, unless the side has failed."""
         if self.error is None and self._process.stdin is not None:
             self._process.stdin.write("\n")
             self._process.stdin.flush()
-            answer = self._answer()
-            self.runs += [answer] if answer else []
+            if (answer := self._answer()) is not None:
+                self.losses.append(answer["loss"])
+                self.runs += [answer] if counted else []
 
     def _answer(self) -> dict[str, Any] | None:
         assert self._process.stdout is not None
@@ -78,15 +86,19 @@ class Side:
         self._process.wait()
 
 
-def measure(size: str, names: Sequence[str], rounds: int, apart: bool) -> list[dict[str, Any]]:
-    """A row for each side: medians over the rounds after the first ones, in which things are compiled."""
+def measure(
+    size: str, names: Sequence[str], rounds: int, apart: bool, huge_pages: str = "mmjax"
+) -> list[dict[str, Any]]:
+    """A row for each side: medians over the counted steps of the rounds after the first ones, in which things are
+    compiled."""
     groups = [[name] for name in names] if apart else [list(names)]
     rows = []
     for group in groups:
-        sides = [Side(name, size) for name in group]
-        for _ in range(WARM_UP + rounds):
+        sides = [Side(name, size, huge_pages in ("all", name.partition(" ")[0])) for name in group]
+        for turn in range(WARM_UP + rounds):
             for side in sides:
-                side.step()
+                for step in range(1 if turn < WARM_UP else 1 + COUNTED):
+                    side.step(counted=step > 0)
         rows += [row(side, size) for side in sides]
         for side in sides:
             side.__exit__()
@@ -95,13 +107,13 @@ def measure(size: str, names: Sequence[str], rounds: int, apart: bool) -> list[d
 
 def row(side: Side, size: str) -> dict[str, Any]:
     found: dict[str, Any] = {"size": size, "by": side.name, "parameters": side.parameters}
-    runs = side.runs[WARM_UP:]
+    runs = side.runs
     if side.error is not None or not runs:
         return found | {"error": side.error}
     middle = {name: statistics.median(run[name] for run in runs) for name in ("seconds", "cpu_seconds")}
     found |= {name: round(value, 4) for name, value in middle.items()}
     found |= {"least_cpu_seconds": round(min(run["cpu_seconds"] for run in runs), 4), "rounds": len(runs)}
-    losses = [round(run["loss"], 4) for run in side.runs]
+    losses = [round(loss, 4) for loss in side.losses]
     return found | {"bytes": max(run["bytes"] for run in runs), "losses": losses}
 
 
@@ -159,6 +171,7 @@ def main() -> None:
     )
     parser.add_argument("--sides", nargs="+", choices=SIDES, default=PREFER)
     parser.add_argument("--rounds", type=int, default=ROUNDS)
+    parser.add_argument("--huge-pages", choices=PAGES, default="mmjax")
     parser.add_argument("--apart", action="store_true", help="one side after another: where all don't fit on the GPU")
     parser.add_argument("--json", type=Path)
     arguments = parser.parse_args()
@@ -174,7 +187,7 @@ def main() -> None:
         "runs": [],
     }
     for size in arguments.sizes:
-        rows = judged(measure(size, sides, arguments.rounds, arguments.apart), size)
+        rows = judged(measure(size, sides, arguments.rounds, arguments.apart, arguments.huge_pages), size)
         record["sizes"][size] = {**vars(size_of(size))}
         record["runs"] += rows
         console.print(shown(rows, size))

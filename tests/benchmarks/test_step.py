@@ -23,7 +23,8 @@ def test_sides_take_steps_in_turn_and_are_compared():
     rows = judged(measure("toy", ("mmjax", "mmjax remat", "bare products"), rounds=2, apart=False), "toy")
     ours, again, bare = rows
     assert [row["by"] for row in rows] == ["mmjax", "mmjax remat", "bare products"]
-    assert len(ours["losses"]) == 3  # one to warm up
+    assert len(ours["losses"]) == 1 + 2 * 3  # one to compile, and one of each turn to warm up
+    assert ours["rounds"] == 4
     assert ours["losses"][-1] < ours["losses"][0]
     assert again["losses"] == pytest.approx(ours["losses"], abs=1e-3)
     assert ours["parameters"] == 262_657
