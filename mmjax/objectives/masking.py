@@ -6,7 +6,7 @@ batch, so it depends neither on the other rows nor on how the batch is cut into 
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field, fields
 
 import jax
 import jax.numpy as jnp
@@ -74,9 +74,12 @@ class Keep(PatchMasking):
 
     Attributes:
         share: the part that stays, in (0, 1]; `ceil(share * valid patches)` patches of each example.
+        most: the largest number that stays, whatever the share. Where examples differ in length, few are as long as
+            the longest, for which the encoder would else compute on every row of the batch. None: any number.
     """
 
     share: float
+    most: int | None = field(default=None, kw_only=True)
 
     def __post_init__(self) -> None:
         if not 0 < self.share <= 1:
@@ -84,10 +87,22 @@ class Keep(PatchMasking):
                 f"{type(self).__name__}(share={self.share}): the share of patches that stay must be above 0 and at "
                 "most 1"
             )
+        if self.most is not None and self.most < 1:
+            raise UserError(
+                f"{type(self).__name__}(most={self.most}): the number of patches that stay must be at least 1; None "
+                "allows any"
+            )
+
+    def __repr__(self) -> str:
+        """As the call that makes it, without `most` where there is none: keys are made from it (`View.text`)."""
+        values = {each.name: getattr(self, each.name) for each in fields(self)}
+        said = [f"{name}={value!r}" for name, value in values.items() if (name, value) != ("most", None)]
+        return f"{type(self).__name__}({', '.join(said)})"
 
     def count(self, patches: int) -> int:
         """The number of patches kept of `patches`."""
-        return math.ceil(self.share * patches - 1e-9)  # 0.1 * 30 is 3.0000000000000004: that must give 3, not 4
+        share = math.ceil(self.share * patches - 1e-9)  # 0.1 * 30 is 3.0000000000000004: that must give 3, not 4
+        return share if self.most is None else min(share, self.most)
 
     def slots(self, patches: int, grid: tuple[int, ...]) -> int:
         del grid
@@ -100,7 +115,7 @@ class Keep(PatchMasking):
         return jnp.where(valid, noise, jnp.inf), _table(self.count, len(valid))[valid.sum()]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class KeepOutsideBlocks(Keep):
     """Hides rectangles of neighbouring patches, and keeps those outside (BEiT: Bao et al. 2021, arXiv:2106.08254).
 

@@ -19,6 +19,7 @@ import importlib.metadata
 import importlib.util
 import json
 import os
+import shlex
 import statistics
 import subprocess
 import sys
@@ -135,11 +136,11 @@ print(json.dumps({{**flops, "peak": peak, "device": device.device_kind}}))
 
 def judged(rows: list[dict[str, Any]], size: str, known: dict[str, Any] | None = None) -> list[dict[str, Any]]:
     """The rows with what follows from them. known: `flops_of(size)`, where that is had already."""
-    known = dict(flops_of(size) if known is None else known)
+    known = flops_of(size) if known is None else known
     peak = known["peak"] or next((flops for name, flops in GPUS.items() if name in known["device"]), None)
     timed = {each["by"]: each for each in rows if "seconds" in each}
     if known["peak"] and "bare products" in timed:  # a CPU's is measured, and may have had a bad moment
-        known["peak"] = max(known["peak"], known[""] / timed["bare products"]["seconds"])
+        peak = max(known["peak"], known[""] / timed["bare products"]["seconds"])
     for each in timed.values():
         flops = known["half" if each["by"].endswith("half") else ""]
         each |= {"examples_per_second": round(size_of(size).batch / each["seconds"], 2), "model_tflop": flops / 1e12}
@@ -179,7 +180,7 @@ def main() -> None:
     sides = [side for side in arguments.sides if not any(side.startswith(by) for by in missing)]
     console = Console(width=140)
     record: dict[str, Any] = {
-        "command": "python -m tests.benchmarks.step " + " ".join(sys.argv[1:]),
+        "command": "python -m tests.benchmarks.step " + shlex.join(sys.argv[1:]),
         "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
         "machine": machine(),
         "versions": {name: importlib.metadata.version(name) for name in PACKAGES if installed(name)},

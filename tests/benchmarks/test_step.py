@@ -33,6 +33,15 @@ def test_sides_take_steps_in_turn_and_are_compared():
     assert again["model_tflop"] == ours["model_tflop"]
 
 
+def test_a_peak_that_was_measured_in_a_bad_moment_is_no_less_than_the_bare_products():
+    rows: list[dict[str, object]] = [
+        {"by": by, "seconds": x, "cpu_seconds": x} for by, x in (("mmjax", 4.0), ("bare products", 2.0))
+    ]
+    known = {"": 8e9, "half": 8e9, "peak": 1e9, "device": "cpu"}
+    assert [row["mfu"] for row in judged(rows, "toy", known)] == [0.5, 1.0]
+    assert [row["mfu"] for row in judged(rows, "toy", known | {"peak": 8e9})] == [0.25, 0.5]
+
+
 def test_a_side_that_fails_is_said_to():
     (row,) = judged(measure("toy", ("nobody",), rounds=1, apart=True), "toy")
     assert "nobody" in row["error"]

@@ -19,6 +19,7 @@ few = settings(max_examples=12, deadline=None)
 masks = st.lists(st.lists(st.booleans(), min_size=PATCHES, max_size=PATCHES), min_size=ROWS, max_size=ROWS)
 indices = st.lists(st.integers(0, 2**32 - 1), min_size=ROWS, max_size=ROWS, unique=True)
 KEEP = {share: jax.jit(Keep(share).draw) for share in SHARES}
+AT_MOST = jax.jit(Keep(0.5, most=6).draw)
 GRID = (10, 8)  # of those that ask for one
 ON_GRID = {
     KeepOutsideBlocks(0.6, smallest=6): lambda rows, bands: math.ceil(0.6 * rows * bands - 1e-9),
@@ -61,6 +62,29 @@ def test_a_mask_depends_on_its_own_example_alone(
     others = valid.copy()
     others[1:] = ~others[1:]
     np.testing.assert_array_equal(np.asarray(KEEP[share](KEY, rows, others))[0], whole[0])
+
+
+@few
+@given(masks, indices)
+def test_no_more_are_kept_than_the_most_and_of_the_same_draw(mask: list[list[bool]], index: list[int]) -> None:
+    """An example that the bound doesn't touch keeps what it would keep without it."""
+    valid, rows = np.array(mask), np.array(index, np.uint32)
+    ids, free = np.asarray(AT_MOST(KEY, rows, valid)), np.asarray(KEEP[0.5](KEY, rows, valid))
+    assert ids.shape == (ROWS, 6)  # of 20 the half would be 10
+    for row, other, allowed in zip(ids, free, valid, strict=True):
+        real, longer = row[row >= 0], other[other >= 0]
+        assert len(real) == min(6, math.ceil(0.5 * allowed.sum() - 1e-9))
+        assert set(real) <= set(longer)
+        assert (row[len(real) :] == -1).all()
+
+
+def test_what_has_no_bound_draws_as_before_there_was_one() -> None:
+    """The keys of its masks are made from this text."""
+    assert View("image", Keep(0.25)).text() == "View(modality='image', masking=Keep(share=0.25))"
+    blocks = "KeepOutsideBlocks(share=0.5, smallest=16, aspect=0.3)"
+    assert View("image", KeepOutsideBlocks(0.5)).text() == f"View(modality='image', masking={blocks})"
+    assert repr(Keep(0.25, most=9)) == "Keep(share=0.25, most=9)"
+    assert eval(repr(KeepOutsideBlocks(0.5, most=9))) == KeepOutsideBlocks(0.5, most=9) != KeepOutsideBlocks(0.5)
 
 
 def test_masks_differ_by_example_step_and_view() -> None:
@@ -203,6 +227,7 @@ def test_corrupt_is_eighty_ten_ten_of_fifteen_percent() -> None:
     [
         (lambda: Keep(0.0), "share=0.0"),
         (lambda: Keep(1.5), "share=1.5"),
+        (lambda: Keep(0.5, most=0), "most=0.*at least 1"),
         (lambda: KeepOutsideBlocks(1.5), r"KeepOutsideBlocks\(share=1.5"),
         (lambda: KeepOutsideBlocks(0.5, aspect=2.0), "aspect=2.0"),
         (lambda: KeepOutsideBands(time=1.0), "time=1.0"),
