@@ -29,7 +29,7 @@ from mmjax.objectives import Contrastive, Keep, MaskedAudio, MaskedImage, Masked
 from mmjax.optim import AdamW
 
 PIXELS = 64
-WORDS = 22  # pieces and the end: the longest of all names but a few
+WORDS = 18  # pieces and the end: the longest of 95 % of the names
 SAMPLES = 54_400  # 3.4 s at 16 kHz: the longest of 95 % of the utterances
 VOCABULARY = 512
 EMBEDDING: dict[str, Any] = {"pooling": "mean", "embed_dim": 128}
@@ -37,7 +37,8 @@ EMBEDDING: dict[str, Any] = {"pooling": "mean", "embed_dim": 128}
 
 @experiment
 def blocks(depth: int) -> Blocks:
-    return Blocks(width=128, depth=depth, heads=4, activation="quick_gelu", remat="dots")
+    # So small, and so few, that what a loop over them copies costs more than compiling each.
+    return Blocks(width=128, depth=depth, heads=4, activation="quick_gelu", remat=None, unroll=depth)
 
 
 @experiment
@@ -79,13 +80,12 @@ def spoken_emoji() -> Mixture:
 
 
 @experiment
-def contrastive(image: float, audio: float) -> dict[str, Contrastive]:
-    """All three pairs, from these shares of the pictures' and spectrograms' patches, as FLIP does (Li et al. 2022)."""
-    seen = {"image": Keep(image), "audio": Keep(audio)}
+def contrastive(image: Keep, audio: Keep) -> dict[str, Contrastive]:
+    """All three pairs, from a part of the pictures' and spectrograms' patches, as FLIP does (Li et al. 2022)."""
     return {
-        "image_text": Contrastive(("image", "text"), masking={"image": seen["image"]}),
-        "text_audio": Contrastive(("text", "audio"), masking={"audio": seen["audio"]}),
-        "image_audio": Contrastive(("image", "audio"), masking=seen),
+        "image_text": Contrastive(("image", "text"), masking={"image": image}),
+        "text_audio": Contrastive(("text", "audio"), masking={"audio": audio}),
+        "image_audio": Contrastive(("image", "audio"), masking={"image": image, "audio": audio}),
     }
 
 
@@ -108,19 +108,22 @@ def judges() -> list[Any]:
 
 @experiment
 def quickstart() -> Experiment:
+    # Of a sound four strips in five; of a long one, as a quarter of them are, no more than of one of 2.1 s.
+    image, audio = Keep(0.75), Keep(0.8, most=18)
     return Experiment(
         towers={"image": image_tower(), "text": text_tower(), "audio": audio_tower()},
         objectives={
-            **contrastive(image=0.75, audio=0.6),  # the masked objectives' own views: encoded once for both
-            "masked_image": MaskedImage(decoder=decoder(), keep=0.75),
-            "masked_audio": MaskedAudio(decoder=decoder(), keep=0.6),
+            # The masked objectives' own views: encoded once for both.
+            **contrastive(image, audio),
+            "masked_image": MaskedImage(decoder=decoder(), keep=image),
+            "masked_audio": MaskedAudio(decoder=decoder(), keep=audio),
             "masked_text": MaskedText(vocab=VOCABULARY),
         },
         weights={"masked_image": 0.1, "masked_audio": 0.1, "masked_text": 0.1},
         data=spoken_emoji(),
         optimizer=optimizer(warmup_steps=40),
         batch_size=256,
-        steps=600,
+        steps=480,
         evaluate_every=100,
         save_every=100,
         evaluators=[*judges(), Gallery(split="test")],
@@ -132,11 +135,11 @@ def contrastive_only() -> Experiment:
     """What the masked objectives are measured against: without them, from whole inputs, in the same time."""
     return Experiment(
         towers={"image": image_tower(), "text": text_tower(), "audio": audio_tower()},
-        objectives=contrastive(image=1.0, audio=1.0),
+        objectives=contrastive(Keep(1.0), Keep(1.0)),
         data=spoken_emoji(),
         optimizer=optimizer(warmup_steps=40),
         batch_size=256,
-        steps=600,
+        steps=480,
         evaluate_every=100,
         save_every=100,
         evaluators=judges(),
