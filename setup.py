@@ -35,7 +35,7 @@ setup(
         "mmjax.runtime": ["tpu/*.sh"],
         "mmjax.train.plan": ["gpus.toml"],
     },
-    entry_points={"console_scripts": ["mmjax=mmjax.cli.main:main"]},
+    entry_points={"console_scripts": ["mmjax=mmjax.cli.main:program"]},
     install_requires=[
         "array_record>=0.8",
         "fiddle>=0.3",

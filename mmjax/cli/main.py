@@ -17,7 +17,7 @@ from mmjax.runtime import huge_pages
 
 # The order of `mmjax --help`.
 COMMANDS = (train, evaluate, embed, demo, checkpoints, export, import_, plan, show, prepare)
-COMPUTE = (train, evaluate, embed, demo)
+COMPUTE = ("train", "evaluate", "embed", "demo")
 # Errors of disks: full, over quota, read-only, not permitted, a file where a folder is needed or the other way round.
 NOT_OURS = (
     errno.ENOSPC,
@@ -41,11 +41,18 @@ paths.
 """
 
 
+def program() -> int:
+    """The program `mmjax`: `main`, with huge pages of memory for what computes."""
+    if sys.argv[1:2] and sys.argv[1] in COMPUTE:
+        huge_pages.restart()
+    return main()
+
+
 def main(argv: list[str] | None = None) -> int:
     """Runs one command line and returns the exit code: 0; 2 after an error that would come again (a wrong setting,
     missing data, a full disk); 1 after a fault that need not come again.
     """
-    program, argv = argv is None, sys.argv[1:] if argv is None else argv
+    argv = sys.argv[1:] if argv is None else argv
     parser, commands = parsers()
     if not argv:
         parser.print_help()
@@ -58,8 +65,6 @@ def main(argv: list[str] | None = None) -> int:
     command, module = commands[argv[0]]
     arguments = command.parse_intermixed_args(argv[1:])  # overrides may stand before, between and after options
     arguments.argv = argv
-    if program and module in COMPUTE:
-        huge_pages.restart()
     try:
         return module.run(arguments) or 0
     except KeyboardInterrupt:

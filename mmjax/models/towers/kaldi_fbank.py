@@ -12,7 +12,7 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, Int16
 
 from mmjax.errors import UserError, not_among
-from mmjax.models.towers.log_mel import INT16, cut_frames
+from mmjax.models.towers.log_mel import INT16
 
 EPSILON = float(np.finfo(np.float32).eps)  # the floor of a band's energy
 POVEY = 0.85  # the power of the Hann window that makes Povey's
@@ -78,9 +78,9 @@ class KaldiFbank:
         if self.window > self.fft:
             raise UserError(f"window={self.window} is longer than fft={self.fft}")
         count = self.frames(audio.shape[1]) if frames is None else frames
-        framed = cut_frames(audio, count, self.window, self.hop).astype(jnp.float32) * jnp.float32(
-            self.full_scale / INT16
-        )
+        audio = jnp.pad(audio, ((0, 0), (0, max(0, self.samples(count) - audio.shape[1]))))
+        start = self.hop * np.arange(count)[:, None] + np.arange(self.window)
+        framed = audio[:, start].astype(jnp.float32) * jnp.float32(self.full_scale / INT16)
         framed = framed - framed.mean(axis=-1, keepdims=True)
         before = jnp.concatenate([framed[..., :1], framed[..., :-1]], axis=-1)  # the first sample stands before itself
         framed = (framed - self.emphasis * before) * jnp.asarray(self.weights(), jnp.float32)

@@ -67,7 +67,10 @@ class LogMel:
         if self.window > self.fft:
             raise UserError(f"window={self.window} is longer than fft={self.fft}")
         count = self.frames(audio.shape[1]) if frames is None else frames
-        framed = cut_frames(audio, count, self.window, self.hop) * jnp.asarray(hann(self.window) / INT16, jnp.float32)
+        needed = (count - 1) * self.hop + self.window
+        audio = jnp.pad(audio, ((0, 0), (0, max(0, needed - audio.shape[1]))))
+        start = self.hop * np.arange(count)[:, None] + np.arange(self.window)
+        framed = audio[:, start] * jnp.asarray(hann(self.window) / INT16, jnp.float32)
         spectrum = jnp.fft.rfft(framed, n=self.fft)
         power = jnp.square(spectrum.real) + jnp.square(spectrum.imag)
         bands = power @ jnp.asarray(self.filters(), jnp.float32)
@@ -77,18 +80,6 @@ class LogMel:
         """The mel filterbank, float64 `[fft / 2 + 1, mels]`."""
         top = self.rate / 2 if self.fmax is None else self.fmax
         return mel_filters(self.rate, self.fft, self.mels, self.fmin, top, self.scale)
-
-
-def cut_frames(audio: Int16[Array, "b t"], count: int, window: int, hop: int) -> Int16[Array, "b f w"]:
-    """The frames `[B, count, window]`: frame i starts at sample i * hop, silence follows the end.
-
-    They are put together from whole rows of `hop` samples: to gather each sample by its place takes twice the time.
-    """
-    rows = -(-window // hop)  # that a frame lies in
-    needed = (count + rows - 1) * hop
-    audio = jnp.pad(audio, ((0, 0), (0, max(0, needed - audio.shape[1]))))
-    pieces = [audio[:, i * hop : (i + count) * hop].reshape(len(audio), count, hop) for i in range(rows)]
-    return jnp.concatenate(pieces, axis=2)[..., :window]
 
 
 def hann(size: int) -> Float[np.ndarray, "n"]:
