@@ -2,8 +2,8 @@
 
 python -m tests.slow --json experiments/records/slow.json     # ten minutes on two cores
 
-Further words go to pytest. What they need beyond the suite's packages (CUDA's compiler: the extra `plan-gpu`) they say
-themselves, and are skipped without it.
+What stands after a -- goes to pytest. What they need beyond the suite's packages (CUDA's compiler: the extra
+`plan-gpu`) they say themselves, and are skipped without it.
 """
 
 import argparse
@@ -40,7 +40,9 @@ def ended(junit: Path) -> dict[str, dict[str, Any]]:
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--json", type=Path)
-    arguments, words = parser.parse_known_args()
+    parser.add_argument("words", nargs="*", metavar="WORD", help="what pytest is told besides; first --, then these")
+    arguments = parser.parse_args()
+    words = arguments.words
     with tempfile.TemporaryDirectory() as folder:
         junit = Path(folder) / "junit.xml"
         command = [sys.executable, *PYTEST, f"--junitxml={junit}", *words]
@@ -48,7 +50,7 @@ def main() -> int:
         tests = ended(junit)
     versions = {each.metadata["Name"]: each.version for each in importlib.metadata.distributions()}
     record = {
-        "command": " ".join(["python -m tests.slow", *words]),
+        "command": " ".join(["python -m tests.slow", *(["--", *words] if words else [])]),
         "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
         "machine": machine(),
         "versions": {name: versions[name] for name in PACKAGES if name in versions},

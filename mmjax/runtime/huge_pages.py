@@ -1,8 +1,8 @@
 """Memory in huge pages: a training step on a CPU makes its arrays anew each time, and the kernel a page at a time.
 
 With pages of 2 MB instead of 4 KB a step takes a tenth less (ViT-S/16 on two cores: `tests.benchmarks.step`). Most
-systems give them to programs that ask, and glibc asks where GLIBC_TUNABLES says so when a program starts:
-https://www.gnu.org/software/libc/manual/html_node/Memory-Allocation-Tunables.html.
+systems give them to programs that ask, and glibc asks where GLIBC_TUNABLES says so when a program starts ("Memory
+Allocation Tunables" in its manual).
 """
 
 import contextlib
