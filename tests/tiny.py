@@ -12,11 +12,11 @@ import numpy as np
 import soundfile
 from PIL import Image, ImageDraw
 
-from mmjax.data import CropOrPad, Decode, DecodeAudio, Folder, Mixture, Resize, SentencePiece, Tokenize
-from mmjax.evaluate import Gallery, Retrieval, ZeroShot
+from mmjax.data import CropOrPad, Decode, DecodeAudio, Folder, Label, Mixture, Resize, SentencePiece, Tokenize
+from mmjax.evaluate import Accuracy, Gallery, Losses, Reranked, Retrieval, ZeroShot
 from mmjax.experiment import Experiment, experiment
-from mmjax.models import AudioTransformer, Blocks, Decoder, LogMel, TextTransformer, ViT
-from mmjax.objectives import Contrastive, MaskedImage
+from mmjax.models import AudioTransformer, Blocks, Cross, Decoder, LogMel, Merged, TextTransformer, ViT
+from mmjax.objectives import Classify, Contrastive, MaskedImage, MaskedText, Matching
 from mmjax.optim import AdamW
 
 COLOURS = ("red", "yellow", "green", "cyan", "blue", "pink")
@@ -166,3 +166,46 @@ def unjudged(evaluators: Any = ()) -> Experiment:
 def couple() -> Experiment:
     """The same with evaluators, which judge it at its end."""
     return unjudged([Retrieval(split="test"), ZeroShot("shape", split="test"), Gallery(rows=2)])
+
+
+@experiment
+def reading() -> Experiment:
+    """Pictures and captions that are read together: the shape as a label, matching, and masked words."""
+    size: dict[str, Any] = dict(width=16, depth=1, heads=2, remat=None)  # sooner compiled
+    return Experiment(
+        towers={
+            "image": ViT(patch=8, size=SIDE, pooling="mean", blocks=Blocks(**size), embed_dim=8),
+            "text": TextTransformer(vocab=64, length=16, blocks=Blocks(**size), embed_dim=8),
+        },
+        fusions={
+            "both": Merged(blocks=Blocks(dropout=0.1, **size), drop_inputs=0.2),
+            "reader": Cross(reader="text", blocks=Blocks(**size)),
+        },
+        objectives={
+            "image_text": Contrastive(("image", "text")),
+            "shape": Classify("shape", len(SHAPES), ("image", "text"), fusion="both"),
+            "match": Matching("reader"),
+            "words": MaskedText(vocab=64, fusion="reader", beside=("image",)),
+        },
+        data=Mixture(
+            {"shapes": 1.0},
+            sources={"shapes": Folder("shapes.csv")},
+            transforms={
+                "image": (Decode(), Resize(SIDE)),
+                "text": (Tokenize(SentencePiece(vocab_size=64), length=16),),
+                "shape": (Label(SHAPES),),
+            },
+        ),
+        optimizer=AdamW(peak_lr=1e-2, warmup_steps=4, weight_decay=0.01),
+        batch_size=16,
+        steps=150,
+        log_every=50,
+        save_every=50,
+        keep=3,
+        evaluators=[
+            Retrieval(same="text"),
+            Losses(batches=2),
+            Accuracy("shape", without_each=True),
+            Reranked("match", top=3, same="text", when="always"),
+        ],
+    )

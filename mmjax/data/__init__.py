@@ -11,6 +11,7 @@ from etils import epy
 
 with epy.lazy_api_imports(globals()):
     from mmjax.data.bad_example import BadExample
+    from mmjax.data.datasets.asked_emoji.answers import ANSWERS
     from mmjax.data.pipeline import Mixture
     from mmjax.data.sources.contract import Records, Source
     from mmjax.data.sources.documents import Documents
@@ -47,8 +48,10 @@ with epy.lazy_api_imports(globals()):
     )
     from mmjax.data.transforms.image_input import PictureInput
     from mmjax.data.transforms.input import Input
+    from mmjax.data.transforms.labels import Label, Labels, SoftAnswers
     from mmjax.data.transforms.record import CopyInput, PickTogether
     from mmjax.data.transforms.sentence_pairs import SentencePair
+    from mmjax.data.transforms.tagged import TagWords, TokenizeTagged
     from mmjax.data.transforms.text import (
         Canonicalize,
         CleanText,

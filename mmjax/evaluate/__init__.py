@@ -10,10 +10,14 @@ from etils import epy
 
 with epy.lazy_api_imports(globals()):
     from mmjax.evaluate.contract import Embedded, Evaluator
+    from mmjax.evaluate.evaluators.accuracy import Accuracy
     from mmjax.evaluate.evaluators.gallery import Gallery
     from mmjax.evaluate.evaluators.knn import KNN
     from mmjax.evaluate.evaluators.losses import Losses
     from mmjax.evaluate.evaluators.probe import Probe
+    from mmjax.evaluate.evaluators.reranked import Reranked
     from mmjax.evaluate.evaluators.retrieval import Retrieval
+    from mmjax.evaluate.evaluators.tag_f1 import TagF1
+    from mmjax.evaluate.evaluators.vqa import VqaAccuracy
     from mmjax.evaluate.evaluators.zeroshot import ZeroShot
     from mmjax.evaluate.model import evaluate_model

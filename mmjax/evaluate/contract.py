@@ -37,6 +37,7 @@ class Embedded:
     fit: the split that the evaluator named as `fit_split`.
     classified: the decisions of the evaluators before this one, for one that `reads_classified`.
     losses: of the objectives on `count` batches of the split, drawn by `seed` (see `Losses`); None without a model.
+    predictions: the model's objectives, to be asked what they predict on the split (see `Accuracy`); None without one.
     contents: by modality, what each row's picture or sound is recognised by: the same in rows that hold the same one,
     of which one alone need be valid, for it isn't encoded again; None where there is nothing to tell
     (`pairs.items_of`).
@@ -54,6 +55,7 @@ class Embedded:
     fit: Embedded | None = None
     classified: list[Classified] = field(default_factory=list)
     losses: Callable[..., dict[str, float]] | None = None
+    predictions: Any = None  # `split_predictions.Foresight`, which would bring jax
     contents: dict[str, list[str | None]] = field(default_factory=dict)
     kinds: dict[str, type[Input]] = field(default_factory=dict)
 

@@ -15,6 +15,7 @@ from mmjax.errors import UserError
 from mmjax.evaluate.contract import Embedded, Evaluator, Variables, check_evaluators
 from mmjax.evaluate.decisions import Classified
 from mmjax.evaluate.split_losses import HeldOut
+from mmjax.evaluate.split_predictions import SplitPredictor
 from mmjax.evaluate.tables import Results
 from mmjax.runtime import counts, hosts, metrics
 
@@ -26,6 +27,8 @@ class Embeds(Protocol):
     def text(self, variables: Variables, strings: Sequence[str]) -> Float[np.ndarray, "n e"]: ...
     @property
     def losses(self) -> HeldOut | None: ...
+    @property
+    def predictor(self) -> SplitPredictor | None: ...
     @property
     def kinds(self) -> Kinds: ...
 
@@ -67,7 +70,9 @@ def evaluate(
     for number, split in enumerate(judged_on):
         mine = [evaluator for evaluator in evaluators if evaluator.split == split]
         losses = embedder.losses and partial(embedder.losses, variables, split, step=step)
-        embedded = replace(once(split), workdir=workdir if hosts.leads() else None, losses=losses)
+        predictions = embedder.predictor and embedder.predictor.on(variables, split)
+        place = workdir if hosts.leads() else None
+        embedded = replace(once(split), workdir=place, losses=losses, predictions=predictions)
         values: dict[str, float] = {}
         classified: list[Classified] = []
         telling = any(evaluator.reads_classified for evaluator in mine)

@@ -26,7 +26,7 @@ from mmjax.runtime.files import output
 class Cached:
     """Folders of embeddings, by split, in place of the model (`evaluate.Embeds`)."""
 
-    losses = None  # they need the model
+    losses = predictor = None  # they need the model
     kinds: Mapping[str, Any] = {}  # nor are there inputs to be kept
 
     def __init__(self, folders: Sequence[str | Path]):

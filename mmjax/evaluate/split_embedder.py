@@ -14,6 +14,7 @@ from mmjax.data.pipeline import Prepared
 from mmjax.errors import UserError
 from mmjax.evaluate.contract import Embedded, Variables
 from mmjax.evaluate.split_losses import HeldOut
+from mmjax.evaluate.split_predictions import SplitPredictor
 from mmjax.objectives.pretrainer import Pretrainer
 from mmjax.runtime import hosts
 from mmjax.runtime.mesh import ACTIVATION_RULES, put, replicated
@@ -49,6 +50,7 @@ class SplitEmbedder:
         self._embed = jax.jit(embed, static_argnames="kept", out_shardings=replicated(mesh))
         self.kinds = {name: spec.kind for name, spec in data.chains.specs.items()}
         self.losses = HeldOut(pretrainer, data, mesh, batch_size)
+        self.predictor = SplitPredictor(pretrainer, data, mesh, batch_size)
 
     def split(
         self, variables: Variables, split: str, inputs: Iterable[str] = (), rows: range | None = None

@@ -11,7 +11,6 @@ from typing import Any, get_args, overload
 import fiddle as fdl
 import numpy as np
 from flax.traverse_util import flatten_dict
-from jaxtyping import Float
 
 from mmjax.data.chains import Chains, untrained
 from mmjax.data.tokenizers.given_ids import IdsAlone
@@ -25,15 +24,14 @@ from mmjax.experiment.graph import build, fields, paths, target
 from mmjax.inference.calibration import Calibration, calibration
 from mmjax.inference.classification import Classification, prompts
 from mmjax.inference.inputs import Inputs, Row
+from mmjax.inference.predictions import AskedTogether
 from mmjax.inference.read_ahead import rows
 from mmjax.inference.row_embedder import RowEmbedder
+from mmjax.inference.vectors import Scores, Vectors, checked_vectors, cosines
 from mmjax.interop.bundle import Bundle
 from mmjax.interop.resolve import resolve
 from mmjax.models.layers.parameters import DtypeName
 from mmjax.runtime.files.own_code import Code
-
-Vectors = Float[np.ndarray, "*n e"]
-Scores = Float[np.ndarray, "..."]  # [N, M], without the axis of a side that is a single input
 
 SPELT_OUT = ("image", "text", "audio", "video")  # modalities that a signature names, for editors
 
@@ -212,7 +210,7 @@ class Model:
         either, `similarity(gallery, text="a cat")`. A side that is a single input has no axis.
         """
         (a, _), (b, _) = self._sides(vectors, inputs, "similarity")
-        return _cosines(a, b)
+        return cosines(a, b)
 
     def logits(self, *vectors: Any, objective: str | None = None, **inputs: Any) -> Scores:
         """The values of `similarity` with the contrastive objective's learned scale and bias: the logits of its loss.
@@ -220,7 +218,7 @@ class Model:
         objective: its name, where several compare these modalities, or vectors are given.
         """
         (a, first), (b, second) = self._sides(vectors, inputs, "logits")
-        return self._calibration((first, second), objective).logits(_cosines(a, b))
+        return self._calibration((first, second), objective).logits(cosines(a, b))
 
     def probabilities(self, *vectors: Any, objective: str | None = None, **inputs: Any) -> Scores:
         """The probability that the second side belongs to the first: for a softmax objective they add up to 1 over the
@@ -228,7 +226,7 @@ class Model:
         """
         (a, first), (b, second) = self._sides(vectors, inputs, "probabilities")
         calibrated = self._calibration((first, second), objective)
-        return calibrated.probabilities(calibrated.logits(_cosines(a, b)))
+        return calibrated.probabilities(calibrated.logits(cosines(a, b)))
 
     def classify(
         self,
@@ -263,8 +261,43 @@ class Model:
         names, words, sentences = prompts(labels, templates)
         calibrated = self._calibration((modality, texts), objective)
         classes = class_embeddings(words, sentences, lambda strings: self._vectors(texts, strings))
-        logits = calibrated.logits(_cosines(self._vectors(modality, value), classes))
+        logits = calibrated.logits(cosines(self._vectors(modality, value), classes))
         return Classification(names, calibrated.probabilities(logits), logits)
+
+    def predict(
+        self, *unnamed: Any, objective: str | None = None, batch_size: int | None = None, **inputs: Any
+    ) -> Classification:
+        """The label that the model was trained to predict (`Classify`): `predict(image=..., text=..., audio=...)`, or a
+        list of each. An input that is left out is lacking in every example; a fusion then reads the others alone.
+
+        objective: its name, where there are several.
+
+        Raises:
+            UserError: the model predicts no label; an input isn't one that the objective reads, or can't be used.
+        """
+        self._refuse_unnamed(unnamed, "predict")
+        return self._predictions.classified(self._given(inputs, "predict"), objective, batch_size or self.batch_size)
+
+    def answer(self, *unnamed: Any, objective: str | None = None, **inputs: Any) -> str | list[str]:
+        """The likeliest label, `predict(...).best`: the answer to a question on a picture, say."""
+        self._refuse_unnamed(unnamed, "answer")
+        return self.predict(objective=objective, **inputs).best
+
+    def match(
+        self, *unnamed: Any, objective: str | None = None, batch_size: int | None = None, **inputs: Any
+    ) -> Scores:
+        """The probability that two inputs belong together, by the fusion of their tokens (`Matching`): of the pair, or
+        of each pair of two lists. `similarity` compares all with all, by the towers alone, at much less cost.
+
+        Raises:
+            UserError: the model wasn't trained to match; the inputs aren't the two that it matches, or can't be used.
+        """
+        self._refuse_unnamed(unnamed, "match")
+        return self._predictions.matched(self._given(inputs, "match"), objective, batch_size or self.batch_size)
+
+    @cached_property
+    def _predictions(self) -> AskedTogether:
+        return AskedTogether(self.experiment, self._bundle.variables, self._inputs, self._one)
 
     def _pictures(self) -> str:
         """The modality that an input is of which is given without a name: `image`, or else the only one of pictures."""
@@ -278,7 +311,7 @@ class Model:
                 f"{who}() compares two sides, not {len(vectors) + len(given)}: {who}(image=[...], text=[...]), or "
                 "vectors from embed() in place of either"
             )
-        sides: list[tuple[Vectors, str | None]] = [(_checked(v, who), None) for v in vectors]
+        sides: list[tuple[Vectors, str | None]] = [(checked_vectors(v, who), None) for v in vectors]
         sides += [(self._vectors(modality, value), modality) for modality, value in given.items()]
         if len({side.shape[-1] for side, _ in sides}) > 1:
             sizes = " and ".join(f"{m or 'vectors'} of {v.shape[-1]}" for v, m in sides)
@@ -365,18 +398,3 @@ def _compute_in(towers: Mapping[str, fdl.Config], dtype: str) -> None:
 def _unpickled(bundle: Bundle, record: str, batch_size: int, upright: bool, code: Code = ()) -> Model:
     bundle = replace(bundle, config=records.loads(record, code))
     return Model(bundle, batch_size=batch_size, upright=upright)
-
-
-def _checked(vectors: Any, who: str) -> Vectors:
-    """Given vectors, checked and as unit vectors."""
-    array = np.asarray(vectors) if not isinstance(vectors, str | bytes) else np.empty(0, "U1")
-    if array.dtype.kind != "f" or array.ndim not in (1, 2):
-        raise UserError(
-            f"{who}() takes vectors [E] or [N, E] from embed(); inputs are given by name, {who}(image=..., text=...)"
-        )
-    array = array.astype(np.float32)
-    return array / np.maximum(np.linalg.norm(array, axis=-1, keepdims=True), np.float32(1e-12))
-
-
-def _cosines(a: Vectors, b: Vectors) -> Scores:
-    return np.asarray(a @ b.T, np.float32)

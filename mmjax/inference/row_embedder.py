@@ -1,6 +1,6 @@
 """Embeds rows as unit vectors: in batches of a few sizes, each compiled once, over the devices of this machine."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from functools import cached_property
 from itertools import islice
 from typing import Any, TypeVar
@@ -15,25 +15,27 @@ from mmjax.objectives.pretrainer import Pretrainer
 from mmjax.runtime.mesh import Mesh, put, replicated
 
 T = TypeVar("T")
+Compute = Callable[[dict[str, Any], dict[str, jax.Array]], jax.Array]
 
 MANY = 4  # chunks
 
 
 class RowEmbedder:
-    """Embeds rows of one modality at a time, with the given variables.
+    """Embeds rows of one modality at a time, with the given variables, or computes something else of rows.
 
     Batches are padded to powers of two (times the number of devices, where there are several), so that few shapes
     compile: each once for every dtype that an input comes in (pixels, and preprocessed floats). The ambient mesh stays
     as it is.
     """
 
-    def __init__(self, pretrainer: Pretrainer, variables: dict[str, Any]):
+    def __init__(self, pretrainer: Pretrainer, variables: dict[str, Any], compute: Compute | None = None):
+        """compute: `compute(variables, batch)` gives an array `[B, ...]` in the place of the embeddings."""
         self._pretrainer, self._host_variables = pretrainer, variables
 
         def embed(variables: dict[str, Any], batch: dict[str, jax.Array]) -> jax.Array:
             return next(iter(pretrainer.apply(variables, batch, method="embed").values()))  # pyright: ignore
 
-        self._embed = jax.jit(embed, out_shardings=replicated(self._mesh))
+        self._embed = jax.jit(compute or embed, out_shardings=replicated(self._mesh))
 
     @cached_property
     def _mesh(self) -> jax.sharding.Mesh:

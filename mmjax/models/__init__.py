@@ -11,15 +11,28 @@ from etils import epy
 with epy.lazy_api_imports(globals()):
     from mmjax.models.decoders.patches import Decoder
     from mmjax.models.decoders.patches_and_words import JointDecoder
+    from mmjax.models.fusion.coattention import CoAttention
+    from mmjax.models.fusion.concatenated import Concatenated
     from mmjax.models.fusion.contract import Fusion
+    from mmjax.models.fusion.cross import Cross
+    from mmjax.models.fusion.exchange import Exchange
+    from mmjax.models.fusion.gated import Gated
+    from mmjax.models.fusion.late import Late
+    from mmjax.models.fusion.low_rank import LowRank
+    from mmjax.models.fusion.merged import Merged
+    from mmjax.models.fusion.multiway import Multiway
+    from mmjax.models.fusion.tensor import TensorFusion
     from mmjax.models.layers.blocks import Blocks
     from mmjax.models.layers.masks import prefix_causal
     from mmjax.models.towers.audio import AudioTransformer
     from mmjax.models.towers.bare import BareTower, Incoming
     from mmjax.models.towers.contract import PatchTower, Tower
+    from mmjax.models.towers.convolutional import Convolutional, ConvolutionalAudio, ConvolutionalTower
     from mmjax.models.towers.kaldi_fbank import KaldiFbank
     from mmjax.models.towers.log_mel import LogMel
     from mmjax.models.towers.precomputed import Given
+    from mmjax.models.towers.recurrent import Recurrent, RecurrentTower
+    from mmjax.models.towers.recurrent_audio import RecurrentAudio
     from mmjax.models.towers.resnet import ResNet
     from mmjax.models.towers.shared_trunk import Trunk
     from mmjax.models.towers.text import TextTransformer

@@ -9,6 +9,7 @@ record: constructing one with any arguments whatever reads, writes and runs noth
 from etils import epy
 
 with epy.lazy_api_imports(globals()):
+    from mmjax.objectives.classify import Classify
     from mmjax.objectives.contract import Context, Fused, Objective, RowPairs, Together, TwoRounds, View
     from mmjax.objectives.contrastive.objective import Contrastive
     from mmjax.objectives.demands import Demanding
@@ -16,5 +17,7 @@ with epy.lazy_api_imports(globals()):
     from mmjax.objectives.masked import MaskedAudio, MaskedImage, MaskedText
     from mmjax.objectives.masked_together import MaskedTogether
     from mmjax.objectives.masking import Corrupt, Keep, KeepOutsideBands, KeepOutsideBlocks
+    from mmjax.objectives.matching import Matching
     from mmjax.objectives.next_sentence import NextSentence
     from mmjax.objectives.pretrainer import Pretrainer
+    from mmjax.objectives.tag_tokens import TagTokens

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, Key, PRNGKeyArray, Shaped
 
 from mmjax.errors import UserError, nearest
-from mmjax.models.fusion.contract import TokensAndMask
+from mmjax.models.fusion.contract import TokensAndMask, reads_embeddings
 from mmjax.objectives.masking import Masking
 
 VALID = "_valid"
@@ -150,6 +150,11 @@ class Context:
                 f"{nearest(fusion, self.fusions)}"
             )
         module, trains = self.fusions[fusion]
+        if reads_embeddings(module):
+            raise UserError(
+                f"the fusion {fusion!r} is a {type(module).__name__}, which reads embeddings, and here tokens are to "
+                "meet: take one that reads tokens (Merged, Cross, CoAttention)"
+            )
         return module(tokens, train=trains, keys=self.keys if trains and self.key is not None else None)
 
 
@@ -208,6 +213,29 @@ class TwoRounds(Objective, Protocol):
         in `kept` those of the pairs' rows, `[P,N,D]`, and their mask. Outputs of invalid pairs must not count: return
         `pair.valid` for `batch_loss`.
         """
+        ...
+
+
+@runtime_checkable
+class Predicting(Protocol):
+    """The further contract of an objective that can be asked what it predicts: a label, or whether two belong
+    together."""
+
+    def predict(self, encoded: Mapping[Any, Any], batch: Mapping[str, Array], context: Context) -> Float[Array, "b c"]:
+        """The logits of each example, from its views alone; the batch has their entries, and perhaps no label."""
+        ...
+
+
+@runtime_checkable
+class Matches(Protocol):
+    """The further contract of an objective of two rounds that can be asked whether two belong together."""
+
+    def kept(self) -> tuple[View, ...]:
+        """The two views."""
+        ...
+
+    def matched(self, tokens: Mapping[View, TokensAndMask], context: Context) -> Float[Array, "p 2"]:
+        """The logits of pairs, not belonging together and belonging together, from the tokens of both."""
         ...
 
 

@@ -12,6 +12,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Key, PRNGKeyArray
 
 from mmjax.errors import UserError
+from mmjax.models.fusion.contract import reads_embeddings
 from mmjax.objectives.contract import AnyView, Fused, Together, View, valid
 from mmjax.objectives.encoded import Encoded, EncodedCorrupted, EncodedFused, EncodedKept, EncodedTogether
 from mmjax.objectives.masking import Corrupt
@@ -103,18 +104,23 @@ class Encoding:
         return EncodedTogether(tokens, real, towers[0].pool(tokens, real), encoded, prefix)
 
     def fused(self, view: Fused, encoded: list[Encoded], part: Batch) -> EncodedFused:
-        """Applies the fusion encoder to the parts' tokens, which are encoded already."""
-        given = {
-            single.input: (one.tokens, one.token_mask & valid(part, single.input)[:, None])
-            for single, one in zip(view.parts, encoded, strict=True)
-        }
+        """Applies the fusion encoder to the parts' tokens, which are encoded already, or to their embeddings."""
+        fusion = self.fusions[view.fusion]
+        by_embedding, given = reads_embeddings(fusion), {}
+        for single, one in zip(view.parts, encoded, strict=True):
+            there = valid(part, single.input)[:, None]
+            given[single.input] = (
+                (one.embedding[:, None], there) if by_embedding else (one.tokens, one.token_mask & there)
+            )
         train = f"fusions_{view.fusion}" in self.training
-        tokens, embedding = self.fusions[view.fusion](given, train=train, keys=self._dropout_keys(view, part, train))
+        tokens, embedding = fusion(given, train=train, keys=self._dropout_keys(view, part, train))
         shapes, found = ({name: tuple(mask.shape) for name, (_, mask) in by.items()} for by in (given, tokens))
         if shapes != found:
             raise UserError(
                 f"fusions.{view.fusion} was given tokens {shapes}, and gave {found}: it gives as many of each input"
             )
+        if by_embedding:  # which leaves the tokens as the towers gave them
+            return EncodedFused(embedding, tuple(encoded))
         again = (one.replace(tokens=tokens[name][0], token_mask=tokens[name][1])
                  for name, one in zip(given, encoded, strict=True))  # fmt: skip
         return EncodedFused(embedding, tuple(again))

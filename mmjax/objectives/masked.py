@@ -15,7 +15,7 @@ from jaxtyping import Array, Bool, Float, Int
 
 from mmjax.errors import UserError
 from mmjax.models.towers.bare import Incoming
-from mmjax.objectives.contract import Context, View, valid
+from mmjax.objectives.contract import Context, Fused, View, valid
 from mmjax.objectives.encoded import EncodedCorrupted, EncodedKept
 from mmjax.objectives.masking import Corrupt, Keep, PatchMasking
 from mmjax.objectives.numerics import at_least_fp32, weighted_mean
@@ -120,6 +120,9 @@ class MaskedText(nn.Module):
         norm_eps: of the head's layer norm.
         tied: the last matrix is the tower's table of token embeddings, as in BERT, and only its bias is the head's own.
         modality: the texts.
+        fusion: one of the experiment's fusions, whose tokens of the text the head reads; None: the tower's.
+        beside: what the fusion reads beside the text, whole: `("image",)`, for words with the picture (ALBEF). An
+            example that lacks it counts, by the text alone.
     """
 
     vocab: int
@@ -131,6 +134,8 @@ class MaskedText(nn.Module):
     norm_eps: float = 1e-6
     tied: bool = False
     modality: str = "text"
+    fusion: str | None = None
+    beside: tuple[str, ...] = ()
 
     @property
     def corrupt(self) -> Corrupt:
@@ -144,11 +149,17 @@ class MaskedText(nn.Module):
             random=self.random,
         )
 
-    def views(self) -> tuple[View, ...]:
-        return (View(self.modality, self.corrupt),)
+    def views(self) -> tuple[View | Fused, ...]:
+        words = View(self.modality, self.corrupt)
+        return (words,) if self.fusion is None else (Fused(self.fusion, (words, *map(View, self.beside))),)
 
     def check_parts(self, path: str, towers: Mapping[str, Any], inputs: Mapping[str, Incoming]) -> None:
-        """Raises UserError where it is tied to a table of another size."""
+        """Raises UserError where it is tied to a table of another size, or nothing is there for the fusion to read."""
+        if (self.fusion is None) != (not self.beside):
+            raise UserError(
+                f"{path} has fusion={self.fusion!r} and beside={self.beside}: set both, the fusion and what it reads "
+                "beside the text, or neither"
+            )
         vocab = getattr(towers[self.modality], "vocabulary", None)
         if self.tied and vocab is not None and self.vocab != vocab:
             raise UserError(
@@ -157,10 +168,9 @@ class MaskedText(nn.Module):
             )
 
     @nn.compact
-    def per_example(
-        self, encoded: Mapping[View, EncodedCorrupted], batch: Mapping[str, Array], context: Context
-    ) -> TokenErrors:
-        view = encoded[self.views()[0]]
+    def per_example(self, encoded: Mapping[Any, Any], batch: Mapping[str, Array], context: Context) -> TokenErrors:
+        found = encoded[self.views()[0]]
+        view: EncodedCorrupted = found if self.fusion is None else found.parts[0]
         positions, real = chosen_positions(view.chosen, self.corrupt.count(view.chosen.shape[1]))
         targets = jnp.take_along_axis(view.ids, positions, axis=1)
         x = jnp.take_along_axis(view.tokens, view.prefix + positions[..., None], axis=1)

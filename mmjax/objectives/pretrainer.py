@@ -8,8 +8,9 @@ import flax.linen as nn
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
-from mmjax.errors import UserError
-from mmjax.objectives.contract import AnyView, Context, View, parts, present
+from mmjax.errors import UserError, unknown
+from mmjax.models.fusion.contract import TokensAndMask
+from mmjax.objectives.contract import AnyView, Context, Matches, Predicting, View, parts, present, valid
 from mmjax.objectives.encoding import Encoding, Keys, by_teacher, embedding
 from mmjax.objectives.microbatches import each_part
 from mmjax.objectives.numerics import unit
@@ -113,6 +114,58 @@ class Pretrainer(nn.Module):
             raise UserError(f"nothing to embed: the batch holds {names(batch)}, and the towers read "
                             f"{names(self.inputs())}")  # fmt: skip
         return {name: unit(embedding(self.towers[tower], name, batch)) for name, tower in inputs.items()}
+
+    def predict(self, batch: Batch, objective: str) -> Float[Array, "b c"]:
+        """The logits of an objective that predicts (`mmjax.objectives.contract.Predicting`), for each example of the
+        batch, without dropout. Needs no keys, and no label.
+
+        Raises:
+            UserError: there is no such objective, or it predicts nothing; the batch lacks what it reads.
+        """
+        predicting = self._able(objective, Predicting, "predicts nothing")
+        encoded, batch = self._read(predicting, batch)
+        return predicting.predict(encoded, batch, self.context(objective, "predict", None, batch["index"], frozenset()))
+
+    def kept_tokens(self, batch: Batch, objective: str) -> tuple[TokensAndMask, ...]:
+        """The tokens of each view that an objective of two rounds keeps, `[B,N,D]`, and which are real (none where an
+        example lacks the input): what `matched` reads, of any rows.
+
+        Raises UserError as `predict` does.
+        """
+        matching = self._able(objective, Matches, "matches nothing")
+        encoded, batch = self._read(matching, batch)
+        return tuple(
+            (encoded[view].tokens, encoded[view].token_mask & valid(batch, view.input)[:, None])
+            for view in matching.kept()
+        )
+
+    def matched(self, tokens: tuple[TokensAndMask, ...], objective: str) -> Float[Array, "p 2"]:
+        """The logits of pairs, not belonging together and belonging together, from tokens of `kept_tokens`."""
+        matching = self._able(objective, Matches, "matches nothing")
+        rows = jnp.arange(len(tokens[0][0]))
+        told = self.context(objective, "predict", None, rows, frozenset())
+        return matching.matched(dict(zip(matching.kept(), tokens, strict=True)), told)
+
+    def _able(self, objective: str, kind: Any, lacking: str) -> Any:
+        """The objective of that name, of a kind that answers."""
+        if objective not in self.objectives:
+            raise UserError(unknown("there is no objective", objective, self.objectives, "objectives"))
+        found = self.objectives[objective]
+        if not isinstance(found, kind):
+            able = [name for name, one in self.objectives.items() if isinstance(one, kind)]
+            raise UserError(
+                f"the objective {objective!r} is a {type(found).__name__}, which {lacking}; those that do are "
+                f"{names(able)}"
+            )
+        return found
+
+    def _read(self, objective: Any, batch: Batch) -> tuple[dict[AnyView, Any], Batch]:
+        """The views of one objective, encoded without dropout, and the batch without what could be a NaN."""
+        views = distinct_views({"asked": objective})
+        check_entries({"asked": objective}, batch, 1)
+        there = present(batch)
+        batch = {"index": jnp.arange(len(batch[parts(views[0])[0].input])), **there}
+        return self._encoded(views, batch, Keys(None, None), frozenset()), batch
 
     def inputs(self) -> dict[str, str]:
         """The inputs that can be embedded, by name, and the tower of each: its own, or the one that a view names."""

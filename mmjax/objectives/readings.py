@@ -79,6 +79,11 @@ def check_view(objective: str, view: AnyView, towers: Parts) -> None:
             f"objective {objective!r} fuses {', '.join(inputs)}: an input comes once, for the fusion knows its tokens "
             "by the input's name"
         )
+    if isinstance(view, Fused) and len(inputs) < 2:
+        raise UserError(
+            f"objective {objective!r} fuses {names(inputs)} alone, and a fusion is of two inputs or more: name "
+            "another, or read the input's own embedding"
+        )
     if isinstance(view, Together):
         if any(single.teacher for single in view.parts):
             raise UserError(

@@ -67,9 +67,15 @@ TRAINING = (
     MetricFamily(
         ("<objective>/accuracy", "<objective>/text_accuracy"),
         "the share that is answered right: partners that are nearer than all others of the batch (at random about one "
-        "in the batch), words that were hidden, next sentences (at random a half)",
+        "in the batch), words that were hidden, next sentences (at random a half), labels, pairs that match",
         "higher",
     ),
+    MetricFamily(
+        ("<objective>/accuracy_right", "<objective>/accuracy_wrong"),
+        "the same of the pairs that belong together, and of those that don't",
+        "higher",
+    ),
+    MetricFamily(("<objective>/pairs",), "pairs of the batch that were matched, right ones and wrong ones"),
     MetricFamily(("<objective>/logit_scale",), "what cosines are multiplied by, 1 / temperature"),
     MetricFamily(("<objective>/logit_bias",), "what a sigmoid loss adds to that"),
     MetricFamily(
@@ -156,6 +162,34 @@ EVALUATION = (
         "mean recall: the share found at the first place in each class, averaged over classes, so that big ones don't "
         "dominate",
         "higher",
+    ),
+    MetricFamily(
+        ("<evaluator>/<from>-><to>/auc",),
+        "the probability that, of the candidates that were put in order, a right one scores above a wrong one",
+        "higher",
+    ),
+    MetricFamily(
+        ("<evaluator>/<objective>/vqa_accuracy", "<evaluator>/<objective>/vqa_accuracy/<kind>=<value>"),
+        "the mean accuracy of answers as VQA counts it, by how many people gave the same, of all or of one kind",
+        "higher",
+    ),
+    MetricFamily(
+        ("<evaluator>/<objective>/precision",),
+        "the share of the entities that were found which are right",
+        "higher",
+    ),
+    MetricFamily(
+        ("<evaluator>/<label>/f1", "<evaluator>/<label>/f1_micro"),
+        "F1, the harmonic mean of precision and recall: the mean over classes, and of all decisions together",
+        "higher",
+    ),
+    MetricFamily(
+        ("<evaluator>/<label>/calibration",),
+        "expected calibration error: how far the probability of the answer is from how often it is right",
+        "lower",
+    ),
+    MetricFamily(
+        ("<evaluator>/<objective>/without <input>/<score>",), "the score where every example lacks that input", "higher"
     ),
     MetricFamily(
         ("<evaluator>/<label>/mAP",),

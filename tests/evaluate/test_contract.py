@@ -50,7 +50,7 @@ class Alone:
 class Vectors:
     """Embeddings at random, in the place of a model's (`evaluate.Embeds`)."""
 
-    losses = None
+    losses = predictor = None
     kinds: dict[str, Any] = {}
 
     def split(self, variables: Any, split: str, inputs: Any = ()) -> Embedded:

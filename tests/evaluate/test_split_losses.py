@@ -200,7 +200,7 @@ def test_bad_input(made: Made, tmp_path):
         made.judged(Losses("tset"), workdir=tmp_path)
 
     class Cached:
-        losses = None
+        losses = predictor = None
         kinds = {}
 
         def split(self, variables, split, inputs=()):

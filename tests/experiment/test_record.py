@@ -434,6 +434,12 @@ LEFT_OUT = {
     "mmjax.models.towers.resnet:Bottleneck": "what ResNet is made of",
     "mmjax.models.towers.resnet:MeanAttention": "as above",
     "mmjax.models.towers.resnet:ResNetTrunk": "as above",
+    "mmjax.models.fusion.coattention:CoLayer": "what CoAttention is made of",
+    "mmjax.models.fusion.embeddings:EmbeddingFusion": "a base class",
+    "mmjax.models.fusion.exchange:OwnNorms": "what Exchange is made of",
+    "mmjax.models.fusion.joined": "what fusions of embeddings are made of",
+    "mmjax.models.fusion.multiway:MultiwayBlock": "what Multiway is made of",
+    "mmjax.models.fusion.tokens:TokenFusion": "a base class",
     "mmjax.runtime.retention:Keeping": "made of an experiment's fields, not one of them",
 }
 

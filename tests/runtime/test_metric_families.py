@@ -12,11 +12,16 @@ import pytest
 from mmjax.cli.main import main
 from mmjax.data.pipeline import batch_spec
 from mmjax.evaluate.contract import Embedded
+from mmjax.evaluate.evaluators.accuracy import Accuracy
 from mmjax.evaluate.evaluators.knn import KNN
 from mmjax.evaluate.evaluators.losses import Losses
 from mmjax.evaluate.evaluators.probe import Probe
+from mmjax.evaluate.evaluators.reranked import Reranked
 from mmjax.evaluate.evaluators.retrieval import Retrieval
+from mmjax.evaluate.evaluators.tag_f1 import TagF1
+from mmjax.evaluate.evaluators.vqa import VqaAccuracy
 from mmjax.evaluate.evaluators.zeroshot import ZeroShot
+from mmjax.evaluate.split_predictions import Predicted
 from mmjax.experiment.definition import Spike
 from mmjax.experiment.graph import build
 from mmjax.experiment.load import load_experiment
@@ -54,6 +59,34 @@ def of_a_step() -> set[str]:
     return set(found)
 
 
+class Foretold:
+    """The predictions of a model: one of six classes, several of six, the tags of texts of four words, and pairs."""
+
+    def inputs(self, objective: str) -> tuple[str, ...]:
+        return ("image", "text")
+
+    def __call__(self, objective: str, without: tuple[str, ...] = (), labelled: bool = True) -> Predicted:
+        random, rows = np.random.default_rng(1), np.arange(20)
+        logits = random.normal(size=(20, 4, 3) if objective == "words" else (20, 6)).astype(np.float32)
+        if objective == "tags":
+            return Predicted(logits, (logits > 0).astype(np.float32), (), "sigmoid", rows)
+        if objective == "words":
+            return Predicted(logits, random.integers(-1, 3, (20, 4)), ("O", "B-A", "I-A"), "softmax", rows)
+        return Predicted(logits, rows % 6, tuple("abcdef"), "softmax", rows)
+
+    def matcher(self, objective: str) -> Any:
+        return Matched()
+
+
+class Matched:
+    """The probability that rows belong together, at random."""
+
+    inputs = ("image", "text")
+
+    def __call__(self, *rows: np.ndarray) -> np.ndarray:
+        return np.random.default_rng(2).random(len(rows[0]))
+
+
 def of_evaluators() -> set[str]:
     """The metrics of every evaluator, also of lists of labels, few shots and folds, and where an embedding is NaN."""
     rng = np.random.default_rng(0)
@@ -61,6 +94,7 @@ def of_evaluators() -> set[str]:
     vectors["image"][0] = np.nan
     columns: dict[str, list[Any]] = {"kind": ["ab"[i % 2] for i in range(39)] + [None], "fold": ["x", "y"] * 20}
     columns["tags"] = [["a"], ["a", "b"]] * 20
+    columns["said"] = [["a", "a", "b"]] * 40
     split = Embedded(vectors, {name: np.ones(40, bool) for name in vectors}, columns)
     split = replace(
         split, fit=split, losses=lambda **_: {"loss": 1.0, "pair/loss": 1.0, "pair/accuracy": 1.0, "examples": 4.0}
@@ -73,7 +107,10 @@ def of_evaluators() -> set[str]:
         Losses(),
         Losses(name="validation"),
     ]
+    judges += [Accuracy("kind", without_each=True), Accuracy("tags"), TagF1("words"), Reranked("match", top=3)]
+    judges += [VqaAccuracy("kind", answers="said", kind="kind")]
     judges += [Probe(label, strengths=(1e-2,), shots=(2,), draws=2, folds="fold") for label in ("kind", "tags")]
+    split = replace(split, predictions=Foretold())
     speak = lambda strings: rng.normal(size=(len(strings), 4))  # noqa: E731
     return {name for judge in judges for name in judge(split, speak)}
 
@@ -84,7 +121,7 @@ def written(trained: Trained) -> dict[bool, set[str]]:
     found = {False: of_a_step(), True: of_evaluators()}
     for line in metrics.read(trained.workdir):
         found["split" in line] |= line.keys() - {"step", "split"}
-    for file in ("siglip.py:tiny", "bert.py:tiny", "m3ae.py:tiny"):
+    for file in ("siglip.py:tiny", "bert.py:tiny", "m3ae.py:tiny", f"{EXPERIMENTS.parent}/tests/tiny.py:reading"):
         found[False] |= of_objectives(file)
     return found
 

@@ -13,8 +13,8 @@ from mmjax.evaluate.evaluators.class_lists import checked_templates, class_list,
 from mmjax.evaluate.metrics.chance import of_classes, of_lists
 from mmjax.evaluate.metrics.items import distinct
 from mmjax.evaluate.metrics.labels import (
+    LabelColumn,
     LabelEvaluator,
-    Labels,
     Metrics,
     counted,
     found_metrics,
@@ -126,7 +126,7 @@ class ZeroShot(LabelEvaluator):
         return [Classified(f"{self.name}/{self.label}", self.label, classes, rows, truth, found)]
 
     def _classes(
-        self, labels: Labels, spoken: Sequence[str], embed_text: EmbedText
+        self, labels: LabelColumn, spoken: Sequence[str], embed_text: EmbedText
     ) -> tuple[Int[np.ndarray, " among"], Float[np.ndarray, "among e"]]:
         """The classes to choose from, and the embedding of each."""
         templates = checked_templates(self.templates, "ZeroShot(templates=...)")
@@ -135,7 +135,7 @@ class ZeroShot(LabelEvaluator):
         among = there if self.present else np.arange(len(spoken))
         return among, class_embeddings([spoken[i] for i in among.tolist()], templates, embed_text)
 
-    def _labels(self, embedded: Embedded, column: Sequence[object]) -> Labels:
+    def _labels(self, embedded: Embedded, column: Sequence[object]) -> LabelColumn:
         if isinstance(self.classes, str):
             known: tuple[Hashable, ...] | None = class_list(self.classes)
         else:

@@ -38,7 +38,7 @@ class LabelEvaluator(Evaluator):
 
 
 @dataclass(frozen=True)
-class Labels:
+class LabelColumn:
     """The classes of N examples, as numbers.
 
     number: of the example's class, -1 where it has none (missing, or not among the classes).
@@ -62,7 +62,7 @@ def values_of(column: Sequence[Any]) -> tuple[Hashable, ...]:
     return tuple(sorted(found, key=lambda value: (isinstance(value, str), value)))
 
 
-def labelled(column: Sequence[Any], classes: Sequence[Hashable], ordered: bool = False) -> Labels:
+def labelled(column: Sequence[Any], classes: Sequence[Hashable], ordered: bool = False) -> LabelColumn:
     """The column as numbers of `classes`.
 
     ordered: the classes are in the order of the data's numbers, so a whole number (of TFDS's ClassLabel, or in a table)
@@ -97,12 +97,12 @@ def labelled(column: Sequence[Any], classes: Sequence[Hashable], ordered: bool =
         )
     if not is_several(column):
         places = np.array([mine[0] if mine else -1 for mine in placed], np.int64)
-        return Labels(tuple(classes), places, places >= 0)
+        return LabelColumn(tuple(classes), places, places >= 0)
     several = np.zeros((len(column), len(classes)), bool)
     for row, mine in enumerate(placed):
         several[row, mine] = True
     known = np.array([not is_missing(value) for value in column], bool)
-    return Labels(tuple(classes), np.full(len(column), -1), known, several)
+    return LabelColumn(tuple(classes), np.full(len(column), -1), known, several)
 
 
 def is_missing(value: Any) -> bool:

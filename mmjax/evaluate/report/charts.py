@@ -31,7 +31,7 @@ class Line:
 
 
 @dataclass(frozen=True)
-class Label:
+class AxisLabel:
     """The label of a row or a column: text, or a picture."""
 
     text: str
@@ -128,8 +128,8 @@ def _swatch(line: Line) -> Markup:
 
 def heat_map(
     values: Float[np.ndarray, "n n"],
-    rows: Sequence[Label],
-    columns: Sequence[Label],
+    rows: Sequence[AxisLabel],
+    columns: Sequence[AxisLabel],
     *,
     row_name: str,
     column_name: str,
@@ -183,7 +183,7 @@ def _mean(values: np.ndarray) -> str:
     return f"{finite.mean():.2f}" if finite.size else "none"
 
 
-def _label(label: Label, x: float, y: float, cell: int, turned: bool) -> Markup:
+def _label(label: AxisLabel, x: float, y: float, cell: int, turned: bool) -> Markup:
     if label.picture is not None:
         at = {"x": x, "y": y - cell} if turned else {"x": x - cell, "y": y}
         return tag("image", tag("title", label.text), href=label.picture, width=cell - 1, height=cell - 1, **at)

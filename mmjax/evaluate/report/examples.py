@@ -11,7 +11,7 @@ from jaxtyping import Float
 from mmjax.data.kinds import ordered
 from mmjax.data.transforms.input import Input
 from mmjax.evaluate.contract import Embedded
-from mmjax.evaluate.report.charts import Label, Point, heat_map, mark, plane
+from mmjax.evaluate.report.charts import AxisLabel, Point, heat_map, mark, plane
 from mmjax.evaluate.report.findings import Findings
 from mmjax.evaluate.report.markup import Markup, short, tag
 from mmjax.evaluate.report.media import Media, silent
@@ -57,11 +57,11 @@ def similarities(found: Findings, media: Media) -> list[Markup]:
     return made
 
 
-def _label(media: Media, modality: str, row: int) -> Label:
+def _label(media: Media, modality: str, row: int) -> AxisLabel:
     text, kind = media.text(row, modality), media.kind(modality)
     if kind.draws:
-        return Label(text, media.uri(row, modality, SMALL))
-    return Label(f"♪ {text}" if kind.plays else text)
+        return AxisLabel(text, media.uri(row, modality, SMALL))
+    return AxisLabel(f"♪ {text}" if kind.plays else text)
 
 
 def _width(kind: type[Input]) -> int:

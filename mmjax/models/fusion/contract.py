@@ -1,7 +1,7 @@
 """The contract of fusion encoders."""
 
 from collections.abc import Mapping
-from typing import Protocol
+from typing import Any, Protocol
 
 from jaxtyping import Array, Bool, Float, Key
 
@@ -9,7 +9,11 @@ TokensAndMask = tuple[Float[Array, "b n d"], Bool[Array, "b n"]]
 
 
 class Fusion(Protocol):
-    """A Linen module over the tokens of inputs that towers have encoded (FLAVA, ALBEF, ViLBERT)."""
+    """A Linen module over the tokens of inputs that towers have encoded (FLAVA, ALBEF, ViLBERT).
+
+    One whose class has `reads = "embeddings"` is given each input's embedding instead, as its only token `[B,1,E]`, and
+    gives it back as it came (GMU, tensor fusion).
+    """
 
     def __call__(
         self, tokens: Mapping[str, TokensAndMask], train: bool = False, keys: Key[Array, " b"] | None = None
@@ -27,3 +31,8 @@ class Fusion(Protocol):
             nothing changes them), with their mask; and the embedding `[B,E]`, float32, not normalised.
         """
         ...
+
+
+def reads_embeddings(fusion: Any) -> bool:
+    """True if a fusion is given each input's embedding in the place of its tokens."""
+    return getattr(fusion, "reads", "tokens") == "embeddings"

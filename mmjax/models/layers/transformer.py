@@ -43,16 +43,19 @@ class HeadsIn(nn.Module):
     The kernel is stored as [D, heads, parts, head_dim]: split over heads, each device holds whole heads of all parts.
     The product has the parts first, so that each is one piece of its rows, and the heads as an axis of their own, so
     that a device that holds some of them computes those alone.
+
+    inner: the width of all heads together; None: the tokens'.
     """
 
     heads: int
     parts: int
     init: Initializer
+    inner: int | None = None
 
     @nn.compact
     def __call__(self, x: Float[Array, "b n d"]) -> tuple[Float[Array, "b h n k"], ...]:
         width = x.shape[-1]
-        shape = (self.heads, self.parts, check_heads(width, self.heads))
+        shape = (self.heads, self.parts, check_heads(self.inner or width, self.heads))
         axes = ("heads", None, "head_dim")
         kernel = parameter(self, "kernel", self.init, ("embed", *axes), (width, *shape))
         bias = parameter(self, "bias", nn.initializers.zeros, axes, shape)
@@ -63,19 +66,23 @@ class HeadsIn(nn.Module):
 
 
 class HeadsOut(nn.Module):
-    """`[b h n k]` -> `[b n d]`: heads joined and projected; the kernel is [heads, head_dim, D]."""
+    """`[b h n k]` -> `[b n d]`: heads joined and projected; the kernel is [heads, head_dim, D].
+
+    width: D; None: that of all heads together.
+    """
 
     init: Initializer
+    width: int | None = None
 
     @nn.compact
     def __call__(self, x: Float[Array, "b h n k"]) -> Float[Array, "b n d"]:
         batch, heads, length, size = x.shape
-        width = heads * size
+        width = self.width or heads * size
         axes = ("heads", "head_dim", "embed")
         kernel = parameter(self, "kernel", self.init, axes, (heads, size, width))
         bias = parameter(self, "bias", nn.initializers.zeros, ("embed",), (width,))
-        joined = jnp.moveaxis(x, 1, 2).reshape(batch * length, width)
-        y = joined @ kernel.reshape(width, width).astype(x.dtype) + bias.astype(x.dtype)
+        joined = jnp.moveaxis(x, 1, 2).reshape(batch * length, heads * size)
+        y = joined @ kernel.reshape(heads * size, width).astype(x.dtype) + bias.astype(x.dtype)
         return y.reshape(batch, length, width)
 
 
@@ -106,24 +113,30 @@ class Attention(nn.Module):
 
 
 class CrossAttention(nn.Module):
-    """Multi-head attention of `queries` over `tokens`, of which each query may be allowed only some."""
+    """Multi-head attention of `queries` over `tokens`, of which each query may be allowed only some.
+
+    inner: the width of all heads together, where queries and tokens are not equally wide; None: theirs.
+    """
 
     heads: int
     inits: dict[str, Initializer]
     attention: AttentionName = "plain"
+    inner: int | None = None
 
     @nn.compact
     def __call__(
         self,
         queries: Float[Array, "b q d"],
-        tokens: Float[Array, "b n d"],
+        tokens: Float[Array, "b n e"],
         mask: Bool[Array, "b n"] | None = None,
         allowed: Bool[Array, "#b #q n"] | None = None,
     ) -> Float[Array, "b q d"]:
-        (query,) = HeadsIn(self.heads, 1, self.inits["qkv"], name="query")(queries)
-        key, value = HeadsIn(self.heads, 2, self.inits["qkv"], name="key_value")(tokens)
+        width = queries.shape[-1]
+        inner = self.inner or width
+        (query,) = HeadsIn(self.heads, 1, self.inits["qkv"], inner, name="query")(queries)
+        key, value = HeadsIn(self.heads, 2, self.inits["qkv"], inner, name="key_value")(tokens)
         attended = ATTENTIONS[self.attention](query, key, value, mask, allowed=allowed)
-        return HeadsOut(self.inits["out"], name="out")(attended)
+        return HeadsOut(self.inits["out"], width, name="out")(attended)
 
 
 class Mlp(nn.Module):

@@ -9,7 +9,7 @@ import pytest
 
 from mmjax.evaluate.report.charts import (
     POINTS,
-    Label,
+    AxisLabel,
     Line,
     Point,
     colour,
@@ -90,7 +90,7 @@ def test_numbers_stay_short():
 
 def test_a_heat_map_has_the_pairs_on_its_diagonal():
     values = np.array([[0.9, -0.2], [np.nan, 0.5]])
-    names = [Label("<a>"), Label("b")]
+    names = [AxisLabel("<a>"), AxisLabel("b")]
     made = heat_map(values, names, names, row_name="caption", column_name="sound")
     tips = [unescape(tip) for tip in re.findall(r'data-tip="([^"]*)"', made)]
     assert tips == [

@@ -12,8 +12,11 @@ import numpy as np
 from mmjax.models.decoders.patches import Decoder
 from mmjax.models.layers.pooling import POOLINGS, AttentionPool
 from mmjax.models.towers.audio import AudioTransformer
+from mmjax.models.towers.convolutional import Convolutional, ConvolutionalAudio
 from mmjax.models.towers.kaldi_fbank import KaldiFbank
 from mmjax.models.towers.log_mel import LogMel
+from mmjax.models.towers.recurrent import Recurrent
+from mmjax.models.towers.recurrent_audio import RecurrentAudio
 from mmjax.models.towers.resnet import ResNet
 from mmjax.models.towers.text import TextTransformer
 from mmjax.models.towers.vit import ViT
@@ -39,6 +42,11 @@ TOWERS: list[tuple[Any, tuple[Any, ...], np.ndarray | None]] = [
     (LOG_MEL, (WAVES, HEARD), KEPT),
     (KALDI, (WAVES, HEARD), None),
     (ResNet(layers=(1, 1, 1, 1), width=2, heads=2, size=32, embed_dim=4), (PIXELS,), None),
+    (Recurrent(vocab=9, length=3, width=8, depth=2, bidirectional=True), (IDS, WORDS), None),
+    (Recurrent(vocab=9, length=3, width=8, cell="gru", pooling="max", dtype="bfloat16"), (IDS, WORDS), KEPT),
+    (RecurrentAudio(spectrogram=LogMel(**FRONT), samples=640, width=8, pooling="mean"), (WAVES, HEARD), KEPT),
+    (Convolutional(channels=(4, 4), groups=2, embed_dim=4), (PIXELS,), None),
+    (ConvolutionalAudio(spectrogram=LogMel(**FRONT), samples=640, channels=(4, 4), groups=2), (WAVES, HEARD), None),
 ]
 
 

@@ -1,0 +1,1 @@
+"""The dataset `asked_emoji`: questions about pictures of several emoji, whose answers need both."""

@@ -1,0 +1,199 @@
+"""Asks an objective what it predicts for every example of a split."""
+
+from collections.abc import Collection
+from typing import Any, NamedTuple
+
+import flax.linen as nn
+import jax
+import numpy as np
+from jaxtyping import Bool, Float, Int, Shaped
+
+from mmjax.data.evaluation import evaluation_batches, evaluation_count
+from mmjax.data.pipeline import Prepared
+from mmjax.errors import UserError, unknown
+from mmjax.objectives.classify import Classify
+from mmjax.objectives.contract import parts
+from mmjax.objectives.matching import Matching
+from mmjax.objectives.pretrainer import Pretrainer
+from mmjax.objectives.tag_tokens import TagTokens
+from mmjax.runtime import hosts
+from mmjax.runtime.mesh import ACTIVATION_RULES, put, replicated
+
+Variables = dict[str, Any]
+
+
+class Predicted(NamedTuple):
+    """The predictions of an objective for the examples of a split that have a label and one of its inputs."""
+
+    logits: Float[np.ndarray, "n *l c"]
+    """Of each example, or of each token of a text."""
+    label: Shaped[np.ndarray, "n *c"]
+    """As the batch has it: class numbers, or targets of all classes; of tokens class numbers, -1 where none counts."""
+    names: tuple[str, ...]
+    """Of the classes; () where the label's chain has none."""
+    loss: str
+    """The objective's: `softmax`, one class is right, or `sigmoid`."""
+    rows: Int[np.ndarray, " n"]
+    """The examples' places in the split."""
+
+
+class SplitPredictor:
+    """Computes the logits of a `Classify` or `TagTokens` objective on a split, in padded batches over the mesh; nothing
+    is augmented.
+
+    Of several hosts each reads its part of every batch, and all get the whole: all must make the same calls.
+    """
+
+    def __init__(self, pretrainer: Pretrainer, data: Prepared, mesh: jax.sharding.Mesh, batch_size: int):
+        """batch_size: over all hosts; the mesh must divide it."""
+        self._pretrainer, self._data, self._mesh, self._batch_size = pretrainer, data, mesh, batch_size
+        self._part = hosts.reader(mesh, batch_size)
+
+        def predict(variables: Variables, batch: Any, objective: str, kept: tuple[str, ...]) -> tuple[Any, Any]:
+            with nn.logical_axis_rules(ACTIVATION_RULES):
+                logits = pretrainer.apply(variables, batch, objective, method="predict")
+            return logits, {name: batch[name] for name in kept}
+
+        def tokens(variables: Variables, batch: Any, objective: str) -> tuple[Any, Any]:
+            with nn.logical_axis_rules(ACTIVATION_RULES):
+                return pretrainer.apply(variables, batch, objective, method="kept_tokens"), batch["index"]
+
+        def matched(variables: Variables, batch: Any, objective: str) -> tuple[Any, Any]:
+            with nn.logical_axis_rules(ACTIVATION_RULES):
+                logits = pretrainer.apply(variables, batch["tokens"], objective, method="matched")
+            return jax.nn.softmax(jax.numpy.asarray(logits, jax.numpy.float32))[:, 1], batch["index"]
+
+        shared: Any = {"out_shardings": replicated(mesh)}
+        self._predict = jax.jit(predict, static_argnames=("objective", "kept"), **shared)
+        self._kept = jax.jit(tokens, static_argnames="objective", **shared)
+        self._matched = jax.jit(matched, static_argnames="objective", **shared)
+
+    def inputs(self, objective: str) -> tuple[str, ...]:
+        """The inputs that an objective reads.
+
+        Raises:
+            UserError: there is no such objective, or it predicts no label.
+        """
+        objectives = self._pretrainer.objectives
+        able = [name for name, one in objectives.items() if isinstance(one, Classify | TagTokens)]
+        if objective not in able:
+            raise UserError(unknown("there is no label to predict by", objective, able, "objectives of a label"))
+        return tuple(dict.fromkeys(one.input for view in objectives[objective].views() for one in parts(view)))
+
+    def tokens(
+        self, variables: Variables, split: str, objective: str
+    ) -> tuple[tuple[str, ...], tuple[tuple[np.ndarray, np.ndarray], ...]]:
+        """The inputs that a `Matching` objective compares, and of each the tokens of every row of the split, and which
+        of them are real.
+
+        Raises:
+            UserError: there is no such objective.
+        """
+        able = [name for name, one in self._pretrainer.objectives.items() if isinstance(one, Matching)]
+        if objective not in able:
+            raise UserError(unknown("there is nothing to match by", objective, able, "Matching objectives"))
+        found = []
+        for batch, _ in evaluation_batches(self._data, split, self._batch_size, columns=("id",), host=self._part):
+            tokens, index = jax.device_get(self._kept(variables, put(batch, self._mesh), objective))
+            order = np.argsort(index)
+            found.append([tuple(np.asarray(x)[order] for x in each) for each in tokens])
+        count = evaluation_count(self._data, split)
+        views = [view.input for view in self._pretrainer.objectives[objective].kept()]
+        whole = [
+            tuple(np.concatenate([batch[place][part] for batch in found])[:count] for part in range(2))
+            for place in range(len(views))
+        ]
+        return tuple(views), tuple((tokens, mask) for tokens, mask in whole)
+
+    def matched(
+        self, variables: Variables, tokens: tuple[tuple[np.ndarray, np.ndarray], ...], objective: str
+    ) -> Float[np.ndarray, " p"]:
+        """The probability that each pair of `tokens` belongs together, some pairs at a time."""
+        count, size = len(tokens[0][0]), self._batch_size
+        index, parts_ = self._part
+        mine = slice(index * size // parts_, (index + 1) * size // parts_)
+        found = []
+        for start in range(0, count, size):
+            places = np.minimum(np.arange(start, start + size), count - 1)[mine]  # the last ones are padding
+            batch: Any = {"tokens": tuple((x[places], mask[places]) for x, mask in tokens)}
+            batch["index"] = np.arange(size, dtype=np.uint32)[mine]
+            shares, order = jax.device_get(self._matched(variables, put(batch, self._mesh), objective))
+            found.append(shares[np.argsort(order)])
+        return np.concatenate(found)[:count] if found else np.zeros(0, np.float32)
+
+    def on(self, variables: Variables, split: str) -> "Foresight":
+        """The predictor with these variables, of one split."""
+        return Foresight(self, variables, split)
+
+    def __call__(
+        self, variables: Variables, split: str, objective: str, without: Collection[str] = (), labelled: bool = True
+    ) -> Predicted:
+        """The predictions on a split. without: inputs that are taken for missing in every example. labelled: whether
+        examples without the label are left out.
+
+        Raises:
+            UserError: there is no such objective or input.
+            SplitNotFoundError: no source has the split.
+        """
+        read = self.inputs(objective)
+        for name in without:
+            if name not in read:
+                raise UserError(
+                    unknown(f"objective {objective!r} is asked without", name, read, "inputs that it reads")
+                )
+        part = self._pretrainer.objectives[objective]
+        label, owner = (part.label, part.label) if isinstance(part, Classify) else (part.tags, part.modality)
+        kept = ("index", label, *(f"{name}_valid" for name in dict.fromkeys((owner, *read))))
+        found, entries = [], []
+        for batch, _ in evaluation_batches(self._data, split, self._batch_size, columns=("id",), host=self._part):
+            batch = batch | {f"{name}_valid": np.zeros_like(batch[f"{name}_valid"]) for name in without}
+            logits, told = jax.device_get(self._predict(variables, put(batch, self._mesh), objective, kept))
+            order = np.argsort(told["index"])  # a mesh may have the hosts' rows in another order
+            found.append(logits[order])
+            entries.append({name: array[order] for name, array in told.items()})
+        count = evaluation_count(self._data, split)  # the last batch is padded
+        logits = np.concatenate(found)[:count].astype(np.float32)
+        told = {name: np.concatenate([each[name] for each in entries])[:count] for name in kept}
+        there: Bool[np.ndarray, " n"] = np.any([told[f"{name}_valid"] for name in read], axis=0)
+        there = there & told[f"{owner}_valid"] if labelled else there
+        named = (getattr(step, "classes", ()) for step in self._data.chains.transforms[owner])
+        names = next((tuple(each) for each in named if each), ())
+        loss = part.loss if isinstance(part, Classify) else "softmax"
+        return Predicted(logits[there], told[label][there], names, loss, np.flatnonzero(there))
+
+
+class Matcher:
+    """Matches rows of a split by a `Matching` objective: gives the probability that they belong together.
+
+    Its towers' tokens of every row are computed once and kept in this machine's memory (rows x tokens x width x 4
+    bytes, of both inputs).
+    """
+
+    def __init__(self, predictor: SplitPredictor, variables: Variables, split: str, objective: str):
+        self._predictor, self._variables, self._objective = predictor, variables, objective
+        self.inputs, self._tokens = predictor.tokens(variables, split, objective)
+
+    def __call__(self, *rows: Int[np.ndarray, " p"]) -> Float[np.ndarray, " p"]:
+        """The probability of each pair. rows: of each input in `inputs`, in the order of the split."""
+        pairs = tuple((x[mine], mask[mine]) for (x, mask), mine in zip(self._tokens, rows, strict=True))
+        return self._predictor.matched(self._variables, pairs, self._objective)
+
+
+class Foresight(NamedTuple):
+    """A model's objectives on one split, to be asked what they predict: for evaluators."""
+
+    predictor: SplitPredictor
+    variables: Variables
+    split: str
+
+    def inputs(self, objective: str) -> tuple[str, ...]:
+        """The inputs that an objective reads."""
+        return self.predictor.inputs(objective)
+
+    def __call__(self, objective: str, without: Collection[str] = (), labelled: bool = True) -> Predicted:
+        """The predictions of an objective, perhaps without some of its inputs; see `SplitPredictor`."""
+        return self.predictor(self.variables, self.split, objective, without, labelled)
+
+    def matcher(self, objective: str) -> Matcher:
+        """Encodes the split's rows, to tell which belong together."""
+        return Matcher(self.predictor, self.variables, self.split, objective)

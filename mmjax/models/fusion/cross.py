@@ -1,0 +1,73 @@
+"""Cross-attention fusion: the tokens of one input read those of the others (ALBEF: Li et al. 2021, arXiv:2107.07651;
+BLIP: Li et al. 2022, arXiv:2201.12086)."""
+
+from collections.abc import Mapping
+from typing import Literal
+
+import flax.linen as nn
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Key
+
+from mmjax.errors import UserError, not_among, unknown
+from mmjax.models.fusion.contract import TokensAndMask
+from mmjax.models.fusion.tokens import TokenFusion, first_real
+from mmjax.models.layers.blocks import Blocks
+from mmjax.models.layers.pooling import mean
+from mmjax.models.layers.transformer import Transformer
+
+CROSS_POOLINGS = ("first", "mean")
+
+
+class Cross(TokenFusion, kw_only=True):
+    """The reader's tokens through a transformer whose blocks attend to the other inputs' tokens, between their own
+    attention and the MLP. The others' tokens stay as they came.
+
+    An example that lacks the others takes in what attention over no token gives; one that lacks the reader has an
+    embedding of zeros (its projection's bias, where there is one).
+
+    Attributes:
+        reader: the input whose tokens read: `text`.
+        blocks: of the transformer.
+        pooling: the embedding is that of the reader's `first` real token (its CLS), or the `mean` of all real ones.
+        project: whether each input's tokens come in by a linear map of their own, which they need where they are not as
+            wide as the blocks.
+        kinds: whether each input that is read has a learned vector that is added to its tokens; of use where there are
+            several.
+    """
+
+    reader: str
+    blocks: Blocks
+    pooling: Literal["first", "mean"] = "first"
+    project: bool = False
+    kinds: bool = False
+
+    @nn.compact
+    def __call__(
+        self, tokens: Mapping[str, TokensAndMask], train: bool = False, keys: Key[Array, " b"] | None = None
+    ) -> tuple[dict[str, TokensAndMask], Float[Array, "b e"]]:
+        """The reader's tokens after they have read, with those of the others as they came; and the embedding.
+
+        Raises:
+            UserError: the reader isn't among the inputs; there is no such pooling, or tokens of another width come in
+                with project=False.
+        """
+        if self.pooling not in CROSS_POOLINGS:
+            raise UserError(not_among("pooling", self.pooling, CROSS_POOLINGS))
+        if self.reader not in tokens:
+            raise UserError(unknown("a Cross fusion reads by", self.reader, tokens, "inputs"))
+        blocks, masks = self.blocks, self._there(tokens, train, keys)
+        read = [name for name in tokens if name != self.reader]
+        context = [self._entered(name, tokens[name][0], blocks, self.project, self.kinds) for name in read]
+        x = self._entered(self.reader, tokens[self.reader][0], blocks, self.project, kinds=False)
+        real = masks[self.reader]
+        x = Transformer(blocks, cross=True, name="transformer")(
+            x,
+            real,
+            train,
+            keys,
+            context=jnp.concatenate(context, axis=1),
+            context_mask=jnp.concatenate([masks[name] for name in read], axis=1),
+        )
+        pooled = first_real(x, real) if self.pooling == "first" else mean(x, real)
+        found = {name: (x if name == self.reader else tokens[name][0], masks[name]) for name in tokens}
+        return found, self._projected(pooled, blocks)

@@ -1,0 +1,65 @@
+"""Merged fusion: the tokens of all inputs as one sequence through a transformer (FLAVA: Singh et al. 2022,
+arXiv:2112.04482)."""
+
+from collections.abc import Mapping
+from itertools import accumulate
+from typing import Literal
+
+import flax.linen as nn
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Key
+
+from mmjax.errors import UserError, not_among
+from mmjax.models.fusion.contract import TokensAndMask
+from mmjax.models.fusion.tokens import KIND_STD, TokenFusion, first_real
+from mmjax.models.layers.blocks import Blocks
+from mmjax.models.layers.parameters import parameter
+from mmjax.models.layers.pooling import mean
+from mmjax.models.layers.transformer import Transformer
+
+MERGED_POOLINGS = ("cls", "first", "mean")
+
+
+class Merged(TokenFusion, kw_only=True):
+    """Tokens of the inputs one after the other, each with its input's vector -> transformer. An example that lacks an
+    input is fused from the tokens of the others alone.
+
+    Attributes:
+        blocks: of the transformer.
+        pooling: the embedding is that of a learned `cls` token before all others, of the `first` real one, or the
+            `mean` of all real ones.
+        project: whether each input's tokens come in by a linear map of their own (FLAVA), which they need where they
+            are not as wide as the blocks.
+        kinds: whether each input has a learned vector that is added to its tokens (FLAVA has none).
+    """
+
+    blocks: Blocks
+    pooling: Literal["cls", "first", "mean"] = "cls"
+    project: bool = False
+    kinds: bool = True
+
+    @nn.compact
+    def __call__(
+        self, tokens: Mapping[str, TokensAndMask], train: bool = False, keys: Key[Array, " b"] | None = None
+    ) -> tuple[dict[str, TokensAndMask], Float[Array, "b e"]]:
+        """Each input's tokens, as wide as the blocks, after they have met; and the embedding.
+
+        Raises:
+            UserError: there is no such pooling, or tokens of another width come in with project=False.
+        """
+        if self.pooling not in MERGED_POOLINGS:
+            raise UserError(not_among("pooling", self.pooling, MERGED_POOLINGS))
+        blocks, masks = self.blocks, self._there(tokens, train, keys)
+        parts = [self._entered(name, x, blocks, self.project, self.kinds) for name, (x, _) in tokens.items()]
+        ends = list(accumulate(part.shape[1] for part in parts))
+        x, real = jnp.concatenate(parts, axis=1), jnp.concatenate(list(masks.values()), axis=1)
+        prefix = int(self.pooling == "cls")
+        if prefix:
+            cls = parameter(self, "cls", nn.initializers.normal(KIND_STD), ("embed",), (blocks.width,))
+            x = jnp.concatenate([jnp.broadcast_to(cls.astype(x.dtype), (len(x), 1, blocks.width)), x], axis=1)
+            real = jnp.pad(real, ((0, 0), (1, 0)), constant_values=True)
+        x = Transformer(blocks, name="transformer")(x, real, train, keys)
+        pooled = x[:, 0] if prefix else first_real(x, real) if self.pooling == "first" else mean(x, real)
+        pieces = jnp.split(x[:, prefix:], ends[:-1], axis=1)
+        found = {name: (piece, masks[name]) for name, piece in zip(tokens, pieces, strict=True)}
+        return found, self._projected(pooled, blocks)
