@@ -123,9 +123,9 @@ def quickstart() -> Experiment:
         data=spoken_emoji(),
         optimizer=optimizer(warmup_steps=40),
         batch_size=256,
-        steps=480,
-        evaluate_every=100,
-        save_every=100,
+        steps=640,
+        evaluate_every=160,
+        save_every=160,
         evaluators=[*judges(), Gallery(split="test")],
     )
 
@@ -139,8 +139,8 @@ def contrastive_only() -> Experiment:
         data=spoken_emoji(),
         optimizer=optimizer(warmup_steps=40),
         batch_size=256,
-        steps=480,
-        evaluate_every=100,
-        save_every=100,
+        steps=640,
+        evaluate_every=160,
+        save_every=160,
         evaluators=judges(),
     )

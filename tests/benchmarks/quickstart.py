@@ -11,6 +11,7 @@ The picture is the quickstart's gallery of the test split, drawn of the checkpoi
 import argparse
 import datetime
 import json
+import shlex
 import subprocess
 import sys
 import tempfile
@@ -79,7 +80,7 @@ def main() -> None:
         return
     record = json.loads(arguments.json.read_text()) if arguments.json.exists() else {}
     record |= {
-        "command": "python -m tests.benchmarks.quickstart",
+        "command": shlex.join(["python", "-m", "tests.benchmarks.quickstart", *sys.argv[1:]]),
         "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
         "machine": machine(),
         "versions": {package: metadata.version(package) for package in PACKAGES},

@@ -18,6 +18,7 @@ import datetime
 import importlib.metadata
 import importlib.util
 import json
+import math
 import os
 import shlex
 import statistics
@@ -114,7 +115,7 @@ def row(side: Side, size: str) -> dict[str, Any]:
     middle = {name: statistics.median(run[name] for run in runs) for name in ("seconds", "cpu_seconds")}
     found |= {name: round(value, 4) for name, value in middle.items()}
     found |= {"least_cpu_seconds": round(min(run["cpu_seconds"] for run in runs), 4), "rounds": len(runs)}
-    losses = [round(loss, 4) for loss in side.losses]
+    losses = [round(loss, 4) if math.isfinite(loss) else None for loss in side.losses]  # bare products have none
     return found | {"bytes": max(run["bytes"] for run in runs), "losses": losses}
 
 

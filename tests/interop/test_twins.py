@@ -111,6 +111,7 @@ OBSTACLES = {
     "clap.py": r"towers.audio: none there, AudioTransformer here\n.*\n  towers.text.pooling",
     "clip_resnet.py": r"towers.image: none there, ResNet here(.|\n)*--towers text goes, as CLIPTextModelWithProjection",
     "flip.py": r"CLIPModel is nearest(.|\n)*image.pooling(.|\n)*image.positions(.|\n)*text.causal",
+    "fusion.py": "is made of Convolutional, Recurrent, ConvolutionalAudio, Classify",
     "imagebind.py": r"towers.audio: none there(.|\n)*towers.image.pooling: 'map' there, 'mean' here",
     "lit.py": r"towers.image.blocks.layer_scale(.|\n)*--towers image goes, as Dinov2Model",
     "m3ae.py": r"objectives: \['Contrastive'\] there, \['MaskedTogether'\] here(.|\n)*image.trunk",
