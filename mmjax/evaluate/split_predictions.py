@@ -106,16 +106,23 @@ class SplitPredictor:
         return tuple(views), tuple((tokens, mask) for tokens, mask in whole)
 
     def matched(
-        self, variables: Variables, tokens: tuple[tuple[np.ndarray, np.ndarray], ...], objective: str
+        self,
+        variables: Variables,
+        tokens: tuple[tuple[np.ndarray, np.ndarray], ...],
+        rows: tuple[Int[np.ndarray, " p"], ...],
+        objective: str,
     ) -> Float[np.ndarray, " p"]:
-        """The probability that each pair of `tokens` belongs together, some pairs at a time."""
-        count, size = len(tokens[0][0]), self._batch_size
-        index, parts_ = self._part
-        mine = slice(index * size // parts_, (index + 1) * size // parts_)
+        """The probability that the pairs of these rows of `tokens` belong together, by batches: the tokens of no more
+        pairs are gathered at a time.
+        """
+        count, size = len(rows[0]), self._batch_size
+        index, hosts_in_all = self._part
+        mine = slice(index * size // hosts_in_all, (index + 1) * size // hosts_in_all)
         found = []
         for start in range(0, count, size):
             places = np.minimum(np.arange(start, start + size), count - 1)[mine]  # the last ones are padding
-            batch: Any = {"tokens": tuple((x[places], mask[places]) for x, mask in tokens)}
+            met = ((x[own[places]], mask[own[places]]) for (x, mask), own in zip(tokens, rows, strict=True))
+            batch: Any = {"tokens": tuple(met)}
             batch["index"] = np.arange(size, dtype=np.uint32)[mine]
             shares, order = jax.device_get(self._matched(variables, put(batch, self._mesh), objective))
             found.append(shares[np.argsort(order)])
@@ -175,8 +182,7 @@ class Matcher:
 
     def __call__(self, *rows: Int[np.ndarray, " p"]) -> Float[np.ndarray, " p"]:
         """The probability of each pair. rows: of each input in `inputs`, in the order of the split."""
-        pairs = tuple((x[mine], mask[mine]) for (x, mask), mine in zip(self._tokens, rows, strict=True))
-        return self._predictor.matched(self._variables, pairs, self._objective)
+        return self._predictor.matched(self._variables, self._tokens, rows, self._objective)
 
 
 class Foresight(NamedTuple):
