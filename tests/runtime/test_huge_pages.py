@@ -87,8 +87,8 @@ def test_the_pages_are_huge():
     value = tunables({})
     if value is None:
         pytest.skip("this system has none on request")
-    assert huge_kilobytes(value) >= 32 << 10
-    assert huge_kilobytes("") < 32 << 10
+    # No certain number: the system gives as many as it has whole pieces of memory for.
+    assert huge_kilobytes(value) > huge_kilobytes("")
 
 
 def test_commands_that_compute_ask_and_nothing_else_does(monkeypatch, capsys):
