@@ -2,13 +2,16 @@
 
 import re
 import sys
+import textwrap
 from pathlib import Path
 from types import SimpleNamespace
 
+import jax
 import numpy as np
 import pytest
 from PIL import Image
 
+from mmjax import models, objectives
 from mmjax.cli.main import main
 from mmjax.experiment.graph import build
 from mmjax.experiment.load import load_experiment
@@ -47,6 +50,42 @@ def test_a_loss_of_ones_own_is_a_dozen_lines(tmp_path):
     encoded = {view: SimpleNamespace(embedding=x) for view, x in zip(near.views(), rows, strict=True)}
     loss, _ = near.batch_loss(near.per_example(encoded, {}), {})
     assert loss == pytest.approx(np.mean(np.sum((rows[0] - rows[1]) ** 2, -1)), rel=1e-5)
+
+
+def test_two_streams_of_words_and_regions_have_lxmerts_size():
+    """As the guide shows it: 20 positions instead of 512, and without the types of words, pooler and attributes."""
+    readme = (ROOT / "experiments" / "README.md").read_text(encoding="utf-8")
+    found = re.search(r"\n( +towers=\{\"text\": TextTransformer\(vocab=30_522, length=20,.*?)\n\n", readme, re.DOTALL)
+    assert found is not None
+    known = {name: getattr(face, name) for face in (models, objectives) for name in dir(face)}
+    post = {"width": 768, "heads": 12, "norm": "post"}
+    known |= {name: models.Blocks(**post, depth=depth) for name, depth in (("words", 9), ("boxes", 5), ("both", 5))}
+    parts = eval(f"dict(\n{textwrap.dedent(found[1])}\n)", known)
+    batch = {
+        "index": np.arange(2, dtype=np.uint32), "text": np.zeros((2, 20), np.int32), "text_valid": np.ones(2, bool),
+        "regions": np.zeros((2, 36, 2_052), np.float32), "regions_mask": np.ones((2, 36), bool),
+        "regions_valid": np.ones(2, bool), "regions_objects": np.zeros((2, 36), np.int32),
+    }  # fmt: skip
+    keys = {name: jax.random.key(0) for name in ("params", "mask")}
+    held = jax.eval_shape(lambda: objectives.Pretrainer(**parts).init(keys, batch))["params"]
+    backbone = {part: tree for part, tree in held.items() if not part.startswith("objectives_")}
+    pooler = 768**2 + 768
+    assert sum(leaf.size for leaf in jax.tree.leaves(backbone)) == 207_936_768 - (512 - 20 + 2) * 768 - pooler
+
+
+def test_a_model_of_one_stream_has_vilts_size():
+    """As the guide shows it: without the types of words, and with the heads."""
+    readme = (ROOT / "experiments" / "README.md").read_text(encoding="utf-8")
+    found = re.search(r"( +none, whole = .*?)\n\n", readme, re.DOTALL)
+    assert found is not None
+    blocks, _, parts = textwrap.dedent(found[1]).partition("\n")
+    scope = {name: getattr(face, name) for face in (models, objectives) for name in dir(face)}
+    exec(blocks, scope)
+    pretrainer = objectives.Pretrainer(**eval(f"dict({parts})", scope))
+    batch = {"text": np.ones((2, 40), np.int32), "image": np.zeros((2, 384, 384, 3), np.uint8)}
+    batch |= {"text_valid": np.ones(2, bool), "image_valid": np.ones(2, bool), "index": np.arange(2)}
+    shapes = jax.eval_shape(pretrainer.init, jax.random.key(0), batch)
+    assert sum(leaf.size for leaf in jax.tree.leaves(shapes)) == 112_219_196 - 2 * 768
 
 
 def test_a_newcomer_trains_on_own_pictures(tmp_path, monkeypatch):

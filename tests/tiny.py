@@ -12,12 +12,21 @@ import numpy as np
 import soundfile
 from PIL import Image, ImageDraw
 
-from mmjax.data import CropOrPad, Decode, DecodeAudio, Folder, Label, Mixture, Resize, SentencePiece, Tokenize
-from mmjax.evaluate import Accuracy, Gallery, Losses, Reranked, Retrieval, ZeroShot
+from mmjax.data import CropOrPad, Decode, DecodeAudio, Folder, Label, Mixture, Numbers, Resize, SentencePiece, Tokenize
+from mmjax.evaluate import Accuracy, Gallery, Losses, RegressionErrors, Reranked, Retrieval, ZeroShot
 from mmjax.experiment import Experiment, experiment
 from mmjax.models import AudioTransformer, Blocks, Cross, Decoder, LogMel, Merged, TextTransformer, ViT
-from mmjax.objectives import Classify, Contrastive, MaskedImage, MaskedText, Matching
-from mmjax.optim import AdamW
+from mmjax.objectives import (
+    Classify,
+    Contrastive,
+    MaskedImage,
+    MaskedText,
+    Matching,
+    MetricLearning,
+    MomentumContrastive,
+    Regress,
+)
+from mmjax.optim import AdamW, GradNorm
 
 COLOURS = ("red", "yellow", "green", "cyan", "blue", "pink")
 SHAPES = ("disc", "square", "bar", "cross")
@@ -208,4 +217,86 @@ def reading() -> Experiment:
             Accuracy("shape", without_each=True),
             Reranked("match", top=3, same="text", when="always"),
         ],
+    )
+
+
+@experiment
+def measuring() -> Experiment:
+    """Two numbers of a picture, the places of its colour and shape; and pictures of one shape near each other."""
+    size: dict[str, Any] = dict(width=16, depth=1, heads=2, remat=None)  # sooner compiled
+    return Experiment(
+        towers={"image": ViT(patch=8, size=SIDE, pooling="mean", blocks=Blocks(**size), embed_dim=8)},
+        objectives={
+            "places": Regress("places", ("image",), targets=2, offset=(2.5, 1.5), scale=(1.7, 1.1), hidden=16),
+            "alike": MetricLearning(("image",), "shape"),
+        },
+        data=Mixture(
+            {"shapes": 1.0},
+            sources={"shapes": Folder("shapes.csv")},
+            transforms={"image": (Decode(), Resize(SIDE)), "places": (Numbers(2),), "shape": (Label(SHAPES),)},
+        ),
+        optimizer=AdamW(peak_lr=1e-2, warmup_steps=4),
+        batch_size=16,
+        steps=60,
+        log_every=20,
+        evaluators=[RegressionErrors("places"), Losses(batches=2)],
+    )
+
+
+@experiment
+def taught() -> Experiment:
+    """Pictures and captions by the keys of a teacher, those of earlier batches among them."""
+    size: dict[str, Any] = dict(width=16, depth=1, heads=2, remat=None)  # sooner compiled
+    return Experiment(
+        towers={
+            "image": ViT(patch=8, size=SIDE, pooling="mean", blocks=Blocks(**size), embed_dim=8),
+            "text": TextTransformer(vocab=64, length=8, blocks=Blocks(**size), embed_dim=8),
+        },
+        objectives={"image_text": MomentumContrastive(("image", "text"), queue=32, ramp_steps=3)},
+        data=Mixture(
+            {"shapes": 1.0},
+            sources={"shapes": Folder("shapes.csv")},
+            transforms={
+                "image": (Decode(), Resize(SIDE)),
+                "text": (Tokenize(SentencePiece(vocab_size=64), length=8),),
+            },
+        ),
+        optimizer=AdamW(peak_lr=1e-2),
+        batch_size=16,
+        steps=6,
+        ema=0.9,
+        log_every=1,
+        save_every=1,
+        keep=6,
+    )
+
+
+@experiment
+def normed() -> Experiment:
+    """Two losses, balanced by the norms of their gradients."""
+    size: dict[str, Any] = dict(width=16, depth=1, heads=2, remat=None)  # sooner compiled
+    return Experiment(
+        towers={
+            "image": ViT(patch=8, size=SIDE, pooling="mean", blocks=Blocks(**size), embed_dim=8),
+            "text": TextTransformer(vocab=64, length=8, blocks=Blocks(**size), embed_dim=8),
+        },
+        objectives={
+            "image_text": Contrastive(("image", "text")),
+            "masked_image": MaskedImage(decoder=Decoder(blocks=Blocks(width=16, depth=1, heads=2, remat=None))),
+        },
+        data=Mixture(
+            {"shapes": 1.0},
+            sources={"shapes": Folder("shapes.csv")},
+            transforms={
+                "image": (Decode(), Resize(SIDE)),
+                "text": (Tokenize(SentencePiece(vocab_size=64), length=8),),
+            },
+        ),
+        optimizer=AdamW(peak_lr=1e-2),
+        batch_size=16,
+        steps=6,
+        log_every=1,
+        save_every=3,
+        evaluators=[Losses(batches=1)],
+        balance=GradNorm(alpha=0.5),
     )

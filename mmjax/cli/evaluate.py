@@ -21,6 +21,7 @@ examples:
   mmjax evaluate --embeddings emb/test emb/train --label group    # what mmjax embed wrote, without the model
   mmjax evaluate runs/quickstart --watch                          # beside a run: each new checkpoint, to its end
   mmjax evaluate runs/own --code own.py                           # a run with parts of one's own, which own.py defines
+  mmjax evaluate runs/albef --rerank 128                          # retrieval, re-ranked by the model's Matching
 
 benchmarks for --on: imagenet2012, imagenet_v2, imagenet_a, imagenet_r, imagenet_sketch, cifar100, oxford_iiit_pet,
 coco_captions, speech_commands, esc50. Those that need TensorFlow to build (coco_captions, speech_commands) are built
@@ -31,8 +32,13 @@ Retrieval follows the protocol of COCO and Flickr30k: rows that hold the same pi
 caption is one, and a picture is found by any of its captions. Ties and NaN count against the model. The published
 number of a known model and benchmark stands beside the measured one, with its source and the difference.
 
+--rerank K takes the towers' first K candidates of each query, and puts them in the order of the probability that both
+belong together, as a Matching objective finds by the fusion (K pairs of the fusion a query, in both directions). Beside
+the recall stands the gain over the towers alone.
+
 --report writes one page that needs nothing else: numbers, curves, the best, worst and random retrievals with their
-pictures and sounds, similarity maps, confusion matrices, and a map of the embeddings. --watch needs only the workdir on
+pictures and sounds, similarity maps, confusion matrices, what words look at where a fusion reads them with pictures,
+and a map of the embeddings. --watch needs only the workdir on
 a shared disk; its numbers join the run's own (evaluations.jsonl, TensorBoard, `mmjax checkpoints`, keep_best).
 --embeddings takes a folder of each split, and runs a benchmark's own evaluators but for prompts, or Retrieval, and KNN
 and Probe for the columns named by --label.
@@ -72,6 +78,12 @@ def add(parser: argparse.ArgumentParser) -> None:
         nargs="+",
         help="with --label: prompts with {} for the label, or a list's name (clip7, clip18, clip80)",
     )
+    parser.add_argument(
+        "--rerank",
+        metavar="K",
+        type=int,
+        help="of a model with a Matching: put the towers' first K candidates in its order (128, say)",
+    )
     parser.add_argument("--published", action="store_true", help="list published numbers, with the commands for them")
     parser.add_argument("--watch", action="store_true", help="judge each new checkpoint, until the run has ended")
     parser.add_argument(
@@ -94,7 +106,7 @@ def run(arguments: argparse.Namespace) -> None:
     """Runs the command."""
     if arguments.published:
         _alone(arguments, "--published lists what others measured", "split", "step", "evaluators", "data_dir", "report",
-               "label", "templates")  # fmt: skip
+               "label", "templates", "rerank")  # fmt: skip
         _list_published(arguments)
         return
     if arguments.embeddings is not None:
@@ -107,6 +119,7 @@ def run(arguments: argparse.Namespace) -> None:
             "data_dir",
             "report",
             "templates",
+            "rerank",
         )
         from mmjax.evaluate.from_embeddings import evaluate_embeddings
 
@@ -124,7 +137,7 @@ def run(arguments: argparse.Namespace) -> None:
     if arguments.model is None:
         raise UserError("what is to be judged? mmjax evaluate MODEL: a workdir, a folder of a model, or a name")
     if arguments.watch:
-        _alone(arguments, "--watch judges every checkpoint", "step", "json", "report", "on")
+        _alone(arguments, "--watch judges every checkpoint", "step", "json", "report", "on", "rerank")
         from mmjax.evaluate.watch import watch
 
         watch(
@@ -147,6 +160,7 @@ def run(arguments: argparse.Namespace) -> None:
         data_dir=arguments.data_dir,
         labels=arguments.label or (),
         templates=arguments.templates or (),
+        rerank=arguments.rerank,
         json_path=arguments.json,
         report=arguments.report,
     )

@@ -24,6 +24,7 @@ with epy.lazy_api_imports(globals()):
     from mmjax.data.tokenizers.given_ids import GivenIds
     from mmjax.data.tokenizers.sentence_piece import EOS, SentencePiece
     from mmjax.data.tokenizers.subwords import Subwords
+    from mmjax.data.transforms.answers import AnswerInText, TokenizeAnswer
     from mmjax.data.transforms.audio import (
         AddNoise,
         CropOrPad,
@@ -34,6 +35,7 @@ with epy.lazy_api_imports(globals()):
         RandomSpeed,
     )
     from mmjax.data.transforms.audio_input import SoundInput
+    from mmjax.data.transforms.codes import Codes, ColourCodes
     from mmjax.data.transforms.contract import RecordTransform, Spec, Transform
     from mmjax.data.transforms.image import (
         CenterCrop,
@@ -49,7 +51,9 @@ with epy.lazy_api_imports(globals()):
     from mmjax.data.transforms.image_input import PictureInput
     from mmjax.data.transforms.input import Input
     from mmjax.data.transforms.labels import Label, Labels, SoftAnswers
+    from mmjax.data.transforms.numbers import Numbers
     from mmjax.data.transforms.record import CopyInput, PickTogether
+    from mmjax.data.transforms.regions import GatherRegions, GridRegions, ReadRegions
     from mmjax.data.transforms.sentence_pairs import SentencePair
     from mmjax.data.transforms.tagged import TagWords, TokenizeTagged
     from mmjax.data.transforms.text import (

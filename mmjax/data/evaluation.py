@@ -48,7 +48,8 @@ def evaluation_batches(
     for column in columns or ():
         if column not in known:
             raise UserError(f"no source has a column {column!r}, there are {', '.join(known)}{nearest(column, known)}")
-    heavy = {modality for modality, spec in prepared.chains.specs.items() if not spec.kind.words}
+    # A class or a number is as light as a word: a label is a column too.
+    heavy = {modality for modality, spec in prepared.chains.specs.items() if not spec.kind.words and spec.shape}
     heavy |= {column for records in opened.values() for column in media_columns(records)}
     wanted = tuple(columns) if columns is not None else tuple(column for column in known if column not in heavy)
     rows = range(sum(map(len, opened.values()))) if rows is None else rows

@@ -15,8 +15,10 @@ with epy.lazy_api_imports(globals()):
     from mmjax.evaluate.evaluators.knn import KNN
     from mmjax.evaluate.evaluators.losses import Losses
     from mmjax.evaluate.evaluators.probe import Probe
+    from mmjax.evaluate.evaluators.regression import RegressionErrors
     from mmjax.evaluate.evaluators.reranked import Reranked
     from mmjax.evaluate.evaluators.retrieval import Retrieval
+    from mmjax.evaluate.evaluators.span_f1 import SpanF1
     from mmjax.evaluate.evaluators.tag_f1 import TagF1
     from mmjax.evaluate.evaluators.vqa import VqaAccuracy
     from mmjax.evaluate.evaluators.zeroshot import ZeroShot

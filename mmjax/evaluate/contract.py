@@ -76,6 +76,12 @@ class Embedded:
             raise UserError(f"{who} reads column {name!r}, which the {self.split} split lacks; it has: {known}")
         return self.columns[name]
 
+    def model(self, who: str, lacking: str) -> Any:
+        """The model's `predictions`; else raises UserError for `who`, with what embeddings alone don't do."""
+        if self.predictions is None:
+            raise UserError(f"{who} needs the model: embeddings alone {lacking}. Evaluate the model itself")
+        return self.predictions
+
     def kind(self, modality: str) -> type[Input]:
         """Returns what a modality is: its kind of input."""
         return kind_of(modality, self.kinds)

@@ -15,8 +15,10 @@ from mmjax.evaluate import published
 from mmjax.evaluate.benchmarks import On, benchmark
 from mmjax.evaluate.contract import Evaluator, check_evaluators, protocols, splits_read
 from mmjax.evaluate.evaluate import check_judged, evaluate, not_finite_paths
+from mmjax.evaluate.evaluators.retrieval import Retrieval
 from mmjax.evaluate.prepared_model import prepared_model, resolved
 from mmjax.evaluate.report.of_model import collectors, write_report
+from mmjax.evaluate.reranking import with_reranked
 from mmjax.evaluate.tables import Protocols, Results, tables
 from mmjax.experiment.confined import Record, check_folder
 from mmjax.experiment.definition import Experiment
@@ -44,6 +46,7 @@ def evaluate_model(
     data_dir: str | None = None,
     labels: Sequence[str] = (),
     templates: Sequence[str] = (),
+    rerank: int | None = None,
     json_path: str | Path | None = None,
     report: str | Path | None = None,
     console: Console | None = None,
@@ -57,13 +60,15 @@ def evaluate_model(
     a benchmark ("cifar100", with the evaluators that it comes with) or as a table of one's own files (with the
     experiment's, or where it has none with Retrieval); its pictures, captions and sounds go through the experiment's
     own transforms. labels: columns of the table that ZeroShot classifies too, by prompts made with `templates`.
+    rerank: the number of the towers' candidates that each of the experiment's `Matching` objectives puts in order
+    (`Reranked`), on every split that is judged; None: none.
     data_dir: the folder where its dataset is, or is built. Prints tables, and writes `{"step": 400, "test":
     {"retrieval/image->text/R@1": 0.41, ...}}` to `json_path`. A page of HTML with all results goes to `report`. For a
     model by name, on a benchmark, all three have published numbers beside the measured ones (`published.beside`), as
     far as these are measured in the benchmark's own way.
 
     Raises:
-        UserError: there is no such model, or no such step, evaluator, split or benchmark.
+        UserError: there is no such model, or no such step, evaluator, split or benchmark; or nothing to re-rank by.
     """
     hosts.join()
     workdir = Path(source) if hosts.first(lambda: _is_workdir(source, (json_path, report))) else None
@@ -80,11 +85,15 @@ def evaluate_model(
     other = None if on is None else benchmark(on, experiment, data_dir, labels, templates)
     if other is None and not experiment.data.weights:
         raise UserError(f"{source} brings no data of its own: say --on what it is to be judged")
-    chosen = choose(experiment.evaluators if other is None else other.evaluators, evaluators, split)
+    every = experiment.evaluators if other is None else other.evaluators
+    every = every or ([Retrieval()] if rerank is not None else [])
+    chosen = choose(every, evaluators, split)
     if other is not None and evaluators is None:
         chosen = [evaluator for evaluator in chosen if evaluator.name in other.default] or chosen
     if other is not None:
         chosen = _readable(chosen, other, on or "", evaluators is not None, console)
+    if rerank is not None:
+        chosen = with_reranked(chosen, experiment.objectives, rerank)
     for evaluator in chosen:
         if evaluator.fit_split is not None and evaluator.split == WHOLE:
             raise UserError(

@@ -10,35 +10,43 @@ from jaxtyping import Bool, Float, Int, Shaped
 
 from mmjax.data.evaluation import evaluation_batches, evaluation_count
 from mmjax.data.pipeline import Prepared
+from mmjax.data.transforms.input import Input
 from mmjax.errors import UserError, unknown
-from mmjax.objectives.classify import Classify
+from mmjax.evaluate.disturbances import Disturbed, disturbed_rows
+from mmjax.evaluate.split_maps import Looked, SplitMaps
 from mmjax.objectives.contract import parts
+from mmjax.objectives.labels.classify import Classify
+from mmjax.objectives.labels.regress import Regress
+from mmjax.objectives.labels.span import Span
+from mmjax.objectives.labels.tag_tokens import TagTokens
 from mmjax.objectives.matching import Matching
 from mmjax.objectives.pretrainer import Pretrainer
-from mmjax.objectives.tag_tokens import TagTokens
 from mmjax.runtime import hosts
 from mmjax.runtime.mesh import ACTIVATION_RULES, put, replicated
 
 Variables = dict[str, Any]
+LABELS = (Classify, Regress, Span, TagTokens)  # the objectives that predict a label
 
 
 class Predicted(NamedTuple):
     """The predictions of an objective for the examples of a split that have a label and one of its inputs."""
 
     logits: Float[np.ndarray, "n *l c"]
-    """Of each example, or of each token of a text."""
+    """Of each example, or of each token of a text; or the numbers of each example."""
     label: Shaped[np.ndarray, "n *c"]
-    """As the batch has it: class numbers, or targets of all classes; of tokens class numbers, -1 where none counts."""
+    """As the batch has it: class numbers, or targets of all classes; of tokens class numbers, -1 where none counts;
+    of a span its two places, -1 where nobody knows them."""
     names: tuple[str, ...]
     """Of the classes; () where the label's chain has none."""
     loss: str
-    """The objective's: `softmax`, one class is right, or `sigmoid`."""
+    """The objective's: `softmax`, one class is right, or `sigmoid`; `regression`, the logits are numbers;
+    `span`, they are of being an answer's first token and its last."""
     rows: Int[np.ndarray, " n"]
     """The examples' places in the split."""
 
 
 class SplitPredictor:
-    """Computes the logits of a `Classify` or `TagTokens` objective on a split, in padded batches over the mesh; nothing
+    """Computes the logits of an objective of labels on a split, in padded batches over the mesh; nothing
     is augmented.
 
     Of several hosts each reads its part of every batch, and all get the whole: all must make the same calls.
@@ -48,6 +56,7 @@ class SplitPredictor:
         """batch_size: over all hosts; the mesh must divide it."""
         self._pretrainer, self._data, self._mesh, self._batch_size = pretrainer, data, mesh, batch_size
         self._part = hosts.reader(mesh, batch_size)
+        self.word_maps = SplitMaps(pretrainer, data, mesh, batch_size)
 
         def predict(variables: Variables, batch: Any, objective: str, kept: tuple[str, ...]) -> tuple[Any, Any]:
             with nn.logical_axis_rules(ACTIVATION_RULES):
@@ -63,7 +72,13 @@ class SplitPredictor:
                 logits = pretrainer.apply(variables, batch["tokens"], objective, method="matched")
             return jax.nn.softmax(jax.numpy.asarray(logits, jax.numpy.float32))[:, 1], batch["index"]
 
+        def embed(variables: Variables, batch: Any) -> tuple[Any, Any]:
+            read = {name: array for name, array in batch.items() if name != "index"}
+            with nn.logical_axis_rules(ACTIVATION_RULES):
+                return pretrainer.apply(variables, read, method="embed"), batch["index"]
+
         shared: Any = {"out_shardings": replicated(mesh)}
+        self._embed = jax.jit(embed, **shared)
         self._predict = jax.jit(predict, static_argnames=("objective", "kept"), **shared)
         self._kept = jax.jit(tokens, static_argnames="objective", **shared)
         self._matched = jax.jit(matched, static_argnames="objective", **shared)
@@ -75,10 +90,28 @@ class SplitPredictor:
             UserError: there is no such objective, or it predicts no label.
         """
         objectives = self._pretrainer.objectives
-        able = [name for name, one in objectives.items() if isinstance(one, Classify | TagTokens)]
+        able = [name for name, one in objectives.items() if isinstance(one, LABELS)]
         if objective not in able:
             raise UserError(unknown("there is no label to predict by", objective, able, "objectives of a label"))
         return tuple(dict.fromkeys(one.input for view in objectives[objective].views() for one in parts(view)))
+
+    def matches(self, objective: str) -> tuple[str, ...]:
+        """The two inputs that a `Matching` objective compares.
+
+        Raises:
+            UserError: there is no such objective, or the data lacks one of them.
+        """
+        able = [name for name, one in self._pretrainer.objectives.items() if isinstance(one, Matching)]
+        if objective not in able:
+            raise UserError(unknown("there is nothing to match by", objective, able, "Matching objectives"))
+        read = tuple(view.input for view in self._pretrainer.objectives[objective].kept())
+        for name in read:
+            if name not in self._data.chains.specs:
+                raise UserError(
+                    f"objective {objective!r} matches {' and '.join(read)}, and the data has "
+                    f"{', '.join(self._data.chains.specs)}: nothing can be put in order by it here"
+                )
+        return read
 
     def tokens(
         self, variables: Variables, split: str, objective: str
@@ -86,24 +119,20 @@ class SplitPredictor:
         """The inputs that a `Matching` objective compares, and of each the tokens of every row of the split, and which
         of them are real.
 
-        Raises:
-            UserError: there is no such objective.
+        Raises UserError as `matches` does.
         """
-        able = [name for name, one in self._pretrainer.objectives.items() if isinstance(one, Matching)]
-        if objective not in able:
-            raise UserError(unknown("there is nothing to match by", objective, able, "Matching objectives"))
+        views = self.matches(objective)
         found = []
         for batch, _ in evaluation_batches(self._data, split, self._batch_size, columns=("id",), host=self._part):
             tokens, index = jax.device_get(self._kept(variables, put(batch, self._mesh), objective))
             order = np.argsort(index)
             found.append([tuple(np.asarray(x)[order] for x in each) for each in tokens])
         count = evaluation_count(self._data, split)
-        views = [view.input for view in self._pretrainer.objectives[objective].kept()]
         whole = [
             tuple(np.concatenate([batch[place][part] for batch in found])[:count] for part in range(2))
             for place in range(len(views))
         ]
-        return tuple(views), tuple((tokens, mask) for tokens, mask in whole)
+        return views, tuple((tokens, mask) for tokens, mask in whole)
 
     def matched(
         self,
@@ -132,11 +161,32 @@ class SplitPredictor:
         """The predictor with these variables, of one split."""
         return Foresight(self, variables, split)
 
+    @property
+    def kinds(self) -> dict[str, type[Input]]:
+        """The kind of each entry of the data."""
+        return {name: spec.kind for name, spec in self._data.chains.specs.items()}
+
+    def vectors(self, variables: Variables, split: str, disturb: Disturbed) -> Float[np.ndarray, "n e"]:
+        """The embeddings of an input of every row of a split, as it is when disturbed; unit vectors."""
+        name, found = disturb[0], []
+        for batch, _ in evaluation_batches(self._data, split, self._batch_size, columns=("id",), host=self._part):
+            batch = disturbed_rows(batch, disturb, self._data.chains)
+            read = {entry: batch[entry] for entry in batch if entry == "index" or entry.startswith(name)}
+            vectors, index = jax.device_get(self._embed(variables, put(read, self._mesh)))
+            found.append(vectors[name][np.argsort(index)])
+        return np.concatenate(found)[: evaluation_count(self._data, split)]
+
     def __call__(
-        self, variables: Variables, split: str, objective: str, without: Collection[str] = (), labelled: bool = True
+        self,
+        variables: Variables,
+        split: str,
+        objective: str,
+        without: Collection[str] = (),
+        labelled: bool = True,
+        disturb: Disturbed | None = None,
     ) -> Predicted:
         """The predictions on a split. without: inputs that are taken for missing in every example. labelled: whether
-        examples without the label are left out.
+        examples without the label are left out. disturb: an input that is disturbed in every example, and by how much.
 
         Raises:
             UserError: there is no such objective or input.
@@ -149,10 +199,11 @@ class SplitPredictor:
                     unknown(f"objective {objective!r} is asked without", name, read, "inputs that it reads")
                 )
         part = self._pretrainer.objectives[objective]
-        label, owner = (part.label, part.label) if isinstance(part, Classify) else (part.tags, part.modality)
+        label, owner = _entries(part)
         kept = ("index", label, *(f"{name}_valid" for name in dict.fromkeys((owner, *read))))
         found, entries = [], []
         for batch, _ in evaluation_batches(self._data, split, self._batch_size, columns=("id",), host=self._part):
+            batch = batch if disturb is None else disturbed_rows(batch, disturb, self._data.chains)
             batch = batch | {f"{name}_valid": np.zeros_like(batch[f"{name}_valid"]) for name in without}
             logits, told = jax.device_get(self._predict(variables, put(batch, self._mesh), objective, kept))
             order = np.argsort(told["index"])  # a mesh may have the hosts' rows in another order
@@ -165,8 +216,15 @@ class SplitPredictor:
         there = there & told[f"{owner}_valid"] if labelled else there
         named = (getattr(step, "classes", ()) for step in self._data.chains.transforms[owner])
         names = next((tuple(each) for each in named if each), ())
-        loss = part.loss if isinstance(part, Classify) else "softmax"
+        loss = {Regress: "regression", Span: "span"}.get(type(part), getattr(part, "loss", "softmax"))
         return Predicted(logits[there], told[label][there], names, loss, np.flatnonzero(there))
+
+
+def _entries(part: Classify | Regress | Span | TagTokens) -> tuple[str, str]:
+    """The batch's entry of an objective's label, and the input that has it."""
+    if isinstance(part, Classify | Regress):
+        return part.label, part.label
+    return (part.span if isinstance(part, Span) else part.tags), part.modality
 
 
 class Matcher:
@@ -196,9 +254,29 @@ class Foresight(NamedTuple):
         """The inputs that an objective reads."""
         return self.predictor.inputs(objective)
 
-    def __call__(self, objective: str, without: Collection[str] = (), labelled: bool = True) -> Predicted:
-        """The predictions of an objective, perhaps without some of its inputs; see `SplitPredictor`."""
-        return self.predictor(self.variables, self.split, objective, without, labelled)
+    @property
+    def kinds(self) -> dict[str, type[Input]]:
+        """The kind of each entry of the data."""
+        return self.predictor.kinds
+
+    def __call__(
+        self,
+        objective: str,
+        without: Collection[str] = (),
+        labelled: bool = True,
+        disturb: Disturbed | None = None,
+    ) -> Predicted:
+        """The predictions of an objective, perhaps without some of its inputs, or with one disturbed; see
+        `SplitPredictor`."""
+        return self.predictor(self.variables, self.split, objective, without, labelled, disturb)
+
+    def vectors(self, disturb: Disturbed) -> Float[np.ndarray, "n e"]:
+        """The embeddings of an input of the split's rows, as it is when disturbed."""
+        return self.predictor.vectors(self.variables, self.split, disturb)
+
+    def word_maps(self, count: int) -> list[Looked]:
+        """Maps of what words look at in a few examples of the split; see `SplitMaps`."""
+        return self.predictor.word_maps(self.variables, self.split, count)
 
     def matcher(self, objective: str) -> Matcher:
         """Encodes the split's rows, to tell which belong together."""

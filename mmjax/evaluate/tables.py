@@ -83,7 +83,9 @@ def tables(results: Results, step: int | None, on: str = "", protocols: Protocol
 
 
 def number(value: float | None, name: str) -> str:
-    """A metric as text: a share with three digits, a rank with one."""
+    """A metric as text: a share with three digits, a gain with its sign too, a rank with one digit."""
     if value is None:
         return "not finite"
+    if name.startswith("gain"):
+        return f"{value:+.3f}"
     return f"{value:.1f}" if name.endswith("rank") else f"{value:.3f}"

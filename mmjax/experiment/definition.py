@@ -24,6 +24,7 @@ from mmjax.experiment.compatibility import check_fit, idle
 from mmjax.experiment.graph import paths
 from mmjax.models.layers.parameters import DtypeName
 from mmjax.objectives.pretrainer import Pretrainer, Weight
+from mmjax.optim.balance import LossBalance
 from mmjax.optim.base import Optimizer
 from mmjax.runtime.files.names import plain
 from mmjax.runtime.mesh import Mesh
@@ -98,6 +99,8 @@ class Experiment:
     patience: seconds without a batch after which the data counts as hung, and the run ends so that it can be started
     again (0: never).
     ema: decay per step of an exponential moving average of the parameters, None for none.
+    balance: how the objectives' weighted losses become one (`mmjax.optim`: `Uncertainty`, `Alternate`, `PCGrad`,
+    `GradNorm`); None: they are added.
 
     Raises:
         UserError: a number or a name is invalid.
@@ -128,6 +131,7 @@ class Experiment:
     most_bad_examples: float = 0.1
     patience: float = 600.0
     fusions: Mapping[str, nn.Module] = field(default_factory=dict)
+    balance: nn.Module | None = None
 
     def __post_init__(self) -> None:
         if not self.towers:
@@ -178,6 +182,13 @@ class Experiment:
                 raise UserError(unknown("weights", name, self.objectives, "objectives"))
             if not callable(weight) and (not isinstance(weight, (int, float)) or weight < 0):
                 raise UserError(f"weights.{name}={weight!r} must be a number of at least 0, or a function of the step")
+        if self.balance is not None:
+            if not isinstance(self.balance, LossBalance):
+                raise UserError(
+                    f"balance is a {type(self.balance).__name__}, and none: those of mmjax.optim are, such as "
+                    "Uncertainty(), or it is None"
+                )
+            self.balance.check_objectives(tuple(self.objectives))
         if self.optimizer.warmup_steps >= self.steps:
             raise UserError(
                 f"optimizer.warmup_steps={self.optimizer.warmup_steps} must be less than steps={self.steps}: set "
@@ -199,6 +210,7 @@ class Experiment:
         sized = {"towers": self.towers, "fusions": self.fusions, "objectives": self.objectives}
         sized |= {"data.transforms": self.data.transforms, "data.record_transforms": self.data.record_transforms}
         others = {"data.weights": self.data.weights, "optimizer": self.optimizer, "spike": self.spike, "ema": self.ema}
+        others["balance"] = self.balance
         bounds.check_bounds(
             {**sized, "batch_size": self.batch_size, "steps": self.steps}, {**others, "weights": self.weights}
         )
@@ -242,6 +254,7 @@ class Experiment:
             microbatches=self.microbatches,
             idle=self._idle(),
             fusions=self.fusions,
+            balance=self.balance,
         )
 
 

@@ -5,7 +5,7 @@ from typing import Any
 
 from mmjax.errors import UserError, unknown
 from mmjax.objectives.contract import fusions, parts
-from mmjax.objectives.readings import check_view, distinct_views, trained_towers
+from mmjax.objectives.readings import check_fronts, check_view, distinct_views, trained_towers
 
 Modules = Mapping[str, Any]
 
@@ -44,6 +44,7 @@ def check_views(
         for fusion in fusions(objective):
             if fusion not in fusers:
                 raise UserError(unknown(f"objectives.{name} reads the fusion", fusion, fusers, "fusions"))
+        check_fronts(name, objective, towers, fusers)
     for name in towers:
         if objectives and name not in trained_towers(objectives) | idle:
             raise UserError(
@@ -51,7 +52,7 @@ def check_views(
                 f"evaluation wants it, freeze all of it: optimizer.frozen=('^towers_{name}/',)"
             )
     for name in fusers:
-        if name not in {fusion for objective in objectives.values() for fusion in fusions(objective)}:
+        if objectives and name not in {fusion for one in objectives.values() for fusion in fusions(one)}:
             raise UserError(f"no objective reads fusions.{name}: leave it out, or add an objective that trains it")
     read = {view.by for whole in distinct_views(objectives) for view in parts(whole)}
     inputs = [view.input for whole in distinct_views(objectives) for view in parts(whole)]

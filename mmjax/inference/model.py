@@ -6,31 +6,32 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property
 from itertools import chain
-from typing import Any, get_args, overload
+from typing import Any, overload
 
-import fiddle as fdl
 import numpy as np
-from flax.traverse_util import flatten_dict
 
 from mmjax.data.chains import Chains, untrained
 from mmjax.data.tokenizers.given_ids import IdsAlone
 from mmjax.data.transforms.input import Input, shortened
 from mmjax.errors import UserError, nearest
+from mmjax.evaluate.attention_maps import MapRule
 from mmjax.evaluate.evaluators.zeroshot import class_embeddings
 from mmjax.experiment import own_parts
 from mmjax.experiment import record as records
 from mmjax.experiment.definition import Experiment
-from mmjax.experiment.graph import build, fields, paths, target
+from mmjax.experiment.graph import build
 from mmjax.inference.calibration import Calibration, calibration
 from mmjax.inference.classification import Classification, prompts
+from mmjax.inference.explainer import Explainer
 from mmjax.inference.inputs import Inputs, Row
+from mmjax.inference.loaded_towers import check_dtype, compute_in, tower_size
 from mmjax.inference.predictions import AskedTogether
 from mmjax.inference.read_ahead import rows
 from mmjax.inference.row_embedder import RowEmbedder
 from mmjax.inference.vectors import Scores, Vectors, checked_vectors, cosines
-from mmjax.interop.bundle import Bundle
+from mmjax.interop.bundle import Bundle, without_queues
 from mmjax.interop.resolve import resolve
-from mmjax.models.layers.parameters import DtypeName
+from mmjax.objectives.labels.classify import Classify
 from mmjax.runtime.files.own_code import Code
 
 SPELT_OUT = ("image", "text", "audio", "video")  # modalities that a signature names, for editors
@@ -66,11 +67,9 @@ def load(
         UserError: there is nothing of that name, or nothing that can be read (the message has the nearest); no such
             dtype.
     """
-    if dtype is not None and dtype not in get_args(DtypeName):
-        raise UserError(f"dtype={dtype!r} is none of {', '.join(get_args(DtypeName))}, which towers compute in")
-    bundle = resolve(source, step=step, ema=ema, code=code)
-    if dtype is not None:
-        _compute_in(bundle.config.towers, dtype)
+    check_dtype(dtype)
+    bundle = without_queues(resolve(source, step=step, ema=ema, code=code))
+    compute_in(bundle.config.towers, dtype)
     return Model(bundle, batch_size=batch_size, upright=upright)
 
 
@@ -264,24 +263,21 @@ class Model:
         logits = calibrated.logits(cosines(self._vectors(modality, value), classes))
         return Classification(names, calibrated.probabilities(logits), logits)
 
-    def predict(
-        self, *unnamed: Any, objective: str | None = None, batch_size: int | None = None, **inputs: Any
-    ) -> Classification:
-        """The label that the model was trained to predict (`Classify`): `predict(image=..., text=..., audio=...)`, or a
-        list of each. An input that is left out is lacking in every example; a fusion then reads the others alone.
-
-        objective: its name, where there are several.
+    def predict(self, *unnamed: Any, objective: str | None = None, batch_size: int | None = None, **inputs: Any) -> Any:
+        """The label that the model was trained to predict (`Classify`), a `Classification`, or the numbers (`Regress`),
+        `[T]` or `[N, T]` in the labels' units: `predict(image=..., text=..., audio=...)`, or a list of each. An input
+        that is left out is lacking; a fusion then reads the others alone. objective: its name, where there are several.
 
         Raises:
-            UserError: the model predicts no label; an input isn't one that the objective reads, or can't be used.
+            UserError: the model predicts nothing; an input isn't one that the objective reads, or can't be used.
         """
         self._refuse_unnamed(unnamed, "predict")
-        return self._predictions.classified(self._given(inputs, "predict"), objective, batch_size or self.batch_size)
+        return self._predictions.predicted(self._given(inputs, "predict"), objective, batch_size or self.batch_size)
 
     def answer(self, *unnamed: Any, objective: str | None = None, **inputs: Any) -> str | list[str]:
         """The likeliest label, `predict(...).best`: the answer to a question on a picture, say."""
         self._refuse_unnamed(unnamed, "answer")
-        return self.predict(objective=objective, **inputs).best
+        return self._predictions.predicted(self._given(inputs, "answer"), objective, self.batch_size, (Classify,)).best
 
     def match(
         self, *unnamed: Any, objective: str | None = None, batch_size: int | None = None, **inputs: Any
@@ -294,6 +290,19 @@ class Model:
         """
         self._refuse_unnamed(unnamed, "match")
         return self._predictions.matched(self._given(inputs, "match"), objective, batch_size or self.batch_size)
+
+    def explain(self, *unnamed: Any, objective: str | None = None, rule: MapRule = "relevance", **inputs: Any) -> Any:
+        """Maps of what each word looks at in the other inputs of a fusion, a `WordMaps` or, of lists, a list of them:
+        `explain(image=..., text=...)`. rule, objective: as in `AttentionMaps`.
+
+        Raises UserError where no fusion can be followed, or an input is lacking or can't be used.
+        """
+        self._refuse_unnamed(unnamed, "explain")
+        return self._explainer(self.preprocess(**self._given(inputs, "explain")), objective, rule)
+
+    @cached_property
+    def _explainer(self) -> Explainer:
+        return Explainer(self.experiment.pretrainer(), self._chains, self.variables)
 
     @cached_property
     def _predictions(self) -> AskedTogether:
@@ -363,14 +372,6 @@ class Model:
         row = {modality: np.zeros(spec.shape, spec.dtype)}
         return row | ({f"{modality}_mask": np.ones(spec.shape[:1], bool)} if spec.masked else {})
 
-    @cached_property
-    def _sizes(self) -> dict[str, int]:
-        flat: dict[str, Any] = flatten_dict(self.params, sep="/")
-        return {
-            modality: sum(a.size for path, a in flat.items() if path.startswith(f"towers_{tower}/"))
-            for modality, tower in self._encoders.items()
-        }
-
     def __repr__(self) -> str:
         step = self._bundle.step
         lines = [f"mmjax.Model from {self.source}" + (f", step {step}" if step is not None else "")]
@@ -381,18 +382,11 @@ class Model:
             told = (("width", sizes), ("depth", sizes), ("patch", tower))
             inner = ", ".join(f"{name} {getattr(part, name)}" for name, part in told if hasattr(part, name))
             more = "; without its tokenizer" if modality in self._without else ""
-            size, count = self._embedder.size(self._one(modality)), self._sizes[modality]
+            size, count = self._embedder.size(self._one(modality)), tower_size(self.params, name)
             lines.append(
                 f"  {modality:6} {type(tower).__name__}: {shape} -> {size}; {inner}; {count:,} parameters{more}"
             )
         return "\n".join(lines)
-
-
-def _compute_in(towers: Mapping[str, fdl.Config], dtype: str) -> None:
-    """Sets what towers compute in, wherever they say it: their blocks, their trunk's, or themselves."""
-    for _, part in paths(dict(towers)):
-        if isinstance(part, fdl.Config) and "dtype" in fields(target(part)):
-            part.dtype = dtype
 
 
 def _unpickled(bundle: Bundle, record: str, batch_size: int, upright: bool, code: Code = ()) -> Model:

@@ -13,8 +13,9 @@ from mmjax.experiment.definition import Experiment
 from mmjax.inference.classification import Classification
 from mmjax.inference.inputs import Inputs, Row
 from mmjax.inference.row_embedder import RowEmbedder, chunks
-from mmjax.objectives.classify import Classify
 from mmjax.objectives.contract import parts
+from mmjax.objectives.labels.classify import Classify
+from mmjax.objectives.labels.regress import Regress
 from mmjax.objectives.matching import Matching
 
 
@@ -28,37 +29,47 @@ class AskedTogether:
         self._experiment, self._variables, self._inputs, self._blank = experiment, variables, inputs, blank
         self._computed: dict[str, RowEmbedder] = {}
 
-    def classified(self, given: Mapping[str, Any], objective: str | None, batch_size: int) -> Classification:
-        """The labels of `Model.predict`. An input that isn't given is lacking; only a fusion reads without it."""
-        name = self.chosen(Classify, objective, "predict")
+    def predicted(
+        self,
+        given: Mapping[str, Any],
+        objective: str | None,
+        batch_size: int,
+        kinds: tuple[type, ...] = (Classify, Regress),
+    ) -> Any:
+        """The labels or numbers of `Model.predict`, of an objective of these kinds. An input that isn't given is
+        lacking; only a fusion reads without it."""
+        name = self.chosen(kinds, objective, "predict")
         part: Any = self._experiment.objectives[name]
         logits, alone = self.logits(name, given, "predict", batch_size, lacking=part.fusion is not None)
+        if isinstance(part, Regress):
+            return logits[0] if alone else logits
         shares = expit(logits) if part.loss == "sigmoid" else softmax(logits, axis=-1)
         labels = labels_of(self._experiment, name)
         return Classification(labels, shares[0], logits[0]) if alone else Classification(labels, shares, logits)
 
     def matched(self, given: Mapping[str, Any], objective: str | None, batch_size: int) -> Float[np.ndarray, "*n"]:
         """The probabilities of `Model.match`."""
-        name = self.chosen(Matching, objective, "match")
+        name = self.chosen((Matching,), objective, "match")
         logits, alone = self.logits(name, given, "match", batch_size, lacking=False)
         shares = softmax(logits, axis=-1)[:, 1]
         return shares[0] if alone else shares
 
-    def chosen(self, kind: type, name: str | None, who: str) -> str:
-        """The name of the model's objective of that kind.
+    def chosen(self, kinds: tuple[type, ...], name: str | None, who: str) -> str:
+        """The name of the model's objective of one of these kinds.
 
         Raises:
             UserError: there is none, or several and no name, or the name is another's.
         """
         objectives = self._experiment.objectives
-        able = [each for each, one in objectives.items() if isinstance(one, kind)]
+        able = [each for each, one in objectives.items() if isinstance(one, kinds)]
+        wanted = " or ".join(kind.__name__ for kind in kinds)
         if not able:
             raise UserError(
-                f"{who}() needs a model that was trained with a {kind.__name__} objective, and this one's are "
+                f"{who}() needs a model that was trained with a {wanted} objective, and this one's are "
                 f"{', '.join(f'{each} ({type(one).__name__})' for each, one in objectives.items())}"
             )
         if name is not None and name not in able:
-            raise UserError(unknown(f"{who}(objective=...) asks", name, able, f"{kind.__name__} objectives"))
+            raise UserError(unknown(f"{who}(objective=...) asks", name, able, f"{wanted} objectives"))
         if name is None and len(able) > 1:
             raise UserError(f"{who}() can ask {', '.join(able)}: say which, {who}(..., objective={able[0]!r})")
         return able[0] if name is None else name

@@ -13,6 +13,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import fiddle as fdl
@@ -32,6 +33,7 @@ from mmjax.experiment import record as records
 from mmjax.experiment.definition import Experiment
 from mmjax.experiment.graph import build
 from mmjax.experiment.record import RECORD
+from mmjax.objectives.contrastive.key_queue import QUEUE
 from mmjax.optim.optimizers import AdamW
 from mmjax.runtime.files import archives, digests, json_text, output
 from mmjax.runtime.files.own_code import Code
@@ -64,7 +66,10 @@ class Bundle:
 
 
 def stand_in(
-    towers: Mapping[str, fdl.Config], objectives: Mapping[str, fdl.Config], transforms: Mapping[str, Any]
+    towers: Mapping[str, fdl.Config],
+    objectives: Mapping[str, fdl.Config],
+    transforms: Mapping[str, Any],
+    fusions: Mapping[str, fdl.Config] = MappingProxyType({}),
 ) -> fdl.Config:
     """The experiment of a model that another project trained: no data, and an optimiser that nobody has chosen yet."""
     return fdl.Config(
@@ -75,6 +80,7 @@ def stand_in(
         optimizer=fdl.Config(AdamW, peak_lr=1e-5),
         batch_size=1,
         steps=1,
+        **({"fusions": dict(fusions)} if fusions else {}),
     )
 
 
@@ -132,6 +138,11 @@ def halved(bundle: Bundle) -> Bundle:
         return leaf.astype(np.float16).astype(np.float32)
 
     return replace(bundle, variables=jax.tree_util.tree_map_with_path(rounded, bundle.variables))
+
+
+def without_queues(bundle: Bundle) -> Bundle:
+    """The model without the keys of earlier batches, which only training reads."""
+    return replace(bundle, variables={name: parts for name, parts in bundle.variables.items() if name != QUEUE})
 
 
 def _single(array: Any) -> bool:
@@ -213,6 +224,8 @@ def _check_shapes(config: fdl.Config, found: Mapping[str, Any], source: str) -> 
     except ValueError as error:  # UserError too: sizes of another project's config that don't go together
         raise UserError(f"{source or 'the model'}: {error}") from error
     given = {path: tuple(leaf.shape) for path, leaf in found.items()}
+    if not any(path.startswith(f"{QUEUE}/") for path in given):  # as in an exported model
+        wanted = {path: shape for path, shape in wanted.items() if not path.startswith(f"{QUEUE}/")}
     problems = [
         f"{path} {shape} is missing{nearest(path, given)}" for path, shape in wanted.items() if path not in given
     ]
@@ -240,9 +253,14 @@ def variables_of(experiment: Experiment) -> dict[str, Any]:
     computed."""
     pretrainer, batch = experiment.pretrainer(), batch_spec(experiment.data, batch_size=1)
 
+    def every_part(pretrainer: Any, batch: Any) -> None:
+        pretrainer.embed(batch)
+        for name in experiment.fusions:
+            pretrainer.fused(batch, name)
+
     def init() -> Any:
         if not experiment.objectives:  # an encoder alone
-            return pretrainer.init(jax.random.key(0), batch, method="embed")
+            return pretrainer.init(jax.random.key(0), batch, method=every_part)
         keys = {name: jax.random.key(0) for name in ("params", "mask", "dropout")}
         return pretrainer.init(keys, batch, train=False)
 

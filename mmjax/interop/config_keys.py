@@ -117,7 +117,9 @@ def read_blocks(given: Values, where: str, **more: Any) -> fdl.Config:
 
 
 def keys_of(blocks: Blocks) -> dict[str, Any]:
-    """The inverse of `read_blocks`."""
+    """The inverse of `read_blocks`. Raises UserError where there are none: theirs end in a LayerNorm all the same."""
+    if not blocks.depth:
+        raise UserError("a tower with blocks.depth=0, which ends without a LayerNorm, has no counterpart there")
     return {
         "hidden_size": blocks.width,
         "num_hidden_layers": blocks.depth,

@@ -67,7 +67,8 @@ def export(
     out = output.local(out, "OUT")
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise UserError(f"{out} is there already: give another {'folder' if out.is_dir() else 'file'}")
-    bundle = part(resolve(source, step=step, ema=ema, code=code, say=say), towers)
+    whole = bundles.without_queues(resolve(source, step=step, ema=ema, code=code, say=say))
+    bundle = part(whole, towers)
     if not tokenizers:
         bundle = replace(bundle, tokenizers={})
     if half:

@@ -1,7 +1,8 @@
 """Parts of an experiment, made from another project's configuration."""
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import fiddle as fdl
@@ -10,10 +11,11 @@ from mmjax.data.transforms.contract import Transform
 
 
 class Parts(NamedTuple):
-    """The parts of an experiment that one of their models has: towers and objectives, as configs, or built."""
+    """The parts of an experiment that one of their models has: towers, objectives and fusions, as configs, or built."""
 
     towers: dict[str, Any]
     objectives: dict[str, Any]
+    fusions: Mapping[str, Any] = MappingProxyType({})
 
 
 def graph(chain: Sequence[Transform]) -> tuple[fdl.Config, ...]:

@@ -22,6 +22,7 @@ with epy.lazy_api_imports(globals()):
     from mmjax.models.fusion.merged import Merged
     from mmjax.models.fusion.multiway import Multiway
     from mmjax.models.fusion.tensor import TensorFusion
+    from mmjax.models.fusion.through_trunk import ThroughTrunk
     from mmjax.models.layers.blocks import Blocks
     from mmjax.models.layers.masks import prefix_causal
     from mmjax.models.towers.audio import AudioTransformer
@@ -30,9 +31,11 @@ with epy.lazy_api_imports(globals()):
     from mmjax.models.towers.convolutional import Convolutional, ConvolutionalAudio, ConvolutionalTower
     from mmjax.models.towers.kaldi_fbank import KaldiFbank
     from mmjax.models.towers.log_mel import LogMel
+    from mmjax.models.towers.multiway_trunk import MultiwayTrunk
     from mmjax.models.towers.precomputed import Given
     from mmjax.models.towers.recurrent import Recurrent, RecurrentTower
     from mmjax.models.towers.recurrent_audio import RecurrentAudio
+    from mmjax.models.towers.regions import Regions
     from mmjax.models.towers.resnet import ResNet
     from mmjax.models.towers.shared_trunk import Trunk
     from mmjax.models.towers.text import TextTransformer

@@ -2,7 +2,7 @@
 
 import zlib
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
@@ -11,7 +11,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, Key, PRNGKeyArray, Shaped
 
 from mmjax.errors import UserError, nearest
-from mmjax.models.fusion.contract import TokensAndMask, reads_embeddings
+from mmjax.models.fusion.contract import TokensAndMask, reads_embeddings, reads_fronts
 from mmjax.objectives.masking import Masking
 
 VALID = "_valid"
@@ -76,11 +76,17 @@ class Fused:
 
     Attributes:
         fusion: the name of one of the experiment's `fusions`; see `mmjax.models.fusion.contract`.
-        parts: views of different inputs. An example that lacks one of them has no real token of it.
+        parts: views of different inputs. An example that lacks one of them has no real token of it. Where they are a
+            teacher's, so is the fusion.
     """
 
     fusion: str
     parts: tuple[View, ...]
+
+    @property
+    def teacher(self) -> bool:
+        """True if the moving average of the fusion's parameters encodes it, as that of the towers' encodes its parts."""
+        return all(part.teacher for part in self.parts)
 
     def dropout_key(self, key: PRNGKeyArray) -> PRNGKeyArray:
         """The key for dropout, from the step's key."""
@@ -101,6 +107,12 @@ def parts(view: AnyView) -> tuple[View, ...]:
     return (view,) if isinstance(view, View) else view.parts
 
 
+def of_teacher(view: View | Fused) -> View | Fused:
+    """The same view by the teacher."""
+    own = tuple(replace(part, teacher=True) for part in parts(view))
+    return own[0] if isinstance(view, View) else replace(view, parts=own)
+
+
 @dataclass(frozen=True)
 class Context:
     """The state of the step that `per_example` and `per_pair` get.
@@ -111,6 +123,7 @@ class Context:
         use: the name in this objective's keys, so that another's are independent.
         rows: the `index` of each example in the global batch, or those of each pair's rows `[P, views]`.
         fusions: the fusion encoders by name, and which of them train.
+        step: the number of steps before this one, for what is a function of it.
     """
 
     train: bool = False
@@ -118,6 +131,7 @@ class Context:
     use: str = ""
     rows: Int[Array, "b *views"] | None = None
     fusions: Mapping[str, tuple[Any, bool]] = field(default_factory=dict)
+    step: int | Int[Array, ""] = 0
 
     @property
     def keys(self) -> Key[Array, " b"]:
@@ -136,6 +150,10 @@ class Context:
         for column in columns.T[1:]:
             keys = jax.vmap(jax.random.fold_in)(keys, column)
         return keys
+
+    def reads_fronts(self, fusion: str) -> bool:
+        """True if the fusion of that name reads what goes into the towers' trunk (`Encoded.read`)."""
+        return fusion in self.fusions and reads_fronts(self.fusions[fusion][0])
 
     def fuse(
         self, fusion: str, tokens: Mapping[str, TokensAndMask]
@@ -178,7 +196,7 @@ class Objective(Protocol):
         """Computes everything that depends on one example (heads, decoders): a pytree of `[B, ...]`.
 
         encoded: for each view an `Encoded`, `EncodedKept` (a `PatchMasking`), `EncodedCorrupted` (a `Corrupt`),
-        `EncodedTogether` or `EncodedFused` (`mmjax.objectives.encoded`).
+        `EncodedRegions` (a `CorruptRegions`), `EncodedTogether` or `EncodedFused` (`mmjax.objectives.encoded`).
         """
         ...
 
@@ -251,9 +269,11 @@ def valid(batch: Mapping[str, Array], input: str) -> Bool[Array, " b"]:
 
 
 def usable(objective: Any, batch: Mapping[str, Array]) -> Bool[Array, " b"]:
-    """A mask of the examples that an objective can use: they have every view of it, and at least one of inputs that are
-    encoded together.
+    """A mask of the examples that an objective can use: those that its `counted(batch)` tells, where it has that (they
+    have their label, say); else they have every view of it, and at least one of inputs that are encoded together.
     """
+    if hasattr(objective, "counted"):
+        return objective.counted(batch)
 
     def whole(view: AnyView) -> Bool[Array, " b"]:
         each = jnp.stack([valid(batch, one.input) for one in parts(view)])

@@ -1,9 +1,11 @@
 """The optional check of an objective against the towers and the data, before anything is compiled."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any, Protocol, runtime_checkable
 
+from mmjax.errors import UserError
 from mmjax.models.towers.bare import Incoming
+from mmjax.objectives.contract import View
 
 
 @runtime_checkable
@@ -20,3 +22,11 @@ class Demanding(Protocol):
             UserError: it can't learn from these; the message has the path, the wrong value, and what to do.
         """
         ...
+
+
+def check_embedding_sizes(path: str, views: Iterable[View], towers: Mapping[str, Any]) -> None:
+    """Raises UserError where the towers of views that are compared embed into two sizes."""
+    sizes = {view.by: getattr(towers[view.by], "embedding_size", None) for view in views}
+    if len(set(sizes.values())) > 1 and None not in sizes.values():
+        each = " and ".join(f"towers.{tower} into {size}" for tower, size in sizes.items())
+        raise UserError(f"{path} compares embeddings of one size, but {each}: set the same embed_dim")

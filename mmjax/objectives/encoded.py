@@ -1,7 +1,12 @@
 """Encoded views, as objectives get them: tokens and embedding, and the targets of a masked objective."""
 
+from dataclasses import KW_ONLY
+
 from flax import struct
 from jaxtyping import Array, Bool, Float, Int, Shaped
+
+from mmjax.errors import UserError
+from mmjax.models.fusion.contract import TokensAndMask
 
 
 class Encoded(struct.PyTreeNode):
@@ -14,6 +19,20 @@ class Encoded(struct.PyTreeNode):
     """The tower's embedding of the tokens; not normalised."""
     prefix: int = struct.field(pytree_node=False)
     """The number of tokens before the patches' (CLS)."""
+    _: KW_ONLY
+    front: TokensAndMask | None = None
+    """What the tower gave its `MultiwayTrunk`, and which of it is real; None with any other trunk, or none."""
+
+    def read(self, fronts: bool) -> TokensAndMask:
+        """The tokens for a fusion, or, with `fronts`, what goes in before them.
+
+        Raises UserError where the tower has no trunk with ways.
+        """
+        if not fronts:
+            return self.tokens, self.token_mask
+        if self.front is None:
+            raise UserError("a ThroughTrunk reads what towers give its trunk, and this view's tower holds none")
+        return self.front
 
 
 class EncodedKept(Encoded):
@@ -38,6 +57,33 @@ class EncodedCorrupted(Encoded):
     """The positions to be predicted."""
     table: Float[Array, "v d"] | None = None
     """The tower's vector of each token id, for a head that is tied to it; None where the tower has none."""
+    normed: Float[Array, "b k d"] | None = None
+    """The tokens after the last LayerNorm, where the tower has it for the pooled token alone (`norm_pooled`)."""
+
+
+class EncodedCorruptedPatches(Encoded):
+    """A view with some patches hidden in their places (`CorruptPatches`)."""
+
+    hidden: Bool[Array, "b n"]
+    """The patches in whose place the encoder read the mask token."""
+    normed: Float[Array, "b k d"] | None = None
+    """As `EncodedCorrupted`'s."""
+
+
+def read_by_head(view: EncodedCorrupted | EncodedCorruptedPatches) -> Float[Array, "b k d"]:
+    """The tokens from which a head predicts what is hidden: after a last LayerNorm, where the tower has one."""
+    return view.tokens if view.normed is None else view.normed
+
+
+class EncodedRegions(Encoded):
+    """A view of regions, the features of some of which are hidden in their places (`CorruptRegions`)."""
+
+    features: Float[Array, "b n f"]
+    """The original features of all regions."""
+    real: Bool[Array, "b n"]
+    """A mask of the real regions."""
+    chosen: Bool[Array, "b n"]
+    """The regions to be predicted."""
 
 
 class EncodedTogether(struct.PyTreeNode):

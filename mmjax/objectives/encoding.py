@@ -12,11 +12,21 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Key, PRNGKeyArray
 
 from mmjax.errors import UserError
-from mmjax.models.fusion.contract import reads_embeddings
-from mmjax.objectives.contract import AnyView, Fused, Together, View, valid
-from mmjax.objectives.encoded import Encoded, EncodedCorrupted, EncodedFused, EncodedKept, EncodedTogether
-from mmjax.objectives.masking import Corrupt
+from mmjax.models.fusion.contract import reads_embeddings, reads_fronts
+from mmjax.objectives.contract import AnyView, Fused, Together, View, parts, valid
+from mmjax.objectives.encoded import (
+    Encoded,
+    EncodedCorrupted,
+    EncodedCorruptedPatches,
+    EncodedFused,
+    EncodedKept,
+    EncodedRegions,
+    EncodedTogether,
+)
+from mmjax.objectives.masking import Corrupt, CorruptPatches
+from mmjax.objectives.masking_regions import CorruptRegions
 
+HIDDEN_IN_PLACE = (EncodedCorrupted, EncodedCorruptedPatches)
 EMA = "ema"  # the collection that holds the moving average of `params`
 Batch = Mapping[str, Array]
 
@@ -29,12 +39,13 @@ class Keys(NamedTuple):
 
 
 class Seen(NamedTuple):
-    """A view before encoding: the tower's input `x`, and the targets that `Encoded` repeats."""
+    """A view before encoding: the tower's input `x`, what else it is told, and the targets that `Encoded` repeats."""
 
     x: Array
     keep: Array | None = None
     kind: type[Encoded] = Encoded
     fields: Mapping[str, Any] = {}
+    told: Mapping[str, Array] = {}
 
     def encoded(self, tokens: Array, token_mask: Array, embedding: Array, prefix: int, **more: Any) -> Any:
         """The encoded view, with the tower's output."""
@@ -57,16 +68,20 @@ class Encoding:
     training: frozenset[str]
 
     def views(self, views: tuple[AnyView, ...], part: Batch, teach: Any) -> dict[AnyView, Any]:
-        """Encodes every view. teach: `teach(view, part)` encodes a teacher's view."""
+        """Encodes every view. teach: `teach(view, part, encoded)` encodes a teacher's view, given those before it."""
         encoded: dict[AnyView, Any] = {}
         for view in views:
             if isinstance(view, Together):
                 encoded[view] = self.together(view, part)
-            elif isinstance(view, Fused):
-                encoded[view] = self.fused(view, [encoded[single] for single in view.parts], part)
             else:
-                encoded[view] = teach(view, part) if view.teacher else self.view(view, part)
+                encoded[view] = teach(view, part, encoded) if view.teacher else self.one(view, part, encoded)
         return encoded
+
+    def one(self, view: View | Fused, part: Batch, encoded: Mapping[AnyView, Any]) -> Encoded | EncodedFused:
+        """Encodes a view by its tower, or by its fusion; encoded: the views before it, a fusion's parts among them."""
+        if isinstance(view, View):
+            return self.view(view, part)
+        return self.fused(view, [encoded.get(single) or self.front(single, part) for single in view.parts], part)
 
     def view(self, view: View, part: Batch) -> Encoded:
         """Encodes one view by its tower."""
@@ -74,11 +89,28 @@ class Encoding:
         seen = self._seen(view, part)
         train = f"towers_{view.by}" in self.training and not view.teacher
         each = self._dropout_keys(view, part, train)
-        told = types_told(tower, view.input, part)
-        tokens, token_mask = tower.tokens(seen.x, mask, seen.keep, train=train, keys=each, **told)
+        told = {**types_told(tower, view.input, part), **seen.told}
+        if has_ways(tower):
+            front = tower.front(seen.x, mask, seen.keep, **told)
+            more: dict[str, Any] = {"front": front}
+            tokens, token_mask = tower.through_trunk(*front, train, each)
+        else:
+            more = {}
+            tokens, token_mask = tower.tokens(seen.x, mask, seen.keep, train=train, keys=each, **told)
         embedding = tower.pool(tokens, token_mask)
-        more = {"table": tower.table()} if seen.kind is EncodedCorrupted and hasattr(tower, "table") else {}
+        more |= tied_table(tower, seen)
+        if seen.kind in HIDDEN_IN_PLACE and getattr(tower, "norm_pooled", False):
+            more["normed"] = tower.normed(tokens)
         return seen.encoded(tokens, token_mask, embedding, tower.prefix, **more)
+
+    def front(self, view: View, part: Batch) -> Encoded:
+        """Makes what a view's tower gives its trunk, for a fusion through it, where nothing reads the view alone."""
+        tower = self.towers[view.by]
+        seen = self._seen(view, part)
+        told = {**types_told(tower, view.input, part), **seen.told}
+        tokens, mask = tower.front(seen.x, part.get(f"{view.input}_mask"), seen.keep, **told)
+        nothing = jnp.zeros((len(tokens), 0))
+        return seen.encoded(tokens, mask, nothing, tower.prefix, front=(tokens, mask), **tied_table(tower, seen))
 
     def together(self, view: Together, part: Batch) -> EncodedTogether:
         """Encodes the parts' tokens as one sequence through their trunk; tokens of missing inputs are masked."""
@@ -87,7 +119,7 @@ class Encoding:
         for single, tower in zip(view.parts, towers, strict=True):
             there = valid(part, single.input)[:, None]
             seen = self._seen(single, part, there)
-            told = types_told(tower, single.input, part)
+            told = {**types_told(tower, single.input, part), **seen.told}
             tokens, real = tower.front(seen.x, part.get(f"{single.input}_mask"), seen.keep, **told)
             fronts.append((tokens, real & there))
             seens.append(seen)
@@ -106,13 +138,12 @@ class Encoding:
     def fused(self, view: Fused, encoded: list[Encoded], part: Batch) -> EncodedFused:
         """Applies the fusion encoder to the parts' tokens, which are encoded already, or to their embeddings."""
         fusion = self.fusions[view.fusion]
-        by_embedding, given = reads_embeddings(fusion), {}
+        by_embedding, fronts, given = reads_embeddings(fusion), reads_fronts(fusion), {}
         for single, one in zip(view.parts, encoded, strict=True):
             there = valid(part, single.input)[:, None]
-            given[single.input] = (
-                (one.embedding[:, None], there) if by_embedding else (one.tokens, one.token_mask & there)
-            )
-        train = f"fusions_{view.fusion}" in self.training
+            tokens, mask = one.read(fronts)
+            given[single.input] = (one.embedding[:, None], there) if by_embedding else (tokens, mask & there)
+        train = f"fusions_{view.fusion}" in self.training and not view.teacher
         tokens, embedding = fusion(given, train=train, keys=self._dropout_keys(view, part, train))
         shapes, found = ({name: tuple(mask.shape) for name, (_, mask) in by.items()} for by in (given, tokens))
         if shapes != found:
@@ -121,7 +152,8 @@ class Encoding:
             )
         if by_embedding:  # which leaves the tokens as the towers gave them
             return EncodedFused(embedding, tuple(encoded))
-        again = (one.replace(tokens=tokens[name][0], token_mask=tokens[name][1])
+        again = (one.replace(tokens=tokens[name][0], token_mask=tokens[name][1],
+                             **({"normed": None} if isinstance(one, HIDDEN_IN_PLACE) else {}))
                  for name, one in zip(given, encoded, strict=True))  # fmt: skip
         return EncodedFused(embedding, tuple(again))
 
@@ -137,9 +169,18 @@ class Encoding:
         patch_mask = patch_mask if there is None else patch_mask & there
         draw = view.key(self.keys.mask), part["index"]
         if isinstance(view.masking, Corrupt):
-            x, chosen = view.masking.draw(*draw, patches, patch_mask)
+            others = [valid(part, name) for name in view.masking.paired]
+            paired = jnp.stack(others).all(axis=0) if others else None
+            x, chosen = view.masking.draw(*draw, patches, patch_mask, paired)
             return Seen(x, None, EncodedCorrupted, {"ids": patches, "chosen": chosen})
+        if isinstance(view.masking, CorruptRegions):
+            features, chosen = view.masking.draw(*draw, patches, patch_mask)
+            fields = {"features": patches, "real": patch_mask, "chosen": chosen}
+            return Seen(tower.with_patches(x, features), None, EncodedRegions, fields)
         grid = tuple(tower.grid(x))
+        if isinstance(view.masking, CorruptPatches):
+            hidden = view.masking.draw(*draw, patch_mask, grid)
+            return Seen(x, None, EncodedCorruptedPatches, {"hidden": hidden}, {"hidden": hidden})
         keep = view.masking.draw(*draw, patch_mask, grid)
         fields = {"patches": patches, "patch_mask": patch_mask, "keep": keep, "grid": grid}
         return Seen(x, keep, EncodedKept, fields)
@@ -151,7 +192,17 @@ class Encoding:
         return jax.vmap(partial(jax.random.fold_in, view.dropout_key(self.keys.dropout)))(part["index"])
 
 
-def by_teacher(module: nn.Module, view: View, part: Batch, encode: Any) -> Encoded:
+def has_ways(tower: Any) -> bool:
+    """True if a tower holds a trunk that a fusion may go through too."""
+    return bool(getattr(getattr(tower, "trunk", None), "ways", ()))
+
+
+def tied_table(tower: Any, seen: Seen) -> dict[str, Array]:
+    """The table of a text's tokens for a head that is tied to it, where words are hidden and the tower has one."""
+    return {"table": tower.table()} if seen.kind is EncodedCorrupted and hasattr(tower, "table") else {}
+
+
+def by_teacher(module: nn.Module, view: View | Fused, part: Batch, encode: Any) -> Encoded | EncodedFused:
     """Calls `encode(module, view, part)` with the moving average in the place of the parameters, and no gradient to it.
 
     Raises UserError where there is none.
@@ -159,8 +210,9 @@ def by_teacher(module: nn.Module, view: View, part: Batch, encode: Any) -> Encod
     if module.is_initializing():  # the average starts as the parameters initialised now
         return jax.lax.stop_gradient(encode(module, view, part))
     if EMA not in module.variables:
+        inputs = " and ".join(repr(one.input) for one in parts(view))
         raise UserError(
-            f"the view of {view.input!r} is a teacher's, and there is no moving average of the parameters: set the "
+            f"the view of {inputs} is a teacher's, and there is no moving average of the parameters: set the "
             "experiment's ema=0.999, say (or give apply() the collection 'ema')"
         )
     average = nn.map_variables(

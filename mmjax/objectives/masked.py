@@ -4,7 +4,8 @@ Sums and counts go over the whole global batch before the one division: a mean o
 the batch was cut, and by how many patches its microbatch happened to hide.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from dataclasses import field
 from typing import Any, NamedTuple, cast
 
 import flax.linen as nn
@@ -13,15 +14,17 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Bool, Float, Int
 
-from mmjax.errors import UserError
+from mmjax.errors import UserError, nearest
 from mmjax.models.towers.bare import Incoming
-from mmjax.objectives.contract import Context, Fused, View, valid
-from mmjax.objectives.encoded import EncodedCorrupted, EncodedKept
+from mmjax.objectives.contract import Context, Fused, View, of_teacher, valid
+from mmjax.objectives.encoded import EncodedCorrupted, EncodedKept, read_by_head
+from mmjax.objectives.encoding import EMA
+from mmjax.objectives.head import HEAD_INIT, transformed
 from mmjax.objectives.masking import Corrupt, Keep, PatchMasking
 from mmjax.objectives.numerics import at_least_fp32, weighted_mean
+from mmjax.objectives.soft_targets import check_alpha, ramped
 
 VARIANCE_EPSILON = 1e-6  # MAE's: a patch of one colour has a target of 0, not of amplified noise
-HEAD_INIT = nn.initializers.truncated_normal(0.02)  # BERT's: the first loss is ln(vocab), barely more
 
 
 class Errors(NamedTuple):
@@ -111,9 +114,9 @@ class TokenErrors(NamedTuple):
 class MaskedText(nn.Module):
     """Masked language modelling (BERT, arXiv:1810.04805): predicts the hidden tokens.
 
-    The head is BERT's: dense, GELU, layer norm, matrix to the vocabulary. The chosen positions are gathered first, so
-    the logits are `[B, rate * L, vocab]`, in fp32. The loss starts near ln(vocab). Metrics, besides the loss:
-    `accuracy`, over the chosen positions.
+    The head is BERT's: dense, GELU, layer norm, matrix to the vocabulary; or that matrix alone. The chosen positions
+    are gathered first, so the logits are `[B, rate * L, vocab]`, in fp32. The loss starts near ln(vocab). Metrics,
+    besides the loss: `accuracy`, over the chosen positions.
 
     Attributes:
         vocab, rate, mask_id, first_id, masked, random: see `mmjax.objectives.Corrupt`.
@@ -121,8 +124,18 @@ class MaskedText(nn.Module):
         tied: the last matrix is the tower's table of token embeddings, as in BERT, and only its bias is the head's own.
         modality: the texts.
         fusion: one of the experiment's fusions, whose tokens of the text the head reads; None: the tower's.
-        beside: what the fusion reads beside the text, whole: `("image",)`, for words with the picture (ALBEF). An
-            example that lacks it counts, by the text alone.
+        beside: what the fusion reads beside the text: an input's name, for all of it, or a `View` of which parts are
+            hidden too (FLAVA). `("image",)` is for words with the picture (ALBEF). The text comes first, or where its
+            own name stands here. An example that lacks the others counts, by the text alone.
+        only: which examples count, by further inputs that they have (True) or lack (False): `{"image": True}` leaves
+            texts without a picture out, `{"image": False}` those with one.
+        transform: whether dense, GELU and layer norm stand before the matrix (BEiT-3 has the matrix alone).
+        paired_rate: the rate of the examples that have all that stands beside the text; None: `rate`.
+        alpha: a teacher's part in the targets (ALBEF, arXiv:2107.07651), which reads the same words by the moving
+            average of towers, fusion and head: the experiment needs `ema`. The loss of a word is then `(1 - alpha)
+            cross-entropy + alpha * -sum_v t_v log p_v`, t the teacher's softmax. It encodes everything once more.
+        ramp_steps: the steps in which it rises from 0, `alpha * min(1, step / ramp_steps)`; 0: it is there from the
+            start.
     """
 
     vocab: int
@@ -135,7 +148,18 @@ class MaskedText(nn.Module):
     tied: bool = False
     modality: str = "text"
     fusion: str | None = None
-    beside: tuple[str, ...] = ()
+    beside: tuple[str | View, ...] = ()
+    only: Mapping[str, bool] = field(default_factory=dict)
+    transform: bool = True
+    paired_rate: float | None = None
+    alpha: float = 0.0
+    ramp_steps: int = 0
+
+    @property
+    def others(self) -> tuple[str, ...]:
+        """The inputs that stand beside the text."""
+        names = (one if isinstance(one, str) else one.input for one in self.beside)
+        return tuple(name for name in names if name != self.modality)
 
     @property
     def corrupt(self) -> Corrupt:
@@ -147,19 +171,20 @@ class MaskedText(nn.Module):
             first_id=self.first_id,
             masked=self.masked,
             random=self.random,
+            paired=() if self.paired_rate is None else self.others,
+            paired_rate=self.paired_rate,
         )
 
     def views(self) -> tuple[View | Fused, ...]:
         words = View(self.modality, self.corrupt)
-        return (words,) if self.fusion is None else (Fused(self.fusion, (words, *map(View, self.beside))),)
+        view = words if self.fusion is None else Fused(self.fusion, read_beside(words, self.beside))
+        return (view, of_teacher(view)) if self.alpha else (view,)
 
     def check_parts(self, path: str, towers: Mapping[str, Any], inputs: Mapping[str, Incoming]) -> None:
         """Raises UserError where it is tied to a table of another size, or nothing is there for the fusion to read."""
-        if (self.fusion is None) != (not self.beside):
-            raise UserError(
-                f"{path} has fusion={self.fusion!r} and beside={self.beside}: set both, the fusion and what it reads "
-                "beside the text, or neither"
-            )
+        check_beside(path, self)
+        check_only(path, self, inputs)
+        check_alpha(path, self.alpha, self.ramp_steps)
         vocab = getattr(towers[self.modality], "vocabulary", None)
         if self.tied and vocab is not None and self.vocab != vocab:
             raise UserError(
@@ -167,31 +192,32 @@ class MaskedText(nn.Module):
                 f"vocab={self.vocab}: set it to {vocab} too"
             )
 
-    @nn.compact
     def per_example(self, encoded: Mapping[Any, Any], batch: Mapping[str, Array], context: Context) -> TokenErrors:
-        found = encoded[self.views()[0]]
-        view: EncodedCorrupted = found if self.fusion is None else found.parts[0]
+        view: EncodedCorrupted = hidden_part(self, encoded)
         positions, real = chosen_positions(view.chosen, self.corrupt.count(view.chosen.shape[1]))
         targets = jnp.take_along_axis(view.ids, positions, axis=1)
-        x = jnp.take_along_axis(view.tokens, view.prefix + positions[..., None], axis=1)
-        # Its outputs aren't cut over devices (as in Megatron-LM): the norm needs them whole, and where they and the
-        # vocabulary were cut over the same axis of a 2x2x2 mesh, XLA (jax 0.10 to 0.12) gave wrong gradients.
-        x = nn.Dense(
-            x.shape[-1],
-            kernel_init=nn.with_logical_partitioning(HEAD_INIT, ("embed", None)),
-            bias_init=nn.with_logical_partitioning(nn.initializers.zeros_init(), (None,)),
-            name="dense",
-        )(at_least_fp32(x))
-        x = nn.LayerNorm(
-            epsilon=self.norm_eps,
-            scale_init=nn.with_logical_partitioning(nn.initializers.ones_init(), ("embed",)),
-            bias_init=nn.with_logical_partitioning(nn.initializers.zeros_init(), ("embed",)),
-            name="norm",
-        )(nn.gelu(x, approximate=False))
-        logits = self._words(x, view.table)
+        logits = self.predicted(view, positions)
         cross_entropy = optax.softmax_cross_entropy_with_integer_labels(logits, targets)
+        if self.alpha:
+            told = self._by_teacher(hidden_part(self, encoded, teacher=True), positions)
+            alpha = ramped(self.alpha, self.ramp_steps, context.step)
+            soft = optax.softmax_cross_entropy(logits, jax.nn.softmax(jax.lax.stop_gradient(told)))
+            cross_entropy = (1 - alpha) * cross_entropy + alpha * soft
         hits = real & (jnp.argmax(logits, axis=-1) == targets)
         return TokenErrors(jnp.sum(jnp.where(real, cross_entropy, 0), axis=1), hits.sum(axis=1), real.sum(axis=1))
+
+    @nn.compact
+    def predicted(self, view: EncodedCorrupted, positions: Int[Array, "b k"]) -> Float[Array, "b k {self.vocab}"]:
+        """The logits of every token of the vocabulary, at these positions."""
+        x = jnp.take_along_axis(read_by_head(view), view.prefix + positions[..., None], axis=1)
+        return self._words(transformed(x, self.norm_eps) if self.transform else at_least_fp32(x), view.table)
+
+    def _by_teacher(self, view: EncodedCorrupted, positions: Int[Array, "b k"]) -> Float[Array, "b k {self.vocab}"]:
+        """The logits by the head of the moving average."""
+        if self.is_initializing():  # its head isn't there yet, and is the student's
+            return jnp.zeros((*positions.shape, self.vocab))
+        average = {"params": self.variables.get(EMA, {})}
+        return cast(Array, self.clone(parent=None, name=None).apply(average, view, positions, method="predicted"))
 
     def _words(self, x: Float[Array, "b k d"], table: Float[Array, "v d"] | None) -> Float[Array, "b k {self.vocab}"]:
         """The logits of every token of the vocabulary."""
@@ -208,10 +234,59 @@ class MaskedText(nn.Module):
         bias = cast(Array, self.param("bias", bias_init, (self.vocab,)))
         return jnp.einsum("bkd,vd->bkv", x, at_least_fp32(table)) + bias
 
+    def counted(self, batch: Mapping[str, Array]) -> Bool[Array, " b"]:
+        """A mask of the examples that have the text, and the other inputs as `only` says."""
+        return with_only(valid(batch, self.modality), self.only, batch)
+
     def batch_loss(self, outputs: TokenErrors, batch: Mapping[str, Array]) -> tuple[Float[Array, ""], dict[str, Array]]:
-        rows = valid(batch, self.modality)
+        rows = self.counted(batch)
         accuracy = weighted_mean(at_least_fp32(outputs.hits), outputs.count, rows)
         return weighted_mean(outputs.total, outputs.count, rows), {"accuracy": accuracy}
+
+
+def read_beside(own: View, beside: Iterable[str | View]) -> tuple[View, ...]:
+    """The views that a fusion reads for a masked objective: its own first, or where the input's name stands in
+    `beside`."""
+    views = tuple(own if one == own.input else View(one) if isinstance(one, str) else one for one in beside)
+    return views if own in views else (own, *views)
+
+
+def hidden_part(objective: Any, encoded: Mapping[Any, Any], teacher: bool = False) -> Any:
+    """The objective's own view, of which parts are hidden: as its tower encoded it, or as the fusion did; teacher: as
+    the teacher did.
+    """
+    view = objective.views()[1 if teacher else 0]
+    if isinstance(view, View):
+        return encoded[view]
+    own = [part.input for part in view.parts].index(objective.modality)
+    return encoded[view].parts[own]
+
+
+def check_beside(path: str, objective: Any) -> None:
+    """Raises UserError where nothing is there for the fusion of a masked objective to read, or no fusion reads it."""
+    if (objective.fusion is None) != (not objective.beside):
+        raise UserError(
+            f"{path} has fusion={objective.fusion!r} and beside={objective.beside}: set both, the fusion and what it "
+            f"reads beside the {objective.modality}, or neither"
+        )
+
+
+def check_only(path: str, objective: Any, inputs: Mapping[str, Any]) -> None:
+    """Raises UserError where `only` names no further input of the data."""
+    for name in objective.only:
+        if name not in inputs or name == objective.modality:
+            others = [other for other in inputs if other != objective.modality]
+            raise UserError(
+                f"{path}.only names {name!r}, and the inputs beside {objective.modality!r} are "
+                f"{', '.join(others) or 'none'}{nearest(name, others)}"
+            )
+
+
+def with_only(rows: Bool[Array, " b"], only: Mapping[str, bool], batch: Mapping[str, Array]) -> Bool[Array, " b"]:
+    """Those of the rows that have the inputs for which `only` is True, and lack those for which it is False."""
+    for name, there in only.items():
+        rows = rows & (valid(batch, name) == there)
+    return rows
 
 
 def decoder_dropout(decoder: Any, context: Context) -> dict[str, Any]:

@@ -7,6 +7,7 @@ batch, so it depends neither on the other rows nor on how the batch is cut into 
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, field, fields
+from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -14,6 +15,7 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 
 from mmjax.errors import UserError
+from mmjax.objectives.masking_regions import CorruptRegions
 
 EMPTY = -1  # a slot of `keep` that holds no patch
 TRIES = 10  # BEiT's: rectangles in a row that don't fit, after which the search ends
@@ -237,6 +239,9 @@ class Corrupt:
             behind the words (CLIP's), `vocab` is the first of them.
         masked: the part of the chosen that becomes the mask token.
         random: the part of the chosen that becomes a random token.
+        paired: further inputs; an example that has them all has `paired_rate` in the place of `rate` (BEiT-3: half of
+            a picture's words, 15 % of a text alone: Wang et al. 2022, arXiv:2208.10442).
+        paired_rate: that rate; None: there is one for all.
     """
 
     vocab: int
@@ -245,10 +250,25 @@ class Corrupt:
     first_id: int = 5
     masked: float = 0.8
     random: float = 0.1
+    paired: tuple[str, ...] = ()
+    paired_rate: float | None = None
+
+    def __repr__(self) -> str:
+        """As the call that makes it, without what is paired where nothing is: keys are made from it (`View.text`)."""
+        values = {each.name: getattr(self, each.name) for each in fields(self)}
+        said = [f"{name}={value!r}" for name, value in values.items() if self.paired or not name.startswith("paired")]
+        return f"Corrupt({', '.join(said)})"
 
     def __post_init__(self) -> None:
-        if not 0 < self.rate <= 1:
-            raise UserError(f"Corrupt(rate={self.rate}): the part of tokens chosen must be above 0 and at most 1")
+        for name in ("rate", "paired_rate"):
+            rate = getattr(self, name)
+            if rate is not None and not 0 < rate <= 1:
+                raise UserError(f"Corrupt({name}={rate}): the part of tokens chosen must be above 0 and at most 1")
+        if bool(self.paired) != (self.paired_rate is not None):
+            raise UserError(
+                f"Corrupt(paired={self.paired}, paired_rate={self.paired_rate}): set both, the inputs and the rate of "
+                "the examples that have them, or neither"
+            )
         if self.masked < 0 or self.random < 0 or self.masked + self.random > 1 + 1e-9:
             raise UserError(
                 f"Corrupt(masked={self.masked}, random={self.random}): both must be at least 0, and at most 1 together"
@@ -274,18 +294,30 @@ class Corrupt:
             )
 
     def count(self, tokens: int) -> int:
-        """The number of tokens chosen of `tokens` that may be."""
-        return min(tokens, max(1, round(self.rate * tokens)))
+        """The largest number of tokens chosen of `tokens` that may be."""
+        return max(_chosen(tokens, self.rate), _chosen(tokens, self.paired_rate or self.rate))
 
     def draw(
-        self, key: PRNGKeyArray, index: Int[Array, " b"], ids: Int[Array, "b l"], mask: Bool[Array, "b l"]
+        self,
+        key: PRNGKeyArray,
+        index: Int[Array, " b"],
+        ids: Int[Array, "b l"],
+        mask: Bool[Array, "b l"],
+        paired: Bool[Array, " b"] | None = None,
     ) -> tuple[Int[Array, "b l"], Bool[Array, "b l"]]:
-        """Returns the ids that the encoder reads, and a mask of the chosen positions; drawn for each example alone."""
-        counts = _table(self.count, ids.shape[-1])
+        """Returns the ids that the encoder reads, and a mask of the chosen positions; drawn for each example alone.
+
+        paired: the examples that have the inputs `paired`; None: none has.
+        """
+        rates = jnp.stack(
+            [_table(partial(_chosen, rate=rate), ids.shape[-1]) for rate in (self.rate, self.paired_rate or self.rate)]
+        )
+        paired = jnp.zeros(len(ids), bool) if paired is None else paired
 
         def draw(
-            index: Int[Array, ""], ids: Int[Array, " l"], mask: Bool[Array, " l"]
+            index: Int[Array, ""], ids: Int[Array, " l"], mask: Bool[Array, " l"], paired: Bool[Array, ""]
         ) -> tuple[Int[Array, " l"], Bool[Array, " l"]]:
+            counts = rates[paired.astype(jnp.int32)]
             which, what, word = jax.random.split(jax.random.fold_in(key, index), 3)
             maskable = mask & (ids >= self.first_id) & (ids < self.vocab)
             noise = jnp.where(maskable, jax.random.uniform(which, ids.shape, jnp.float32), jnp.inf)
@@ -296,10 +328,51 @@ class Corrupt:
             seen = jnp.where((action >= self.masked) & (action < self.masked + self.random), words, seen)
             return jnp.where(chosen, seen, ids).astype(ids.dtype), chosen
 
-        return jax.vmap(draw)(index, ids, mask)
+        return jax.vmap(draw)(index, ids, mask, paired)
 
 
-Masking = PatchMasking | Corrupt
+@dataclass(frozen=True)
+class CorruptPatches:
+    """Hides patches in their places: the encoder reads all of them, with the tower's mask token for each hidden one
+    (BEiT: Bao et al. 2021, arXiv:2106.08254). The tower has `mask_token=True`.
+
+    Attributes:
+        keep: chooses those that are read as they are, of each example alone; `KeepOutsideBlocks(121 / 196)` hides
+            BEiT's 75 of 14 x 14.
+    """
+
+    keep: Keep
+
+    def check_ids(self, path: str, tower: str, pieces: int, vocabulary: int | None) -> None:
+        """Nothing to check: it draws no ids (see `Corrupt`)."""
+
+    def count(self, patches: int) -> int:
+        """The number of patches hidden of `patches`."""
+        return patches - self.keep.count(patches)
+
+    def draw(
+        self, key: PRNGKeyArray, index: Int[Array, " b"], patch_mask: Bool[Array, "b n"], grid: tuple[int, ...] = ()
+    ) -> Bool[Array, "b n"]:
+        """A mask of the hidden patches, drawn as `PatchMasking.draw` draws; none of them is padding.
+
+        Raises:
+            UserError: the masking needs another grid.
+        """
+        self.keep.slots(patch_mask.shape[-1], grid)  # which checks the grid
+
+        def draw(index: Int[Array, ""], valid: Bool[Array, " n"]) -> Bool[Array, " n"]:
+            order, count = self.keep.order(jax.random.fold_in(key, index), valid, grid)
+            return valid & (jnp.argsort(jnp.argsort(order)) >= count)
+
+        return jax.vmap(draw)(index, patch_mask)
+
+
+Masking = PatchMasking | Corrupt | CorruptPatches | CorruptRegions
+
+
+def _chosen(tokens: int, rate: float) -> int:
+    """The number of tokens chosen of `tokens` at a rate."""
+    return min(tokens, max(1, round(rate * tokens)))
 
 
 def _some(key: PRNGKeyArray, there: Bool[Array, " n"], count: Callable[[int], int]) -> Bool[Array, " n"]:

@@ -15,8 +15,8 @@ from mmjax.models.fusion.contract import TokensAndMask
 from mmjax.models.towers.bare import Incoming
 from mmjax.objectives.contract import Context, RowPairs, View, selected, valid
 from mmjax.objectives.encoded import Encoded
-from mmjax.objectives.masked import HEAD_INIT
-from mmjax.objectives.numerics import at_least_fp32, unit, weighted_mean
+from mmjax.objectives.head import linear_head
+from mmjax.objectives.numerics import unit, weighted_mean
 
 NEGATIVES = ("hard", "random")
 NO_ROW = -1
@@ -50,6 +50,9 @@ class Matching(nn.Module):
         within: number of examples, one after the other in the global batch, among which negatives are sought: a
             device's own batch in the papers (64 in ALBEF); None: all.
         towers: the tower of an input, by its name, where that isn't the tower of the same name.
+        half_right: whether each example makes one pair instead of three: half of the batch, chosen at random, are right
+            ones, and each example of the other half has a wrong one of the second input (ViLT: Kim et al. 2021,
+            arXiv:2102.03334, with another picture: pair=("text", "image")). The loss starts near ln 2.
     """
 
     fusion: str
@@ -58,6 +61,7 @@ class Matching(nn.Module):
     temperature: float = 0.07
     within: int | None = None
     towers: Mapping[str, str] = field(default_factory=dict)
+    half_right: bool = False
 
     def views(self) -> tuple[View, ...]:
         return tuple(View(name, None, self.towers.get(name)) for name in self.pair)
@@ -94,7 +98,9 @@ class Matching(nn.Module):
     def pairs(
         self, outputs: tuple[Float[Array, "b e"], ...], batch: Mapping[str, Array], key: PRNGKeyArray
     ) -> Int[Array, "p 2"]:
-        """The right pairs; then each row of the first input with a wrong one of the second; then the other way."""
+        """The right pairs; then each row of the first input with a wrong one of the second; then the other way. With
+        `half_right` each row of the first input once, with its own or a wrong one of the second.
+        """
         allowed = self.wrong(batch)
         rows = jnp.arange(len(allowed))
         logits = jnp.zeros(allowed.shape)
@@ -106,6 +112,9 @@ class Matching(nn.Module):
             drawn_columns(k, x, there)
             for k, x, there in zip(keys, (logits, logits.T), (allowed, allowed.T), strict=True)
         )
+        if self.half_right:
+            right = jax.random.permutation(jax.random.fold_in(key, len(keys)), rows) < len(rows) / 2
+            return jnp.stack([rows, jnp.where(right, rows, of_a)], axis=1)
         firsts = jnp.concatenate([rows, rows, of_b])
         return jnp.stack([firsts, jnp.concatenate([rows, of_a, rows])], axis=1)
 
@@ -132,21 +141,23 @@ class Matching(nn.Module):
     def predict(self, encoded: Mapping[Any, Any], batch: Mapping[str, Array], context: Context) -> Float[Array, "b 2"]:
         """The logits of each example's two inputs: of not belonging together, and of belonging together."""
         tokens = {
-            view: (encoded[view].tokens, encoded[view].token_mask & valid(batch, view.input)[:, None])
+            view: (tokens, mask & valid(batch, view.input)[:, None])
             for view in self.views()
+            for tokens, mask in (encoded[view].read(context.reads_fronts(self.fusion)),)
         }
         return self.matched(tokens, context)
 
-    @nn.compact
     def matched(self, tokens: Mapping[View, TokensAndMask], context: Context) -> Float[Array, "p 2"]:
         """The logits of pairs, by the fused tokens of each."""
-        _, embedding = context.fuse(self.fusion, {view.input: tokens[view] for view in self.views()})
-        return nn.Dense(
-            2,
-            kernel_init=nn.with_logical_partitioning(HEAD_INIT, ("joint", None)),
-            bias_init=nn.with_logical_partitioning(nn.initializers.zeros_init(), (None,)),
-            name="match",
-        )(at_least_fp32(embedding))
+        return self.read_pairs(tokens, context)[1]
+
+    @nn.compact
+    def read_pairs(
+        self, tokens: Mapping[View, TokensAndMask], context: Context
+    ) -> tuple[Mapping[str, TokensAndMask], Float[Array, "p 2"]]:
+        """The fused tokens of pairs, by input, and the logits."""
+        fused, embedding = context.fuse(self.fusion, {view.input: tokens[view] for view in self.views()})
+        return fused, linear_head(embedding, 2, "match", "joint")
 
     def batch_loss(self, outputs: Any, batch: Mapping[str, Array]) -> tuple[Float[Array, ""], dict[str, Array]]:
         _, (logits, together, counts) = outputs

@@ -12,7 +12,7 @@ from mmjax.errors import UserError
 from mmjax.models.towers.bare import Incoming
 from mmjax.objectives.contract import Context, View, entry, selected, valid
 from mmjax.objectives.encoded import Encoded
-from mmjax.objectives.masked import HEAD_INIT
+from mmjax.objectives.head import linear_head
 from mmjax.objectives.masking import Corrupt
 from mmjax.objectives.numerics import at_least_fp32, weighted_mean
 
@@ -58,12 +58,7 @@ class NextSentence(nn.Module):
     def per_example(self, encoded: Mapping[View, Encoded], batch: Mapping[str, Array], context: Context) -> Guesses:
         right = jnp.where(entry(batch, f"{self.modality}_next"), FOLLOWS, RANDOM)
         embedding = selected(valid(batch, self.modality), encoded[self.views()[0]].embedding)
-        logits = nn.Dense(
-            2,
-            kernel_init=nn.with_logical_partitioning(HEAD_INIT, ("joint", None)),
-            bias_init=nn.with_logical_partitioning(nn.initializers.zeros_init(), (None,)),
-            name="classify",
-        )(at_least_fp32(embedding))
+        logits = linear_head(embedding, 2, "classify", "joint")
         cross_entropy = optax.softmax_cross_entropy_with_integer_labels(logits, right)
         return Guesses(cross_entropy, jnp.argmax(logits, axis=-1) == right)
 

@@ -10,12 +10,13 @@ from jaxtyping import Array, Float, Int, PRNGKeyArray
 
 from mmjax.errors import UserError, unknown
 from mmjax.models.fusion.contract import TokensAndMask
-from mmjax.objectives.contract import AnyView, Context, Matches, Predicting, View, parts, present, valid
+from mmjax.objectives.contract import AnyView, Context, Fused, Matches, Predicting, View, parts, present, valid
+from mmjax.objectives.encoded import EncodedFused
 from mmjax.objectives.encoding import Encoding, Keys, by_teacher, embedding
 from mmjax.objectives.microbatches import each_part
 from mmjax.objectives.numerics import unit
 from mmjax.objectives.readings import check_entries, check_parts, distinct_views, names
-from mmjax.objectives.second_round import kept_views, second_round
+from mmjax.objectives.second_round import by_fronts, kept_views, second_round
 
 Batch = Mapping[str, Array]
 Weight = float | Callable[[Any], Any]
@@ -42,6 +43,8 @@ class Pretrainer(nn.Module):
         microbatches: the number of parts that the batch is cut into.
         idle: towers that only evaluation reads: they are frozen, but their parameters are initialised.
         fusions: fusion encoders by name, for objectives that ask for `Fused` views (`mmjax.models.fusion.contract`).
+        balance: how the weighted losses become one (`mmjax.optim.balance`), in parameters and variables under
+            `balance`; None: they are added.
     """
 
     towers: Mapping[str, Any]
@@ -50,6 +53,7 @@ class Pretrainer(nn.Module):
     microbatches: int = 1
     idle: tuple[str, ...] = ()
     fusions: Mapping[str, Any] = field(default_factory=dict)
+    balance: Any = None
 
     def __call__(
         self, batch: Batch, step: int | Int[Array, ""] = 0, train: bool = True, still: tuple[str, ...] = ()
@@ -61,7 +65,7 @@ class Pretrainer(nn.Module):
                 `<input>_mask`; `<input>_types`, which of two texts a token is of, where its tower knows types; `index`,
                 each row's number in the global batch, where a view is masked. The content of invalid rows has no
                 effect, even NaN (but that batch statistics count their bytes, as `ResNet` says).
-            step: for weights that are functions of it.
+            step: for weights, and what else of an objective, that are functions of it.
             train: whether towers, fusions and objectives apply dropout.
             still: parts, by their parameters' names (`towers_image`), that don't train: those apply no dropout.
 
@@ -76,32 +80,43 @@ class Pretrainer(nn.Module):
                 for the masks; a teacher without a moving average.
         """
         check_parts(self.towers, self.fusions, self.objectives, self.weights, self.idle)
-        views = distinct_views(self.objectives)
+        views = distinct_views(self.objectives, self.fusions)
         check_entries(self.objectives, batch, self.microbatches)
         training = self._training(still) if train else frozenset()
-        keys, kept = self._keys(views, training), kept_views(self.objectives)
+        keys, kept = self._keys(views, training), kept_views(self.objectives, self.fusions)
         batch = {"index": jnp.arange(len(batch[parts(views[0])[0].input])), **present(batch)}
 
-        def first(self: Pretrainer, part: Batch, keys: Keys) -> Any:
+        def first(self: Pretrainer, part: Batch, keys: Keys, step: Int[Array, ""]) -> Any:
             encoded, outputs = self._encoded(views, part, keys, training), {}
             for name, objective in self.objectives.items():
-                told = self.context(name, "per_example", keys.mask, part["index"], training)
+                told = self.context(name, "per_example", keys.mask, part["index"], training, step)
                 outputs[name] = objective.per_example(encoded, part, told)
-            return outputs, tuple((encoded[view].tokens, encoded[view].token_mask) for view in kept)
+            return outputs, tuple(encoded[view].read(fronts) for view, fronts in kept)
 
-        outputs, tokens = each_part(self, first, self.microbatches, batch, keys)
-        again = second_round(self, outputs, tokens, batch, keys.mask, training)
+        now = jnp.asarray(step)
+        outputs, tokens = each_part(self, first, self.microbatches, batch, keys, now)
+        again = second_round(self, outputs, tokens, batch, keys.mask, training, now)
         outputs = {name: (one, again[name]) if name in again else one for name, one in outputs.items()}
         if self.is_initializing():
             for modality in self.idle:
                 embedding(self.towers[modality], modality, batch)
-        loss, metrics = jnp.zeros(()), {}
+        metrics = {}
         for name, objective in self.objectives.items():
             part, details = objective.batch_loss(outputs[name], batch)
-            weight = self.weights.get(name, 1.0)
-            loss += (weight(step) if callable(weight) else weight) * part
-            metrics |= {f"{name}/{metric}": value for metric, value in {"loss": part, **details}.items()}
-        return loss, metrics
+            metrics |= {f"{name}/{metric}": value for metric, value in {**details, "loss": part}.items()}
+        losses = self.weighted(metrics, step)
+        if self.balance is None:
+            return sum(losses.values(), jnp.zeros(())), metrics
+        loss, weights = self.balance(losses, step)
+        return loss, metrics | {f"{name}/weight": weight for name, weight in weights.items()}
+
+    def weighted(self, metrics: Mapping[str, Array], step: int | Int[Array, ""]) -> dict[str, Float[Array, ""]]:
+        """Each objective's loss, as the metrics of a call have it, times its weight."""
+        weights = {name: self.weights.get(name, 1.0) for name in self.objectives}
+        return {
+            name: (weight(step) if callable(weight) else weight) * metrics[f"{name}/loss"]
+            for name, weight in weights.items()
+        }
 
     def embed(self, batch: Batch) -> dict[str, Float[Array, "b e"]]:
         """Unit vectors `[B,E]`, fp32 at least, of every input in the batch that has a tower. Needs no keys.
@@ -114,6 +129,22 @@ class Pretrainer(nn.Module):
             raise UserError(f"nothing to embed: the batch holds {names(batch)}, and the towers read "
                             f"{names(self.inputs())}")  # fmt: skip
         return {name: unit(embedding(self.towers[tower], name, batch)) for name, tower in inputs.items()}
+
+    def fused(self, batch: Batch, fusion: str) -> EncodedFused:
+        """The output of a fusion over all inputs of the batch that have a tower, in the towers' order: its embedding,
+        and each input's tokens; without dropout. Needs no keys, and no objective.
+
+        Raises:
+            UserError: there is no such fusion; the batch holds fewer than two such inputs.
+        """
+        if fusion not in self.fusions:
+            raise UserError(unknown("there is no fusion", fusion, self.fusions, "fusions"))
+        singles = tuple(View(name) for name in self.towers if name in batch)
+        if len(singles) < 2:
+            raise UserError(f"the fusion {fusion!r} reads two inputs or more, and the batch holds {names(batch)}")
+        view, there = Fused(fusion, singles), present(batch)
+        rows = {"index": jnp.arange(len(batch[singles[0].input])), **there}
+        return self._encoded((*singles, view), rows, Keys(None, None), frozenset())[view]
 
     def predict(self, batch: Batch, objective: str) -> Float[Array, "b c"]:
         """The logits of an objective that predicts (`mmjax.objectives.contract.Predicting`), for each example of the
@@ -134,9 +165,10 @@ class Pretrainer(nn.Module):
         """
         matching = self._able(objective, Matches, "matches nothing")
         encoded, batch = self._read(matching, batch)
+        read = [encoded[view].read(by_fronts(matching, self.fusions)) for view in matching.kept()]
         return tuple(
-            (encoded[view].tokens, encoded[view].token_mask & valid(batch, view.input)[:, None])
-            for view in matching.kept()
+            (tokens, mask & valid(batch, view.input)[:, None])
+            for view, (tokens, mask) in zip(matching.kept(), read, strict=True)
         )
 
     def matched(self, tokens: tuple[TokensAndMask, ...], objective: str) -> Float[Array, "p 2"]:
@@ -161,7 +193,7 @@ class Pretrainer(nn.Module):
 
     def _read(self, objective: Any, batch: Batch) -> tuple[dict[AnyView, Any], Batch]:
         """The views of one objective, encoded without dropout, and the batch without what could be a NaN."""
-        views = distinct_views({"asked": objective})
+        views = distinct_views({"asked": objective}, self.fusions)
         check_entries({"asked": objective}, batch, 1)
         there = present(batch)
         batch = {"index": jnp.arange(len(batch[parts(views[0])[0].input])), **there}
@@ -174,11 +206,17 @@ class Pretrainer(nn.Module):
         return {name: name for name in self.towers} | through
 
     def context(
-        self, objective: str, round: str, key: PRNGKeyArray | None, rows: Int[Array, "b *v"], training: frozenset[str]
+        self,
+        objective: str,
+        round: str,
+        key: PRNGKeyArray | None,
+        rows: Int[Array, "b *v"],
+        training: frozenset[str],
+        step: int | Int[Array, ""] = 0,
     ) -> Context:
         """The context of an objective in one of its rounds, for the rows of one part."""
         fusions = {name: (module, f"fusions_{name}" in training) for name, module in self.fusions.items()}
-        return Context(f"objectives_{objective}" in training, key, f"{round} {objective}", rows, fusions)
+        return Context(f"objectives_{objective}" in training, key, f"{round} {objective}", rows, fusions, step)
 
     def _training(self, still: tuple[str, ...]) -> frozenset[str]:
         """The parts that train, by their parameters' names."""
@@ -190,11 +228,13 @@ class Pretrainer(nn.Module):
     ) -> dict[AnyView, Any]:
         """Encodes each distinct view once."""
 
-        def encode(self: Pretrainer, view: View, part: Batch) -> Any:
-            return Encoding(self.towers, self.fusions, keys, training).view(view, part)
+        def teach(view: View | Fused, part: Batch, encoded: Mapping[AnyView, Any]) -> Any:
+            def encode(self: Pretrainer, view: View | Fused, part: Batch) -> Any:
+                return Encoding(self.towers, self.fusions, keys, training).one(view, part, encoded)
 
-        encoding = Encoding(self.towers, self.fusions, keys, training)
-        return encoding.views(views, part, lambda view, part: by_teacher(self, view, part, encode))
+            return by_teacher(self, view, part, encode)
+
+        return Encoding(self.towers, self.fusions, keys, training).views(views, part, teach)
 
     def _keys(self, views: tuple[AnyView, ...], training: frozenset[str]) -> Keys:
         """The step's keys, drawn outside the scan: inside, they would depend on the cut."""

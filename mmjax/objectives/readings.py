@@ -1,25 +1,30 @@
 """Collects the distinct views that objectives read, and checks that towers, fusions and the batch have them."""
 
 from collections.abc import Iterable, Mapping
+from types import MappingProxyType
 from typing import Any
 
 import jax.numpy as jnp
 from jaxtyping import Array
 
 from mmjax.errors import UserError, nearest
+from mmjax.models.fusion.contract import reads_fronts
 from mmjax.objectives.contract import AnyView, Fused, Together, View, fusions, parts
-from mmjax.objectives.masking import Corrupt
+from mmjax.objectives.masking import Corrupt, CorruptPatches
 from mmjax.objectives.second_round import two_rounds
 
 Parts = Mapping[str, Any]
 
 
-def distinct_views(objectives: Parts) -> tuple[AnyView, ...]:
-    """The distinct views that objectives read, in their order; the parts of a fused view come before it."""
+def distinct_views(objectives: Parts, fusers: Parts = MappingProxyType({})) -> tuple[AnyView, ...]:
+    """The distinct views that objectives read, in their order; the parts of a fused view come before it, but those that
+    one of the `fusers` reads before they are encoded.
+    """
     views: dict[AnyView, None] = {}
     for objective in objectives.values():
         for view in objective.views():
-            for single in view.parts if isinstance(view, Fused) else ():
+            apart = isinstance(view, Fused) and not reads_fronts(fusers.get(view.fusion))
+            for single in parts(view) if apart else ():
                 views[single] = None
             views[view] = None
     return tuple(views)
@@ -54,6 +59,7 @@ def check_parts(towers: Parts, fusers: Parts, objectives: Parts, weights: Parts,
                         f"{nearest(single.by, towers)}"
                     )
             check_view(name, view, towers)
+            check_fronts(name, objective, towers, fusers)
         for fusion in fusions(objective):
             if fusion not in fusers:
                 raise UserError(
@@ -74,6 +80,12 @@ def check_parts(towers: Parts, fusers: Parts, objectives: Parts, weights: Parts,
 def check_view(objective: str, view: AnyView, towers: Parts) -> None:
     """Raises UserError where the parts of a view don't go together."""
     inputs = [single.input for single in parts(view)]
+    for single in parts(view):
+        if isinstance(single.masking, CorruptPatches) and not getattr(towers[single.by], "mask_token", False):
+            raise UserError(
+                f"objective {objective!r} hides patches of {single.input!r} in their places, and towers.{single.by} "
+                "has nothing to stand there: set its mask_token=True (a ViT has that), or take Keep"
+            )
     if isinstance(view, Fused) and len(set(inputs)) < len(inputs):
         raise UserError(
             f"objective {objective!r} fuses {', '.join(inputs)}: an input comes once, for the fusion knows its tokens "
@@ -83,6 +95,12 @@ def check_view(objective: str, view: AnyView, towers: Parts) -> None:
         raise UserError(
             f"objective {objective!r} fuses {names(inputs)} alone, and a fusion is of two inputs or more: name "
             "another, or read the input's own embedding"
+        )
+    taught = [single.input for single in parts(view) if single.teacher]
+    if isinstance(view, Fused) and 0 < len(taught) < len(inputs):
+        raise UserError(
+            f"objective {objective!r} fuses {names(inputs)}, of which a teacher encodes {names(taught)} alone: a "
+            "fusion reads the views of a teacher, or of a student"
         )
     if isinstance(view, Together):
         if any(single.teacher for single in view.parts):
@@ -96,6 +114,28 @@ def check_view(objective: str, view: AnyView, towers: Parts) -> None:
                 f"objective {objective!r} encodes {names(inputs)} together, and their towers hold no trunk that is the "
                 "same: give both towers one Trunk(...), trunk=trunk"
             )
+        if getattr(trunks[0], "ways", ()):
+            raise UserError(
+                f"objective {objective!r} encodes {names(inputs)} together, and their towers hold a MultiwayTrunk, "
+                "through which a ThroughTrunk fusion goes: read that, or give the towers a Trunk(...)"
+            )
+
+
+def check_fronts(name: str, objective: Any, towers: Parts, fusers: Parts) -> None:
+    """Raises UserError where a fusion through a trunk reads views whose towers don't hold that very trunk."""
+    named = {fusion: view.parts for view in objective.views() if isinstance(view, Fused) for fusion in (view.fusion,)}
+    kept = getattr(objective, "kept", tuple)()
+    named |= {fusion: kept for fusion in fusions(objective) if fusion not in named}
+    for fusion, views in named.items():
+        if fusion not in fusers or not reads_fronts(fusers[fusion]):
+            continue
+        for single in views:
+            if getattr(towers[single.by], "trunk", None) is not fusers[fusion].trunk or single.teacher:
+                raise UserError(
+                    f"objective {name!r} reads {single.input!r} by the fusion {fusion!r}, through the towers' trunk, "
+                    f"and towers.{single.by} doesn't hold that trunk, or is a teacher: give both the same "
+                    "MultiwayTrunk(...), trunk=trunk"
+                )
 
 
 def check_entries(objectives: Parts, batch: Mapping[str, Array], microbatches: int) -> None:

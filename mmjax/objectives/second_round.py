@@ -9,9 +9,9 @@ import jax.numpy as jnp
 from jaxtyping import Array, Int, PRNGKeyArray
 
 from mmjax.errors import UserError
-from mmjax.models.fusion.contract import TokensAndMask
+from mmjax.models.fusion.contract import TokensAndMask, reads_fronts
 from mmjax.models.layers.parameters import HIDDEN, constrain
-from mmjax.objectives.contract import RowPairs, TwoRounds, View, named_key, valid
+from mmjax.objectives.contract import RowPairs, TwoRounds, View, fusions, named_key, valid
 from mmjax.objectives.microbatches import each_part
 
 Batch = Mapping[str, Array]
@@ -23,9 +23,26 @@ def two_rounds(objectives: Mapping[str, Any]) -> dict[str, TwoRounds]:
     return {name: objective for name, objective in objectives.items() if isinstance(objective, TwoRounds)}
 
 
-def kept_views(objectives: Mapping[str, Any]) -> tuple[View, ...]:
-    """The views whose tokens are kept after the first round, each once."""
-    return tuple(dict.fromkeys(view for one in two_rounds(objectives).values() for view in one.kept()))
+def kept_views(objectives: Mapping[str, Any], fusers: Mapping[str, Any]) -> tuple[tuple[View, bool], ...]:
+    """The views whose tokens are kept after the first round, each once, and whether it is what goes into their trunk
+    that is kept (`by_fronts`).
+    """
+    two = two_rounds(objectives).values()
+    return tuple(dict.fromkeys((view, by_fronts(one, fusers)) for one in two for view in one.kept()))
+
+
+def by_fronts(objective: Any, fusers: Mapping[str, Any]) -> bool:
+    """True if the fusions of an objective read what goes into the towers' trunk.
+
+    Raises UserError where only some of them do.
+    """
+    read = {reads_fronts(fusers[name]) for name in fusions(objective) if name in fusers}
+    if len(read) > 1:
+        raise UserError(
+            f"a {type(objective).__name__} reads the fusions {', '.join(fusions(objective))}, of which only some go "
+            "through the towers' trunk: give those an objective of their own"
+        )
+    return read == {True}
 
 
 def second_round(
@@ -35,6 +52,7 @@ def second_round(
     batch: Batch,
     key: PRNGKeyArray | None,
     training: frozenset[str],
+    step: Int[Array, ""],
 ) -> dict[str, Any]:
     """The outputs of `per_pair` for all pairs, by objective; {} where no objective has a second round.
 
@@ -44,6 +62,7 @@ def second_round(
         kept: the tokens of each of `kept_views`, of the global batch.
         key: the step's; each objective's `pairs` gets one of its own.
         training: the parts that train, by their parameters' names.
+        step: the number of steps before this one.
 
     Raises:
         UserError: `pairs` gives no rows of its kept views; there is no key.
@@ -60,23 +79,31 @@ def second_round(
         chosen[name] = _checked(name, objective, jax.lax.stop_gradient(rows))
     if not chosen:
         return {}
-    views = kept_views(module.objectives)
+    views = kept_views(module.objectives, module.fusions)
 
     def meet(
-        module: Any, rows: Mapping[str, Int[Array, "p v"]], kept: Kept, batch: Batch, key: PRNGKeyArray | None
+        module: Any,
+        rows: Mapping[str, Int[Array, "p v"]],
+        kept: Kept,
+        batch: Batch,
+        key: PRNGKeyArray | None,
+        step: Int[Array, ""],
     ) -> dict[str, Any]:
         found = {}
         for name, own in rows.items():
             objective = module.objectives[name]
             pairs = RowPairs(own, _valid(objective.kept(), own, batch))
-            tokens = {view: _rows_of(kept[views.index(view)], own[:, i]) for i, view in enumerate(objective.kept())}
-            told = module.context(name, "per_pair", key, jnp.take(batch["index"], own, mode="clip"), training)
+            fronts = by_fronts(objective, module.fusions)
+            places = [views.index((view, fronts)) for view in objective.kept()]
+            tokens = {view: _rows_of(kept[at], own[:, i])
+                      for i, (view, at) in enumerate(zip(objective.kept(), places, strict=True))}  # fmt: skip
+            told = module.context(name, "per_pair", key, jnp.take(batch["index"], own, mode="clip"), training, step)
             found[name] = objective.per_pair(tokens, pairs, told)
         return found
 
     filled = {name: _filled(rows, module.microbatches) for name, rows in chosen.items()}
-    read = {name: batch[name] for name in ["index", *(f"{view.input}_valid" for view in views)]}
-    found = each_part(module, meet, module.microbatches, filled, kept, read, key)
+    read = {name: batch[name] for name in ["index", *(f"{view.input}_valid" for view, _ in views)]}
+    found = each_part(module, meet, module.microbatches, filled, kept, read, key, step)
     return {name: jax.tree.map(itemgetter(slice(len(rows))), found[name]) for name, rows in chosen.items()}
 
 

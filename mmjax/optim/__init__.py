@@ -9,5 +9,6 @@ record: constructing one with any arguments whatever reads, writes and runs noth
 from etils import epy
 
 with epy.lazy_api_imports(globals()):
+    from mmjax.optim.balance import Alternate, GradNorm, PCGrad, Uncertainty
     from mmjax.optim.base import Optimizer
     from mmjax.optim.optimizers import Adafactor, AdamW, Lamb, Muon

@@ -67,17 +67,53 @@ TRAINING = (
     MetricFamily(
         ("<objective>/accuracy", "<objective>/text_accuracy"),
         "the share that is answered right: partners that are nearer than all others of the batch (at random about one "
-        "in the batch), words that were hidden, next sentences (at random a half), labels, pairs that match",
+        "in the batch), words and codes of hidden patches, next sentences (at random a half), labels, pairs that match",
         "higher",
+    ),
+    MetricFamily(
+        ("<objective>/loss/<target>",),
+        "the parts of a loss of several targets, by their names: of regions that were hidden their `features`, "
+        "and the classes that a detector gave",
+        "lower",
+    ),
+    MetricFamily(
+        ("<objective>/accuracy/<target>",), "the share of hidden regions whose class is found, by target", "higher"
     ),
     MetricFamily(
         ("<objective>/accuracy_right", "<objective>/accuracy_wrong"),
         "the same of the pairs that belong together, and of those that don't",
         "higher",
     ),
+    MetricFamily(
+        ("<objective>/mae", "<objective>/rmse"),
+        "how far predicted numbers are from the labels, in their units: the mean absolute error, and the root of the "
+        "mean squared one",
+        "lower",
+    ),
+    MetricFamily(
+        ("<objective>/r2",),
+        "the share of the labels' variance that the predictions explain; 0 for one that says their mean",
+        "higher",
+    ),
+    MetricFamily(
+        ("<objective>/distance_positive", "<objective>/distance_negative"),
+        "the mean squared distance of unit vectors that belong together, and of those that don't, from 0 to 4: the "
+        "further apart the better",
+    ),
+    MetricFamily(("<objective>/active",), "the share of triplets that aren't satisfied, and have a gradient", "lower"),
+    MetricFamily(
+        ("<objective>/weight",), "by what an objective's loss is multiplied, where a balance decides that at each step"
+    ),
     MetricFamily(("<objective>/pairs",), "pairs of the batch that were matched, right ones and wrong ones"),
+    MetricFamily(("<objective>/matching_loss",), "the loss of matching alone, without what is added to it", "lower"),
+    MetricFamily(
+        ("<objective>/distance_right", "<objective>/distance_wrong"),
+        "the cost of moving words onto patches, in [0, 2], of pairs that belong together, and of those that don't",
+    ),
     MetricFamily(("<objective>/logit_scale",), "what cosines are multiplied by, 1 / temperature"),
     MetricFamily(("<objective>/logit_bias",), "what a sigmoid loss adds to that"),
+    MetricFamily(("<objective>/candidates",), "keys that a query is compared with, of the batch and of a queue"),
+    MetricFamily(("<objective>/alpha",), "a teacher's part in the targets, the rest being the data's"),
     MetricFamily(
         ("<objective>/positive_logit", "<objective>/negative_logit"),
         "the mean logit of pairs that belong together, and of those that don't: the further apart the better",
@@ -164,6 +200,11 @@ EVALUATION = (
         "higher",
     ),
     MetricFamily(
+        ("<evaluator>/<from>-><to>/gain_R@<k>",),
+        "recall at k of the second order, less that of the towers alone",
+        "higher",
+    ),
+    MetricFamily(
         ("<evaluator>/<from>-><to>/auc",),
         "the probability that, of the candidates that were put in order, a right one scores above a wrong one",
         "higher",
@@ -173,6 +214,18 @@ EVALUATION = (
         "the mean accuracy of answers as VQA counts it, by how many people gave the same, of all or of one kind",
         "higher",
     ),
+    MetricFamily(
+        ("<evaluator>/<objective>/mae", "<evaluator>/<objective>/rmse"),
+        "how far predicted numbers are from the labels, in their units: the mean absolute error, and the root of the "
+        "mean squared one",
+        "lower",
+    ),
+    MetricFamily(
+        ("<evaluator>/<objective>/r2",),
+        "the share of the labels' variance that the predictions explain; 0 for one that says their mean",
+        "higher",
+    ),
+    MetricFamily(("<evaluator>/<objective>/exact",), "the share of answers that are right to the token", "higher"),
     MetricFamily(
         ("<evaluator>/<objective>/precision",),
         "the share of the entities that were found which are right",
@@ -190,6 +243,22 @@ EVALUATION = (
     ),
     MetricFamily(
         ("<evaluator>/<objective>/without <input>/<score>",), "the score where every example lacks that input", "higher"
+    ),
+    MetricFamily(
+        ("<evaluator>/<row>/disturbed <input> <unit>=<amount>/<score>",),
+        "the score where that input of every example is disturbed: pictures by noise (std, in parts of the range of "
+        "pixels), sounds by noise (snr, in dB), texts by other tokens (replaced, a share)",
+        "higher",
+    ),
+    MetricFamily(
+        ("<evaluator>/<row>/<column>=<value>/<score>",),
+        "the score of the examples whose column has that value",
+        "higher",
+    ),
+    MetricFamily(
+        ("<evaluator>/<row>/gap over <column>/<score>",),
+        "the best such group's score, less the worst's",
+        "lower",
     ),
     MetricFamily(
         ("<evaluator>/<label>/mAP",),

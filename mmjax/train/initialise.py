@@ -18,6 +18,7 @@ from mmjax.interop.bundle import Bundle
 from mmjax.interop.resolve import resolve
 from mmjax.models.layers.positions import resize
 from mmjax.models.towers.contract import PatchTower
+from mmjax.objectives.contrastive.key_queue import QUEUE
 from mmjax.runtime import hosts
 from mmjax.runtime.files.own_code import Code
 
@@ -82,7 +83,8 @@ def initialised(
     """`variables` (Linen's collections, of the experiment's pretrainer) with the parts in its `init` replaced by loaded
     ones.
 
-    Learned positions of another grid are resized (`models.positions.resize`); batch statistics come with the tower.
+    Learned positions of another grid are resized (`models.positions.resize`); batch statistics come with the tower. A
+    queue of keys stays as it is: another run's are of another teacher.
     say: gets a line each for loaded, fresh and unused parameters.
 
     Raises:
@@ -94,7 +96,7 @@ def initialised(
         theirs = sources[path]
         regrid = _regrid(build(theirs.config).towers[name], experiment.towers[name]) if kind == "towers" else None
         results = []
-        for collection in [name for name, parts in variables.items() if part in parts]:
+        for collection in [name for name, parts in variables.items() if part in parts and name != QUEUE]:
             other = theirs.variables.get(collection, {}).get(part, {})
             where = f"init {path} from {load.path}"
             result = match(variables[collection][part], other, load.skip, regrid, where)
@@ -149,7 +151,10 @@ def _regrid(theirs: Any, ours: Any) -> Callable[[np.ndarray], np.ndarray] | None
         return None
     if len(theirs.capacity()) != len(ours.capacity()) or theirs.sizes.width != ours.sizes.width:
         return None
-    return lambda table: np.asarray(resize(jnp.asarray(table), theirs.capacity(), ours.capacity(), ours.prefix))
+    if theirs.position_offset != ours.position_offset:
+        return None
+    before = ours.position_offset + ours.prefix
+    return lambda table: np.asarray(resize(jnp.asarray(table), theirs.capacity(), ours.capacity(), before))
 
 
 def _listed(paths: list[str]) -> str:

@@ -17,6 +17,7 @@ from mmjax.errors import UserError
 from mmjax.objectives.encoding import EMA
 from mmjax.objectives.keys import step_key
 from mmjax.objectives.readings import teaches
+from mmjax.optim.balance import COLLECTION, ByGradient
 from mmjax.optim.base import Optimizer, Params, merge_params
 from mmjax.runtime.mesh import ACTIVATION_RULES, batch_sharding, replicated, state_shardings
 from mmjax.train import guard
@@ -154,6 +155,7 @@ def make_train_step(
     """
 
     fresh = None if ema is None else 1 - ema
+    balance = getattr(pretrainer, "balance", None)
 
     def train_step(state: TrainState, batch: Batch) -> tuple[TrainState, Metrics]:
         trainable, frozen = optimizer.split(state.params)
@@ -177,7 +179,13 @@ def make_train_step(
             return loss, (metrics, dict(model_state))
 
         with nn.logical_axis_rules(ACTIVATION_RULES):
-            (loss, (metrics, model_state)), gradient = jax.value_and_grad(loss_of, has_aux=True)(trainable)
+            if isinstance(balance, ByGradient):
+                (loss, metrics, model_state), losses, each = _each_gradient(pretrainer, loss_of, trainable, state.step)
+                own = model_state.get(COLLECTION, {}).get("balance", {})
+                gradient, own = balance.combined(each, losses, own, step_key(seed, state.step, "balance"))
+                model_state = model_state | ({COLLECTION: {"balance": own}} if own else {})
+            else:
+                (loss, (metrics, model_state)), gradient = jax.value_and_grad(loss_of, has_aux=True)(trainable)
         grad_norms = _norms("grad_norm", gradient)
         good, counts = guard.judge(state.guard, loss, grad_norms["grad_norm"], spike)
         counts, bad = guard.count_bad_examples(counts, batch, state.step)
@@ -208,6 +216,25 @@ def make_train_step(
         return state, {name: jnp.asarray(value, jnp.float32) for name, value in metrics.items()}
 
     return train_step
+
+
+def _each_gradient(
+    pretrainer: Any,
+    loss_of: Callable[[Params], tuple[Array, tuple[Metrics, dict[str, Any]]]],
+    trainable: Params,
+    step: Int[Array, ""],
+) -> tuple[tuple[Array, Metrics, dict[str, Any]], Float[Array, " t"], Params]:
+    """The loss, metrics and model state; the objectives' weighted losses; and the gradient of each, leaves `[T, ...]`:
+    one forward pass, and a backward pass for each, one after the other.
+    """
+
+    def losses_of(trainable: Params) -> tuple[Array, Any]:
+        loss, (metrics, model_state) = loss_of(trainable)
+        return jnp.stack(list(pretrainer.weighted(metrics, step).values())), (loss, metrics, model_state)
+
+    losses, back, found = jax.vjp(losses_of, trainable, has_aux=True)
+    each = jax.lax.map(lambda one: back(one)[0], jnp.eye(len(losses), dtype=losses.dtype))
+    return found, losses, each
 
 
 def batch_hash(id: UInt[Array, "b 2"], index: UInt[Array, " b"]) -> UInt[Array, ""]:

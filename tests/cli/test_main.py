@@ -49,12 +49,12 @@ def test_train_reads_the_experiment_and_its_overrides_wherever_they_stand(called
 
 def test_evaluate_passes_what_was_asked(called):
     command = ["evaluate", "run", "--split", "test", "--step", "500", "--json", "out.json", "--evaluators", "a", "b"]
-    labels = ["--label", "kind", "--templates", "a {}"]
+    labels = ["--label", "kind", "--templates", "a {}", "--rerank", "9"]
     command += ["--on", "cifar100", "--code", "a.py", "--code", "b.py"]
     assert main([*command, "--data-dir", "there", "--report", "out.html", *labels]) == 0
     wanted = {"split": "test", "step": 500, "json_path": "out.json", "evaluators": ["a", "b"]}
     wanted |= {"on": "cifar100", "data_dir": "there", "report": "out.html", "labels": ["kind"], "templates": ["a {}"]}
-    wanted |= {"code": ["a.py", "b.py"]}
+    wanted |= {"code": ["a.py", "b.py"], "rerank": 9}
     assert called == [(("run",), wanted)]
 
 

@@ -25,6 +25,7 @@ from mmjax.experiment.definition import Experiment
 from mmjax.experiment.graph import build
 from mmjax.experiment.workdir import prepared
 from mmjax.objectives.keys import step_key
+from mmjax.objectives.labels.classify import Classify
 from mmjax.objectives.pretrainer import Pretrainer
 from mmjax.runtime import metrics
 from mmjax.runtime.mesh import Mesh
@@ -223,3 +224,13 @@ def test_where_a_teacher_is_read_what_is_judged_is_its_own():
     expected, _ = pretrainer.apply({"params": params, "ema": params}, batch, 0, train=False, rngs=rngs)  # pyright: ignore
     np.testing.assert_allclose(numbers["loss"], expected, rtol=1e-6, atol=1e-9)
     assert counts == {"distil": batch["image_valid"].sum()}
+
+
+def test_a_split_without_labels_has_no_loss_of_them():
+    """It would be 0, as of a model that is always right."""
+    pretrainer = Pretrainer({"image": ToyTower("image")}, {"kind": Classify("kind", 3, ("image",))})
+    labels = {"kind": np.zeros(4, np.int32), "kind_valid": np.zeros(4, bool)}
+    batch, mesh = toy_batch(4) | labels, Mesh().build(jax.devices()[:1])
+    params = nn.unbox(pretrainer.init(jax.random.key(0), batch))["params"]
+    _, counts = HeldOut(pretrainer, None, mesh, 4)._losses({"params": params}, batch, 0, 0, 0)  # pyright: ignore
+    assert counts == {"kind": 0}

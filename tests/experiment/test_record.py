@@ -438,7 +438,7 @@ LEFT_OUT = {
     "mmjax.models.fusion.embeddings:EmbeddingFusion": "a base class",
     "mmjax.models.fusion.exchange:OwnNorms": "what Exchange is made of",
     "mmjax.models.fusion.joined": "what fusions of embeddings are made of",
-    "mmjax.models.fusion.multiway:MultiwayBlock": "what Multiway is made of",
+    "mmjax.models.layers.multiway": "what Multiway and MultiwayTrunk are made of",
     "mmjax.models.fusion.tokens:TokenFusion": "a base class",
     "mmjax.runtime.retention:Keeping": "made of an experiment's fields, not one of them",
 }

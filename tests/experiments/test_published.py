@@ -28,8 +28,15 @@ EXACT = {
     "m3ae.py:vit_b16": 150_757_434,
     "m3ae.py:vit_l16": 376_155_194,
     "audiomae.py:vit_b": 136_336_128,
+    "albef.py:base": 209_937_725,
+    "beit3.py:base": 276_510_730,
+    "beit3.py:large": 746_709_514,
     "bert.py:base": 110_106_428,
     "bert.py:large": 336_226_108,
+    "flava.py:base": 302_087_287,
+    "lxmert.py:base": 228_051_752,
+    "vilbert.py:base": 239_023_229,
+    "vilt.py:b32": 112_219_196,
 }
 
 # Millions, as quoted: by open_clip's table of profiles (SigLIP; ViT-H/14 of ImageBind), by the releases' cards (LiT).
@@ -132,6 +139,87 @@ def test_parameters_of_berts_encoder_and_pooler(name, parameters):
     assert size(f"bert.py:{name}").parameters["towers_text"] == parameters
 
 
+@pytest.mark.parametrize(
+    ("name", "width", "depth", "backbone", "whole"),
+    [("base", 768, 12, 220_987_392, 276_510_730), ("large", 1_024, 24, 672_702_464, 746_709_514)],
+)
+def test_beit3_counts_backbone_and_heads_in_closed_form(name, width, depth, backbone, whole):
+    """Every layer is there twice, with a norm before the last linear map of attention and of the MLP (Magneto)."""
+    linear = width**2 + width
+    layer = 4 * linear + 3 * 2 * width + (4 * width**2 + 4 * width) + 2 * 4 * width + (4 * width**2 + width)
+    trunk = 2 * (depth * layer + 2 * width)
+    image = 3 * 16**2 * width + width + 2 * width + (2 + 197) * width  # stem, CLS and mask token, positions
+    text = (64_010 + 2 + 1_022) * width
+    heads = (width + 1) * 64_010, (width + 1) * 8_192
+    assert (trunk + image + text, trunk + image + text + sum(heads)) == (backbone, whole)
+    found = size(f"beit3.py:{name}").parameters
+    assert found == {
+        "towers_image": trunk + image,
+        "towers_text": text,
+        "objectives_words": heads[0],
+        "objectives_patches": heads[1],
+    }
+
+
+@pytest.mark.parametrize(
+    ("name", "width", "depth", "joint", "scales", "published", "more"),
+    [
+        ("base_plus", 544, 24, 3, 0, 166_863_840, 0),
+        ("base", 768, 12, 2, 2, 175_858_944, 197 * 768),
+        ("large", 1_024, 24, 3, 2, 562_161_664, 197 * 1_024),
+    ],
+)
+def test_vlmo_counts_trunk_embeddings_and_pooler_in_closed_form(name, width, depth, joint, scales, published, more):
+    """Published is the model without heads. `base` and `large` have a relative bias there, which isn't counted, and no
+    positions of patches: here they have those."""
+    attention = 4 * width**2 + 3 * width + 2 * width  # no bias of keys; the norm before it
+    mlp = 8 * width**2 + 5 * width + 2 * width
+    trunk = depth * (attention + 2 * mlp + scales * width) + joint * mlp + 2 * width
+    image = 3 * 16**2 * width + width + 2 * width + 197 * width  # stem, CLS, kind
+    text = (30_522 + 40 + 2 + 2 + 1) * width  # words, positions, types, norm, kind
+    pooler, projection = width**2 + width, width**2
+    assert trunk + image + text + pooler == published + more
+    found = size(f"vlmo.py:{name}").parameters
+    assert found["towers_image"] == trunk + image + projection
+    assert found["towers_text"] == text + projection
+    assert found["fusions_together"] == pooler
+
+
+def test_lxmert_without_heads_has_as_many_as_hugging_face_s():
+    """`LxmertModel(LxmertConfig())` of transformers 5.24."""
+    found = size("lxmert.py:base").parameters
+    assert sum(count for part, count in found.items() if not part.startswith("objectives_")) == 207_936_768
+
+
+def test_vilbert_has_what_the_released_class_holds_but_for_what_nothing_reads():
+    """Two linear layers of each co-attention layer: from 1,024 to the 1,024 of the regions, and to the words' 768."""
+    found = size("vilbert.py:base")
+    unread = 6 * ((1_024**2 + 1_024) + (1_024 * 768 + 768))
+    backbone = sum(count for part, count in found.parameters.items() if not part.startswith("objectives_"))
+    assert round((backbone + unread) / 1e6, 1) == 246.7
+    assert round((found.total + unread) / 1e6, 1) == 250.0
+
+
 def test_the_table_in_the_readme_is_the_code_s():
     _, _, rest = README.read_text(encoding="utf-8").partition(BEGIN)
     assert rest.partition(END)[0].strip() == table(), "make it anew: python -m tests.benchmarks.sizes --write"
+
+
+def test_flava_counts_encoders_and_heads_in_closed_form():
+    """The published FlavaModel has two poolers more, which no objective reads; a pooler is as large as a projection."""
+
+    def blocks(depth):
+        return depth * (12 * 768**2 + 13 * 768) + 2 * 768
+
+    square = 768**2 + 768
+    image = 768 * 768 + 768 + 2 * 768 + 197 * 768 + blocks(12)  # the stem, a CLS and a mask token, positions
+    text = (30_522 + 512 + 2) * 768 + 2 * 768 + blocks(12)
+    fused = 768 + blocks(6) + square
+    assert (image + square, text + square, fused) == (86_390_016, 109_483_776, 43_120_128)
+    assert image + text + 2 * square + fused + 4 * square + 1 == 241_356_289
+    found = size("flava.py:base").parameters
+    encoders = {"towers_image": image + square, "towers_text": text + square, "fusions_multimodal": fused + 2 * square}
+    heads = {vocab: square + 2 * 768 + 768 * vocab + vocab for vocab in (30_522, 8_192)}
+    of = {"mim": 8_192, "mmm_image": 8_192, "mlm": 30_522, "mmm_text": 30_522}
+    small = {"objectives_contrastive": 1, "objectives_matching": 2 * 768 + 2}
+    assert found == encoders | small | {f"objectives_{name}": heads[vocab] for name, vocab in of.items()}

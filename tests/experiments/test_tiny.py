@@ -45,8 +45,7 @@ def test_it_trains(name, table, tmp_path, monkeypatch):
     config = load_experiment(f"{FOLDER}/{name}", ["steps=2", "batch_size=8", "optimizer.warmup_steps=1", "log_every=1"])
     config.evaluators, config.init, config.data.cache = [], {}, False
     if not name.startswith("bert.py"):  # whose data is names, which a package has
-        (source,) = config.data.weights
-        config.data.sources = {source: Folder(table)}
+        config.data.sources = {source: Folder(table) for source in config.data.weights}
     state = train(config, tmp_path / "run")
     assert int(state.step) == 2
     losses = [line["loss"] for line in read(tmp_path / "run") if "loss" in line]

@@ -22,7 +22,8 @@ import mmjax
 from mmjax.errors import UserError
 from mmjax.experiment.graph import build
 from mmjax.inference.classification import Classification
-from mmjax.inference.model import Model, Vectors, _compute_in, load
+from mmjax.inference.loaded_towers import compute_in
+from mmjax.inference.model import Model, Vectors, load
 from mmjax.interop.resolve import resolve
 from mmjax.models import Blocks, Given, ResNet, TextTransformer, Trunk
 from mmjax.runtime.checkpoints import restore_variables
@@ -202,7 +203,7 @@ def test_all_that_computes_does_in_the_dtype_that_is_asked_for(trained: Trained)
         "image": fdl.Config(ResNet, layers=(1, 1, 1, 1), size=32, embed_dim=4),
         "audio": fdl.Config(Given, embed_dim=4),
     }
-    _compute_in(towers, "float16")
+    compute_in(towers, "float16")
     assert (trunk.blocks.dtype, towers["image"].dtype) == ("float16", "float16")
     build(towers["audio"])  # it computes nothing
 

@@ -134,7 +134,7 @@ def test_a_resumed_run_ends_with_the_same_parameters(run: Trained, tmp_path: Pat
         ("predict", {"image": 2, "text": 3}, "was given 2 of image, 3 of text: give as many of each"),
         ("predict", {"audio": 1}, "the model has no 'audio' tower"),
         ("predict", {"text": 0}, "was given no example: the lists are empty"),
-        ("predict", {"text": 1, "objective": "match"}, "asks 'match', but the Classify objectives are shape"),
+        ("predict", {"text": 1, "objective": "match"}, "asks 'match', but the Classify or Regress objectives are"),
         ("match", {"text": 1}, r"match\(\) needs image=... and text=...; image isn't given"),
     ],
 )
@@ -153,5 +153,5 @@ def test_a_model_that_cannot_says_what_it_was_trained_with(trained: Trained) -> 
         UserError, match=r"match\(\) needs a model .* a Matching objective, .*image_text \(Contrastive\)"
     ):
         other.match(image=[], text=[])
-    with pytest.raises(UserError, match=r"predict\(\) needs a model that was trained with a Classify objective"):
+    with pytest.raises(UserError, match=r"predict\(\) needs a model .* a Classify or Regress objective"):
         other.predict(text="a red disc")

@@ -112,7 +112,8 @@ def same_gradients(bundle, ours, model, folder):
         for name, parameter in model.named_parameters()
         if parameter.requires_grad
     }
-    rules = kind.rules(hf_layout.built(hf_layout.Parts(bundle.config.towers, bundle.config.objectives)))
+    fusions = bundle.config.__arguments__.get("fusions", {})
+    rules = kind.rules(hf_layout.built(hf_layout.Parts(bundle.config.towers, bundle.config.objectives, fusions)))
     theirs = parameter_rules.take(rules, kind.renamed(theirs), "theirs", lambda name: True)
     theirs: dict[str, Any] = flatten_dict(theirs["params"], sep="/")
     assert theirs.keys() == ours.keys()
@@ -136,7 +137,7 @@ def fits_by_shape(model_class, config):
     theirs = kind.renamed(theirs)
     described["text_config"] = described.get("text_config", {}) | {"eos_token_id": 2}
     chains, _ = hf_layout.hf_preprocessing.read(Path("nowhere"), kind, described, parts)
-    made = bundles.variables_of(build(bundles.stand_in(*parts, chains)))
+    made = bundles.variables_of(build(bundles.stand_in(parts.towers, parts.objectives, chains, parts.fusions)))
     leaves: dict[str, Any] = flatten_dict(made, sep="/")
     wanted = {path: leaf.shape for path, leaf in leaves.items()}
     found, used = {}, set()
@@ -148,7 +149,7 @@ def fits_by_shape(model_class, config):
         one = rule.take(*(theirs[name] for name in sets[0]))
         found[rule.ours] = (rule.layers, *one.shape) if rule.layers else one.shape
     assert found == wanted
-    assert {name for name in theirs if not kind.ignored(name)} == used
+    assert {name for name in theirs if not kind.ignored(name) and name not in kind.extras} == used
     return sum(int(np.prod(shape)) for shape in found.values())
 
 

@@ -107,16 +107,24 @@ OUT = {  # of each file's tiny; what isn't here is refused
     ("siglip.py", "bv"): ("ViT and text_transformer", False),
 }
 OBSTACLES = {
+    "albef.py": r"CLIPModel is nearest(.|\n)*towers.image.pre_norm(.|\n)*towers.text.causal",
     "audiomae.py": "is made of AudioTransformer, MaskedAudio",
+    "flava.py": r"CLIPModel is nearest(.|\n)*towers.image.mask_token: False there, True here(.|\n)*towers.text.causal",
+    "beit3.py": r"objectives: \[.*\] there, \['MaskedCodes', 'MaskedText'\] here",
     "clap.py": r"towers.audio: none there, AudioTransformer here\n.*\n  towers.text.pooling",
     "clip_resnet.py": r"towers.image: none there, ResNet here(.|\n)*--towers text goes, as CLIPTextModelWithProjection",
     "flip.py": r"CLIPModel is nearest(.|\n)*image.pooling(.|\n)*image.positions(.|\n)*text.causal",
     "fusion.py": "is made of Convolutional, Recurrent, ConvolutionalAudio, Classify",
     "imagebind.py": r"towers.audio: none there(.|\n)*towers.image.pooling: 'map' there, 'mean' here",
     "lit.py": r"towers.image.blocks.layer_scale(.|\n)*--towers image goes, as Dinov2Model",
+    "lxmert.py": r"towers.regions: none there, Regions here(.|\n)*fusions: \[\] there, \['CoAttention'\] here",
     "m3ae.py": r"objectives: \['Contrastive'\] there, \['MaskedTogether'\] here(.|\n)*image.trunk",
     "quickstart.py": r"towers.audio: none there(.|\n)*towers.text.pooling: 'last' there, 'mean' here",
+    "vilbert.py": r"towers.regions: none there, Regions here(.|\n)*fusions: \[\] there, \['CoAttention'\] here",
+    "vlmo.py": r"towers.image.trunk: None there, MultiwayTrunk(.|\n)*towers.text.way: None there, 'text' here",
+    "vilt.py": r"objectives: \[.*\] there, \['WordPatchAlignment', 'MaskedText'\] here",
     "trimodal.py": r"towers.audio: none there(.|\n)*towers.text.pooling: 'last' there, 'mean' here",
+    "vqa.py": r"objectives: \['Contrastive'\] there, \['Classify'\] here(.|\n)*towers.text.causal",
 }
 
 

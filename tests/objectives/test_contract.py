@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from mmjax.errors import UserError
+from mmjax.objectives import Classify, TagTokens
 from mmjax.objectives.contract import Context, Fused, Together, View, fusions, named_key, usable
 from mmjax.objectives.masking import Keep
 from tests.objectives.rounds import Fusing, Matching
@@ -78,3 +79,13 @@ def test_an_example_that_lacks_a_part_can_be_encoded_together_and_not_fused() ->
     both = View("image"), View("text")
     assert usable(Reads(Together(both)), batch).tolist() == [True, True, True, False]
     assert usable(Reads(Fused("f", both)), batch).tolist() == [True, False, False, False]
+
+
+def test_an_example_without_its_label_cannot_be_used() -> None:
+    """An objective that counts by itself is asked; another by its views alone."""
+    batch: Any = {"image_valid": np.array([1, 1, 0, 0], bool), "text_valid": np.array([1, 0, 1, 0], bool)}
+    batch |= {"kind_valid": np.array([1, 0, 1, 1], bool), "text_tags": np.array([[-1, -1], [-1, 2], [3, 0], [1, 1]])}
+    fused = Classify("kind", 3, ("image", "text"), "both")
+    assert usable(fused, batch).tolist() == [True, False, True, False]
+    assert usable(Classify("kind", 3, ("image",)), batch).tolist() == [True, False, False, False]
+    assert usable(TagTokens(4, fusion="both", beside=("image",)), batch).tolist() == [False, False, True, False]

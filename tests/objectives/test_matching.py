@@ -236,3 +236,25 @@ def test_a_fusion_of_embeddings_or_of_one_input_is_refused() -> None:
     wrong = Pretrainer(towers, {"match": Matching("read")}, fusions={"read": Embeddings()})
     with pytest.raises(UserError, match="'read' is a Embeddings, which reads embeddings, and here tokens"):
         jax.eval_shape(wrong.init, jax.random.key(0), batch())
+
+
+def test_half_right_makes_one_pair_an_example_of_which_half_are_right(variables: Any) -> None:
+    """4,000 draws: exactly half of the rows meet their own picture, the others every wrong one as often."""
+    objective = Matching("read", pair=("text", "image"), negatives="random", half_right=True)
+    given, draws = batch(), 4_000
+    image, text = embeddings(variables)
+    pairs = jax.jit(jax.vmap(lambda key: objective.pairs((text, image), given, key)))
+    rows = np.asarray(pairs(jax.random.split(jax.random.key(1), draws)))
+    assert rows.shape == (draws, B, 2)
+    np.testing.assert_array_equal(rows[..., 0], np.broadcast_to(np.arange(B), (draws, B)))
+    own = rows[..., 1] == np.arange(B)
+    np.testing.assert_array_equal(own.sum(axis=1), B // 2)
+    assert np.abs(own.mean(axis=0) - 0.5).max() < 5 * 0.5 / draws**0.5
+    allowed = given["text_valid"][:, None] & given["image_valid"] & ~right(given)
+    for row in range(B):
+        found = np.bincount(rows[~own[:, row], row, 1] + 1, minlength=B + 1)
+        if allowed[row].any():
+            assert found[0] == found[1:][~allowed[row]].sum() == 0
+            assert stats.chisquare(found[1:][allowed[row]]).pvalue > 1e-3 / B
+        else:
+            assert found[1:].sum() == 0

@@ -10,14 +10,17 @@ import numpy as np
 import pytest
 
 from mmjax.cli.main import main
+from mmjax.data.kinds import USUAL
 from mmjax.data.pipeline import batch_spec
 from mmjax.evaluate.contract import Embedded
 from mmjax.evaluate.evaluators.accuracy import Accuracy
 from mmjax.evaluate.evaluators.knn import KNN
 from mmjax.evaluate.evaluators.losses import Losses
 from mmjax.evaluate.evaluators.probe import Probe
+from mmjax.evaluate.evaluators.regression import RegressionErrors
 from mmjax.evaluate.evaluators.reranked import Reranked
 from mmjax.evaluate.evaluators.retrieval import Retrieval
+from mmjax.evaluate.evaluators.span_f1 import SpanF1
 from mmjax.evaluate.evaluators.tag_f1 import TagF1
 from mmjax.evaluate.evaluators.vqa import VqaAccuracy
 from mmjax.evaluate.evaluators.zeroshot import ZeroShot
@@ -35,6 +38,7 @@ from tests.toy import ToyPretrainer, toy_batch
 from tests.trained import Trained
 
 EXPERIMENTS = Path(__file__).parents[2] / "experiments"
+TINIES = [f"{EXPERIMENTS.parent}/tests/tiny.py:{name}" for name in ("reading", "taught", "measuring", "normed")]
 
 
 def of_objectives(file: str) -> set[str]:
@@ -62,14 +66,25 @@ def of_a_step() -> set[str]:
 class Foretold:
     """The predictions of a model: one of six classes, several of six, the tags of texts of four words, and pairs."""
 
+    kinds = USUAL
+
     def inputs(self, objective: str) -> tuple[str, ...]:
         return ("image", "text")
 
-    def __call__(self, objective: str, without: tuple[str, ...] = (), labelled: bool = True) -> Predicted:
+    def vectors(self, disturb: tuple[str, float]) -> np.ndarray:
+        return np.random.default_rng(3).normal(size=(40, 4)).astype(np.float32)
+
+    def __call__(
+        self, objective: str, without: tuple[str, ...] = (), labelled: bool = True, disturb: Any = None
+    ) -> Predicted:
         random, rows = np.random.default_rng(1), np.arange(20)
         logits = random.normal(size=(20, 4, 3) if objective == "words" else (20, 6)).astype(np.float32)
         if objective == "tags":
             return Predicted(logits, (logits > 0).astype(np.float32), (), "sigmoid", rows)
+        if objective == "price":
+            return Predicted(logits, logits + 1, (), "regression", rows)
+        if objective == "answer":
+            return Predicted(random.normal(size=(20, 4, 2)), np.tile([1, 2], (20, 1)), (), "span", rows)
         if objective == "words":
             return Predicted(logits, random.integers(-1, 3, (20, 4)), ("O", "B-A", "I-A"), "softmax", rows)
         return Predicted(logits, rows % 6, tuple("abcdef"), "softmax", rows)
@@ -107,7 +122,9 @@ def of_evaluators() -> set[str]:
         Losses(),
         Losses(name="validation"),
     ]
-    judges += [Accuracy("kind", without_each=True), Accuracy("tags"), TagF1("words"), Reranked("match", top=3)]
+    again: Any = {"disturb": (("image", 0.1),), "by": "kind"}
+    judges += [Accuracy("kind", without_each=True, **again), Retrieval(name="groups", **again)]
+    judges += [Accuracy("tags"), TagF1("words"), Reranked("match", top=3), RegressionErrors("price"), SpanF1("answer")]
     judges += [VqaAccuracy("kind", answers="said", kind="kind")]
     judges += [Probe(label, strengths=(1e-2,), shots=(2,), draws=2, folds="fold") for label in ("kind", "tags")]
     split = replace(split, predictions=Foretold())
@@ -121,7 +138,7 @@ def written(trained: Trained) -> dict[bool, set[str]]:
     found = {False: of_a_step(), True: of_evaluators()}
     for line in metrics.read(trained.workdir):
         found["split" in line] |= line.keys() - {"step", "split"}
-    for file in ("siglip.py:tiny", "bert.py:tiny", "m3ae.py:tiny", f"{EXPERIMENTS.parent}/tests/tiny.py:reading"):
+    for file in ("siglip.py:tiny", "bert.py:tiny", "m3ae.py:tiny", "vilt.py:tiny", "lxmert.py:tiny", *TINIES):
         found[False] |= of_objectives(file)
     return found
 

@@ -25,7 +25,7 @@ SECONDS, RATE = 10, 44_100  # seconds and Hz of a sound to time a chain with
 class SoundInput(Input):
     """Reads sounds. Warns once about sounds that are longer than the model hears, and once about clipped ones."""
 
-    one, several, unit, plays = "sound", "sounds", "samples", True
+    one, several, unit, plays, amount = "sound", "sounds", "samples", True, "snr"
     # M4A and others that can't be decoded here too, as of pictures.
     endings = (
         *(".aac", ".aif", ".aiff", ".au", ".caf", ".flac", ".m4a", ".mp3", ".oga", ".ogg", ".opus", ".wav", ".wma"),
@@ -44,6 +44,28 @@ class SoundInput(Input):
             return to_int16(found.samples), found.rate
         rate = DecodeAudio.rate if rate is None else rate
         return DecodeAudio(rate)(value, None), rate
+
+    @classmethod
+    def disturbed(
+        cls,
+        values: np.ndarray,
+        mask: np.ndarray | None,
+        amount: float,
+        random: np.random.Generator,
+        chain: Sequence[Any],
+    ) -> np.ndarray:
+        """A waveform with white Gaussian noise at a signal-to-noise ratio of `amount` dB, by the mean power of its real
+        samples; what is louder than full scale is cut off. Silence stays silent."""
+        if not np.isfinite(amount):
+            raise UserError(f"a sound's noise at snr={amount} must be a finite number of decibels")
+        if values.dtype != np.int16 or values.ndim != 1:
+            raise UserError(
+                f"sounds are disturbed as waveforms, int16[T], and this model reads {values.dtype}{list(values.shape)}"
+            )
+        real = np.ones(values.shape, bool) if mask is None else mask
+        power = np.mean(np.square(values[real], dtype=np.float64)) if real.any() else 0.0
+        noise = random.standard_normal(values.shape) * np.sqrt(power / 10 ** (amount / 10))
+        return np.where(real, np.rint(values + noise).clip(-(2**15), LARGEST), values).astype(np.int16)
 
     @classmethod
     def made_up(cls) -> tuple[bytes, str]:

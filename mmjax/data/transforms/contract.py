@@ -33,6 +33,7 @@ class Spec(NamedTuple):
     labels: further arrays of the example, (name, shape, dtype) each; in a batch they are `<modality>_<name>`.
     kind: the class of inputs: pictures, texts, sounds, or just arrays (`Input`).
     rate: of sounds, the samples in a second, where the chain fixes it.
+    pieces: of codes, how many different ones there are; 0: it isn't known.
     """
 
     shape: tuple[int, ...]
@@ -41,6 +42,7 @@ class Spec(NamedTuple):
     labels: tuple[tuple[str, tuple[int, ...], str], ...] = ()
     kind: type[Input] = Input
     rate: int | None = None
+    pieces: int = 0
 
 
 class Transform:

@@ -3,6 +3,7 @@ preprocessing doesn't turn them.
 """
 
 import io
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -20,7 +21,7 @@ SIDE = 512  # pixels of a picture to time a chain with; web pictures are stored 
 class PictureInput(Input):
     """Reads pictures: PIL's, arrays of pixels, files; or floats that are normalised already."""
 
-    one, several, draws = "picture", "pictures", True
+    one, several, draws, amount = "picture", "pictures", True, "std"
     # What can't be decoded here (HEIC) is listed too, so that it is counted and named rather than missed in silence.
     endings = (
         *(".avif", ".bmp", ".gif", ".heic", ".jfif", ".jpe", ".jpeg", ".jpg", ".pbm", ".pgm", ".png", ".ppm"),
@@ -41,6 +42,24 @@ class PictureInput(Input):
         file = io.BytesIO()
         Image.fromarray(pixels.clip(0, 255).astype(np.uint8)).save(file, "JPEG", quality=90)
         return file.getvalue(), f"a JPEG of {SIDE}x{SIDE}"
+
+    @classmethod
+    def disturbed(
+        cls,
+        values: np.ndarray,
+        mask: np.ndarray | None,
+        amount: float,
+        random: np.random.Generator,
+        chain: Sequence[Any],
+    ) -> np.ndarray:
+        """Pixels with Gaussian noise, whose standard deviation is `amount` times the range of pixels; what leaves the
+        range is cut off."""
+        if not 0 <= amount < np.inf:
+            raise UserError(f"a picture's noise of std={amount} must be at least 0, in parts of the range of pixels")
+        if values.dtype != np.uint8:
+            raise UserError(f"pictures are disturbed as pixels, uint8, and this model reads them as {values.dtype}")
+        noise = random.standard_normal(values.shape, np.float32) * np.float32(255 * amount)
+        return np.rint(values + noise).clip(0, 255).astype(np.uint8)
 
     @property
     def takes(self) -> str:

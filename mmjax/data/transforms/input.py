@@ -32,6 +32,7 @@ class Input:
     draws: whether `drawn` makes a picture of an example, to be looked at.
     plays: whether `played` makes a sound of it, to be listened to.
     endings: of the names of files that hold an example, by which a folder is searched for them.
+    amount: the name of what `disturbed` takes; "": examples can't be disturbed.
     """
 
     one: ClassVar[str] = ""
@@ -41,6 +42,7 @@ class Input:
     draws: ClassVar[bool] = False
     plays: ClassVar[bool] = False
     endings: ClassVar[tuple[str, ...]] = ()
+    amount: ClassVar[str] = ""
 
     def __init__(self, modality: str, chain: Sequence[Any], spec: Any, upright: bool = True):
         """chain: its transforms, whose tokenizers have their models. spec: the chain's."""
@@ -65,6 +67,23 @@ class Input:
         """Gives what is stored as a sound, and its rate in Hz: int16 [T] at `rate`; where that is None at its own rate,
         int16 [T] or [T, channels]. Raises `BadExample` where it can't be used."""
         raise NotImplementedError
+
+    @classmethod
+    def disturbed(
+        cls,
+        values: np.ndarray,
+        mask: np.ndarray | None,
+        amount: float,
+        random: np.random.Generator,
+        chain: Sequence[Any],
+    ) -> np.ndarray:
+        """One example's array of a batch, disturbed: noise, or wrong words. What it draws doesn't depend on the amount.
+
+        mask: its real places. chain: its transforms, whose tokenizers have their models.
+
+        Raises UserError for an amount that isn't allowed, or an array that can't be disturbed.
+        """
+        raise UserError(f"there is no way to disturb what a {cls.__name__} reads")
 
     @classmethod
     def measured(cls, length: int, rate: int | None) -> str:

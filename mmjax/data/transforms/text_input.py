@@ -16,11 +16,35 @@ from mmjax.errors import UserError
 class TextInput(Input):
     """Reads texts. An empty string is a valid text. Warns once about texts that are cut off."""
 
-    one, several, unit, words = "text", "texts", "tokens", True
+    one, several, unit, words, amount = "text", "texts", "tokens", True, "replaced"
 
     def __init__(self, modality: str, chain: Sequence[Any], spec: Any, upright: bool = True):
         super().__init__(modality, chain, spec, upright)
         self._warned = False
+
+    @classmethod
+    def disturbed(
+        cls,
+        values: np.ndarray,
+        mask: np.ndarray | None,
+        amount: float,
+        random: np.random.Generator,
+        chain: Sequence[Any],
+    ) -> np.ndarray:
+        """Ids of which each is replaced, with the probability `amount`, by another one that is drawn uniformly from the
+        tokenizer's; those that begin and end a text and fill it up are neither replaced nor drawn."""
+        if not 0 <= amount <= 1:
+            raise UserError(f"the share of tokens that are replaced={amount} must be from 0 to 1")
+        tokenizer = next((step.tokenizer for step in chain if step.vocabulary() is not None), None)
+        if not isinstance(tokenizer, Tokenizer):
+            raise UserError("texts are disturbed by other tokens of their tokenizer, and this model has none")
+        kept = [token for token in (tokenizer.pad, tokenizer.bos, tokenizer.eos) if token is not None]
+        words = np.setdiff1d(np.arange(tokenizer.vocab_size), kept)
+        ordinary = np.isin(values, words) & (True if mask is None else mask)
+        below, drawn = random.random(values.shape) < amount, random.integers(len(words) - 1, size=values.shape)
+        # One of the others: those from its own place on count one more.
+        other = words[drawn + (drawn >= np.searchsorted(words, values))]
+        return np.where(ordinary & below, other, values).astype(values.dtype)
 
     @property
     def takes(self) -> str:

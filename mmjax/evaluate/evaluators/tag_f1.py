@@ -4,7 +4,6 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from mmjax.errors import UserError
 from mmjax.evaluate.contract import Embedded, EmbedText, Evaluator, When
 from mmjax.evaluate.metrics.entities import entity_scores, scored_tags
 
@@ -29,9 +28,7 @@ class TagF1(Evaluator):
 
     def __call__(self, embedded: Embedded, embed_text: EmbedText) -> dict[str, float]:
         """Raises UserError where there is no model or objective, or seqeval isn't installed."""
-        if embedded.predictions is None:
-            raise UserError("TagF1 needs the model: embeddings alone tag nothing. Evaluate the model itself")
-        predicted = embedded.predictions(self.objective)
+        predicted = embedded.model("TagF1", "tag nothing")(self.objective)
         count = len(predicted.logits)
         if not count:
             return {}

@@ -34,9 +34,7 @@ class VqaAccuracy(Evaluator):
 
     def __call__(self, embedded: Embedded, embed_text: EmbedText) -> dict[str, float]:
         """Raises UserError where there is no model, objective or column, or the classes have no names."""
-        if embedded.predictions is None:
-            raise UserError("VqaAccuracy needs the model: embeddings alone answer nothing. Evaluate the model itself")
-        predicted = embedded.predictions(self.objective, labelled=False)
+        predicted = embedded.model("VqaAccuracy", "answer nothing")(self.objective, labelled=False)
         if not predicted.names:
             raise UserError(
                 f"VqaAccuracy reads answers, and the label of {self.objective!r} has numbers alone: give its chain the "

@@ -2,10 +2,13 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 from mmjax.evaluate.contract import Embedded, EmbedText, Evaluator, When, protocols
 from mmjax.evaluate.decisions import Classified
 from mmjax.evaluate.report.media import Raw
+
+LOOKED = 4  # examples of a split in which words' attention is followed
 
 
 @dataclass(frozen=True)
@@ -14,7 +17,8 @@ class Findings:
 
     same: the column whose equal values are right for one another (`Evaluator.same`). raw: gives the example's picture
     or sound, as it lies in the data. protocols: how the numbers count, a sentence an evaluator. heard: by modality,
-    seconds of a sound that the model hears at most (`spans.heard_of`); None: all of it.
+    seconds of a sound that the model hears at most (`spans.heard_of`); None: all of it. looked: what words look at in a
+    few examples (`split_maps.Looked`), where the model has a fusion that can be followed.
     """
 
     embedded: Embedded
@@ -24,6 +28,7 @@ class Findings:
     raw: Raw
     protocols: Sequence[str] = ()
     heard: Mapping[str, float | None] = field(default_factory=dict)
+    looked: Sequence[Any] = ()
 
     @property
     def split(self) -> str:
@@ -55,5 +60,6 @@ class Collector(Evaluator):
         same = next((e.same for e in self.evaluators if e.between_modalities and e.same is not None), None)
         kept = replace(embedded, inputs={}, history=[], classified=[])
         said = protocols(self.evaluators).get(self.split, [])
-        self.kept.append(Findings(kept, numbers, embedded.classified, same, self.raw, said, self.heard))
+        looked = () if embedded.predictions is None else embedded.predictions.word_maps(LOOKED)
+        self.kept.append(Findings(kept, numbers, embedded.classified, same, self.raw, said, self.heard, looked))
         return {}

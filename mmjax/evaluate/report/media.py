@@ -89,6 +89,10 @@ class Media:
             self._pictures[row, modality, side] = self._jpeg(row, modality, side)
         return self._paid("image/jpeg", self._pictures[row, modality, side])
 
+    def made(self, pixels: np.ndarray, side: int) -> str | None:
+        """A picture that was made for the page, uint8 `[H, W, 3]`, as a data URI; None where there is no space."""
+        return self._paid("image/jpeg", _encoded(Image.fromarray(pixels), side))
+
     def sound(self, row: int, modality: str) -> Markup:
         """Returns the HTML that plays the example's sound; its caption where there is none, or no space for it."""
         if (modality, row) not in self._sounds:
@@ -153,13 +157,7 @@ class Media:
             picture = Image.fromarray(self.kind(modality).drawn(value))
         except BadExample:
             return None
-        picture.thumbnail((side, side))
-        if max(picture.size) < side // 2:  # tiny: each pixel stays visible
-            scale = side // max(picture.size)
-            picture = picture.resize((picture.width * scale, picture.height * scale), Image.Resampling.NEAREST)
-        stream = io.BytesIO()
-        picture.save(stream, "JPEG", quality=QUALITY, optimize=True)
-        return stream.getvalue()
+        return _encoded(picture, side)
 
     def _ogg(self, row: int, modality: str) -> bytes | None:
         value = self._raw(row, modality)
@@ -173,6 +171,17 @@ class Media:
         stream = io.BytesIO()
         soundfile.write(stream, np.asarray(samples[: SECONDS * RATE]), RATE, format="OGG", subtype="VORBIS")
         return stream.getvalue()
+
+
+def _encoded(picture: Image.Image, side: int) -> bytes:
+    """A picture of at most `side` pixels, as JPEG."""
+    picture.thumbnail((side, side))
+    if max(picture.size) < side // 2:  # tiny: each pixel stays visible
+        scale = side // max(picture.size)
+        picture = picture.resize((picture.width * scale, picture.height * scale), Image.Resampling.NEAREST)
+    stream = io.BytesIO()
+    picture.save(stream, "JPEG", quality=QUALITY, optimize=True)
+    return stream.getvalue()
 
 
 def silent(text: str) -> Markup:

@@ -14,6 +14,7 @@ import numpy as np
 from mmjax.evaluate.report.confusions import confusion
 from mmjax.evaluate.report.examples import COMPARED, MAPPED, embedding_map, retrievals, similarities
 from mmjax.evaluate.report.findings import Findings
+from mmjax.evaluate.report.looks import word_looks
 from mmjax.evaluate.report.markup import Markup, join, tag
 from mmjax.evaluate.report.media import BUDGET, SECONDS, Media
 from mmjax.evaluate.report.retrievals import ASKED, RULE
@@ -27,6 +28,11 @@ SIMILARITY = (
 )
 PUBLISHED = "What others have published of this model on this data, beside what was measured here."
 CLASSIFICATION = "Which class each example was taken for. A framed cell is right."
+ATTENTION = (
+    "What each word looks at in its picture, of a few examples, evenly spaced over the split: how relevant patches are "
+    "for the word, by the weights of the fusion's attention times the gradient of the objective's score (Chefer et al. "
+    "2021, arXiv:2103.15679). Of each word the patch that is looked at most is as bright as in the picture."
+)
 MAP = (
     f"Embeddings of up to {MAPPED} examples of each split, drawn at random with a fixed seed, by their first two "
     "principal components. Embeddings of different modalities usually lie apart; with each modality centred about its "
@@ -73,6 +79,7 @@ def page(
         ("Retrieval", RULE, _by_split([(f, retrievals(f, m)) for f, m in pairs])),
         ("Similarity", SIMILARITY, _by_split([(f, [_panels(similarities(f, m))]) for f, m in pairs])),
         ("Classification", CLASSIFICATION, _by_split([(f, [confusion(c) for c in f.classified]) for f in findings])),
+        ("Attention", ATTENTION, _by_split([(f, [word_looks(f, m)]) for f, m in pairs])),
         ("Map", MAP, _by_split([(f, [embedding_map(f, m)]) for f, m in pairs])),
         ("Sounds", "", _by_split([(f, [m.sounds()]) for f, m in pairs])),  # last, since it lists the sounds shown above
     ]

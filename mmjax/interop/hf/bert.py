@@ -86,7 +86,7 @@ def _masked(config: Values) -> fdl.Config:
     )
 
 
-def _told(parts: Parts, tokenizer: Tokenizer) -> None:
+def tell_ids(parts: Parts, tokenizer: Tokenizer) -> None:
     """Sets the masking's ids: those up to the last special one are never chosen nor drawn."""
     mask = mask_of(tokenizer)
     for objective in parts.objectives.values():
@@ -174,7 +174,7 @@ def _pretraining(architecture: str, pooler: bool, extras: tuple[str, ...]) -> Fa
         restored=restored,
         ignored=buffers,
         extras=extras,
-        told=_told,
+        told=tell_ids,
         text_config="",
     )
 
@@ -188,7 +188,7 @@ FAMILIES = (
         lambda built: text_rules(built.towers["text"], ""),
         renamed=renamed,
         ignored=buffers,
-        told=_told,
+        told=tell_ids,
         text_config="",
     ),
     _pretraining("BertForPreTraining", True, NEXT_SENTENCE),

@@ -36,6 +36,8 @@ class Family:
     told: puts what only the tokenizer says, ids of special pieces, into the parts (configs).
     text_config: where config.json describes the text tower: under this key, or "" for itself; None: there is none.
     finds_end: whether the text tower looks for the end token among the ids.
+    notes: lines to be said to whoever reads a model: what of its inputs isn't as it is there.
+    squared: whether pictures that keep their shape there are scaled to squares here, of the tower's size.
     positions_at: where their model brings an image tower's learned positions to the size of the pictures as it runs:
         how it does that, from the grid they are kept for to another one.
     """
@@ -53,4 +55,6 @@ class Family:
     told: Callable[[Parts, Tokenizer], None] = lambda parts, tokenizer: None
     text_config: str | None = None
     finds_end: bool = False
+    notes: tuple[str, ...] = ()
+    squared: bool = False
     positions_at: Callable[[np.ndarray, tuple[int, int], tuple[int, int]], np.ndarray] | None = None

@@ -20,7 +20,7 @@ from mmjax.experiment.graph import build
 from mmjax.interop import bundle as bundles
 from mmjax.interop import not_here, parameter_rules, weight_files
 from mmjax.interop.bundle import Bundle
-from mmjax.interop.hf import audio_spectrogram, bert, clip, dinov2, siglip, vitmae
+from mmjax.interop.hf import audio_spectrogram, bert, clip, dinov2, flava, siglip, vilt, vitmae
 from mmjax.interop.hf import near as hf_near
 from mmjax.interop.hf import preprocessing as hf_preprocessing
 from mmjax.interop.hf.family import Family
@@ -39,6 +39,8 @@ FAMILIES: tuple[Family, ...] = (
     *vitmae.FAMILIES,
     *dinov2.FAMILIES,
     *audio_spectrogram.FAMILIES,
+    *vilt.FAMILIES,
+    *flava.FAMILIES,
 )
 
 
@@ -63,8 +65,8 @@ def read(folder: str | Path) -> Bundle:
     transforms, tokenizers = hf_preprocessing.read(folder, family, config, parts)
     if family.positions_at is not None:
         fit(parts.towers["image"], variables["params"]["towers_image"], transforms["image"], family.positions_at)
-    config = bundles.stand_in(parts.towers, parts.objectives, transforms)
-    bundle = Bundle(config, variables, tokenizers, str(folder), extras, notes=notes)
+    config = bundles.stand_in(parts.towers, parts.objectives, transforms, parts.fusions)
+    bundle = Bundle(config, variables, tokenizers, str(folder), extras, notes=(*notes, *family.notes))
     bundles.check_bundle(bundle)
     return bundle
 
@@ -102,6 +104,10 @@ def built(parts: Parts) -> Parts:
     return Parts(*({name: build(config) for name, config in group.items()} for group in parts))
 
 
+def _parts(config: fdl.Config) -> Parts:
+    return Parts(dict(config.towers), dict(config.objectives), dict(config.__arguments__.get("fusions") or {}))
+
+
 def write(bundle: Bundle, folder: str | Path, exact: bool = True) -> Path:
     """Writes a folder that `transformers` opens as the class that computes the same, and gives its path.
 
@@ -118,7 +124,7 @@ def write(bundle: Bundle, folder: str | Path, exact: bool = True) -> Path:
     twin = near(bundle)
     refused(twin, exact, "transformers")
     bundle = twin.bundle
-    parts = Parts(dict(bundle.config.towers), dict(bundle.config.objectives))
+    parts = _parts(bundle.config)
     family, described = _choose(parts, where, bundle.extras)
     modules = built(parts)
     arrays = parameter_rules.give(family.rules(modules), equivalence.clip(modules, bundle.variables), where)
@@ -138,7 +144,7 @@ def near(bundle: Bundle) -> Twin:
             say what happens to pictures or texts before.
     """
     twin = hf_near.heads(bundle)
-    parts = Parts(dict(twin.bundle.config.towers), dict(twin.bundle.config.objectives))
+    parts = _parts(twin.bundle.config)
     family, _ = _choose(parts, bundle.source or "the model", twin.bundle.extras)
     return hf_near.inputs(twin, family)
 

@@ -32,6 +32,8 @@ PUBLISHED = {  # by model_type: the processor, its resampling and its colours
     "siglip_vision_model": ("Siglip", 3, HALVES),
     "vit_mae": ("ViT", 2, IMAGENET),
     "dinov2": ("Bit", 3, IMAGENET),
+    "vilt": ("Vilt", 3, HALVES),
+    "flava": ("Flava", 3, CLIP),
 }
 
 
@@ -66,7 +68,7 @@ def pictures(said: Mapping[str, Any] | None, family: Family, tower: fdl.Config) 
         size = {"shortest_edge": tower.size} if kind in ("CLIP", "Bit") else side
         said = {"image_processor_type": f"{kind}ImageProcessor", "size": size, "crop_size": side, "resample": resample}
         said |= {"image_mean": mean, "image_std": std}
-    made = image.from_hugging_face(said)
+    made = image.from_hugging_face(image.squared(said, tower.size) if family.squared else said)
     tower.mean, tower.std = made.mean, made.std
     return graph(made.transforms)
 

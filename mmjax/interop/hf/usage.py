@@ -41,7 +41,9 @@ def how_to_load(folder: Path, twin: Twin) -> str:
     if with_texts:
         names.append("AutoTokenizer")
         how = f'padding="max_length", truncation=True, max_length={length}, return_tensors="pt"'
-        code += ["tokenizer = AutoTokenizer.from_pretrained(folder)", f'inputs |= tokenizer(["a cat", "a dog"], {how})']
+        fused = bool(twin.bundle.config.__arguments__.get("fusions"))  # each text is read with its picture
+        words = '["a cat"]' if fused else '["a cat", "a dog"]'
+        code += ["tokenizer = AutoTokenizer.from_pretrained(folder)", f"inputs |= tokenizer({words}, {how})"]
     elif "text" in towers:
         code.append("inputs |= {'input_ids': torch.tensor([[1, 2]])}  # there is no tokenizer here")
     if "audio" in towers:

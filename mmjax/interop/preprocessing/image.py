@@ -64,6 +64,18 @@ def _named(where: str) -> Iterator[None]:
         raise UserError(f"{where} holds a value that its field can't have: {error}") from error
 
 
+def squared(config: Mapping[str, Any], size: int) -> dict[str, Any]:
+    """The `preprocessor_config.json` of ViLT's kind, whose pictures keep their shape and are padded, as one of SigLIP's
+    that scales them to squares of `size` pixels; and FLAVA's, whose scaling to squares it is. Others are unchanged.
+    """
+    name = str(config.get("image_processor_type") or config.get("feature_extractor_type"))
+    if name not in {f"{kind}{ending}" for kind in ("Vilt", "Flava") for ending in _ENDINGS}:
+        return dict(config)
+    padded = ("size", "size_divisor", "do_pad", "pad_size", "do_center_crop", "crop_size", "feature_extractor_type")
+    kept = {key: value for key, value in config.items() if key not in padded}
+    return {**kept, "image_processor_type": "SiglipImageProcessor", "size": {"height": size, "width": size}}
+
+
 @_named("preprocessor_config.json")
 def from_hugging_face(config: Mapping[str, Any]) -> Preprocessing:
     """A `preprocessor_config.json` of CLIP's, SigLIP's, ViT's or BiT's (DINOv2) kind, of any age.

@@ -21,12 +21,13 @@ SILENT = {
     *("remat", "unroll", "dtype", "attention", "inits", "dropout", "token_std", "position_std", "mean", "std"),
     *("scale_init", "scale_max", "bias_init", "label_smoothing", "masking", "pair", "partners", "method", "tile"),
     *("mask_id", "first_id", "rate", "masked", "random"),
+    "fusion",  # its name; where only one of two has a fusion, they are told apart by what is read beside
 }
 
 
 def differences(theirs: Parts, ours: Parts) -> list[Difference]:
-    """The fields of `ours` (configs, as `theirs`) that the others don't compute alike; the objectives' names are
-    free.
+    """The fields of `ours` (configs, as `theirs`) that the others don't compute alike; the names of objectives and
+    fusions are free.
     """
     names = dict.fromkeys([*theirs.towers, *ours.towers])
     apart = [name for name in names if _kind(theirs.towers, name) != _kind(ours.towers, name)]
@@ -35,16 +36,24 @@ def differences(theirs: Parts, ours: Parts) -> list[Difference]:
     if kinds[0] != kinds[1]:
         found.append(Difference("objectives", *kinds))
     renamed = dict(zip(ours.objectives, theirs.objectives.values(), strict=True)) if kinds[0] == kinds[1] else {}
+    fusions = [[_kind(parts.fusions, name).__name__ for name in parts.fusions] for parts in (theirs, ours)]
+    if fusions[0] != fusions[1]:
+        found.append(Difference("fusions", *fusions))
+    alike = fusions[0] == fusions[1]
+    fused = dict(zip(ours.fusions, theirs.fusions.values(), strict=True)) if alike else {}
     pairs = []
-    for towers, objectives in ((theirs.towers, renamed), (ours.towers, ours.objectives if renamed else {})):
+    for towers, objectives, fusers in (
+        (theirs.towers, renamed, fused),
+        (ours.towers, ours.objectives if renamed else {}, ours.fusions if fused else {}),
+    ):
         common = {name: tower for name, tower in towers.items() if name in names and name not in apart}
-        pairs.append(bundles.stand_in(spelled(common), spelled(objectives), {}))
+        pairs.append(bundles.stand_in(spelled(common), spelled(objectives), {}, spelled(fusers)))
     return found + [difference for difference in diff(*pairs) if SILENT.isdisjoint(difference.path.split(".")[2:])]
 
 
 def distance(differences: Sequence[Difference]) -> tuple[int, int]:
     """The distance of two models: the number of towers and objectives that only one has, then of fields."""
-    whole = [d for d in differences if d.path == "objectives" or d.path.count(".") == 1]
+    whole = [d for d in differences if d.path in ("objectives", "fusions") or d.path.count(".") == 1]
     return len(whole), len(differences)
 
 

@@ -3,7 +3,6 @@ LXMERT: Tan and Bansal 2019, arXiv:1908.07490)."""
 
 from collections.abc import Mapping
 from functools import partial
-from typing import Literal
 
 import flax.linen as nn
 import jax
@@ -18,7 +17,7 @@ from mmjax.models.layers.dropout import drop, dropout_keys
 from mmjax.models.layers.parameters import check_heads, dense, layer_norm, projection_init
 from mmjax.models.layers.transformer import Block, CrossAttention, Mlp
 
-POOLED = ("product", "first")
+PRODUCT = "product"
 CROSS_PLACE, MLP_PLACE = 2, 3  # of dropout, beside a block's own (`drop`)
 
 Two = tuple[Float[Array, "b n d"], Float[Array, "b m e"]]
@@ -26,7 +25,7 @@ Two = tuple[Float[Array, "b n d"], Float[Array, "b m e"]]
 
 class CoAttention(TokenFusion, kw_only=True):
     """Two streams, each as wide as its input's tokens: in each layer either attends to the other's tokens, and then
-    goes through a block of its own.
+    goes through a block of its own. Parameters number the streams, in the order of their names.
 
     An example that lacks one input takes in, in the other's stream, what attention over no token gives.
 
@@ -34,10 +33,12 @@ class CoAttention(TokenFusion, kw_only=True):
         streams: the two inputs, by name, with the blocks of each; they are equally many.
         inner: the width of the attention between the streams; None: theirs, which is then the same.
         heads: of that attention.
-        shared: whether both directions have the same weights (LXMERT); the streams are then equally wide.
+        shared: whether both directions have the same weights, and the norm of that branch (LXMERT); the streams are
+            then equally wide.
         mlp: whether an MLP of each stream follows that attention (ViLBERT), before the stream's own block.
         pooled: the embedding is the `product` of the first real token of each stream, each through a linear map and a
-            ReLU (ViLBERT; an input that isn't there is no factor), or of the `first` stream's first token (LXMERT).
+            ReLU (ViLBERT; an input that isn't there is no factor), or, by a stream's name, that of its first real token
+            alone (LXMERT's text).
     """
 
     streams: Mapping[str, Blocks]
@@ -45,7 +46,7 @@ class CoAttention(TokenFusion, kw_only=True):
     inner: int | None = None
     shared: bool = False
     mlp: bool = True
-    pooled: Literal["product", "first"] = "product"
+    pooled: str = PRODUCT
 
     @nn.compact
     def __call__(
@@ -58,7 +59,8 @@ class CoAttention(TokenFusion, kw_only=True):
                 there is no such `pooled`, or a product without embed_dim.
         """
         self._check(tokens)
-        (a, b), masks = self.streams, self._there(tokens, train, keys)
+        # Sorted: a copy of the module, as a loop over microbatches makes, has them in another order than was given.
+        (a, b), masks = sorted(self.streams), self._there(tokens, train, keys)
         first, second = self.streams[a], self.streams[b]
         x = tuple(self._entered(name, tokens[name][0], self.streams[name], False, kinds=False) for name in (a, b))
         keys = dropout_keys(self, max(first.dropout, second.dropout), train, keys, len(x[0]))
@@ -77,10 +79,9 @@ class CoAttention(TokenFusion, kw_only=True):
         return self.inner or next(iter(self.streams.values())).width
 
     def _embedding(self, found: Mapping[str, TokensAndMask]) -> Float[Array, "b e"]:
-        firsts = {name: first_real(*found[name]) for name in self.streams}
-        if self.pooled == "first":
-            name = next(iter(self.streams))
-            return self._projected(firsts[name], self.streams[name])
+        firsts = {name: first_real(*found[name]) for name in sorted(self.streams)}
+        if self.pooled != PRODUCT:
+            return self._projected(firsts[self.pooled], self.streams[self.pooled])
         product = jnp.ones(())
         for name, x in firsts.items():
             blocks, size = self.streams[name], self.embed_dim or 0
@@ -91,9 +92,9 @@ class CoAttention(TokenFusion, kw_only=True):
 
     def _check(self, tokens: Mapping[str, TokensAndMask]) -> None:
         """Raises UserError where the fields don't go together, or with these inputs."""
-        if self.pooled not in POOLED:
-            raise UserError(not_among("pooled", self.pooled, POOLED))
-        if self.pooled == "product" and self.embed_dim is None:
+        if self.pooled not in (PRODUCT, *self.streams):
+            raise UserError(not_among("pooled", self.pooled, (PRODUCT, *sorted(self.streams))))
+        if self.pooled == PRODUCT and self.embed_dim is None:
             raise UserError("pooled='product' multiplies two projections, which are as large as embed_dim: set it")
         if len(self.streams) != 2 or set(self.streams) != set(tokens):
             raise UserError(
@@ -146,15 +147,16 @@ class CoLayer(nn.Module):
     ) -> Two:
         """Both streams after each has attended to the other, as the other was before."""
         norms = [partial(layer_norm, eps=each.norm_eps, dtype=each.dtype) for each in self.blocks]
+        met_norms = [norms[0]("norm_cross")] * 2 if self.shared else [norms[i](f"norm_cross_{i}") for i in range(2)]
         pre = [each.norm == "pre" for each in self.blocks]
-        read = [norm(f"norm_cross_{i}")(y) if pre[i] else y for i, (norm, y) in enumerate(zip(norms, x, strict=True))]
+        read = [norm(y) if before else y for norm, before, y in zip(met_norms, pre, x, strict=True)]
         attentions = [self._attention(i) for i in range(1 if self.shared else 2)]
         met = []
         for i, (y, blocks) in enumerate(zip(x, self.blocks, strict=True)):
             other = read[1 - i].astype(read[i].dtype)
             branch = attentions[0 if self.shared else i](read[i], other, allowed=masks[1 - i][:, None])
             y = y + drop(branch, blocks.dropout, keys[i], CROSS_PLACE)
-            y = y if pre[i] else norms[i](f"norm_cross_{i}")(y)
+            y = y if pre[i] else met_norms[i](y)
             if self.mlp:
                 mlp = Mlp(blocks.hidden, blocks.initializers(), blocks.activation, blocks.dtype, name=f"mlp_{i}")
                 norm = norms[i](f"norm_mlp_{i}")

@@ -12,7 +12,8 @@ class Fusion(Protocol):
     """A Linen module over the tokens of inputs that towers have encoded (FLAVA, ALBEF, ViLBERT).
 
     One whose class has `reads = "embeddings"` is given each input's embedding instead, as its only token `[B,1,E]`, and
-    gives it back as it came (GMU, tensor fusion).
+    gives it back as it came (GMU, tensor fusion). One with `reads = "fronts"` is given what each tower gives the trunk
+    that it has of the fusion, before any layer (`ThroughTrunk`).
     """
 
     def __call__(
@@ -31,6 +32,11 @@ class Fusion(Protocol):
             nothing changes them), with their mask; and the embedding `[B,E]`, float32, not normalised.
         """
         ...
+
+
+def reads_fronts(fusion: Any) -> bool:
+    """True if a fusion is given what towers give their trunk in the place of what comes out of it."""
+    return getattr(fusion, "reads", "tokens") == "fronts"
 
 
 def reads_embeddings(fusion: Any) -> bool:

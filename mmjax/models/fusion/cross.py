@@ -2,13 +2,14 @@
 BLIP: Li et al. 2022, arXiv:2201.12086)."""
 
 from collections.abc import Mapping
-from typing import Literal
+from typing import Any, Literal
 
 import flax.linen as nn
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Key
 
 from mmjax.errors import UserError, not_among, unknown
+from mmjax.models.fusion.attention_flow import Spans, Step, of_layers, spans_of
 from mmjax.models.fusion.contract import TokensAndMask
 from mmjax.models.fusion.tokens import TokenFusion, first_real
 from mmjax.models.layers.blocks import Blocks
@@ -71,3 +72,12 @@ class Cross(TokenFusion, kw_only=True):
         pooled = first_real(x, real) if self.pooling == "first" else mean(x, real)
         found = {name: (x if name == self.reader else tokens[name][0], masks[name]) for name in tokens}
         return found, self._projected(pooled, blocks)
+
+    def attention_steps(self, kept: Mapping[str, Any], lengths: Mapping[str, int]) -> tuple[Spans, list[Step]]:
+        """Its attentions in order (`attention_flow`): of the reader to itself, then to the others, layer by layer.
+        kept: of it in `attention_weights`. lengths: of each input."""
+        own, blocks = slice(0, lengths[self.reader]), kept["transformer"]["blocks"]
+        spans = spans_of({self.reader: own.stop} | {n: length for n, length in lengths.items() if n != self.reader})
+        other = slice(own.stop, sum(lengths.values()))
+        both = zip(of_layers(blocks["attention"], own, own), of_layers(blocks["cross"], own, other), strict=True)
+        return spans, [step for layer in both for step in layer]

@@ -3,13 +3,14 @@ arXiv:2112.04482)."""
 
 from collections.abc import Mapping
 from itertools import accumulate
-from typing import Literal
+from typing import Any, Literal
 
 import flax.linen as nn
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Key
 
 from mmjax.errors import UserError, not_among
+from mmjax.models.fusion.attention_flow import Spans, Step, of_layers, spans_of
 from mmjax.models.fusion.contract import TokensAndMask
 from mmjax.models.fusion.tokens import KIND_STD, TokenFusion, first_real
 from mmjax.models.layers.blocks import Blocks
@@ -63,3 +64,9 @@ class Merged(TokenFusion, kw_only=True):
         pieces = jnp.split(x[:, prefix:], ends[:-1], axis=1)
         found = {name: (piece, masks[name]) for name, piece in zip(tokens, pieces, strict=True)}
         return found, self._projected(pooled, blocks)
+
+    def attention_steps(self, kept: Mapping[str, Any], lengths: Mapping[str, int]) -> tuple[Spans, list[Step]]:
+        """Its attentions in order (`attention_flow`). kept: of it in `attention_weights`. lengths: of each input."""
+        before = int(self.pooling == "cls")
+        every = slice(0, before + sum(lengths.values()))
+        return spans_of(lengths, before), of_layers(kept["transformer"]["blocks"]["attention"], every, every)

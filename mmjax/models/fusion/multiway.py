@@ -2,23 +2,22 @@
 arXiv:2111.02358)."""
 
 from collections.abc import Mapping
-from functools import partial
 from itertools import accumulate
-from typing import Literal
+from typing import Any, Literal
 
 import flax.linen as nn
-import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float, Int, Key
+from jaxtyping import Array, Float, Key
 
 from mmjax.errors import UserError, not_among
+from mmjax.models.fusion.attention_flow import Spans, Step, of_layers, spans_of
 from mmjax.models.fusion.contract import TokensAndMask
 from mmjax.models.fusion.tokens import TokenFusion, first_real
 from mmjax.models.layers.blocks import Blocks
-from mmjax.models.layers.dropout import drop, dropout_keys
-from mmjax.models.layers.parameters import HIDDEN, constrain, layer_norm
+from mmjax.models.layers.dropout import dropout_keys
+from mmjax.models.layers.multiway import MultiwayBlock
+from mmjax.models.layers.parameters import layer_norm
 from mmjax.models.layers.pooling import mean
-from mmjax.models.layers.transformer import Attention, LayerScale, Mlp
 
 MULTIWAY_POOLINGS = ("first", "mean")
 
@@ -69,6 +68,12 @@ class Multiway(TokenFusion, kw_only=True):
         found = {name: (piece, masks[name]) for name, piece in zip(tokens, pieces, strict=True)}
         return found, self._projected(pooled, blocks)
 
+    def attention_steps(self, kept: Mapping[str, Any], lengths: Mapping[str, int]) -> tuple[Spans, list[Step]]:
+        """Its attentions in order (`attention_flow`). kept: of it in `attention_weights`. lengths: of each input."""
+        every = slice(0, sum(lengths.values()))
+        layers = (kept[name]["attention"] for name in ("apart", "joint") if name in kept)
+        return spans_of(lengths), [step for some in layers for step in of_layers(some, every, every)]
+
     def _checked(self) -> Blocks:
         blocks = self.blocks
         if self.pooling not in MULTIWAY_POOLINGS:
@@ -78,42 +83,3 @@ class Multiway(TokenFusion, kw_only=True):
         if blocks.norm != "pre":
             raise UserError(f"a Multiway fusion is pre-LN, and has blocks.norm={blocks.norm!r}: set norm='pre'")
         return blocks
-
-
-class MultiwayBlock(nn.Module):
-    """One layer of `Multiway`; returns a pair, as a scan's body does.
-
-    ways: the inputs, each with the number of its tokens, in their order; none: one MLP is for all.
-    """
-
-    blocks: Blocks
-    ways: tuple[tuple[str, int], ...]
-
-    @nn.compact
-    def __call__(
-        self,
-        x: Float[Array, "b n d"],
-        mask: Bool[Array, "b n"],
-        keys: Key[Array, " b"] | None = None,
-        layer: Int[Array, ""] | int = 0,
-    ) -> tuple[Float[Array, "b n d"], None]:
-        blocks, inits = self.blocks, self.blocks.initializers()
-        if keys is not None:
-            keys = jax.vmap(lambda key: jax.random.fold_in(key, layer))(keys)
-        norm = partial(layer_norm, eps=blocks.norm_eps, dtype=blocks.dtype)
-        attention = Attention(blocks.heads, inits, attention=blocks.attention, name="attention")
-        x = self._plus(x, attention(norm("norm_attention")(x), mask), "scale_attention", keys, 0)
-        ways = self.ways or (("all", x.shape[1]),)
-        pieces = jnp.split(x, list(accumulate(length for _, length in ways))[:-1], axis=1)
-        through = []
-        for (name, _), piece in zip(ways, pieces, strict=True):
-            mlp = Mlp(blocks.hidden, inits, blocks.activation, blocks.dtype, name=f"mlp_{name}")
-            through.append(mlp(norm(f"norm_mlp_{name}")(piece)))
-        return self._plus(x, jnp.concatenate(through, axis=1), "scale_mlp", keys, 1), None
-
-    def _plus(
-        self, x: Float[Array, "b n d"], branch: Float[Array, "b n d"], scale: str, keys: Key[Array, " b"] | None,
-        place: int,
-    ) -> Float[Array, "b n d"]:  # fmt: skip
-        branch = LayerScale(self.blocks.layer_scale, name=scale)(branch)
-        return constrain(x + drop(branch, self.blocks.dropout, keys, place), *HIDDEN)

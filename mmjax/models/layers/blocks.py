@@ -8,6 +8,7 @@ import flax.linen as nn
 
 from mmjax.errors import UserError, not_among
 from mmjax.models.layers.activations import ActivationName
+from mmjax.models.layers.attention_maps import OFFSETS, WEIGHTS
 from mmjax.models.layers.attentions import AttentionName
 from mmjax.models.layers.parameters import (
     REMAT_POLICIES,
@@ -36,7 +37,8 @@ class Blocks:
 
     Attributes:
         width: size of a token.
-        depth: number of blocks.
+        depth: number of blocks; 0: none, and no last LayerNorm either: a tower's tokens are its embeddings, for a
+            fusion that does all the rest (ViLT).
         heads: number of attention heads, a divisor of the width.
         mlp_dim: width of the MLPs; None means 4 x width.
         activation: of the MLPs: `gelu` (erf), `gelu_tanh` or `quick_gelu`.
@@ -105,7 +107,7 @@ class Blocks:
             block = nn.remat(block, prevent_cse=self.unroll > 1, policy=REMAT_POLICIES[self.remat])
         return nn.scan(
             block,
-            variable_axes={"params": 0},
+            variable_axes={"params": 0, WEIGHTS: 0, OFFSETS: 0},
             split_rngs={"params": True},
             in_axes=cast(Any, in_axes),  # what its annotation forgets
             length=length,

@@ -14,6 +14,7 @@ from jaxtyping import Array, Bool, Float, Int, Key
 
 from mmjax.errors import UserError, not_among
 from mmjax.models.layers.activations import ACTIVATIONS, ActivationName
+from mmjax.models.layers.attention_maps import attend_by
 from mmjax.models.layers.attentions import ATTENTIONS, AttentionName, spare_tokens
 from mmjax.models.layers.blocks import Blocks
 from mmjax.models.layers.dropout import drop, dropout_keys
@@ -45,12 +46,14 @@ class HeadsIn(nn.Module):
     that a device that holds some of them computes those alone.
 
     inner: the width of all heads together; None: the tokens'.
+    key_bias: whether the second of three parts, the key, has a bias, which moves all logits of a query alike.
     """
 
     heads: int
     parts: int
     init: Initializer
     inner: int | None = None
+    key_bias: bool = True
 
     @nn.compact
     def __call__(self, x: Float[Array, "b n d"]) -> tuple[Float[Array, "b h n k"], ...]:
@@ -58,7 +61,11 @@ class HeadsIn(nn.Module):
         shape = (self.heads, self.parts, check_heads(self.inner or width, self.heads))
         axes = ("heads", None, "head_dim")
         kernel = parameter(self, "kernel", self.init, ("embed", *axes), (width, *shape))
-        bias = parameter(self, "bias", nn.initializers.zeros, axes, shape)
+        if self.key_bias:
+            bias = parameter(self, "bias", nn.initializers.zeros, axes, shape)
+        else:
+            bias = parameter(self, "bias", nn.initializers.zeros, axes, (shape[0], 2, shape[2]))
+            bias = jnp.insert(bias, 1, 0.0, axis=1)
         kernel, bias = (jnp.swapaxes(each, -3, -2).astype(x.dtype) for each in (kernel, bias))
         y = jnp.einsum("td,dphk->tphk", _flat(x), kernel) + bias
         heads = (y[:, i].reshape(*x.shape[:-1], *y.shape[-2:]) for i in range(self.parts))
@@ -108,8 +115,8 @@ class Attention(nn.Module):
         query, key, value = HeadsIn(self.heads, 3, self.inits["qkv"], name="qkv")(x)
         if angles is not None:
             query, key = rotate(query, angles), rotate(key, angles)
-        attended = ATTENTIONS[self.attention](query, key, value, mask, self.causal, allowed, self.spare)
-        return HeadsOut(self.inits["out"], name="out")(attended)
+        met = attend_by(self, self.attention, query, key, value, mask, self.causal, allowed, self.spare)
+        return HeadsOut(self.inits["out"], name="out")(met)
 
 
 class CrossAttention(nn.Module):
@@ -135,17 +142,22 @@ class CrossAttention(nn.Module):
         inner = self.inner or width
         (query,) = HeadsIn(self.heads, 1, self.inits["qkv"], inner, name="query")(queries)
         key, value = HeadsIn(self.heads, 2, self.inits["qkv"], inner, name="key_value")(tokens)
-        attended = ATTENTIONS[self.attention](query, key, value, mask, allowed=allowed)
-        return HeadsOut(self.inits["out"], width, name="out")(attended)
+        met = attend_by(self, self.attention, query, key, value, mask, allowed=allowed)
+        return HeadsOut(self.inits["out"], width, name="out")(met)
 
 
 class Mlp(nn.Module):
-    """Dense, activation, Dense: `[b n d]` -> `[b n d]` by way of `mlp_dim`."""
+    """Dense, activation, Dense: `[b n d]` -> `[b n d]` by way of `mlp_dim`.
+
+    inner_norm: the epsilon of a LayerNorm before the second Dense (Magneto: Wang et al. 2022, arXiv:2210.06423); None:
+    there is none.
+    """
 
     mlp_dim: int
     inits: dict[str, Initializer]
     activation: ActivationName = "gelu"
     dtype: DtypeName = "float32"
+    inner_norm: float | None = None
 
     @nn.compact
     def __call__(self, x: Float[Array, "b n d"]) -> Float[Array, "b n d"]:
@@ -153,8 +165,10 @@ class Mlp(nn.Module):
             raise UserError(not_among("activation", self.activation, ACTIVATIONS))
         batch, length, width = x.shape
         hidden = dense(self.mlp_dim, ("embed", "mlp"), self.inits["mlp_in"], dtype=self.dtype, name="in")(_flat(x))
-        hidden = constrain(hidden.reshape(batch, length, -1), "batch", "length", "mlp")
+        hidden = constrain(hidden.reshape(batch, length, self.mlp_dim), "batch", "length", "mlp")
         hidden = ACTIVATIONS[self.activation](_flat(hidden))
+        if self.inner_norm is not None:
+            hidden = layer_norm("norm", eps=self.inner_norm, dtype=self.dtype)(hidden)
         y = dense(width, ("mlp", "embed"), self.inits["mlp_out"], dtype=self.dtype, name="out")(hidden)
         return y.reshape(batch, length, width)
 
@@ -295,6 +309,9 @@ class Transformer(nn.Module):
             check_allowed(x.shape, allowed)
         check_context(x.shape, self.cross, context, context_mask)
         blocks = self.blocks
+        if not blocks.depth:  # no blocks: the tokens as they came, without a last LayerNorm either
+            blocks.check()
+            return constrain(x.astype(blocks.dtype), *HIDDEN)
         scanned = blocks.scanned(Block, blocks.depth, (*[nn.broadcast] * 3, 0, *[nn.broadcast] * 3))
         x = constrain(x.astype(blocks.dtype), *HIDDEN)
         context = None if context is None else constrain(context.astype(blocks.dtype), *HIDDEN)

@@ -15,7 +15,8 @@ class Incoming:
     """The array of one example of a modality in a batch.
 
     labels: what else the data tells of an example, by name. rate: of sounds, the samples in a second, where the data
-    says it. pieces: of texts, how many ids their tokenizer may come to have; 0: it isn't known.
+    says it. pieces: of texts, how many ids their tokenizer may come to have, and of codes, how many there are; 0:
+    it isn't known.
     """
 
     shape: tuple[int, ...]

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int, Key
 
-from mmjax.errors import UserError, not_among
+from mmjax.errors import UserError, not_among, unknown
 from mmjax.models.layers import rotary
 from mmjax.models.layers.blocks import Blocks
 from mmjax.models.layers.dropout import BEFORE_BLOCKS, drop, dropout_keys
@@ -36,7 +36,8 @@ class Tower(BareTower, kw_only=True):
             stands before the patches), or `map` (attention pooling with an MLP).
         norm_pooled: whether the last LayerNorm is of the pooled token rather than of all tokens before (CLIPA).
         trunk: a `Trunk` that other towers hold too, in the place of a CLS and a transformer of its own; all tokens get
-            a learned vector that tells the modality.
+            a learned vector that tells the modality. Or a `MultiwayTrunk`, whose towers have a CLS of their own.
+        way: of a `MultiwayTrunk` whose parameters the tokens go by; None with any other.
     """
 
     blocks: Blocks | None = None
@@ -45,6 +46,7 @@ class Tower(BareTower, kw_only=True):
     projection_tanh: bool = False
     pooling: PoolingName
     trunk: Any = None
+    way: str | None = None
     norm_pooled: bool = False
 
     @property
@@ -72,7 +74,10 @@ class Tower(BareTower, kw_only=True):
         sizes = self.sizes
         if self.trunk is not None:
             self._check_trunk(causal)
-            self.kind = parameter(self, "kind", nn.initializers.normal(CLS_STD), ("embed",), (sizes.width,))
+            if self.trunk.kinds:
+                self.kind = parameter(self, "kind", nn.initializers.normal(CLS_STD), ("embed",), (sizes.width,))
+        elif self.way is not None:
+            raise UserError(f"way={self.way!r} is a MultiwayTrunk's, and there is no trunk: set trunk, or leave it out")
         else:
             self.transformer = Transformer(sizes, causal, final_norm=not self.norm_pooled)
         if self.norm_pooled:
@@ -102,6 +107,12 @@ class Tower(BareTower, kw_only=True):
 
     def _check_trunk(self, causal: bool) -> None:
         """Raises UserError where a tower wants something else than the trunk gives it."""
+        if self.trunk.ways and self.way not in self.trunk.ways:
+            raise UserError(unknown("a tower goes its trunk's way", str(self.way), self.trunk.ways, "ways"))
+        if not self.trunk.ways and self.way is not None:
+            raise UserError(
+                f"way={self.way!r} is a MultiwayTrunk's, and a {type(self.trunk).__name__} has none: leave it out"
+            )
         own = {"causal": causal, "norm_pooled": self.norm_pooled}
         if self.blocks is not None:
             for name in ("width", "depth", "heads"):
@@ -131,10 +142,28 @@ class Tower(BareTower, kw_only=True):
             pooled = jnp.tanh(pooled) if self.projection_tanh else pooled
         return pooled.astype(jnp.float32)
 
+    def through_trunk(
+        self, tokens: Float[Array, "b n d"], real: Bool[Array, "b n"], train: bool, keys: Key[Array, " b"] | None
+    ) -> tuple[Float[Array, "b m d"], Bool[Array, "b m"]]:
+        """The trunk's encoding of what `front` gives."""
+        if self.way is None:
+            return self.trunk(tokens, real, train, keys)
+        return self.trunk(tokens, real, train, keys, ((self.way, tokens.shape[1]),))
+
+    def _with_kind(self, tokens: Float[Array, "b n d"]) -> Float[Array, "b n d"]:
+        """The trunk's input: with the vector that tells the modality, where towers have one."""
+        return tokens + self.kind.astype(tokens.dtype) if self.trunk.kinds else tokens
+
+    def normed(self, tokens: Float[Array, "b n d"]) -> Float[Array, "b n d"]:
+        """The tokens after the last LayerNorm, which with `norm_pooled` `tokens` comes before."""
+        return self.norm_post(tokens) if self.norm_pooled else tokens
+
     def front(
         self, x: Array, mask: Array | None = None, keep: Array | None = None
     ) -> tuple[Float[Array, "b n d"], Bool[Array, "b n"]]:
-        """The transformer's input, without a prefix: `[B, N, D]` in `dtype`, and a mask of the real tokens."""
+        """The transformer's input, `[B, N, D]` in `dtype`, and a mask of the real tokens: without a prefix, but for the
+        tower's own where it has a trunk.
+        """
         raise NotImplementedError
 
 
@@ -165,6 +194,8 @@ class PatchTower(Tower, kw_only=True):
         pre_norm: whether a LayerNorm stands before the first block (CLIP).
         stem_bias: whether the stem has a bias.
         position_std: deviation of initial learned positions; None means width^-1/2 (CLIP).
+        position_offset: number of rows of learned positions before the first token's, which none reads (fairseq's: 2).
+        mask_token: whether there is a learned token that stands for hidden patches (BEiT), see `CorruptPatches`.
     """
 
     positions: PositionName = "learned"
@@ -173,11 +204,13 @@ class PatchTower(Tower, kw_only=True):
     pre_norm: bool = False
     stem_bias: bool = True
     position_std: float | None = None
+    position_offset: int = 0
+    mask_token: bool = False
 
     @property
     def prefix(self) -> int:
         """The number of tokens before the patches: a CLS, perhaps another one, or none."""
-        return self.cls + self.distill if self.trunk is None else 1
+        return self.cls + self.distill + (0 if self.trunk is None else self.trunk.prefix)
 
     def capacity(self) -> tuple[int, ...]:
         """The grid for which learned positions are kept."""
@@ -195,7 +228,7 @@ class PatchTower(Tower, kw_only=True):
 
     def setup(self) -> None:
         check_positions(self.positions, self.trunk)
-        if self.trunk is not None and (self.cls or self.distill or self.pre_norm):
+        if self.trunk is not None and (self.pre_norm or (self.trunk.prefix and (self.cls or self.distill))):
             raise UserError("the trunk has a CLS: a tower with one has no cls, distill or pre_norm of its own")
         if self.pooling == "cls" and not self.prefix:
             raise UserError("pooling='cls' needs cls=True: without it the first token is the first patch")
@@ -208,13 +241,15 @@ class PatchTower(Tower, kw_only=True):
         )
         if self.positions == "learned":
             init = nn.initializers.normal(sizes.width**-0.5 if self.position_std is None else self.position_std)
-            shape = (self.cls + self.distill + math.prod(self.capacity()), sizes.width)
+            shape = (self.position_offset + self.cls + self.distill + math.prod(self.capacity()), sizes.width)
             self.position = parameter(self, "position", init, ("position", "embed"), shape)
         if self.cls:
             std = sizes.width**-0.5 if self.positions == "learned" else CLS_STD
             self.cls_token = parameter(self, "cls", nn.initializers.normal(std), ("embed",), (sizes.width,))
             if self.distill:
                 self.distill_token = parameter(self, "distill", nn.initializers.normal(std), ("embed",), (sizes.width,))
+        if self.mask_token:
+            self.hidden_patch = parameter(self, "mask", nn.initializers.normal(CLS_STD), ("embed",), (sizes.width,))
         if self.pre_norm:
             self.norm_pre = layer_norm(eps=sizes.norm_eps, dtype=sizes.dtype)
 
@@ -241,11 +276,15 @@ class PatchTower(Tower, kw_only=True):
         full = self.capacity()
         if any(size > most for size, most in zip(grid, full, strict=True)):
             raise UserError(f"a grid of {grid} patches is larger than the {full} that learned positions are kept for")
-        rows = self.position[self.cls + self.distill :].reshape(*full, self.sizes.width)
+        rows = self.position[self.position_offset + self.cls + self.distill :].reshape(*full, self.sizes.width)
         return rows[tuple(slice(size) for size in grid)].reshape(-1, self.sizes.width)
 
     def front(
-        self, x: Array, mask: Array | None = None, keep: Int[Array, "b k"] | None = None
+        self,
+        x: Array,
+        mask: Array | None = None,
+        keep: Int[Array, "b k"] | None = None,
+        hidden: Bool[Array, "b n"] | None = None,
     ) -> tuple[Float[Array, "b n d"], Bool[Array, "b n"]]:
         patches, real = self.patches(x, mask)
         positions = self._positions(self.grid(x))
@@ -254,8 +293,25 @@ class PatchTower(Tower, kw_only=True):
             real = (keep >= 0) & take_kept(real, keep)
             positions = None if positions is None else positions[jnp.maximum(keep, 0)]
         tokens = self.stem(patches)
+        if hidden is not None:
+            hidden = hidden if keep is None else take_kept(hidden, keep)
+            tokens = jnp.where(hidden[..., None], self.hidden_patch.astype(tokens.dtype), tokens)
         tokens = tokens if positions is None else tokens + positions.astype(self.sizes.dtype)
-        return tokens if self.trunk is None else tokens + self.kind.astype(self.sizes.dtype), real
+        if self.trunk is None:
+            return tokens, real
+        tokens, real = self._with_prefix(tokens, real) if self.cls else (tokens, real)
+        return self._with_kind(tokens), real
+
+    def _with_prefix(
+        self, tokens: Float[Array, "b n d"], real: Bool[Array, "b n"]
+    ) -> tuple[Float[Array, "b m d"], Bool[Array, "b m"]]:
+        """The tokens after the tower's CLS, and what follows it."""
+        first = jnp.stack([self.cls_token, self.distill_token] if self.distill else [self.cls_token])
+        if self.positions == "learned":
+            first = first + self.position[self.position_offset : self.position_offset + len(first)]
+        first = jnp.broadcast_to(first.astype(tokens.dtype), (len(tokens), *first.shape))
+        tokens = jnp.concatenate([first, tokens], axis=1)
+        return tokens, jnp.pad(real, ((0, 0), (first.shape[1], 0)), constant_values=True)
 
     def tokens(
         self,
@@ -264,16 +320,16 @@ class PatchTower(Tower, kw_only=True):
         keep: Int[Array, "b k"] | None = None,
         train: bool = False,
         keys: Key[Array, " b"] | None = None,
+        hidden: Bool[Array, "b n"] | None = None,
     ) -> tuple[Float[Array, "b n d"], Bool[Array, "b n"]]:
-        tokens, real = self.front(x, mask, keep)
+        """The tokens, as every tower's.
+
+        hidden: a mask of the patches in whose place the mask token is read; the tower has `mask_token=True`.
+        """
+        tokens, real = self.front(x, mask, keep, hidden)
         if self.trunk is not None:
-            return self.trunk(tokens, real, train, keys)
-        if self.cls:
-            first = jnp.stack([self.cls_token, self.distill_token] if self.distill else [self.cls_token])
-            first = first + self.position[: self.prefix] if self.positions == "learned" else first
-            first = jnp.broadcast_to(first.astype(tokens.dtype), (len(tokens), *first.shape))
-            tokens = jnp.concatenate([first, tokens], axis=1)
-            real = jnp.pad(real, ((0, 0), (self.prefix, 0)), constant_values=True)
+            return self.through_trunk(tokens, real, train, keys)
+        tokens, real = self._with_prefix(tokens, real) if self.cls else (tokens, real)
         if self.pre_norm:
             tokens = self.norm_pre(tokens)
         rate = self.sizes.dropout

@@ -1,6 +1,8 @@
 """A transformer that towers share: one encoder for the tokens of several modalities (M3AE: Geng et al. 2022,
 arXiv:2205.14204)."""
 
+from typing import ClassVar
+
 import flax.linen as nn
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Key
@@ -22,6 +24,10 @@ class Trunk(nn.Module, kw_only=True):
     Attributes:
         blocks: of its transformer, and of the parts that a tower with this trunk has of its own.
     """
+
+    prefix: ClassVar[int] = 1  # the CLS
+    ways: ClassVar[tuple[str, ...]] = ()  # a `MultiwayTrunk` has them
+    kinds: ClassVar[bool] = True  # a tower has a vector that tells its modality
 
     blocks: Blocks
 

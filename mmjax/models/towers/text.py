@@ -28,6 +28,7 @@ class TextTransformer(Tower, kw_only=True):
             the two texts of a pair apart, and come with the batch (`text_types`); without it all are of the first.
         token_std, position_std: of the initial tables (the defaults are CLIP's), whose draws beyond two of it are drawn
             again with `inits="bert"`.
+        position_offset: number of rows of learned positions before the first token's, which none reads (fairseq's: 2).
     """
 
     vocab: int
@@ -40,11 +41,12 @@ class TextTransformer(Tower, kw_only=True):
     types: int = 0
     token_std: float = 0.02
     position_std: float = 0.01
+    position_offset: int = 0
 
     @property
     def prefix(self) -> int:
         """The number of tokens before the words: the trunk's CLS, or none."""
-        return 0 if self.trunk is None else 1
+        return 0 if self.trunk is None else self.trunk.prefix
 
     @property
     def vocabulary(self) -> int:
@@ -78,7 +80,8 @@ class TextTransformer(Tower, kw_only=True):
         self.token = nn.Embed(self.vocab, sizes.width, dtype=jnp.dtype(sizes.dtype), embedding_init=token_init)
         if self.positions == "learned":
             init = normal(self.position_std)
-            self.position = parameter(self, "position", init, ("position", "embed"), (self.length, sizes.width))
+            rows = self.position_offset + self.length
+            self.position = parameter(self, "position", init, ("position", "embed"), (rows, sizes.width))
         if self.types:
             init = normal(self.token_std)
             self.type = parameter(self, "type", init, (None, "embed"), (self.types, sizes.width))
@@ -119,12 +122,14 @@ class TextTransformer(Tower, kw_only=True):
         tokens = self.token(ids)
         if self.positions != "rotary":
             learned, width = self.positions == "learned", self.sizes.width
-            table = self.position if learned else jnp.asarray(sincos((self.length,), width))
+            table = self.position[self.position_offset :] if learned else jnp.asarray(sincos((self.length,), width))
             positions = table[: x.shape[1]] if keep is None else table[jnp.maximum(keep, 0)]
             tokens = tokens + positions.astype(self.sizes.dtype)
         if self.types:
             tokens = tokens + self.type.astype(self.sizes.dtype)[types]
-        return tokens if self.trunk is None else tokens + self.kind.astype(self.sizes.dtype), real
+        if self.trunk is None:
+            return tokens, real
+        return self._with_kind(self.norm_pre(tokens) if self.pre_norm else tokens), real
 
     def tokens(
         self,
@@ -141,7 +146,7 @@ class TextTransformer(Tower, kw_only=True):
         """
         tokens, real = self.front(x, mask, keep, types)
         if self.trunk is not None:
-            return self.trunk(tokens, real, train, keys)
+            return self.through_trunk(tokens, real, train, keys)
         if self.pre_norm:
             tokens = self.norm_pre(tokens)
         rate = self.sizes.dropout

@@ -18,6 +18,7 @@ from mmjax.models.towers.bare import Incoming
 from mmjax.objectives.contract import Context, View, selected, valid
 from mmjax.objectives.contrastive import ring
 from mmjax.objectives.contrastive.tile import Rows
+from mmjax.objectives.demands import check_embedding_sizes
 from mmjax.objectives.encoded import Encoded
 from mmjax.objectives.masking import Masking
 from mmjax.objectives.numerics import at_least_fp32, unit
@@ -93,10 +94,7 @@ class Contrastive(nn.Module):
 
     def check_parts(self, path: str, towers: Mapping[str, Any], inputs: Mapping[str, Incoming]) -> None:
         """Raises UserError where the towers' embeddings are of two sizes."""
-        sizes = {view.by: getattr(towers[view.by], "embedding_size", None) for view in self.views()}
-        if len(set(sizes.values())) > 1 and None not in sizes.values():
-            each = " and ".join(f"towers.{tower} into {size}" for tower, size in sizes.items())
-            raise UserError(f"{path} compares embeddings of one size, but {each}: set the same embed_dim")
+        check_embedding_sizes(path, self.views(), towers)
 
     def per_example(
         self, encoded: Mapping[View, Encoded], batch: Mapping[str, Array], context: Context

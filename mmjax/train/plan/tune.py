@@ -65,7 +65,7 @@ def loops(config: fdl.Config, devices: int) -> Iterator[Setting]:
     having = [(path, part) for path, part in recomputing(config) if "unroll" in children(part)]
     if having:
         yield tuple(f"{path}.unroll=1" for path, _ in having)
-        yield tuple(f"{path}.unroll={part.depth}" for path, part in having)
+        yield tuple(f"{path}.unroll={max(1, part.depth)}" for path, part in having)
 
 
 # What is turned, in this order. A knob is a function of the experiment and the number of devices.

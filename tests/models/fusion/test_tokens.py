@@ -26,7 +26,7 @@ FUSIONS: dict[str, tuple[Any, tuple[str, ...]]] = {
     "cross, post": (Cross(reader="image", blocks=POST, pooling="mean"), TWO),
     "coattention": (CoAttention(streams={"image": POST, "text": POST}, heads=4, embed_dim=32), TWO),
     "coattention, shared": (
-        CoAttention(streams={"text": BLOCKS, "image": BLOCKS}, heads=2, shared=True, mlp=False, pooled="first"),
+        CoAttention(streams={"text": BLOCKS, "image": BLOCKS}, heads=2, shared=True, mlp=False, pooled="text"),
         TWO,
     ),
     "multiway": (Multiway(blocks=BLOCKS, joint=1, embed_dim=6), THREE),
@@ -113,8 +113,8 @@ def test_every_input_that_is_there_matters_and_no_other(name: str) -> None:
         reads = [row for row in range(B) if LACKING[input] != row]
         if isinstance(module, Cross):
             reads = [row for row in reads if LACKING[module.reader] != row]
-        if isinstance(module, CoAttention) and module.pooled == "first":
-            reads = [row for row in reads if LACKING[next(iter(module.streams))] != row]
+        if isinstance(module, CoAttention) and module.pooled in inputs:
+            reads = [row for row in reads if LACKING[module.pooled] != row]
         assert (moved[reads] > 1e-5).all(), input
         assert moved[LACKING[input]] == 0, input
 
@@ -277,9 +277,9 @@ def test_published_counts() -> None:
     albef = Cross(reader="text", blocks=Blocks(width=768, depth=6, heads=12, norm="post"))
     assert count(albef, shaped(text=768, image=768)) == 6 * (layer + cross)
     bert = Blocks(width=768, depth=5, heads=12, norm="post")
-    lxmert = CoAttention(streams={"text": bert, "image": bert}, heads=12, shared=True, mlp=False, pooled="first")
-    # One attention for both directions; a norm of it for each stream.
-    assert count(lxmert, shaped(text=768, image=768)) == 5 * (2 * layer + 4 * (768 * 768 + 768) + 2 * 2 * 768)
+    lxmert = CoAttention(streams={"text": bert, "image": bert}, heads=12, shared=True, mlp=False, pooled="text")
+    # One attention and one norm of it for both directions.
+    assert count(lxmert, shaped(text=768, image=768)) == 5 * (2 * layer + 4 * (768 * 768 + 768) + 2 * 768)
 
 
 @pytest.mark.parametrize(
@@ -299,6 +299,11 @@ def test_published_counts() -> None:
             CoAttention(streams={"image": BLOCKS, "text": Blocks(width=8, depth=2, heads=2)}, heads=2, embed_dim=4),
             {"image": 16, "text": 8},
             "16 wide and .* 8: set inner",
+        ),
+        (
+            CoAttention(streams={"image": BLOCKS, "text": BLOCKS}, heads=2, pooled="first"),
+            {"image": 16, "text": 16},
+            "pooled='first' .*product, image, text",
         ),
         (
             CoAttention(streams={"image": BLOCKS, "text": BLOCKS}, heads=2),

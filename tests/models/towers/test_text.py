@@ -162,3 +162,15 @@ def test_a_kept_word_keeps_its_type():
 def test_fields_that_cannot_be_say_why(fields, message):
     with pytest.raises(UserError, match=message):
         flat(TextTransformer, **SMALL, **fields).init(jax.random.key(0), IDS)
+
+
+def test_without_blocks_its_tokens_are_normed_embeddings():
+    """ViLT's words: no block, and no LayerNorm but that of BERT's embeddings."""
+    tower = flat(TextTransformer, **SMALL | {"depth": 0}, pre_norm=True, types=2, norm_eps=1e-12, pooling="mean")
+    params = oracle.params_of(tower, IDS)
+    assert set(params["params"]) == {"token", "position", "type", "norm_pre"}
+    p = oracle.as64(params)["params"]
+    got, mask = oracle.apply(tower, params, IDS, MASK, types=np.array([[0, 1] * 3] * 2, np.int32), method="tokens")
+    x = p["token"]["embedding"][IDS] + p["position"][: IDS.shape[1]] + p["type"][[0, 1] * 3]
+    np.testing.assert_allclose(got, oracle.layer_norm(p["norm_pre"], x, 1e-12), atol=2e-5)
+    np.testing.assert_array_equal(mask, MASK)

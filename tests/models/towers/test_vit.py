@@ -210,3 +210,18 @@ def test_pixels_that_fill_no_patch_are_left_out_where_that_is_asked_for():
     np.testing.assert_array_equal(got, want)
     with pytest.raises(UserError, match="don't divide into patches"):
         flat(ViT, size=(11, 10), **fields).capacity()
+
+
+def test_without_blocks_its_tokens_are_embeddings_of_the_patches(pictures):
+    """ViLT's patches: a linear map and positions, no block and no LayerNorm, and dropout before what follows."""
+    tower = flat(ViT, **SMALL | {"depth": 0}, cls=True, pooling="mean", dropout=0.5)
+    params = oracle.params_of(tower, pictures)
+    assert set(params["params"]) == {"stem", "position", "cls"}
+    p = oracle.as64(params)["params"]
+    got, mask = oracle.apply(tower, params, pictures, method="tokens")
+    for picture, tokens in zip(pictures, got, strict=True):
+        patches = oracle.dense(p["stem"], (cut(picture) / 255 - 0.5) / 0.5)
+        np.testing.assert_allclose(tokens, np.concatenate([p["cls"][None], patches]) + p["position"], atol=2e-5)
+    assert mask.all()
+    dropped, _ = tower.apply(params, pictures, train=True, rngs={"dropout": jax.random.key(0)}, method="tokens")
+    assert 0.3 < np.mean(np.asarray(dropped) == 0) < 0.7

@@ -7,12 +7,13 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import optax
-from jaxtyping import Array, Float, Shaped
+from jaxtyping import Array, Bool, Float, Shaped
 
 from mmjax.errors import UserError, not_among
 from mmjax.models.towers.bare import Incoming
-from mmjax.objectives.contract import AnyView, Context, Fused, View, entry, selected, valid
-from mmjax.objectives.masked import HEAD_INIT
+from mmjax.objectives.contract import AnyView, Context, entry, selected, valid
+from mmjax.objectives.head import hidden_layer, linear_head
+from mmjax.objectives.labels.reads import check_reads, has_label, views_of
 from mmjax.objectives.numerics import at_least_fp32, weighted_mean
 
 LOSSES = ("softmax", "sigmoid")
@@ -63,29 +64,19 @@ class Classify(nn.Module):
     decisions: bool = False
 
     def views(self) -> tuple[AnyView, ...]:
-        singles = tuple(View(name) for name in self.inputs)
-        return singles if self.fusion is None else (Fused(self.fusion, singles),)
+        return views_of(self.inputs, self.fusion)
 
     def check_parts(self, path: str, towers: Mapping[str, Any], inputs: Mapping[str, Incoming]) -> None:
         """Raises UserError where a field is out of its range, or the data has no such label."""
         if self.loss not in LOSSES:
             raise UserError(not_among(f"{path}.loss", self.loss, LOSSES))
-        if self.fusion is None and len(self.inputs) != 1:
-            raise UserError(
-                f"{path}.inputs={self.inputs} are {len(self.inputs)} inputs and fusion=None: name the fusion that "
-                "reads them, or one input"
-            )
         if self.class_weights is not None and len(self.class_weights) != self.classes:
             raise UserError(f"{path}.class_weights has {len(self.class_weights)} weights for classes={self.classes}")
         if not 0 <= self.label_smoothing < 1 or (self.label_smoothing and self.loss == "sigmoid"):
             raise UserError(
                 f"{path}.label_smoothing={self.label_smoothing} must be from 0 to below 1, and 0 with loss='sigmoid'"
             )
-        if self.label not in inputs:
-            raise UserError(
-                f"{path} learns the label {self.label!r}, which data.transforms lacks; it has chains for "
-                f"{', '.join(inputs)}: add one that ends in Label(...)"
-            )
+        check_reads(path, self.inputs, self.fusion, self.label, inputs, "Label")
         given = inputs[self.label]
         if given.shape not in ((), (self.classes,)) or (given.shape == ()) != (given.dtype == "int32"):
             raise UserError(
@@ -102,35 +93,14 @@ class Classify(nn.Module):
     def predict(self, encoded: Mapping[Any, Any], batch: Mapping[str, Array], context: Context) -> Float[Array, "b c"]:
         """The logits of the classes, from what is read alone."""
         x = at_least_fp32(encoded[self.views()[0]].embedding)
-        logits = x if self.decisions else self._mapped(x)
-        if logits.shape[-1] != self.classes:
+        if not self.decisions:
+            x = x if self.hidden is None else hidden_layer(x, self.hidden)
+            x = linear_head(x, self.classes, "classes")
+        if x.shape[-1] != self.classes:
             raise UserError(
-                f"decisions=True reads an embedding of {logits.shape[-1]} numbers as classes={self.classes}: set both "
-                "alike"
+                f"decisions=True reads an embedding of {x.shape[-1]} numbers as classes={self.classes}: set both alike"
             )
-        return logits
-
-    def _mapped(self, x: Float[Array, "b e"]) -> Float[Array, "b c"]:
-        if self.hidden is not None:
-            x = nn.Dense(
-                self.hidden,
-                kernel_init=nn.with_logical_partitioning(HEAD_INIT, ("joint", None)),
-                bias_init=nn.with_logical_partitioning(nn.initializers.zeros_init(), (None,)),
-                name="hidden",
-            )(x)
-            x = nn.LayerNorm(
-                epsilon=1e-5,
-                scale_init=nn.with_logical_partitioning(nn.initializers.ones_init(), ("embed",)),
-                bias_init=nn.with_logical_partitioning(nn.initializers.zeros_init(), ("embed",)),
-                name="norm",
-            )(x)
-            x = nn.gelu(x, approximate=False)
-        return nn.Dense(
-            self.classes,
-            kernel_init=nn.with_logical_partitioning(HEAD_INIT, ("embed", None)),
-            bias_init=nn.with_logical_partitioning(nn.initializers.zeros_init(), (None,)),
-            name="classes",
-        )(x)
+        return x
 
     def judged(self, logits: Float[Array, "b c"], label: Shaped[Array, "b *c"]) -> Judged:
         """The sums of each example from its logits and its label."""
@@ -148,9 +118,12 @@ class Classify(nn.Module):
         loss = optax.softmax_cross_entropy(logits, smoothed) * weight
         return Judged(logits, loss, weight, hit.astype(jnp.float32))
 
+    def counted(self, batch: Mapping[str, Array]) -> Bool[Array, " b"]:
+        """A mask of the examples that have the label and at least one of the inputs."""
+        return has_label(batch, self.label, self.inputs)
+
     def batch_loss(self, outputs: Judged, batch: Mapping[str, Array]) -> tuple[Float[Array, ""], dict[str, Array]]:
-        there = jnp.any(jnp.stack([valid(batch, name) for name in self.inputs]), axis=0)
-        rows = there & valid(batch, self.label)
+        rows = self.counted(batch)
         total, weight = (jnp.sum(jnp.where(rows, x, 0)) for x in (outputs.loss, outputs.weight))
         loss = total / jnp.where(weight > 0, weight, 1)
         return loss, {"accuracy": weighted_mean(outputs.hit, jnp.ones_like(outputs.hit), rows)}

@@ -6,12 +6,13 @@ from typing import Any
 import flax.linen as nn
 import jax.numpy as jnp
 import optax
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Bool, Float, Int
 
 from mmjax.errors import UserError
 from mmjax.models.towers.bare import Incoming
 from mmjax.objectives.contract import Context, Fused, View, entry, valid
-from mmjax.objectives.masked import HEAD_INIT, TokenErrors
+from mmjax.objectives.head import linear_head
+from mmjax.objectives.masked import TokenErrors
 from mmjax.objectives.numerics import at_least_fp32, weighted_mean
 
 
@@ -71,14 +72,13 @@ class TagTokens(nn.Module):
         """The logits of each token's tags."""
         found = encoded[self.views()[0]]
         view = found if self.fusion is None else found.parts[0]
-        return nn.Dense(
-            self.classes,
-            kernel_init=nn.with_logical_partitioning(HEAD_INIT, ("embed", None)),
-            bias_init=nn.with_logical_partitioning(nn.initializers.zeros_init(), (None,)),
-            name="tags",
-        )(at_least_fp32(view.tokens[:, view.prefix :]))
+        return linear_head(view.tokens[:, view.prefix :], self.classes, "tags")
+
+    def counted(self, batch: Mapping[str, Array]) -> Bool[Array, " b"]:
+        """A mask of the texts with a tagged word."""
+        return valid(batch, self.modality) & jnp.any(entry(batch, self.tags) >= 0, axis=1)
 
     def batch_loss(self, outputs: TokenErrors, batch: Mapping[str, Array]) -> tuple[Float[Array, ""], dict[str, Array]]:
-        rows = valid(batch, self.modality)
+        rows = self.counted(batch)
         accuracy = weighted_mean(at_least_fp32(outputs.hits), outputs.count, rows)
         return weighted_mean(outputs.total, outputs.count, rows), {"accuracy": accuracy}

@@ -1,0 +1,238 @@
+"""The multiway trunk: a token goes by its own way's parameters, alone as well as beside tokens of other ways."""
+
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from mmjax.errors import UserError
+from mmjax.models import Blocks, MultiwayTrunk, TextTransformer, ThroughTrunk, Trunk, ViT
+from tests.models.oracle import ACTIVATIONS, as64, layer_norm, params_of, softmax
+
+D, HEADS = 16, 2
+BLOCKS = Blocks(width=D, depth=3, heads=HEADS, mlp_dim=24, layer_scale=0.5, remat=None)
+VLMO = MultiwayTrunk(blocks=BLOCKS, ways=("image", "text"), joint=1, key_bias=False)
+BEIT3 = MultiwayTrunk(
+    blocks=Blocks(width=D, depth=2, heads=HEADS, norm_eps=1e-5),
+    ways=("image", "text"), apart="all", sub_norm=True, kinds=False,
+)  # fmt: skip
+TRUNKS: dict[str, Any] = {"vlmo": VLMO, "beit3": BEIT3}
+POST = Blocks(width=D, depth=3, heads=2, norm="post")
+COUNTS = {"image": 4, "text": 5}
+
+
+def sequence(ways: Any, seed: int = 0) -> tuple[Any, Any, Any]:
+    """Tokens of two examples, the last text token of the second padded."""
+    ways = tuple((name, COUNTS[name]) for name in ways)
+    count = sum(length for _, length in ways)
+    x = np.random.default_rng(seed).normal(size=(2, count, D)).astype(np.float32)
+    real = np.ones((2, count), bool)
+    if ways[-1][0] == "text":
+        real[1, -1] = False
+    return jnp.asarray(x), jnp.asarray(real), ways
+
+
+def params(name: str) -> Any:
+    x, real, ways = sequence(("image", "text"))
+    return params_of(TRUNKS[name], x, real, False, None, ways)
+
+
+def run(trunk: Any, variables: Any, x: Any, real: Any, ways: Any, **more: Any) -> np.ndarray:
+    return np.asarray(jax.jit(lambda v, x, real: trunk.apply(v, x, real, ways=ways, **more)[0])(variables, x, real))
+
+
+def twin(trunk: Any, p: Any, x: np.ndarray, ways: list[str]) -> np.ndarray:
+    """One example without padding, token by token: the parameters of each are looked up by its own way."""
+    blocks, apart = trunk.blocks, trunk.apart == "all"
+    eps, met = blocks.norm_eps, len(set(ways)) > 1
+    size = D // HEADS
+
+    def projected(tree: Any, way: str, token: np.ndarray) -> Any:
+        held = tree[f"qkv_{way}" if apart else "qkv"]
+        bias = held["bias"]
+        if not trunk.key_bias:
+            bias = np.stack([bias[:, 0], np.zeros_like(bias[:, 0]), bias[:, 1]], axis=1)
+        return np.einsum("d,dhpk->phk", token, held["kernel"]) + np.moveaxis(bias, 1, 0)
+
+    for layer in range(blocks.depth):
+        first_joint = blocks.depth - trunk.joint
+        group, index = ("layers", layer) if layer < first_joint else ("joint", layer - first_joint)
+        own = jax.tree.map(lambda leaf, index=index: leaf[index], p[group])
+        by = ["all" if group == "joint" and met else way for way in ways]
+        suffix = [f"_{way}" if apart else "" for way in by]
+        a = own["attention"]
+        heads = [projected(a, way, layer_norm(own[f"norm_attention{end}"], token, eps))
+                 for way, end, token in zip(by, suffix, x, strict=True)]  # fmt: skip
+        scales = [own[s]["scale"] if s in own else 1.0 for s in ("scale_attention", "scale_mlp")]
+        moved = []
+        for (query, _, _), end, token in zip(heads, suffix, x, strict=True):
+            seen = []
+            for h in range(HEADS):
+                weights = softmax(np.array([query[h] @ key[h] for _, key, _ in heads]) / np.sqrt(size))
+                seen.append(sum(w * value[h] for w, (_, _, value) in zip(weights, heads, strict=True)))
+            seen = np.concatenate(seen)
+            if trunk.sub_norm:
+                seen = layer_norm(a[f"norm{end}"], seen, eps)
+            out = a[f"out{end}"]
+            moved.append(token + scales[0] * (seen @ out["kernel"].reshape(-1, D) + out["bias"]))
+        x = np.stack(moved)
+        through = []
+        for way, token in zip(by, x, strict=True):
+            held, read = own[f"mlp_{way}"], layer_norm(own[f"norm_mlp_{way}"], token, eps)
+            inner = ACTIVATIONS["gelu"](read @ held["in"]["kernel"] + held["in"]["bias"])
+            inner = layer_norm(held["norm"], inner, eps) if trunk.sub_norm else inner
+            through.append(token + scales[1] * (inner @ held["out"]["kernel"] + held["out"]["bias"]))
+        x = np.stack(through)
+    return np.stack([layer_norm(p[f"norm_{way}" if apart else "norm"], token, eps)
+                     for way, token in zip(ways, x, strict=True)])  # fmt: skip
+
+
+@pytest.mark.parametrize("name", TRUNKS)
+@pytest.mark.parametrize("inputs", [("image",), ("text",), ("image", "text"), ("text", "image")], ids="+".join)
+def test_every_token_by_hand(name: str, inputs: tuple[str, ...]) -> None:
+    trunk, variables = TRUNKS[name], params(name)
+    x, real, ways = sequence(inputs)
+    found = run(trunk, variables, x, real, ways)
+    every = [way for way, count in ways for _ in range(count)]
+    for row in range(2):
+        there = np.asarray(real[row])
+        expected = twin(trunk, as64(variables["params"]), np.asarray(x[row], np.float64)[there],
+                        [way for way, is_real in zip(every, there, strict=True) if is_real])  # fmt: skip
+        np.testing.assert_allclose(found[row][there], expected, rtol=0, atol=2e-5)
+
+
+@pytest.mark.parametrize("name", TRUNKS)
+def test_one_way_alone_reads_its_own_parameters_and_no_other(name: str) -> None:
+    """What is the image's and what is the text's shows in the tree; of a text alone only its own gets a gradient."""
+    trunk, variables = TRUNKS[name], params(name)
+    x, real, ways = sequence(("text",))
+    loss = jax.jit(jax.grad(lambda v: jnp.sum(trunk.apply(v, x, real, ways=ways)[0] ** 2)))
+    seen = loss(variables)["params"]
+    others = shared = own = 0
+    for path, leaf in jax.tree_util.tree_leaves_with_path(seen):
+        text = jax.tree_util.keystr(path)
+        moves = float(jnp.abs(leaf).max()) > 0
+        if "_image" in text or "_all" in text:
+            assert not moves, text
+            others += 1
+        elif "_text" in text:
+            own += 1
+            assert moves, text
+        else:
+            shared += 1
+            assert moves, text
+    assert others > 0
+    assert own > 0
+    assert (shared == 0) == (trunk.apart == "all")
+
+
+def test_all_ways_are_initialised_whichever_goes_first() -> None:
+    for trunk in TRUNKS.values():
+        shapes = []
+        for inputs in (("image",), ("text",), ("image", "text")):
+            x, real, ways = sequence(inputs)
+            tree = nn.unbox(jax.eval_shape(lambda x=x, real=real, ways=ways, t=trunk: t.init(
+                jax.random.key(0), x, real, ways=ways)))  # fmt: skip
+            shapes.append(tree)
+        assert jax.tree.structure(shapes[0]) == jax.tree.structure(shapes[1]) == jax.tree.structure(shapes[2])
+        assert jax.tree.leaves(shapes[0]) == jax.tree.leaves(shapes[1]) == jax.tree.leaves(shapes[2])
+
+
+@pytest.mark.parametrize("name", TRUNKS)
+def test_padding_and_a_missing_input_change_nothing(name: str) -> None:
+    trunk, variables = TRUNKS[name], params(name)
+    x, real, ways = sequence(("image", "text"))
+    real = real.at[0, : COUNTS["image"]].set(False)  # the first example has no picture
+    found = run(trunk, variables, x, real, ways)
+    other = run(trunk, variables, jnp.where(real[..., None], x, 50 + x), real, ways)
+    np.testing.assert_allclose(found[np.asarray(real)], other[np.asarray(real)], rtol=0, atol=1e-5)
+    if not trunk.joint:  # then a text without its picture is that text alone
+        alone = run(trunk, variables, x[:, COUNTS["image"] :], real[:, COUNTS["image"] :], ways[1:])
+        np.testing.assert_allclose(found[0, COUNTS["image"] :], alone[0], rtol=0, atol=1e-5)
+
+
+def test_dropout_follows_each_example_s_key() -> None:
+    trunk: Any = MultiwayTrunk(blocks=Blocks(width=D, depth=2, heads=2, dropout=0.3), ways=("image", "text"))
+    x, real, ways = sequence(("image", "text"))
+    variables = params_of(trunk, x, real, False, None, ways)
+    keys = jax.random.split(jax.random.key(1), 2)
+    both = run(trunk, variables, x, real, ways, train=True, keys=keys)
+    one = run(trunk, variables, x[1:], real[1:], ways, train=True, keys=keys[1:])
+    np.testing.assert_allclose(one[0], both[1], rtol=0, atol=1e-5)
+    assert np.abs(both - run(trunk, variables, x, real, ways)).max() > 0.01
+
+
+def towers(trunk: Any) -> dict[str, Any]:
+    return {
+        "image": ViT(trunk=trunk, way="image", patch=8, size=16, cls=True, pooling="cls", position_offset=2),
+        "text": TextTransformer(
+            trunk=trunk, way="text", vocab=20, length=6, pooling="cls", position_offset=2, pre_norm=True
+        ),
+    }
+
+
+@pytest.mark.parametrize("name", TRUNKS)
+def test_a_tower_is_its_front_through_its_way(name: str) -> None:
+    """The CLS, positions from the offset on, the norm of words and the kind are in the front."""
+    trunk = TRUNKS[name]
+    for way, x in (
+        ("image", np.random.default_rng(0).integers(0, 256, (2, 16, 16, 3), np.uint8)),
+        ("text", np.array([[1, 7, 9, 3, 0, 0], [4, 5, 6, 7, 8, 9]], np.int32)),
+    ):
+        tower = towers(trunk)[way]
+        mask = None if way == "image" else jnp.asarray(x > 0)
+        variables = params_of(tower, x, mask)
+        tokens, real = tower.apply(variables, x, mask, method="tokens")
+        front, here = tower.apply(variables, x, mask, method="front")
+        np.testing.assert_array_equal(real, here)
+        assert front.shape[1] == (5 if way == "image" else 6)
+        p = variables["params"]
+        again = run(trunk, {"params": p["trunk"]}, front, here, ((way, front.shape[1]),))
+        np.testing.assert_allclose(again, tokens, rtol=0, atol=1e-5)
+        table = p["position"]
+        assert len(table) == 2 + front.shape[1]
+        kind = p["kind"] if trunk.kinds else 0.0
+        if way == "image":
+            np.testing.assert_allclose(front[0, 0], p["cls"] + table[2] + kind, rtol=0, atol=1e-6)
+        else:
+            word = p["token"]["embedding"][x[0, 0]] + table[2]
+            word = layer_norm(p["norm_pre"], word, trunk.blocks.norm_eps)
+            np.testing.assert_allclose(front[0, 0], word + kind, rtol=0, atol=1e-5)
+        embedding = tower.apply(variables, x, mask)
+        np.testing.assert_allclose(embedding, tokens[:, 0], rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: run_with(VLMO, (("audio", 9),)), "no way 'audio', but the ways are image, text"),
+        (lambda: run_with(VLMO, (("image", 4),)), "given 9 tokens and the ways"),
+        (lambda: run_with(VLMO.clone(joint=4), (("image", 9),)), "joint=4 must be between 0 and blocks.depth=3"),
+        (lambda: run_with(VLMO.clone(apart="norms"), (("image", 9),)), "apart='norms'"),
+        (lambda: run_with(VLMO.clone(ways=("all", "image")), (("image", 9),)), "none of them 'all'"),
+        (lambda: run_with(VLMO.clone(blocks=POST), (("image", 9),)), "pre-LN"),
+        (lambda: started(towers(VLMO)["image"].clone(way=None)), "way 'None', but the ways are image, text"),
+        (lambda: started(towers(Trunk(blocks=BLOCKS))["image"].clone(cls=False)), "a Trunk has none: leave it out"),
+        (lambda: started(towers(None)["image"].clone(blocks=BLOCKS)), "there is no trunk"),
+        (lambda: fused(ThroughTrunk(trunk=VLMO, first="txt")), "embedding of 'txt', .* did you mean text"),
+    ],
+)  # fmt: skip
+def test_what_does_not_fit_is_an_error(make: Any, message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        make()
+
+
+def run_with(trunk: Any, ways: Any) -> None:
+    jax.eval_shape(lambda: trunk.init(jax.random.key(0), jnp.zeros((1, 9, D)), jnp.ones((1, 9), bool), ways=ways))
+
+
+def started(tower: Any) -> None:
+    jax.eval_shape(lambda: tower.init(jax.random.key(0), jnp.zeros((1, 16, 16, 3), jnp.uint8)))
+
+
+def fused(fusion: Any) -> None:
+    tokens = {name: (jnp.zeros((1, 3, D)), jnp.ones((1, 3), bool)) for name in COUNTS}
+    jax.eval_shape(lambda: fusion.init(jax.random.key(0), tokens))
