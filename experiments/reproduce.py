@@ -281,6 +281,14 @@ TINIES = (
     ("mae.py:tiny",),
     ("audiomae.py:tiny",),
     ("m3ae.py:tiny",),
+    ("albef.py:tiny",),
+    ("vilt.py:tiny",),
+    ("vilbert.py:tiny",),
+    ("lxmert.py:tiny",),
+    ("flava.py:tiny",),
+    ("vlmo.py:tiny",),
+    ("beit3.py:tiny",),
+    ("vqa.py:tiny",),
 )
 
 

@@ -1,0 +1,70 @@
+"""Answers to questions about a picture: what was pretrained is tuned to choose among the answers that there are.
+
+    mmjax train experiments/vqa.py:tiny --workdir runs/vqa_tiny                # minutes on a CPU, on the demo data
+    mmjax train experiments/vqa.py:tiny_from_albef --workdir runs/vqa_albef    # from `runs/albef_tiny`
+
+The demo data `asked_emoji` asks of pictures of one to four emoji. Neither a question nor a picture alone tells an
+answer, and the emoji of its test pictures are in no training picture.
+"""
+
+from typing import Any
+
+from mmjax.data import ANSWERS, Decode, Label, Lowercase, Mixture, PickCaption, Resize, SentencePiece, Tfds, Tokenize
+from mmjax.evaluate import Accuracy
+from mmjax.experiment import Experiment, Load, experiment
+from mmjax.models import Blocks, Cross, TextTransformer, ViT
+from mmjax.objectives import Classify
+from mmjax.optim import AdamW
+
+VOCAB, LENGTH, SIDE, WIDTH = 1_024, 28, 96, 128
+SMALL: dict[str, Any] = {"width": WIDTH, "heads": 4, "remat": "dots"}
+
+
+@experiment
+def answering(init: Any, peak_lr: float) -> Experiment:
+    """The question's tokens read the picture's, and the first of them tells the answer."""
+    return Experiment(
+        towers={
+            "image": ViT(
+                patch=12, size=SIDE, cls=True, pooling="cls", blocks=Blocks(depth=3, **SMALL), embed_dim=WIDTH
+            ),
+            "text": TextTransformer(
+                vocab=VOCAB, length=LENGTH, pooling="cls", blocks=Blocks(depth=2, **SMALL), embed_dim=WIDTH
+            ),
+        },
+        fusions={"reading": Cross(reader="text", blocks=Blocks(depth=2, **SMALL))},
+        objectives={"answer": Classify("answer", len(ANSWERS), ("image", "text"), fusion="reading", hidden=2 * WIDTH)},
+        data=Mixture(
+            {"asked_emoji": 1.0},
+            sources={"asked_emoji": Tfds("asked_emoji", fields={"text": "question"})},
+            transforms={
+                "image": (Decode(), Resize(SIDE)),
+                "text": (
+                    PickCaption(),
+                    Lowercase(),
+                    Tokenize(SentencePiece(VOCAB, name="spoken_emoji"), LENGTH, bos=True),
+                ),
+                "answer": (Label(ANSWERS),),
+            },
+            cache=True,
+        ),
+        optimizer=AdamW(peak_lr=peak_lr, warmup_steps=50, weight_decay=0.05),
+        batch_size=128,
+        steps=1_200,
+        evaluators=[Accuracy("answer"), Accuracy("answer", split="test", without_each=True, when="end")],
+        evaluate_every=200,
+        save_every=200,
+        init=init,
+    )
+
+
+@experiment
+def tiny() -> Experiment:
+    return answering(init={}, peak_lr=1e-3)
+
+
+@experiment
+def tiny_from_albef() -> Experiment:
+    """From a run of `albef.py:tiny`: both towers and the fusion."""
+    parts = ("towers.image", "towers.text", "fusions.reading")
+    return answering(init={part: Load("runs/albef_tiny") for part in parts}, peak_lr=5e-4)
