@@ -85,7 +85,7 @@ class Fused:
 
     @property
     def teacher(self) -> bool:
-        """True if the moving average of the fusion's parameters encodes it, as that of the towers' encodes its parts."""
+        """True if the moving average of the fusion's parameters encodes it, as the towers' does its parts."""
         return all(part.teacher for part in self.parts)
 
     def dropout_key(self, key: PRNGKeyArray) -> PRNGKeyArray:

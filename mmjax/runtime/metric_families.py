@@ -251,7 +251,7 @@ EVALUATION = (
         "higher",
     ),
     MetricFamily(
-        ("<evaluator>/<row>/<column>=<value>/<score>",),
+        ("<evaluator>/<row>/where <column>=<value>/<score>",),
         "the score of the examples whose column has that value",
         "higher",
     ),

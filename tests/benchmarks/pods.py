@@ -31,7 +31,6 @@ CHANGES = {
     "fsdp over 16": ("mesh.fsdp=16",),
     "remat=dots": tuple(each.format("remat=dots") for each in BOTH),
     "attention=plain": tuple(each.format("attention=plain") for each in BOTH),
-    "remat=dots, unrolled": tuple(each.format(x) for each in BOTH for x in ("remat=dots", "unroll=4")),
 }
 PODS = (("v5e:16x16", 1), ("v5e:16x16", 2), ("v4:8x8x8", 1), ("v5p:8x8x8", 1), ("v6e:16x16", 1))
 

@@ -124,14 +124,14 @@ def fits_by_shape(config):
     theirs = tables.hollow({name: array.shape for name, array in model.state_dict().items()})
     theirs = open_clip_layout.renamed({name: array for name, array in theirs.items() if not name.endswith(COUNTERS)})
     described = open_clip_config.model_parts(config)
-    built = tables.built(*described)
+    built = tables.built(*described[:2])
     found, used = tables.taken(open_clip_layout.rules(built), theirs)
     assert used == set(theirs)
     image = open_clip_preprocessing.pictures({}, config)
     config["text_cfg"]["hf_tokenizer_name"] = "none"  # for speed: OpenAI's is none of what is compared
     chain, _ = open_clip_preprocessing.texts(Path("nowhere"), config, built.towers["text"])
     transforms = {"image": open_clip_preprocessing.graph(image.transforms), "text": chain}
-    made = bundles.variables_of(build(bundles.stand_in(*described, transforms)))
+    made = bundles.variables_of(build(bundles.stand_in(*described[:2], transforms)))
     assert found == {path: leaf.shape for path, leaf in tables.flat(made).items()}
     return sum(math.prod(shape) for path, shape in found.items() if path.startswith("params/"))
 

@@ -85,7 +85,9 @@ class Accuracy(Evaluator):
         for value, rows in grouped_rows(embedded.column(self.by, "Accuracy(by=...)"), predicted.rows).items():
             mine = measured(predicted._replace(logits=predicted.logits[rows], label=predicted.label[rows]))
             groups |= {value: mine[main]} if main in mine else {}
-            found |= {f"{prefix}/{self.by}={value}/{name}": mine[name] for name in (main, EXAMPLES) if name in mine}
+            found |= {
+                f"{prefix}/where {self.by}={value}/{name}": mine[name] for name in (main, EXAMPLES) if name in mine
+            }
         return found | gap(f"{prefix}/gap over {self.by}/{main}", groups)
 
     def possible(self, modalities: object, towers: object, prompts: bool) -> bool:

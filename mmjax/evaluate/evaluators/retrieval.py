@@ -114,8 +114,8 @@ class Retrieval(Evaluator):
             mine = Ranked(places.ranks[rows], places.finite[rows])
             recalls[value] = self._recalls("", mine)
             if recalls[value]:
-                metrics |= {f"{prefix}/{self.by}={value}{name}": score for name, score in recalls[value].items()}
-                metrics[f"{prefix}/{self.by}={value}/{EXAMPLES}"] = float((mine.ranks > 0).sum())
+                metrics |= {f"{prefix}/where {self.by}={value}{name}": score for name, score in recalls[value].items()}
+                metrics[f"{prefix}/where {self.by}={value}/{EXAMPLES}"] = float((mine.ranks > 0).sum())
         for k in self.at:
             scores = {value: found[f"/R@{k}"] for value, found in recalls.items() if found}
             metrics |= gap(f"{prefix}/gap over {self.by}/R@{k}", scores)

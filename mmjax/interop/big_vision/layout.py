@@ -92,7 +92,8 @@ def read(path: str | Path) -> Bundle:
     equivalence.unclip(described, variables)
     tokenizers = _tokenizers(path, built)
     transforms = chains(built, bool(tokenizers))
-    bundle = Bundle(bundles.stand_in(*described, transforms), variables, tokenizers, str(path), notes=notes)
+    config = bundles.stand_in(described.towers, described.objectives, transforms)
+    bundle = Bundle(config, variables, tokenizers, str(path), notes=notes)
     bundles.check_bundle(bundle)
     return bundle
 

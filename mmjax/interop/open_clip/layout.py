@@ -77,7 +77,8 @@ def read(folder: str | Path) -> Bundle:
     variables = parameter_rules.take(table, renamed(arrays), str(folder), _nothing)
     equivalence.unclip(described, variables)
     transforms = {"image": open_clip_preprocessing.graph(image.transforms), "text": chain}
-    bundle = Bundle(bundles.stand_in(*described, transforms), variables, tokenizers, str(folder), notes=notes)
+    config = bundles.stand_in(described.towers, described.objectives, transforms)
+    bundle = Bundle(config, variables, tokenizers, str(folder), notes=notes)
     bundles.check_bundle(bundle)
     return bundle
 

@@ -71,8 +71,8 @@ def test_accuracy_is_told_of_disturbed_inputs_and_by_group(
         np.testing.assert_allclose(line[f"accuracy/shape/{said}/top1"], hits[name].mean(), rtol=1e-6)
     of_shape = {shape: hits[""][right == place].mean() for place, shape in enumerate(SHAPES)}
     for shape, share in of_shape.items():
-        np.testing.assert_allclose(line[f"accuracy/shape/shape={shape}/top1"], share, rtol=1e-6)
-        assert line[f"accuracy/shape/shape={shape}/examples"] == len(rows) / len(SHAPES)
+        np.testing.assert_allclose(line[f"accuracy/shape/where shape={shape}/top1"], share, rtol=1e-6)
+        assert line[f"accuracy/shape/where shape={shape}/examples"] == len(rows) / len(SHAPES)
     apart = max(of_shape.values()) - min(of_shape.values())
     np.testing.assert_allclose(line["accuracy/shape/gap over shape/top1"], apart, atol=1e-7)
 

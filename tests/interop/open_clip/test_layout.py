@@ -179,7 +179,7 @@ def test_every_named_model_can_be_read():
     for name in (file.stem for file in CONFIGURATIONS.glob("*.json")):
         if name.removesuffix("-quickgelu") in REPOSITORIES:
             described = open_clip_config.model_parts(published(name))
-            again = open_clip_config.describe(tables.built(*described))
+            again = open_clip_config.describe(tables.built(*described[:2]))
             assert open_clip_layout.equivalence.differences(open_clip_config.model_parts(again), described) == []
 
 
