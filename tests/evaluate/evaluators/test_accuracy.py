@@ -100,7 +100,7 @@ def test_retrieval_is_told_of_disturbed_inputs_and_by_group(
             if not name:
                 groups = {shape: hit[shapes == shape].mean() for shape in SHAPES}
                 for shape, share in groups.items():
-                    np.testing.assert_allclose(line[f"{prefix}/shape={shape}/R@1"], share, rtol=1e-6)
+                    np.testing.assert_allclose(line[f"{prefix}/where shape={shape}/R@1"], share, rtol=1e-6)
                 apart = max(groups.values()) - min(groups.values())
                 np.testing.assert_allclose(line[f"{prefix}/gap over shape/R@1"], apart, atol=1e-7)
 

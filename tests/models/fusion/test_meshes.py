@@ -19,7 +19,7 @@ def repeated(tokens: Any) -> Any:
 
 
 @pytest.mark.parametrize("name", ["merged", "cross", "coattention", "coattention, shared", "multiway"])
-@pytest.mark.parametrize("shape", [(8, 1, 1), (2, 2, 2)])
+@pytest.mark.parametrize("shape", [pytest.param((8, 1, 1), marks=pytest.mark.slow), (2, 2, 2)])
 def test_a_mesh_changes_nothing(name: str, shape: tuple[int, ...]) -> None:
     module, inputs = FUSIONS[name]
     tokens = repeated(given(inputs))

@@ -307,7 +307,7 @@ def test_the_cut_changes_nothing(microbatches: int, held: Any, whole: Any) -> No
     assert_same(gradient(build(microbatches, partners="id"))(*of(held), batch(2)), whole, 1e-5)
 
 
-@pytest.mark.parametrize("shape", [(8, 1, 1), (2, 2, 2)])
+@pytest.mark.parametrize("shape", [pytest.param((8, 1, 1), marks=pytest.mark.slow), (2, 2, 2)])
 def test_a_mesh_changes_nothing(shape: tuple[int, ...], held: Any, whole: Any) -> None:
     mesh = jax.make_mesh(shape, ("data", "fsdp", "tensor"), axis_types=(jax.sharding.AxisType.Auto,) * 3)
     rows = jax.device_put(batch(2), NamedSharding(mesh, PartitionSpec(("data", "fsdp"))))
