@@ -4,7 +4,7 @@ Sums and counts go over the whole global batch before the one division: a mean o
 the batch was cut, and by how many patches its microbatch happened to hide.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import field
 from typing import Any, NamedTuple, cast
 
@@ -14,8 +14,9 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Bool, Float, Int
 
-from mmjax.errors import UserError, nearest
+from mmjax.errors import UserError
 from mmjax.models.towers.bare import Incoming
+from mmjax.objectives.beside import check_beside, check_only, own_part, read_beside, with_only
 from mmjax.objectives.contract import Context, Fused, View, of_teacher, valid
 from mmjax.objectives.encoded import EncodedCorrupted, EncodedKept, read_by_head
 from mmjax.objectives.encoding import EMA
@@ -23,6 +24,7 @@ from mmjax.objectives.head import HEAD_INIT, transformed
 from mmjax.objectives.masking import Corrupt, Keep, PatchMasking
 from mmjax.objectives.numerics import at_least_fp32, weighted_mean
 from mmjax.objectives.soft_targets import check_alpha, ramped
+from mmjax.objectives.token_errors import TokenErrors, averaged
 
 VARIANCE_EPSILON = 1e-6  # MAE's: a patch of one colour has a target of 0, not of amplified noise
 
@@ -101,14 +103,6 @@ class MaskedAudio(MaskedPatches):
     modality: str = "audio"
     decoder: Any = None
     keep: float | PatchMasking = 0.2
-
-
-class TokenErrors(NamedTuple):
-    """The sums of each caption: cross-entropy and hits, and the number of their tokens."""
-
-    total: Float[Array, " b"]
-    hits: Int[Array, " b"]
-    count: Int[Array, " b"]
 
 
 class MaskedText(nn.Module):
@@ -193,13 +187,13 @@ class MaskedText(nn.Module):
             )
 
     def per_example(self, encoded: Mapping[Any, Any], batch: Mapping[str, Array], context: Context) -> TokenErrors:
-        view: EncodedCorrupted = hidden_part(self, encoded)
+        view: EncodedCorrupted = own_part(self, encoded)
         positions, real = chosen_positions(view.chosen, self.corrupt.count(view.chosen.shape[1]))
         targets = jnp.take_along_axis(view.ids, positions, axis=1)
         logits = self.predicted(view, positions)
         cross_entropy = optax.softmax_cross_entropy_with_integer_labels(logits, targets)
         if self.alpha:
-            told = self._by_teacher(hidden_part(self, encoded, teacher=True), positions)
+            told = self._by_teacher(own_part(self, encoded, teacher=True), positions)
             alpha = ramped(self.alpha, self.ramp_steps, context.step)
             soft = optax.softmax_cross_entropy(logits, jax.nn.softmax(jax.lax.stop_gradient(told)))
             cross_entropy = (1 - alpha) * cross_entropy + alpha * soft
@@ -239,54 +233,7 @@ class MaskedText(nn.Module):
         return with_only(valid(batch, self.modality), self.only, batch)
 
     def batch_loss(self, outputs: TokenErrors, batch: Mapping[str, Array]) -> tuple[Float[Array, ""], dict[str, Array]]:
-        rows = self.counted(batch)
-        accuracy = weighted_mean(at_least_fp32(outputs.hits), outputs.count, rows)
-        return weighted_mean(outputs.total, outputs.count, rows), {"accuracy": accuracy}
-
-
-def read_beside(own: View, beside: Iterable[str | View]) -> tuple[View, ...]:
-    """The views that a fusion reads for a masked objective: its own first, or where the input's name stands in
-    `beside`."""
-    views = tuple(own if one == own.input else View(one) if isinstance(one, str) else one for one in beside)
-    return views if own in views else (own, *views)
-
-
-def hidden_part(objective: Any, encoded: Mapping[Any, Any], teacher: bool = False) -> Any:
-    """The objective's own view, of which parts are hidden: as its tower encoded it, or as the fusion did; teacher: as
-    the teacher did.
-    """
-    view = objective.views()[1 if teacher else 0]
-    if isinstance(view, View):
-        return encoded[view]
-    own = [part.input for part in view.parts].index(objective.modality)
-    return encoded[view].parts[own]
-
-
-def check_beside(path: str, objective: Any) -> None:
-    """Raises UserError where nothing is there for the fusion of a masked objective to read, or no fusion reads it."""
-    if (objective.fusion is None) != (not objective.beside):
-        raise UserError(
-            f"{path} has fusion={objective.fusion!r} and beside={objective.beside}: set both, the fusion and what it "
-            f"reads beside the {objective.modality}, or neither"
-        )
-
-
-def check_only(path: str, objective: Any, inputs: Mapping[str, Any]) -> None:
-    """Raises UserError where `only` names no further input of the data."""
-    for name in objective.only:
-        if name not in inputs or name == objective.modality:
-            others = [other for other in inputs if other != objective.modality]
-            raise UserError(
-                f"{path}.only names {name!r}, and the inputs beside {objective.modality!r} are "
-                f"{', '.join(others) or 'none'}{nearest(name, others)}"
-            )
-
-
-def with_only(rows: Bool[Array, " b"], only: Mapping[str, bool], batch: Mapping[str, Array]) -> Bool[Array, " b"]:
-    """Those of the rows that have the inputs for which `only` is True, and lack those for which it is False."""
-    for name, there in only.items():
-        rows = rows & (valid(batch, name) == there)
-    return rows
+        return averaged(outputs, self.counted(batch))
 
 
 def decoder_dropout(decoder: Any, context: Context) -> dict[str, Any]:

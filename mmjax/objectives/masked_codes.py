@@ -13,20 +13,14 @@ from jaxtyping import Array, Bool, Float
 
 from mmjax.errors import UserError
 from mmjax.models.towers.bare import Incoming
+from mmjax.objectives.beside import check_beside, check_only, own_part, read_beside, with_only
 from mmjax.objectives.contract import Context, Fused, View, entry, valid
 from mmjax.objectives.encoded import EncodedCorruptedPatches, read_by_head
 from mmjax.objectives.head import HEAD_INIT, transformed
-from mmjax.objectives.masked import (
-    TokenErrors,
-    check_beside,
-    check_only,
-    chosen_positions,
-    hidden_part,
-    read_beside,
-    with_only,
-)
+from mmjax.objectives.masked import chosen_positions
 from mmjax.objectives.masking import CorruptPatches, Keep, KeepOutsideBlocks
-from mmjax.objectives.numerics import at_least_fp32, weighted_mean
+from mmjax.objectives.numerics import at_least_fp32
+from mmjax.objectives.token_errors import TokenErrors, averaged
 
 BEIT = KeepOutsideBlocks(121 / 196)  # 75 of 14 x 14 patches are hidden
 
@@ -103,7 +97,7 @@ class MaskedCodes(nn.Module):
 
     @nn.compact
     def per_example(self, encoded: Mapping[Any, Any], batch: Mapping[str, Array], context: Context) -> TokenErrors:
-        view: EncodedCorruptedPatches = hidden_part(self, encoded)
+        view: EncodedCorruptedPatches = own_part(self, encoded)
         codes, patches = entry(batch, self.codes), view.hidden.shape[1]
         if codes.ndim != 2 or codes.shape[1] != patches:
             raise UserError(
@@ -129,6 +123,4 @@ class MaskedCodes(nn.Module):
         return with_only(rows, self.only, batch)
 
     def batch_loss(self, outputs: TokenErrors, batch: Mapping[str, Array]) -> tuple[Float[Array, ""], dict[str, Array]]:
-        rows = self.counted(batch)
-        accuracy = weighted_mean(at_least_fp32(outputs.hits), outputs.count, rows)
-        return weighted_mean(outputs.total, outputs.count, rows), {"accuracy": accuracy}
+        return averaged(outputs, self.counted(batch))

@@ -13,9 +13,10 @@ from jaxtyping import Array, Bool, Float, Shaped
 
 from mmjax.errors import UserError
 from mmjax.models.towers.bare import Incoming
+from mmjax.objectives.beside import check_beside, own_part, read_beside
 from mmjax.objectives.contract import Context, Fused, View, entry, valid
 from mmjax.objectives.encoded import EncodedRegions
-from mmjax.objectives.head import linear_head
+from mmjax.objectives.head import linear_head, transformed
 from mmjax.objectives.masking_regions import CorruptRegions
 from mmjax.objectives.numerics import at_least_fp32, weighted_mean
 
@@ -79,16 +80,12 @@ class MaskedRegions(nn.Module):
 
     def views(self) -> tuple[View | Fused, ...]:
         regions = View(self.modality, self.corrupt)
-        return (regions,) if self.fusion is None else (Fused(self.fusion, (regions, *map(View, self.beside))),)
+        return (regions,) if self.fusion is None else (Fused(self.fusion, read_beside(regions, self.beside)),)
 
     def check_parts(self, path: str, towers: Mapping[str, Any], inputs: Mapping[str, Incoming]) -> None:
         """Raises UserError where nothing is to be predicted, the data lacks a target, the tower's features can't be
         replaced, or nothing is there for the fusion to read."""
-        if (self.fusion is None) != (not self.beside):
-            raise UserError(
-                f"{path} has fusion={self.fusion!r} and beside={self.beside}: set both, the fusion and what it reads "
-                "beside the regions, or neither"
-            )
+        check_beside(path, self)
         if not self.features and not self.classes:
             raise UserError(f"{path} predicts nothing: set features=True, or classes={{'objects': 1_600}}, say")
         if FEATURES in self.classes:
@@ -110,16 +107,8 @@ class MaskedRegions(nn.Module):
     def per_example(
         self, encoded: Mapping[Any, Any], batch: Mapping[str, Array], context: Context
     ) -> dict[str, TargetSums]:
-        found = encoded[self.views()[0]]
-        view: EncodedRegions = found if self.fusion is None else found.parts[0]
-        x = view.tokens[:, view.prefix :]
-        x = linear_head(x, x.shape[-1], "dense")
-        x = nn.LayerNorm(
-            epsilon=self.norm_eps,
-            scale_init=nn.with_logical_partitioning(nn.initializers.ones_init(), ("embed",)),
-            bias_init=nn.with_logical_partitioning(nn.initializers.zeros_init(), ("embed",)),
-            name="norm",
-        )(nn.gelu(x, approximate=False))
+        view: EncodedRegions = own_part(self, encoded)
+        x = transformed(view.tokens[:, view.prefix :], self.norm_eps)
         sums: dict[str, TargetSums] = {}
         if self.features:
             target = jax.lax.stop_gradient(at_least_fp32(view.features))

@@ -13,9 +13,10 @@ from mmjax.models.decoders.patches_and_words import Kept
 from mmjax.objectives.contract import Context, Together, View
 from mmjax.objectives.encoded import EncodedKept, EncodedTogether
 from mmjax.objectives.head import HEAD_INIT
-from mmjax.objectives.masked import Errors, TokenErrors, decoder_dropout, kept, normalised_patches
+from mmjax.objectives.masked import Errors, decoder_dropout, kept, normalised_patches
 from mmjax.objectives.masking import Keep
 from mmjax.objectives.numerics import at_least_fp32, weighted_mean
+from mmjax.objectives.token_errors import TokenErrors
 
 
 class Both(NamedTuple):

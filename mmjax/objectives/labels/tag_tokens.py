@@ -10,10 +10,10 @@ from jaxtyping import Array, Bool, Float, Int
 
 from mmjax.errors import UserError
 from mmjax.models.towers.bare import Incoming
+from mmjax.objectives.beside import check_beside, own_part, read_beside
 from mmjax.objectives.contract import Context, Fused, View, entry, valid
 from mmjax.objectives.head import linear_head
-from mmjax.objectives.masked import TokenErrors
-from mmjax.objectives.numerics import at_least_fp32, weighted_mean
+from mmjax.objectives.token_errors import TokenErrors, averaged
 
 
 class TagTokens(nn.Module):
@@ -42,15 +42,11 @@ class TagTokens(nn.Module):
 
     def views(self) -> tuple[View | Fused, ...]:
         words = View(self.modality)
-        return (words,) if self.fusion is None else (Fused(self.fusion, (words, *map(View, self.beside))),)
+        return (words,) if self.fusion is None else (Fused(self.fusion, read_beside(words, self.beside)),)
 
     def check_parts(self, path: str, towers: Mapping[str, Any], inputs: Mapping[str, Incoming]) -> None:
         """Raises UserError where the data has no tags, or nothing is there for the fusion to read."""
-        if (self.fusion is None) != (not self.beside):
-            raise UserError(
-                f"{path} has fusion={self.fusion!r} and beside={self.beside}: set both, the fusion and what it reads "
-                "beside the text, or neither"
-            )
+        check_beside(path, self)
         if "tags" not in inputs[self.modality].labels:
             raise UserError(
                 f"{path} needs the tags of the words, {self.tags}, and the chain of {self.modality!r} gives "
@@ -70,8 +66,7 @@ class TagTokens(nn.Module):
         self, encoded: Mapping[Any, Any], batch: Mapping[str, Array], context: Context
     ) -> Float[Array, "b l {self.classes}"]:
         """The logits of each token's tags."""
-        found = encoded[self.views()[0]]
-        view = found if self.fusion is None else found.parts[0]
+        view = own_part(self, encoded)
         return linear_head(view.tokens[:, view.prefix :], self.classes, "tags")
 
     def counted(self, batch: Mapping[str, Array]) -> Bool[Array, " b"]:
@@ -79,6 +74,4 @@ class TagTokens(nn.Module):
         return valid(batch, self.modality) & jnp.any(entry(batch, self.tags) >= 0, axis=1)
 
     def batch_loss(self, outputs: TokenErrors, batch: Mapping[str, Array]) -> tuple[Float[Array, ""], dict[str, Array]]:
-        rows = self.counted(batch)
-        accuracy = weighted_mean(at_least_fp32(outputs.hits), outputs.count, rows)
-        return weighted_mean(outputs.total, outputs.count, rows), {"accuracy": accuracy}
+        return averaged(outputs, self.counted(batch))
