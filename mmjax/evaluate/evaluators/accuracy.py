@@ -39,8 +39,8 @@ class Accuracy(Evaluator):
     <objective>/top1`, `top5` (of more than five classes), `recall` (the classes' mean), `f1` (macro), `calibration`
     (expected calibration error, 15 bins), `examples`, and `chance`, the share of the commonest class; for several
     classes, by a probability of a half: `f1` (macro), `f1_micro` and `examples`. Then `<name>/<objective>/without
-    <input>/top1` (`f1` of several), `disturbed <input> <unit>=<amount>/top1`, and `<by>=<value>/top1` with `examples`,
-    and `gap over <by>/top1`, the best group's less the worst's.
+    <input>/top1` (`f1` of several), `disturbed <input> <unit>=<amount>/top1`, and `where <by>=<value>/top1`, with
+    `examples`, and `gap over <by>/top1`, the best group's less the worst's.
     """
 
     objective: str

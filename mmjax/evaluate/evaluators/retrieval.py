@@ -42,8 +42,8 @@ class Retrieval(Evaluator):
     Metrics: `<name>/<from>-><to>/R@<k>`, the share of queries with a right candidate among the first k, and
     `<name>/<from>-><to>/median_rank`; with `queries` and `candidates`, their numbers, and the scores of answers drawn
     at random: `chance`, of R@1, and `chance_R@<k>`, `chance_median_rank`. R@<k> also of
-    `<name>/<from>-><to>/disturbed <input> <unit>=<amount>`; of `<by>=<value>`, with `examples`; and of `gap over <by>`,
-    the best group's less the worst's.
+    `<name>/<from>-><to>/disturbed <input> <unit>=<amount>`; of `where <by>=<value>`, with `examples`; and of `gap over
+    <by>`, the best group's less the worst's.
     """
 
     split: str = "validation"
