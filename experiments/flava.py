@@ -51,6 +51,7 @@ TINY_PATCH, TINY_SIDE, TINY_VOCAB, TINY_MASK, TINY_LENGTH, LEVELS = 4, 32, 512, 
 STATES: dict[str, Any] = {"pooling": "cls", "norm_pooled": True, "projection_bias": True}  # tokens before the last norm
 FUSED: dict[str, Any] = {"project": True, "kinds": False, "projection_tanh": True}  # the pooler is matching's
 BIG: dict[str, Any] = {"width": 768, "heads": 12, "norm_eps": 1e-12, "inits": "bert", "remat": "full"}
+SMALL: dict[str, Any] = {"width": 64, "heads": 4}
 
 
 @experiment
@@ -129,16 +130,28 @@ def emoji() -> Mixture:
 
 
 @experiment
-def tiny() -> Experiment:
-    blocks = Blocks(width=64, depth=2, heads=4)
+def small(fusions: Any, objectives: Any, evaluators: Any) -> Experiment:
     return Experiment(
-        towers=towers(blocks, TINY_PATCH, TINY_SIDE, TINY_VOCAB, TINY_LENGTH, types=0),
-        fusions={"multimodal": Merged(blocks=Blocks(width=64, depth=1, heads=4), embed_dim=64, **FUSED)},
-        objectives=objectives(TINY_VOCAB, TINY_MASK, LEVELS**3, KeepOutsideBlocks(0.6, smallest=4), norm_eps=1e-6),
+        towers=towers(Blocks(depth=2, **SMALL), TINY_PATCH, TINY_SIDE, TINY_VOCAB, TINY_LENGTH, types=0),
+        fusions=fusions,
+        objectives=objectives,
         data=emoji(),
         optimizer=AdamW(peak_lr=2e-3, warmup_steps=40, weight_decay=0.05),
         batch_size=96,
         steps=300,
-        evaluators=[Retrieval(), Losses(batches=8)],
+        evaluators=evaluators,
         evaluate_every=150,
     )
+
+
+@experiment
+def tiny() -> Experiment:
+    all_five = objectives(TINY_VOCAB, TINY_MASK, LEVELS**3, KeepOutsideBlocks(0.6, smallest=4), norm_eps=1e-6)
+    fusion = Merged(blocks=Blocks(depth=1, **SMALL), embed_dim=64, **FUSED)
+    return small({"multimodal": fusion}, all_five, evaluators=[Retrieval(), Losses(batches=8)])
+
+
+@experiment
+def tiny_contrastive() -> Experiment:
+    """For comparison: the contrast alone, of the same batches."""
+    return small({}, {"contrastive": Contrastive(("image", "text"))}, evaluators=[Retrieval()])

@@ -2,6 +2,7 @@
 
     python -m experiments.reproduce                    # all; a run that is done is not repeated
     python -m experiments.reproduce --only tinies      # each `tiny` once
+    python -m experiments.reproduce --only fusions     # each way of fusing, over the seeds
     python -m experiments.reproduce --only flip_as_good --seeds 0 1 2
     python -m experiments.reproduce --jobs 6           # runs beside each other, on one GPU too
     python -m experiments.reproduce --write            # experiments/results.md out of the record, no runs
@@ -41,6 +42,7 @@ RECORD, RESULTS, CURVES = FOLDER / "records" / "claims.json", FOLDER / "results.
 EFFECTS = FOLDER / "records" / "effects.png"
 PACKAGES = ("jax", "jaxlib", "flax", "optax", "grain", "numpy")
 T95 = {2: 12.706, 3: 4.303, 4: 3.182, 5: 2.776, 6: 2.571, 8: 2.365, 10: 2.262}  # Student's t, by number of pairs
+GROUP = ("accuracy/group/top1",)
 BOTH_WAYS = ("retrieval/image->text/R@1", "retrieval/text->image/R@1")
 
 
@@ -263,8 +265,60 @@ CLAIMS = (
         "validation",
         threshold=0.0,
     ),
+    Claim(
+        "attention_over_concatenation",
+        "Fusion (this project)",
+        "Attention between tokens tells an emoji's group better than concatenated embeddings do, in as many steps.",
+        ("fusion.py:merged",),
+        ("fusion.py:concatenated",),
+        GROUP,
+        "test",
+        threshold=0.0,
+    ),
+    Claim(
+        "attention_over_concatenation_in_as_much_compute",
+        "Fusion (this project)",
+        "The same in as much compute: 106 steps of attention, and 450 of concatenation.",
+        ("fusion.py:merged", "steps=106", "evaluate_every=0"),
+        ("fusion.py:concatenated", "steps=450", "evaluate_every=0"),
+        GROUP,
+        "test",
+        threshold=0.0,
+    ),
+    Claim(
+        "word_patch_alignment_in_as_much_compute",
+        "ViLT (arXiv:2102.03334)",
+        "Pairs are told from wrong ones better where words and patches are aligned (the distances cost no product).",
+        ("vilt.py:tiny",),
+        ("vilt.py:tiny", "objectives.matching.weight=0"),
+        ("losses/matching/accuracy",),
+        "test",
+        threshold=0.0,
+    ),
+    Claim(
+        "joint_over_contrast_alone",
+        "FLAVA (arXiv:2112.04482)",
+        "Names and pictures find each other better where words and patches are predicted too, in as many steps.",
+        ("flava.py:tiny",),
+        ("flava.py:tiny_contrastive",),
+        BOTH_WAYS,
+        "validation",
+        threshold=0.0,
+    ),
+    Claim(
+        "joint_over_contrast_in_as_much_compute",
+        "FLAVA (arXiv:2112.04482)",
+        "The same in as much compute: 300 steps of all objectives, and 961 of the contrast alone.",
+        ("flava.py:tiny",),
+        ("flava.py:tiny_contrastive", "steps=961", "evaluate_every=0"),
+        BOTH_WAYS,
+        "validation",
+        threshold=0.0,
+    ),
 )
-
+FUSIONS = tuple(
+    (f"fusion.py:{way}",) for way in ("concatenated", "gated", "tensor", "low_rank", "late", "late_learned", "merged")
+)
 
 TINIES = (
     ("clip.py:tiny",),
@@ -441,7 +495,8 @@ def page(record: dict[str, Any]) -> str:
         lines.append(
             f"| **{claim.paper}** {claim.says} | {arms} | {shown} | {effect} | {claim.threshold:g} | **{found.word}** |"
         )
-    lines += ["", "![loss curves of the claims](records/claims.png)", "", "## Each `tiny`, to its end", ""]
+    lines += ["", "![loss curves of the claims](records/claims.png)", "", *ways(runs, seeds)]
+    lines += ["## Each `tiny`, to its end", ""]
     lines += [f"{SPLITS}\n", "| run | steps | loss at first, at last | what it reached |", "|---|---|---|---|"]
     for arm in TINIES:
         entry = runs.get(key(arm, 0))
@@ -451,6 +506,30 @@ def page(record: dict[str, Any]) -> str:
         first, (step, last) = entry["curve"][0][1], entry["curve"][-1]
         lines.append(f"| `{arm[0]}` | {step} | {first:.4g}, {last:.4g} | {reached_by(entry)} |")
     return "\n".join([*lines, "", "![loss curves of each tiny](records/tinies.png)", ""])
+
+
+def ways(runs: dict[str, Any], seeds: list[int]) -> list[str]:
+    """The table of the ways of fusing, all of one task, of the runs that there are."""
+    columns = ("top1", "without image/top1", "without text/top1", "without audio/top1")
+    lines = [
+        "## Each way of fusing",
+        "",
+        "`experiments/fusion.py`: to which of nine groups an emoji of the test split belongs, by its picture, name and "
+        "spoken name; the mean of the seeds' accuracies, each seed's, and the means where an input is taken away.",
+        "",
+        "| fusion | accuracy | by seed | without picture | without name | without speech |",
+        "|---|---|---|---|---|---|",
+    ]
+    for arm in FUSIONS:
+        entries = [runs[key(arm, seed)]["splits"]["test"] for seed in seeds if key(arm, seed) in runs]
+        way = arm[0].rpartition(":")[2]
+        if not entries:
+            lines.append(f"| `{way}` | – | not run yet | – | – | – |")
+            continue
+        values = [[entry[f"accuracy/group/{column}"] for entry in entries] for column in columns]
+        means = [f"{np.mean(column):.3f}" for column in values]
+        lines.append(f"| `{way}` | {means[0]} | {', '.join(f'{x:.3f}' for x in values[0])} | {' | '.join(means[1:])} |")
+    return [*lines, ""]
 
 
 def reached_by(entry: dict[str, Any]) -> str:
@@ -536,7 +615,7 @@ def panels(record: dict[str, Any], wanted: list[tuple[str, dict[tuple[str, ...],
 
 
 def main() -> None:
-    names = ["tinies", *(claim.name for claim in CLAIMS)]
+    names = ["tinies", "fusions", *(claim.name for claim in CLAIMS)]
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--only", nargs="+", choices=names, default=names, metavar="CLAIM", help=", ".join(names))
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
@@ -547,6 +626,7 @@ def main() -> None:
     record: dict[str, Any] = json.loads(RECORD.read_text(encoding="utf-8")) if RECORD.exists() else {"runs": {}}
     if not arguments.write:
         fill(record, arguments)
+    RECORD.write_text(json.dumps(record | {"claims": [asdict(claim) for claim in CLAIMS]}) + "\n", encoding="utf-8")
     RESULTS.write_text(page(record), encoding="utf-8")
     draw(record)
     print(f"written: {RESULTS}")
@@ -567,6 +647,9 @@ def fill(record: dict[str, Any], arguments: argparse.Namespace) -> None:
     for alone in (False, True):
         chosen = [c for c in CLAIMS if c.name in arguments.only and (c.metric == SECONDS) == alone]
         arms = [(arm, seed) for seed in arguments.seeds for claim in chosen for arm in (claim.arm, claim.other) if arm]
+        arms += [
+            (arm, seed) for seed in arguments.seeds for arm in FUSIONS if "fusions" in arguments.only and not alone
+        ]
         arms += [(arm, 0) for arm in TINIES if "tinies" in arguments.only and not alone]
         missing = [(arm, seed) for arm, seed in dict.fromkeys(arms) if key(arm, seed) not in record["runs"]]
         jobs = 1 if alone else arguments.jobs

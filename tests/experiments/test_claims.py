@@ -12,6 +12,7 @@ from PIL import Image
 
 from experiments.reproduce import (
     CLAIMS,
+    FUSIONS,
     PACKAGES,
     RECORD,
     SECONDS,
@@ -44,8 +45,8 @@ def step_flops(name, overrides=()):
     known = repr((pretrainer, built.optimizer, {name: (rows.shape, rows.dtype) for name, rows in spec.items()}))
     if known not in COUNTED:
         mesh = Mesh().build(jax.devices()[:1])
-        state = abstract_state(pretrainer, built.optimizer, spec, mesh=mesh)
-        step = make_train_step(pretrainer, built.optimizer, seed=0, total_steps=built.steps)
+        state = abstract_state(pretrainer, built.optimizer, spec, mesh=mesh, ema=built.ema)
+        step = make_train_step(pretrainer, built.optimizer, seed=0, total_steps=built.steps, ema=built.ema)
         with jax.set_mesh(mesh):
             COUNTED[known] = flops.count(jax.make_jaxpr(step)(state, dict(spec)))
     return COUNTED[known] / 4
@@ -125,12 +126,17 @@ def test_pairs_are_of_one_seed_and_the_page_says_what_was_not_run(tmp_path):
     assert pairs == [(0.3, 0.31), (0.4, 0.41)]
     assert found.word == "undecided"
     text = page({"runs": runs})
-    assert text.count("not run yet") == len(CLAIMS) - 1 + len(TINIES)
+    assert text.count("not run yet") == len(CLAIMS) - 1 + len(FUSIONS) + len(TINIES)
     runs[key(("clip.py:tiny",), 0)] = entry(0.25)
     (line,) = (line for line in page({"runs": runs}).splitlines() if line.startswith("| `clip.py:tiny`"))
     assert line.startswith("| `clip.py:tiny` | 2 | 5, 4 | test: retrieval/image->text/R@1 0.250, ")
     del runs[key(("clip.py:tiny",), 0)]
     assert "5 runs on a card" in text
+    for seed, top1 in enumerate((0.8, 0.9)):
+        scores = {f"without {name}/top1": top1 - 0.2 for name in ("image", "text", "audio")} | {"top1": top1}
+        line = {"step": 2, "split": "test"} | {f"accuracy/group/{name}": score for name, score in scores.items()}
+        runs[key(("fusion.py:late",), seed)] = reached([{"step": 2, "loss": 4.0}, line]) | {"made": made}
+    assert "| `late` | 0.850 | 0.800, 0.900 | 0.650 | 0.650 | 0.650 |" in page({"runs": runs})
     runs[key(other, 1)]["made"] = made | {"device": "another card"}
     assert judged(claim, runs, [0, 1, 2])[1] == [(0.3, 0.31)]
     effects({"runs": runs}, tmp_path / "effects.png")  # one pair has no interval
