@@ -185,7 +185,11 @@ def without_decoders(bundle: Bundle, say: Callable[[str], None], encoders: bool 
     if not left or not (kept or encoders):
         return bundle
     say(f"objectives that have no place there stay behind: {', '.join(left)}")
-    return _kept(bundle, list(bundle.config.towers), kept)
+    without = _kept(bundle, list(bundle.config.towers), kept)
+    before, after = (each.config.__arguments__.get("fusions", {}) for each in (bundle, without))
+    if lost := [name for name in before if name not in after]:
+        say(f"fusions that no objective reads then stay behind: {', '.join(lost)}")
+    return without
 
 
 def _kept(bundle: Bundle, towers: Sequence[str], objectives: Sequence[str]) -> Bundle:

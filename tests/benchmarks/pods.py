@@ -18,6 +18,7 @@ from typing import Any
 
 os.environ["JAX_PLATFORMS"] = "cpu"
 
+from mmjax.experiment.graph import build
 from mmjax.experiment.load import load_experiment
 from mmjax.runtime.compilation_cache import use_compilation_cache
 from mmjax.train.plan.plan import plan
@@ -32,7 +33,21 @@ CHANGES = {
     "remat=dots": tuple(each.format("remat=dots") for each in BOTH),
     "attention=plain": tuple(each.format("attention=plain") for each in BOTH),
 }
+UNITS = 2  # bytes of a token's numbers between blocks, which are bfloat16
 PODS = (("v5e:16x16", 1), ("v5e:16x16", 2), ("v4:8x8x8", 1), ("v5p:8x8x8", 1), ("v6e:16x16", 1))
+
+
+def least(name: str, plan: dict[str, Any]) -> int:
+    """The bytes a device that a step must move beside its products, however it is compiled: parameters and optimiser
+    read and written once, each block's input, from which it is computed again, written and read once, the
+    batch read."""
+    towers = build(load_experiment(name)).towers
+    image, text = towers["image"], towers["text"]
+    tokens = {"image": (image.size // image.patch) ** 2 + image.cls, "text": text.length}
+    numbers = sum(tokens[each] * towers[each].blocks.width * towers[each].blocks.depth for each in tokens)
+    memory = plan["memory"]
+    state = memory["parameters"] + memory["optimizer"]
+    return 2 * (state + plan["batch_size"] // plan["devices"] * numbers * UNITS) + memory["batch"]
 
 
 def main() -> None:
@@ -63,8 +78,16 @@ def main() -> None:
         plans.append(made.numbers() | told | {"planned_in_seconds": round(time.perf_counter() - began, 1)})
         fits, what = "fits" if made.fits else "does not fit", f"{name}{' with ' if changed else ''}{changed}"
         print(f"{what} on {topology} x {slices}: {fits}, {size(made.memory.needed)} a device", flush=True)
-        if path:
-            path.write_text(json.dumps(record, indent=1) + "\n")
+        keep(path, record)
+    keep(path, record)
+
+
+def keep(path: Path | None, record: dict[str, Any]) -> None:
+    """Writes the record, and beside what each plan moves the least that it must."""
+    for each in record["plans"]:
+        each["least_bytes"] = least(each["experiment"], each)
+    if path:
+        path.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

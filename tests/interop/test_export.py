@@ -170,3 +170,6 @@ def test_a_part_keeps_the_fusions_that_its_objectives_read():
     assert set(image.variables["params"]) == {"towers_image", "objectives_pair"}
     assert list(both.config.data.transforms) == ["image", "text", "frame"]
     assert list(image.config.data.transforms) == ["image", "frame"]
+    said = []
+    assert not exporting.without_decoders(bundle, said.append).config.fusions
+    assert said[1:] == ["fusions that no objective reads then stay behind: both"]
