@@ -161,26 +161,30 @@ def test_beit3_counts_backbone_and_heads_in_closed_form(name, width, depth, back
     }
 
 
+DISTANCES = 27**2 + 3 + 2 * 40 - 1 + 2  # of patches and a CLS, along a text, and the two ways between
+
+
 @pytest.mark.parametrize(
     ("name", "width", "depth", "joint", "scales", "published", "more"),
     [
         ("base_plus", 544, 24, 3, 0, 166_863_840, 0),
-        ("base", 768, 12, 2, 2, 175_858_944, 197 * 768),
-        ("large", 1_024, 24, 3, 2, 562_161_664, 197 * 1_024),
+        ("base", 768, 12, 2, 2, 175_858_944, 12 * 12 * DISTANCES),
+        ("large", 1_024, 24, 3, 2, 562_161_664, 24 * 16 * DISTANCES),
     ],
 )
 def test_vlmo_counts_trunk_embeddings_and_pooler_in_closed_form(name, width, depth, joint, scales, published, more):
-    """Published is the model without heads. `base` and `large` have a relative bias there, which isn't counted, and no
-    positions of patches: here they have those."""
+    """Published is the model without heads, and without the relative positions of `base` and `large`, of each layer and
+    head, which have no positions of patches."""
     attention = 4 * width**2 + 3 * width + 2 * width  # no bias of keys; the norm before it
     mlp = 8 * width**2 + 5 * width + 2 * width
     trunk = depth * (attention + 2 * mlp + scales * width) + joint * mlp + 2 * width
-    image = 3 * 16**2 * width + width + 2 * width + 197 * width  # stem, CLS, kind
+    image = 3 * 16**2 * width + width + 2 * width  # stem, CLS, kind
+    image += 197 * width if name == "base_plus" else 0
     text = (30_522 + 40 + 2 + 2 + 1) * width  # words, positions, types, norm, kind
     pooler, projection = width**2 + width, width**2
-    assert trunk + image + text + pooler == published + more
+    assert trunk + image + text + pooler == published
     found = size(f"vlmo.py:{name}").parameters
-    assert found["towers_image"] == trunk + image + projection
+    assert found["towers_image"] == trunk + more + image + projection
     assert found["towers_text"] == text + projection
     assert found["fusions_together"] == pooler
 

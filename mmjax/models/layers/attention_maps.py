@@ -6,6 +6,7 @@ import flax.linen as nn
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
+from mmjax.errors import UserError
 from mmjax.models.layers.attention import attention_weights
 from mmjax.models.layers.attentions import ATTENTIONS, AttentionName
 
@@ -23,6 +24,7 @@ def attend_by(
     causal: bool = False,
     allowed: Bool[Array, "#b #n m"] | None = None,
     spare: int = 0,
+    bias: Float[Array, "h n m"] | None = None,
 ) -> Float[Array, "b h n k"]:
     """The result of the attention of that name (`attend`), within `module`.
 
@@ -30,10 +32,18 @@ def attend_by(
     `[B, heads, N, M]`, float32, stand in the module's `weights` there: a tuple, in the order of the calls. A scan over
     layers stacks them. `attention_offsets`, a collection of the same structure, is added to them before they are used.
     Otherwise nothing of this is in the program.
+
+    Raises:
+        UserError: a kernel is asked for that takes no `bias` (of the logits, of each head).
     """
+    if bias is not None:
+        if attention not in ("auto", "plain"):
+            raise UserError(f"attention={attention!r} takes no relative positions: set it to 'auto' or 'plain'")
+        attention = "plain"
     if module.is_initializing() or not module.is_mutable_collection(WEIGHTS):
-        return ATTENTIONS[attention](query, key, value, mask, causal, allowed, spare)
-    weights = attention_weights(query, key, mask, causal, allowed, spare)
+        more = {} if bias is None else {"bias": bias}
+        return ATTENTIONS[attention](query, key, value, mask, causal, allowed, spare, **more)
+    weights = attention_weights(query, key, mask, causal, allowed, spare, bias)
     if module.has_variable(OFFSETS, "weights"):
         before: Any = module.get_variable(WEIGHTS, "weights", ())
         weights = weights + module.get_variable(OFFSETS, "weights")[len(before)]

@@ -15,7 +15,7 @@ from mmjax.models.layers.attention_maps import attend_by
 from mmjax.models.layers.attentions import ATTENTIONS, AttentionName
 from mmjax.models.layers.blocks import Blocks
 from mmjax.models.layers.dropout import drop
-from mmjax.models.layers.parameters import HIDDEN, DtypeName, Initializer, constrain, layer_norm
+from mmjax.models.layers.parameters import HIDDEN, DtypeName, Initializer, constrain, layer_norm, parameter
 from mmjax.models.layers.transformer import HeadsIn, HeadsOut, LayerScale, Mlp
 
 Ways = tuple[tuple[str, int], ...]  # the ways of a sequence, each with the number of its tokens, in their order
@@ -38,6 +38,7 @@ class MultiwayAttention(nn.Module):
 
     ways: see `Ways`; none: all tokens share the projections. inner_norm: the epsilon of a LayerNorm before the last
     projection (Magneto: Wang et al. 2022, arXiv:2210.06423); None: there is none. key_bias: whether keys have a bias.
+    distances: the number of relative positions, each of which has a number for each head; 0: there are none.
     """
 
     heads: int
@@ -47,9 +48,12 @@ class MultiwayAttention(nn.Module):
     dtype: DtypeName
     inner_norm: float | None = None
     key_bias: bool = True
+    distances: int = 0
 
     @nn.compact
-    def __call__(self, x: Float[Array, "b n d"], mask: Bool[Array, "b n"]) -> Float[Array, "b n d"]:
+    def __call__(
+        self, x: Float[Array, "b n d"], mask: Bool[Array, "b n"], between: Int[Array, "n n"] | None = None
+    ) -> Float[Array, "b n d"]:
         if self.attention not in ATTENTIONS:
             raise UserError(not_among("attention", self.attention, ATTENTIONS))
         ways = [(f"_{name}", length) for name, length in self.ways] or [("", x.shape[1])]
@@ -59,7 +63,11 @@ class MultiwayAttention(nn.Module):
             for way, piece in pieces(tuple(ways), x, axis=1)
         ]
         query, key, value = (jnp.concatenate(each, axis=2) for each in zip(*parts, strict=True))
-        attended = attend_by(self, self.attention, query, key, value, mask)
+        bias = None
+        if between is not None:
+            table = parameter(self, "relative", nn.initializers.zeros, (None, "heads"), (self.distances, self.heads))
+            bias = jnp.moveaxis(table[between], -1, 0)
+        attended = attend_by(self, self.attention, query, key, value, mask, bias=bias)
         out = []
         for way, piece in pieces(tuple(ways), attended, axis=2):
             piece = piece if self.inner_norm is None else self._normed(f"norm{way}", piece)
@@ -87,6 +95,7 @@ class MultiwayBlock(nn.Module):
             MLP and the norm before it (VLMo).
         sub_norm: whether a LayerNorm stands before the last linear map of attention and of the MLP (Magneto).
         key_bias: whether keys have a bias.
+        distances: the number of relative positions; 0: there are none.
     """
 
     blocks: Blocks
@@ -95,6 +104,7 @@ class MultiwayBlock(nn.Module):
     apart: bool = False
     sub_norm: bool = False
     key_bias: bool = True
+    distances: int = 0
 
     @nn.compact
     def __call__(
@@ -103,6 +113,7 @@ class MultiwayBlock(nn.Module):
         mask: Bool[Array, "b n"],
         keys: Key[Array, " b"] | None = None,
         layer: Int[Array, ""] | int = 0,
+        between: Int[Array, "n n"] | None = None,
     ) -> tuple[Float[Array, "b n d"], None]:
         blocks, inits = self.blocks, self.blocks.initializers()
         if keys is not None:
@@ -114,10 +125,10 @@ class MultiwayBlock(nn.Module):
         inner = blocks.norm_eps if self.sub_norm else None
         attention = MultiwayAttention(
             blocks.heads, inits, ways if self.apart else (), blocks.attention, blocks.dtype, inner, self.key_bias,
-            name="attention",
+            self.distances, name="attention",
         )  # fmt: skip
         read = by_way(ways, x, lambda way: norm(f"norm_attention{way}")) if self.apart else norm("norm_attention")(x)
-        x = self._plus(x, attention(read, mask), "scale_attention", keys, 0)
+        x = self._plus(x, attention(read, mask, between), "scale_attention", keys, 0)
 
         def mlp(way: str) -> Callable[[Array], Array]:
             own = Mlp(blocks.hidden, inits, blocks.activation, blocks.dtype, inner, name=f"mlp{way}")

@@ -20,7 +20,7 @@ from mmjax.models.towers.bare import BareTower
 
 TRUNKS = ("norm", "dropout", "layer_scale", "remat", "unroll", "attention")  # what of `Blocks` only a trunk decides
 CLS_STD = 0.02  # of a CLS token beside fixed positions (MAE)
-PositionName = Literal["learned", "sincos", "rotary"]
+PositionName = Literal["learned", "sincos", "rotary", "none"]
 
 
 class Tower(BareTower, kw_only=True):
@@ -188,7 +188,8 @@ class PatchTower(Tower, kw_only=True):
 
     Attributes:
         positions: `learned` (one more for the CLS, and for what follows it), `sincos` (fixed; none for these), or
-            `rotary` (no table: each block turns queries and keys by the patch's place along each axis; not a CLS's).
+            `rotary` (no table: each block turns queries and keys by the patch's place along each axis; not a CLS's), or
+            `none`, for a trunk that knows places by itself.
         cls: whether a learned CLS token comes first.
         distill: whether another one follows it (AST's and DeiT's distillation token).
         pre_norm: whether a LayerNorm stands before the first block (CLIP).
@@ -269,7 +270,7 @@ class PatchTower(Tower, kw_only=True):
 
     def _positions(self, grid: tuple[int, ...]) -> Float[Array, "n d"] | None:
         """The position embeddings of the patches of `grid`, without the CLS's."""
-        if self.positions == "rotary":
+        if self.positions in ("rotary", "none"):
             return None
         if self.positions == "sincos":
             return jnp.asarray(sincos(grid, self.sizes.width))

@@ -1,6 +1,8 @@
 """A trunk whose layers have parameters of each modality: towers and fusion of one model (VLMo: Bao et al. 2021,
 arXiv:2111.02358; BEiT-3: Wang et al. 2022, arXiv:2208.10442)."""
 
+from collections.abc import Mapping
+from dataclasses import field
 from typing import ClassVar, Literal
 
 import flax.linen as nn
@@ -12,6 +14,7 @@ from mmjax.models.layers.blocks import Blocks
 from mmjax.models.layers.dropout import dropout_keys
 from mmjax.models.layers.multiway import ALL, MultiwayBlock, Ways, by_way
 from mmjax.models.layers.parameters import HIDDEN, constrain, layer_norm
+from mmjax.models.layers.relative_positions import check_extents, count, distances
 
 APART = ("mlp", "all")
 
@@ -35,6 +38,10 @@ class MultiwayTrunk(nn.Module, kw_only=True):
             al. 2022, arXiv:2210.06423).
         key_bias: whether keys have a bias (VLMo's have none).
         kinds: whether each tower has a learned vector that is added to its tokens (VLMo).
+        relative: of each way, between which places there are relative positions, that each head of each layer adds to
+            its logits (VLMo base and large): `(rows, columns)` of a grid, before which a CLS may stand, or `(length,)`
+            of a sequence; and there is one from each way to each other. Attention is then plain, and every token of a
+            grid must be there. The towers may have absolute ones, too, or `positions="none"`. Empty: there are none.
     """
 
     prefix: ClassVar[int] = 0
@@ -46,6 +53,7 @@ class MultiwayTrunk(nn.Module, kw_only=True):
     sub_norm: bool = False
     key_bias: bool = True
     kinds: bool = True
+    relative: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
 
     @nn.compact
     def __call__(
@@ -68,15 +76,17 @@ class MultiwayTrunk(nn.Module, kw_only=True):
         x = constrain(tokens.astype(blocks.dtype), *HIDDEN)
         first_joint = blocks.depth - self.joint
         met = len(ways) > 1
+        between = jnp.asarray(distances(self.relative, ways)) if self.relative else None
+        places = count(self.relative) if self.relative else 0
         for name, begin, end in (("layers", 0, first_joint), ("joint", first_joint, blocks.depth)):
             if begin == end:
                 continue
             by = () if name == "joint" and met else ways
             here = (*self.ways, ALL) if name == "joint" else self.ways
             idle = tuple(way for way in here if way not in dict(by or ((ALL, 0),)))
-            scanned = blocks.scanned(MultiwayBlock, end - begin, (nn.broadcast, nn.broadcast, 0))
-            block = scanned(blocks, by, idle, self.apart == "all", self.sub_norm, self.key_bias, name=name)
-            x, _ = block(x, real, keys, jnp.arange(begin, end))
+            scanned = blocks.scanned(MultiwayBlock, end - begin, (nn.broadcast, nn.broadcast, 0, nn.broadcast))
+            block = scanned(blocks, by, idle, self.apart == "all", self.sub_norm, self.key_bias, places, name=name)
+            x, _ = block(x, real, keys, jnp.arange(begin, end), between)
         return self._last_norm(x, ways), real
 
     def _last_norm(self, x: Float[Array, "b n d"], ways: Ways) -> Float[Array, "b n d"]:
@@ -98,6 +108,8 @@ class MultiwayTrunk(nn.Module, kw_only=True):
             raise UserError(f"a MultiwayTrunk is pre-LN, and has blocks.norm={blocks.norm!r}: set norm='pre'")
         if len(set(self.ways)) < len(self.ways) or ALL in self.ways:
             raise UserError(f"ways={self.ways} must be different names, and none of them {ALL!r}, which is for all")
+        if self.relative:
+            check_extents(self.relative, self.ways)
         for name, _ in ways:
             if name not in self.ways:
                 raise UserError(unknown("a MultiwayTrunk has no way", name, self.ways, "ways"))

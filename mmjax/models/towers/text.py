@@ -20,7 +20,8 @@ class TextTransformer(Tower, kw_only=True):
     Attributes:
         vocab: number of token ids.
         length: the longest text, in tokens; shorter ones use its first positions.
-        positions: `learned`; `sincos`, which are fixed; or `rotary`: each block turns queries and keys by theirs.
+        positions: `learned`; `sincos`, which are fixed; or `rotary`: each block turns queries and keys by theirs;
+            or `none`, for a trunk that knows places by itself.
         causal: whether a token sees only itself and those before it.
         attend_padding: whether padding counts as text (SigLIP: padded with its end token, pooled at the last position).
         pre_norm: whether a LayerNorm stands before the first block (BERT).
@@ -120,7 +121,7 @@ class TextTransformer(Tower, kw_only=True):
             ids, real = take_kept(ids, keep), (keep >= 0) & take_kept(real, keep)
             types = None if types is None else take_kept(types, keep)
         tokens = self.token(ids)
-        if self.positions != "rotary":
+        if self.positions not in ("rotary", "none"):
             learned, width = self.positions == "learned", self.sizes.width
             table = self.position[self.position_offset :] if learned else jnp.asarray(sincos((self.length,), width))
             positions = table[: x.shape[1]] if keep is None else table[jnp.maximum(keep, 0)]

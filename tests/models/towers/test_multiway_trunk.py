@@ -10,6 +10,7 @@ import pytest
 
 from mmjax.errors import UserError
 from mmjax.models import Blocks, MultiwayTrunk, TextTransformer, ThroughTrunk, Trunk, ViT
+from mmjax.models.layers.relative_positions import count, distances
 from tests.models.oracle import ACTIVATIONS, as64, layer_norm, params_of, softmax
 
 D, HEADS = 16, 2
@@ -19,7 +20,9 @@ BEIT3 = MultiwayTrunk(
     blocks=Blocks(width=D, depth=2, heads=HEADS, norm_eps=1e-5),
     ways=("image", "text"), apart="all", sub_norm=True, kinds=False,
 )  # fmt: skip
-TRUNKS: dict[str, Any] = {"vlmo": VLMO, "beit3": BEIT3}
+PLACED = VLMO.clone(relative={"image": (2, 2), "text": (6,)})
+TRUNKS: dict[str, Any] = {"vlmo": VLMO, "beit3": BEIT3, "placed": PLACED}
+KERNEL = Blocks(width=D, depth=3, heads=2, attention="pallas")
 POST = Blocks(width=D, depth=3, heads=2, norm="post")
 COUNTS = {"image": 4, "text": 5}
 
@@ -44,6 +47,16 @@ def run(trunk: Any, variables: Any, x: Any, real: Any, ways: Any, **more: Any) -
     return np.asarray(jax.jit(lambda v, x, real: trunk.apply(v, x, real, ways=ways, **more)[0])(variables, x, real))
 
 
+def distance(one: tuple[str, int], other: tuple[str, int]) -> int:
+    """From one token to another: 9 steps on the grid of 2 x 2 and 3 of a CLS, 11 along a text, and the two ways."""
+    if one[0] != other[0]:
+        return 23 if one[0] == "image" else 24
+    if one[0] == "text":
+        return 12 + other[1] - one[1] + 5
+    down, right = (other[1] // 2 - one[1] // 2, other[1] % 2 - one[1] % 2)
+    return (down + 1) * 3 + right + 1
+
+
 def twin(trunk: Any, p: Any, x: np.ndarray, ways: list[str]) -> np.ndarray:
     """One example without padding, token by token: the parameters of each are looked up by its own way."""
     blocks, apart = trunk.blocks, trunk.apart == "all"
@@ -57,6 +70,7 @@ def twin(trunk: Any, p: Any, x: np.ndarray, ways: list[str]) -> np.ndarray:
             bias = np.stack([bias[:, 0], np.zeros_like(bias[:, 0]), bias[:, 1]], axis=1)
         return np.einsum("d,dhpk->phk", token, held["kernel"]) + np.moveaxis(bias, 1, 0)
 
+    places = [(way, sum(before == way for before in ways[:i])) for i, way in enumerate(ways)]
     for layer in range(blocks.depth):
         first_joint = blocks.depth - trunk.joint
         group, index = ("layers", layer) if layer < first_joint else ("joint", layer - first_joint)
@@ -68,10 +82,13 @@ def twin(trunk: Any, p: Any, x: np.ndarray, ways: list[str]) -> np.ndarray:
                  for way, end, token in zip(by, suffix, x, strict=True)]  # fmt: skip
         scales = [own[s]["scale"] if s in own else 1.0 for s in ("scale_attention", "scale_mlp")]
         moved = []
-        for (query, _, _), end, token in zip(heads, suffix, x, strict=True):
+        for (query, _, _), end, token, place in zip(heads, suffix, x, places, strict=True):
             seen = []
             for h in range(HEADS):
-                weights = softmax(np.array([query[h] @ key[h] for _, key, _ in heads]) / np.sqrt(size))
+                logits = np.array([query[h] @ key[h] for _, key, _ in heads]) / np.sqrt(size)
+                if trunk.relative:
+                    logits += np.array([a["relative"][distance(place, other), h] for other in places])
+                weights = softmax(logits)
                 seen.append(sum(w * value[h] for w, (_, _, value) in zip(weights, heads, strict=True)))
             seen = np.concatenate(seen)
             if trunk.sub_norm:
@@ -165,6 +182,40 @@ def test_dropout_follows_each_example_s_key() -> None:
     assert np.abs(both - run(trunk, variables, x, real, ways)).max() > 0.01
 
 
+def test_a_cls_has_distances_of_its_own_and_every_place_counts() -> None:
+    """Of a grid of 2 x 3 after a CLS, and a sequence: every number is used, and the same one for the same step."""
+    found = distances({"image": (2, 3), "text": (4,)}, (("image", 7), ("text", 4)))
+    steps: dict[int, set[Any]] = {}
+    names = ["cls", *((r, c) for r in range(2) for c in range(3)), *range(4)]
+    for i, one in enumerate(names):
+        for j, other in enumerate(names):
+            if isinstance(one, tuple) and isinstance(other, tuple):
+                step: Any = (other[0] - one[0], other[1] - one[1])
+            elif isinstance(one, int) and isinstance(other, int):
+                step = other - one
+            else:
+                kinds = ["image" if i < 7 else "text", "image" if j < 7 else "text"]
+                step = (*kinds, *([one == "cls", other == "cls"] if kinds == ["image", "image"] else []))
+            steps.setdefault(int(found[i, j]), set()).add(step)
+    assert sorted(steps) == list(range(count({"image": (2, 3), "text": (4,)})))
+    assert all(len(one) == 1 for one in steps.values())
+    assert len(set().union(*steps.values())) == len(steps)
+    np.testing.assert_array_equal(found[1:7, 1:7], distances({"image": (2, 3)}, (("image", 6),)))
+
+
+def test_a_picture_without_positions_of_its_own_is_read_by_the_trunk_s() -> None:
+    """Its tower has no table, and patches in another order give another vector."""
+    tower: Any = towers(PLACED)["image"].clone(positions="none")
+    x = np.random.default_rng(0).integers(0, 256, (1, 16, 16, 3), np.uint8)
+    variables = params_of(tower, x)
+    assert "position" not in variables["params"]
+    assert np.abs(tower.apply(variables, x) - tower.apply(variables, x[:, ::-1])).max() > 1e-3
+    bare: Any = towers(VLMO)["image"].clone(positions="none")
+    turned = np.concatenate([x[:, 8:], x[:, :8]], axis=1)  # the same patches
+    variables = params_of(bare, x)
+    np.testing.assert_allclose(bare.apply(variables, x), bare.apply(variables, turned), rtol=0, atol=1e-5)
+
+
 def towers(trunk: Any) -> dict[str, Any]:
     return {
         "image": ViT(trunk=trunk, way="image", patch=8, size=16, cls=True, pooling="cls", position_offset=2),
@@ -214,6 +265,11 @@ def test_a_tower_is_its_front_through_its_way(name: str) -> None:
         (lambda: run_with(VLMO.clone(apart="norms"), (("image", 9),)), "apart='norms'"),
         (lambda: run_with(VLMO.clone(ways=("all", "image")), (("image", 9),)), "none of them 'all'"),
         (lambda: run_with(VLMO.clone(blocks=POST), (("image", 9),)), "pre-LN"),
+        (lambda: run_with(PLACED, (("image", 9),)), r"'image' are of \(2, 2\), 4 or, with a CLS, 5 tokens, and"),
+        (lambda: run_with(PLACED, (("text", 9),)), r"'text' are of \(6,\), up to 6 tokens, and it has 9"),
+        (lambda: run_with(VLMO.clone(relative={"text": (9,)}), (("text", 9),)), r"no extent of the ways \['image'\]"),
+        (lambda: run_with(VLMO.clone(relative={"image": (3, 3), "text": (9, 1, 1)}), (("text", 9),)), "must be"),
+        (lambda: run_with(PLACED.clone(blocks=KERNEL), (("text", 5), ("image", 4))), "takes no relative positions"),
         (lambda: started(towers(VLMO)["image"].clone(way=None)), "way 'None', but the ways are image, text"),
         (lambda: started(towers(Trunk(blocks=BLOCKS))["image"].clone(cls=False)), "a Trunk has none: leave it out"),
         (lambda: started(towers(None)["image"].clone(blocks=BLOCKS)), "there is no trunk"),
