@@ -51,7 +51,7 @@ def answering(init: Any, peak_lr: float) -> Experiment:
         optimizer=AdamW(peak_lr=peak_lr, warmup_steps=50, weight_decay=0.05),
         batch_size=128,
         steps=1_200,
-        evaluators=[Accuracy("answer"), Accuracy("answer", split="test", without_each=True, when="end")],
+        evaluators=[Accuracy("answer"), Accuracy("answer", split="test", without_each=True, by="kind", when="end")],
         evaluate_every=200,
         save_every=200,
         init=init,
