@@ -336,6 +336,7 @@ TINIES = (
     ("audiomae.py:tiny",),
     ("m3ae.py:tiny",),
     ("albef.py:tiny",),
+    ("blip_itm.py:tiny",),
     ("vilt.py:tiny",),
     ("vilbert.py:tiny",),
     ("lxmert.py:tiny",),

@@ -55,7 +55,7 @@ class AttentionMaps:
         found = []
         for name, one in self._pretrainer.objectives.items():
             fusion = one.fusion if isinstance(one, Matching | Classify) else None
-            if fusion is not None and hasattr(self._pretrainer.fusions[fusion], "attention_steps"):
+            if fusion is not None and _followed(self._pretrainer.fusions[fusion]):
                 read = self.inputs(name)
                 words = [each for each in read if self._tokenizer(each) is not None]
                 found += [name] if 0 < len(words) < len(read) and self._chains.specs.keys() >= set(read) else []
@@ -143,6 +143,11 @@ class AttentionMaps:
         chain: Any = self._chains.transforms[name] if spec is not None and spec.kind.words else ()
         found = next((step.tokenizer for step in chain if step.vocabulary() is not None), None)
         return found if isinstance(found, Tokenizer) else None
+
+
+def _followed(fusion: Any) -> bool:
+    """True if a fusion's attention can be followed: it is in its own blocks, not in a tower's trunk."""
+    return hasattr(fusion, "attention_steps") and getattr(fusion, "trunk", None) is None
 
 
 def words_of_pieces(tokenizer: Tokenizer, ids: Int[np.ndarray, " l"]) -> list[tuple[str, list[int]]]:

@@ -257,15 +257,20 @@ class BlockNames(NamedTuple):
 
 def blocks(ours: str, theirs: str, names: BlockNames, sizes: Blocks) -> list[Rule]:
     """All blocks of a `Transformer` at the path `ours`. theirs: the name of a layer, with `{layer}` in it."""
+    return block(f"{ours}/blocks", theirs, names, sizes)
+
+
+def block(ours: str, theirs: str, names: BlockNames, sizes: Blocks) -> list[Rule]:
+    """A `Block` at the path `ours`, scanned over `sizes.depth` layers. theirs: as in `blocks`."""
     heads, layers = sizes.heads, sizes.depth
     at = {part: f"{theirs}.{name}" for part, name in names._asdict().items()}
     return [
-        *heads_in(f"{ours}/blocks/attention/qkv", (at["query"], at["key"], at["value"]), heads, layers),
-        *heads_out(f"{ours}/blocks/attention/out", at["out"], heads, layers),
-        *norm(f"{ours}/blocks/norm_attention", at["norm_attention"], layers),
-        *norm(f"{ours}/blocks/norm_mlp", at["norm_mlp"], layers),
-        *linear(f"{ours}/blocks/mlp/in", at["mlp_in"], layers),
-        *linear(f"{ours}/blocks/mlp/out", at["mlp_out"], layers),
+        *heads_in(f"{ours}/attention/qkv", (at["query"], at["key"], at["value"]), heads, layers),
+        *heads_out(f"{ours}/attention/out", at["out"], heads, layers),
+        *norm(f"{ours}/norm_attention", at["norm_attention"], layers),
+        *norm(f"{ours}/norm_mlp", at["norm_mlp"], layers),
+        *linear(f"{ours}/mlp/in", at["mlp_in"], layers),
+        *linear(f"{ours}/mlp/out", at["mlp_out"], layers),
     ]
 
 

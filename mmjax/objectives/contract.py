@@ -11,7 +11,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, Key, PRNGKeyArray, Shaped
 
 from mmjax.errors import UserError, nearest
-from mmjax.models.fusion.contract import TokensAndMask, reads_embeddings, reads_fronts
+from mmjax.models.fusion.contract import TokensAndMask, reads_embeddings, reads_front
 from mmjax.objectives.masking import Masking
 
 VALID = "_valid"
@@ -151,9 +151,9 @@ class Context:
             keys = jax.vmap(jax.random.fold_in)(keys, column)
         return keys
 
-    def reads_fronts(self, fusion: str) -> bool:
-        """True if the fusion of that name reads what goes into the towers' trunk (`Encoded.read`)."""
-        return fusion in self.fusions and reads_fronts(self.fusions[fusion][0])
+    def reads_front(self, fusion: str, input: str) -> bool:
+        """True if the fusion of that name reads, of an input, what goes into its tower's trunk (`Encoded.read`)."""
+        return fusion in self.fusions and reads_front(self.fusions[fusion][0], input)
 
     def fuse(
         self, fusion: str, tokens: Mapping[str, TokensAndMask]

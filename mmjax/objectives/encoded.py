@@ -21,17 +21,20 @@ class Encoded(struct.PyTreeNode):
     """The number of tokens before the patches' (CLS)."""
     _: KW_ONLY
     front: TokensAndMask | None = None
-    """What the tower gave its `MultiwayTrunk`, and which of it is real; None with any other trunk, or none."""
+    """What the tower gives its trunk for a fusion through it, and which of it is real; None where no fusion can go
+    through its trunk (`has_front`), or it has none."""
 
-    def read(self, fronts: bool) -> TokensAndMask:
-        """The tokens for a fusion, or, with `fronts`, what goes in before them.
+    def read(self, front: bool) -> TokensAndMask:
+        """The tokens for a fusion, or, with `front`, what goes in before them.
 
-        Raises UserError where the tower has no trunk with ways.
+        Raises UserError where the tower has no trunk that a fusion goes through.
         """
-        if not fronts:
+        if not front:
             return self.tokens, self.token_mask
         if self.front is None:
-            raise UserError("a ThroughTrunk reads what towers give its trunk, and this view's tower holds none")
+            raise UserError(
+                "a fusion through a trunk reads what towers give it, and this view's tower has no such trunk"
+            )
         return self.front
 
 

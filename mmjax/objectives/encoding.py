@@ -12,7 +12,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Key, PRNGKeyArray
 
 from mmjax.errors import UserError
-from mmjax.models.fusion.contract import reads_embeddings, reads_fronts
+from mmjax.models.fusion.contract import reads_embeddings, reads_front
 from mmjax.objectives.contract import AnyView, Fused, Together, View, parts, valid
 from mmjax.objectives.encoded import (
     Encoded,
@@ -90,9 +90,10 @@ class Encoding:
         train = f"towers_{view.by}" in self.training and not view.teacher
         each = self._dropout_keys(view, part, train)
         told = {**types_told(tower, view.input, part), **seen.told}
-        if has_ways(tower):
+        if has_front(tower):
             front = tower.front(seen.x, mask, seen.keep, **told)
-            more: dict[str, Any] = {"front": front}
+            apart = told_fused(tower)
+            more: dict[str, Any] = {"front": tower.front(seen.x, mask, seen.keep, **told, **apart) if apart else front}
             tokens, token_mask = tower.through_trunk(*front, train, each)
         else:
             more = {}
@@ -107,7 +108,7 @@ class Encoding:
         """Makes what a view's tower gives its trunk, for a fusion through it, where nothing reads the view alone."""
         tower = self.towers[view.by]
         seen = self._seen(view, part)
-        told = {**types_told(tower, view.input, part), **seen.told}
+        told = {**types_told(tower, view.input, part), **seen.told, **told_fused(tower)}
         tokens, mask = tower.front(seen.x, part.get(f"{view.input}_mask"), seen.keep, **told)
         nothing = jnp.zeros((len(tokens), 0))
         return seen.encoded(tokens, mask, nothing, tower.prefix, front=(tokens, mask), **tied_table(tower, seen))
@@ -138,10 +139,10 @@ class Encoding:
     def fused(self, view: Fused, encoded: list[Encoded], part: Batch) -> EncodedFused:
         """Applies the fusion encoder to the parts' tokens, which are encoded already, or to their embeddings."""
         fusion = self.fusions[view.fusion]
-        by_embedding, fronts, given = reads_embeddings(fusion), reads_fronts(fusion), {}
+        by_embedding, given = reads_embeddings(fusion), {}
         for single, one in zip(view.parts, encoded, strict=True):
             there = valid(part, single.input)[:, None]
-            tokens, mask = one.read(fronts)
+            tokens, mask = one.read(reads_front(fusion, single.input))
             given[single.input] = (one.embedding[:, None], there) if by_embedding else (tokens, mask & there)
         train = f"fusions_{view.fusion}" in self.training and not view.teacher
         tokens, embedding = fusion(given, train=train, keys=self._dropout_keys(view, part, train))
@@ -192,9 +193,15 @@ class Encoding:
         return jax.vmap(partial(jax.random.fold_in, view.dropout_key(self.keys.dropout)))(part["index"])
 
 
-def has_ways(tower: Any) -> bool:
+def has_front(tower: Any) -> bool:
     """True if a tower holds a trunk that a fusion may go through too."""
-    return bool(getattr(getattr(tower, "trunk", None), "ways", ()))
+    trunk = getattr(tower, "trunk", None)
+    return bool(getattr(trunk, "ways", ())) or getattr(trunk, "cross", False)
+
+
+def told_fused(tower: Any) -> dict[str, bool]:
+    """A further argument of a tower's `front` for a fusion, where that isn't read as the tower alone is."""
+    return {"fused": True} if getattr(tower, "fused_first", None) is not None else {}
 
 
 def tied_table(tower: Any, seen: Seen) -> dict[str, Array]:

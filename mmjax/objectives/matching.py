@@ -143,7 +143,7 @@ class Matching(nn.Module):
         tokens = {
             view: (tokens, mask & valid(batch, view.input)[:, None])
             for view in self.views()
-            for tokens, mask in (encoded[view].read(context.reads_fronts(self.fusion)),)
+            for tokens, mask in (encoded[view].read(context.reads_front(self.fusion, view.input)),)
         }
         return self.matched(tokens, context)
 

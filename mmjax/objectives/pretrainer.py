@@ -16,7 +16,7 @@ from mmjax.objectives.encoding import Encoding, Keys, by_teacher, embedding
 from mmjax.objectives.microbatches import each_part
 from mmjax.objectives.numerics import unit
 from mmjax.objectives.readings import check_entries, check_parts, distinct_views, names
-from mmjax.objectives.second_round import by_fronts, kept_views, second_round
+from mmjax.objectives.second_round import by_front, kept_views, second_round
 
 Batch = Mapping[str, Array]
 Weight = float | Callable[[Any], Any]
@@ -165,7 +165,7 @@ class Pretrainer(nn.Module):
         """
         matching = self._able(objective, Matches, "matches nothing")
         encoded, batch = self._read(matching, batch)
-        read = [encoded[view].read(by_fronts(matching, self.fusions)) for view in matching.kept()]
+        read = [encoded[view].read(by_front(matching, view, self.fusions)) for view in matching.kept()]
         return tuple(
             (tokens, mask & valid(batch, view.input)[:, None])
             for view, (tokens, mask) in zip(matching.kept(), read, strict=True)

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from jaxtyping import Array
 
 from mmjax.errors import UserError, nearest
-from mmjax.models.fusion.contract import reads_fronts
+from mmjax.models.fusion.contract import reads_front
 from mmjax.objectives.contract import AnyView, Fused, Together, View, fusions, parts
 from mmjax.objectives.masking import Corrupt, CorruptPatches
 from mmjax.objectives.second_round import two_rounds
@@ -23,9 +23,9 @@ def distinct_views(objectives: Parts, fusers: Parts = MappingProxyType({})) -> t
     views: dict[AnyView, None] = {}
     for objective in objectives.values():
         for view in objective.views():
-            apart = isinstance(view, Fused) and not reads_fronts(fusers.get(view.fusion))
-            for single in parts(view) if apart else ():
-                views[single] = None
+            for single in view.parts if isinstance(view, Fused) else ():
+                if not reads_front(fusers.get(view.fusion), single.input):
+                    views[single] = None
             views[view] = None
     return tuple(views)
 
@@ -127,14 +127,14 @@ def check_fronts(name: str, objective: Any, towers: Parts, fusers: Parts) -> Non
     kept = getattr(objective, "kept", tuple)()
     named |= {fusion: kept for fusion in fusions(objective) if fusion not in named}
     for fusion, views in named.items():
-        if fusion not in fusers or not reads_fronts(fusers[fusion]):
-            continue
-        for single in views:
+        for single in views if fusion in fusers else ():
+            if not reads_front(fusers[fusion], single.input):
+                continue
             if getattr(towers[single.by], "trunk", None) is not fusers[fusion].trunk or single.teacher:
                 raise UserError(
                     f"objective {name!r} reads {single.input!r} by the fusion {fusion!r}, through the towers' trunk, "
-                    f"and towers.{single.by} doesn't hold that trunk, or is a teacher: give both the same "
-                    "MultiwayTrunk(...), trunk=trunk"
+                    f"and towers.{single.by} doesn't hold that trunk, or is a teacher: give both the same one, "
+                    "trunk=trunk"
                 )
 
 

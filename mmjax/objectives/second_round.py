@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Int, PRNGKeyArray
 
 from mmjax.errors import UserError
-from mmjax.models.fusion.contract import TokensAndMask, reads_fronts
+from mmjax.models.fusion.contract import TokensAndMask, reads_front
 from mmjax.models.layers.parameters import HIDDEN, constrain
 from mmjax.objectives.contract import RowPairs, TwoRounds, View, fusions, named_key, valid
 from mmjax.objectives.microbatches import each_part
@@ -25,18 +25,18 @@ def two_rounds(objectives: Mapping[str, Any]) -> dict[str, TwoRounds]:
 
 def kept_views(objectives: Mapping[str, Any], fusers: Mapping[str, Any]) -> tuple[tuple[View, bool], ...]:
     """The views whose tokens are kept after the first round, each once, and whether it is what goes into their trunk
-    that is kept (`by_fronts`).
+    that is kept (`by_front`).
     """
     two = two_rounds(objectives).values()
-    return tuple(dict.fromkeys((view, by_fronts(one, fusers)) for one in two for view in one.kept()))
+    return tuple(dict.fromkeys((view, by_front(one, view, fusers)) for one in two for view in one.kept()))
 
 
-def by_fronts(objective: Any, fusers: Mapping[str, Any]) -> bool:
-    """True if the fusions of an objective read what goes into the towers' trunk.
+def by_front(objective: Any, view: View, fusers: Mapping[str, Any]) -> bool:
+    """True if the fusions of an objective read, of a view that it keeps, what goes into its tower's trunk.
 
     Raises UserError where only some of them do.
     """
-    read = {reads_fronts(fusers[name]) for name in fusions(objective) if name in fusers}
+    read = {reads_front(fusers[name], view.input) for name in fusions(objective) if name in fusers}
     if len(read) > 1:
         raise UserError(
             f"a {type(objective).__name__} reads the fusions {', '.join(fusions(objective))}, of which only some go "
@@ -93,8 +93,7 @@ def second_round(
         for name, own in rows.items():
             objective = module.objectives[name]
             pairs = RowPairs(own, _valid(objective.kept(), own, batch))
-            fronts = by_fronts(objective, module.fusions)
-            places = [views.index((view, fronts)) for view in objective.kept()]
+            places = [views.index((view, by_front(objective, view, module.fusions))) for view in objective.kept()]
             tokens = {view: _rows_of(kept[at], own[:, i])
                       for i, (view, at) in enumerate(zip(objective.kept(), places, strict=True))}  # fmt: skip
             told = module.context(name, "per_pair", key, jnp.take(batch["index"], own, mode="clip"), training, step)

@@ -189,6 +189,20 @@ def test_vlmo_counts_trunk_embeddings_and_pooler_in_closed_form(name, width, dep
     assert found["fusions_together"] == pooler
 
 
+def test_blip_counts_both_encoders_in_closed_form():
+    """A text's encoder has two more ids than BERT, no types, and in each layer a cross-attention with its norm."""
+    width, depth, joint = 768, 12, 256
+    linear, mlp, norm, projection = width**2 + width, 8 * width**2 + 5 * width, 2 * width, width * joint + joint
+    image = 3 * 16**2 * width + width + width + (1 + 14**2) * width  # the stem, a CLS, positions
+    text = (30_522 + 2 + 512) * width + norm
+    assert size("blip_itm.py:base").parameters == {
+        "towers_image": image + depth * (4 * linear + mlp + 2 * norm) + norm + projection,
+        "towers_text": text + depth * (8 * linear + mlp + 3 * norm) + projection,
+        "objectives_contrastive": 1,
+        "objectives_matching": 2 * width + 2,
+    }
+
+
 def test_lxmert_without_heads_has_as_many_as_hugging_face_s():
     """`LxmertModel(LxmertConfig())` of transformers 5.24."""
     found = size("lxmert.py:base").parameters

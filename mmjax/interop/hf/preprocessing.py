@@ -15,7 +15,7 @@ from mmjax.data.transforms.audio import CropOrPad, DecodeAudio, PickUtterance
 from mmjax.experiment.graph import build
 from mmjax.interop.bundle import Bundle
 from mmjax.interop.config_keys import Values
-from mmjax.interop.hf import audio_spectrogram
+from mmjax.interop.hf import audio_spectrogram, lxmert
 from mmjax.interop.hf import tokenizer as hf_tokenizer
 from mmjax.interop.hf.family import Family
 from mmjax.interop.parts import Parts, graph
@@ -34,6 +34,7 @@ PUBLISHED = {  # by model_type: the processor, its resampling and its colours
     "dinov2": ("Bit", 3, IMAGENET),
     "vilt": ("Vilt", 3, HALVES),
     "flava": ("Flava", 3, CLIP),
+    "blip": ("Blip", 3, CLIP),
 }
 
 
@@ -53,6 +54,8 @@ def read(folder: Path, family: Family, config: Values, parts: Parts) -> tuple[di
         if tokenizer is not None:
             tokenizers["text"] = tokenizer
             family.told(parts, tokenizer)
+    if "regions" in towers:
+        chains["regions"] = lxmert.chain(parts)
     if "audio" in towers:
         if (said := _said(folder, "feature_extractor")) is not None:
             audio_spectrogram.extract(towers["audio"], said, FILE)

@@ -30,7 +30,7 @@ SIGLIP = (Canonicalize(spaced=""),)  # what SiglipTokenizer does before its piec
 HIGHEST = 2  # as CLIP's `eos_token_id`: the highest id of a text is meant
 LAST = 49_407  # what it is where the config doesn't say
 # What fills up, where the config doesn't say. SigLIP's has no such value: its class says 1, and SigLIP 2 has 0.
-PADS = {"clip": 1, "clip_text_model": 1, "bert": 0, "vilt": 0, "flava": 0}
+PADS = {"clip": 1, "clip_text_model": 1, "bert": 0, "vilt": 0, "flava": 0, "blip": 0, "lxmert": 0}
 MASKS = ("[MASK]", "<mask>", renamed_pieces("[MASK]"))
 
 

@@ -46,6 +46,9 @@ def how_to_load(folder: Path, twin: Twin) -> str:
         code += ["tokenizer = AutoTokenizer.from_pretrained(folder)", f"inputs |= tokenizer({words}, {how})"]
     elif "text" in towers:
         code.append("inputs |= {'input_ids': torch.tensor([[1, 2]])}  # there is no tokenizer here")
+    if "regions" in towers:
+        code.append(f"features, boxes = torch.zeros(1, 36, {towers['regions'].features}), torch.zeros(1, 36, 4)")
+        code.append('inputs |= {"visual_feats": features, "visual_pos": boxes}  # of a detector')
     if "audio" in towers:
         names.append("AutoFeatureExtractor")
         code += ["extractor = AutoFeatureExtractor.from_pretrained(folder)", "sound = torch.zeros(16_000).numpy()"]

@@ -34,12 +34,13 @@ HALVES = (0.5, 0.5, 0.5), (0.5, 0.5, 0.5)
 _METHODS: dict[int, Method] = {0: "nearest", 1: "lanczos", 2: "bilinear", 3: "bicubic"}
 
 # What Hugging Face's image processors do where the config says nothing, or null, in releases of every age: attributes
-# of the classes in transformers' models/{clip,siglip,vit,bit}/image_processing_*.py.
+# of the classes in transformers' models/{clip,siglip,vit,bit,blip}/image_processing_*.py.
 _DEFAULTS: dict[str, dict[str, Any]] = {
     "CLIP": {"size": 224, "square": False, "crop": True, "resample": 3, "colours": CLIP},
     "Siglip": {"size": {"height": 224, "width": 224}, "square": False, "crop": False, "resample": 3, "colours": HALVES},
     "ViT": {"size": 224, "square": True, "crop": False, "resample": 2, "colours": HALVES},
     "Bit": {"size": 224, "square": False, "crop": True, "resample": 3, "colours": CLIP},  # DINOv2's
+    "Blip": {"size": {"height": 384, "width": 384}, "square": False, "crop": False, "resample": 3, "colours": CLIP},
 }
 _CROP = 224  # of all those that crop
 _ENDINGS = ("ImageProcessorFast", "ImageProcessorPil", "ImageProcessor", "FeatureExtractor")
@@ -78,7 +79,7 @@ def squared(config: Mapping[str, Any], size: int) -> dict[str, Any]:
 
 @_named("preprocessor_config.json")
 def from_hugging_face(config: Mapping[str, Any]) -> Preprocessing:
-    """A `preprocessor_config.json` of CLIP's, SigLIP's, ViT's or BiT's (DINOv2) kind, of any age.
+    """A `preprocessor_config.json` of CLIP's, SigLIP's, ViT's, BiT's (DINOv2) or BLIP's kind.
 
     The result equals Hugging Face's processors that use PIL, byte for byte; those that use torch (`use_fast`)
     interpolate otherwise, by some grey levels where a picture is enlarged. A null value is the default of the

@@ -20,9 +20,11 @@ from mmjax.objectives.contrastive.objective import PUBLISHED, Contrastive
 SILENT = {
     *("remat", "unroll", "dtype", "attention", "inits", "dropout", "token_std", "position_std", "mean", "std"),
     *("scale_init", "scale_max", "bias_init", "label_smoothing", "masking", "pair", "partners", "method", "tile"),
-    *("mask_id", "first_id", "rate", "masked", "random"),
+    *("mask_id", "first_id", "rate", "masked", "random", "zeroed", "other", "everywhere"),
+    *("negatives", "temperature", "within", "half_right"),
     "fusion",  # its name; where only one of two has a fusion, they are told apart by what is read beside
 }
+HOLDERS = ("decoder", "trunk")  # fields of what has blocks
 
 
 def differences(theirs: Parts, ours: Parts) -> list[Difference]:
@@ -65,8 +67,9 @@ def spelled(group: Mapping[str, fdl.Config]) -> dict[str, fdl.Config]:
     """The configs with optional fields written out, so that they compare."""
     group = {name: complete(config) for name, config in group.items()}
     for config in group.values():
-        for part in (config, getattr(config, "decoder", None)):
-            if (blocks := getattr(part, "blocks", None)) is not None:
+        held = [getattr(part, "blocks", None) for part in (config, *(getattr(config, name, None) for name in HOLDERS))]
+        for blocks in (*held, *dict(getattr(config, "streams", {})).values()):
+            if blocks is not None:
                 blocks.mlp_dim = blocks.mlp_dim or 4 * blocks.width
         if target(config) is ResNet:
             config.heads = config.heads or build(config).pool_heads

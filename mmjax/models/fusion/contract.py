@@ -13,7 +13,8 @@ class Fusion(Protocol):
 
     One whose class has `reads = "embeddings"` is given each input's embedding instead, as its only token `[B,1,E]`, and
     gives it back as it came (GMU, tensor fusion). One with `reads = "fronts"` is given what each tower gives the trunk
-    that it has of the fusion, before any layer (`ThroughTrunk`).
+    that it has of the fusion, before any layer (`ThroughTrunk`); with `reads = "front"` it is given that of its
+    `reader`, and the tokens of all others (a `Cross` with a trunk).
     """
 
     def __call__(
@@ -34,9 +35,10 @@ class Fusion(Protocol):
         ...
 
 
-def reads_fronts(fusion: Any) -> bool:
-    """True if a fusion is given what towers give their trunk in the place of what comes out of it."""
-    return getattr(fusion, "reads", "tokens") == "fronts"
+def reads_front(fusion: Any, input: str) -> bool:
+    """True if a fusion is given what an input's tower gives its trunk in the place of what comes out of it."""
+    reads = getattr(fusion, "reads", "tokens")
+    return reads == "fronts" or (reads == "front" and fusion.reader == input)
 
 
 def reads_embeddings(fusion: Any) -> bool:

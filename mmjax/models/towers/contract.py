@@ -35,8 +35,9 @@ class Tower(BareTower, kw_only=True):
             `mean_sqrt` (a sum over the root of its count), `mean_weighted` (by place), `patches` (the mean without what
             stands before the patches), or `map` (attention pooling with an MLP).
         norm_pooled: whether the last LayerNorm is of the pooled token rather than of all tokens before (CLIPA).
-        trunk: a `Trunk` that other towers hold too, in the place of a CLS and a transformer of its own; all tokens get
-            a learned vector that tells the modality. Or a `MultiwayTrunk`, whose towers have a CLS of their own.
+        trunk: a `Trunk` that other towers, or a fusion, hold too, in the place of a CLS and a transformer of its own;
+            all tokens get a learned vector that tells the modality, where its `kinds` says so. Or a `MultiwayTrunk`,
+            whose towers have a CLS of their own.
         way: of a `MultiwayTrunk` whose parameters the tokens go by; None with any other.
     """
 

@@ -46,7 +46,7 @@ class Regions(Tower, kw_only=True):
     @property
     def prefix(self) -> int:
         """The number of tokens before the regions: that of the whole picture, a trunk's CLS, or none."""
-        return int(self.whole) if self.trunk is None else 1
+        return int(self.whole) if self.trunk is None else self.trunk.prefix
 
     def check_input(self, path: str, given: Incoming) -> None:
         wanted = self.features + BOX
@@ -106,7 +106,7 @@ class Regions(Tower, kw_only=True):
     ) -> tuple[Float[Array, "b n d"], Bool[Array, "b n"]]:
         x, real = self._kept(x, mask, keep)
         tokens = self._joined(x)
-        return tokens if self.trunk is None else tokens + self.kind.astype(self.sizes.dtype), real
+        return tokens if self.trunk is None else self._with_kind(tokens), real
 
     def tokens(
         self,

@@ -30,6 +30,9 @@ class TextTransformer(Tower, kw_only=True):
         token_std, position_std: of the initial tables (the defaults are CLIP's), whose draws beyond two of it are drawn
             again with `inits="bert"`.
         position_offset: number of rows of learned positions before the first token's, which none reads (fairseq's: 2).
+        fused_first: the id that stands in the place of a text's first one where a fusion reads the text through the
+            trunk (BLIP's [Encode], in the place of [CLS]): below `vocab`, and none of the tokenizer's. None: it is read
+            as it is.
     """
 
     vocab: int
@@ -43,6 +46,7 @@ class TextTransformer(Tower, kw_only=True):
     token_std: float = 0.02
     position_std: float = 0.01
     position_offset: int = 0
+    fused_first: int | None = None
 
     @property
     def prefix(self) -> int:
@@ -74,6 +78,11 @@ class TextTransformer(Tower, kw_only=True):
 
     def setup(self) -> None:
         check_positions(self.positions, self.trunk)
+        if self.fused_first is not None and (self.trunk is None or not 0 <= self.fused_first < self.vocab):
+            raise UserError(
+                f"fused_first={self.fused_first} must be an id below vocab={self.vocab}, of a tower with a trunk, "
+                "through which a fusion reads: set it so, or leave it out"
+            )
         self._make_trunk(self.causal)
         sizes = self.sizes
         normal = nn.initializers.truncated_normal if sizes.inits == "bert" else nn.initializers.normal
@@ -109,7 +118,12 @@ class TextTransformer(Tower, kw_only=True):
         mask: Bool[Array, "b l"] | None = None,
         keep: Int[Array, "b k"] | None = None,
         types: Int[Array, "b l"] | None = None,
+        fused: bool = False,
     ) -> tuple[Float[Array, "b n d"], Bool[Array, "b n"]]:
+        """The tokens that go into the trunk, as every tower's. fused: whether for a fusion: then a text begins with
+        `fused_first`."""
+        if fused and self.fused_first is not None:
+            x = x.at[:, 0].set(self.fused_first)
         if x.shape[1] > self.length:
             raise UserError(
                 f"texts of {x.shape[1]} tokens are longer than the {self.length} positions of length={self.length}"
