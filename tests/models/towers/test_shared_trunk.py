@@ -72,8 +72,9 @@ def test_a_tower_with_it_is_a_tower_of_its_own_blocks() -> None:
     plain = TextTransformer(blocks=POST, **WORDS)
     own = {name: part for name, part in params.items() if name != "trunk"}
     own["transformer"] = {"blocks": {name: x for name, x in layers.items() if "cross" not in name}}
-    expected = plain.apply({"params": own}, given["text"], given["text_mask"])
-    np.testing.assert_allclose(TEXT.apply({"params": params}, given["text"], given["text_mask"]), expected, atol=1e-6)
+    expected: Any = plain.apply({"params": own}, given["text"], given["text_mask"])
+    found: Any = TEXT.apply({"params": params}, given["text"], given["text_mask"])
+    np.testing.assert_allclose(found, expected, atol=1e-6)
 
 
 def test_a_fusion_through_it_is_one_of_its_own_blocks() -> None:
@@ -149,6 +150,9 @@ def test_a_matched_text_begins_with_another_token() -> None:
     matched = of(module, "predict", given, "match")
     np.testing.assert_allclose(matched[there], of(plain, "predict", other, "match")[there], atol=1e-5)
     assert np.abs(matched - of(plain, "predict", given, "match"))[there].max(axis=1).min() > 1e-3
+    head = variables["params"]["objectives_match"]["match"]
+    fused = of(module, "fused", given, "grounded").embedding @ head["kernel"] + head["bias"]
+    np.testing.assert_allclose(fused[there], matched[there], atol=1e-5)
     np.testing.assert_array_equal(of(module, "embed", given)["text"], of(plain, "embed", given)["text"])
     image, (text, _) = (pair for pair in of(module, "kept_tokens", given, "match"))
     assert np.ptp(text[there, 0], axis=0).max() == 0  # of that token alone, before any layer
