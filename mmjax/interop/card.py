@@ -33,6 +33,7 @@ FILE = "README.md"
 TASKS = {
     **dict.fromkeys(("CLIPModel", "SiglipModel", "CLIP", "CustomTextCLIP"), usage.ZERO_SHOT),
     **dict.fromkeys(("BertForMaskedLM", "BertForPreTraining"), "fill-mask"),
+    "BertForTokenClassification": "token-classification",
     "SentenceTransformer": "sentence-similarity",
     "ASTForAudioClassification": "audio-classification",
 }

@@ -16,6 +16,7 @@ from mmjax.errors import UserError
 from mmjax.interop import config_keys
 from mmjax.interop.config_keys import Values
 from mmjax.interop.hf.family import Family
+from mmjax.interop.hf.labels import label_keys, numbered
 from mmjax.interop.hf.vitmae import BLOCK, renamed
 from mmjax.interop.parameter_rules import Rule, blocks, leading, norm
 from mmjax.interop.parts import Parts
@@ -162,9 +163,7 @@ def _unwrapped(tensors: Arrays) -> Arrays:
 
 def wrapped(tensors: Arrays, config: dict[str, Any]) -> Arrays:
     """The inverse of `unwrapped`; the classes go by their numbers."""
-    count = len(tensors[CLASSIFIER[-1]])
-    config["id2label"] = {str(i): f"LABEL_{i}" for i in range(count)}
-    config["label2id"] = {label: int(i) for i, label in config["id2label"].items()}
+    config |= label_keys(numbered(len(tensors[CLASSIFIER[-1]])))
     return {name if name in CLASSIFIER else WHOLE + name: array for name, array in tensors.items()}
 
 

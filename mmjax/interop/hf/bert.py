@@ -1,10 +1,13 @@
-"""Hugging Face's BERT (Devlin et al. 2018, arXiv:1810.04805): BertModel, BertForMaskedLM, BertForPreTraining.
+"""Hugging Face's BERT (Devlin et al. 2018, arXiv:1810.04805): BertModel, BertForMaskedLM, BertForPreTraining, and
+BertForTokenClassification.
 
 The embedding is the pooler's: a tanh of a linear map of the first token ([CLS]). Segment ids come beside the words,
 as their tokenizer gives them: of a text alone all are 0, whatever [SEP] stands in it. The masked-language head is our
 `MaskedText`'s; theirs holds the embedding's table in the place of its last matrix, what is read here a copy of it
 (`tied=False`), which is tied no more once it is trained. The next-sentence head is kept in `Bundle.extras`: what is
-read has no `NextSentence`. Their dropout of attention's weights, in training alone, has no place here.
+read has no `NextSentence`. The layer that tags words is `TagTokens`'s; config.json names its classes, and so does the
+text's chain here (`TokenizeTagged`). Their dropout of attention's weights and before the layer that tags, in training
+alone, has no place here.
 """
 
 from typing import Any
@@ -17,14 +20,16 @@ from mmjax.errors import UserError
 from mmjax.interop import config_keys
 from mmjax.interop.config_keys import Values
 from mmjax.interop.hf.family import Family
+from mmjax.interop.hf.labels import label_keys, label_names, numbered
 from mmjax.interop.hf.tokenizer import mask_of
 from mmjax.interop.parameter_rules import BlockNames, Rule, blocks, linear, norm
 from mmjax.interop.parts import Parts
 from mmjax.interop.weight_files import Arrays
 from mmjax.models.towers.text import TextTransformer
+from mmjax.objectives.labels.tag_tokens import TagTokens
 from mmjax.objectives.masked import MaskedText
 
-OBJECTIVE = "masked"
+OBJECTIVE, TAGS = "masked", "tags"
 MASK = 103  # [MASK] of all the vocabularies that BERT was published with
 DEFAULTS = {
     "vocab_size": 30_522,
@@ -53,6 +58,7 @@ BLOCK = BlockNames(
 )
 HEAD = "cls.predictions"
 TABLE = "bert.embeddings.word_embeddings.weight"
+TAGGER = "classifier"
 NEXT_SENTENCE = ("cls.seq_relationship.weight", "cls.seq_relationship.bias")
 
 
@@ -86,6 +92,11 @@ def _masked(config: Values) -> fdl.Config:
     )
 
 
+def _tagged(config: Values) -> fdl.Config:
+    """The objective that holds the layer that tags words."""
+    return fdl.Config(TagTokens, len(label_names(config)))
+
+
 def tell_ids(parts: Parts, tokenizer: Tokenizer) -> None:
     """Sets the masking's ids: those up to the last special one are never chosen nor drawn."""
     mask = mask_of(tokenizer)
@@ -105,6 +116,12 @@ def describe(built: Parts) -> dict[str, Any]:
         "hidden_dropout_prob": tower.sizes.dropout,
         "attention_probs_dropout_prob": 0.0,
     }
+
+
+def _described_tagged(built: Parts) -> dict[str, Any]:
+    """The classes go by their numbers until the text's chain has named them."""
+    (objective,) = built.objectives.values()
+    return describe(built) | label_keys(numbered(objective.classes))
 
 
 # --- parameters ---
@@ -136,6 +153,13 @@ def pretraining_rules(built: Parts) -> list[Rule]:
     ]
 
 
+def _tagged_rules(built: Parts) -> list[Rule]:
+    """The text tower and the layer that tags words."""
+    (objective,) = built.objectives
+    tower = text_rules(built.towers["text"], "bert.")
+    return [*tower, *linear(f"params/objectives_{objective}/tags", TAGGER)]
+
+
 def renamed(tensors: Arrays) -> Arrays:
     """Norms had a gamma and a beta in 2018; and what is tied is in the file once."""
     made = {}
@@ -161,6 +185,11 @@ def restored(tensors: Arrays, config: dict[str, Any]) -> Arrays:
 def buffers(name: str) -> bool:
     """Further arrays of older files; the bias of the head is at the last matrix too."""
     return name.endswith("position_ids") or name == f"{HEAD}.bias"
+
+
+def _unread_by_tags(name: str) -> bool:
+    """The pooler too, which older versions of theirs saved with the model that tags, and nothing read."""
+    return buffers(name) or name.startswith("bert.pooler.")
 
 
 def _pretraining(architecture: str, pooler: bool, extras: tuple[str, ...]) -> Family:
@@ -193,4 +222,15 @@ FAMILIES = (
     ),
     _pretraining("BertForPreTraining", True, NEXT_SENTENCE),
     _pretraining("BertForMaskedLM", False, ()),
+    Family(
+        "bert",
+        "BertForTokenClassification",
+        lambda config: Parts({"text": text(config, pooler=False)}, {TAGS: _tagged(config)}),
+        _described_tagged,
+        _tagged_rules,
+        renamed=renamed,
+        ignored=_unread_by_tags,
+        text_config="",
+        tagged=True,
+    ),
 )

@@ -4,6 +4,7 @@ A tokenizer is written as a `tokenizer.json`, which any version of transformers 
 """
 
 import json
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -14,11 +15,13 @@ from mmjax.data.tokenizers.given_ids import GivenIds
 from mmjax.data.tokenizers.sentence_piece import PieceTokenizer
 from mmjax.data.tokenizers.subwords import SubwordTokenizer
 from mmjax.data.tokenizers.tokenizer_json import options_of, tokenizer_json
+from mmjax.data.transforms.tagged import TokenizeTagged
 from mmjax.data.transforms.text import Canonicalize, PickCaption, Tokenize
 from mmjax.data.transforms.unended import TokenizeUnended
 from mmjax.errors import UserError
 from mmjax.interop.config_keys import Values, within
 from mmjax.interop.hf.family import Family
+from mmjax.interop.hf.labels import label_keys, label_names
 from mmjax.interop.open_clip.preprocessing import pieces_of
 from mmjax.interop.parts import graph
 from mmjax.interop.preprocessing import text
@@ -53,6 +56,8 @@ def read(
         chain, tokenizer = _of_folder(folder, tower.length)
         if tokenizer.vocab_size > tower.vocab:
             raise UserError(f"{where}: vocab_size={tower.vocab}, but the tokenizer has {tokenizer.vocab_size} pieces")
+    if family.tagged:
+        chain = (*chain[:-1], _tagging(chain[-1], label_names(inner)))
     if family.finds_end:
         said = inner.get("eos_token_id")
         check_end(tokenizer, LAST if said is None else said, tower.vocab, where)
@@ -65,6 +70,11 @@ def _of_folder(folder: Path, length: int) -> tuple[tuple[Any, ...], Tokenizer]:
         *_, cut = text.from_open_clip(tokenizer, length).transforms  # the ends that the file says
         return (cut,), tokenizer
     return text.from_hugging_face(folder, length)
+
+
+def _tagging(cut: Tokenize, names: tuple[str, ...]) -> TokenizeTagged:
+    """The step that cuts a text, with the tags of its words."""
+    return TokenizeTagged(**{field.name: getattr(cut, field.name) for field in fields(cut)}, classes=names)
 
 
 def check_end(tokenizer: Tokenizer | None, said: Any, vocab: int, where: str) -> None:
@@ -96,9 +106,11 @@ def write(
     chain: the text's transforms, built.
 
     Raises:
-        UserError: transformers has no tokenizer that does the same.
+        UserError: transformers has no tokenizer that does the same; tags are named that the model doesn't have.
     """
     inner = config[family.text_config] if family.text_config else config
+    if family.tagged:
+        inner |= label_keys(_named_tags(chain[-1], len(inner["id2label"])))
     if tokenizer is None:
         inner |= {"eos_token_id": HIGHEST} if family.finds_end else {}
         return
@@ -137,6 +149,17 @@ def write(
             options.pop("split_special_tokens", None)
     options |= {"model_max_length": cut.length, "padding_side": "right", "model_input_names": _inputs(family)}
     (folder / "tokenizer_config.json").write_text(json.dumps(options, indent=2) + "\n", encoding="utf-8")
+
+
+def _named_tags(cut: Any, count: int) -> tuple[str, ...]:
+    """The names of a model's `count` classes, which the step that cuts its texts has."""
+    names = getattr(cut, "classes", ())
+    if len(names) != count:
+        raise UserError(
+            f"the model tags words by {count} classes, and the chain of its texts names {len(names)}, {names!r:.60}: "
+            "give TokenizeTagged as many as TagTokens has"
+        )
+    return names
 
 
 def _inputs(family: Family) -> list[str]:

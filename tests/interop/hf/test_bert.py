@@ -1,5 +1,8 @@
 """BERT: the same states, embeddings, logits, loss and gradients, there and back; published sizes by shape."""
 
+import dataclasses
+
+import fiddle as fdl
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -9,14 +12,19 @@ from flax.traverse_util import flatten_dict
 torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")
 
+from mmjax.data.tokenizers.subwords import Subwords, SubwordTokenizer  # noqa: E402
+from mmjax.data.tokenizers.tokenizer_json import tokenizer_json  # noqa: E402
+from mmjax.data.transforms.tagged import TaggedWords, TokenizeTagged  # noqa: E402
 from mmjax.errors import UserError  # noqa: E402
 from mmjax.experiment.graph import build  # noqa: E402
 from mmjax.interop import bundle as bundles  # noqa: E402
+from mmjax.interop import weight_files  # noqa: E402
 from mmjax.interop.hf import layout as hf_layout  # noqa: E402
 from mmjax.objectives.contract import Context  # noqa: E402
 from mmjax.objectives.encoded import EncodedCorrupted  # noqa: E402
 from mmjax.objectives.masked import chosen_positions  # noqa: E402
 from mmjax.objectives.next_sentence import NextSentence  # noqa: E402
+from tests.data import vocabularies  # noqa: E402
 from tests.interop import hf_twins as twins  # noqa: E402
 
 SIZES = {"hidden_size": 24, "intermediate_size": 40, "num_hidden_layers": 2, "num_attention_heads": 3}
@@ -168,6 +176,106 @@ def test_tied_words_and_next_sentences_have_their_logits(tmp_path):
     twins.close(loss + next_loss, theirs.loss)
 
 
+NAMES = ("O", "B-PER", "I-PER", "B-LOC", "I-LOC")
+WORD_TAGS = np.array(
+    [[-1, 1, 2, -1, 0, 3, -1, -1, -1], [-1, 0, -1, -1, -1, -1, -1, -1, -1], [-1, 3, 4, -1, 0, 0, 1, -1, -1]], np.int32
+)
+
+
+def tagger(**changes):
+    labels = {"id2label": dict(enumerate(NAMES)), "label2id": {name: i for i, name in enumerate(NAMES)}}
+    return twins.random_model(transformers.BertForTokenClassification, config(**labels | changes))
+
+
+def test_tags_of_words(tmp_path):
+    """Their logits, their loss over the first pieces of words, its gradient for every parameter, and the names of the
+    tags; their dropout before the layer, which trains alone, changes none of it."""
+    bundle, model = twins.there_and_back(tagger(classifier_dropout=0.5), tmp_path)
+    assert bundle.config.towers["text"].embed_dim is None
+    assert bundle.config.data.transforms["text"][-1].classes == NAMES
+    assert model.config.id2label == dict(enumerate(NAMES))
+    assert model.config.label2id == {name: i for i, name in enumerate(NAMES)}
+    batch = {"text": IDS, "text_mask": MASK, "text_types": TYPES, "text_tags": WORD_TAGS, "index": np.arange(3)}
+    batch["text_valid"] = np.ones(3, bool)
+    theirs = model(**inputs(), labels=torch.tensor(np.where(WORD_TAGS < 0, -100, WORD_TAGS)).long())
+    module = build(bundle.config).pretrainer()
+    with jax.default_matmul_precision("highest"):
+        logits = jax.jit(lambda variables: module.apply(variables, batch, "tags", method="predict"))(bundle.variables)
+    twins.close(np.asarray(logits)[MASK], theirs.logits.detach().numpy()[MASK])
+    loss, gradients = twins.loss_and_gradients(bundle, batch)
+    twins.close(loss, theirs.loss)
+    theirs.loss.backward()
+    twins.same_gradients(bundle, gradients, model, tmp_path)
+
+
+def test_a_tagger_of_ours_is_theirs_with_its_tokenizer(tmp_path):
+    """What is read cuts tagged words as their tokenizer does, and goes out with the names of its tags."""
+    vocabularies.write_bert(tmp_path)
+    tokenizer = SubwordTokenizer(tokenizer_json(tmp_path))
+    tagger(vocab_size=tokenizer.vocab_size, max_position_embeddings=24).save_pretrained(tmp_path / "theirs")
+    bundle = hf_layout.read(tmp_path / "theirs")
+    cut = fdl.Config(TokenizeTagged, fdl.Config(Subwords, tokenizer.vocab_size), 24, bos=True, classes=NAMES)
+    bundle.config.data.transforms["text"] = (cut,)
+    bundle = dataclasses.replace(bundle, tokenizers={"text": tokenizer})
+    out = hf_layout.write(bundle, tmp_path / "out")
+    again = hf_layout.read(out)
+    (pick, read) = again.config.data.transforms["text"]
+    assert (read.classes, read.length) == (NAMES, 24)
+    chain = dataclasses.replace(build(read), tokenizer=again.tokenizers["text"])
+    words = TaggedWords(["unbelievable", "cats", "photo"], ["B-PER", "I-PER", "O"]).mapped(build(pick))
+    cut_here = chain(words, None)
+    ids, mask = cut_here.value
+    there = transformers.AutoTokenizer.from_pretrained(out)(
+        ["unbelievable", "cats", "photo"], is_split_into_words=True, padding="max_length", truncation=True
+    )
+    np.testing.assert_array_equal(ids, there["input_ids"])
+    firsts = [there.word_ids().index(word) for word in range(3)]
+    assert mask.sum() > 5, "a word of several pieces"
+    wanted = np.full(24, -1)
+    wanted[firsts] = [1, 2, 0]
+    np.testing.assert_array_equal(cut_here.labels["tags"], wanted)
+    bundle.config.data.transforms["text"][-1].classes = NAMES[:4]
+    with pytest.raises(UserError, match=r"tags words by 5 classes, and the chain of its texts names 4, \('O', 'B-PER'"):
+        hf_layout.write(bundle, tmp_path / "fewer")
+
+
+def test_labels_of_a_tagger_s_config(tmp_path):
+    """Without names there are numbers, as many as are said or two; what isn't a list of names is refused. A pooler that
+    older versions of theirs saved along is left behind."""
+    tagger().save_pretrained(tmp_path / "it")
+    twins.edited(tmp_path / "it", {"id2label": {"0": "O", "2": "B-PER"}})
+    with pytest.raises(UserError, match=r"id2label=\{'0': 'O', '2': 'B-PER'\} names no classes"):
+        hf_layout.read(tmp_path / "it")
+    twins.edited(tmp_path / "it", {"id2label": None, "num_labels": 0})
+    with pytest.raises(UserError, match=r"num_labels=0 is no number of classes"):
+        hf_layout.read(tmp_path / "it")
+    twins.edited(tmp_path / "it", {"num_labels": 5})
+    arrays = weight_files.read(tmp_path / "it")
+    arrays |= {"bert.pooler.dense.weight": np.ones((24, 24), np.float32), "bert.pooler.dense.bias": np.ones(24)}
+    weight_files.write(arrays, tmp_path / "it")
+    bundle = hf_layout.read(tmp_path / "it")
+    assert bundle.config.data.transforms["text"][-1].classes == tuple(f"LABEL_{i}" for i in range(5))
+    twins.close(bundle.variables["params"]["objectives_tags"]["tags"]["kernel"].T, arrays["classifier.weight"])
+    two = transformers.BertForTokenClassification(config())
+    two.save_pretrained(tmp_path / "two")
+    assert hf_layout.read(tmp_path / "two").config.objectives["tags"].classes == 2
+
+
+def test_a_fusion_is_no_tagger_of_theirs(tmp_path):
+    """Nor is a tower with a pooler, which would be lost."""
+    tagger().save_pretrained(tmp_path / "it")
+    bundle = hf_layout.read(tmp_path / "it")
+    bundle.config.towers["text"].embed_dim = 24
+    with pytest.raises(
+        UserError, match=r"BertForTokenClassification is nearest, but has\n  towers.text.embed_dim: None"
+    ):
+        hf_layout.write(bundle, tmp_path / "pooled")
+    bundle.config.towers["text"].embed_dim = None
+    bundle.config.objectives["tags"].beside = ("image",)
+    with pytest.raises(UserError, match=r"is nearest, but has\n  objectives.tags.beside: \(\) there"):
+        hf_layout.write(bundle, tmp_path / "beside")
+
+
 def test_files_of_2018(tmp_path):
     """Norms with a gamma and a beta, positions in a buffer, and PyTorch's own file."""
     model = twins.random_model(transformers.BertForPreTraining, config())
@@ -192,6 +300,16 @@ PUBLISHED = {
     "base, cased": ({"vocab_size": 28_996}, 108_310_272),
     "base, multilingual": ({"vocab_size": 119_547}, 177_853_440),
 }
+
+
+def test_the_published_size_of_a_tagger():
+    """BERT base, cased, with CoNLL-2003's nine tags."""
+    labels = {"id2label": {i: f"LABEL_{i}" for i in range(9)}}
+    found = twins.fits_by_shape(
+        transformers.BertForTokenClassification, transformers.BertConfig(vocab_size=28_996, **labels)
+    )
+    pooler = 768 * 768 + 768
+    assert found == PUBLISHED["base, cased"][1] - pooler + 9 * 768 + 9
 
 
 @pytest.mark.parametrize("size", PUBLISHED)
