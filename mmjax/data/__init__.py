@@ -12,6 +12,7 @@ from etils import epy
 with epy.lazy_api_imports(globals()):
     from mmjax.data.bad_example import BadExample
     from mmjax.data.datasets.asked_emoji.answers import ANSWERS
+    from mmjax.data.datasets.tagged_emoji.kinds import EMOJI_TAGS
     from mmjax.data.pipeline import Mixture
     from mmjax.data.sources.contract import Records, Source
     from mmjax.data.sources.documents import Documents

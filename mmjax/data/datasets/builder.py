@@ -4,11 +4,15 @@ A dataset `x` is a file `x.py` in this folder, or a folder `x` with a `builder.p
 calls `x` (`SpokenEmoji` is `spoken_emoji`). Nothing else lists it: `prepare.builder` finds it by its name.
 """
 
+import io
 import sys
+from contextlib import redirect_stdout
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import tensorflow_datasets as tfds
+
+from mmjax.data.datasets.build_progress import BuildProgress
 
 
 @dataclass(eq=False)
@@ -58,6 +62,27 @@ class OwnBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
     def languages(self) -> tuple[str, ...]:
         """The languages of its config, which is a `LanguagesConfig`."""
         return self.builder_config.languages  # type: ignore[union-attr]
+
+
+class PlannedBuilder(OwnBuilder, skip_registration=True):
+    """Builds examples whose number is known before they are made, and shows how far it is.
+
+    Its `_split_generators` tells the number to `self._progress.start`, its `_generate_examples` each example to
+    `self._progress.advance`.
+    """
+
+    _progress: BuildProgress
+
+    def download_and_prepare(self, **kwargs: Any) -> None:
+        """Builds the dataset, if it isn't built. Takes the arguments of TFDS's own method."""
+        if self.data_path.exists():
+            return
+        tfds.display_progress_bar(False)  # BuildProgress shows the progress; TFDS would draw three more bars
+        try:
+            with BuildProgress(f"building {self.info.full_name}") as self._progress, redirect_stdout(io.StringIO()):
+                super().download_and_prepare(**kwargs)
+        finally:
+            tfds.display_progress_bar(True)
 
 
 def encoded() -> Any:

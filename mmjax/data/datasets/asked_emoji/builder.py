@@ -5,9 +5,7 @@ picture all answers differ (`shortcuts.py` measures it). Pictures are OpenMoji's
 the package `emoji`, speech is eSpeak NG's. Splits go by emoji, as in `spoken_emoji`, and each has speakers of its own.
 """
 
-import io
 from collections.abc import Iterator, Mapping
-from contextlib import redirect_stdout
 from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Any
@@ -21,8 +19,7 @@ from mmjax.data.datasets.asked_emoji.scenes import SIDE, Scene, scenes
 from mmjax.data.datasets.asked_emoji.shortcuts import check_shortcuts
 from mmjax.data.datasets.asked_emoji.speech import spoken, utterance
 from mmjax.data.datasets.asked_emoji.things import things
-from mmjax.data.datasets.build_progress import BuildProgress
-from mmjax.data.datasets.builder import OwnBuilder, encoded, png_of
+from mmjax.data.datasets.builder import PlannedBuilder, encoded, png_of
 
 
 @dataclass(eq=False)
@@ -33,7 +30,7 @@ class AskedConfig(tfds.core.BuilderConfig):
     limit: int | None = None
 
 
-class AskedEmoji(OwnBuilder):
+class AskedEmoji(PlannedBuilder):
     """Pictures of emoji with a question in English, its answer, and the question spoken.
 
     An example's `answer` is one of `ANSWERS`. `picture` is the same for all questions about one picture, `form` for
@@ -70,17 +67,6 @@ class AskedEmoji(OwnBuilder):
             "picture": text(),
             "emoji": tfds.features.Sequence(text()),
         }
-
-    def download_and_prepare(self, **kwargs: Any) -> None:
-        """Builds the dataset, if it isn't built. Takes the arguments of TFDS's own method."""
-        if self.data_path.exists():
-            return
-        tfds.display_progress_bar(False)  # BuildProgress shows the progress; TFDS would draw three more bars
-        try:
-            with BuildProgress(f"building {self.info.full_name}") as self._progress, redirect_stdout(io.StringIO()):
-                super().download_and_prepare(**kwargs)
-        finally:
-            tfds.display_progress_bar(True)
 
     def _split_generators(self, dl_manager: tfds.download.DownloadManager) -> dict[str, Iterator[tuple[str, Any]]]:
         config: Any = self.builder_config

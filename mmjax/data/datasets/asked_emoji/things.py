@@ -1,7 +1,7 @@
 """The emoji that pictures of `asked_emoji` are made of, with all that questions may ask of one."""
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -31,6 +31,14 @@ class Thing:
 
 
 def things(limit: int | None = None) -> list[Thing]:
+    """`colourless_things` with their colours, for which each is drawn; people have none."""
+    return [
+        thing if thing.word == "person" else replace(thing, colour=colour_of(np.asarray(drawing(thing.id, _SIDE))))
+        for thing in colourless_things(limit)
+    ]
+
+
+def colourless_things(limit: int | None = None) -> list[Thing]:
     """All emoji without a skin tone that a word fits, by id, in the splits of `spoken_emoji`. `limit`: of each word
     only so many in each split, drawn by hash.
 
@@ -43,13 +51,7 @@ def things(limit: int | None = None) -> list[Thing]:
             found.setdefault((entry.split, word), []).append((entry.id, entry.names["en"]))
     return sorted(
         (
-            Thing(
-                id=emoji_id,
-                name=name if _PLAIN.fullmatch(name) and name not in WORDS else "",
-                word=word,
-                colour=None if word == "person" else colour_of(np.asarray(drawing(emoji_id, _SIDE))),
-                split=split,
-            )
+            Thing(emoji_id, name if _PLAIN.fullmatch(name) and name not in WORDS else "", word, None, split)
             for (split, word), named in found.items()
             for emoji_id, name in sorted(named, key=lambda each: hashed(f"asked/limit/{each[0]}"))[:limit]
         ),

@@ -1,0 +1,1 @@
+"""The dataset `tagged_emoji`: sentences with tagged names, of which the picture beside them decides one."""
