@@ -344,6 +344,8 @@ TINIES = (
     ("vlmo.py:tiny",),
     ("beit3.py:tiny",),
     ("vqa.py:tiny",),
+    ("ner.py:tiny",),
+    ("ner.py:tiny_seen",),
 )
 
 

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from mmjax.data.sources.folder import Folder
+from mmjax.data.sources.tfds import Tfds
 from mmjax.experiment.load import load_experiment
 from mmjax.runtime.mesh import Mesh
 from mmjax.runtime.metrics import read
@@ -18,13 +19,14 @@ from tests.benchmarks.sizes import FOLDER, experiments, files
 from tests.tiny import write_shapes
 
 TINY = [f"{file}:tiny" for file in files() if "tiny" in experiments(file)]
-FIRST = {  # of which order the first loss is, of random towers: 8 candidates a batch, 512 or 1,024 words
+FIRST = {  # of which order the first loss is, of random towers: 8 candidates a batch, 512 or 1,024 words, 11 tags
     "clip.py": math.log(8),
     "flip.py": math.log(8),
     "clap.py": math.log(8),
     "imagebind.py": 2 * math.log(8),
     "siglip.py": 10 + 7 * math.log1p(math.exp(-10.0)),
     "bert.py": math.log(512) + math.log(2),
+    "ner.py": math.log(11),
 }
 # Those that the suite trains: each kind of objective and tower. The others' steps are traced in test_files.py.
 TRAINED = ("audiomae.py", "bert.py", "clip.py", "clip_resnet.py", "lit.py", "m3ae.py", "siglip.py")
@@ -44,7 +46,9 @@ def test_it_trains(name, table, tmp_path, monkeypatch):
     monkeypatch.setattr(Mesh, "build", lambda mesh, devices: BUILD(mesh, jax.devices()[:1]))
     config = load_experiment(f"{FOLDER}/{name}", ["steps=2", "batch_size=8", "optimizer.warmup_steps=1", "log_every=1"])
     config.evaluators, config.init, config.data.cache = [], {}, False
-    if not name.startswith("bert.py"):  # whose data is names, which a package has
+    if name.startswith("ner.py"):  # whose words have tags
+        config.data.sources = {source: Tfds(f"{source}/tiny") for source in config.data.weights}
+    elif not name.startswith("bert.py"):  # whose data is names, which a package has
         config.data.sources = {source: Folder(table) for source in config.data.weights}
     state = train(config, tmp_path / "run")
     assert int(state.step) == 2

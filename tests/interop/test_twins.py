@@ -101,6 +101,7 @@ OUT = {  # of each file's tiny; what isn't here is refused
     ("bert.py", "hf"): ("BertForPreTraining", False),
     ("clip.py", "hf"): ("CLIPModel", True),
     ("mae.py", "hf"): ("ViTMAEForPreTraining", True),
+    ("ner.py", "hf"): ("BertForTokenClassification", False),
     ("siglip.py", "hf"): ("SiglipModel", True),
     ("clip.py", "open_clip"): ("CLIP", True),
     ("clip_resnet.py", "open_clip"): ("CLIP", True),
@@ -155,6 +156,7 @@ def test_every_experiment_goes_out_or_says_all_that_is_in_the_way(file):
 
 FULL = {  # what the README says of the papers' sizes
     "bert.py:base": {"hf": False},
+    "ner.py:base": {"hf": False},
     "siglip.py:vit_b16": {"hf": False, "open_clip": True, "bv": False},
     "clip.py:vit_b32": {"hf": True, "open_clip": True},
     "mae.py:vit_b16": {"hf": True},
