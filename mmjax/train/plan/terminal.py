@@ -147,12 +147,14 @@ def trial_line(trial: Trial) -> Text:
     return Text(f"{words}: {trial.seconds:.3g} s, MFU {trial.plan.mfu:.0%}, {size(trial.plan.memory.needed)}")
 
 
-def tuned(title: str, trials: Sequence[Trial]) -> Table:
-    """All settings that were compiled: those that fit, fastest first, then the others."""
+def tuned(title: str, trials: Sequence[Trial]) -> Group:
+    """All settings that were compiled: those that fit, fastest first, then the others; and below, of each number of the
+    table, what was set, which is too long to stand beside the figures."""
     columns = ("needs", "step", "MFU", "products", "the rest", "network", "compiled in")
-    table = _table(f"\n{title}, fastest first", "with", *columns)
+    table, settings = _table(f"\n{title}, fastest first", "", *columns), []
     for trial in sorted(trials, key=lambda trial: (trial.seconds is None, trial.seconds or 0.0)):
-        row = [" ".join(trial.setting) or "as it is"]
+        settings.append(Text(f"{len(settings) + 1}: {' '.join(trial.setting) or 'as it is'}"))
+        row = [str(len(settings))]
         if trial.plan is not None:
             row += [size(trial.plan.memory.needed)]
         if trial.plan is None:
@@ -164,7 +166,7 @@ def tuned(title: str, trials: Sequence[Trial]) -> Table:
             row += [f"{trial.seconds:.3g} s", f"{trial.plan.mfu:.0%}"]
             row += [f"{part:.3g} s" for part in (parts.products, parts.memory, parts.network)]
         table.add_row(*row, f"{trial.taken:.0f} s")
-    return table
+    return Group(table, Text("with"), *settings)
 
 
 def size(count: float) -> str:

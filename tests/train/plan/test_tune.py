@@ -134,7 +134,7 @@ def test_knobs_offer_what_the_experiment_has():
 
 def test_real_steps_are_compiled(monkeypatch):
     monkeypatch.setattr(tune_module, "KNOBS", {"microbatches": KNOBS["microbatches"]})
-    console = Console(record=True, width=160)
+    console = Console(record=True, width=80)  # of a log
     found = tune_topologies(load_experiment(PAIR), ["cpu:2"], name=PAIR, most=2, console=console)["cpu:2"]
     assert [trial.setting for trial in found] == [(), ("microbatches=2",)]
     once, twice = (trial.plan for trial in found)
@@ -142,4 +142,9 @@ def test_real_steps_are_compiled(monkeypatch):
     assert twice is not None
     assert (once.microbatches, twice.microbatches) == (1, 2)
     assert once.model_flops == twice.model_flops
-    assert f"{PAIR} on cpu:2, fastest first" in console.export_text()
+    lines = console.export_text().partition(f"{PAIR} on cpu:2, fastest first")[2].splitlines()
+    words = {line.split()[0]: line.split() for line in lines if line.strip()}
+    best = sorted(found, key=lambda trial: trial.seconds or 0.0)
+    for number, trial in enumerate(best, start=1):
+        assert f"{trial.seconds:.3g}" in words[str(number)], "the figures are there, however long the settings"
+        assert words[f"{number}:"][1:] == list(trial.setting or ("as", "it", "is"))
