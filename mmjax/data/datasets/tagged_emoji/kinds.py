@@ -12,7 +12,7 @@ EMOJI_TAGS = ("O", *(f"{place}-{kind}" for kind in KINDS for place in "BI"))
 _KIND = {word: kind for kind, words in KINDS.items() for word in words}
 
 
-def kind_of(word: str) -> str | None:
+def named_kind(word: str) -> str | None:
     """The kind of the emoji that a word of `asked_emoji` stands for; None where it has none."""
     return _KIND.get(word)
 

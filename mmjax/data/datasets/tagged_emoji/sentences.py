@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from mmjax.data.datasets.asked_emoji.things import Thing, colourless_things
 from mmjax.data.datasets.spoken_emoji.catalogue import hashed
-from mmjax.data.datasets.tagged_emoji.kinds import KINDS, kind_of, tagged
+from mmjax.data.datasets.tagged_emoji.kinds import KINDS, named_kind, tagged
 from mmjax.errors import UserError
 
 NONCES = ("dax", "wug", "blicket", "tulver", "zib fendle", "mip toma", "gorp tiv", "lun kezzer")
@@ -53,7 +53,7 @@ def planned_sentences(counts: Mapping[str, int], limit: int | None = None) -> di
         UserError: a split has no emoji of some kind that has a name, and another beside it.
         ImportError: a package of the extra `demo` is missing.
     """
-    found = [(kind, thing) for thing in colourless_things(limit) if (kind := kind_of(thing.word)) is not None]
+    found = [(kind, thing) for thing in colourless_things(limit) if (kind := named_kind(thing.word)) is not None]
     return {
         split: _of_split(split, count, {k: [t for kind, t in found if kind == k and t.split == split] for k in KINDS})
         for split, count in counts.items()

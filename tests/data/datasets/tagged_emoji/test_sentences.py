@@ -5,7 +5,7 @@ import pytest
 
 from mmjax.data.datasets.asked_emoji.things import colourless_things
 from mmjax.data.datasets.tagged_emoji.builder import TaggedConfig
-from mmjax.data.datasets.tagged_emoji.kinds import EMOJI_TAGS, KINDS, kind_of, tagged
+from mmjax.data.datasets.tagged_emoji.kinds import EMOJI_TAGS, KINDS, named_kind, tagged
 from mmjax.data.datasets.tagged_emoji.sentences import FORMS, NONCES, planned_sentences
 from mmjax.errors import UserError
 
@@ -33,7 +33,7 @@ def test_the_tags_of_a_name():
     assert EMOJI_TAGS[:3] == ("O", "B-NATURE", "I-NATURE")
     assert len(EMOJI_TAGS) == 1 + 2 * len(KINDS) == len(set(EMOJI_TAGS))
     assert tagged("red apple", "FOOD") == [("red", "B-FOOD"), ("apple", "I-FOOD")]
-    assert (kind_of("plant"), kind_of("symbol")) == ("NATURE", None)
+    assert (named_kind("plant"), named_kind("symbol")) == ("NATURE", None)
 
 
 def test_a_sentence_names_one_thing_that_is_not_seen_and_hides_one_that_is(planned, everything):
@@ -43,10 +43,10 @@ def test_a_sentence_names_one_thing_that_is_not_seen_and_hides_one_that_is(plann
             assert len(names) == 2
             hidden = [place for place, (name, _) in enumerate(names) if name in NONCES]
             assert len(hidden) == 1
-            assert names[hidden[0]][1] == sentence.kind == kind_of(everything[sentence.emoji].word)
+            assert names[hidden[0]][1] == sentence.kind == named_kind(everything[sentence.emoji].word)
             name, kind = names[1 - hidden[0]]
             assert kind == sentence.other
-            assert any(each.name == name and kind_of(each.word) == kind for each in everything.values())
+            assert any(each.name == name and named_kind(each.word) == kind for each in everything.values())
             assert everything[sentence.emoji].name != name
             text = " ".join(sentence.words)
             assert sentence.form.replace("…", name) == text
@@ -55,7 +55,7 @@ def test_a_sentence_names_one_thing_that_is_not_seen_and_hides_one_that_is(plann
 
 
 def test_nonce_names_and_forms_share_no_word_with_names(everything):
-    words = {word for thing in everything.values() if kind_of(thing.word) for word in thing.name.split()}
+    words = {word for thing in everything.values() if named_kind(thing.word) for word in thing.name.split()}
     assert not words & {word for nonce in NONCES for word in nonce.split()}
     assert all(form.split().count("…") == 2 for form in FORMS)
 
