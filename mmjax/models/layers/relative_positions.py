@@ -26,7 +26,7 @@ def check_extents(extents: Extents, ways: tuple[str, ...]) -> None:
             )
 
 
-def count(extents: Extents) -> int:
+def distance_count(extents: Extents) -> int:
     """The number of distances: (2 R - 1)(2 C - 1) + 3 of a grid of R x C, the last ones from and to a CLS; 2 L - 1 of a
     sequence; and one from each way to each other."""
     return sum(map(_own, extents.values())) + len(extents) * (len(extents) - 1)

@@ -14,7 +14,7 @@ from mmjax.models.layers.blocks import Blocks
 from mmjax.models.layers.dropout import dropout_keys
 from mmjax.models.layers.multiway import ALL, MultiwayBlock, Ways, by_way
 from mmjax.models.layers.parameters import HIDDEN, constrain, layer_norm
-from mmjax.models.layers.relative_positions import check_extents, count, distances
+from mmjax.models.layers.relative_positions import check_extents, distance_count, distances
 
 APART = ("mlp", "all")
 
@@ -77,7 +77,7 @@ class MultiwayTrunk(nn.Module, kw_only=True):
         first_joint = blocks.depth - self.joint
         met = len(ways) > 1
         between = jnp.asarray(distances(self.relative, ways)) if self.relative else None
-        places = count(self.relative) if self.relative else 0
+        places = distance_count(self.relative) if self.relative else 0
         for name, begin, end in (("layers", 0, first_joint), ("joint", first_joint, blocks.depth)):
             if begin == end:
                 continue

@@ -10,7 +10,7 @@ import pytest
 
 from mmjax.errors import UserError
 from mmjax.models import Blocks, MultiwayTrunk, TextTransformer, ThroughTrunk, Trunk, ViT
-from mmjax.models.layers.relative_positions import count, distances
+from mmjax.models.layers.relative_positions import distance_count, distances
 from tests.models.oracle import ACTIVATIONS, as64, layer_norm, params_of, softmax
 
 D, HEADS = 16, 2
@@ -197,7 +197,7 @@ def test_a_cls_has_distances_of_its_own_and_every_place_counts() -> None:
                 kinds = ["image" if i < 7 else "text", "image" if j < 7 else "text"]
                 step = (*kinds, *([one == "cls", other == "cls"] if kinds == ["image", "image"] else []))
             steps.setdefault(int(found[i, j]), set()).add(step)
-    assert sorted(steps) == list(range(count({"image": (2, 3), "text": (4,)})))
+    assert sorted(steps) == list(range(distance_count({"image": (2, 3), "text": (4,)})))
     assert all(len(one) == 1 for one in steps.values())
     assert len(set().union(*steps.values())) == len(steps)
     np.testing.assert_array_equal(found[1:7, 1:7], distances({"image": (2, 3)}, (("image", 6),)))
