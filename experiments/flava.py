@@ -51,16 +51,14 @@ TINY_PATCH, TINY_SIDE, TINY_VOCAB, TINY_MASK, TINY_LENGTH, LEVELS = 4, 32, 512, 
 STATES: dict[str, Any] = {"pooling": "cls", "norm_pooled": True, "projection_bias": True}  # tokens before the last norm
 FUSED: dict[str, Any] = {"project": True, "kinds": False, "projection_tanh": True}  # the pooler is matching's
 BIG: dict[str, Any] = {"width": 768, "heads": 12, "norm_eps": 1e-12, "inits": "bert", "remat": "full"}
-SMALL: dict[str, Any] = {"width": 64, "heads": 4}
 
 
 @experiment
 def towers(blocks: Blocks, patch: int, size: int, vocab: int, length: int, types: int) -> dict[str, Any]:
-    tables: dict[str, Any] = {"vocab": vocab, "length": length, "types": types, "position_std": 0.02}
     shared: dict[str, Any] = {"blocks": blocks, "embed_dim": blocks.width, **STATES}
     return {
         "image": ViT(patch=patch, size=size, mean=MEAN, std=STD, cls=True, mask_token=True, **shared),
-        "text": TextTransformer(pre_norm=True, **tables, **shared),
+        "text": TextTransformer(vocab=vocab, length=length, types=types, position_std=0.02, pre_norm=True, **shared),
     }
 
 
@@ -81,14 +79,10 @@ def objectives(vocab: int, mask_id: int, codes: int, keep: Any, norm_eps: float)
 
 
 @experiment
-def cut(tokenizer: Any, length: int) -> tuple[Any, ...]:
-    return (PickCaption(), Lowercase(), Tokenize(tokenizer, length, bos=True))
-
-
-@experiment
 def base() -> Experiment:
     """302,087,287 parameters: 240,175,105 of FlavaModel's 241,356,289, whose two unimodal poolers no objective reads,
     and 61,912,182 of the heads."""
+    words = Tokenize(Subwords(VOCAB, "bert-base-uncased/vocab.txt"), LENGTH, bos=True)
     pairs = Tfds("pmd", fields={"text": "caption"})
     texts = Tfds("wikipedia/20230601.en", splits={"train": "train[:99%]", "validation": "train[99%:]"})
     return Experiment(
@@ -101,7 +95,7 @@ def base() -> Experiment:
             transforms={
                 "image": (Decode(upright=False), Resize(SIDE)),
                 "codes": (Codes((SIDE // PATCH) ** 2, CODES),),
-                "text": cut(Subwords(VOCAB, "bert-base-uncased/vocab.txt"), LENGTH),
+                "text": (PickCaption(), Lowercase(), words),
             },
             workers=16,
         ),
@@ -115,6 +109,7 @@ def base() -> Experiment:
 @experiment
 def emoji() -> Mixture:
     """Pairs, the same pictures alone, and names alone (Unicode's chart); codes are mean colours, 4 steps a channel."""
+    words = Tokenize(SentencePiece(TINY_VOCAB, name="spoken_emoji"), TINY_LENGTH, bos=True)
     pictures = Renamed(Tfds("spoken_emoji"), {"unread": "text"})
     return Mixture(
         {"pairs": 2.0, "pictures": 1.0, "names": 1.0},
@@ -122,7 +117,7 @@ def emoji() -> Mixture:
         transforms={
             "image": (Decode(), Resize(TINY_SIDE)),
             "codes": (Decode(), Resize(TINY_SIDE), ColourCodes(TINY_PATCH, LEVELS)),
-            "text": cut(SentencePiece(TINY_VOCAB, name="spoken_emoji"), TINY_LENGTH),
+            "text": (PickCaption(), Lowercase(), words),
         },
         record_transforms=(CopyInput("image", "codes"),),
         cache=True,
@@ -131,27 +126,19 @@ def emoji() -> Mixture:
 
 @experiment
 def small(fusions: Any, objectives: Any, evaluators: Any) -> Experiment:
-    return Experiment(
-        towers=towers(Blocks(depth=2, **SMALL), TINY_PATCH, TINY_SIDE, TINY_VOCAB, TINY_LENGTH, types=0),
-        fusions=fusions,
-        objectives=objectives,
-        data=emoji(),
-        optimizer=AdamW(peak_lr=2e-3, warmup_steps=40, weight_decay=0.05),
-        batch_size=96,
-        steps=300,
-        evaluators=evaluators,
-        evaluate_every=150,
-    )
+    made = towers(Blocks(width=64, depth=2, heads=4), TINY_PATCH, TINY_SIDE, TINY_VOCAB, TINY_LENGTH, types=0)
+    numbers: dict[str, Any] = {"fusions": fusions, "batch_size": 96, "steps": 300, "evaluate_every": 150}
+    rate = AdamW(peak_lr=2e-3, warmup_steps=40, weight_decay=0.05)
+    return Experiment(made, objectives, emoji(), rate, evaluators=evaluators, **numbers)
 
 
 @experiment
 def tiny() -> Experiment:
     all_five = objectives(TINY_VOCAB, TINY_MASK, LEVELS**3, KeepOutsideBlocks(0.6, smallest=4), norm_eps=1e-6)
-    fusion = Merged(blocks=Blocks(depth=1, **SMALL), embed_dim=64, **FUSED)
-    return small({"multimodal": fusion}, all_five, evaluators=[Retrieval(), Losses(batches=8)])
+    fusion = Merged(blocks=Blocks(width=64, depth=1, heads=4), embed_dim=64, **FUSED)
+    return small({"multimodal": fusion}, all_five, [Retrieval(), Losses(batches=8)])
 
 
 @experiment
 def tiny_contrastive() -> Experiment:
-    """For comparison: the contrast alone, of the same batches."""
-    return small({}, {"contrastive": Contrastive(("image", "text"))}, evaluators=[Retrieval()])
+    return small({}, {"contrastive": Contrastive(("image", "text"))}, [Retrieval()])

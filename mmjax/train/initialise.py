@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax.numpy as jnp
@@ -61,19 +62,21 @@ def tokenizers(
 ) -> dict[str, Tokenizer]:
     """The tokenizers, by modality, of the models that the towers start from: a token table is only valid with its own.
 
-    One is taken where both experiments describe their tokenizer equally; `say` gets a message where they don't.
+    One is taken where both experiments describe their tokenizer equally, or this one leaves its `path` empty, for a
+    model that comes from elsewhere; `say` gets a message where they don't, and it isn't the same model either.
     """
     wanted, found = untrained(experiment.data.transforms), {}
     for path, bundle in sources.items():
         modality = path.partition(".")[2]
         if path != f"towers.{modality}" or modality not in wanted or modality not in bundle.tokenizers:
             continue
-        theirs = untrained(build(bundle.config).data.transforms).get(modality)
-        if theirs == wanted[modality]:
+        ours, theirs = wanted[modality], untrained(build(bundle.config).data.transforms).get(modality)
+        own = getattr(ours, "path", None)
+        if theirs == ours or own == "":
             found[modality] = bundle.tokenizers[modality]
             say(f"init {path} from {bundle.source}: its tokenizer is taken too")
-        else:
-            say(f"init {path} from {bundle.source}: the tokenizer is another one, {wanted[modality]}, not {theirs}")
+        elif not own or ours.load(None, Path()) != bundle.tokenizers[modality]:
+            say(f"init {path} from {bundle.source}: the tokenizer is another one, {ours}, not {theirs}")
     return found
 
 

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from mmjax.data.tokenizers.files import load_tokenizers
+from mmjax.data.tokenizers.sentence_piece import SentencePiece
 from mmjax.errors import UserError
 from mmjax.experiment.definition import Load
 from mmjax.experiment.graph import build
@@ -88,6 +89,23 @@ def test_the_tokenizer_comes_with_the_text_tower_if_it_is_the_same(trained: Trai
     said.clear()
     assert tokenizers(experiment, sources(experiment, quiet), said.append) == {}
     assert "the tokenizer is another one, SentencePiece(vocab_size=60" in said[0]
+
+
+def test_a_tokenizer_of_another_run_is_that_of_the_tower_that_starts_there(trained: Trained, tmp_path):
+    """An empty path takes it; the path of its file is the same model, and another file's is said."""
+    theirs = load_tokenizers(trained.workdir / "tokenizers")["text"]
+    (tmp_path / "same.model").write_bytes(theirs.model)
+    (tmp_path / "other.model").write_bytes(SentencePiece(60).train(["quite another text", "of other letters"]))
+    cases = ("", True, "its tokenizer is taken too"), ("same", False, None), ("other", False, "another one")
+    for path, taken, words in cases:
+        full = path and f"{tmp_path / path}.model"
+        config = tiny_config(trained.table, f"init.towers.text={trained.workdir}")
+        config.data.transforms["text"][0].tokenizer.path = full
+        experiment = build(config)
+        said: list[str] = []
+        found = tokenizers(experiment, sources(experiment, quiet), said.append)
+        assert found == ({"text": theirs} if taken else {})
+        assert [words in line for line in said] == ([True] if words else []), said
 
 
 def test_a_run_starts_from_an_export_with_its_tokenizer_and_from_a_run_whose_positions_are_resized(

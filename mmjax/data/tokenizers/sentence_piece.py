@@ -91,7 +91,8 @@ class SentencePiece(TokenizerSpec):
 
     `vocab_size` is the size of the text tower's table. Where the captions don't hold as many pieces, the model is
     smaller, which does no harm. `name` only names the file under `<data_dir>/tokenizers`. A workdir and an exported
-    folder keep the model, and take it from there; with an empty `path` they always do.
+    folder keep the model, and take it from there; with an empty `path` they always do, and a new run takes that of the
+    model that its text tower starts from (`init`).
     """
 
     vocab_size: int = 2048

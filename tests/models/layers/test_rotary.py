@@ -118,9 +118,8 @@ def test_errors_name_what_would_do():
     tower = flat(ViT, **{**IMAGE, "depth": 1, "pooling": "cls"}, trunk=trunk)
     with pytest.raises(UserError, match="positions='rotary' acts in a tower's own blocks"):
         oracle.params_of(tower, np.zeros((1, 8, 12, 3), np.uint8))
-    with pytest.raises(
-        UserError, match="positions='rotery' is not one of learned, sincos, rotary; did you mean rotary"
-    ):
+    known = "learned, sincos, rotary, none"
+    with pytest.raises(UserError, match=f"positions='rotery' is not one of {known}; did you mean rotary"):
         oracle.params_of(flat(TextTransformer, **{**TEXT, "positions": "rotery"}), np.zeros((1, 4), np.int32))
     with pytest.raises(UserError, match="heads=3 does not divide width=16"):
         oracle.params_of(flat(TextTransformer, **{**TEXT, "heads": 3}), np.zeros((1, 4), np.int32))
