@@ -96,7 +96,7 @@ def test_a_tokenizer_of_another_run_is_that_of_the_tower_that_starts_there(train
     theirs = load_tokenizers(trained.workdir / "tokenizers")["text"]
     (tmp_path / "same.model").write_bytes(theirs.model)
     (tmp_path / "other.model").write_bytes(SentencePiece(60).train(["quite another text", "of other letters"]))
-    cases = ("", True, "its tokenizer is taken too"), ("same", False, None), ("other", False, "another one")
+    cases = ("", True, "its tokenizer is taken too"), ("same", False, ""), ("other", False, "another one")
     for path, taken, words in cases:
         full = path and f"{tmp_path / path}.model"
         config = tiny_config(trained.table, f"init.towers.text={trained.workdir}")

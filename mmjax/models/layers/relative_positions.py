@@ -71,7 +71,7 @@ def _within(name: str, extent: tuple[int, ...], length: int) -> Int[np.ndarray, 
         raise UserError(f"relative positions of {name!r} are of {extent}, {allowed} tokens, and it has {length}")
     places = np.indices(extent).reshape(len(extent), -1)[:, : length - cls]
     steps = places[:, None, :] - places[:, :, None] + (np.array(extent) - 1)[:, None, None]
-    found = np.ravel_multi_index(tuple(steps), tuple(2 * size - 1 for size in extent))
+    found = np.asarray(np.ravel_multi_index(tuple(steps), tuple(2 * size - 1 for size in extent)))
     if not cls:
         return found
     spans = math.prod(2 * size - 1 for size in extent)

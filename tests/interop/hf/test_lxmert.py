@@ -77,7 +77,7 @@ def test_tokens_embedding_and_gradients(tmp_path):
     weights = {name: random.normal(size=x.shape).astype(np.float32) for name, x in expected.items()}
     for name, mask in (("text", MASK), ("regions", given["regions_mask"])):
         weights[name] *= mask[..., None]
-    sum((x * torch.tensor(weights[name])).sum() for name, x in expected.items()).backward()
+    torch.stack([(x * torch.tensor(weights[name])).sum() for name, x in expected.items()]).sum().backward()
     module = build(bundle.config).pretrainer()
 
     def loss(params):
@@ -103,7 +103,7 @@ def test_the_heads_of_pretraining(tmp_path):
     bundle, model = twins.there_and_back(model, tmp_path)
     assert set(bundle.extras) == set(lxmert.ANSWERS)
     module, (given, theirs) = build(bundle.config).pretrainer(), batch()
-    rngs, weights = {"mask": jax.random.key(0)}, np.float32([[1, -2], [0.5, 1], [-1, 3]])
+    rngs, weights = {"mask": jax.random.key(0)}, np.array([[1, -2], [0.5, 1], [-1, 3]], np.float32)
 
     def loss(params):
         with jax.default_matmul_precision("highest"):
