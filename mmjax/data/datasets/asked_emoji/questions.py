@@ -51,13 +51,14 @@ def asked_of_both(twins: tuple[Scene, Scene]) -> Iterator[tuple[Asked, Asked]]:
 
     They speak of an emoji by the word for its group, where no other in the scene has it, or else by its name.
     """
-    first, second = ({each.question: each for each in _placing(scene)} for scene in twins)
+    first, second = ({each.question: each for each in asked_of_places(scene)} for scene in twins)
     for question, asked in first.items():
         if question in second and second[question].answer != asked.answer:
             yield asked, second[question]
 
 
-def _placing(scene: Scene) -> Iterator[Asked]:
+def asked_of_places(scene: Scene) -> Iterator[Asked]:
+    """The questions of where an emoji is, and of what is beside it, whatever a twin would answer."""
     for placed in scene.placed:
         called = _called(placed, scene)
         if not called:

@@ -8,11 +8,14 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import accumulate
+from typing import TypeVar
 
 from mmjax.data.datasets.asked_emoji.answers import COLOURS, WORDS
 from mmjax.data.datasets.asked_emoji.things import Thing
 from mmjax.data.datasets.spoken_emoji.catalogue import hashed
 from mmjax.errors import UserError
+
+_T = TypeVar("_T")
 
 SIDE = 96  # pixels
 _QUARTER = SIDE // 2
@@ -44,6 +47,20 @@ class Scene:
         return next((placed for placed in self.placed if (placed.row, placed.column) == (row, column)), None)
 
 
+class Pool:
+    """The emoji of a split, also by the word for their group, and by colour."""
+
+    def __init__(self, things: Sequence[Thing], split: str) -> None:
+        """Raises UserError where the split has fewer than four emoji."""
+        self.emoji = [thing for thing in things if thing.split == split]
+        if len(self.emoji) < 4:
+            raise UserError(
+                f"asked_emoji: the split {split!r} has {len(self.emoji)} emoji, and a picture takes four: raise limit"
+            )
+        self.by_word = {word: [thing for thing in self.emoji if thing.word == word] for word in WORDS}
+        self.by_colour = {colour: [thing for thing in self.emoji if thing.colour == colour] for colour in COLOURS}
+
+
 def scenes(things: Sequence[Thing], split: str, count: int) -> list[tuple[Scene, Scene]]:
     """The twins of a split, `count` of them.
 
@@ -53,38 +70,44 @@ def scenes(things: Sequence[Thing], split: str, count: int) -> list[tuple[Scene,
     Raises:
         UserError: the split has fewer than four emoji.
     """
-    pool = [thing for thing in things if thing.split == split]
-    if len(pool) < 4:
-        raise UserError(
-            f"asked_emoji: the split {split!r} has {len(pool)} emoji, and a picture takes four: raise limit"
-        )
-    by_word = {word: [thing for thing in pool if thing.word == word] for word in WORDS}
-    by_colour = {colour: [thing for thing in pool if thing.colour == colour] for colour in COLOURS}
+    pool = Pool(things, split)
     drawn: Counter[str] = Counter()
     twins = []
     for number in range(count):
         key = f"asked/{split}-{number:04d}"
         taken: list[Thing] = []
-        for wanted in _wanted(key, number, by_word, by_colour):
-            free = [thing for thing in wanted if thing not in taken] or [thing for thing in pool if thing not in taken]
-            taken.append(min(free, key=lambda thing: (drawn[thing.id], hashed(f"{key}/{thing.id}"))))
+        for wanted in _wanted(key, number, pool):
+            taken.append(min(_free(wanted, taken, pool), key=lambda t: (drawn[t.id], hashed(f"{key}/{t.id}"))))
             drawn[taken[-1].id] += 1
         twins.append(_twins(f"{split}-{number:04d}", taken))
     return twins
 
 
-def _wanted(
-    key: str, number: int, by_word: dict[str, list[Thing]], by_colour: dict[str, list[Thing]]
-) -> list[list[Thing]]:
+def drawn_scene(pool: Pool, name: str, number: int) -> Scene:
+    """A scene that no other one has a say in, as the first twin of `scenes` is, but each emoji by hash of those that
+    fit. `number` says by its remainder of three what emoji are drawn by."""
+    taken: list[Thing] = []
+    for place, wanted in enumerate(_wanted(f"asked/{name}", number, pool)):
+        taken.append(_one(_free(wanted, taken, pool), f"asked/{name}/emoji/{place}"))
+    return _twins(name, taken)[0]
+
+
+def _free(wanted: list[Thing], taken: Sequence[Thing], pool: Pool) -> list[Thing]:
+    ids = {thing.id for thing in taken}
+    free = [thing for thing in wanted if thing.id not in ids]
+    return free or [thing for thing in pool.emoji if thing.id not in ids]
+
+
+def _wanted(key: str, number: int, pool: Pool) -> list[list[Thing]]:
     """The emoji that each place of a scene may take."""
-    words = [things for things in by_word.values() if things]
-    colours = [things for things in by_colour.values() if things]
+    words = [things for things in pool.by_word.values() if things]
+    colours = [things for things in pool.by_colour.values() if things]
     size = 1 + sum(_share(f"{key}/size") > limit for limit in accumulate(_NUMBERS[:-1]))
     if number % 3 == 0:
         return [_one(words, f"{key}/word/{place}") for place in range(size)]
     if number % 3 == 1 and colours:
         return [_one(colours, f"{key}/colour/{place}") for place in range(size)]
-    counted = [by_word[word] for word, spoken in WORDS.items() if spoken.many and by_word[word]]
+    counted = [pool.by_word[word] for word, spoken in WORDS.items() if spoken.many and pool.by_word[word]]
     alike = 1 + hashed(f"{key}/alike") % 4
     size = alike + hashed(f"{key}/others") % (5 - alike)
     same = _one(counted or words, f"{key}/same")
@@ -113,8 +136,8 @@ def _placed(scene: str, thing: Thing, quarter: tuple[int, int]) -> Placed:
     return Placed(thing, row, column, side, column * _QUARTER + x % room, row * _QUARTER + y % room)
 
 
-def _one(lists: Sequence[list[Thing]], key: str) -> list[Thing]:
-    return lists[hashed(key) % len(lists)]
+def _one(choices: Sequence[_T], key: str) -> _T:
+    return choices[hashed(key) % len(choices)]
 
 
 def _share(key: str) -> float:
