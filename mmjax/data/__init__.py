@@ -14,6 +14,7 @@ with epy.lazy_api_imports(globals()):
     from mmjax.data.datasets.asked_emoji.answers import ANSWERS
     from mmjax.data.datasets.tagged_emoji.kinds import EMOJI_TAGS
     from mmjax.data.pipeline import Mixture
+    from mmjax.data.sources.asked_scenes import AskedScenes
     from mmjax.data.sources.contract import Records, Source
     from mmjax.data.sources.documents import Documents
     from mmjax.data.sources.emoji_charts import EmojiCharts
