@@ -68,8 +68,7 @@ class SceneRecords(Records):
         return self._count
 
     def __getitem__(self, index: int, /) -> dict[str, Any]:
-        if not 0 <= index < self._count:
-            raise IndexError(f"there is no question {index}, but from 0 to {self._count - 1:,}")
+        index = range(self._count)[index]
         scene, asked = self._asker.asked(index)
         return {"id": f"drawn-{index:08d}", "image": painted(scene), **vars(asked)}
 
