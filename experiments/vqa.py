@@ -36,7 +36,7 @@ SMALL: dict[str, Any] = {"width": WIDTH, "heads": 4, "remat": "dots"}
 
 
 @experiment
-def answering(init: Any, peak_lr: float) -> Experiment:
+def answering(init: Any, peak_lr: float, pieces: SentencePiece) -> Experiment:
     """The question's tokens read the picture's, and the first of them tells the answer."""
     return Experiment(
         towers={
@@ -57,7 +57,7 @@ def answering(init: Any, peak_lr: float) -> Experiment:
                 "text": (
                     PickCaption(),
                     Lowercase(),
-                    Tokenize(SentencePiece(VOCAB, name="spoken_emoji", max_captions=20_000), LENGTH, bos=True),
+                    Tokenize(pieces, LENGTH, bos=True),
                 ),
                 "answer": (Label(ANSWERS),),
             },
@@ -74,11 +74,12 @@ def answering(init: Any, peak_lr: float) -> Experiment:
 
 @experiment
 def tiny() -> Experiment:
-    return answering(init={}, peak_lr=1e-3)
+    return answering(init={}, peak_lr=1e-3, pieces=SentencePiece(VOCAB, name="questions", max_captions=20_000))
 
 
 @experiment
 def tiny_from_albef() -> Experiment:
-    """From a run of `albef.py:tiny`: both towers and the fusion."""
+    """From a run of `albef.py:tiny`: both towers, the fusion, and the tokenizer, whose ids the text tower knows."""
     parts = ("towers.image", "towers.text", "fusions.reading")
-    return answering(init={part: Load("runs/albef_tiny") for part in parts}, peak_lr=5e-4)
+    pieces = SentencePiece(VOCAB, path="")  # that of the text's tower
+    return answering(init={part: Load("runs/albef_tiny") for part in parts}, peak_lr=5e-4, pieces=pieces)
