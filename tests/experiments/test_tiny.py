@@ -9,7 +9,9 @@ import jax
 import numpy as np
 import pytest
 
+from mmjax.data.sources.asked_scenes import AskedScenes
 from mmjax.data.sources.folder import Folder
+from mmjax.data.sources.renamed import Renamed
 from mmjax.data.sources.tfds import Tfds
 from mmjax.experiment.load import load_experiment
 from mmjax.runtime.mesh import Mesh
@@ -48,6 +50,9 @@ def test_it_trains(name, table, tmp_path, monkeypatch):
     config.evaluators, config.init, config.data.cache = [], {}, False
     if name.startswith("ner.py"):  # whose words have tags
         config.data.sources = {source: Tfds(f"{source}/tiny") for source in config.data.weights}
+    elif name.startswith("vqa.py"):
+        scenes = AskedScenes(Tfds("asked_emoji/tiny"), count=1_000, limit=6)
+        config.data.sources = {source: Renamed(scenes, {"text": "question"}) for source in config.data.weights}
     elif not name.startswith("bert.py"):  # whose data is names, which a package has
         config.data.sources = {source: Folder(table) for source in config.data.weights}
     state = train(config, tmp_path / "run")
