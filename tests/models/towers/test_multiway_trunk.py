@@ -10,6 +10,7 @@ import pytest
 
 from mmjax.errors import UserError
 from mmjax.models import Blocks, MultiwayTrunk, TextTransformer, ThroughTrunk, Trunk, ViT
+from mmjax.models.layers.attention_maps import WEIGHTS
 from mmjax.models.layers.relative_positions import distance_count, distances
 from tests.models.oracle import ACTIVATIONS, as64, layer_norm, params_of, softmax
 
@@ -201,6 +202,15 @@ def test_a_cls_has_distances_of_its_own_and_every_place_counts() -> None:
     assert all(len(one) == 1 for one in steps.values())
     assert len(set().union(*steps.values())) == len(steps)
     np.testing.assert_array_equal(found[1:7, 1:7], distances({"image": (2, 3)}, (("image", 6),)))
+
+
+def test_a_pass_whose_weights_are_kept_has_the_relative_positions_too() -> None:
+    """They are computed by other code, for attention maps."""
+    x, real, ways = sequence(("image", "text"))
+    variables = params("placed")
+    (found, _), kept = PLACED.apply(variables, x, real, ways=ways, mutable=[WEIGHTS])
+    assert jax.tree.leaves(kept[WEIGHTS])
+    np.testing.assert_allclose(found, run(PLACED, variables, x, real, ways), rtol=0, atol=1e-5)
 
 
 def test_a_picture_without_positions_of_its_own_is_read_by_the_trunk_s() -> None:
