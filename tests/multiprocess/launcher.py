@@ -2,10 +2,8 @@
 
 import contextlib
 import os
-import random
 import re
 import signal
-import socket
 import subprocess
 import sys
 import tempfile
@@ -15,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from mmjax.runtime.launch import ADDRESS, COUNT, INDEX
+from tests.ports import unused_port
 
 ROOT = Path(__file__).parent.parent.parent
 PATIENCE = 150  # seconds for one run, which takes some ten: a hang fails, instead of stopping the suite
@@ -97,7 +96,7 @@ def launch(
     with tempfile.TemporaryDirectory() as name:
         folder, began, running = Path(name), time.monotonic(), []
         try:
-            port = _free_port()
+            port = unused_port()
             for index in range(processes):
                 environment = _environment(devices) | (_address(port, processes, index) if processes > 1 else {})
                 environment |= variables or {}
@@ -147,12 +146,3 @@ def _environment(devices: int) -> dict[str, str]:
 
 def _address(port: int, count: int, index: int) -> dict[str, str]:
     return {ADDRESS: f"localhost:{port}", COUNT: str(count), INDEX: str(index)}
-
-
-def _free_port() -> int:
-    """One below those that a kernel gives away by itself, for it is seconds until process 0 takes it."""
-    while True:
-        port = random.SystemRandom().randrange(20_000, 32_768)
-        with socket.socket() as probe, contextlib.suppress(OSError):
-            probe.bind(("localhost", port))
-            return port

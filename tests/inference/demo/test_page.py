@@ -25,10 +25,11 @@ from mmjax.data.transforms.audio_input import SoundInput
 from mmjax.errors import UserError
 from mmjax.inference.demo import page
 from mmjax.inference.demo.search import Item
-from mmjax.inference.demo.server import HOST, free_port
+from mmjax.inference.demo.server import HOST
 from mmjax.inference.model import load
 from tests.evaluate.report.made import wav
 from tests.evaluate.report.test_page import browse
+from tests.ports import unused_port
 from tests.tiny import write_shapes
 from tests.trained import Trained
 
@@ -66,7 +67,7 @@ def served(trained: Trained, tmp_path_factory) -> Iterator[Served]:
     write_shapes(folder)
     (folder / "broken.png").write_text("no picture")
     (folder / ATTACK).write_bytes((folder / "red-disc-4.png").read_bytes())
-    screen, port = io.StringIO(), free_port(None)
+    screen, port = io.StringIO(), unused_port()
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
         patch.setenv("GRADIO_TEMP_DIR", "")
@@ -218,9 +219,7 @@ def test_ctrl_c_ends_it_at_once_and_a_start_says_what_it_does(trained: Trained, 
     pytest.importorskip("gradio")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
-    with socket.socket() as free:  # of the system's own choice: what the page would take itself, other tests take too
-        free.bind((HOST, 0))
-        port = free.getsockname()[1]
+    port = unused_port()
     pressed_at, open_ = [], contextlib.ExitStack()
 
     def pressed(seconds):

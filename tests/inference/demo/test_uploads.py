@@ -17,9 +17,10 @@ from mmjax.data.kinds import kind_of
 from mmjax.errors import UserError
 from mmjax.inference.demo import page, uploads
 from mmjax.inference.demo.search import Item, Place
-from mmjax.inference.demo.server import HOST, free_port
+from mmjax.inference.demo.server import HOST
 from mmjax.inference.demo.uploads import Gate, Uploads, received
 from tests.evaluate.report.made import png, wav
+from tests.ports import unused_port
 
 REFUSED = "only a file that was uploaded on this page can be searched by"
 
@@ -66,7 +67,7 @@ class Served:
 @pytest.fixture(scope="module")
 def served() -> Iterator[Served]:
     pytest.importorskip("gradio")
-    found, port = Found(), free_port(None)
+    found, port = Found(), unused_port()
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("GRADIO_TEMP_DIR", "")
         shown = page.build_page(found)  # pyright: ignore[reportArgumentType]
