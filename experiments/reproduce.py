@@ -72,6 +72,7 @@ SHORT = ("batch_size=64", "steps=200", "evaluate_every=0")
 LONGER = ("batch_size=64", "steps=1200", "evaluate_every=0")  # as many examples as the `tiny` itself sees
 TWICE = ("steps=800", "evaluate_every=0")
 FLIP = ("steps=200", "evaluate_every=0")
+MATCHED = ("steps=500", "evaluate_every=0")
 TIMED = ("steps=60", "evaluate_every=0")
 SECONDS = ("seconds",)
 CLAIMS = (
@@ -297,6 +298,16 @@ CLAIMS = (
         threshold=0.0,
     ),
     Claim(
+        "hard_negatives_over_random_in_as_much_compute",
+        "ALBEF (arXiv:2107.07651)",
+        "Matching orders the towers' first 16 better where its wrong pairs were alike than where they were random.",
+        ("albef.py:tiny_untaught", *MATCHED),
+        ("albef.py:tiny_untaught", *MATCHED, "objectives.matching.negatives=random"),
+        ("reranked/image->text/R@1", "reranked/text->image/R@1"),
+        "validation",
+        threshold=0.0,
+    ),
+    Claim(
         "joint_over_contrast_alone",
         "FLAVA (arXiv:2112.04482)",
         "Names and pictures find each other better where words and patches are predicted too, in as many steps.",
@@ -347,6 +358,7 @@ TINIES = (
     ("audiomae.py:tiny",),
     ("m3ae.py:tiny",),
     ("albef.py:tiny",),
+    ("albef.py:tiny_untaught",),
     ("blip_itm.py:tiny",),
     ("vilt.py:tiny",),
     ("vilbert.py:tiny",),
