@@ -1,7 +1,7 @@
 """Answers to questions about a picture: what was pretrained is tuned to choose among the answers that there are.
 
     mmjax train experiments/vqa.py:tiny --workdir runs/vqa_tiny                # minutes on a CPU, on the demo data
-    mmjax train experiments/vqa.py:tiny_from_albef --workdir runs/vqa_albef    # from `runs/albef_tiny`
+    mmjax train experiments/vqa.py:tiny_from_albef --workdir runs/vqa_albef    # from `runs/albef_untaught`
 
 The demo data `asked_emoji` asks of pictures of one to four emoji. Neither a question nor a picture alone tells an
 answer, and the emoji of its test pictures are in no training picture. Training draws such questions and pictures anew
@@ -79,7 +79,7 @@ def tiny() -> Experiment:
 
 @experiment
 def tiny_from_albef() -> Experiment:
-    """From a run of `albef.py:tiny`: both towers, the fusion, and the tokenizer, whose ids the text tower knows."""
+    """From `albef.py:tiny_untaught`: both towers, the fusion, and the tokenizer, whose ids the text tower knows."""
     parts = ("towers.image", "towers.text", "fusions.reading")
     pieces = SentencePiece(VOCAB, path="")  # that of the text's tower
-    return answering(init={part: Load("runs/albef_tiny") for part in parts}, peak_lr=5e-4, pieces=pieces)
+    return answering(init={part: Load("runs/albef_untaught") for part in parts}, peak_lr=5e-4, pieces=pieces)

@@ -23,6 +23,7 @@ with epy.lazy_api_imports(globals()):
     from mmjax.data.sources.precomputed import Features, Vector
     from mmjax.data.sources.renamed import Renamed
     from mmjax.data.sources.tfds import Tfds
+    from mmjax.data.sources.video_folder import VideoFolder
     from mmjax.data.tokenizers.given_ids import GivenIds
     from mmjax.data.tokenizers.sentence_piece import EOS, SentencePiece
     from mmjax.data.tokenizers.subwords import Subwords
@@ -69,3 +70,6 @@ with epy.lazy_api_imports(globals()):
     )
     from mmjax.data.transforms.text_input import TextInput
     from mmjax.data.transforms.unended import TokenizeUnended
+    from mmjax.data.transforms.video import DecodeVideo, EachFrame
+    from mmjax.data.transforms.video_input import VideoInput
+    from mmjax.data.transforms.window import CutWindow

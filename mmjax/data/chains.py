@@ -8,8 +8,9 @@ from typing import Any
 import numpy as np
 
 from mmjax.data.bad_example import BadExample
-from mmjax.data.sources.paths import File
+from mmjax.data.paths import File
 from mmjax.data.tokenizers.contract import Tokenizer, TokenizerSpec
+from mmjax.data.transforms.clip import Clip
 from mmjax.data.transforms.contract import VARIES, Rng, Spec, Transform
 from mmjax.data.transforms.document import Document
 from mmjax.data.transforms.early_crop import cropped_early
@@ -111,7 +112,7 @@ class Chains:
         value = record.get(modality)
         if isinstance(value, BadExample):  # since `begin`
             return value
-        path = value.path if isinstance(value, File) else None
+        path = value.path if isinstance(value, File | Clip) else None
         try:
             return _after(chain, value, rng)
         except BadExample as reason:
@@ -157,10 +158,10 @@ class Chains:
 
     def raw(self, record: Mapping[str, Any], column: str) -> Any:
         """A column as it is shown to people: the caption or recording that evaluation picks, a file's bytes."""
-        value = record.get(column)
+        value, chain = record.get(column), self.transforms.get(column, ())
         try:
-            value = value.read() if isinstance(value, File) else value
-            for transform in self.transforms.get(column, ())[:1]:
+            value = _stored(value, chain)
+            for transform in chain[:1]:
                 if value is not None and transform.picks:
                     value = transform(value, None)
             value = str(value) if isinstance(value, Document) else value
@@ -171,7 +172,7 @@ class Chains:
 
 def _after(chain: Sequence[Transform], value: Any, rng: Rng) -> Any:
     """The value after these transforms; None stays None. Raises `BadExample` where it is bad."""
-    value = value.read() if isinstance(value, File) else value
+    value = _stored(value, chain)
     for transform in chain if value is not None else ():
         # A document's sentences are cleaned by the transforms that clean the strings to be embedded.
         if isinstance(value, Document) and transform.vocabulary() is None:
@@ -179,6 +180,13 @@ def _after(chain: Sequence[Transform], value: Any, rng: Rng) -> Any:
         else:
             value = transform(value, rng)
     return value
+
+
+def _stored(value: Any, chain: Sequence[Transform]) -> Any:
+    """The bytes of a file, or its path for a chain that reads parts of it; anything else as it is."""
+    if not isinstance(value, File):
+        return value
+    return value.unread() if chain and chain[0].in_parts else value.read()
 
 
 def captions(record: Mapping[str, Any], modality: str, chain: Sequence[Transform]) -> list[str]:

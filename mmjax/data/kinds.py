@@ -1,4 +1,4 @@
-"""Kinds of a batch's entries, which decide how people see them: pictures, texts, sounds, or a kind of one's own.
+"""Kinds of a batch's entries, which decide how people see them: pictures, texts, sounds, videos, or one's own.
 
 A chain says the kind of its entry (`Spec.kind`), whatever that is called. Where there is no chain, for embeddings in
 files and columns of known datasets, the usual names say it.
@@ -11,10 +11,11 @@ from mmjax.data.transforms.audio_input import SoundInput
 from mmjax.data.transforms.image_input import PictureInput
 from mmjax.data.transforms.input import Input
 from mmjax.data.transforms.text_input import TextInput
+from mmjax.data.transforms.video_input import VideoInput
 
 Kinds = Mapping[str, type[Input]]  # by entry
 
-USUAL: Kinds = {"image": PictureInput, "text": TextInput, "audio": SoundInput}
+USUAL: Kinds = {"image": PictureInput, "text": TextInput, "audio": SoundInput, "video": VideoInput}
 
 
 def kinds_of(transforms: Transforms) -> dict[str, type[Input]]:
@@ -35,7 +36,7 @@ def words_of(kinds: Kinds) -> str | None:
 
 
 def ordered(names: Iterable[str], kinds: Kinds) -> list[str]:
-    """Texts first, then pictures, sounds, and what can't be shown; of one kind as they come."""
+    """Texts first, then pictures and videos, sounds, and what can't be shown; of one kind as they come."""
 
     def place(name: str) -> int:
         kind = kind_of(name, kinds)

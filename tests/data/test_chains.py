@@ -5,7 +5,7 @@ import pytest
 
 from mmjax.data.bad_example import KINDS
 from mmjax.data.chains import Chains, captions, chain_specs, evaluation, identity, row_spec
-from mmjax.data.sources.paths import File
+from mmjax.data.paths import File
 from mmjax.data.tokenizers.sentence_piece import PieceTokenizer, SentencePiece
 from mmjax.data.transforms.audio import CropOrPad, DecodeAudio, PickUtterance
 from mmjax.data.transforms.audio_input import SoundInput

@@ -14,11 +14,11 @@ import pytest
 from mmjax.data import cuts
 from mmjax.data.bad_example import KINDS, BadExample
 from mmjax.data.evaluation import evaluation_batches, raw
+from mmjax.data.paths import File
 from mmjax.data.pipeline import Mixture, batches, examples, prepare, random_stream
 from mmjax.data.record_transforms import STREAM, RecordTransforms
 from mmjax.data.sources.contents import ReadFile
 from mmjax.data.sources.contract import Records, Source
-from mmjax.data.sources.paths import File
 from mmjax.data.tokenizers.sentence_piece import SentencePiece
 from mmjax.data.transforms.audio import CropOrPad, DecodeAudio, RandomGain
 from mmjax.data.transforms.contract import RecordTransform

@@ -189,7 +189,7 @@ def test_what_cannot_be_had_says_what_can(trained: Trained, tmp_path):
     with pytest.raises(UserError, match=r"--modalities 'imgae', .*did you mean image\?"):
         embed(str(trained.workdir), None, tmp_path / "out", modalities=["imgae"])
     (tmp_path / "labels.csv").write_text("mood,split\ncalm,test\n")
-    with pytest.raises(UserError, match="has none of the columns image, text and audio, it has mood, split"):
+    with pytest.raises(UserError, match="has none of the columns image, text, audio and video, it has mood, split"):
         embed(str(trained.workdir), str(tmp_path / "labels.csv"), tmp_path / "out")
     assert not (tmp_path / "out").exists()
     assert module.ROWS % module.BATCH == 0

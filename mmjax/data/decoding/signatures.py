@@ -9,18 +9,21 @@ Kind = Literal["picture", "sound", "video", "other"]
 
 
 class Format(NamedTuple):
-    """A file format. name: for people. read: whether Pillow or libsndfile reads it as they come. advice: replaces the
-    kind's advice.
+    """A file format. name: for people. read: whether Pillow, libsndfile or PyAV reads it as they come. advice: replaces
+    the kind's advice. either: whether a container whose kind is "sound" may hold a video too.
     """
 
     name: str
     kind: Kind
     read: bool = False
     advice: str = ""
+    either: bool = False
 
 
 _PICTURE = "convert it first (ImageMagick: magick IN OUT.png)"
 _SOUND = "convert it first (ffmpeg -i IN OUT.flac)"
+_VIDEO = "convert it first (ffmpeg -i IN OUT.mp4)"
+_BARE = "its frames have no times: put it into a container first (ffmpeg -framerate RATE -i IN -c copy OUT.mp4)"
 _TRACK = "take the sound out of it first (ffmpeg -i IN -vn OUT.flac)"
 _UNPACK = "unpack it first"
 _LOST = "the download may have failed"
@@ -49,12 +52,12 @@ _MAGIC: tuple[tuple[int, bytes, Format], ...] = (
     (0, b"%PDF", Format("PDF", "other", advice="draw its pages first (pdftoppm -png IN OUT)")),
     (0, b"%!PS", Format("PostScript", "other", advice="draw it first (ImageMagick: magick IN OUT.png)")),
     (8, b"WAVE", Format("WAV", "sound", True)),
-    (8, b"AVI ", Format("AVI", "video")),
+    (8, b"AVI ", Format("AVI", "video", True)),
     (0, b"fLaC", Format("FLAC", "sound", True)),
     (28, b"OpusHead", Format("Opus in Ogg", "sound", True)),
     (29, b"vorbis", Format("Vorbis in Ogg", "sound", True)),
     (28, b"Speex   ", Format("Speex in Ogg", "sound")),
-    (0, b"OggS", Format("Ogg", "sound", True)),
+    (0, b"OggS", Format("Ogg", "sound", True, either=True)),
     (0, b"FORM", Format("AIFF", "sound", True)),
     (0, b".snd", Format("AU", "sound", True)),
     (0, b"caff", Format("Apple's CAF", "sound", True)),
@@ -62,17 +65,19 @@ _MAGIC: tuple[tuple[int, bytes, Format], ...] = (
     (0, b"RF64", Format("RF64", "sound", True)),
     (0, b"ID3", Format("MP3", "sound", True)),
     (0, b"#!AMR", Format("AMR", "sound")),
-    (0, b"\x30\x26\xb2\x75\x8e\x66\xcf\x11", Format("WMA or WMV (ASF)", "sound")),
+    (0, b"\x30\x26\xb2\x75\x8e\x66\xcf\x11", Format("WMA or WMV (ASF)", "sound", either=True)),
     (0, b"wvpk", Format("WavPack", "sound")),
     (0, b"MAC ", Format("Monkey's Audio", "sound")),
     (0, b"TTA1", Format("True Audio", "sound")),
     (0, b"MPCK", Format("Musepack", "sound")),
     (0, b"DSD ", Format("DSD (DSF)", "sound")),
-    (0, b".RMF", Format("RealMedia", "sound")),
+    (0, b".RMF", Format("RealMedia", "sound", either=True)),
     (0, b"MThd", Format("MIDI", "other", advice="it holds notes, no sound: render it first (fluidsynth)")),
-    (0, b"\x1a\x45\xdf\xa3", Format("WebM or Matroska", "video")),
-    (0, b"FLV\x01", Format("Flash video", "video")),
-    (0, b"\0\0\x01\xba", Format("MPEG video", "video")),
+    (0, b"\x1a\x45\xdf\xa3", Format("WebM or Matroska", "video", True)),
+    (0, b"FLV\x01", Format("Flash video", "video", True)),
+    (0, b"\0\0\x01\xba", Format("MPEG video", "video", True)),
+    (0, b"\0\0\x01\xb3", Format("a bare stream of MPEG video", "video", advice=_BARE)),
+    (0, b"\0\0\0\x01", Format("a bare stream of H.264 or H.265", "video", advice=_BARE)),
     (0, b"version https://git-lfs", Format("a Git LFS pointer", "other", advice="fetch its file: git lfs pull")),
     (0, b"PK\x03\x04", Format("a ZIP archive", "other", advice=_UNPACK)),
     (0, b"\x1f\x8b", Format("gzip", "other", advice=_UNPACK)),
@@ -94,8 +99,8 @@ _BRANDS: tuple[tuple[tuple[bytes, ...], Format], ...] = (
     ((b"avif", b"avis"), Format("AVIF", "picture", True)),
     ((b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1"), Format("HEIC", "picture")),
     ((b"crx ",), Format("a camera's raw picture (CR3)", "picture")),
-    ((b"qt  ",), Format("QuickTime", "video")),
-    ((b"",), Format("MP4", "video")),
+    ((b"qt  ",), Format("QuickTime", "video", True)),
+    ((b"",), Format("MP4", "video", True)),
 )
 
 
@@ -109,6 +114,8 @@ def format_of(content: bytes) -> Format | None:
     for offset, magic, found in _MAGIC:
         if content[offset : offset + len(magic)] == magic:
             return found
+    if len(content) > 376 and content[0] == content[188] == content[376] == 0x47:  # packets of 188 bytes
+        return Format("an MPEG transport stream", "video", True)
     if content[:2] == b"\xff\x0a":
         return Format("JPEG XL", "picture")
     if found := _text(content[:1_000]):
@@ -153,7 +160,10 @@ def in_words(error: object) -> str:
 
 
 def undecodable(wanted: Kind, content: object, error: Exception) -> str:
-    """Why a "picture" or a "sound" can't be decoded: what its bytes are, and what could read them."""
+    """Why a "picture", a "sound" or a "video" can't be decoded: what its bytes are, and what could read them.
+
+    content: the bytes, or the first 4,096 of them.
+    """
     start = f"the {wanted} can't be decoded: "
     told = in_words(error)  # that it is no format known says nothing once the content is named
     told = f"{type(error).__name__}: {told}" if told else type(error).__name__
@@ -164,10 +174,10 @@ def undecodable(wanted: Kind, content: object, error: Exception) -> str:
     found = format_of(bytes(content[:4_096]))
     if found is None:
         return f"{start}it is of no known format, its first bytes are {bytes(content[:8])!r} ({told})"
-    if found.read and found.kind == wanted:
+    if (found.read and found.kind == wanted) or (found.either and wanted == "video"):
         return f"{start}it is {found.name}, but broken, cut off or of a rare kind ({told})"
     if found.kind == wanted:
-        advice = found.advice or (_PICTURE if wanted == "picture" else _SOUND)
+        advice = found.advice or {"picture": _PICTURE, "sound": _SOUND, "video": _VIDEO}[wanted]
         return f"{start}it is {found.name}, which isn't read here: {advice}"
     advice = found.advice or (_TRACK if found.kind == "video" and wanted == "sound" else "")
     return f"{start}it is {found.name}, no {wanted}" + (f": {advice}" if advice else "")

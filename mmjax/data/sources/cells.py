@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from mmjax.data.sources.paths import File, is_remote
+from mmjax.data.paths import File, is_remote
 from mmjax.data.sources.tables import Table
 from mmjax.errors import UserError
 

@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 
 from mmjax.data.bad_example import BadExample
+from mmjax.data.paths import File
 from mmjax.data.sources.contract import Records
-from mmjax.data.sources.paths import File
 
 NOTHING = ""  # the key of a row without content, whatever other rows of its id hold
 
@@ -29,6 +29,10 @@ class ReadFile(File):
 
     def read(self) -> bytes:
         """The bytes that were read."""
+        return self.content
+
+    def unread(self) -> bytes:
+        """The bytes that were read: nothing is opened again."""
         return self.content
 
 

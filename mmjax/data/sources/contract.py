@@ -1,9 +1,9 @@
 """The contract of sources: a TFDS dataset, a table of one's own files, or another kind of storage.
 
 A source is a frozen dataclass of plain fields, a subclass of `Source`. `source.open(split)` gives `Records`:
-index-addressed records, each a dict with `id` (str), of the modalities (`image`, `text`, `audio`, or by names of one's
-own) what there is, as stored (bytes or `File`, str, list or dict of str, an array), and every other column, for
-evaluation. A source that wraps another one has it in its field `source`.
+index-addressed records, each a dict with `id` (str), of the modalities (`image`, `text`, `audio`, `video`, or by names
+of one's own) what there is, as stored (bytes or `File`, str, list or dict of str, an array), and every other column,
+for evaluation. A source that wraps another one has it in its field `source`.
 """
 
 import logging
@@ -14,8 +14,8 @@ from typing import Any
 from mmjax.data.transforms.contract import require_own_fields
 
 # The default names of columns in tables, and in datasets of TFDS.
-MODALITIES = ("image", "text", "audio")
-MEDIA = ("image", "audio")  # those that aren't words
+MODALITIES = ("image", "text", "audio", "video")
+MEDIA = ("image", "audio", "video")  # those that aren't words
 
 log = logging.getLogger(__name__)
 

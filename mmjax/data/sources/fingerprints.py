@@ -6,7 +6,7 @@ import os
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from mmjax.data.sources.paths import File
+from mmjax.data.paths import File
 
 Fingerprint = dict[str, Any]  # plain: numbers and strings
 

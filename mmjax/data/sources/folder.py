@@ -7,10 +7,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from mmjax.data.paths import File, is_remote, same, some_exist
 from mmjax.data.sources.cells import caption_cells, labels, media, stripped, text_cells
 from mmjax.data.sources.contract import MEDIA, MODALITIES, Records, Source, log, nested_sources
 from mmjax.data.sources.fingerprints import Fingerprint, of_columns
-from mmjax.data.sources.paths import File, is_remote, same, some_exist
 from mmjax.data.sources.splits import WHOLE, by_column, by_hash
 from mmjax.data.sources.tables import Table, read_table
 from mmjax.errors import UserError, closest, nearest
@@ -22,12 +22,12 @@ OWN = "#"  # a suffix reserved for columns of results (`evaluation.CONTENT`)
 
 @dataclass(frozen=True)
 class Folder(Source):
-    """One's own pictures, captions and sounds: a table beside them, `.csv`, `.tsv` or `.parquet`.
+    """One's own pictures, captions, sounds and videos: a table beside them, `.csv`, `.tsv` or `.parquet`.
 
-    Columns `image` and `audio` hold paths relative to `root` (the table's folder, if None), or, in Parquet, the bytes
-    themselves; `text` holds captions, several as a list. Any may be lacking, and a cell that is empty, or NaN, is
-    missing. `fields` gives other names for them, `split` and `id` (`{"text": "caption"}`). `files` are
-    further columns that hold paths or bytes as `image` does, of modalities of your own (`("depth",)`). All other
+    Columns `image`, `audio` and `video` hold paths relative to `root` (the table's folder, if None), or, in Parquet,
+    the bytes themselves; `text` holds captions, several as a list. Any may be lacking, and a cell that is empty, or
+    NaN, is missing. `fields` gives other names for them, `split` and `id` (`{"text": "caption"}`). `files` are further
+    columns that hold paths or bytes as `image` does, of modalities of your own (`("depth",)`), or subtitles. All other
     columns are labels; a modality of your own may also be one of these, a list of numbers in Parquet say.
 
     A column `split` says which split a row is in (`splits` translates: `{"validation": "val"}`); without one, a hash of
@@ -86,7 +86,7 @@ class Folder(Source):
         return f"; if a column of another name holds it, say Folder({self.table!r}, fields={{{modality!r}: NAME}})"
 
     def modalities(self) -> list[str]:
-        """Those of image, text, audio and `files` that the table has. Raises as `open` does."""
+        """Those of image, text, audio, video and `files` that the table has. Raises as `open` does."""
         names = self._names(self._read())
         return [modality for modality in self._modalities() if modality in names]
 
@@ -128,7 +128,7 @@ class Folder(Source):
         if not any(modality in found for modality in self._modalities()):
             near = dict.fromkeys(name for modality in MODALITIES for name in closest(modality, known, 1))
             raise UserError(
-                f"{self.table} has none of the columns image, text and audio, it has {', '.join(known)}: rename "
+                f"{self.table} has none of the columns image, text, audio and video, it has {', '.join(known)}: rename "
                 f"{' and '.join(near) or 'them'}, or say in an experiment which is which, Folder({self.table!r}, "
                 "fields={'text': ...})"
             )

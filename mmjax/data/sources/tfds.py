@@ -13,7 +13,7 @@ class Tfds(Source):
 
     `name` is TFDS's ("spoken_emoji/multilingual:1.0.0"; configuration and version may be left out). A dataset that
     isn't built yet is built, if it can be. `fields` maps a modality or column to a feature, with "/" into nested ones
-    (`{"audio": "speech/audio"}`), where the features aren't named image, text and audio (or speech). `splits`
+    (`{"audio": "speech/audio"}`), where the features aren't named image, text, audio (or speech) and video. `splits`
     translates a split's name (`{"validation": "train[95%:]"}`).
     """
 

@@ -10,7 +10,7 @@ import soundfile
 from mmjax.data.datasets.prepare import is_ours, prepare_dataset
 from mmjax.data.datasets.without_tensorflow import rates
 from mmjax.data.sources.cells import filled_cell, label, with_class
-from mmjax.data.sources.contract import MEDIA, Records
+from mmjax.data.sources.contract import MEDIA, MODALITIES, Records
 from mmjax.data.sources.fingerprints import Fingerprint, of_text
 from mmjax.data.sources.splits import SplitNotFoundError
 from mmjax.errors import UserError, nearest
@@ -115,12 +115,13 @@ def _builder(name: str, data_dir: str | None) -> Any:
 
 def _field_paths(source: "Tfds", features: Mapping[str, Any]) -> dict[str, str]:
     """The feature of each modality, as a path with "/"."""
-    usual = {"image": "image", "text": "text", "audio": "audio" if "audio" in features else "speech"}
+    usual = {name: name for name in MODALITIES}
+    usual["audio"] = "audio" if "audio" in features else "speech"
     wanted = {modality: feature for modality, feature in usual.items() if feature in features} | source.fields
     if not wanted:
         raise UserError(
-            f"{source.name!r} has no feature named image, text, audio or speech, but {', '.join(sorted(features))}: "
-            f"say which is which, Tfds({source.name!r}, fields={{'image': ...}})"
+            f"{source.name!r} has no feature named image, text, audio, speech or video, but "
+            f"{', '.join(sorted(features))}: say which is which, Tfds({source.name!r}, fields={{'image': ...}})"
         )
     paths = {}
     for modality, path in wanted.items():

@@ -5,6 +5,7 @@ Between `DecodeAudio` and `CropOrPad` a sound is int16 `[T]`, mono, at `DecodeAu
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,7 +13,9 @@ import numpy as np
 from mmjax.data.bad_example import BadExample
 from mmjax.data.decoding import sounds
 from mmjax.data.decoding.loudness import LARGEST, Waveform, in_scale, to_int16
+from mmjax.data.decoding.video_sound import sound_between
 from mmjax.data.transforms.audio_input import SoundInput
+from mmjax.data.transforms.clip import Clip
 from mmjax.data.transforms.contract import VARIES, Rng, Spec, Transform
 from mmjax.data.transforms.values import Cut, Masked, prefix_mask
 
@@ -46,7 +49,7 @@ class DecodeAudio(Transform):
     int16, int32 with full scale 2^31, or floats in [-1, 1], of which a little more is clipped. A file is decoded to its
     end, or counted as bad, also where its header has no length (MP3 without one, streams), or several files are joined.
     One that holds more than `most_samples` (all channels together), or would after resampling, isn't unpacked: silence
-    compresses well.
+    compresses well. Of a video that a window is cut out of (`CutWindow`), the window's sound is decoded alone.
     """
 
     rate: int = 16_000
@@ -54,6 +57,8 @@ class DecodeAudio(Transform):
 
     def __call__(self, value: Any, rng: Rng) -> Waveform:
         del rng
+        if isinstance(value, Clip):
+            return self._part(value)
         if isinstance(value, np.ndarray):
             if value.ndim != 1:
                 raise BadExample(
@@ -63,6 +68,16 @@ class DecodeAudio(Transform):
         if not isinstance(value, bytes | bytearray | memoryview):
             raise BadExample(f"a sound is bytes of a file or an array, not {type(value).__name__}", "undecodable")
         return sounds.waveform(bytes(value), self.rate, self.most_samples)
+
+    def _part(self, clip: Clip) -> Waveform:
+        if clip.end is None:
+            raise BadExample("a clip without an end has no sound of one length: CutWindow cuts one", "unfit")
+        if not clip.sound:
+            return sound_between(clip.content, clip.start, clip.end, self.rate, most_samples=self.most_samples)
+        content = clip.content if isinstance(clip.content, bytes) else Path(clip.content).read_bytes()
+        start, end = (round(time * self.rate) for time in (clip.start, clip.end))
+        part = sounds.waveform(content, self.rate, self.most_samples)[start:end]
+        return np.pad(part, (0, end - start - len(part)))
 
     def spec(self, before: Spec | None) -> Spec:
         return Spec((VARIES,), "int16", kind=SoundInput, rate=self.rate)

@@ -50,10 +50,12 @@ class Transform:
 
     random: whether it draws from `rng`.
     picks: whether it takes one of several, a caption of five say.
+    in_parts: whether it reads a file in parts: at the begin of a chain it gets the file's path instead of its bytes.
     """
 
     random: ClassVar[bool] = False
     picks: ClassVar[bool] = False
+    in_parts: ClassVar[bool] = False
 
     def __init_subclass__(cls) -> None:
         super().__init_subclass__()

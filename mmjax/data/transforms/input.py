@@ -5,9 +5,9 @@ one array. An input that can't be used is an error that names it; training would
 """
 
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from numbers import Real
-from typing import Any, ClassVar
+from typing import Any, ClassVar, TypeVar
 
 import numpy as np
 from etils import epath
@@ -18,6 +18,7 @@ from mmjax.data.decoding.signatures import in_words
 from mmjax.data.transforms.values import Labelled, Masked
 from mmjax.errors import UserError, nearest
 
+_T = TypeVar("_T")
 Row = dict[str, np.ndarray]
 Read = tuple[np.ndarray, np.ndarray | None]  # an array of the batch, and its mask
 
@@ -31,6 +32,7 @@ class Input:
     words: whether examples are words: they are shown as they are, and there is no file to be read.
     draws: whether `drawn` makes a picture of an example, to be looked at.
     plays: whether `played` makes a sound of it, to be listened to.
+    moves: whether `filmed` makes a clip of it, to be watched; what moves is drawn too.
     endings: of the names of files that hold an example, by which a folder is searched for them.
     amount: the name of what `disturbed` takes; "": examples can't be disturbed.
     """
@@ -41,6 +43,7 @@ class Input:
     words: ClassVar[bool] = False
     draws: ClassVar[bool] = False
     plays: ClassVar[bool] = False
+    moves: ClassVar[bool] = False
     endings: ClassVar[tuple[str, ...]] = ()
     amount: ClassVar[str] = ""
 
@@ -66,6 +69,14 @@ class Input:
     def played(cls, value: Any, rate: int | None = None) -> tuple[np.ndarray, int]:
         """Gives what is stored as a sound, and its rate in Hz: int16 [T] at `rate`; where that is None at its own rate,
         int16 [T] or [T, channels]. Raises `BadExample` where it can't be used."""
+        raise NotImplementedError
+
+    @classmethod
+    def filmed(cls, value: Any, seconds: float, side: int) -> bytes:
+        """The first `seconds` of what is stored as a WebM file, with its sound; the shorter side has `side` pixels.
+
+        Raises `BadExample` where it can't be used.
+        """
         raise NotImplementedError
 
     @classmethod
@@ -176,15 +187,35 @@ class Input:
 
 
 def file_content(value: str | os.PathLike[str], where: str) -> bytes:
-    """The bytes of a file."""
+    """The bytes of a file. Raises UserError where it can't be read, or lies on the web."""
     name = os.fspath(value)
+
+    def read() -> bytes:
+        if "://" in name:
+            return epath.Path(name).read_bytes()
+        with open(os.path.expanduser(name), "rb") as file:  # epath takes 50 µs for each
+            return file.read()
+
+    return _or_told(read, name, where)
+
+
+def local_file(value: str | os.PathLike[str], where: str) -> str:
+    """The path of a file on this machine, which can be opened. Raises as `file_content` does."""
+    name = os.path.expanduser(os.fspath(value))
+
+    def opened() -> str:
+        with open(name, "rb"):
+            return name
+
+    return _or_told(opened, name, where)
+
+
+def _or_told(reading: Callable[[], _T], name: str, where: str) -> _T:
+    """What `reading` gives, or a UserError that says why there is no such file."""
     if name.startswith(("http://", "https://")):
         raise UserError(f"{where}: {name} lies on the web, and nothing is fetched: give a file, or its bytes")
     try:
-        if "://" not in name:  # skips epath for local files, which takes 50 µs each
-            with open(os.path.expanduser(name), "rb") as file:
-                return file.read()
-        return epath.Path(name).read_bytes()
+        return reading()
     except FileNotFoundError:
         path = epath.Path(name).expanduser()
         beside = [other.name for other in path.parent.iterdir()] if path.parent.is_dir() else []

@@ -1,4 +1,4 @@
-"""Pictures and sounds within a page: small, as data URIs, until a budget of bytes is spent."""
+"""Pictures, sounds and videos within a page: small, as data URIs, until a budget of bytes is spent."""
 
 import base64
 import io
@@ -17,7 +17,8 @@ from mmjax.evaluate.report.markup import Markup, short, tag
 from mmjax.runtime.counts import noun
 
 RATE = 16_000  # samples a second of the sounds on a page
-SECONDS = 10  # seconds of a sound; the rest is cut off
+SECONDS = 10  # seconds of a sound or a video; the rest is cut off
+CLIP = 96  # pixels of a video's shorter side
 QUALITY = 82  # quality of JPEG
 FEW = 12  # sounds that are listed open; a longer list is folded
 BUDGET = 7_000_000  # bytes of pictures and sounds, encoded as text
@@ -45,6 +46,7 @@ class Media:
         self._captions = embedded.captions
         self._pictures: dict[tuple[int, str, int], bytes | None] = {}
         self._sounds: dict[tuple[str, int], str | None] = {}
+        self._clips: dict[tuple[int, str], str | None] = {}
         self._heard = heard or {}
         self._lasting: dict[tuple[str, int], float] = {}  # seconds, of all of a sound that is shown
         self.left_out = 0
@@ -66,6 +68,8 @@ class Media:
     def show(self, row: int, modality: str, side: int = 112) -> Markup:
         """The example as one sees, hears or reads it; of what can't be shown its caption, and that it can't."""
         kind, text = self.kind(modality), self.text(row, modality)
+        if kind.moves and (clip := self.clip(row, modality)):
+            return clip
         if kind.draws:
             return self.picture(row, modality, side) or tag("span", f"(no picture: {short(text)})", class_="gone")
         if kind.plays:
@@ -82,6 +86,14 @@ class Media:
             if uri is None
             else tag("img", src=uri, alt=f"picture of: {short(self.caption(row), 120)}", loading="lazy")
         )
+
+    def clip(self, row: int, modality: str) -> Markup | None:
+        """Returns the HTML that plays the example's video; None where there is none, or no space for it."""
+        if (row, modality) not in self._clips:
+            self._clips[row, modality] = self._paid("video/webm", self._webm(row, modality))
+        uri = self._clips[row, modality]
+        said = f"video of: {short(self.caption(row), 120)}"
+        return None if uri is None else tag("video", src=uri, controls=True, preload="metadata", aria_label=said)
 
     def uri(self, row: int, modality: str, side: int) -> str | None:
         """The picture as a data URI, which is paid for each time; None where there is none, or no space for it."""
@@ -158,6 +170,13 @@ class Media:
         except BadExample:
             return None
         return _encoded(picture, side)
+
+    def _webm(self, row: int, modality: str) -> bytes | None:
+        value = self._raw(row, modality)
+        try:
+            return None if value is None else self.kind(modality).filmed(value, SECONDS, CLIP)
+        except BadExample:
+            return None
 
     def _ogg(self, row: int, modality: str) -> bytes | None:
         value = self._raw(row, modality)

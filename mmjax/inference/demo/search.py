@@ -23,9 +23,9 @@ from safetensors.numpy import save
 from mmjax.data.bad_example import BadExample
 from mmjax.data.chains import Chains, evaluation
 from mmjax.data.kinds import USUAL, Kinds, kind_of, kinds_of, ordered, words_of
+from mmjax.data.paths import File
 from mmjax.data.record_transforms import RecordTransforms
 from mmjax.data.sources.contents import content_key
-from mmjax.data.sources.paths import File
 from mmjax.data.sources.tfds import Tfds
 from mmjax.data.transforms.input import Input
 from mmjax.errors import UserError

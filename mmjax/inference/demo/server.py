@@ -1,6 +1,6 @@
-"""Serves the page of `mmjax demo`: a port of this machine, a policy for the browser, pictures and sounds.
+"""Serves the page of `mmjax demo`: a port of this machine, a policy for the browser, pictures, sounds and videos.
 
-Pictures and sounds are asked for by their rows: no path of a file is ever taken from the browser.
+They are asked for by their rows: no path of a file is ever taken from the browser.
 """
 
 import io
@@ -32,6 +32,9 @@ SMALL, LARGE = 320, 2048  # pixels a side of a picture in a list, and by itself
 THUMBNAILS = 2048  # kept in memory, about 15 kB each
 # Sounds sent unchanged: other kinds become WAV, which every browser plays.
 PLAYED = {".wav": "audio/wav", ".mp3": "audio/mpeg", ".flac": "audio/flac", ".ogg": "audio/ogg", ".oga": "audio/ogg"}
+# Videos sent unchanged; others become WebM, their first minute.
+WATCHED = {".mp4": "video/mp4", ".m4v": "video/mp4", ".webm": "video/webm"}
+MINUTE, CLIP = 60.0, 240  # seconds, and pixels of the shorter side
 POLICY = (
     "default-src 'self' data: blob:; script-src 'self' 'unsafe-inline' 'unsafe-eval' blob:; "
     "style-src 'self' 'unsafe-inline'; object-src 'none'; frame-ancestors 'self'"
@@ -138,13 +141,17 @@ def media_routes(found: Index) -> list[Any]:
         if row >= len(items):
             return Response("there is no such thing", 404)
         item, kind = items[row], found.kind(modality)
-        if kind.plays and item.path is not None and item.path.suffix.lower() in PLAYED and item.path.is_file():
-            return FileResponse(item.path, media_type=PLAYED[item.path.suffix.lower()])  # which answers for parts
+        whole = "small" not in request.query_params
+        asked = PLAYED if kind.plays else WATCHED if kind.moves and whole else {}
+        if item.path is not None and item.path.suffix.lower() in asked and item.path.is_file():
+            return FileResponse(item.path, media_type=asked[item.path.suffix.lower()])  # which answers for parts
         if not (kind.plays or kind.draws):
             return Response("it can't be shown", 404)
         if kind.plays:
             content, form = await run_in_threadpool(sound, item, kind)
-        elif "small" in request.query_params:
+        elif kind.moves and whole:
+            content, form = await run_in_threadpool(film, item, kind), "video/webm"
+        elif not whole:
             content, form = await run_in_threadpool(small, modality, row), "image/jpeg"
         else:
             content, form = await run_in_threadpool(jpeg, item, LARGE, kind), "image/jpeg"
@@ -171,6 +178,15 @@ def jpeg(item: Item, side: int, kind: type[Input] = PictureInput) -> bytes | Non
     stream = io.BytesIO()
     picture.save(stream, "JPEG", quality=85)
     return stream.getvalue()
+
+
+def film(item: Item, kind: type[Input]) -> bytes | None:
+    """The video in a form that browsers play; None where it can't be read (any more)."""
+    content = item.read()
+    try:
+        return None if content is None else kind.filmed(content, MINUTE, CLIP)
+    except BadExample:
+        return None
 
 
 def sound(item: Item, kind: type[Input] = SoundInput) -> tuple[bytes | None, str]:

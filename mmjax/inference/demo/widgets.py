@@ -11,6 +11,8 @@ PICTURES, OTHERS = 12, 8  # shown of each; of one modality alone twice as many
 
 def tab(modality: str, kind: type[Input]) -> str:
     """Returns the label of its tab."""
+    if kind.moves:
+        return "Video"
     return "Type" if kind.words else "Picture" if kind.draws else "Voice" if kind.plays else modality.capitalize()
 
 
@@ -18,6 +20,8 @@ def what_to_do(modality: str, kind: type[Input]) -> str:
     """Says what to do in its tab."""
     if kind.words:
         return "Type what you look for, “a red car” say, and press Enter."
+    if kind.moves:
+        return "Drop a video here: what is like it is found."
     if kind.draws:
         return "Drop a picture here, or paste one: what looks like it is found."
     if kind.plays:
@@ -42,6 +46,8 @@ def most_shown(kind: type[Input]) -> int:
 
 def item(modality: str, kind: type[Input], name: str, uri: str) -> Markup:
     """An item as one sees or hears it; of what can't be shown, that it can't."""
+    if kind.moves:
+        return tag("video", src=uri, poster=f"{uri}?small", controls=True, preload="none", aria_label=short(name, 120))
     if kind.draws:
         picture = tag("img", src=f"{uri}?small", alt=short(name, 120), loading="lazy")
         return tag("a", picture, href=uri, target="_blank", rel="noopener", title="open it large")
@@ -61,6 +67,9 @@ def taker(gr: Any, modality: str, kind: type[Input], first: bool) -> tuple[Any, 
             )
             button = gr.Button("Search", variant="primary", scale=1, min_width=90, elem_id=f"search{end}")
         return box, [box.submit, button.click]
+    if kind.moves:
+        video = gr.Video(label=told, sources=["upload", "webcam"], height=240, buttons=[], elem_id=f"video{end}")
+        return video, [video.change]
     if kind.draws:
         picture = gr.Image(
             type="filepath",

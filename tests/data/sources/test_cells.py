@@ -4,8 +4,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from mmjax.data.paths import File
 from mmjax.data.sources.cells import caption_cells, filled_cell, labels, media, text_cells
-from mmjax.data.sources.paths import File
 from mmjax.data.sources.tables import Table
 from mmjax.errors import UserError
 

@@ -11,8 +11,8 @@ import pyarrow.parquet
 import pytest
 
 from mmjax.data.bad_example import BadExample
+from mmjax.data.paths import File
 from mmjax.data.sources.folder import Folder
-from mmjax.data.sources.paths import File
 from mmjax.data.sources.splits import SplitNotFoundError
 from mmjax.data.transforms.audio import DecodeAudio
 from mmjax.data.transforms.image import Decode
@@ -136,7 +136,7 @@ def test_errors_of_a_folder_say_what_is_there(tmp_path):
     with pytest.raises(UserError, match=r"no such column, it has image, text.*did you mean text\?"):
         Folder(table, fields={"text": "texts"}).open("train")
     wrong = write_table(tmp_path / "wrong.csv", [{"images": "0.png", "label": "x"}])
-    with pytest.raises(UserError, match=r"none of the columns .* audio, it has images, label: rename images, or"):
+    with pytest.raises(UserError, match=r"none of the columns .* video, it has images, label: rename images, or"):
         Folder(wrong).open("train")
     (tmp_path / "empty.csv").write_text("image,text\n")
     with pytest.raises(UserError, match="has no rows"):
@@ -154,7 +154,7 @@ def test_columns_of_splits_and_ids_may_have_names_of_their_own(tmp_path):
     assert found["test"].columns == ("text", "id")  # what is told by fields is no label
     with pytest.raises(UserError, match=r"'split': 'sett'.*no such column, it has text, set, key; did you mean set\?"):
         Folder(table, fields={"split": "sett"}).open("train")
-    with pytest.raises(UserError, match=r"columns image, text, audio, id, split are called; there is no 'txt'"):
+    with pytest.raises(UserError, match=r"columns image, text, audio, video, id, split are called; there is no 'txt'"):
         Folder(table, fields={"txt": "text"}).open("train")
 
 

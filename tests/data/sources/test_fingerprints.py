@@ -1,5 +1,5 @@
+from mmjax.data.paths import File
 from mmjax.data.sources.fingerprints import of_columns
-from mmjax.data.sources.paths import File
 
 
 def test_a_columns_digest_changes_with_any_cell_and_with_their_order():

@@ -3,11 +3,11 @@
 import numpy as np
 import pytest
 
+from mmjax.data.paths import File
 from mmjax.data.pipeline import Mixture, prepare
 from mmjax.data.sources.documents import Documents
 from mmjax.data.sources.every_caption import EveryCaption
 from mmjax.data.sources.folder import Folder, table_like
-from mmjax.data.sources.paths import File
 from mmjax.errors import UserError
 from tests.depth import ReadDepth
 
@@ -58,7 +58,7 @@ def test_rows_that_share_a_file_share_the_split(tmp_path):
         ({"files": ("text",)}, r"files=\('text',\)\): that column holds no files"),
         ({"fields": {"depht": "depth"}}, r"there is no 'depht' among them"),
         ({"files": ("depth",), "fields": {"depth": "far"}}, r"fields=.*the table has no such column"),
-        ({}, r"has none of the columns image, text and audio"),
+        ({}, r"has none of the columns image, text, audio and video"),
     ],
 )
 def test_columns_that_are_not_there_are_named(table, fields, message):

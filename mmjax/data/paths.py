@@ -1,30 +1,46 @@
-"""Files of one's own: a picture or sound by its path, which a table may spell in another Unicode form than the disk."""
+"""Files of one's own, by their paths, which a table may spell in another Unicode form than the disk."""
 
 import os
 import re
 import unicodedata
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 from mmjax.data.bad_example import BadExample
 
+_T = TypeVar("_T")
 _REMOTE = re.compile(r"\s*([a-z][a-z0-9+.-]+://|data:)", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
 class File:
-    """A picture or sound in a file of its own, read on demand."""
+    """A picture, sound or video in a file of its own, read on demand."""
 
     path: str
 
     def read(self) -> bytes:
         """The bytes. Raises `BadExample` where the file can't be read, or is a pipe or a device, which never end."""
+        return self._opened(lambda path: path.read_bytes())
+
+    def unread(self) -> bytes | str:
+        """The path on the disk, for a decoder that reads parts of a file: it can be opened, and isn't read here. Raises
+        as `read` does.
+        """
+
+        def checked(path: Path) -> str:
+            with path.open("rb"):
+                return os.fspath(path)
+
+        return self._opened(checked)
+
+    def _opened(self, reading: Callable[[Path], _T]) -> _T:
         path = Path(on_disk(self.path) or self.path)
         try:
             if path.exists() and not path.is_file() and not path.is_dir():
                 raise BadExample(f"{self.path} is no file but a pipe, a socket or a device", "undecodable")
-            return path.read_bytes()
+            return reading(path)
         except (OSError, ValueError) as error:  # a name with a NUL in it is a ValueError
             reason = getattr(error, "strerror", None) or error
             raise BadExample(f"{self.path} can't be read: {reason}", "undecodable") from error

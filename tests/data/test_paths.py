@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from mmjax.data.bad_example import BadExample
-from mmjax.data.sources.paths import File, is_remote, on_disk, some_exist
+from mmjax.data.paths import File, is_remote, on_disk, some_exist
 
 
 @pytest.mark.parametrize("there", ["NFC", "NFD"])
