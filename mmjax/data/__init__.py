@@ -57,6 +57,11 @@ with epy.lazy_api_imports(globals()):
     from mmjax.data.transforms.numbers import Numbers
     from mmjax.data.transforms.record import CopyInput, PickTogether
     from mmjax.data.transforms.regions import GatherRegions, GridRegions, ReadRegions
+    from mmjax.data.transforms.reserve.clips import EachClip
+    from mmjax.data.transforms.reserve.ids import ReserveIds
+    from mmjax.data.transforms.reserve.streams import ReserveStreams
+    from mmjax.data.transforms.reserve.subsegments import CutSubsegments
+    from mmjax.data.transforms.reserve.web_text import MaskSpans
     from mmjax.data.transforms.sentence_pairs import SentencePair
     from mmjax.data.transforms.tagged import TagWords, TokenizeTagged
     from mmjax.data.transforms.text import (
