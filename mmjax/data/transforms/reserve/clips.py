@@ -1,12 +1,14 @@
 """A chain of sounds for several clips of one recording, which are heard alike."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
 from mmjax.data.bad_example import BadExample
+from mmjax.data.transforms.audio import DecodeAudio
+from mmjax.data.transforms.clip import Clip
 from mmjax.data.transforms.contract import VARIES, Rng, Spec, Transform
 from mmjax.data.transforms.values import Masked
 from mmjax.errors import UserError
@@ -39,6 +41,7 @@ class EachClip(Transform):
             raise BadExample(f"there is no list of clips but {value!r:.40}", "unfit")
         if len(value) > self.count:
             raise BadExample(f"there are {len(value)} clips, and EachClip(count={self.count}) takes no more", "unfit")
+        value = self._decoded(value)
         spec = self.spec(None)
         waves, mask = np.zeros(spec.shape, spec.dtype), np.zeros(self.count, bool)
         begin = None if rng is None else rng.bit_generator.state
@@ -53,6 +56,21 @@ class EachClip(Transform):
         if not mask.any():
             raise BadExample(f"none of the {len(value)} clips has a sound", "empty")
         return Masked(waves, mask)
+
+    def _decoded(self, clips: Sequence[Any]) -> Sequence[Any]:
+        """The waveform of each clip, where all are of one recording: it is opened, sought in and decoded once."""
+        first = clips[0] if clips else None
+        decode = self.steps[0] if self.steps else None
+        if not (isinstance(first, Clip) and isinstance(decode, DecodeAudio)):
+            return clips
+        alike = [c for c in clips if isinstance(c, Clip) and c.content is first.content and c.sound == first.sound]
+        ends = [clip.end for clip in alike if clip.end is not None]
+        if len(ends) < len(clips):
+            return clips
+        begin = min(clip.start for clip in alike)
+        whole = decode(replace(first, start=begin, end=max(ends)), None)
+        places = [[round((time - begin) * decode.rate) for time in (clip.start, clip.end)] for clip in alike]
+        return [whole[start:end] for start, end in places]
 
     def _heard(self, clip: Any, rng: Rng) -> np.ndarray:
         for step in self.steps:

@@ -132,6 +132,8 @@ class CutSubsegments(RecordTransform):
 
     def __call__(self, record: dict[str, Any], rng: Rng) -> dict[str, Any]:
         sound, spoken = record.get(self.audio), record.get(self.words) or ()
+        unread = spoken if isinstance(spoken, BadExample) else None  # subtitles that are broken leave the sound
+        spoken = () if unread is not None else spoken
         clip = sound if sound is not None else record.get(self.video)
         if clip is None or (sound is None and not spoken):
             return {**record, self.audio: None, self.words: None}
@@ -141,7 +143,8 @@ class CutSubsegments(RecordTransform):
         before = record.get(self.before) if self.before is not None else None
         text = " ".join(map(str, before)) if isinstance(before, list | tuple) else str(before or "")
         words = SpokenWords([word.text for word in spoken], centres, places, times, sound is not None, text)
-        return {**record, self.audio: None if sound is None else self._clips(sound, times), self.words: words}
+        clips = None if sound is None else self._clips(sound, times)
+        return {**record, self.audio: clips, self.words: words if unread is None else unread}
 
     def columns(self, before: tuple[str, ...]) -> tuple[str, ...]:
         return (*before, self.words) if self.words not in before and self.audio in before else before

@@ -9,12 +9,15 @@ import pytest
 
 from mmjax.data.bad_example import BadExample
 from mmjax.data.chains import Chains
+from mmjax.data.transforms import audio
 from mmjax.data.transforms.audio import AddNoise, CropOrPad, DecodeAudio, RandomGain
+from mmjax.data.transforms.clip import Clip
 from mmjax.data.transforms.contract import Spec, Transform
 from mmjax.data.transforms.image import Decode
 from mmjax.data.transforms.reserve.clips import EachClip
 from mmjax.errors import UserError
 from tests.data.conftest import kind_of, sound_bytes, tone
+from tests.data.decoding.sounding import sounding
 
 STEPS = (DecodeAudio(), RandomGain(), AddNoise(), CropOrPad(100))
 
@@ -46,6 +49,23 @@ def test_each_clip_gets_the_same_draws(kind):
     np.testing.assert_array_equal(same[0], same[1])
     others, _ = EachClip(STEPS, 2)([clips[0], clips[0]], np.random.default_rng(2))
     assert not np.array_equal(same[0], others[0])
+
+
+def test_clips_of_one_recording_are_decoded_once(monkeypatch):
+    wave = np.random.default_rng(0).integers(-9_000, 9_000, 48_000 * 3) / 2**15
+    content = sounding(wave, seconds=3, sounds=("flac",), container="matroska")
+    clips = [Clip(content, start, start + 0.2) for start in (0.3, 0.9, 1.55, 2.5)]
+    opened, decode = [], audio.sound_between
+    monkeypatch.setattr(audio, "sound_between", lambda *given, **named: opened.append(given) or decode(*given, **named))
+    step = EachClip((DecodeAudio(48_000), CropOrPad(9_600)), 4)
+    waves, mask = step(clips, None)
+    assert (len(opened), mask.all()) == (1, True)
+    for clip, found in zip(clips, waves, strict=True):
+        np.testing.assert_array_equal(found, DecodeAudio(48_000)(clip, None))
+    others = [Clip(content, 0.3, 0.5), Clip(bytes(bytearray(content)), 0.9, 1.1)]
+    opened.clear()
+    np.testing.assert_array_equal(step(others, None).values[:2], waves[:2])
+    assert len(opened) == 2
 
 
 def test_what_is_missing_is_silence_that_the_mask_leaves_out():

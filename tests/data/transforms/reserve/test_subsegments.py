@@ -1,5 +1,6 @@
 """The cut of a window into sub-segments, against the nearest centre by looking at all of them."""
 
+import json
 from typing import Any
 
 import numpy as np
@@ -12,7 +13,9 @@ from mmjax.data.record_transforms import RecordTransforms
 from mmjax.data.transforms.contract import Transform
 from mmjax.data.transforms.reserve.subsegments import CutSubsegments, SpokenWords, in_order
 from mmjax.data.transforms.text import Lowercase, Prompt
+from mmjax.data.transforms.window import CutWindow
 from mmjax.errors import UserError
+from tests.data.decoding.sounding import sounding
 from tests.data.transforms.reserve.windows import Clip, Word, cut, numbered, spoken, window
 
 
@@ -175,3 +178,21 @@ def test_words_and_the_text_before_are_cleaned_by_themselves():
         found.other(np.random.default_rng(0))
     assert isinstance(found, SpokenWords)
     assert Transform.vocabulary(Lowercase()) is None
+
+
+def test_a_window_of_a_video_with_words_that_cannot_be_read_keeps_its_sound():
+    content = sounding(seconds=2, sounds=("flac",), container="matroska")
+    words = json.dumps([{"word": "a", "start": 0.2, "end": 0.4}, {"word": "b", "start": 1.5, "end": 1.7}])
+    cutting = CutWindow(2), CutSubsegments(segments=2, each=2, seconds=0.4)
+
+    def through(words):
+        record = {"id": "x", "video": content, "words": words}
+        for transform in cutting:
+            record = transform(record, None)
+        return record
+
+    whole, broken = through(words), through("no subtitles")
+    assert (whole["words"].words, whole["words"].places.tolist()) == (["a", "b"], [0, 3])
+    assert [clip.start for clip in whole["audio"]] == pytest.approx([0.2 / 3, 1.6 / 3, 3.2 / 3, 4.6 / 3], abs=0.02)
+    assert isinstance(broken["words"], BadExample)
+    assert broken["audio"] == whole["audio"]
