@@ -29,6 +29,9 @@ with epy.lazy_api_imports(globals()):
     from mmjax.models.towers.bare import BareTower, Incoming
     from mmjax.models.towers.contract import PatchTower, Tower
     from mmjax.models.towers.convolutional import Convolutional, ConvolutionalAudio, ConvolutionalTower
+    from mmjax.models.towers.divided import DividedViT
+    from mmjax.models.towers.factorised import FactorisedViT
+    from mmjax.models.towers.frames import Frames
     from mmjax.models.towers.kaldi_fbank import KaldiFbank
     from mmjax.models.towers.log_mel import LogMel
     from mmjax.models.towers.multiway_trunk import MultiwayTrunk
@@ -39,4 +42,5 @@ with epy.lazy_api_imports(globals()):
     from mmjax.models.towers.resnet import ResNet
     from mmjax.models.towers.shared_trunk import Trunk
     from mmjax.models.towers.text import TextTransformer
+    from mmjax.models.towers.tubelets import TubeletViT
     from mmjax.models.towers.vit import ViT

@@ -10,6 +10,7 @@ from jaxtyping import Array, Float, Key
 from mmjax.errors import UserError
 
 BEFORE_BLOCKS = 2**31 - 1  # the place of the dropout there (see `drop`): no number of a layer
+AFTER_PARTS = 2**31 - 2  # folded into the keys of what reads an example's parts: no number of a part
 
 
 def drop(x: Float[Array, "b *n"], rate: float, keys: Key[Array, " b"] | None, place: int) -> Float[Array, "b *n"]:
@@ -36,3 +37,15 @@ def dropout_keys(
     if keys is None:
         keys = jax.vmap(partial(jax.random.fold_in, module.make_rng("dropout")))(jnp.arange(batch))
     return keys
+
+
+def part_keys(keys: Key[Array, " b"] | None, parts: int) -> Key[Array, " bp"] | None:
+    """Keys of each example's parts (the frames of a video), those of an example one after the other."""
+    if keys is None:
+        return None
+    return jax.vmap(lambda key: jax.vmap(partial(jax.random.fold_in, key))(jnp.arange(parts)))(keys).reshape(-1)
+
+
+def whole_keys(keys: Key[Array, " b"] | None) -> Key[Array, " b"] | None:
+    """Each example's key for what reads all its parts, independent of those of `part_keys`."""
+    return None if keys is None else jax.vmap(lambda key: jax.random.fold_in(key, AFTER_PARTS))(keys)

@@ -13,14 +13,17 @@ WAVELENGTH = 10_000.0  # the longest, in units of 2 pi positions (Vaswani et al.
 
 
 def sincos(grid: tuple[int, ...], width: int) -> Float[np.ndarray, "n d"]:
-    """The fixed table of a 1-D or 2-D `grid`, row by row, float32 `[prod(grid), width]`.
+    """The fixed table of a `grid`, row by row, float32 `[prod(grid), width]`.
 
     An axis fills its share of the channels with `[sin(p w), cos(p w)]`, w_k = 10000^(-k / (share / 2)). On a 2-D grid
     the first half of the channels is the column's, the second the row's (as in MAE: He et al. 2021, arXiv:2111.06377).
+    The places of a grid of more axes, a video's, are those of one sequence (as in VideoMAE: Tong et al. 2022,
+    arXiv:2203.12602, whose table has the sine and the cosine of a frequency side by side).
 
     Raises:
         UserError: `width` doesn't divide into sines and cosines of each axis.
     """
+    grid = grid if len(grid) < 3 else (math.prod(grid),)
     if width % (2 * len(grid)):
         raise UserError(
             f"width={width} cannot hold sines and cosines of {len(grid)} axes: take a multiple of {2 * len(grid)}"

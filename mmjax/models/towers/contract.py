@@ -12,7 +12,16 @@ from mmjax.errors import UserError, not_among, unknown
 from mmjax.models.layers import rotary
 from mmjax.models.layers.blocks import Blocks
 from mmjax.models.layers.dropout import BEFORE_BLOCKS, drop, dropout_keys
-from mmjax.models.layers.parameters import BERT_STD, HIDDEN, check_heads, constrain, dense, layer_norm, parameter
+from mmjax.models.layers.parameters import (
+    BERT_STD,
+    HIDDEN,
+    Initializer,
+    check_heads,
+    constrain,
+    dense,
+    layer_norm,
+    parameter,
+)
 from mmjax.models.layers.pooling import POOLINGS, AttentionPool, PoolingName, check_pooling, mean
 from mmjax.models.layers.positions import sincos
 from mmjax.models.layers.transformer import Transformer
@@ -80,7 +89,7 @@ class Tower(BareTower, kw_only=True):
         elif self.way is not None:
             raise UserError(f"way={self.way!r} is a MultiwayTrunk's, and there is no trunk: set trunk, or leave it out")
         else:
-            self.transformer = Transformer(sizes, causal, final_norm=not self.norm_pooled)
+            self.transformer = self.make_transformer(causal)
         if self.norm_pooled:
             if sizes.norm == "post" or self.pooling == "map":
                 raise UserError(
@@ -105,6 +114,10 @@ class Tower(BareTower, kw_only=True):
                 init = nn.initializers.truncated_normal(BERT_STD)
             axes = ("embed", "joint")
             self.projection = dense(self.embed_dim, axes, init, dtype=sizes.dtype, bias=self.projection_bias)
+
+    def make_transformer(self, causal: bool) -> Any:
+        """The tower's own transformer, where it has no trunk."""
+        return Transformer(self.sizes, causal, final_norm=not self.norm_pooled)
 
     def _check_trunk(self, causal: bool) -> None:
         """Raises UserError where a tower wants something else than the trunk gives it."""
@@ -238,9 +251,7 @@ class PatchTower(Tower, kw_only=True):
             raise UserError("pooling='pair' needs distill=True, and that a CLS before it: set cls=True too")
         self._make_trunk()
         sizes = self.sizes
-        self.stem = dense(
-            sizes.width, ("patch", "embed"), nn.initializers.xavier_uniform(), dtype=sizes.dtype, bias=self.stem_bias
-        )
+        self.stem = dense(sizes.width, ("patch", "embed"), self.stem_init(), dtype=sizes.dtype, bias=self.stem_bias)
         if self.positions == "learned":
             init = nn.initializers.normal(sizes.width**-0.5 if self.position_std is None else self.position_std)
             shape = (self.position_offset + self.cls + self.distill + math.prod(self.capacity()), sizes.width)
@@ -255,6 +266,15 @@ class PatchTower(Tower, kw_only=True):
         if self.pre_norm:
             self.norm_pre = layer_norm(eps=sizes.norm_eps, dtype=sizes.dtype)
 
+    def stem_init(self) -> Initializer:
+        """The initialiser of the stem's matrix."""
+        return nn.initializers.xavier_uniform()
+
+    def turned(self, size: int, axes: int) -> int:
+        """The number of channels that `rotary` turns along so many axes, of heads of that size; here: all."""
+        del axes
+        return size
+
     def coordinates(self, grid: tuple[int, ...]) -> Float[np.ndarray, "n a"]:
         """The positions of the patches of `grid` along each axis, for `rotary`."""
         return np.moveaxis(np.indices(grid, np.float32), 0, -1).reshape(-1, len(grid))
@@ -263,7 +283,8 @@ class PatchTower(Tower, kw_only=True):
         """The rotary angles of the transformer's tokens; None where positions aren't rotary."""
         if self.positions != "rotary":
             return None
-        found = rotary.angles(self.coordinates(grid), check_heads(self.sizes.width, self.sizes.heads))
+        size = check_heads(self.sizes.width, self.sizes.heads)
+        found = rotary.angles(self.coordinates(grid), self.turned(size, len(grid)))
         if keep is not None:
             found = found[jnp.maximum(keep, 0)]
         before = [(0, 0)] * (found.ndim - 2)

@@ -23,6 +23,11 @@ def test_two_axes_column_first():
             np.testing.assert_array_equal(table[row, column, 8:], sincos((3,), 8)[row])
 
 
+def test_the_places_of_a_video_are_those_of_a_sequence():
+    """Of three axes any even width will do: 1,024, which three axes don't divide."""
+    np.testing.assert_array_equal(sincos((2, 3, 4), 1024), sincos((24,), 1024))
+
+
 def test_a_longer_grid_begins_as_a_shorter_one():
     np.testing.assert_array_equal(sincos((9,), 8)[:5], sincos((5,), 8))
 

@@ -59,6 +59,53 @@ def test_channels_beyond_the_angles_stay_and_examples_may_have_angles_of_their_o
         np.testing.assert_allclose(got[i], rotate(x[i : i + 1], angles(places[i], 4))[0], atol=1e-6)
 
 
+def test_speeds_for_coordinates_within_one_by_hand():
+    """MERLOT Reserve's: 2^linspace(0, log2 5, n) half turns, of n pairs for each axis, in half of a head's channels."""
+    places = np.array([(0.5, -0.25, 0.0, 1.0), (-1.0, 0.75, 0.125, 0.0)])
+    got = angles(places, 32, fastest=5.0)
+    assert got.shape == (2, 16)
+    for axis in range(4):
+        for k in range(4):
+            want = np.pi * places[:, axis] * 5 ** (k / 3)
+            np.testing.assert_allclose(got[:, 4 * axis + k], want, rtol=1e-6, atol=1e-7)
+    np.testing.assert_allclose(angles(places[:, :1], 2, fastest=5.0), np.pi * places[:, :1], rtol=1e-6)  # one pair
+    x = drawn(1, 2, 2, 64)
+    turned = rotate(jnp.asarray(x), got)
+    np.testing.assert_array_equal(turned[..., 32:], x[..., 32:])
+    assert np.abs(turned - x)[..., :32].max() > 0.1
+
+
+def test_such_a_turn_is_a_rotation():
+    """Norms stay, and products of queries and keys depend on the differences of all coordinates alone."""
+    query, key = drawn(1, 2, 1, 64), drawn(1, 2, 1, 64, seed=1)
+
+    def product(at, other, **scaled):
+        turned = [rotate(jnp.asarray(x), angles(np.array([c]), 32, fastest=5.0), **scaled)
+                  for x, c in ((query, at), (key, other))]  # fmt: skip
+        return np.einsum("bhnk,bhnk->h", *turned)
+
+    for axis in range(4):
+        moved, other = np.array([0.1, -0.4, 0.25, 0.5]), np.array([0.3, 0.2, -0.5, 0.0])
+        step = 0.35 * np.eye(4)[axis]
+        np.testing.assert_allclose(product(moved + step, other + step), product(moved, other), atol=1e-4)
+        assert np.abs(product(moved + step, other) - product(moved, other)).max() > 1e-2
+        apart = product(moved + step, other + step, scaled=True) - product(moved, other, scaled=True)
+        assert np.abs(apart).max() > 1e-2  # the scaling isn't relative
+    turned = rotate(jnp.asarray(query), angles(np.array([(0.7, -0.2, 0.4, 0.9)]), 32, fastest=5.0))
+    np.testing.assert_allclose(np.linalg.norm(turned, axis=-1), np.linalg.norm(query, axis=-1), rtol=1e-6)
+
+
+def test_the_released_variant_scales_channels():
+    """Even ones by sin - cos, odd ones by sin + cos: at angle 0 by -1 and 1."""
+    x, at = drawn(2, 3, 5, 8), drawn(5, 3, seed=1)
+    got = rotate(jnp.asarray(x), jnp.asarray(at), scaled=True)
+    np.testing.assert_allclose(got[..., 0:6:2], x[..., 0:6:2] * (np.sin(at) - np.cos(at)), atol=1e-6)
+    np.testing.assert_allclose(got[..., 1:6:2], x[..., 1:6:2] * (np.sin(at) + np.cos(at)), atol=1e-6)
+    np.testing.assert_array_equal(got[..., 6:], x[..., 6:])
+    nowhere = rotate(jnp.asarray(x), jnp.zeros((5, 4)), scaled=True)
+    np.testing.assert_allclose(nowhere, x * np.tile([-1, 1], 4), atol=1e-6)
+
+
 def test_a_text_tower_reads_distances_and_not_places():
     """Padding in front moves a text on: its tokens' vectors stay, and those of learned positions don't."""
     ids = np.array([[7, 8, 9, 7, 0, 0, 0], [0, 0, 0, 7, 8, 9, 7]])
@@ -114,6 +161,8 @@ def test_pictures_of_another_size_are_stretched_to_the_grid():
 def test_errors_name_what_would_do():
     with pytest.raises(UserError, match=r"heads of size 6 can't be turned along 2 axes: .* a multiple of 4"):
         angles(np.zeros((3, 2)), 6)
+    with pytest.raises(UserError, match=r"fastest=0 must be above 0"):
+        angles(np.zeros((3, 2)), 8, fastest=0)
     trunk = Trunk(blocks=Blocks(width=16, depth=1, heads=2))
     tower = flat(ViT, **{**IMAGE, "depth": 1, "pooling": "cls"}, trunk=trunk)
     with pytest.raises(UserError, match="positions='rotary' acts in a tower's own blocks"):

@@ -10,15 +10,20 @@ import jax.numpy as jnp
 import numpy as np
 
 from mmjax.models.decoders.patches import Decoder
+from mmjax.models.layers.blocks import Blocks
 from mmjax.models.layers.pooling import POOLINGS, AttentionPool
 from mmjax.models.towers.audio import AudioTransformer
 from mmjax.models.towers.convolutional import Convolutional, ConvolutionalAudio
+from mmjax.models.towers.divided import DividedViT
+from mmjax.models.towers.factorised import FactorisedViT
+from mmjax.models.towers.frames import Frames
 from mmjax.models.towers.kaldi_fbank import KaldiFbank
 from mmjax.models.towers.log_mel import LogMel
 from mmjax.models.towers.recurrent import Recurrent
 from mmjax.models.towers.recurrent_audio import RecurrentAudio
 from mmjax.models.towers.resnet import ResNet
 from mmjax.models.towers.text import TextTransformer
+from mmjax.models.towers.tubelets import TubeletViT
 from mmjax.models.towers.vit import ViT
 from mmjax.objectives.contract import selected
 from mmjax.objectives.masking import EMPTY
@@ -33,6 +38,12 @@ PIXELS = np.where(ROWS[:, None, None, None], np.arange(32 * 32 * 3).reshape(32, 
 FRONT: dict[str, Any] = {"fft": 512, "mels": 8, "fmin": 100.0}
 LOG_MEL = flat(AudioTransformer, spectrogram=LogMel(**FRONT), patch=(1, 4), samples=640, pooling="mean", **SIZE)
 KALDI = flat(AudioTransformer, spectrogram=KaldiFbank(**FRONT), patch=(1, 8), samples=640, pooling="max", **SIZE)
+VIDEO = np.where(ROWS[:, None, None, None, None], np.arange(4 * 8 * 8 * 3).reshape(4, 8, 8, 3) % 251, 0).astype(
+    np.uint8
+)
+WATCHED = np.array([[1, 1, 1, 0], [0, 0, 0, 0]], bool)
+CLIP: dict[str, Any] = {"blocks": Blocks(**SIZE), "patch": (2, 4, 4), "frames": 4, "size": 8}
+FRAME = flat(ViT, patch=4, size=8, cls=True, pooling="cls", **SIZE)
 KEPT = np.array([[0, 2], [EMPTY, EMPTY]], np.int32)
 TOWERS: list[tuple[Any, tuple[Any, ...], np.ndarray | None]] = [
     (flat(ViT, patch=16, size=32, pooling="mean_sqrt", positions="rotary", **SIZE), (PIXELS,), KEPT),
@@ -47,6 +58,10 @@ TOWERS: list[tuple[Any, tuple[Any, ...], np.ndarray | None]] = [
     (RecurrentAudio(spectrogram=LogMel(**FRONT), samples=640, width=8, pooling="mean"), (WAVES, HEARD), KEPT),
     (Convolutional(channels=(4, 4), groups=2, embed_dim=4), (PIXELS,), None),
     (ConvolutionalAudio(spectrogram=LogMel(**FRONT), samples=640, channels=(4, 4), groups=2), (WAVES, HEARD), None),
+    (TubeletViT(**CLIP, cls=True, pooling="map"), (VIDEO, WATCHED), KEPT),
+    (DividedViT(**CLIP, cls=True, pooling="patches", positions="rotary"), (VIDEO, WATCHED), None),
+    (FactorisedViT(**CLIP, temporal=Blocks(**SIZE), cls=True, pooling="cls"), (VIDEO, WATCHED), None),
+    (Frames(frame=FRAME, patch_tokens=True, blocks=Blocks(**SIZE), frames=4, unit=True), (VIDEO, WATCHED), None),
 ]
 
 
