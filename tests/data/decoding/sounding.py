@@ -61,7 +61,7 @@ def sounding(
             if gap is not None and gap[0] <= i / 25 < gap[1]:
                 continue
             for loud, codec, track in zip((1, 0.5, 0.25), sounds, tracks, strict=False):
-                part = samples[first:last] * loud
+                part: Any = samples[first:last] * loud
                 form = FORMATS.get(codec, "s16")
                 part = np.rint(part * 32_767).astype(np.int16) if form == "s16" else part.astype(np.float32)
                 part = part.T if form.endswith("p") else part.reshape(1, -1)

@@ -2,6 +2,7 @@
 
 import gzip
 import io
+import re
 import zipfile
 
 import numpy as np
@@ -9,7 +10,7 @@ import pytest
 from PIL import Image
 
 from mmjax.data.bad_example import BadExample
-from mmjax.data.decoding.signatures import format_of, in_words
+from mmjax.data.decoding.signatures import format_of, in_words, undecodable
 from mmjax.data.transforms.audio import DecodeAudio
 from mmjax.data.transforms.image import Decode
 from tests.data.conftest import picture_bytes, sound_bytes, tone
@@ -169,6 +170,24 @@ def test_sounds_that_are_read_are_known_as_such(format, subtype):
     found = format_of(sound_bytes(tone(440, 0.2), format=format, subtype=subtype))
     assert found is not None
     assert (found.kind, found.read) == ("sound", True)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (ftyp(b"isom", b"mp41"), r"it is MP4, but broken, cut off or of a rare kind \(ValueError: a\)$"),
+        (b"\x1a\x45\xdf\xa3" + bytes(99), "it is WebM or Matroska, but broken"),
+        (b"\x30\x26\xb2\x75\x8e\x66\xcf\x11" + bytes(99), r"it is WMA or WMV \(ASF\), but broken"),
+        ((b"G" + bytes(187)) * 3, "it is an MPEG transport stream, but broken"),
+        (b"\0\0\0\x01\x67" + bytes(99), "it is a bare stream of H.264 or H.265, which isn't read here: .*-framerate"),
+        (b"\0\0\x01\xb3" + bytes(99), "it is a bare stream of MPEG video, which isn't read here: .*-framerate"),
+        (picture_bytes((1, 2, 3)), "it is PNG, no video$"),
+        (sound_bytes(tone(440), format="WAV"), "it is WAV, no video$"),
+        (ftyp(b"M4A ", b"mp42"), r"it is AAC or ALAC in MP4 \(m4a\), no video$"),
+    ],
+)
+def test_a_video_that_cannot_be_decoded(content, message):
+    assert re.match(f"the video can't be decoded: {message}", undecodable("video", content, ValueError("a")))
 
 
 def test_any_bytes_have_a_format_or_none():
