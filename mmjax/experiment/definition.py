@@ -57,10 +57,24 @@ class Load:
     workdir, an exported folder, another project's, or a name such as `hf:google/siglip-base-patch16-224`.
 
     skip: regexes on parameter paths that stay as freshly initialised. A run that resumes ignores this.
+    of: the part there, where that has another path than here: `towers.image` for a tower of frames that stands within
+        another one, `{"towers.video.frame": Load(path, of="towers.image")}`.
     """
 
     path: str
     skip: tuple[str, ...] = ()
+    of: str | None = None
+
+
+def part_at(experiment: Any, path: str) -> Any:
+    """The tower, fusion or objective at a path, `towers.image`, or what stands within it, `towers.video.frame`; None
+    where there is none.
+    """
+    kind, name, *within = path.split(".")
+    part = getattr(experiment, kind, {}).get(name)
+    for attribute in within:
+        part = getattr(part, attribute, None)
+    return part
 
 
 @runtime_checkable
@@ -203,10 +217,13 @@ class Experiment:
         self._check_names()
         starts = [f"{kind}.{name}" for kind in ("towers", "fusions", "objectives") for name in getattr(self, kind)]
         for path, load in self.init.items():
-            if path not in starts:
+            part = ".".join(path.split(".")[:2])
+            if part not in starts:
                 raise UserError(unknown("init", path, starts, "towers, fusions and objectives"))
+            if part_at(self, path) is None:
+                raise UserError(f"init: {part} has no part {path.removeprefix(part + '.')!r} within it")
             if not isinstance(load, Load | str):
-                raise UserError(f'init={{"{path}": {load!r}}} must be a path, or Load(path, skip=...)')
+                raise UserError(f'init={{"{path}": {load!r}}} must be a path, or Load(path, skip=..., of=...)')
         sized = {"towers": self.towers, "fusions": self.fusions, "objectives": self.objectives}
         sized |= {"data.transforms": self.data.transforms, "data.record_transforms": self.data.record_transforms}
         others = {"data.weights": self.data.weights, "optimizer": self.optimizer, "spike": self.spike, "ema": self.ema}

@@ -28,12 +28,13 @@ with epy.lazy_api_imports(globals()):
     from mmjax.objectives.labels.regress import Regress
     from mmjax.objectives.labels.span import Span
     from mmjax.objectives.labels.tag_tokens import TagTokens
-    from mmjax.objectives.masked import MaskedAudio, MaskedImage, MaskedText
+    from mmjax.objectives.masked import MaskedAudio, MaskedImage, MaskedText, MaskedVideo
     from mmjax.objectives.masked_codes import MaskedCodes
     from mmjax.objectives.masked_regions import MaskedRegions
     from mmjax.objectives.masked_together import MaskedTogether
     from mmjax.objectives.masking import Corrupt, CorruptPatches, Keep, KeepOutsideBands, KeepOutsideBlocks
     from mmjax.objectives.masking_regions import CorruptRegions
+    from mmjax.objectives.masking_tubes import KeepTubes
     from mmjax.objectives.matching import Matching
     from mmjax.objectives.next_sentence import NextSentence
     from mmjax.objectives.pretrainer import Pretrainer

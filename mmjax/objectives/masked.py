@@ -22,6 +22,7 @@ from mmjax.objectives.encoded import EncodedCorrupted, EncodedKept, read_by_head
 from mmjax.objectives.encoding import EMA
 from mmjax.objectives.head import HEAD_INIT, transformed
 from mmjax.objectives.masking import Corrupt, Keep, PatchMasking
+from mmjax.objectives.masking_tubes import KeepTubes
 from mmjax.objectives.numerics import at_least_fp32, weighted_mean
 from mmjax.objectives.soft_targets import check_alpha, ramped
 from mmjax.objectives.token_errors import TokenErrors, averaged
@@ -49,12 +50,15 @@ class MaskedPatches(nn.Module):
         keep: the part of the patches that the encoder sees, each as likely as any other; or how else they are chosen
             (see `mmjax.objectives.masking`).
         normalise: targets have mean 0 and variance 1 in each patch (better representations, MAE's table 1d).
+        channels: number of channels, in each of which a patch's targets are normalised by themselves (VideoMAE's code:
+            3); they are the last axis of a patch's values. 1: in all of them together.
     """
 
     modality: str
     decoder: Any
     keep: float | PatchMasking = 0.25
     normalise: bool = True
+    channels: int = 1
 
     def views(self) -> tuple[View, ...]:
         return (View(self.modality, self.keep if isinstance(self.keep, PatchMasking) else Keep(self.keep)),)
@@ -79,7 +83,7 @@ class MaskedPatches(nn.Module):
         view = encoded[self.views()[0]]
         target = at_least_fp32(view.patches)
         if self.normalise:
-            target = normalised_patches(target)
+            target = normalised_patches(target, self.channels)
         predictions = self.predictions(view, **decoder_dropout(self.decoder, context))
         error = jnp.mean(jnp.square(predictions - jax.lax.stop_gradient(target)), axis=-1)
         hidden = view.patch_mask & ~kept(view.keep, target.shape[1])
@@ -103,6 +107,17 @@ class MaskedAudio(MaskedPatches):
     modality: str = "audio"
     decoder: Any = None
     keep: float | PatchMasking = 0.2
+
+
+class MaskedVideo(MaskedPatches):
+    """VideoMAE (Tong et al. 2022, arXiv:2203.12602): nine tenths of a video's tubes are rebuilt from the rest, each
+    tubelet normalised in each channel, as in its code. See `MaskedPatches`.
+    """
+
+    modality: str = "video"
+    decoder: Any = None
+    keep: float | PatchMasking = KeepTubes(0.1)
+    channels: int = 3
 
 
 class MaskedText(nn.Module):
@@ -243,10 +258,15 @@ def decoder_dropout(decoder: Any, context: Context) -> dict[str, Any]:
     return {"train": True, "keys": context.keys} if context.train and rate else {}
 
 
-def normalised_patches(patches: Float[Array, "b n p"]) -> Float[Array, "b n p"]:
+def normalised_patches(patches: Float[Array, "b n p"], channels: int = 1) -> Float[Array, "b n p"]:
     """Normalises each patch to mean 0 and variance 1: `(x - mean) / sqrt(var + 1e-6)`, var unbiased as in
     MAE's code.
+
+    channels: the last axis of a patch's values, each of which is normalised by itself.
     """
+    if channels > 1:
+        cells = patches.reshape(*patches.shape[:-1], -1, channels)
+        return jnp.moveaxis(normalised_patches(jnp.moveaxis(cells, -1, -2)), -2, -1).reshape(patches.shape)
     centred = patches - patches.mean(axis=-1, keepdims=True)
     variance = jnp.sum(jnp.square(centred), axis=-1, keepdims=True) / (patches.shape[-1] - 1)
     return centred * jax.lax.rsqrt(variance + VARIANCE_EPSILON)

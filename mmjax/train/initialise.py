@@ -1,7 +1,7 @@
 """Towers and objectives that start from another model's: an experiment's `init={"towers.image": Load(path)}`."""
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -12,7 +12,7 @@ from flax.traverse_util import flatten_dict, unflatten_dict
 from mmjax.data.chains import untrained
 from mmjax.data.tokenizers.contract import Tokenizer
 from mmjax.errors import UserError, nearest
-from mmjax.experiment.definition import Experiment, Load
+from mmjax.experiment.definition import Experiment, Load, part_at
 from mmjax.experiment.graph import build
 from mmjax.interop import hub
 from mmjax.interop.bundle import Bundle
@@ -52,8 +52,10 @@ def sources(experiment: Experiment, say: Callable[[str], None], code: Code = ())
             hosts.first(lambda name=load.path: hub.fetched(name, say).source)
         found[path] = resolve(load.path, code=code, say=lambda text: None)
         known = [f"{kind}.{name}" for kind in KINDS for name in getattr(found[path].config, kind, {})]
-        if path not in known:
-            raise UserError(f"init: {load.path} has no {path}; it has {', '.join(known)}{nearest(path, known)}")
+        there = load.of or path
+        if ".".join(there.split(".")[:2]) not in known or part_at(found[path].config, there) is None:
+            hint = "" if load.of else ": Load(..., of=...) names another part of it"
+            raise UserError(f"init: {load.path} has no {there}; it has {', '.join(known)}{nearest(there, known)}{hint}")
     return found
 
 
@@ -95,20 +97,44 @@ def initialised(
     """
     variables = {collection: dict(parts) for collection, parts in variables.items()}
     for path, load in _loads(experiment).items():
-        part, (kind, _, name) = path.replace(".", "_"), path.partition(".")  # Linen's name: towers_image
-        theirs = sources[path]
-        regrid = _regrid(build(theirs.config).towers[name], experiment.towers[name]) if kind == "towers" else None
-        results = []
+        theirs, of = sources[path], load.of or path
+        regrid = _regrid(part_at(build(theirs.config), of), part_at(experiment, path))
+        (part, *within), (other, *inside) = _names(path), _names(of)
+        where, results = f"init {path} from {load.path}", []
         for collection in [name for name, parts in variables.items() if part in parts and name != QUEUE]:
-            other = theirs.variables.get(collection, {}).get(part, {})
-            where = f"init {path} from {load.path}"
-            result = match(variables[collection][part], other, load.skip, regrid, where)
-            variables[collection][part] = result.params
+            its = _at(theirs.variables.get(collection, {}).get(other, {}), inside)
+            ours = variables[collection][part]
+            mine = _at(ours, within)
+            if within and not mine:
+                continue
+            result = match(mine, its, load.skip, regrid, where)
+            variables[collection][part] = _with(ours, within, result.params)
             results.append(result)
+        if within and not results:
+            raise UserError(f"{where}: {path} has no parameters of its own here: those that it shares start elsewhere")
         for what in ("loaded", "fresh", "unused"):
             if paths := [name for result in results for name in getattr(result, what)]:
                 say(f"init {path} from {theirs.source}: {what} {_listed(paths)}")
     return variables
+
+
+def _names(path: str) -> list[str]:
+    """A part's names among Linen's parameters: `towers_image`, or `towers_video` and `frame`."""
+    kind, name, *within = path.split(".")
+    return [f"{kind}_{name}", *within]
+
+
+def _at(parameters: Mapping[str, Any], within: Sequence[str]) -> Mapping[str, Any]:
+    for name in within:
+        parameters = parameters.get(name, {})
+    return parameters
+
+
+def _with(parameters: Mapping[str, Any], within: Sequence[str], part: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The parameters with others in the place of those at `within`."""
+    if not within:
+        return part
+    return {**parameters, within[0]: _with(parameters[within[0]], within[1:], part)}
 
 
 def _loads(experiment: Experiment) -> dict[str, Load]:

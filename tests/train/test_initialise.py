@@ -1,6 +1,8 @@
 import re
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import fiddle as fdl
 import jax
@@ -15,6 +17,7 @@ from mmjax.experiment.graph import build
 from mmjax.interop import bundle as bundles
 from mmjax.interop.export import export
 from mmjax.interop.resolve import resolve
+from mmjax.models import Frames
 from mmjax.models.layers.positions import resize
 from mmjax.runtime.checkpoints import restore_variables
 from mmjax.train.initialise import initialised, sources, tokenizers
@@ -66,6 +69,29 @@ def test_an_exported_folder_does_too_and_batch_statistics_come_along(trained: Tr
     assert ours["params"]["towers_image"]["stem"]["kernel"].any()
     np.testing.assert_array_equal(ours["batch_stats"]["towers_image"]["mean"], np.full(3, 2.0))
     assert not fresh["batch_stats"]["towers_image"]["mean"].any()
+
+
+def test_a_tower_within_another_starts_from_one_of_another_name(trained: Trained):
+    tower = build(tiny_config(trained.table)).towers["image"]
+    params = {"towers_video": {"frame": zeros(resolve(trained.workdir).variables["params"]["towers_image"])}}
+    params["towers_video"]["position"] = np.ones((3, 4), np.float32)
+    loads = {"towers.video.frame": Load(str(trained.workdir), of="towers.image")}
+    experiment: Any = SimpleNamespace(init=loads, towers={"video": Frames(frame=tower)})
+    found = sources(experiment, quiet)
+    ours = initialised({"params": params}, experiment, found, quiet)["params"]["towers_video"]
+    theirs = restore_variables(trained.workdir)["params"]["towers_image"]
+    jax.tree.map(lambda a, b: np.testing.assert_array_equal(np.asarray(a), b), ours["frame"], theirs)
+    assert (ours["position"] == 1).all()
+    assert not params["towers_video"]["frame"]["stem"]["kernel"].any()
+    shared = {"params": {"towers_video": {"position": np.ones(3)}, "towers_image": params["towers_video"]["frame"]}}
+    with pytest.raises(UserError, match=r"towers\.video\.frame has no parameters of its own here"):
+        initialised(shared, experiment, found, quiet)
+    experiment.init = {"towers.video.frame": Load(str(trained.workdir), of="towers.picture")}
+    with pytest.raises(UserError, match=r"has no towers\.picture; it has towers\.image, "):
+        sources(experiment, quiet)
+    experiment.init = {"towers.video.frame": Load(str(trained.workdir))}
+    with pytest.raises(UserError, match=r"has no towers\.video\.frame.*Load\(..., of=...\) names another part"):
+        sources(experiment, quiet)
 
 
 def test_what_cannot_be_started_from_is_named(trained: Trained, tmp_path):
