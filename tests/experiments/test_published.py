@@ -29,6 +29,7 @@ EXACT = {
     "m3ae.py:vit_l16": 376_155_194,
     "audiomae.py:vit_b": 136_336_128,
     "albef.py:base": 209_937_725,
+    "clip4clip.py:mean": 151_277_313,
     "beit3.py:base": 276_510_730,
     "beit3.py:large": 746_709_514,
     "bert.py:base": 110_106_428,

@@ -5,12 +5,14 @@ import io
 import re
 from typing import Any
 
+import av
 import numpy as np
 import soundfile
 from PIL import Image
 
 from mmjax.evaluate.contract import Embedded
 from mmjax.evaluate.report.media import Media
+from tests.data.decoding.sounding import sounding
 from tests.evaluate.report.made import png, wav
 
 
@@ -44,6 +46,22 @@ def test_a_sound_is_cut_and_kept_once():
     assert re.search(r'href="#([^"]+)"', links[0]).group(1) in re.findall(r'id="([^"]+)"', sounds)  # pyright: ignore
     samples, rate = soundfile.read(io.BytesIO(content(sounds)))
     assert len(samples) / rate == 10
+
+
+def test_a_video_plays_where_it_is_shown_or_else_is_a_picture():
+    page = media(lambda row, column: sounding(seconds=12))
+    shown = page.show(1, "video")
+    assert shown == page.show(1, "video")
+    assert 'aria-label="video of: caption 1"' in shown
+    with av.open(io.BytesIO(content(shown))) as opened:
+        assert [stream.codec_context.name for stream in opened.streams] == ["vp9", "opus"]
+        assert sum(1 for _ in opened.decode(video=0)) == 10 * 12
+    left = page._budget[0]
+    page.show(1, "video")
+    assert page._budget[0] == left
+    poor = media(lambda row, column: sounding(seconds=2), budget=5_000).show(0, "video")
+    assert ("<video" in poor, "<img" in poor) == (False, True)
+    assert "no picture: caption 0" in media(lambda row, column: b"no video").show(0, "video")
 
 
 def test_many_sounds_are_folded_and_counted():

@@ -7,6 +7,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import av
 import numpy as np
 import pytest
 import soundfile
@@ -17,6 +18,8 @@ from mmjax.errors import UserError
 from mmjax.inference.demo import server
 from mmjax.inference.demo.search import Item
 from mmjax.inference.demo.server import HOST, free_port, jpeg, sound
+from tests.data.decoding.clips import Clip
+from tests.data.decoding.sounding import sounding
 from tests.evaluate.report.made import png, wav
 
 
@@ -91,6 +94,33 @@ def test_a_picture_is_shown_upright():
     made = Image.open(io.BytesIO(jpeg(item(stream.getvalue()), 320) or b""))
     assert made.size == (60, 90)
     assert made.getexif().get(0x0112, 1) == 1
+
+
+def test_a_video_is_served_as_it_is_or_as_webm_with_a_picture_of_it(tmp_path):
+    testclient = pytest.importorskip("starlette.testclient")
+    from starlette.applications import Starlette
+
+    content, other = Clip(frames=30).made(), sounding(seconds=1, container="matroska", sounds=("flac",))
+    file = tmp_path / "a.mp4"
+    file.write_bytes(content)
+    found: Any = SimpleNamespace(
+        items={"video": [item(content, "video", file), item(other, "video"), item(b"no video", "video")]},
+        kind=lambda name: kind_of(name, {}),
+    )
+    client = testclient.TestClient(Starlette(routes=server.media_routes(found)))
+    whole = client.get("/media/video/0")
+    assert (whole.headers["content-type"], whole.content) == ("video/mp4", content)
+    made = client.get("/media/video/1")
+    assert made.headers["content-type"] == "video/webm"
+    with av.open(io.BytesIO(made.content)) as opened:
+        assert [stream.codec_context.name for stream in opened.streams] == ["vp9", "opus"]
+        assert sum(1 for _ in opened.decode(video=0)) == 12  # a second of it
+    for row in (0, 1):
+        small = client.get(f"/media/video/{row}?small")
+        assert small.headers["content-type"] == "image/jpeg"
+        assert Image.open(io.BytesIO(small.content)).size == (320, 192)  # four frames of 5 : 3
+    for path in ("video/2", "video/2?small"):
+        assert client.get(f"/media/{path}").status_code == 404
 
 
 def test_a_row_is_served_and_nothing_else(tmp_path):
