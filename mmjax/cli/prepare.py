@@ -9,7 +9,7 @@ examples:
   mmjax prepare spoken_emoji/multilingual --data-dir /data/tensorflow_datasets
 
 Training and evaluation build a dataset on first use; this builds it beforehand. spoken_emoji, asked_emoji,
-tagged_emoji, esc50 and stamps need no TensorFlow; the Debian package of stamps is fetched by hand
+emoji_stories, tagged_emoji, esc50 and stamps need no TensorFlow; the Debian package of stamps is fetched by hand
 (experiments/README.md, "Demo data"). TFDS's own datasets whose builders need it take pip install "mmjax[tf]"; reading
 them needs none.
 """

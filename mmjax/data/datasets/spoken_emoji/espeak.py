@@ -11,7 +11,7 @@ import tempfile
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from jaxtyping import Int16
@@ -22,10 +22,34 @@ from mmjax.errors import UserError
 _SYNCHRONOUS = 2  # the retrieval mode of the documentation polls in a thread: 20 ms an utterance instead of 2
 _DONT_EXIT = 0x8000
 _UTF8 = 1
-_RATE, _PITCH, _RANGE = 1, 3, 4
+_RATE, _PITCH, _RANGE, _GAP = 1, 3, 4, 7
 _SEED = 1
+_NO_MORE, _WORD = 0, 1  # types of events
 
 _Callback = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.c_void_p, ctypes.c_int, ctypes.c_void_p)
+
+
+class _Event(ctypes.Structure):
+    _fields_ = (
+        ("type", ctypes.c_int),
+        ("identifier", ctypes.c_uint),
+        ("position", ctypes.c_int),  # in the text, in characters from 1 on
+        ("length", ctypes.c_int),
+        ("milliseconds", ctypes.c_int),
+        ("sample", ctypes.c_int),
+        ("user_data", ctypes.c_void_p),
+        ("name", ctypes.c_char * 8),
+    )
+
+
+class MarkedSpeech(NamedTuple):
+    """A waveform, and the sample that each word begins at, by the word's place in the text (in characters from 0 on).
+
+    Between the beginning and the first sound a word may be silent, as before a plosive.
+    """
+
+    samples: Int16[np.ndarray, " t"]
+    begins: dict[int, int]
 
 
 class Synthesizer:
@@ -46,6 +70,7 @@ class Synthesizer:
         self._data_path = Path(self._folder.name)
         _link(Path(espeakng_loader.get_data_path()), self._data_path)
         self._chunks: list[bytes] = []
+        self._begins: dict[int, int] = {}
         self._on_samples: Callable[..., int] = _Callback(self._collect)
         self._load()
 
@@ -76,6 +101,12 @@ class Synthesizer:
     def _collect(self, samples: int | None, count: int, events: Any) -> int:
         if samples and count > 0:
             self._chunks.append(ctypes.string_at(samples, 2 * count))
+        found = ctypes.cast(events, ctypes.POINTER(_Event)) if events else ()
+        for event in found:
+            if event.type == _NO_MORE:
+                break
+            if event.type == _WORD:
+                self._begins[event.position - 1] = event.sample
         return 0
 
     def speak(
@@ -93,18 +124,31 @@ class Synthesizer:
             UserError: the library has no such voice (it would take an unknown variant for none, silently), or can't
                 speak the text.
         """
+        return self.speak_marked(text, voice, rate=rate, pitch=pitch, spread=spread).samples
+
+    def speak_marked(
+        self, text: str, voice: str, *, rate: int = 175, pitch: int = 50, spread: int = 50, gap: int = 0
+    ) -> MarkedSpeech:
+        """Speaks as `speak` does, and tells where each word begins.
+
+        Args:
+            gap: silence between words, in some 10 ms (at a rate of 175; less at a higher one).
+
+        Raises UserError as `speak` does.
+        """
         language, _, variant = voice.partition("+")
         unknown_variant = variant and not (self._data_path / "voices" / "!v" / variant).is_file()
         if unknown_variant or self._library.espeak_SetVoiceByName(voice.encode()) != 0:
             raise UserError(f"eSpeak NG has no voice {voice!r}: a language ({language!r}) and a variant of voices/!v")
-        for parameter, value in ((_RATE, rate), (_PITCH, pitch), (_RANGE, spread)):
+        for parameter, value in ((_RATE, rate), (_PITCH, pitch), (_RANGE, spread), (_GAP, gap)):
             self._library.espeak_SetParameter(parameter, value, 0)
         self._chunks.clear()
+        self._begins = {}
         encoded = text.encode()
         if self._library.espeak_Synth(encoded, len(encoded) + 1, 0, 0, 0, _UTF8, None, None) != 0:
             raise UserError(f"eSpeak NG could not speak {text!r} in the voice {voice!r}")
         self._library.espeak_Synchronize()
-        return np.frombuffer(b"".join(self._chunks), np.int16)
+        return MarkedSpeech(np.frombuffer(b"".join(self._chunks), np.int16), self._begins)
 
 
 def _link(data: Path, folder: Path) -> None:

@@ -60,3 +60,27 @@ def test_accents_are_found_without_a_search_and_sound_as_with_the_library_s_own_
         np.testing.assert_array_equal(mine, other)
     monkeypatch.undo()
     synthesizer.reset()
+
+
+def test_words_begin_after_the_gaps_that_are_asked_for(synthesizer):
+    """Seen to on the samples: before each word there is a silence, and it ends where the word is told to begin."""
+    synthesizer.reset()
+    text = "seven dogs run over mountains"
+    marked = synthesizer.speak_marked(text, "en-us+m7", gap=10)
+    assert sorted(marked.begins) == [0, 6, 11, 15, 20]
+    rate = synthesizer.sample_rate
+    loud = np.abs(marked.samples.astype(int)) > 100
+    for place in (6, 11, 15, 20):
+        begin = marked.begins[place]
+        assert not loud[begin - rate // 15 : begin].any()
+        assert loud[begin : begin + rate // 25].any()
+    close = synthesizer.speak_marked(text, "en-us+m7")
+    assert len(close.samples) < len(marked.samples) - 4 * rate // 20
+
+
+def test_a_gap_is_not_kept_for_what_is_spoken_next(synthesizer):
+    synthesizer.reset()
+    first = synthesizer.speak("red apple", "en-us+f2")
+    synthesizer.reset()
+    synthesizer.speak_marked("red apple", "en-us+f2", gap=20)
+    assert len(synthesizer.speak("red apple", "en-us+f2")) < len(first) + synthesizer.sample_rate // 20

@@ -1,0 +1,1 @@
+"""The dataset `emoji_stories`: videos in which emoji act, and a voice says what they do."""
