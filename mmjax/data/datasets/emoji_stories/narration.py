@@ -15,6 +15,7 @@ from jaxtyping import Float, Int16
 from mmjax.data.datasets.emoji_stories.grammar import hash_choice
 from mmjax.data.datasets.spoken_emoji.catalogue import Utterance, hashed, utterances_of
 from mmjax.data.datasets.spoken_emoji.espeak import MarkedSpeech, synthesizer
+from mmjax.data.decoding.subtitles import TimedWord
 from mmjax.errors import UserError
 
 SOUND_RATE = 24_000  # Hz: one that AAC and Opus both have
@@ -25,14 +26,6 @@ _REST = 0.1  # seconds of silence at the end of an event, at least
 _HEARD = 0.03  # of the loudest sample of a sentence: in the gaps the variants that echo (f1 to f5) are mostly below it
 _FASTER = (1.0, 1.1, 1.2, 1.35, 1.5)  # the rates that are tried, until a sentence fits its event
 _SHIFTS = (3.0, 6.0)  # seconds
-
-
-class TimedWord(NamedTuple):
-    """A word, and its begin and end in seconds."""
-
-    word: str
-    start: float
-    end: float
 
 
 class Narration(NamedTuple):
@@ -90,7 +83,7 @@ def shifted_narration(narration: Narration, key: str) -> Narration:
     for sentence in narration.sentences:
         turns = (sentence[0].start + shift < 0) - (sentence[-1].end + shift > total)
         by = shift + total * turns
-        moved.append(tuple(TimedWord(w.word, _rounded(w.start + by), _rounded(w.end + by)) for w in sentence))
+        moved.append(tuple(TimedWord(w.text, _rounded(w.start + by), _rounded(w.end + by)) for w in sentence))
     moved.sort(key=lambda sentence: sentence[0].start)
     return Narration(np.roll(narration.sound, round(shift * SOUND_RATE)), tuple(moved), shift)
 

@@ -11,11 +11,11 @@ from dataclasses import dataclass
 
 from mmjax.data.datasets.asked_emoji.things import Thing, colourless_things
 from mmjax.data.datasets.emoji_stories.drawing import TONES
-from mmjax.data.datasets.emoji_stories.encoding import Container
 from mmjax.data.datasets.emoji_stories.grammar import ROLES, Plot, StoryEvent, drawn_plot, hash_choice
 from mmjax.data.datasets.emoji_stories.narration import story_voice
 from mmjax.data.datasets.spoken_emoji.catalogue import Utterance, hashed
 from mmjax.data.datasets.tagged_emoji.kinds import KINDS, named_kind
+from mmjax.data.video_files import Container
 from mmjax.errors import UserError
 
 # Kinds of events with the groups of who acts (and of who is met) that no training story has, by the names of

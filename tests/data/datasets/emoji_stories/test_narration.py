@@ -9,13 +9,13 @@ from mmjax.data.datasets.emoji_stories.narration import (
     FRAME_SAMPLES,
     SOUND_RATE,
     Narration,
-    TimedWord,
     narrated,
     shifted_narration,
     story_voice,
 )
 from mmjax.data.datasets.spoken_emoji.catalogue import TEST_VOICES, TRAIN_VARIANTS, VALIDATION_VOICES, Utterance
 from mmjax.data.datasets.spoken_emoji.espeak import synthesizer
+from mmjax.data.decoding.subtitles import TimedWord
 from mmjax.errors import UserError
 from tests.data.datasets.emoji_stories.sounds import quiet
 
@@ -51,8 +51,8 @@ def test_words_are_where_words_that_are_spoken_alone_sound_like_them(voice):
     said = ["the snail shrinks", "the guitar meets the tiger", "the police officer turns"]
     sound, sentences, _ = narrated(said, LENGTHS, Utterance(voice, 178, 50, 50))
     errors = {}
-    for word in (word for words in sentences for word in words if word.word not in ("the", "meets")):
-        alone = synthesizer().speak_marked(word.word, voice, rate=178).samples.astype(float)
+    for word in (word for words in sentences for word in words if word.text not in ("the", "meets")):
+        alone = synthesizer().speak_marked(word.text, voice, rate=178).samples.astype(float)
         alone = soxr.resample(alone, synthesizer().sample_rate, SOUND_RATE)
         first = np.nonzero(np.abs(alone) > 0.02 * np.abs(alone).max())[0][0]
         wanted = spectra(np.concatenate([np.zeros(SOUND_RATE // 20), alone[first : first + SOUND_RATE // 4]]))
@@ -60,7 +60,7 @@ def test_words_are_where_words_that_are_spoken_alone_sound_like_them(voice):
         heard = spectra(sound[begin : round((word.end + 0.4) * SOUND_RATE)].astype(float))
         places = range(len(heard) - len(wanted) + 1)
         best = min(places, key=lambda place: ((heard[place : place + len(wanted)] - wanted) ** 2).mean())
-        errors[word.word] = begin / SOUND_RATE + best * 0.005 + 0.05 - word.start
+        errors[word.text] = begin / SOUND_RATE + best * 0.005 + 0.05 - word.start
     assert len(errors) == 7
     assert np.median(np.abs(list(errors.values()))) < 0.01
     assert max(abs(error) for error in errors.values()) < 0.05, errors
@@ -82,7 +82,7 @@ def test_each_sentence_begins_with_its_event_and_ends_before_the_next(spoken, vo
         assert begin <= words[0].start < begin + 0.05
         assert words[-1].end <= end - 0.1 + 1e-3
         assert not np.abs(sound[round((end - 0.05) * SOUND_RATE) : round(end * SOUND_RATE)].astype(int)).max() > 300
-    assert [" ".join(word.word for word in words) for words in sentences] == SAID
+    assert [" ".join(word.text for word in words) for words in sentences] == SAID
 
 
 @pytest.mark.parametrize("voice", VOICES)
@@ -148,18 +148,18 @@ def test_a_shifted_sound_keeps_its_words_to_its_times():
         shifts.append(shift)
         np.testing.assert_array_equal(np.sort(sound), np.sort(plain.sound))
         assert 3 <= abs(shift) <= 6
-        assert sorted(words[0].word for words in sentences) == list("012345")
-        before = {words[0].word: words for words in plain.sentences}
+        assert sorted(words[0].text for words in sentences) == list("012345")
+        before = {words[0].text: words for words in plain.sentences}
         for words in sentences:
             assert 0 <= words[0].start < words[-1].end <= 15
-            old = before[words[0].word]
+            old = before[words[0].text]
             for word, was in zip(words, old, strict=True):
                 assert (word.start - was.start - shift) % 15 == pytest.approx(0, abs=1e-3) or (
                     word.start - was.start - shift
                 ) % 15 == pytest.approx(15, abs=1e-3)
                 part = sound[round(word.start * SOUND_RATE) : round(word.end * SOUND_RATE)].astype(float)
                 peak = np.argmax(np.abs(np.fft.rfft(part))) * SOUND_RATE / len(part)
-                assert peak == pytest.approx(200 + 100 * int(word.word), abs=3)
+                assert peak == pytest.approx(200 + 100 * int(word.text), abs=3)
         starts = [words[0].start for words in sentences]
         assert starts == sorted(starts)
     assert len(set(shifts)) > 15

@@ -1,3 +1,5 @@
+"""Files of video that are written: what was given comes back, at its times, and the same bytes in any process."""
+
 import builtins
 import hashlib
 import io
@@ -11,14 +13,14 @@ import numpy as np
 import pytest
 
 from mmjax.data.datasets.emoji_stories.drawing import painted_frames
-from mmjax.data.datasets.emoji_stories.encoding import video_file
 from mmjax.data.datasets.emoji_stories.narration import FRAME_RATE, FRAME_SAMPLES, SOUND_RATE, narrated
 from mmjax.data.datasets.emoji_stories.telling import sentence
 from mmjax.data.datasets.spoken_emoji.catalogue import Utterance
+from mmjax.data.video_files import video_file
 from mmjax.errors import UserError
 from tests.data.datasets.emoji_stories.made import GOAT, MET, NAMES, ROCKET, read
 
-ROOT = Path(__file__).parents[4]
+ROOT = Path(__file__).parents[2]
 LENGTHS = [30] * 5
 CONTAINERS = ("mp4", "webm")
 
@@ -30,6 +32,10 @@ def drawn():
 def said():
     sentences = [sentence(event, NAMES) for event in MET.events[:5]]
     return narrated(sentences, LENGTHS, Utterance("en-us+m7", 175, 50, 50))
+
+
+def made(frames, sound, container):
+    return video_file(frames, FRAME_RATE, sound, SOUND_RATE, container)
 
 
 @pytest.fixture(scope="module")
@@ -44,7 +50,7 @@ def narration():
 
 @pytest.fixture(scope="module", params=CONTAINERS)
 def both(request, frames, narration):
-    return request.param, read(video_file(frames, narration.sound, request.param))
+    return request.param, read(made(frames, narration.sound, request.param))
 
 
 def test_a_file_has_the_codecs_of_its_container(both):
@@ -81,15 +87,14 @@ def test_the_sound_has_its_length_and_is_where_it_was(both, narration):
 
 ENCODE = """
 import hashlib
-from tests.data.datasets.emoji_stories.test_encoding import CONTAINERS, drawn, said
-from mmjax.data.datasets.emoji_stories.encoding import video_file
-print(*(hashlib.sha256(video_file(drawn(), said().sound, each)).hexdigest() for each in CONTAINERS))
+from tests.data.test_video_files import CONTAINERS, drawn, made, said
+print(*(hashlib.sha256(made(drawn(), said().sound, each)).hexdigest() for each in CONTAINERS))
 """
 
 
 def test_another_process_gives_the_same_bytes_whatever_its_memory_holds(frames, narration):
     """glibc fills memory that is allocated with what it is told: an encoder that reads such is seen to."""
-    ours = [hashlib.sha256(video_file(frames, narration.sound, each)).hexdigest() for each in CONTAINERS]
+    ours = [hashlib.sha256(made(frames, narration.sound, each)).hexdigest() for each in CONTAINERS]
     for filled in ("85", "170"):
         environment = {**os.environ, "MALLOC_PERTURB_": filled}
         found = subprocess.run(
@@ -100,7 +105,7 @@ def test_another_process_gives_the_same_bytes_whatever_its_memory_holds(frames, 
 
 @pytest.mark.parametrize("container", CONTAINERS)
 def test_there_are_key_frames_to_seek_to(frames, narration, container):
-    file = io.BytesIO(video_file(frames, narration.sound, container))
+    file = io.BytesIO(made(frames, narration.sound, container))
     with av.open(file, "r") as opened:
         keys = [float((packet.pts or 0) * packet.time_base) for packet in opened.demux(video=0) if packet.is_keyframe]
     assert keys[0] == 0
@@ -109,7 +114,7 @@ def test_there_are_key_frames_to_seek_to(frames, narration, container):
 
 def test_a_sound_of_another_length_is_told(frames):
     with pytest.raises(UserError, match=r"150 frames takes 300000 samples of sound, not 299999"):
-        video_file(frames, np.zeros(150 * FRAME_SAMPLES - 1, np.int16), "mp4")
+        made(frames, np.zeros(150 * FRAME_SAMPLES - 1, np.int16), "mp4")
 
 
 def test_without_pyav_the_extra_is_named(monkeypatch, frames):
@@ -121,14 +126,23 @@ def test_without_pyav_the_extra_is_named(monkeypatch, frames):
         return imported(name, *others, **more)
 
     monkeypatch.setattr(builtins, "__import__", without)
-    with pytest.raises(UserError, match=r"needs PyAV, which isn't installed: pip install 'mmjax\[demo\]'"):
-        video_file(frames, np.zeros(150 * FRAME_SAMPLES, np.int16), "mp4")
+    with pytest.raises(UserError, match=r"needs PyAV, which isn't installed: pip install 'mmjax\[video\]'"):
+        made(frames, np.zeros(150 * FRAME_SAMPLES, np.int16), "mp4")
 
 
 def test_an_encoder_that_is_lacking_is_named(monkeypatch, frames):
-    from mmjax.data.datasets.emoji_stories import encoding
+    from mmjax.data import video_files
 
-    lacking = encoding._CODECS["mp4"]._replace(video="libx999")
-    monkeypatch.setitem(encoding._CODECS, "mp4", lacking)
+    lacking = video_files._CODECS["mp4"]._replace(video="libx999")
+    monkeypatch.setitem(video_files._CODECS, "mp4", lacking)
     with pytest.raises(UserError, match=r"this build of PyAV lacks the encoder .*libx999"):
-        video_file(frames, np.zeros(150 * FRAME_SAMPLES, np.int16), "mp4")
+        made(frames, np.zeros(150 * FRAME_SAMPLES, np.int16), "mp4")
+
+
+def test_a_file_without_sound_of_another_rate_and_odd_size():
+    frames = np.random.default_rng(0).integers(0, 256, (6, 33, 51, 3), np.uint8)
+    for container in CONTAINERS:
+        with av.open(io.BytesIO(video_file(frames, 5, None, SOUND_RATE, container)), "r") as opened:
+            assert [stream.type for stream in opened.streams] == ["video"]
+            times = [(frame.time, frame.width, frame.height) for frame in opened.decode(video=0)]
+        assert times == [(pytest.approx(number / 5, abs=2e-3), 50, 32) for number in range(6)]
