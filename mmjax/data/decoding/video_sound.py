@@ -15,9 +15,7 @@ from mmjax.data.decoding.videos import VideoContent, VideoFile, open_video
 from mmjax.errors import UserError
 
 MOST_SAMPLES = 100_000_000
-_SETTLING = (
-    0.5  # seconds decoded before a stretch: MP3's frames borrow bits of ten others, Opus needs 0.08 s (RFC 7845)
-)
+_SETTLING = 0.5  # seconds that are decoded before: an MP3's frames borrow bits of ten, Opus needs 0.08 s (RFC 7845)
 _AROUND = 0.1  # seconds on both sides that the resampler's filter reaches into
 _JITTER = 0.01  # seconds by which a frame's time may differ from where the one before it ends, without a gap
 _SLACK = 1.0  # seconds by which a track may end before its headers say
@@ -250,8 +248,6 @@ def _place_of(run: list[Piece], reader: _Reader) -> float:
     Coarse ticks (Matroska's are milliseconds) are rounded times: then the place is a whole number of frames behind the
     track's first one, where such a one fits.
     """
-    if run[0].place == reader.anchor[0]:
-        return reader.anchor[0]
     before = np.cumsum([0] + [len(piece.samples) for piece in run[:-1]])
     places = np.array([piece.place for piece in run]) - before
     middle = float(places.min() + places.max()) / 2

@@ -138,6 +138,8 @@ def test_what_is_broken_is_skipped_and_counted():
 def test_rolling_captions_give_each_word_once():
     words = [("we", 0.0), ("are", 0.5), ("here", 1.0), ("we", 2.01), ("are", 3.0), ("no", 4.01), ("no", 5.0)]
     assert [word[:2] for word in rounded(timed_words(ROLLING))] == words
+    later = timed_words(ROLLING + "\n00:10.000 --> 00:11.000\nno no\n")  # it is said again
+    assert [word[:2] for word in rounded(later)] == [*words, ("no", 10.0), ("no", 10.5)]
 
 
 def test_captions_that_scroll_by_a_line():

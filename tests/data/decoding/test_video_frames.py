@@ -96,6 +96,30 @@ def test_a_frame_is_the_same_alone_or_among_others(name, asked, which):
     assert times[i] == time[0]
 
 
+@pytest.mark.parametrize("name", ["h264 of open groups", "hevc of open groups"])
+def test_a_stream_that_begins_with_an_open_group(name):
+    """What is shown before its first keyframe refers to frames that were cut off."""
+    content, seen = made(name)
+    stream = io.BytesIO()
+    with av.open(io.BytesIO(content), "r") as given, av.open(stream, "w", format="matroska") as out:
+        track = out.add_stream_from_template(given.streams.video[0])
+        keys = 0
+        for packet in given.demux(given.streams.video[0]):
+            keys += packet.is_keyframe
+            if keys > 1 and packet.size:
+                packet.stream = track
+                out.mux(packet)
+    with av.open(io.BytesIO(stream.getvalue()), "r") as file:
+        track = file.streams.video[0]
+        packets = [(packet.pts or 0) - (track.start_time or 0) for packet in file.demux(track) if packet.size]
+    assert packets[0] > min(packets)  # frames precede the keyframe
+    asked = [min(packets) / 1000, packets[0] / 1000 + 0.4]
+    frames, times = frames_at(stream.getvalue(), asked)
+    assert times[0] == packets[0] / 1000
+    wanted, _ = frames_at(content, [seen[number_of(frame)].time for frame in frames])
+    np.testing.assert_array_equal(frames, wanted)
+
+
 def test_avi_without_times_of_presentation():
     """AVI with H.264 has times of decoding alone: frames have the time at which the decoder gives them."""
     content = Clip(container="avi", options={"g": "20", "bf": "2"}).made()

@@ -1,5 +1,6 @@
 """What a video is told to be, and what isn't one: every failure is a BadExample that names it."""
 
+import contextlib
 import io
 import math
 import sys
@@ -8,6 +9,7 @@ from types import SimpleNamespace
 import av
 import numpy as np
 import pytest
+from av.error import FFmpegError
 from av.stream import Disposition
 from PIL import Image
 
@@ -48,6 +50,11 @@ def test_seconds_count_from_the_first_frame(container):
     assert facts.rate == pytest.approx(25)
 
 
+def test_seconds_of_a_container_that_counts_from_0_and_has_no_tags():
+    content = Clip(container="matroska", times=range(100, 150)).made()
+    assert video_facts(content.replace(b"DURATION", b"XURATION")).seconds == pytest.approx(2.0)
+
+
 def test_facts_that_a_stream_does_not_tell():
     facts = video_facts(Clip("libvpx-vp9", "webm", container_options={"live": "1"}).made())
     assert facts.seconds is None
@@ -77,6 +84,7 @@ def test_a_path_is_taken_to_the_letter(tmp_path):
         (sound_bytes(tone(440, 0.5), format="MP3"), "it is MP3, no video"),
         (bytes(range(128, 256)) * 50, "it is of no known format"),
     ],
+    ids=lambda value: value if isinstance(value, str) else "",
 )
 def test_what_is_no_video(content, message, use):
     told, kind = refused(content, use)
@@ -179,6 +187,16 @@ def test_a_video_with_no_frame(container, options, use):
     assert refused(stream.getvalue(), use) == ("the video holds no frame that can be decoded", "empty")
 
 
+def last_before_the_end(content):
+    """The time of the last frame that can be decoded."""
+    found = [0.0]
+    with av.open(io.BytesIO(content), "r") as file:
+        track = file.streams.video[0]
+        with contextlib.suppress(FFmpegError):
+            found.extend(float((frame.pts or 0) * (track.time_base or 0)) for frame in file.decode(track))
+    return max(found)
+
+
 CUT = {
     "matroska": Clip(container="matroska", frames=100, options={"g": "25", "bf": "2"}),
     "vp9": Clip("libvpx-vp9", "webm", frames=100, options={"g": "25"}),
@@ -194,7 +212,8 @@ def test_a_file_that_is_cut_off_in_the_middle(name, tmp_path):
     content = content[: len(content) // 2]
     frames, _ = frames_at(content, [0.0, 0.4, 0.8])
     assert [number_of(frame) for frame in frames] == [0, 10, 20]
-    for asked in ([3.5], [0.4, 3.5], [3.96], [0.4, 3.0, 3.9]):
+    last = last_before_the_end(content)
+    for asked in ([3.5], [0.4, 3.5], [3.96], [0.4, 3.0, 3.9], [last + 0.3], [0.4, last + 0.3]):
         with pytest.raises(BadExample, match="the video") as bad:
             frames_at(content, asked)
         assert bad.value.kind == "undecodable"
@@ -239,6 +258,16 @@ def test_a_packet_that_is_broken(clip):
         with pytest.raises(BadExample, match="the video is broken at") as bad:
             frames_at(content, asked)
         assert bad.value.kind == "undecodable"
+
+
+def test_a_group_behind_one_that_is_broken_at_its_end():
+    """It is reached without a jump."""
+    content, _ = broken(Clip(frames=100, options={"g": "25", "bf": "0"}, picture=noisy), 47)
+    frames, _ = frames_at(content, [1.8, 1.84, 2.0, 2.04])
+    assert [number_of(frame) for frame in frames] == [45, 46, 50, 51]
+    for asked in ([1.92], [1.84, 1.96, 2.0]):
+        with pytest.raises(BadExample, match="the video is broken at 1"):
+            frames_at(content, asked)
 
 
 @pytest.mark.filterwarnings("error")
