@@ -5,7 +5,7 @@ from pathlib import Path
 from setuptools import find_packages, setup
 
 DEMO = [  # builds and reads the demo datasets, and draws the quickstart's pictures
-    "av>=14",
+    "av>=18",
     "emoji>=2.16",
     "espeakng-loader>=0.2.4",
     "matplotlib>=3.8",

@@ -77,7 +77,7 @@ def video_file(
                 out.mux(audio.encode(None))
     except UnknownCodecError as error:
         raise UserError(
-            f"this build of PyAV lacks the encoder {error}: pip install 'av>=14', whose wheels have it"
+            f"this build of PyAV lacks the encoder {error}: pip install 'av>=18', whose wheels have it"
         ) from error
     return stream.getvalue()
 
