@@ -88,11 +88,12 @@ def base() -> Experiment:
 
 
 @experiment
-def small(objectives: dict[str, Any], **rest: Any) -> Experiment:
+def small(objectives: dict[str, Any], scale: dict[str, float], steps: int, every: int, ema: Any) -> Experiment:
     """The same on the demo data: an emoji of any size, somewhere in the picture, and its name; of pre-LN blocks."""
     image, half = Blocks(depth=3, **SMALL), Blocks(depth=2, **SMALL)
     pictures = (Decode(), Resize(SIDE), RandomAffine(translate=0.25, scale=(0.4, 1.0)))
     words = names(SentencePiece(TINY_VOCAB, name="spoken_emoji"), TINY_LENGTH)
+    tested = [Retrieval(split="test", when="end"), Reranked("matching", top=16, split="test")]
     return Experiment(
         towers={
             "image": ViT(patch=12, size=SIDE, blocks=image, embed_dim=128, **IMAGE),
@@ -101,14 +102,13 @@ def small(objectives: dict[str, Any], **rest: Any) -> Experiment:
         fusions={"reading": Cross(reader="text", blocks=half)},
         objectives=objectives,
         data=Mixture({"spoken_emoji": 1.0}, transforms={"image": pictures, "text": words}),
+        optimizer=AdamW(peak_lr=1e-3, warmup_steps=50, weight_decay=0.05, scale=scale),
         batch_size=128,
-        evaluators=[
-            Retrieval(),
-            Reranked("matching", top=16),
-            Retrieval(split="test", when="end"),
-            Reranked("matching", top=16, split="test"),
-        ],
-        **rest,
+        steps=steps,
+        ema=ema,
+        evaluators=[Retrieval(), Reranked("matching", top=16), *tested],
+        evaluate_every=every,
+        save_every=every,
     )
 
 
@@ -118,28 +118,18 @@ def tiny() -> Experiment:
     learn later (after a hundred steps its loss is 0.61 instead of 0.56). So few steps are too few for the teacher: its
     soft targets teach the towers less than the pairs alone do (`tiny_untaught`).
     """
-    return small(
-        objectives(TINY_VOCAB, 4, 100, {"queue": 1_024, "partners": "id"}, temperature=0.3),
-        # The temperature at the paper's rate: at 1e-3 it would fall to a third before the towers know anything.
-        optimizer=AdamW(peak_lr=1e-3, warmup_steps=50, weight_decay=0.05, scale={r"/temperature$": 0.1}),
-        steps=400,
-        ema=0.98,
-        evaluate_every=200,
-        save_every=200,
-    )
+    # The temperature at the paper's rate: at 1e-3 it would fall to a third before the towers know anything.
+    scale = {r"/temperature$": 0.1}
+    of = objectives(TINY_VOCAB, 4, 100, {"queue": 1_024, "partners": "id"}, temperature=0.3)
+    return small(of, scale, steps=400, every=200, ema=0.98)
 
 
 @experiment
 def tiny_untaught() -> Experiment:
     """Without teacher and queue: contrast within the batch, and the words as they are."""
-    return small(
-        {
-            "contrastive": Contrastive(("image", "text")),
-            "matching": Matching("reading", temperature=0.1),
-            "words": MaskedText(TINY_VOCAB, mask_id=4, first_id=5, tied=True, fusion="reading", beside=("image",)),
-        },
-        optimizer=AdamW(peak_lr=1e-3, warmup_steps=50, weight_decay=0.05),
-        steps=1_000,
-        evaluate_every=250,
-        save_every=250,
-    )
+    of = {
+        "contrastive": Contrastive(("image", "text")),
+        "matching": Matching("reading", temperature=0.1),
+        "words": MaskedText(TINY_VOCAB, mask_id=4, first_id=5, tied=True, fusion="reading", beside=("image",)),
+    }
+    return small(of, {}, steps=1_000, every=250, ema=None)

@@ -37,7 +37,7 @@ SECONDS, LENGTH, STEPS = 12, 32, 5 * 180_000 // 128
 MEAN, STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
 CLIP: dict[str, Any] = {"activation": "quick_gelu", "norm_eps": 1e-5, "remat": "full", "dtype": "bfloat16"}
 SMALL: dict[str, Any] = {"width": 128, "heads": 4, "remat": "dots"}
-PIECES, WORDS, SIDE, FRAMES = 1_024, 48, 64, 12
+PIECES, WORDS, SIDE, FRAMES = 1_024, 48, 64, 6
 
 
 @experiment
@@ -116,10 +116,7 @@ def tiny() -> Experiment:
                 vocab=PIECES, length=WORDS, pooling="cls", embed_dim=128, blocks=Blocks(depth=3, **SMALL)
             ),
         },
-        objectives={
-            "named": Contrastive(("image", "text")),
-            "told": Contrastive(("video", "text")),
-        },
+        objectives={"named": Contrastive(("image", "text")), "told": Contrastive(("video", "text"))},
         data=Mixture(
             {"spoken_emoji": 0.5, "emoji_stories": 0.5},
             transforms={
@@ -129,8 +126,8 @@ def tiny() -> Experiment:
             },
         ),
         optimizer=AdamW(peak_lr=1e-3, warmup_steps=30, weight_decay=0.2, b2=0.98),
-        batch_size=128,
-        steps=300,
+        batch_size=64,
+        steps=400,
         evaluators=[Retrieval(), Retrieval(split="test", when="end")],
         evaluate_every=100,
         save_every=100,

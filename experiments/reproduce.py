@@ -369,6 +369,8 @@ TINIES = (
     ("vqa.py:tiny",),
     ("ner.py:tiny",),
     ("ner.py:tiny_seen",),
+    ("clip4clip.py:tiny",),
+    ("videomae.py:tiny",),
 )
 
 

@@ -114,6 +114,7 @@ OBSTACLES = {
     "flava.py": r"CLIPModel is nearest(.|\n)*towers.image.mask_token: False there, True here(.|\n)*towers.text.causal",
     "beit3.py": r"objectives: \[.*\] there, \['MaskedCodes', 'MaskedText'\] here",
     "clap.py": r"towers.audio: none there, AudioTransformer here\n.*\n  towers.text.pooling",
+    "clip4clip.py": r"towers.video: none there, Frames here(.|\n)*\['Contrastive', 'Contrastive'\] here",
     "clip_resnet.py": r"towers.image: none there, ResNet here(.|\n)*--towers text goes, as CLIPTextModelWithProjection",
     "flip.py": r"CLIPModel is nearest(.|\n)*image.pooling(.|\n)*image.positions(.|\n)*text.causal",
     "fusion.py": "is made of Convolutional, Recurrent, ConvolutionalAudio, Classify",
@@ -126,6 +127,7 @@ OBSTACLES = {
     "vilbert.py": r"towers.regions: none there, Regions here(.|\n)*fusions: \[\] there, \['CoAttention'\] here",
     "vlmo.py": r"towers.image.trunk: None there, MultiwayTrunk(.|\n)*towers.text.way: None there, 'text' here",
     "vilt.py": r"objectives: \[.*\] there, \['WordPatchAlignment', 'MaskedText'\] here",
+    "videomae.py": "is made of TubeletViT, MaskedVideo",
     "trimodal.py": r"towers.audio: none there(.|\n)*towers.text.pooling: 'last' there, 'mean' here",
     "vqa.py": r"objectives: \['Contrastive'\] there, \['Classify'\] here(.|\n)*towers.text.causal",
 }
