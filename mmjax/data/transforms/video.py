@@ -60,6 +60,11 @@ class DecodeVideo(Transform):
             if value is not None and not value > 0:
                 raise UserError(f"DecodeVideo({name}={value!r}) must be above 0")
 
+    @property
+    def seconds(self) -> float | None:
+        """The seconds of a longer video that are watched; None: all of it is."""
+        return None if self.rate is None else self.frames / self.rate
+
     def __call__(self, value: Any, rng: Rng) -> Masked:
         shown = self._given(value, rng) if isinstance(value, np.ndarray | list | tuple) else self._read(value, rng)
         frames = np.zeros((self.frames, *shown.shape[1:]), np.uint8)

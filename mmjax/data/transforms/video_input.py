@@ -1,6 +1,7 @@
 """Reads a user's videos: files, and arrays of frames."""
 
 import os
+import warnings
 from collections.abc import Sequence
 from typing import Any
 
@@ -18,11 +19,14 @@ from mmjax.errors import UserError
 
 _SHOWN = (0.125, 0.375, 0.625, 0.875)  # parts of a video: the frames that a picture of it is made of
 _SIDE = 160  # pixels of the shorter side of each of them
+_SLACK = 0.5  # seconds by which a video may be longer without a word of it
 _RATE, _SOUND_RATE = 12, 24_000  # frames and samples a second of a clip to be watched
 
 
 class VideoInput(Input):
-    """Reads videos: files, or frames as pixels. A picture of one shows four of its frames, row by row."""
+    """Reads videos: files, or frames as pixels. A picture of one shows four of its frames, row by row. Warns once about
+    files that are longer than the model watches.
+    """
 
     one, several, unit, draws, moves, amount = "video", "videos", "frames", True, True, "std"
     # What FFmpeg may lack a decoder for is listed too, so that it is named rather than missed in silence.
@@ -30,6 +34,10 @@ class VideoInput(Input):
         *(".3gp", ".avi", ".flv", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".mts", ".ogv", ".ts", ".webm"),
         ".wmv",
     )
+
+    def __init__(self, modality: str, chain: Sequence[Any], spec: Any, upright: bool = True):
+        super().__init__(modality, chain, spec, upright)
+        self._warned = False
 
     @classmethod
     def drawn(cls, value: Any) -> np.ndarray:
@@ -77,7 +85,8 @@ class VideoInput(Input):
     def read(self, value: Any, where: str) -> Read:
         if is_path(value):
             name = os.fspath(value)
-            return self.run(Clip(file_content(name, where) if "://" in name else local_file(name, where)))
+            value = file_content(name, where) if "://" in name else local_file(name, where)
+            return self._watched(value, where)
         if isinstance(value, np.ndarray):
             if value.ndim != 4 or value.shape[-1] != 3 or value.dtype != np.uint8:
                 raise UserError(f"{where} is {value_kind(value)}; {self.takes}")
@@ -86,4 +95,18 @@ class VideoInput(Input):
             raise UserError(f"{where} is {value_kind(value)}; {self.takes}")
         if not value:
             raise BadExample("the video is empty (0 bytes)", "empty")
-        return self.run(value)
+        return self._watched(value, where)
+
+    def _watched(self, content: bytes | str, where: str) -> Read:
+        found = self.run(Clip(content))
+        most = next((most for step in self.chain if (most := getattr(step, "seconds", None))), None)
+        if most is not None and not self._warned:
+            whole = video_facts(content).seconds
+            if whole is not None and whole > most + _SLACK:
+                self._warned = True
+                warnings.warn(
+                    f"{where}: the first {most:.3g} of its {whole:.3g} seconds are watched; further videos that are "
+                    "longer aren't named",
+                    stacklevel=2,
+                )
+        return found

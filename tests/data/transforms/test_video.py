@@ -171,6 +171,18 @@ def test_users_videos(path: str, content: bytes) -> None:
             reads.row(given)
 
 
+def test_a_video_that_is_longer_than_what_is_watched_is_told_once(path: str, recwarn) -> None:
+    for rate, said in ((None, 0), (1.5, 0), (4.0, 1)):
+        chain = (DecodeVideo(4, rate=rate), EachFrame((Resize(16),)))
+        (spec,) = chain_specs({"video": chain}).values()
+        reads = VideoInput("video", chain, spec)
+        reads.row(path)
+        reads.row(path, 1)
+        assert [str(each.message) for each in recwarn] == [
+            "video clip.mp4: the first 1 of its 2.4 seconds are watched; further videos that are longer aren't named"
+        ] * said
+
+
 def test_a_video_is_drawn_as_four_of_its_frames(content: bytes) -> None:
     drawn = VideoInput.drawn(content)
     rows = [np.split(half, 2, axis=1) for half in np.split(drawn, 2, axis=0)]
