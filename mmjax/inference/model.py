@@ -383,9 +383,8 @@ class Model:
             inner = ", ".join(f"{name} {getattr(part, name)}" for name, part in told if hasattr(part, name))
             more = "; without its tokenizer" if modality in self._without else ""
             size, count = self._embedder.size(self._one(modality)), tower_size(self.params, name)
-            lines.append(
-                f"  {modality:6} {type(tower).__name__}: {shape} -> {size}; {inner}; {count:,} parameters{more}"
-            )
+            inner = f"; {inner}" if inner else ""
+            lines.append(f"  {modality:6} {type(tower).__name__}: {shape} -> {size}{inner}; {count:,} parameters{more}")
         return "\n".join(lines)
 
 

@@ -14,7 +14,7 @@ CHANCE = "chance"  # the score of random answers: R@1 of retrieval, the first sc
 CHANCE_OF = "chance_"  # the same of another score: `chance_R@5`
 NAMES = (QUERIES, CANDIDATES, EXAMPLES, CLASSES, LEFT_OUT, NOT_FINITE, CHANCE)
 
-NOUNS = {"image": "picture", "text": "caption", "audio": "sound"}
+NOUNS = {"image": "picture", "text": "caption", "audio": "sound", "speech": "utterance"}
 
 
 def is_count(name: str) -> bool:

@@ -46,7 +46,7 @@ class Media:
         self._captions = embedded.captions
         self._pictures: dict[tuple[int, str, int], bytes | None] = {}
         self._sounds: dict[tuple[str, int], str | None] = {}
-        self._clips: dict[tuple[int, str], str | None] = {}
+        self._clips: dict[tuple[str, int], str | None] = {}
         self._heard = heard or {}
         self._lasting: dict[tuple[str, int], float] = {}  # seconds, of all of a sound that is shown
         self.left_out = 0
@@ -68,7 +68,7 @@ class Media:
     def show(self, row: int, modality: str, side: int = 112) -> Markup:
         """The example as one sees, hears or reads it; of what can't be shown its caption, and that it can't."""
         kind, text = self.kind(modality), self.text(row, modality)
-        if kind.moves and (clip := self.clip(row, modality)):
+        if kind.moves and (clip := self.clip(row, modality, side)):
             return clip
         if kind.draws:
             return self.picture(row, modality, side) or tag("span", f"(no picture: {short(text)})", class_="gone")
@@ -87,13 +87,30 @@ class Media:
             else tag("img", src=uri, alt=f"picture of: {short(self.caption(row), 120)}", loading="lazy")
         )
 
-    def clip(self, row: int, modality: str) -> Markup | None:
-        """Returns the HTML that plays the example's video; None where there is none, or no space for it."""
-        if (row, modality) not in self._clips:
-            self._clips[row, modality] = self._paid("video/webm", self._webm(row, modality))
-        uri = self._clips[row, modality]
-        said = f"video of: {short(self.caption(row), 120)}"
-        return None if uri is None else tag("video", src=uri, controls=True, preload="metadata", aria_label=said)
+    def clip(self, row: int, modality: str, side: int) -> Markup | None:
+        """A picture of the example's video, as a link to where it plays (`clips`); the picture alone where there is no
+        space for the video, None where there is none for that either.
+        """
+        picture = self.picture(row, modality, side)
+        if (modality, row) not in self._clips:
+            self._clips[modality, row] = self._paid("video/webm", self._webm(row, modality)) if picture else None
+        if picture is None or self._clips[modality, row] is None:
+            return picture
+        said = silent(f"play {short(self.caption(row), 70)}")
+        return tag("a", picture, said, class_="play", href=f"#{self.anchor(modality, row)}")
+
+    def clips(self) -> Markup | None:
+        """All videos that were shown, to be played one by one."""
+        items = [
+            tag(
+                "li",
+                tag("video", src=uri, controls=True, preload="metadata", id=self.anchor(*key)),
+                tag("span", self.caption(key[1]), class_="name"),
+            )
+            for key, uri in sorted(self._clips.items())
+            if uri is not None
+        ]
+        return tag("ul", items, class_="clips") if items else None
 
     def uri(self, row: int, modality: str, side: int) -> str | None:
         """The picture as a data URI, which is paid for each time; None where there is none, or no space for it."""

@@ -81,7 +81,8 @@ def page(
         ("Classification", CLASSIFICATION, _by_split([(f, [confusion(c) for c in f.classified]) for f in findings])),
         ("Attention", ATTENTION, _by_split([(f, [word_looks(f, m)]) for f, m in pairs])),
         ("Map", MAP, _by_split([(f, [embedding_map(f, m)]) for f, m in pairs])),
-        ("Sounds", "", _by_split([(f, [m.sounds()]) for f, m in pairs])),  # last, since it lists the sounds shown above
+        ("Videos", "", _by_split([(f, [m.clips()]) for f, m in pairs])),  # last, since these list what is shown above
+        ("Sounds", "", _by_split([(f, [m.sounds()]) for f, m in pairs])),
     ]
     there = [
         (name, [tag("p", text, class_="soft")] * bool(text) + [content]) for name, text, content in sections if content
@@ -145,7 +146,7 @@ def _foot(media: Sequence[Media]) -> Markup:
     said = (
         "Numbers are of whole splits. What is drawn is a sample, so that the page stays small: up to "
         f"{ASKED:,} queries of a direction, {COMPARED} examples of a heat map, {MAPPED} of a map. Pictures are made "
-        f"small, and sounds are cut after {SECONDS} seconds."
+        f"small, and sounds and videos are cut after {SECONDS} seconds."
     )
     if left_out:
         said += f" {left_out:,} more pictures and sounds were left out for want of space."

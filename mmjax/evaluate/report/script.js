@@ -71,6 +71,7 @@ document.addEventListener("click", (event) => {
   }
   if (again) return;
   playing = { link, sound };
+  if (sound.tagName === "VIDEO") sound.scrollIntoView({ block: "center", behavior: "smooth" });
   sound.currentTime = 0;
   sound.play();
   link.classList.add("playing");

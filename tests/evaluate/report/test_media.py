@@ -48,20 +48,27 @@ def test_a_sound_is_cut_and_kept_once():
     assert len(samples) / rate == 10
 
 
-def test_a_video_plays_where_it_is_shown_or_else_is_a_picture():
+def test_a_video_is_a_picture_that_leads_to_where_it_plays():
     page = media(lambda row, column: sounding(seconds=12))
-    shown = page.show(1, "video")
-    assert shown == page.show(1, "video")
-    assert 'aria-label="video of: caption 1"' in shown
-    with av.open(io.BytesIO(content(shown))) as opened:
+    shown = [page.show(1, "video"), page.show(1, "video")]
+    assert shown[0] == shown[1]
+    assert "picture of: caption 1" in shown[0]
+    clips = page.clips()
+    assert clips is not None
+    assert clips.count("<video") == 1
+    assert re.search(r'href="#([^"]+)"', shown[0]).group(1) in re.findall(r'id="([^"]+)"', clips)  # pyright: ignore
+    with av.open(io.BytesIO(content(clips))) as opened:
         assert [stream.codec_context.name for stream in opened.streams] == ["vp9", "opus"]
         assert sum(1 for _ in opened.decode(video=0)) == 10 * 12
-    left = page._budget[0]
-    page.show(1, "video")
-    assert page._budget[0] == left
-    poor = media(lambda row, column: sounding(seconds=2), budget=5_000).show(0, "video")
-    assert ("<video" in poor, "<img" in poor) == (False, True)
-    assert "no picture: caption 0" in media(lambda row, column: b"no video").show(0, "video")
+
+
+def test_a_video_without_space_or_that_is_broken_is_said_to_be():
+    poor = media(lambda row, column: sounding(seconds=2), budget=5_000)
+    shown = poor.show(0, "video")
+    assert ("<img" in shown, "href" in shown, poor.clips()) == (True, False, None)
+    broken = media(lambda row, column: b"no video")
+    assert "no picture: caption 0" in broken.show(0, "video")
+    assert broken.clips() is None
 
 
 def test_many_sounds_are_folded_and_counted():
