@@ -1,5 +1,7 @@
 """Tubes: the same places in every step, all as likely, whatever other examples there are; and VideoMAE's loss."""
 
+from typing import Any
+
 import jax
 import numpy as np
 import pytest
@@ -49,14 +51,16 @@ def test_each_example_is_drawn_alone_and_the_published_number_stays() -> None:
 
 
 def test_another_grid_is_refused() -> None:
+    index: Any = np.arange(2, dtype=np.uint32)
+    patches: Any = np.ones((2, 12), bool)
     with pytest.raises(UserError, match=r"the grid is \(12,\): it takes a tower over tubelets"):
-        KeepTubes(0.1).draw(KEY, np.arange(2, dtype=np.uint32), np.ones((2, 12), bool), (12,))
+        KeepTubes(0.1).draw(KEY, index, patches, (12,))
     with pytest.raises(UserError, match=r"KeepTubes\(share=0\)"):
         KeepTubes(0)
 
 
 def test_targets_are_normalised_in_each_channel() -> None:
-    patches = np.random.default_rng(0).normal(2, 3, size=(2, 4, 30)).astype(np.float32)
+    patches: Any = np.random.default_rng(0).normal(2, 3, size=(2, 4, 30)).astype(np.float32)
     found = np.asarray(normalised_patches(patches, 3))
     cells = patches.reshape(2, 4, 10, 3).astype(np.float64)
     expected = (cells - cells.mean(2, keepdims=True)) / np.sqrt(cells.var(2, ddof=1, keepdims=True) + 1e-6)

@@ -100,7 +100,7 @@ class DecodeVideo(Transform):
         if len(value) > self.frames:
             times = self._times(len(value), rng) if self.rate is None else np.arange(self.frames)
             places = np.minimum(times.astype(int), len(value) - 1)
-        frames = [pictures.rgb(value[place], WHITE, self.most_pixels, upright=True) for place in places]
+        frames = [pictures.rgb(value[place], WHITE, self.most_pixels, upright=True) for place in places.tolist()]
         if len(shapes := {frame.shape for frame in frames}) > 1:
             raise BadExample(f"the video's frames have the sizes {sorted(shapes)}: they must have one", "undecodable")
         return np.stack(frames)

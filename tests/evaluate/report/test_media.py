@@ -57,7 +57,7 @@ def test_a_video_is_a_picture_that_leads_to_where_it_plays():
     assert clips is not None
     assert clips.count("<video") == 1
     assert re.search(r'href="#([^"]+)"', shown[0]).group(1) in re.findall(r'id="([^"]+)"', clips)  # pyright: ignore
-    with av.open(io.BytesIO(content(clips))) as opened:
+    with av.open(io.BytesIO(content(clips)), "r") as opened:
         assert [stream.codec_context.name for stream in opened.streams] == ["vp9", "opus"]
         assert sum(1 for _ in opened.decode(video=0)) == 10 * 12
 

@@ -112,7 +112,7 @@ def test_a_video_is_served_as_it_is_or_as_webm_with_a_picture_of_it(tmp_path):
     assert (whole.headers["content-type"], whole.content) == ("video/mp4", content)
     made = client.get("/media/video/1")
     assert made.headers["content-type"] == "video/webm"
-    with av.open(io.BytesIO(made.content)) as opened:
+    with av.open(io.BytesIO(made.content), "r") as opened:
         assert [stream.codec_context.name for stream in opened.streams] == ["vp9", "opus"]
         assert sum(1 for _ in opened.decode(video=0)) == 12  # a second of it
     for row in (0, 1):

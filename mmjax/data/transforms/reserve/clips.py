@@ -64,12 +64,12 @@ class EachClip(Transform):
         if not (isinstance(first, Clip) and isinstance(decode, DecodeAudio)):
             return clips
         alike = [c for c in clips if isinstance(c, Clip) and c.content is first.content and c.sound == first.sound]
-        ends = [clip.end for clip in alike if clip.end is not None]
-        if len(ends) < len(clips):
+        spans = [(clip.start, clip.end) for clip in alike if clip.end is not None]
+        if len(spans) < len(clips):
             return clips
-        begin = min(clip.start for clip in alike)
-        whole = decode(replace(first, start=begin, end=max(ends)), None)
-        places = [[round((time - begin) * decode.rate) for time in (clip.start, clip.end)] for clip in alike]
+        begin = min(start for start, _ in spans)
+        whole = decode(replace(first, start=begin, end=max(end for _, end in spans)), None)
+        places = [[round((time - begin) * decode.rate) for time in span] for span in spans]
         return [whole[start:end] for start, end in places]
 
     def _heard(self, clip: Any, rng: Rng) -> np.ndarray:

@@ -131,9 +131,9 @@ class CutSubsegments(RecordTransform):
             raise UserError(f"CutSubsegments(seconds={self.seconds!r}): a sub-segment lasts more than 0 seconds")
 
     def __call__(self, record: dict[str, Any], rng: Rng) -> dict[str, Any]:
-        sound, spoken = record.get(self.audio), record.get(self.words) or ()
-        unread = spoken if isinstance(spoken, BadExample) else None  # subtitles that are broken leave the sound
-        spoken = () if unread is not None else spoken
+        sound, given = record.get(self.audio), record.get(self.words) or ()
+        unread = given if isinstance(given, BadExample) else None  # subtitles that are broken leave the sound
+        spoken: Sequence[Any] = () if isinstance(given, BadExample) else given
         clip = sound if sound is not None else record.get(self.video)
         if clip is None or (sound is None and not spoken):
             return {**record, self.audio: None, self.words: None}
