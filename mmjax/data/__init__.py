@@ -40,6 +40,7 @@ with epy.lazy_api_imports(globals()):
     from mmjax.data.transforms.audio_input import SoundInput
     from mmjax.data.transforms.codes import Codes, ColourCodes
     from mmjax.data.transforms.contract import RecordTransform, Spec, Transform
+    from mmjax.data.transforms.frame_crop import CropFrame
     from mmjax.data.transforms.image import (
         CenterCrop,
         ColorJitter,

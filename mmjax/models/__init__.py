@@ -39,6 +39,8 @@ with epy.lazy_api_imports(globals()):
     from mmjax.models.towers.recurrent import Recurrent, RecurrentTower
     from mmjax.models.towers.recurrent_audio import RecurrentAudio
     from mmjax.models.towers.regions import Regions
+    from mmjax.models.towers.reserve.audio import ReserveAudio
+    from mmjax.models.towers.reserve.vision import ReserveVision
     from mmjax.models.towers.resnet import ResNet
     from mmjax.models.towers.shared_trunk import Trunk
     from mmjax.models.towers.text import TextTransformer

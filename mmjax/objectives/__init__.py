@@ -38,4 +38,5 @@ with epy.lazy_api_imports(globals()):
     from mmjax.objectives.matching import Matching
     from mmjax.objectives.next_sentence import NextSentence
     from mmjax.objectives.pretrainer import Pretrainer
+    from mmjax.objectives.reserve.objective import Reserve
     from mmjax.objectives.word_patch import WordPatchAlignment

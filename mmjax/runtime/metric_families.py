@@ -73,11 +73,14 @@ TRAINING = (
     MetricFamily(
         ("<objective>/loss/<target>",),
         "the parts of a loss of several targets, by their names: of regions that were hidden their `features`, "
-        "and the classes that a detector gave",
+        "and the classes that a detector gave; of videos what is found from what",
         "lower",
     ),
     MetricFamily(
-        ("<objective>/accuracy/<target>",), "the share of hidden regions whose class is found, by target", "higher"
+        ("<objective>/accuracy/<target>",),
+        "the share of hidden regions whose class is found, by target; of videos that of partners that are nearer than "
+        "all others",
+        "higher",
     ),
     MetricFamily(
         ("<objective>/accuracy_right", "<objective>/accuracy_wrong"),
@@ -110,7 +113,10 @@ TRAINING = (
         ("<objective>/distance_right", "<objective>/distance_wrong"),
         "the cost of moving words onto patches, in [0, 2], of pairs that belong together, and of those that don't",
     ),
-    MetricFamily(("<objective>/logit_scale",), "what cosines are multiplied by, 1 / temperature"),
+    MetricFamily(
+        ("<objective>/logit_scale", "<objective>/logit_scale/<target>"),
+        "what cosines are multiplied by, 1 / temperature",
+    ),
     MetricFamily(("<objective>/logit_bias",), "what a sigmoid loss adds to that"),
     MetricFamily(("<objective>/candidates",), "keys that a query is compared with, of the batch and of a queue"),
     MetricFamily(("<objective>/alpha",), "a teacher's part in the targets, the rest being the data's"),

@@ -436,6 +436,8 @@ LEFT_OUT = {
     "mmjax.models.towers.resnet:Bottleneck": "what ResNet is made of",
     "mmjax.models.towers.resnet:MeanAttention": "as above",
     "mmjax.models.towers.resnet:ResNetTrunk": "as above",
+    "mmjax.models.towers.reserve.encoder": "what towers of parts and Reserve are made of",
+    "mmjax.models.towers.reserve.parts:PartsTower": "a base class",
     "mmjax.models.fusion.coattention:CoLayer": "what CoAttention is made of",
     "mmjax.models.fusion.embeddings:EmbeddingFusion": "a base class",
     "mmjax.models.fusion.exchange:OwnNorms": "what Exchange is made of",

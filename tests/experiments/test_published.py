@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import pytest
 
+from mmjax.data.pipeline import batch_spec
 from mmjax.experiment.graph import build
 from mmjax.experiment.load import load_experiment
 from tests.benchmarks.sizes import BEGIN, END, FOLDER, README, size, table
@@ -36,6 +37,8 @@ EXACT = {
     "bert.py:large": 336_226_108,
     "flava.py:base": 302_087_287,
     "lxmert.py:base": 228_051_752,
+    "reserve.py:base": 316_412_163,
+    "reserve.py:large": 853_117_955,
     "vilbert.py:base": 239_023_229,
     "vilt.py:b32": 112_219_196,
 }
@@ -202,6 +205,45 @@ def test_blip_counts_both_encoders_in_closed_form():
         "objectives_contrastive": 1,
         "objectives_matching": 2 * width + 2,
     }
+
+
+@pytest.mark.parametrize(
+    ("name", "width", "seen", "published"),
+    [
+        ("base", 768, 12, (88.58, 88.09, 28.94, 85.04, 25.17, 0.59)),
+        ("large", 1_024, 24, (308.30, 156.52, 51.43, 302.26, 33.55, 1.05)),
+    ],
+)
+def test_reserve_counts_its_towers_in_closed_form(name, width, seen, published):
+    """Millions of the vision, audio, span and joint transformers, of the table and of the head, as in the release: no
+    bias at the end of attention and MLP, a norm before the blocks and one behind, and a linear map of a CLS."""
+
+    def encoder(depth):
+        return depth * (12 * width**2 + 11 * width) + 4 * width
+
+    linear = width**2 + width
+    cls, pool = width + linear, 4 * linear
+    vision = 3 * 16**2 * width + width + encoder(seen) + cls + pool
+    audio = 2 * 65 * width + width + encoder(12) + cls + pool
+    span, joint, table = encoder(4) + cls, encoder(seen), 32_768 * width
+    parts = vision, audio, span, joint, table, linear
+    assert tuple(round(part / 1e6, 2) for part in parts) == published
+    found = size(f"reserve.py:{name}").parameters
+    own = span + joint + table + linear + 3
+    assert found == {"towers_video": vision, "towers_audio": audio, "objectives_reserve": own}
+    held = parameters_of(f"reserve.py:{name}")["objectives_reserve"]
+    assert {part: sum(prod(leaf.shape) for leaf in jax.tree.leaves(tree)) for part, tree in held.items()} == {
+        "span": span, "joint": joint, "token": table, "head": linear, "log_scale": 3,
+    }  # fmt: skip
+
+
+def parameters_of(name):
+    """The shapes of an experiment's parameters."""
+    built = build(load_experiment(f"{FOLDER}/{name}"))
+    pretrainer, spec = built.pretrainer(), batch_spec(built.data, 1)
+    rngs = {"params": jax.random.key(0), "mask": jax.random.key(1)}
+    zeros = lambda: {key: jnp.zeros(leaf.shape, leaf.dtype) for key, leaf in spec.items()}  # noqa: E731
+    return jax.eval_shape(lambda: pretrainer.init(rngs, zeros()))["params"]
 
 
 def test_lxmert_without_heads_has_as_many_as_hugging_face_s():

@@ -128,6 +128,7 @@ OBSTACLES = {
     "vlmo.py": r"towers.image.trunk: None there, MultiwayTrunk(.|\n)*towers.text.way: None there, 'text' here",
     "vilt.py": r"objectives: \[.*\] there, \['WordPatchAlignment', 'MaskedText'\] here",
     "videomae.py": "is made of TubeletViT, MaskedVideo",
+    "reserve.py": "is made of ReserveVision, ReserveAudio, Reserve",
     "trimodal.py": r"towers.audio: none there(.|\n)*towers.text.pooling: 'last' there, 'mean' here",
     "vqa.py": r"objectives: \['Contrastive'\] there, \['Classify'\] here(.|\n)*towers.text.causal",
 }

@@ -138,7 +138,8 @@ def written(trained: Trained) -> dict[bool, set[str]]:
     found = {False: of_a_step(), True: of_evaluators()}
     for line in metrics.read(trained.workdir):
         found["split" in line] |= line.keys() - {"step", "split"}
-    for file in ("siglip.py:tiny", "bert.py:tiny", "m3ae.py:tiny", "vilt.py:tiny", "lxmert.py:tiny", *TINIES):
+    tinies = "siglip.py:tiny", "bert.py:tiny", "m3ae.py:tiny", "vilt.py:tiny", "lxmert.py:tiny", "reserve.py:tiny"
+    for file in (*tinies, *TINIES):
         found[False] |= of_objectives(file)
     return found
 

@@ -42,6 +42,7 @@ class DecodeVideo(Transform):
         short_side: pixels of a frame's shorter side, to which it is scaled as it is decoded: of a large video one frame
             at a time is ever in memory. None: as it is.
         most_pixels: of a frame, above which a video isn't decoded.
+        jitter: whether the times are drawn in training; else they are the middles there too (MERLOT Reserve).
 
     Raises UserError for numbers that aren't above 0.
     """
@@ -53,6 +54,7 @@ class DecodeVideo(Transform):
     rate: float | None = None
     short_side: int | None = None
     most_pixels: int = MOST_PIXELS
+    jitter: bool = True
 
     def __post_init__(self) -> None:
         for name in ("frames", "rate", "short_side", "most_pixels"):
@@ -87,7 +89,7 @@ class DecodeVideo(Transform):
     def _times(self, whole: float, rng: Rng) -> np.ndarray:
         """Seconds from the clip's begin."""
         if self.rate is None:
-            within = np.full(self.frames, 0.5) if rng is None else rng.random(self.frames)
+            within = np.full(self.frames, 0.5) if rng is None or not self.jitter else rng.random(self.frames)
             return (np.arange(self.frames) + within) * whole / self.frames
         times = np.arange(self.frames) / self.rate
         return times[: max(1, int(np.sum(times < whole)))]

@@ -51,6 +51,7 @@ def _unlike(name: str, tower: ViT | TextTransformer) -> list[str]:
         found.append(f"big_vision's heads have a bias: {at} has projection_bias=False")
     own = {"trunk": tower.trunk is not None, "layer_scale": tower.sizes.layer_scale}
     own |= {"norm='post'": tower.sizes.norm != "pre", "blocks.depth=0": not tower.sizes.depth}
+    own |= {"blocks.out_bias=False": not tower.sizes.out_bias}
     if told := [field for field, value in own.items() if value]:
         found.append(f"big_vision's towers have no {', '.join(told)}, which {at} has")
     return found

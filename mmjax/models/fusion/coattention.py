@@ -158,7 +158,8 @@ class CoLayer(nn.Module):
             y = y + drop(branch, blocks.dropout, keys[i], CROSS_PLACE)
             y = y if pre[i] else met_norms[i](y)
             if self.mlp:
-                mlp = Mlp(blocks.hidden, blocks.initializers(), blocks.activation, blocks.dtype, name=f"mlp_{i}")
+                chosen = blocks.activation, blocks.dtype, None, blocks.out_bias
+                mlp = Mlp(blocks.hidden, blocks.initializers(), *chosen, name=f"mlp_{i}")
                 norm = norms[i](f"norm_mlp_{i}")
                 y = y + drop(mlp(norm(y) if pre[i] else y), blocks.dropout, keys[i], MLP_PLACE)
                 y = y if pre[i] else norm(y)
@@ -169,7 +170,7 @@ class CoLayer(nn.Module):
         blocks = self.blocks[stream]
         inits = blocks.initializers()
         name = "cross" if self.shared else f"cross_{stream}"
-        return CrossAttention(self.heads, inits, blocks.attention, self.inner, name=name)
+        return CrossAttention(self.heads, inits, blocks.attention, self.inner, blocks.out_bias, name=name)
 
 
 def _folded(keys: Key[Array, " b"], layer: Int[Array, ""] | int) -> Key[Array, " b"]:

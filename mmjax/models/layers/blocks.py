@@ -46,7 +46,9 @@ class Blocks:
         norm_eps: what every LayerNorm adds to the variance.
         layer_scale: what each channel of a branch is multiplied by at first, before it is added (1e-5 in DINOv2); the
             factors are learned. None: nothing is.
-        inits: of the matrices, `xavier`, `clip` or `bert`, see `block_inits`.
+        out_bias: whether the last maps of attention and of the MLPs, those whose results are added, have a bias (MERLOT
+            Reserve's have none).
+        inits: of the matrices, `xavier`, `clip`, `bert` or `reserve`, see `block_inits`.
         dropout: rate on both branches of a block, with train=True only; in a tower with blocks of its own also before
             the first.
         remat: what is kept for the backward pass; the rest is computed again, the same numbers. `dots`: each block's
@@ -69,6 +71,7 @@ class Blocks:
     norm: NormName = "pre"
     norm_eps: float = 1e-6
     layer_scale: float | None = None
+    out_bias: bool = True
     inits: InitName = "xavier"
     dropout: float = 0.0
     remat: RematName | None = "dots"

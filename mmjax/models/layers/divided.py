@@ -45,7 +45,7 @@ class DividedBlock(nn.Module):
         batch, _, width = x.shape
         inits = blocks.initializers()
         norm = partial(layer_norm, eps=blocks.norm_eps, dtype=blocks.dtype)
-        attention = partial(Attention, blocks.heads, inits, attention=blocks.attention)
+        attention = partial(Attention, blocks.heads, inits, attention=blocks.attention, out_bias=blocks.out_bias)
         if keys is not None:
             keys = jax.vmap(lambda key: jax.random.fold_in(key, layer))(keys)
 
@@ -69,7 +69,7 @@ class DividedBlock(nn.Module):
         branch = jnp.concatenate([firsts, each[:, :, prefix:].reshape(batch, -1, width)], axis=1)
         x = constrain(x + drop(branch, blocks.dropout, keys, 0), *HIDDEN)
 
-        mlp = Mlp(blocks.hidden, inits, blocks.activation, blocks.dtype, name="mlp")
+        mlp = Mlp(blocks.hidden, inits, blocks.activation, blocks.dtype, out_bias=blocks.out_bias, name="mlp")
         branch = LayerScale(blocks.layer_scale, name="scale_mlp")(mlp(norm("norm_mlp")(x)))
         return constrain(x + drop(branch, blocks.dropout, keys, 1), *HIDDEN), None
 

@@ -38,7 +38,8 @@ class MultiwayAttention(nn.Module):
 
     ways: see `Ways`; none: all tokens share the projections. inner_norm: the epsilon of a LayerNorm before the last
     projection (Magneto: Wang et al. 2022, arXiv:2210.06423); None: there is none. key_bias: whether keys have a bias.
-    distances: the number of relative positions, each of which has a number for each head; 0: there are none.
+    distances: the number of relative positions, each of which has a number for each head; 0: there are none. out_bias:
+    whether the last projection has a bias.
     """
 
     heads: int
@@ -49,6 +50,7 @@ class MultiwayAttention(nn.Module):
     inner_norm: float | None = None
     key_bias: bool = True
     distances: int = 0
+    out_bias: bool = True
 
     @nn.compact
     def __call__(
@@ -71,7 +73,7 @@ class MultiwayAttention(nn.Module):
         out = []
         for way, piece in pieces(tuple(ways), attended, axis=2):
             piece = piece if self.inner_norm is None else self._normed(f"norm{way}", piece)
-            out.append(HeadsOut(self.inits["out"], name=f"out{way}")(piece))
+            out.append(HeadsOut(self.inits["out"], use_bias=self.out_bias, name=f"out{way}")(piece))
         return jnp.concatenate(out, axis=1)
 
     def _normed(self, name: str, x: Float[Array, "b h n k"]) -> Float[Array, "b h n k"]:
@@ -125,13 +127,14 @@ class MultiwayBlock(nn.Module):
         inner = blocks.norm_eps if self.sub_norm else None
         attention = MultiwayAttention(
             blocks.heads, inits, ways if self.apart else (), blocks.attention, blocks.dtype, inner, self.key_bias,
-            self.distances, name="attention",
+            self.distances, blocks.out_bias, name="attention",
         )  # fmt: skip
         read = by_way(ways, x, lambda way: norm(f"norm_attention{way}")) if self.apart else norm("norm_attention")(x)
         x = self._plus(x, attention(read, mask, between), "scale_attention", keys, 0)
 
         def mlp(way: str) -> Callable[[Array], Array]:
-            own = Mlp(blocks.hidden, inits, blocks.activation, blocks.dtype, inner, name=f"mlp{way}")
+            chosen = blocks.activation, blocks.dtype, inner, blocks.out_bias
+            own = Mlp(blocks.hidden, inits, *chosen, name=f"mlp{way}")
             before = norm(f"norm_mlp{way}")
             return lambda piece: own(before(piece))
 

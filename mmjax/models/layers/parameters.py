@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable
-from typing import Any, Literal, cast
+from typing import Any, Literal, cast, get_args
 
 import flax.linen as nn
 import jax
@@ -18,7 +18,7 @@ Initializer = Callable[..., Array]
 RematName = Literal["full", "dots"]
 
 
-InitName = Literal["xavier", "clip", "bert"]
+InitName = Literal["xavier", "clip", "bert", "reserve"]
 
 
 DtypeName = Literal["float32", "bfloat16", "float16"]
@@ -110,12 +110,18 @@ def projection_init(fan_in: int, fan_out: int) -> Initializer:
     return init
 
 
+def reserve_init(fan_in: int) -> Initializer:
+    """MERLOT Reserve's initialiser of a matrix with so many inputs (Zellers et al. 2022, arXiv:2201.02639): normal, cut
+    off at two deviations, each min(18 / fan_in, 0.02) / sqrt(2)."""
+    return nn.initializers.truncated_normal(min(18 / fan_in, 0.02) / math.sqrt(2))
+
+
 def block_inits(name: str, width: int, mlp_dim: int, depth: int) -> dict[str, Initializer]:
     """Initialisers of a block's four matrices, by the names `qkv`, `out`, `mlp_in`, `mlp_out`.
 
     `xavier`: Glorot-uniform, query, key and value as three matrices. `clip`: normal with the deviations that CLIP
     (Radford et al. 2021) gives its text tower: D^-1/2; D^-1/2 (2L)^-1/2; (2D)^-1/2; D^-1/2 (2L)^-1/2. `bert`: normal
-    with 0.02, cut off at two of it (BERT: Devlin et al. 2018).
+    with 0.02, cut off at two of it (BERT: Devlin et al. 2018). `reserve`: `reserve_init` of each one's inputs.
     """
     if name == "xavier":
         square = projection_init(width, width)
@@ -127,7 +133,10 @@ def block_inits(name: str, width: int, mlp_dim: int, depth: int) -> dict[str, In
         return {"qkv": normal(width**-0.5), "out": residual, "mlp_in": normal((2 * width) ** -0.5), "mlp_out": residual}
     if name == "bert":
         return dict.fromkeys(("qkv", "out", "mlp_in", "mlp_out"), nn.initializers.truncated_normal(BERT_STD))
-    raise UserError(not_among("inits", name, ("xavier", "clip", "bert")))
+    if name == "reserve":
+        own = reserve_init(width)
+        return {"qkv": own, "out": own, "mlp_in": own, "mlp_out": reserve_init(mlp_dim)}
+    raise UserError(not_among("inits", name, get_args(InitName)))
 
 
 def check_heads(width: int, heads: int) -> int:

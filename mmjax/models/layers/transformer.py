@@ -75,11 +75,12 @@ class HeadsIn(nn.Module):
 class HeadsOut(nn.Module):
     """`[b h n k]` -> `[b n d]`: heads joined and projected; the kernel is [heads, head_dim, D].
 
-    width: D; None: that of all heads together.
+    width: D; None: that of all heads together. use_bias: whether there is one.
     """
 
     init: Initializer
     width: int | None = None
+    use_bias: bool = True
 
     @nn.compact
     def __call__(self, x: Float[Array, "b h n k"]) -> Float[Array, "b n d"]:
@@ -87,20 +88,26 @@ class HeadsOut(nn.Module):
         width = self.width or heads * size
         axes = ("heads", "head_dim", "embed")
         kernel = parameter(self, "kernel", self.init, axes, (heads, size, width))
-        bias = parameter(self, "bias", nn.initializers.zeros, ("embed",), (width,))
         joined = jnp.moveaxis(x, 1, 2).reshape(batch * length, heads * size)
-        y = joined @ kernel.reshape(heads * size, width).astype(x.dtype) + bias.astype(x.dtype)
+        y = joined @ kernel.reshape(heads * size, width).astype(x.dtype)
+        if self.use_bias:
+            y = y + parameter(self, "bias", nn.initializers.zeros, ("embed",), (width,)).astype(x.dtype)
         return y.reshape(batch, length, width)
 
 
 class Attention(nn.Module):
-    """Multi-head self-attention `[b n d]` -> `[b n d]`; the last `spare` tokens are padding in every example."""
+    """Multi-head self-attention `[b n d]` -> `[b n d]`; the last `spare` tokens are padding in every example.
+
+    out_bias: whether the last map has a bias. scaled: `rotate`'s.
+    """
 
     heads: int
     inits: dict[str, Initializer]
     causal: bool = False
     attention: AttentionName = "plain"
     spare: int = 0
+    out_bias: bool = True
+    scaled: bool = False
 
     @nn.compact
     def __call__(
@@ -114,21 +121,23 @@ class Attention(nn.Module):
             raise UserError(not_among("attention", self.attention, ATTENTIONS))
         query, key, value = HeadsIn(self.heads, 3, self.inits["qkv"], name="qkv")(x)
         if angles is not None:
-            query, key = rotate(query, angles), rotate(key, angles)
+            query, key = (rotate(each, angles, self.scaled) for each in (query, key))
         met = attend_by(self, self.attention, query, key, value, mask, self.causal, allowed, self.spare)
-        return HeadsOut(self.inits["out"], name="out")(met)
+        return HeadsOut(self.inits["out"], use_bias=self.out_bias, name="out")(met)
 
 
 class CrossAttention(nn.Module):
     """Multi-head attention of `queries` over `tokens`, of which each query may be allowed only some.
 
-    inner: the width of all heads together, where queries and tokens are not equally wide; None: theirs.
+    inner: the width of all heads together, where queries and tokens are not equally wide; None: theirs. out_bias:
+    whether the last map has a bias.
     """
 
     heads: int
     inits: dict[str, Initializer]
     attention: AttentionName = "plain"
     inner: int | None = None
+    out_bias: bool = True
 
     @nn.compact
     def __call__(
@@ -143,14 +152,14 @@ class CrossAttention(nn.Module):
         (query,) = HeadsIn(self.heads, 1, self.inits["qkv"], inner, name="query")(queries)
         key, value = HeadsIn(self.heads, 2, self.inits["qkv"], inner, name="key_value")(tokens)
         met = attend_by(self, self.attention, query, key, value, mask, allowed=allowed)
-        return HeadsOut(self.inits["out"], width, name="out")(met)
+        return HeadsOut(self.inits["out"], width, self.out_bias, name="out")(met)
 
 
 class Mlp(nn.Module):
     """Dense, activation, Dense: `[b n d]` -> `[b n d]` by way of `mlp_dim`.
 
     inner_norm: the epsilon of a LayerNorm before the second Dense (Magneto: Wang et al. 2022, arXiv:2210.06423); None:
-    there is none.
+    there is none. out_bias: whether the second Dense has a bias.
     """
 
     mlp_dim: int
@@ -158,6 +167,7 @@ class Mlp(nn.Module):
     activation: ActivationName = "gelu"
     dtype: DtypeName = "float32"
     inner_norm: float | None = None
+    out_bias: bool = True
 
     @nn.compact
     def __call__(self, x: Float[Array, "b n d"]) -> Float[Array, "b n d"]:
@@ -169,7 +179,8 @@ class Mlp(nn.Module):
         hidden = ACTIVATIONS[self.activation](_flat(hidden))
         if self.inner_norm is not None:
             hidden = layer_norm("norm", eps=self.inner_norm, dtype=self.dtype)(hidden)
-        y = dense(width, ("mlp", "embed"), self.inits["mlp_out"], dtype=self.dtype, name="out")(hidden)
+        out = partial(dense, width, ("mlp", "embed"), self.inits["mlp_out"], dtype=self.dtype, name="out")
+        y = out(bias=self.out_bias)(hidden)
         return y.reshape(batch, length, width)
 
 
@@ -192,12 +203,14 @@ class Block(nn.Module):
     stands between both. Returns a pair, as a scan's body does.
 
     The tokens of all examples stand one after the other, `length` of each, of which the last `spare` are padding.
+    scaled: `rotate`'s.
     """
 
     blocks: Blocks
     length: int
     causal: bool = False
     spare: int = 0
+    scaled: bool = False
 
     @nn.compact
     def __call__(
@@ -215,9 +228,10 @@ class Block(nn.Module):
         norm = partial(layer_norm, eps=blocks.norm_eps, dtype=blocks.dtype)
         if keys is not None:
             keys = jax.vmap(lambda key: jax.random.fold_in(key, layer))(keys)
-        inits = blocks.initializers()
-        attention = Attention(blocks.heads, inits, self.causal, blocks.attention, self.spare, name="attention")
-        mlp = Mlp(blocks.hidden, inits, blocks.activation, blocks.dtype, name="mlp")
+        inits, out_bias = blocks.initializers(), blocks.out_bias
+        attended_by = self.causal, blocks.attention, self.spare, out_bias, self.scaled
+        attention = Attention(blocks.heads, inits, *attended_by, name="attention")
+        mlp = Mlp(blocks.hidden, inits, blocks.activation, blocks.dtype, out_bias=out_bias, name="mlp")
         norm_attention, norm_mlp = norm("norm_attention"), norm("norm_mlp")
         scale_attention = LayerScale(blocks.layer_scale, name="scale_attention")
         scale_mlp = LayerScale(blocks.layer_scale, name="scale_mlp")
@@ -253,7 +267,8 @@ class Block(nn.Module):
     ) -> Float[Array, "t d"]:
         """The branch that attends to the context, added; an example whose context is all masked takes in zeros."""
         blocks = self.blocks
-        cross = CrossAttention(blocks.heads, blocks.initializers(), blocks.attention, name="cross")
+        chosen = blocks.attention, None, blocks.out_bias
+        cross = CrossAttention(blocks.heads, blocks.initializers(), *chosen, name="cross")
         norm_cross, scale = norm("norm_cross"), LayerScale(blocks.layer_scale, name="scale_cross")
         seen = None if context_mask is None else context_mask[:, None]
         queries = self._examples(x if blocks.norm == "post" else norm_cross(x))
@@ -270,12 +285,14 @@ class Transformer(nn.Module):
         final_norm: whether there is that LayerNorm.
         cross: whether each block attends to `context` tokens, between its attention and its MLP, and has the parameters
             for that.
+        scaled: whether `angles` scale queries and keys and don't turn them (`rotate`).
     """
 
     blocks: Blocks
     causal: bool = False
     final_norm: bool = True
     cross: bool = False
+    scaled: bool = False
 
     @nn.compact
     def __call__(
@@ -318,7 +335,7 @@ class Transformer(nn.Module):
         batch, length, width = x.shape
         if spare := spare_tokens(blocks.attention, length, width // blocks.heads, x.dtype):
             x, mask, angles, allowed = _lengthened(spare, x, mask, angles, allowed)
-        x, _ = scanned(blocks, length + spare, self.causal, spare, name="blocks")(
+        x, _ = scanned(blocks, length + spare, self.causal, spare, self.scaled, name="blocks")(
             _flat(x),
             mask,
             dropout_keys(self, blocks.dropout, train, keys, batch),

@@ -73,11 +73,13 @@ def offsets(window: tuple[int, ...]) -> Float[np.ndarray, "a a axes"]:
 
 class CosineAttention(nn.Module):
     """Self-attention of one window's tokens, `[b a d] -> [b a d]`: the logits are cosines of queries and keys times a
-    learned scale a head (1 at first, 100 at most), plus a bias that a small network makes of `offsets`."""
+    learned scale a head (1 at first, 100 at most), plus a bias that a small network makes of `offsets`. out_bias:
+    whether the last map has a bias."""
 
     heads: int
     window: tuple[int, ...]
     inits: dict[str, Initializer]
+    out_bias: bool = True
 
     @nn.compact
     def __call__(self, x: Float[Array, "b a d"], mask: Bool[Array, "b a"]) -> Float[Array, "b a d"]:
@@ -87,7 +89,8 @@ class CosineAttention(nn.Module):
         logits = jnp.einsum("bhnk,bhmk->bhnm", _unit(query), _unit(key), preferred_element_type=jnp.float32)
         logits = jnp.where(mask[:, None, None], logits * scale + self._bias(), jnp.finfo(jnp.float32).min)
         weights = jax.nn.softmax(logits, axis=-1).astype(value.dtype)
-        return HeadsOut(self.inits["out"], name="out")(jnp.einsum("bhnm,bhmk->bhnk", weights, value))
+        out = HeadsOut(self.inits["out"], use_bias=self.out_bias, name="out")
+        return out(jnp.einsum("bhnm,bhmk->bhnk", weights, value))
 
     def _bias(self) -> Float[Array, "h a a"]:
         init = nn.initializers.xavier_uniform()
@@ -115,10 +118,10 @@ class WindowBlock(nn.Module):
         blocks, inits = self.blocks, self.blocks.initializers()
         norm = partial(layer_norm, eps=blocks.norm_eps, dtype=blocks.dtype)
         where = self.grid, self.window, self.shift
-        attention = CosineAttention(blocks.heads, self.window, inits, name="attention")
+        attention = CosineAttention(blocks.heads, self.window, inits, blocks.out_bias, name="attention")
         attended = _joined(attention(_cut(x, *where), _cut(mask, *where)), *where)
         x = constrain(x + norm("norm_attention")(attended), *HIDDEN)
-        mlp = Mlp(blocks.hidden, inits, blocks.activation, blocks.dtype, name="mlp")
+        mlp = Mlp(blocks.hidden, inits, blocks.activation, blocks.dtype, out_bias=blocks.out_bias, name="mlp")
         return constrain(x + norm("norm_mlp")(mlp(x)), *HIDDEN)
 
 

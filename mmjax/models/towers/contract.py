@@ -27,7 +27,8 @@ from mmjax.models.layers.positions import sincos
 from mmjax.models.layers.transformer import Transformer
 from mmjax.models.towers.bare import BareTower
 
-TRUNKS = ("norm", "dropout", "layer_scale", "remat", "unroll", "attention")  # what of `Blocks` only a trunk decides
+# What of `Blocks` only a trunk decides.
+TRUNKS = ("norm", "dropout", "layer_scale", "out_bias", "remat", "unroll", "attention")
 CLS_STD = 0.02  # of a CLS token beside fixed positions (MAE)
 PositionName = Literal["learned", "sincos", "rotary", "none"]
 

@@ -3,7 +3,7 @@
 import copy
 import io
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pytest
@@ -60,6 +60,15 @@ def test_in_training_each_is_anywhere_within_its_part(content: bytes) -> None:
         assert found <= set(range(10 * part, 10 * part + 11))
         assert len(found) > 6
     assert numbers(DecodeVideo(6)(content, np.random.default_rng(3))) == seen[3]
+
+
+def test_without_jitter_frames_are_those_at_the_middles_in_training_too(content: bytes) -> None:
+    rng = np.random.default_rng(0)
+    still: Any = DecodeVideo(6, jitter=False)
+    assert numbers(still(content, rng)) == numbers(still(content, None)) == numbers(DecodeVideo(6)(content, None))
+    given = np.arange(20, dtype=np.uint8)[:, None, None, None] * np.ones((1, 4, 6, 3), np.uint8)
+    assert DecodeVideo(5, jitter=False)(given, rng).values[:, 0, 0, 0].tolist() == [2, 6, 10, 14, 18]
+    assert rng.random() == np.random.default_rng(0).random()  # nothing is drawn
 
 
 def test_by_a_rate_frames_are_equally_far_apart_and_a_short_video_is_padded(content: bytes) -> None:
@@ -123,7 +132,7 @@ def test_what_a_chain_gives_is_known_before_it_is_run() -> None:
         chain_specs({"video": (EachFrame((Resize(16),)),)})
     for name in ("frames", "rate", "short_side", "most_pixels"):
         with pytest.raises(UserError, match=rf"DecodeVideo\({name}=0\) must be above 0"):
-            DecodeVideo(**{"frames": 4, name: 0})
+            DecodeVideo(**cast(Any, {"frames": 4, name: 0}))
 
 
 def test_a_file_is_opened_by_its_path_and_never_read_whole(path: str, content: bytes, monkeypatch) -> None:

@@ -297,6 +297,7 @@ def test_what_is_no_file_of_arrays_is_named(tmp_path):
             r"quite the same:\n  towers.image.blocks.activation: 'gelu_tanh' there, 'gelu' here\n--inexact writes",
         ),
         ("image", {"pre_norm": True}, "pre_norm=True"),
+        ("image", {"out_bias": False}, r"big_vision's towers have no blocks.out_bias=False, which towers.image has"),
         (
             "image",
             {"activation": "quick_gelu"},

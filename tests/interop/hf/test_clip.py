@@ -161,5 +161,8 @@ def test_what_has_no_class_there_is_named(clip, tmp_path):
     wanted.config.towers["image"].pooling, wanted.config.towers["text"].positions = "cls", "rotary"
     with pytest.raises(UserError, match=r"towers.text.positions: 'learned' there, 'rotary'"):
         hf_layout.write(wanted, tmp_path / "it")
+    wanted.config.towers["text"].positions, wanted.config.towers["image"].blocks.out_bias = "learned", False
+    with pytest.raises(UserError, match=r"towers.image.blocks.out_bias: True there, False"):
+        hf_layout.write(wanted, tmp_path / "it")
     with pytest.raises(UserError, match="is there already"):
         hf_layout.write(bundle, folder)

@@ -1,6 +1,7 @@
 """What a value of blocks says, and that whatever holds one heeds all of it."""
 
 import dataclasses
+import re
 from typing import Any
 
 import flax.linen as nn
@@ -8,11 +9,15 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from flax.traverse_util import flatten_dict, unflatten_dict
 
 from mmjax.errors import UserError
-from mmjax.models import Blocks
+from mmjax.models import Blocks, CoAttention, MultiwayTrunk
 from mmjax.models.decoders.patches import Decoder
 from mmjax.models.decoders.patches_and_words import JointDecoder, Kept
+from mmjax.models.layers.divided import DividedTransformer
+from mmjax.models.layers.transformer import Transformer
+from mmjax.models.layers.window_attention import WindowTransformer
 from mmjax.models.towers.shared_trunk import Trunk
 from mmjax.models.towers.text import TextTransformer
 from mmjax.models.towers.vit import ViT
@@ -85,6 +90,59 @@ def test_whoever_holds_blocks_heeds_norm_scale_and_choices(holder):
     ):
         with pytest.raises(UserError, match=message):
             holder(dataclasses.replace(SMALL, **change))
+
+
+def windowed(blocks, **more):
+    module = WindowTransformer(blocks=blocks, window=(2, 2), shift=(1, 1))
+    return shapes(module, np.ones((1, 4, 8), np.float32), (2, 2), **more)
+
+
+def divided(blocks, **more):
+    return shapes(DividedTransformer(blocks), np.ones((1, 4, 8), np.float32), 2, **more)
+
+
+def multiway(blocks, **more):
+    trunk = MultiwayTrunk(blocks=blocks, ways=("image", "text"), joint=1)
+    return shapes(trunk, np.ones((1, 4, 8), np.float32), REAL, ways=(("image", 2), ("text", 2)), **more)
+
+
+def crossed(blocks, **more):
+    context = np.ones((1, 2, 8), np.float32)
+    return shapes(Transformer(blocks, cross=True), np.ones((1, 4, 8), np.float32), context=context, **more)
+
+
+def coattending(blocks, **more):
+    module = CoAttention(streams={"image": blocks, "text": blocks}, heads=2, shared=False, pooled="text")
+    tokens = np.ones((1, 4, 8), np.float32), REAL
+    return shapes(module, {"image": tokens, "text": tokens}, **more)
+
+
+@pytest.mark.parametrize(
+    "holder", [decoded, decoded_together, read, shared, windowed, divided, multiway, crossed, coattending]
+)
+def test_whoever_holds_blocks_leaves_out_the_biases_of_what_is_added(holder):
+    """And no other parameter."""
+    usual, without = (flatten_dict(holder(dataclasses.replace(SMALL, out_bias=bias))) for bias in (True, False))
+    gone = {"/".join(path) for path in usual.keys() - without.keys()}
+    assert gone
+    assert without.keys() < usual.keys()
+    last = {"/".join(path) for path in usual if re.search(r"(^|/)out(_\w+)?/bias$", "/".join(path))}
+    blocks = {path for path in last if not path.startswith("attention_pool/")}
+    assert gone == blocks
+    assert all(without[path] == usual[path] for path in without)
+
+
+def test_biases_of_zero_are_as_none_to_the_bit():
+    given = np.random.default_rng(0).normal(size=(2, 3, 8)).astype(np.float32)
+    with_biases = Transformer(SMALL)
+    variables = nn.unbox(with_biases.init(jax.random.key(0), given))
+    flat: Any = flatten_dict(variables)
+    zero = {path: leaf for path, leaf in flat.items() if path[-2:] == ("out", "bias")}
+    assert len(zero) == 2
+    assert not any(leaf.any() for leaf in zero.values())
+    rest = unflatten_dict({path: leaf for path, leaf in flat.items() if path not in zero})
+    without = Transformer(dataclasses.replace(SMALL, out_bias=False))
+    np.testing.assert_array_equal(with_biases.apply(variables, given), without.apply(rest, given))
 
 
 @pytest.mark.parametrize("kind", [Decoder, JointDecoder])
