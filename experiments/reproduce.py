@@ -371,6 +371,7 @@ TINIES = (
     ("ner.py:tiny_seen",),
     ("clip4clip.py:tiny",),
     ("videomae.py:tiny",),
+    ("reserve.py:tiny",),
 )
 
 
