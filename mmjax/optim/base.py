@@ -4,7 +4,7 @@ import math
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal, get_args
 
 import jax
 import jax.numpy as jnp
@@ -13,11 +13,13 @@ import optax
 from flax.traverse_util import flatten_dict, unflatten_dict
 from jaxtyping import Array, Float, Int
 
-from mmjax.errors import UserError, nearest
+from mmjax.errors import UserError, nearest, not_among
 from mmjax.optim import schedules
+from mmjax.optim.initial import decayed_to_initial
 from mmjax.optim.schedules import ScheduleName
 
 Params = dict[str, Any]  # nested, as Linen gives them; the leaves are arrays
+DecayTarget = Literal["zero", "initial"]
 
 # Parameters that are usually not decayed: gains and offsets, and the tokens and positions that are added to others
 # (open_clip and big_vision; a decayed logit scale would be pulled to a temperature of 1).
@@ -41,14 +43,22 @@ class Optimizer:
         peak_lr: learning rate at the end of the warm-up.
         warmup_steps: steps of linear warm-up; step s has (s+1)/warmup_steps of the peak, so that no step is lost.
         weight_decay: decoupled; a step shrinks a decayed parameter by lr * weight_decay, as in optax and torch.
-        schedule: after the warm-up "cosine" or "linear" down to `end_lr`, "constant", or "rsqrt" (`schedules.share`).
+        schedule: after the warm-up "cosine" or "linear" down to `end_lr`, "constant", "rsqrt", or "steps"
+            (`schedules.share`).
         end_lr: the learning rate at which the schedule, or the cooldown, ends: at the step after the run's last one
             (`schedules.share`).
         cooldown_steps: the last so many go down to `end_lr` in a straight line; for "constant" and "rsqrt".
         timescale: of "rsqrt", in steps.
+        drops, drop: of "steps": at each of the steps `drops`, from 0, the rate is multiplied by `drop`.
         clip_norm: the gradient is scaled down to this global norm (over trained parameters); None: never.
         no_decay: expressions of parameters that are not decayed, besides those with fewer than two dimensions (a
             scanned stack has one more in front: there only the name tells a bias from a kernel).
+        decay_towards: "zero"; or "initial", the parameters with which the run began (those that `init` loaded): a step
+            adds `weight_decay * (p - p0)`, for fine-tuning that doesn't drift far (MERLOT Reserve: Zellers et al. 2022,
+            arXiv:2201.02639). The optimiser's state then holds p0 besides, in fp32, 4 bytes for each decayed number,
+            cut over devices as the parameters are.
+        least_decayed: parameters with fewer numbers are not decayed; of a scanned stack, those of one layer count
+            (MERLOT Reserve's fine-tuning: 4,097).
         frozen: expressions of parameters that don't train at all: no gradient is computed for these parameters and no
             optimiser state is kept.
         scale: expression -> factor of the learning rate (the decay's too); where several match, they multiply.
@@ -68,9 +78,13 @@ class Optimizer:
     timescale: int = 10_000
     clip_norm: float | None = 1.0
     no_decay: tuple[str, ...] = NO_DECAY
+    decay_towards: DecayTarget = "zero"
+    least_decayed: int = 1
     frozen: tuple[str, ...] = ()
     scale: dict[str, float] = field(default_factory=dict)
     layer_decay: dict[str, float] = field(default_factory=dict)
+    drops: tuple[int, ...] = field(default=(), kw_only=True)
+    drop: float = field(default=0.5, kw_only=True)
 
     def __post_init__(self) -> None:
         for name in ("peak_lr", "clip_norm"):
@@ -79,12 +93,18 @@ class Optimizer:
         for name in ("warmup_steps", "weight_decay", "end_lr"):
             if getattr(self, name) < 0:
                 raise UserError(f"{self._name}: {name}={getattr(self, name)} must be at least 0.")
+        if self.decay_towards not in get_args(DecayTarget):
+            raise UserError(f"{self._name}: {not_among('decay_towards', self.decay_towards, get_args(DecayTarget))}.")
+        if self.decay_towards == "initial" and not self.weight_decay:
+            raise UserError(f"{self._name}: decay_towards='initial' needs a weight_decay above 0.")
+        if self.least_decayed < 1:
+            raise UserError(f"{self._name}: least_decayed={self.least_decayed} must be at least 1.")
         for expression, factor in self.layer_decay.items():
             if not 0 < factor <= 1:
                 raise UserError(
                     f"{self._name}: layer_decay={{{expression!r}: {factor}}} must be above 0, and 1 at most."
                 )
-        schedules.check_schedule(self._name, self.schedule, self.cooldown_steps, self.timescale)
+        schedules.check_schedule(self._name, self.schedule, self.cooldown_steps, self.timescale, self.drops, self.drop)
 
     @property
     def _name(self) -> str:
@@ -109,6 +129,8 @@ class Optimizer:
             cooldown_steps=self.cooldown_steps,
             timescale=self.timescale,
             end=self.end_lr / self.peak_lr,
+            drops=self.drops,
+            drop=self.drop,
         )
         return jnp.asarray(self.peak_lr * share, jnp.float32)
 
@@ -129,11 +151,12 @@ class Optimizer:
         when an update is skipped. `params` gives paths and shapes only.
         """
         flat: dict[str, Any] = flatten_dict(params, sep="/")
-        decayed = {path: jnp.ndim(leaf) >= 2 and not _matches(self.no_decay, path) for path, leaf in flat.items()}
+        decayed = unflatten_dict({path: self._decays(path, jnp.shape(leaf)) for path, leaf in flat.items()}, sep="/")
         clip = optax.identity() if self.clip_norm is None else optax.clip_by_global_norm(self.clip_norm)
         parts = [clip, *self.direction(params)]
         if self.weight_decay:
-            parts.append(optax.add_decayed_weights(self.weight_decay, unflatten_dict(decayed, sep="/")))
+            towards = decayed_to_initial if self.decay_towards == "initial" else optax.add_decayed_weights
+            parts.append(towards(self.weight_decay, decayed))
         parts += self.after_decay(params)
         if self.scale or self.layer_decay:
             depths = _depths(flat)
@@ -156,6 +179,10 @@ class Optimizer:
             raise UserError(f"{self._name}: frozen={self.frozen} leaves no parameter to train.")
         trainable = {path: leaf for path, leaf in flat.items() if path not in frozen}
         return unflatten_dict(trainable, sep="/"), unflatten_dict(frozen, sep="/")
+
+    def _decays(self, path: str, shape: tuple[int, ...]) -> bool:
+        own = shape[1:] if STACKED in path else shape
+        return len(shape) >= 2 and math.prod(own) >= self.least_decayed and not _matches(self.no_decay, path)
 
     def _factor(self, path: str) -> float:
         return math.prod(factor for expression, factor in self.scale.items() if re.search(expression, path))

@@ -8,13 +8,20 @@ from jaxtyping import Array, Float, Int
 
 from mmjax.errors import UserError, nearest
 
-ScheduleName = Literal["cosine", "linear", "constant", "rsqrt"]
-SCHEDULES = ("cosine", "linear", "constant", "rsqrt")
-COOLED = ("constant", "rsqrt")  # the other schedules end at `end` anyway
+ScheduleName = Literal["cosine", "linear", "constant", "rsqrt", "steps"]
+SCHEDULES = ("cosine", "linear", "constant", "rsqrt", "steps")
+COOLED = ("constant", "rsqrt")  # the others end by themselves, at `end` or with their last drop
 
 
-def check_schedule(who: str, schedule: str, cooldown_steps: int, timescale: int) -> None:
-    """Raises UserError, with `who` at its start, where there is no such schedule."""
+def check_schedule(
+    who: str,
+    schedule: str,
+    cooldown_steps: int,
+    timescale: int,
+    drops: tuple[int, ...] = (),
+    drop: float = 0.5,
+) -> None:
+    """Raises UserError, with `who` at its start, where there is no such schedule, or a field is not of it."""
     if schedule not in SCHEDULES:
         raise UserError(
             f"{who}: schedule={schedule!r} must be {', '.join(SCHEDULES[:-1])} or {SCHEDULES[-1]}"
@@ -29,6 +36,15 @@ def check_schedule(who: str, schedule: str, cooldown_steps: int, timescale: int)
             f"{who}: cooldown_steps={cooldown_steps} goes with schedule='constant' or 'rsqrt'; {schedule!r} ends by "
             "itself."
         )
+    if (schedule == "steps") != bool(drops):
+        raise UserError(
+            f"{who}: drops={drops} go with schedule='steps', and there must be one at least; the schedule is "
+            f"{schedule!r}."
+        )
+    if any(at < 1 for at in drops) or list(drops) != sorted(set(drops)):
+        raise UserError(f"{who}: drops={drops} must be steps from 1 on, each later than the one before.")
+    if not 0 < drop < 1:
+        raise UserError(f"{who}: drop={drop} must be above 0 and below 1.")
 
 
 def check_length(who: str, warmup_steps: int, cooldown_steps: int, total_steps: int) -> None:
@@ -51,6 +67,8 @@ def share(
     cooldown_steps: int,
     timescale: int,
     end: float,
+    drops: tuple[int, ...] = (),
+    drop: float = 0.5,
 ) -> Float[Array, ""]:
     """The share of the peak at a step (from 0).
 
@@ -58,7 +76,8 @@ def share(
         cosine: down to `end` at step `total_steps`;  linear: the same in a straight line;
         constant: the peak;
         rsqrt: sqrt(timescale / (timescale + s - warmup_steps)) (Zhai et al. 2021, arXiv:2106.04560), the same for runs
-        of any length.
+        of any length;
+        steps: the peak times `drop` for each of the steps `drops` that has come; they count from the run's begin.
     With a cooldown the last steps go down to `end` in a straight line: from the constant that is the "warm-up, stable,
     decay" of Hu et al. 2024 (arXiv:2404.06395), and a run can be cooled down from any checkpoint of the stable part.
 
@@ -73,6 +92,8 @@ def share(
         value = optax.linear_schedule(1.0, end, rest)(after)
     elif schedule == "rsqrt":
         value = jnp.sqrt(timescale / (timescale + after))
+    elif schedule == "steps":
+        value = jnp.prod(jnp.where(step >= jnp.asarray(drops), drop, 1.0))
     else:
         value = optax.constant_schedule(1.0)(after)
     if cooldown_steps:

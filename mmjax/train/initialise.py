@@ -5,6 +5,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import fiddle as fdl
 import jax.numpy as jnp
 import numpy as np
 from flax.traverse_util import flatten_dict, unflatten_dict
@@ -51,7 +52,8 @@ def sources(experiment: Experiment, say: Callable[[str], None], code: Code = ())
         if hub.is_name(load.path):
             hosts.first(lambda name=load.path: hub.fetched(name, say).source)
         found[path] = resolve(load.path, code=code, say=lambda text: None)
-        known = [f"{kind}.{name}" for kind in KINDS for name in getattr(found[path].config, kind, {})]
+        held = fdl.ordered_arguments(found[path].config)  # other projects' models leave some kinds unset
+        known = [f"{kind}.{name}" for kind in KINDS for name in held.get(kind, {})]
         there = load.of or path
         if ".".join(there.split(".")[:2]) not in known or part_at(found[path].config, there) is None:
             hint = "" if load.of else ": Load(..., of=...) names another part of it"
@@ -98,9 +100,11 @@ def initialised(
     variables = {collection: dict(parts) for collection, parts in variables.items()}
     for path, load in _loads(experiment).items():
         theirs, of = sources[path], load.of or path
-        regrid = _regrid(part_at(build(theirs.config), of), part_at(experiment, path))
-        (part, *within), (other, *inside) = _names(path), _names(of)
         where, results = f"init {path} from {load.path}", []
+        its_part, own_part = part_at(build(theirs.config), of), part_at(experiment, path)
+        _check_scaled(its_part, own_part, where, path)
+        regrid = _regrid(its_part, own_part)
+        (part, *within), (other, *inside) = _names(path), _names(of)
         for collection in [name for name, parts in variables.items() if part in parts and name != QUEUE]:
             its = _at(theirs.variables.get(collection, {}).get(other, {}), inside)
             ours = variables[collection][part]
@@ -170,6 +174,16 @@ def match(
         )
     unused = [path for path in other if path not in taken]
     return Loaded(unflatten_dict({**mine, **taken}, sep="/"), list(taken), fresh, unused)
+
+
+def _check_scaled(theirs: Any, ours: Any, where: str, path: str) -> None:
+    """Raises UserError where rotary positions scale in the one and turn in the other: no parameter would tell."""
+    there, here = (getattr(part, "scaled", False) for part in (theirs, ours))
+    if there != here:
+        raise UserError(
+            f"{where}: there rotary positions {'scale channels' if there else 'turn pairs of channels'}, and "
+            f"{path}.scaled={here}: set it to {there}, there and wherever the model has it"
+        )
 
 
 def _regrid(theirs: Any, ours: Any) -> Callable[[np.ndarray], np.ndarray] | None:

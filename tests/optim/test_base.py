@@ -128,7 +128,7 @@ def test_bad_expressions_are_errors_that_name_the_nearest_path(fields, named):
 def test_bad_schedules_are_errors():
     with pytest.raises(UserError, match="warmup_steps=100 must be less than the run's 100"):
         AdamW(1e-3, warmup_steps=100).learning_rate(0, 100)
-    with pytest.raises(UserError, match="must be cosine, linear, constant or rsqrt; did you mean cosine"):
+    with pytest.raises(UserError, match="must be cosine, linear, constant, rsqrt or steps; did you mean cosine"):
         AdamW(1e-3, schedule="cosin").learning_rate(0, 100)  # pyright: ignore[reportArgumentType]
 
 

@@ -29,6 +29,8 @@ def rates(**fields):
             {"schedule": "rsqrt", "timescale": 25, "cooldown_steps": 30, "end_lr": 0.1},
             lambda s: 0.1 + (2 * math.sqrt(25 / (25 + s)) - 0.1) * min(1, (90 - s) / 30),
         ),
+        ({"schedule": "steps", "drops": (40, 60, 80)}, lambda s: 2 / 2 ** max(0, (s + 10) // 20 - 1)),
+        ({"schedule": "steps", "drops": (11, 99), "drop": 0.1}, lambda s: 2 * 0.1 ** ((s >= 1) + (s >= 89))),
     ],
 )
 def test_each_schedule_is_its_formula(fields, formula):
@@ -54,10 +56,16 @@ def test_the_stable_part_does_not_depend_on_the_length_of_the_run():
 @pytest.mark.parametrize(
     ("fields", "message"),
     [
-        ({"schedule": "linar"}, "must be cosine, linear, constant or rsqrt; did you mean linear"),
+        ({"schedule": "linar"}, "must be cosine, linear, constant, rsqrt or steps; did you mean linear"),
         ({"schedule": "cosine", "cooldown_steps": 5}, "goes with schedule='constant' or 'rsqrt'"),
         ({"schedule": "constant", "cooldown_steps": -1}, "cooldown_steps=-1 must be at least 0"),
         ({"schedule": "rsqrt", "timescale": 0}, "timescale=0 at least 1"),
+        ({"schedule": "steps"}, r"drops=\(\) go with schedule='steps', and there must be one"),
+        ({"schedule": "cosine", "drops": (5,)}, r"drops=\(5,\) go with schedule='steps'.*is 'cosine'"),
+        ({"schedule": "steps", "drops": (9, 5)}, r"drops=\(9, 5\) must be steps from 1 on, each later"),
+        ({"schedule": "steps", "drops": (0, 5)}, r"drops=\(0, 5\) must be steps from 1 on"),
+        ({"schedule": "steps", "drops": (5,), "drop": 1.0}, "drop=1.0 must be above 0 and below 1"),
+        ({"schedule": "steps", "drops": (5,), "cooldown_steps": 5}, "'steps' ends by itself"),
     ],
 )
 def test_a_schedule_that_cannot_be_is_an_error(fields, message):
@@ -69,3 +77,11 @@ def test_warm_up_and_cooldown_must_fit_into_the_run():
     optimizer = AdamW(1.0, warmup_steps=60, schedule="constant", cooldown_steps=50)
     with pytest.raises(UserError, match="warmup_steps=60 and cooldown_steps=50 are more than the run's 100 steps"):
         optimizer.learning_rate(0, 100)
+
+
+def test_drops_count_from_the_begin_of_a_run_of_any_length():
+    """CAV-MAE's: half after ten epochs, a quarter after fifteen, ..."""
+    optimizer = AdamW(4e-4, schedule="steps", drops=(10, 15, 20))
+    for total in (25, 1_000):
+        found = [float(optimizer.learning_rate(step, total)) for step in (0, 9, 10, 14, 15, 19, 20, 24)]
+        np.testing.assert_allclose(found, [4e-4, 4e-4, 2e-4, 2e-4, 1e-4, 1e-4, 5e-5, 5e-5], rtol=1e-6)
