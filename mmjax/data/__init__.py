@@ -13,6 +13,7 @@ with epy.lazy_api_imports(globals()):
     from mmjax.data.bad_example import BadExample
     from mmjax.data.datasets.asked_emoji.answers import ANSWERS
     from mmjax.data.datasets.tagged_emoji.kinds import EMOJI_TAGS
+    from mmjax.data.every_sentence import EverySentence
     from mmjax.data.pipeline import Mixture
     from mmjax.data.sources.asked_scenes import AskedScenes
     from mmjax.data.sources.contract import Records, Source
@@ -22,11 +23,13 @@ with epy.lazy_api_imports(globals()):
     from mmjax.data.sources.folder import Folder
     from mmjax.data.sources.precomputed import Features, Vector
     from mmjax.data.sources.renamed import Renamed
+    from mmjax.data.sources.segments import Segments
     from mmjax.data.sources.tfds import Tfds
     from mmjax.data.sources.video_folder import VideoFolder
     from mmjax.data.tokenizers.given_ids import GivenIds
     from mmjax.data.tokenizers.sentence_piece import EOS, SentencePiece
     from mmjax.data.tokenizers.subwords import Subwords
+    from mmjax.data.tokenizers.word_tree import WordTree
     from mmjax.data.transforms.answers import AnswerInText, TokenizeAnswer
     from mmjax.data.transforms.audio import (
         AddNoise,
@@ -40,6 +43,9 @@ with epy.lazy_api_imports(globals()):
     from mmjax.data.transforms.audio_input import SoundInput
     from mmjax.data.transforms.codes import Codes, ColourCodes
     from mmjax.data.transforms.contract import RecordTransform, Spec, Transform
+    from mmjax.data.transforms.dropped_words import DropWords
+    from mmjax.data.transforms.frame import DecodeFrame
+    from mmjax.data.transforms.frame_cells import CutCells
     from mmjax.data.transforms.frame_crop import CropFrame
     from mmjax.data.transforms.image import (
         CenterCrop,
@@ -56,6 +62,8 @@ with epy.lazy_api_imports(globals()):
     from mmjax.data.transforms.input import Input
     from mmjax.data.transforms.labels import Label, Labels, SoftAnswers
     from mmjax.data.transforms.numbers import Numbers
+    from mmjax.data.transforms.overlapping import CutOverlapping
+    from mmjax.data.transforms.pooled_pixels import PooledPixels
     from mmjax.data.transforms.record import CopyInput, PickTogether
     from mmjax.data.transforms.regions import GatherRegions, GridRegions, ReadRegions
     from mmjax.data.transforms.reserve.clips import EachClip
@@ -63,6 +71,7 @@ with epy.lazy_api_imports(globals()):
     from mmjax.data.transforms.reserve.streams import ReserveStreams
     from mmjax.data.transforms.reserve.subsegments import CutSubsegments
     from mmjax.data.transforms.reserve.web_text import MaskSpans
+    from mmjax.data.transforms.segment_window import SegmentWindow
     from mmjax.data.transforms.sentence_pairs import SentencePair
     from mmjax.data.transforms.tagged import TagWords, TokenizeTagged
     from mmjax.data.transforms.text import (
@@ -78,4 +87,6 @@ with epy.lazy_api_imports(globals()):
     from mmjax.data.transforms.unended import TokenizeUnended
     from mmjax.data.transforms.video import DecodeVideo, EachFrame
     from mmjax.data.transforms.video_input import VideoInput
+    from mmjax.data.transforms.visual_sentence import RandomPace, VisualSentence
+    from mmjax.data.transforms.visual_words import VisualWords
     from mmjax.data.transforms.window import CutWindow

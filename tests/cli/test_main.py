@@ -58,6 +58,41 @@ def test_evaluate_passes_what_was_asked(called):
     assert called == [(("run",), wanted)]
 
 
+def test_prepare_of_videos_passes_what_was_asked(monkeypatch):
+    from mmjax.data.prepare import prepare_videos as module
+    from mmjax.data.prepare.settings import PrepareSettings
+
+    calls = []
+    monkeypatch.setattr(module, "prepare_videos", lambda *given: calls.append(given))
+    assert main(["prepare", "videos", "lectures", "--out", "segments", "--seconds", "4", "--workers", "3"]) == 0
+    assert (
+        main(["prepare", "videos", "--short-side", "64", "t.csv", "--out", "o", "--rate", "0.5", "--seconds", "2"]) == 0
+    )
+    assert calls[0] == ("lectures", "segments", PrepareSettings(seconds=4.0), 3)
+    assert calls[1][:3] == ("t.csv", "o", PrepareSettings(seconds=2.0, rate=0.5, short_side=64))
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (["videos"], "mmjax prepare videos FOLDER --out DIR: give the videos' folder"),
+        (["videos", "lectures"], "and --out"),
+        (["videos", "lectures", "--out", "o", "--data-dir", "d"], "--data-dir is where datasets are built"),
+        (
+            ["spoken_emoji", "--out", "o"],
+            "mmjax prepare spoken_emoji: a second name, --out and the options of segments",
+        ),
+        (["spoken_emoji", "--rate", "2"], "are those of `mmjax prepare videos FOLDER --out DIR`"),
+        (["{tmp}"], "{tmp} is no dataset: mmjax prepare videos {tmp} --out DIR"),
+        (["videos", "{tmp}", "--out", "{tmp}/o"], "none of its 0 files has an ending of videos"),
+        (["videos", "lectures", "--out", "o", "--rate", "0.3"], "are 1.5 frames"),
+    ],
+)
+def test_prepare_tells_what_it_lacks(words, told, tmp_path, capsys):
+    assert main(["prepare", *(word.format(tmp=tmp_path) for word in words)]) == 2
+    assert told.format(tmp=tmp_path) in capsys.readouterr().err
+
+
 def test_prepare_passes_what_was_asked(called):
     assert main(["prepare", "spoken_emoji", "--data-dir", "there"]) == 0
     assert main(["prepare", "spoken_emoji"]) == 0

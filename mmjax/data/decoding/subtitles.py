@@ -79,6 +79,27 @@ def timed_words(content: bytes | str) -> Subtitles:
     return Subtitles(sorted(words, key=lambda word: (word.start, word.end)), encoding, guessed, skipped)
 
 
+def timed_cues(content: bytes | str) -> list[TimedWord]:
+    """The text of each cue of WebVTT or SRT, with its times, in the order of their starts. What a rolling caption
+    repeats is left out, and cues without text and those that `timed_words` skips are too.
+
+    Raises:
+        BadExample: no cue remains ("empty"), or it is no such file ("undecodable").
+    """
+    text, _, _ = _text(content)
+    if not text.startswith("WEBVTT") and "-->" not in text:
+        raise BadExample(f"the subtitles have no cues: they begin with {text.strip()[:30]!r}", "undecodable")
+    cues, _ = _cues(text.split("\n"), header=text.startswith("WEBVTT"))
+    cues.sort(key=lambda cue: (cue.start, cue.end))
+    told = [
+        TimedWord(" ".join(filter(None, map(_plain, cue.lines[count:]))), cue.start, cue.end)
+        for cue, count in zip(cues, _repeated(cues), strict=True)
+    ]
+    if not (told := [cue for cue in told if cue.text]):
+        raise BadExample("the subtitles hold no cue with a text", "empty")
+    return told
+
+
 def words_between(words: Sequence[TimedWord], start: float, end: float) -> list[TimedWord]:
     """The words of a window, with times in seconds from its start, cut off at its ends.
 

@@ -57,7 +57,7 @@ def frames_at(
         raise UserError(f"short_side={short_side}: a side has at least 1 pixel")
     with open_video(content, most_pixels) as video:
         video.only(video.pictures)
-        convert = _Conversion(video, most_pixels, short_side)
+        convert = FrameConversion(video, most_pixels, short_side)
         walk = Walk(video)
         frames, times, before, place = np.zeros((0, 0, 0, 3), np.uint8), np.zeros(len(asked)), None, -1
         for i in np.argsort(asked, kind="stable"):
@@ -75,8 +75,10 @@ def frames_at(
     return frames, times
 
 
-class _Conversion:
-    """Converts a frame of PyAV's to RGB, upright and of the size asked for."""
+class FrameConversion:
+    """Converts frames of an open video to RGB, upright and of the size asked for; the arguments are those of
+    `frames_at`, and it raises as that does.
+    """
 
     def __init__(self, video: VideoFile, most_pixels: int, short_side: int | None):
         from av.video.reformatter import Interpolation, VideoReformatter

@@ -23,13 +23,11 @@ _SLACK = 1.0  # seconds by which a track may end before its headers say
 
 class Piece(NamedTuple):
     """A frame of sound. place: its first sample's time by the video's clock, in samples of the track's rate, a real
-    number; samples: [T] floats, full scale 1.0, the mean of the channels; whole: whether they came as int16; error: why
-    they couldn't be decoded and are 0.
+    number; samples: [T, channels] as decoded; error: why they couldn't be decoded and are 0.
     """
 
     place: float
     samples: np.ndarray
-    whole: bool
     error: str = ""
 
 
@@ -110,7 +108,7 @@ def _between(
     begin = round((start - (first + shift) / own) * rate)
     if own != rate:
         found = to_int16(soxr.resample(samples, own, rate))
-    elif all(piece.whole for piece in pieces):
+    elif all(piece.samples.dtype == np.int16 for piece in pieces):
         found = (samples * 2**15).astype(np.int16)
     else:
         found = to_int16(samples)
@@ -126,6 +124,7 @@ class _Reader:
         self._video = video
         self._stream: Any = stream
         self.rate, self.coarse = 0, 0.0
+        self._tick, self._zero = stream.time_base, video.delay  # fractions, of seconds
         self._frames = self._decoded(None)
         first = next((piece for piece in self._frames if not piece.error), None)
         if first is None:
@@ -199,17 +198,16 @@ class _Reader:
 
         context = self._stream.codec_context
         for packet in packets or self._video.container.demux(self._stream):
-            place = None if packet.pts is None else self._place(packet.pts)
-            lasts = round((packet.duration or 0) * self._stream.time_base * self.rate)
-            if place is not None and needed is not None and place + lasts < needed * self.rate:
+            if needed is not None and packet.pts is not None and self._end(packet) < needed * self.rate:
                 continue
             try:
                 frames = context.decode(packet)
                 error = "a packet is cut off" if packet.size and packet.is_corrupt else ""
             except FFmpegError as raised:
                 frames, error = [], in_words(raised.strerror)
-            if error and place is not None:
-                yield Piece(place, np.zeros(max(lasts, 1), np.float32), False, error)
+            if error and packet.pts is not None:
+                lost = np.zeros((max(self._lasting(packet), 1), 1), np.float32)
+                yield Piece(self._place(packet.pts), lost, error)
                 continue
             for frame in frames:
                 if frame.pts is not None and frame.samples:
@@ -221,12 +219,24 @@ class _Reader:
                 f"the video's sound changes its rate from {self.rate} to {frame.sample_rate} Hz", "undecodable"
             )
         self.rate = frame.sample_rate
-        samples = _floats(frame)
-        return Piece(self._place(frame.pts), samples, frame.format.name in ("s16", "s16p"))
+        samples = frame.to_ndarray()
+        samples = samples.T if frame.format.is_planar else samples.reshape(-1, frame.layout.nb_channels)
+        return Piece(self._place(frame.pts), samples)
+
+    def _end(self, packet: Any) -> float:
+        return self._place(packet.pts) + self._lasting(packet)
+
+    def _lasting(self, packet: Any) -> int:
+        """The length of a packet, in samples."""
+        return round((packet.duration or 0) * self._tick.numerator * self.rate / self._tick.denominator)
 
     def _place(self, pts: int) -> float:
-        """A time of the track, in samples by the video's clock."""
-        return float((pts * self._stream.time_base - self._video.delay) * self.rate)
+        """A time of the track, in samples by the video's clock. In whole numbers, which are divided once: fractions
+        take longer than the decoder.
+        """
+        tick, zero = self._tick, self._zero
+        ticks = pts * tick.numerator * zero.denominator - zero.numerator * tick.denominator
+        return ticks * self.rate / (tick.denominator * zero.denominator)
 
 
 def _placed(pieces: list[Piece], reader: _Reader) -> list[tuple[float, np.ndarray]]:
@@ -239,7 +249,7 @@ def _placed(pieces: list[Piece], reader: _Reader) -> list[tuple[float, np.ndarra
             expected = piece.place
         runs[-1].append(piece)
         expected += len(piece.samples)
-    return [(_place_of(run, reader), np.concatenate([piece.samples for piece in run])) for run in runs]
+    return [(_place_of(run, reader), _floats([piece.samples for piece in run])) for run in runs]
 
 
 def _place_of(run: list[Piece], reader: _Reader) -> float:
@@ -256,10 +266,11 @@ def _place_of(run: list[Piece], reader: _Reader) -> float:
     return exact if reader.coarse > 1 and abs(exact - middle) <= reader.coarse else middle
 
 
-def _floats(frame: Any) -> np.ndarray:
-    """A frame's samples [T] as floats with full scale 1.0, the mean of its channels."""
-    samples, channels = frame.to_ndarray(), frame.layout.nb_channels
-    samples = samples.T if frame.format.is_planar else samples.reshape(-1, channels)
+def _floats(parts: list[np.ndarray]) -> np.ndarray:
+    """The samples [T] of frames as floats with full scale 1.0, the mean of their channels."""
+    if len({(part.dtype, part.shape[1]) for part in parts}) > 1:  # a track whose layout changes
+        return np.concatenate([_floats([part]) for part in parts])
+    samples = np.concatenate(parts)
     if samples.dtype == np.uint8:
         samples = (samples.astype(np.float32) - 128) / 128
     elif np.issubdtype(samples.dtype, np.integer):

@@ -9,15 +9,17 @@ from etils import epath
 from mmjax.data.tokenizers.contract import Tokenizer
 from mmjax.data.tokenizers.sentence_piece import PieceTokenizer
 from mmjax.data.tokenizers.subwords import SubwordTokenizer
+from mmjax.data.tokenizers.word_tree import TreeTokenizer
 from mmjax.errors import UserError
 from mmjax.runtime.files import digests, output
 from mmjax.runtime.files.names import plain
 
-_KINDS: tuple[type[Tokenizer], ...] = (PieceTokenizer, SubwordTokenizer)
+_KINDS: tuple[type[Tokenizer], ...] = (PieceTokenizer, SubwordTokenizer, TreeTokenizer)
 
 
 def to_files(tokenizers: Mapping[str, Tokenizer]) -> dict[str, bytes]:
-    """Each modality's model by its file's name, such as `text.model` for SentencePiece or `text.json` for others."""
+    """Each modality's model by its file's name, such as `text.model` for SentencePiece, `text.json` for
+    others, `video.safetensors` for a tree of visual words."""
     return {f"{modality}{tokenizer.SUFFIX}": tokenizer.model for modality, tokenizer in tokenizers.items()}
 
 
@@ -38,7 +40,9 @@ def from_files(files: Mapping[str, bytes]) -> dict[str, Tokenizer]:
 
 
 def save_tokenizers(tokenizers: Mapping[str, Tokenizer], folder: str | os.PathLike[str]) -> None:
-    """Writes each modality's model as `<folder>/<modality>.model`, or `.json`; and the digests of all files there."""
+    """Writes each modality's model as `<folder>/<modality>.model`, `.json` or `.safetensors`; and the digests of all
+    files there.
+    """
     for name, model in to_files(tokenizers).items():
         output.write(Path(folder) / plain(name, "the file of a tokenizer"), model)
     if tokenizers:

@@ -1,6 +1,9 @@
 """A part of a video that isn't decoded yet: what a window is cut to, and what chains of frames and of sound read."""
 
 from dataclasses import dataclass
+from typing import Any
+
+from mmjax.data.bad_example import BadExample
 
 
 @dataclass(frozen=True)
@@ -15,6 +18,14 @@ class Clip:
     start: float = 0.0
     end: float | None = None
     sound: bool = False
+
+    @classmethod
+    def of(cls, value: Any) -> "Clip":
+        """The value, or all of the file that it is. Raises BadExample for anything else."""
+        clip = value if isinstance(value, cls) else cls(value)
+        if not isinstance(clip.content, bytes | str):
+            raise BadExample(f"a video is bytes of a file, or frames, not {type(value).__name__}", "undecodable")
+        return clip
 
     @property
     def path(self) -> str | None:

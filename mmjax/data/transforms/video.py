@@ -13,13 +13,12 @@ from typing import Any
 import numpy as np
 
 from mmjax.data.bad_example import BadExample
-from mmjax.data.decoding import pictures
 from mmjax.data.decoding.pictures import MOST_PIXELS
+from mmjax.data.decoding.stored_frames import stored_frames
 from mmjax.data.decoding.video_frames import frames_at
 from mmjax.data.decoding.videos import video_facts
 from mmjax.data.transforms.clip import Clip
 from mmjax.data.transforms.contract import VARIES, Rng, Spec, Transform
-from mmjax.data.transforms.image_input import WHITE
 from mmjax.data.transforms.values import Masked, prefix_mask
 from mmjax.data.transforms.video_input import VideoInput
 from mmjax.errors import UserError
@@ -47,7 +46,6 @@ class DecodeVideo(Transform):
     Raises UserError for numbers that aren't above 0.
     """
 
-    random = True
     in_parts = True
 
     frames: int
@@ -63,6 +61,11 @@ class DecodeVideo(Transform):
                 raise UserError(f"DecodeVideo({name}={value!r}) must be above 0")
 
     @property
+    def random(self) -> bool:  # pyright: ignore[reportIncompatibleVariableOverride]
+        """True where times are drawn: what isn't can be kept in memory (`Mixture.cache`)."""
+        return self.jitter and self.rate is None
+
+    @property
     def seconds(self) -> float | None:
         """The seconds of a longer video that are watched; None: all of it is."""
         return None if self.rate is None else self.frames / self.rate
@@ -74,9 +77,7 @@ class DecodeVideo(Transform):
         return Masked(frames, prefix_mask(self.frames, len(shown)))
 
     def _read(self, value: Any, rng: Rng) -> np.ndarray:
-        clip = value if isinstance(value, Clip) else Clip(value)
-        if not isinstance(clip.content, bytes | str):
-            raise BadExample(f"a video is bytes of a file, or frames, not {type(value).__name__}", "undecodable")
+        clip = Clip.of(value)
         end = clip.end
         if end is None:
             end = video_facts(clip.content).seconds
@@ -95,17 +96,11 @@ class DecodeVideo(Transform):
         return times[: max(1, int(np.sum(times < whole)))]
 
     def _given(self, value: Sequence[Any] | np.ndarray, rng: Rng) -> np.ndarray:
-        """Frames of an array `[N, H, W, 3]`, or of a list of pictures of one size."""
-        if not len(value):
-            raise BadExample("the video has no frames", "empty")
         places = np.arange(len(value))
         if len(value) > self.frames:
             times = self._times(len(value), rng) if self.rate is None else np.arange(self.frames)
             places = np.minimum(times.astype(int), len(value) - 1)
-        frames = [pictures.rgb(value[place], WHITE, self.most_pixels, upright=True) for place in places.tolist()]
-        if len(shapes := {frame.shape for frame in frames}) > 1:
-            raise BadExample(f"the video's frames have the sizes {sorted(shapes)}: they must have one", "undecodable")
-        return np.stack(frames)
+        return stored_frames(value, places.tolist(), self.most_pixels)
 
     def spec(self, before: Spec | None) -> Spec:
         return Spec((self.frames, VARIES, VARIES, _CHANNELS), "uint8", masked=True, kind=VideoInput)
@@ -115,9 +110,12 @@ class DecodeVideo(Transform):
 class EachFrame(Transform):
     """Applies transforms of pictures to each frame of a video, with the same random numbers: all are cropped alike."""
 
-    random = True
-
     steps: tuple[Transform, ...]
+
+    @property
+    def random(self) -> bool:  # pyright: ignore[reportIncompatibleVariableOverride]
+        """True where one of its steps draws."""
+        return any(step.random for step in self.steps)
 
     def __call__(self, value: Masked, rng: Rng) -> Masked:
         made = []

@@ -6,8 +6,11 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+from jaxtyping import UInt8
+from PIL import Image
 
 from mmjax.data.bad_example import BadExample
+from mmjax.data.decoding.stored_frames import stored_frames
 from mmjax.data.decoding.video_frames import frames_at
 from mmjax.data.decoding.video_sound import sound_between
 from mmjax.data.decoding.videos import video_facts
@@ -19,6 +22,8 @@ from mmjax.errors import UserError
 
 _SHOWN = (0.125, 0.375, 0.625, 0.875)  # parts of a video: the frames that a picture of it is made of
 _SIDE = 160  # pixels of the shorter side of each of them
+_STORED = (np.ndarray, list, tuple)  # a video that is stored as its frames
+_STORED_RATE = 8  # frames a second that they are played at, as nothing says when they were filmed
 _SLACK = 0.5  # seconds by which a video may be longer without a word of it
 _RATE, _SOUND_RATE = 12, 24_000  # frames and samples a second of a clip to be watched
 
@@ -41,10 +46,10 @@ class VideoInput(Input):
 
     @classmethod
     def drawn(cls, value: Any) -> np.ndarray:
-        if isinstance(value, np.ndarray):
-            frames = value[[int(part * len(value)) for part in _SHOWN]]
+        if isinstance(value, _STORED):
+            frames = stored_frames(value, [int(part * len(value)) for part in _SHOWN])
         else:
-            clip = value if isinstance(value, Clip) else Clip(value)
+            clip = Clip.of(value)
             end = clip.end if clip.end is not None else video_facts(clip.content).seconds
             times = [clip.start + part * ((end or 0.0) - clip.start) for part in _SHOWN]
             frames, _ = frames_at(clip.content, times, short_side=_SIDE)
@@ -52,7 +57,10 @@ class VideoInput(Input):
 
     @classmethod
     def filmed(cls, value: Any, seconds: float, side: int) -> bytes:
-        clip = value if isinstance(value, Clip) else Clip(value)
+        if isinstance(value, _STORED):
+            places = range(min(len(value), int(seconds * _STORED_RATE)))
+            return video_file(_scaled(stored_frames(value, places), side), _STORED_RATE, None, _SOUND_RATE, "webm")
+        clip = Clip.of(value)
         facts = video_facts(clip.content)
         end = clip.end if clip.end is not None else facts.seconds if facts.seconds is not None else clip.start + seconds
         times = np.arange(clip.start, min(end, clip.start + seconds), 1 / _RATE)
@@ -110,3 +118,11 @@ class VideoInput(Input):
                     stacklevel=2,
                 )
         return found
+
+
+def _scaled(frames: UInt8[np.ndarray, "f h w 3"], side: int) -> UInt8[np.ndarray, "f g v 3"]:
+    """The frames, the shorter side of `side` pixels at most; no side below the two that encoders need."""
+    height, width = frames.shape[1:3]
+    part = min(1.0, side / min(height, width))
+    size = (max(2, round(width * part)), max(2, round(height * part)))
+    return np.stack([np.asarray(Image.fromarray(frame).resize(size)) for frame in frames])

@@ -51,12 +51,12 @@ class CutWindow(RecordTransform):
     def __call__(self, record: dict[str, Any], rng: Rng) -> dict[str, Any]:
         if record.get(self.video) is None:
             return record
-        content = _unread(record[self.video])
+        content = video_content(record[self.video])
         facts = video_facts(content)
         start, end = self._window(facts.seconds, rng)
         found = {**record, self.video: Clip(content, start, end)}
         if record.get(self.audio) is not None:
-            found[self.audio] = Clip(_unread(record[self.audio]), start, end, sound=True)
+            found[self.audio] = Clip(video_content(record[self.audio]), start, end, sound=True)
         else:
             found[self.audio] = Clip(content, start, end) if facts.sounds else None
         if self.words in record:
@@ -74,7 +74,7 @@ class CutWindow(RecordTransform):
         if given is None or (isinstance(given, list | tuple) and not given):
             return {self.words: None, self.speech: None}
         try:
-            inside = words_between(_timed(given), start, end)
+            inside = words_between(read_words(given), start, end)
         except BadExample as reason:
             return {self.words: reason, self.speech: reason}
         return {self.words: inside, self.speech: " ".join(word.text for word in inside) or None}
@@ -85,7 +85,8 @@ class CutWindow(RecordTransform):
         return tuple(dict.fromkeys((*before, *added)))
 
 
-def _unread(value: Any) -> bytes | str:
+def video_content(value: Any) -> bytes | str:
+    """A video's bytes, or the path of its file. Raises BadExample where it is neither."""
     if isinstance(value, File):
         return value.unread()
     if isinstance(value, bytes):
@@ -93,7 +94,8 @@ def _unread(value: Any) -> bytes | str:
     raise BadExample(f"a video is a file or its bytes, not {type(value).__name__}: it can't be cut", "undecodable")
 
 
-def _timed(given: Any) -> Sequence[TimedWord]:
+def read_words(given: Any) -> Sequence[TimedWord]:
+    """The words of subtitles in any form that `CutWindow` reads. Raises BadExample where they can't be read."""
     if isinstance(given, File):
         given = given.read()
     if isinstance(given, list | tuple):

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mmjax.data.bad_example import BadExample
-from mmjax.data.decoding.subtitles import TimedWord, timed_words, words_between
+from mmjax.data.decoding.subtitles import TimedWord, timed_cues, timed_words, words_between
 
 VTT = """WEBVTT - a title
 Kind: captions
@@ -281,3 +281,34 @@ def test_any_lines_give_words_in_order_or_are_refused(lines):
     starts = [word.start for word in found.words]
     assert starts == sorted(starts)
     assert all(word.start <= word.end and word.text.strip() == word.text != "" for word in found.words)
+
+
+def test_cues_are_sentences_with_their_times() -> None:
+    vtt = "WEBVTT\n\n00:03.000 --> 00:04.000\n<i>Two</i> lines\nof it\n\n00:01.000 --> 00:02.500\nFirst &amp; last\n"
+    assert timed_cues(vtt + "\n00:05.000 --> 00:06.000\n<b></b>\n") == [
+        TimedWord("First & last", 1.0, 2.5),
+        TimedWord("Two lines of it", 3.0, 4.0),
+    ]
+    assert timed_cues(b"1\r\n00:00:01,500 --> 00:00:02,000\r\nHi\r\n") == [TimedWord("Hi", 1.5, 2.0)]
+
+
+def test_cues_of_rolling_captions_say_each_line_once() -> None:
+    lines = ["one two", "three four", "five six", "seven"]
+    cues = [lines[max(0, n - 1) : n + 1] for n in range(4)]
+    body = [f"00:0{n}.000 --> 00:0{n + 1}.000\n" + "\n".join(cue) for n, cue in enumerate(cues)]
+    assert [cue.text for cue in timed_cues("WEBVTT\n\n" + "\n\n".join(body) + "\n")] == lines
+
+
+@pytest.mark.parametrize(
+    ("content", "kind"),
+    [
+        ("[]", "undecodable"),
+        ("words", "undecodable"),
+        ("WEBVTT\n", "empty"),
+        ("WEBVTT\n\n00:02.000 --> 00:01.000\nx\n", "empty"),
+    ],
+)
+def test_what_has_no_cue_is_a_bad_example(content: str, kind: str) -> None:
+    with pytest.raises(BadExample) as error:
+        timed_cues(content)
+    assert error.value.kind == kind

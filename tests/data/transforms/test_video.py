@@ -5,6 +5,7 @@ import io
 from pathlib import Path
 from typing import Any, cast
 
+import av
 import numpy as np
 import pytest
 from PIL import Image
@@ -198,6 +199,38 @@ def test_a_video_is_drawn_as_four_of_its_frames(content: bytes) -> None:
     assert [number_of(frame) for row in rows for frame in row] == [7, 22, 37, 52]
     array = np.arange(8, dtype=np.uint8)[:, None, None, None] * np.ones((1, 2, 3, 3), np.uint8)
     assert VideoInput.drawn(array)[:, :, 0].tolist() == [[1] * 3 + [3] * 3] * 2 + [[5] * 3 + [7] * 3] * 2
+    np.testing.assert_array_equal(VideoInput.drawn([encoded(frame) for frame in array]), VideoInput.drawn(array))
+
+
+def test_a_video_of_stored_frames_can_be_watched() -> None:
+    """Ten seconds of them at most, eight a second; the levels are those of the frames, but for the encoder's loss."""
+    levels = np.arange(100, dtype=np.uint8) * 2 + 20
+    array = levels[:, None, None, None] * np.ones((1, 30, 51, 3), np.uint8)
+    for value in (array, [encoded(frame) for frame in array], [Image.fromarray(frame) for frame in array]):
+        with av.open(io.BytesIO(VideoInput.filmed(value, 10.0, 16)), "r") as opened:
+            frames = [frame.to_ndarray(format="rgb24") for frame in opened.decode(video=0)]
+            assert (len(opened.streams), opened.streams.video[0].average_rate) == (1, 8)
+        assert {frame.shape for frame in frames} == {(16, 26, 3)}
+        np.testing.assert_allclose([frame.mean() for frame in frames], levels[:80], atol=3)
+    small = VideoInput.filmed(array[:3, :1, :1], 10.0, 16)  # an encoder takes no side of one pixel
+    with av.open(io.BytesIO(small), "r") as opened:
+        assert len(list(opened.decode(video=0))) == 3
+
+
+@pytest.mark.parametrize(
+    ("value", "says"),
+    [
+        ([], "no frames"),
+        (np.zeros((0, 4, 4, 3), np.uint8), "no frames"),
+        ([b"no picture"], "picture"),
+        ([np.zeros((4, 4, 3), np.uint8), np.zeros((4, 5, 3), np.uint8)], "must have one"),
+        (7, "not int"),
+    ],
+)
+def test_a_video_that_is_none_is_a_bad_example_where_it_is_shown_too(value: Any, says: str) -> None:
+    for show in (VideoInput.drawn, lambda value: VideoInput.filmed(value, 10.0, 16)):
+        with pytest.raises(BadExample, match=says):
+            show(value)
 
 
 @pytest.fixture(scope="module")
@@ -232,3 +265,11 @@ def test_batches_are_the_same_for_any_workers_hosts_and_resume(folder: Path) -> 
             assert one.keys() == other.keys()
             for name, array in one.items():
                 np.testing.assert_array_equal(array, other[name], err_msg=name)
+
+
+def test_what_draws_nothing_says_so_and_can_be_kept_in_memory() -> None:
+    assert DecodeVideo(4).random
+    assert not DecodeVideo(4, jitter=False).random
+    assert not DecodeVideo(4, rate=2).random
+    assert not EachFrame((Resize(8),)).random
+    assert EachFrame((Resize(8), RandomAffine())).random

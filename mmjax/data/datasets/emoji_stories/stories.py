@@ -2,6 +2,7 @@
 
 Stories come in twins, of one plot and the same emoji in reverse order: who acts first in one acts last in the other.
 So to know which emoji act doesn't tell twins apart, and each emoji acts as often in one container as in the other.
+Splits have emoji of their own; or the same few (`familiar`), and plots of their own.
 """
 
 import re
@@ -11,6 +12,7 @@ from dataclasses import dataclass
 
 from mmjax.data.datasets.asked_emoji.things import Thing, colourless_things
 from mmjax.data.datasets.emoji_stories.drawing import TONES
+from mmjax.data.datasets.emoji_stories.familiar import familiar_things, split_of_plot
 from mmjax.data.datasets.emoji_stories.grammar import ROLES, Plot, StoryEvent, drawn_plot, hash_choice
 from mmjax.data.datasets.emoji_stories.narration import story_voice
 from mmjax.data.datasets.spoken_emoji.catalogue import Utterance, hashed
@@ -87,7 +89,7 @@ def actors(limit: int | None = None) -> list[Thing]:
 
 
 def planned_stories(
-    counts: Mapping[str, int], events: tuple[int, int], limit: int | None = None
+    counts: Mapping[str, int], events: tuple[int, int], limit: int | None = None, familiar: int | None = None
 ) -> dict[str, list[Story]]:
     """The stories of each split, twins one after the other. Those of "train" have nothing held out; in other splits
     every other pair of twins has.
@@ -96,14 +98,21 @@ def planned_stories(
         counts: how many of each split: even numbers.
         events: the least and the most that a story has.
         limit: of each word for emoji (`asked_emoji`) only so many in a split.
+        familiar: the same so many emoji act in all splits, two in a story. Then nothing is held out but plots: no two
+            splits share one.
 
     Raises:
-        UserError: a number is odd, or a split has too few emoji.
+        UserError: a number is odd, familiar is below 2, or a split has too few emoji.
         ImportError: a package of the extra `demo` is missing.
     """
+    if familiar is not None and familiar < 2:
+        raise UserError(f"emoji_stories: familiar={familiar} must be at least 2: a story has two emoji")
     found = actors(limit)
+    if familiar is not None:
+        known = familiar_things(found, familiar)
+        return {split: _of_split(split, count, known, events, familiar=True) for split, count in counts.items()}
     return {
-        split: _of_split(split, count, [thing for thing in found if thing.split == split], events)
+        split: _of_split(split, count, [thing for thing in found if thing.split == split], events, familiar=False)
         for split, count in counts.items()
     }
 
@@ -114,7 +123,7 @@ def groups_of(event: StoryEvent, cast: Sequence[Thing]) -> tuple[str, ...]:
     return event.kind, *(_group(cast[role]) for role in roles)
 
 
-def _of_split(split: str, count: int, pool: Sequence[Thing], events: tuple[int, int]) -> list[Story]:
+def _of_split(split: str, count: int, pool: Sequence[Thing], events: tuple[int, int], familiar: bool) -> list[Story]:
     if count % 2:
         raise UserError(f"emoji_stories: {count} stories of {split!r} can't be told in twins: take an even number")
     drawn: Counter[str] = Counter()
@@ -123,18 +132,24 @@ def _of_split(split: str, count: int, pool: Sequence[Thing], events: tuple[int, 
     for pair in range(count // 2):
         key = f"{split}-{pair:05d}"
         novel = split != "train" and pair % 2 == 1
-        found = _fitting(key, pool, drawn, events, novel)
+        found = _familiar(key, split, pool, drawn, events) if familiar else _fitting(key, pool, drawn, events, novel)
+        if not found and familiar:
+            raise UserError(
+                f"emoji_stories: {len(pool)} emoji have no story of {split!r} in {_ATTEMPTS}: raise familiar or events"
+            )
         if not found:
             raise UserError(
                 f"emoji_stories: of {len(pool)} emoji of the split {split!r} no story in {_ATTEMPTS} "
                 f"{'has' if novel else 'lacks'} what is held out: raise limit"
             )
-        plot, cast = min(found, key=lambda each: _load(*each, seen))
+        counted = _counted_by_name if familiar else _counted
+        plot, cast = min(found, key=lambda each: _load(counted(*each), seen))
         drawn.update(thing.id for thing in cast)
-        seen.update(_counted(plot, cast))
+        seen.update(counted(plot, cast))
         late = hashed(f"stories/{key}/late") % 2  # one of both twins
         for twin, order in enumerate((cast, cast[::-1])):
-            stories.append(_told(f"{split}-{2 * pair + twin:05d}", split, plot, order, late == twin))
+            novel = not familiar and _is_novel(plot, order)
+            stories.append(_told(f"{split}-{2 * pair + twin:05d}", split, plot, order, late == twin, novel))
     return stories
 
 
@@ -144,8 +159,7 @@ def _fitting(
     """Plots with their casts, whose twins both have something held out, or neither."""
     number = events[0] + hashed(f"stories/{key}/events") % (events[1] - events[0] + 1)
     roles = hash_choice([n for n in ROLES if n <= max(ROLES[0], number - 2)], f"{key}/roles")
-    # Those that were drawn least often: so each occurs, and all about equally often.
-    rare = sorted(pool, key=lambda thing: (drawn[thing.id], hashed(f"stories/{key}/rare/{thing.id}")))[:_RARE]
+    rare = _rarest(key, pool, drawn)
     found = []
     for attempt in range(_ATTEMPTS):
         plot = drawn_plot(f"{key}.{attempt}", roles, number)
@@ -155,6 +169,28 @@ def _fitting(
             if len(found) == _CHOICE:
                 break
     return found
+
+
+def _familiar(
+    key: str, split: str, pool: Sequence[Thing], drawn: Counter[str], events: tuple[int, int]
+) -> list[tuple[Plot, tuple[Thing, ...]]]:
+    """Plots of the split with their casts of two: so whoever appears does so in few of the events."""
+    number = events[0] + hashed(f"stories/{key}/events") % (events[1] - events[0] + 1)
+    rare = _rarest(key, pool, drawn)
+    found = []
+    for attempt in range(_ATTEMPTS):
+        plot = drawn_plot(f"{key}.{attempt}", ROLES[0], number)
+        cast = _cast(f"{key}.{attempt}", ROLES[0], rare)
+        if plot and cast and split_of_plot(plot) == split:
+            found.append((plot, cast))
+            if len(found) == _CHOICE:
+                break
+    return found
+
+
+def _rarest(key: str, pool: Sequence[Thing], drawn: Counter[str]) -> list[Thing]:
+    """Those that were drawn least often: so each occurs, and all about equally often."""
+    return sorted(pool, key=lambda thing: (drawn[thing.id], hashed(f"stories/{key}/rare/{thing.id}")))[:_RARE]
 
 
 def _cast(key: str, roles: int, pool: Sequence[Thing]) -> tuple[Thing, ...] | None:
@@ -178,12 +214,17 @@ def _counted(plot: Plot, cast: Sequence[Thing]) -> list[tuple[str, ...]]:
     return [*plot.following(), *(groups_of(event, order) for event in meetings for order in (cast, cast[::-1]))]
 
 
-def _load(plot: Plot, cast: Sequence[Thing], seen: Counter[tuple[str, ...]]) -> float:
-    counted = _counted(plot, cast)
+def _counted_by_name(plot: Plot, cast: Sequence[Thing]) -> list[tuple[str, ...]]:
+    """The same, and whoever does what: so a name doesn't tell a verb, nor a verb a name."""
+    does = [(event.kind, event.way, order[event.actor].id) for event in plot.events for order in (cast, cast[::-1])]
+    return [*_counted(plot, cast), *does]
+
+
+def _load(counted: Sequence[tuple[str, ...]], seen: Counter[tuple[str, ...]]) -> float:
     return sum(seen[each] for each in counted) / len(counted) if counted else float("inf")
 
 
-def _told(name: str, split: str, plot: Plot, cast: tuple[Thing, ...], late: bool) -> Story:
+def _told(name: str, split: str, plot: Plot, cast: tuple[Thing, ...], late: bool, novel: bool) -> Story:
     lengths = tuple(hash_choice(_LENGTHS, f"{name}/length/{place}") for place in range(len(plot.events)))
     return Story(
         id=name,
@@ -195,7 +236,7 @@ def _told(name: str, split: str, plot: Plot, cast: tuple[Thing, ...], late: bool
         voice=story_voice(name, split),
         late=late,
         container="webm" if int(name[-1]) % 2 else "mp4",
-        novel=_is_novel(plot, cast),
+        novel=novel,
     )
 
 

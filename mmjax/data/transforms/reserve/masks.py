@@ -19,10 +19,18 @@ class MaskedSets(NamedTuple):
     read: list[int]
 
 
-def drawn_sets(subsegments: int, count: int, rng: np.random.Generator) -> MaskedSets:
-    """Two disjoint sets of `count` sub-segments each, drawn uniformly."""
-    drawn = rng.permutation(subsegments)[: 2 * count].tolist()
-    return MaskedSets(sorted(drawn[:count]), sorted(drawn[count:]))
+def drawn_sets(
+    subsegments: int, count: int, rng: np.random.Generator, preferred: Bool[np.ndarray, " n"] | None = None
+) -> MaskedSets:
+    """Two disjoint sets of `count` sub-segments each, drawn uniformly.
+
+    preferred: which are drawn before any other; where they aren't enough, both sets have as many of them, or one more.
+    """
+    drawn = rng.permutation(subsegments)
+    if preferred is None:
+        return MaskedSets(sorted(drawn[:count].tolist()), sorted(drawn[count : 2 * count].tolist()))
+    drawn = drawn[np.argsort(~preferred[drawn], kind="stable")][: 2 * count].tolist()
+    return MaskedSets(sorted(drawn[::2]), sorted(drawn[1::2]))
 
 
 def blocks_of(

@@ -53,6 +53,10 @@ class ReserveStreams(Transform):
       `S_frame_ptr`: the segment whose frame a `pool` must match.
     - `S_frame_blocks`, `[groups, segments / groups]` or `[1, segments]`: the block of each segment's frame.
 
+    With `mask_each` each id of a removed text leaves a `mask` of its own, as many as a span has, all with the same
+    pointer (BERT's way, for `Reserve(masked_words=True)`). With `prefer_spoken` both sets are drawn among sub-segments
+    with words, as far as there are enough: the paper's aren't, and where few words are said many masks have no text.
+
     A masked sub-segment without words keeps its tokens, and its `mask` has no span to match. Without a sound there is
     no `mask_audio`, and words stand for every `audio_span`. Where a row is too long, its ends lose tokens up to its
     masks, then sub-segments (of `matching`, what is of a segment) are left out at random; no mask and no `pool` is. The
@@ -81,6 +85,8 @@ class ReserveStreams(Transform):
     matching_audio: float = 0.5
     split: float = 0.1
     ids: ReserveIds = PAPER_IDS
+    mask_each: bool = False
+    prefer_spoken: bool = False
 
     def __post_init__(self) -> None:
         for name in ("segments", "each", "groups", "length", "matching_length", "span_length", "audio_tokens"):
@@ -97,7 +103,8 @@ class ReserveStreams(Transform):
                 f"ReserveStreams(mask_rate={self.mask_rate}): two sets of {self.masked} of {self._subsegments} "
                 "sub-segments: a set has one at least, and both have room beside each other"
             )
-        if (needed := 2 * min(self.masked, self._subsegments // self.groups)) > self.length:
+        of_mask = 1 + (self.span_length if self.mask_each else 1)
+        if (needed := of_mask * min(self.masked, self._subsegments // self.groups)) > self.length:
             raise UserError(f"ReserveStreams(length={self.length}): a group's masks may take {needed} tokens")
         if self.segments > self.matching_length:
             raise UserError(
@@ -169,7 +176,8 @@ class _Window:
 
     def streams(self) -> Labelled:
         step, rng, times = self._step, self._rng, self._spoken.times
-        sets = drawn_sets(len(times.starts), step.masked, rng)
+        spoken = np.diff(self._bounds) > 0 if step.prefer_spoken else None
+        sets = drawn_sets(len(times.starts), step.masked, rng, spoken)
         arrays: dict[str, np.ndarray] = {}
         rows: dict[str, list[list[RowPart]]] = {}
         removed: list[list[int]] = []
@@ -230,7 +238,8 @@ class _Window:
             row, block = rows[segment * step.groups // step.segments], blocks[segment]
             if k in of_span:
                 found = of_span[k] if text else NOTHING
-                row.append(RowPart([step.ids.mask], segment, block, text=found, kept=True))
+                masks = min(len(text), step.span_length) if step.mask_each and text else 1
+                row.append(RowPart([step.ids.mask] * masks, segment, block, text=found, kept=True))
                 if sound and self._spoken.heard:
                     row.append(RowPart([step.ids.mask_audio], segment, block, target=k, kept=True))
             elif heard is not None and heard[k]:

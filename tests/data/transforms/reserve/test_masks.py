@@ -31,6 +31,27 @@ def test_each_subsegment_is_drawn_as_often():
     np.testing.assert_allclose(hits / 4000, 0.25, atol=0.03)
 
 
+@settings(deadline=None)
+@given(st.lists(st.booleans(), min_size=2, max_size=48), st.integers(0, 99), st.data())
+def test_those_that_are_preferred_come_first_and_fall_to_both_sets(preferred, seed, data):
+    count = data.draw(st.integers(1, len(preferred) // 2))
+    sets = drawn_sets(len(preferred), count, np.random.default_rng(seed), np.array(preferred))
+    assert [len(set(one)) for one in sets] == [count, count]
+    assert not set(sets.heard) & set(sets.read)
+    heard, read = (sum(preferred[k] for k in one) for one in sets)
+    assert heard + read == min(sum(preferred), 2 * count)
+    assert heard - read in (0, 1)
+
+
+def test_each_that_is_preferred_is_drawn_as_often():
+    rng, preferred = np.random.default_rng(0), np.array([True] * 8 + [False] * 4)
+    hits = np.zeros((2, 12))
+    for _ in range(4000):
+        for row, one in zip(hits, drawn_sets(12, 3, rng, preferred), strict=True):
+            row[one] += 1
+    np.testing.assert_allclose(hits / 4000, [[3 / 8] * 8 + [0] * 4] * 2, atol=0.03)
+
+
 def take(words, masked, rooms=(0, 0, 0, 0), within=0.125):
     """The sub-segments after words went to masks: [[times in each]]."""
     places = [place for place, _ in words]

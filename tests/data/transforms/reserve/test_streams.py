@@ -2,6 +2,7 @@
 
 import logging
 import pickle
+from itertools import groupby
 
 import numpy as np
 import pytest
@@ -413,17 +414,56 @@ def test_fields_that_cannot_be_are_told():
         {"mask_rate": 0.6},
         {"mask_rate": 0.0},
         {"length": 23},
+        {"length": 191, "mask_each": True},
         {"matching_length": 15},
     ]
     for fields in wrong:
         with pytest.raises(UserError, match=rf"ReserveStreams\({next(iter(fields))}="):
             ReserveStreams(Numerals(), **fields)
     assert ReserveStreams(Numerals(), length=24).length == 24
+    assert ReserveStreams(Numerals(), length=192, mask_each=True).length == 192
     with pytest.raises(UserError, match="give CutSubsegments the same numbers"):
         streams(segments=2)(cut(window(None, 20.0)), None)
     assert kind_of(streams(), "a text") == "unfit"
     with pytest.raises(TypeError, match="no model yet"):
         ReserveStreams(SentencePiece(), segments=4)(cut(window(CASES["one enormous"], 20.0)), None)
+
+
+@settings(deadline=None, max_examples=100)
+@given(spoken(), st.integers(0, 10_000), st.sampled_from([1, 2]), st.sampled_from([2, 15]))
+def test_each_id_that_was_removed_leaves_a_mask(words, seed, groups, longest):
+    """Its k-th mask stands for the k-th id of the span; all else is as with one mask for a span."""
+    fields = {"groups": groups, "span_length": longest}
+    record = window(words, 20.0)
+    one = Made(streams(**fields), record, seed)
+    each = Made(streams(**fields, mask_each=True), record, seed)
+    assert (each.spans.tolist(), each.places.tolist()) == (one.spans.tolist(), one.places.tolist())
+    for stream in ("text2audio", "audio2text"):
+        for group in range(groups):
+            tokens = each.tokens(stream, group)
+            runs = [list(run) for _, run in groupby(tokens, lambda t: (t[0] == MASK, t[1]["text_ptr"]))]
+            for run in runs:
+                if run[0][0] == MASK and (span := run[0][1]["text_ptr"]) >= 0:
+                    assert len(run) == each.lengths[span]
+            once = [
+                token
+                for run in runs
+                for token in (run[:1] if run[0][0] == MASK and run[0][1]["text_ptr"] >= 0 else run)
+            ]
+            assert once == one.tokens(stream, group)
+
+
+def test_masks_go_where_words_are():
+    """Of twelve sub-segments six have words: the plain draw leaves half of its masks without a text."""
+    words = numbered([1] * 6, [0.9 + 3.34 * k for k in range(6)])
+    lacking = {
+        prefer: sum(
+            (Made(streams(prefer_spoken=prefer, grow=0.0), window(words, 20.0), seed).lengths[3:] == 0).sum()
+            for seed in range(40)
+        )
+        for prefer in (False, True)
+    }
+    assert lacking[True] == 0 < lacking[False]
 
 
 def test_ids_are_the_fields():
