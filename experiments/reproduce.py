@@ -2,6 +2,7 @@
 
     python -m experiments.reproduce                    # all; a run that is done is not repeated
     python -m experiments.reproduce --only tinies      # each `tiny` once
+    python -m experiments.reproduce --only mae.py:tiny # one of them
     python -m experiments.reproduce --only fusions     # each way of fusing, over the seeds
     python -m experiments.reproduce --only flip_as_good --seeds 0 1 2
     python -m experiments.reproduce --jobs 6           # runs beside each other, on one GPU too
@@ -11,8 +12,9 @@ Each claim compares two arms over paired seeds (data order and initial parameter
 as many examples; `*_in_as_much_compute` in as much compute, where a step of one arm costs more, by the FLOPs of a
 step, recomputation included. The effect is the mean of the differences, with a 95 % interval by Student's t. What a
 claim says was written down here before its runs: it *holds* where the interval lies above its threshold, *fails* where
-it lies below, and is *undecided* otherwise. A claim without a second arm compares with a number (chance). A claim of
-time has runs of its own, which nothing runs beside.
+it lies below, and is *undecided* otherwise. A claim without a second arm compares with a number (chance), or with other
+metrics of the same run. A claim of time has runs of its own, which nothing runs beside. What an arm reads besides its
+data is made first, once: PREPARED.
 """
 
 import argparse
@@ -51,9 +53,9 @@ class Claim:
     """A sentence of a paper, and what decides it.
 
     says: the sentence, at this scale.  arm, other: experiment and overrides; without `other` the metric is compared
-    with `chance`.  metric: names in the evaluation of `split` at the last step, whose mean is taken; `seconds` is the
-    time of an example, negated, so that more is better.  threshold: of the difference (arm minus other): -0.05 says
-    "no more than five points worse".
+    with `chance`, or with `times` the mean of the metrics `against` of the same run.  metric: names in the evaluation
+    of `split` at the last step, whose mean is taken; `seconds` is the time of an example, negated, so that more is
+    better.  threshold: of the difference (arm minus other): -0.05 says "no more than five points worse".
     """
 
     name: str
@@ -65,6 +67,8 @@ class Claim:
     split: str
     threshold: float
     chance: float | None = None
+    against: tuple[str, ...] = ()
+    times: float = 1.0
 
 
 SMALL_BATCH = ("batch_size=64", "steps=400", "evaluate_every=0")
@@ -74,6 +78,8 @@ TWICE = ("steps=800", "evaluate_every=0")
 FLIP = ("steps=200", "evaluate_every=0")
 MATCHED = ("steps=500", "evaluate_every=0")
 TIMED = ("steps=60", "evaluate_every=0")
+HALF = ("steps=400", "evaluate_every=0")
+FRAMES_AND_SPANS = ("losses/reserve/accuracy/imgs_to_audio", "losses/reserve/accuracy/stuff_to_span")
 SECONDS = ("seconds",)
 CLAIMS = (
     Claim(
@@ -337,6 +343,99 @@ CLAIMS = (
         "validation",
         threshold=-0.02,
     ),
+    Claim(
+        "reserve_finds_frames",
+        "MERLOT Reserve (arXiv:2201.02639)",
+        "Frames of unknown stories are found by what is said and heard, five times as often as by chance.",
+        ("reserve.py:tiny",),
+        None,
+        ("losses/reserve/accuracy/imgs_to_audio",),
+        "test",
+        threshold=4 / 128,
+        chance=1 / 128,
+    ),
+    Claim(
+        "reserve_finds_sounds",
+        "MERLOT Reserve (arXiv:2201.02639)",
+        "Sounds that were removed are found by words and frames, five times as often as by chance.",
+        ("reserve.py:tiny",),
+        None,
+        ("losses/reserve/accuracy/text_to_audio",),
+        "test",
+        threshold=4 / 384,
+        chance=1 / 384,
+    ),
+    Claim(
+        "reserve_finds_spans",
+        "MERLOT Reserve (arXiv:2201.02639)",
+        "Words that were removed are found, five times as often as by chance (which counts that some are said twice).",
+        ("reserve.py:tiny",),
+        None,
+        ("losses/reserve/accuracy/stuff_to_span",),
+        "test",
+        threshold=4 * 0.033,
+        chance=0.033,
+    ),
+    Claim(
+        "sounds_as_targets_in_as_much_compute",
+        "MERLOT Reserve (arXiv:2201.02639)",
+        "Frames and words are found better where removed sounds are to be found too.",
+        ("reserve.py:tiny", *HALF),
+        ("reserve.py:tiny", *HALF, "objectives.reserve.losses=('imgs_to_audio','stuff_to_span')"),
+        FRAMES_AND_SPANS,
+        "test",
+        threshold=0.0,
+    ),
+    Claim(
+        "sounds_as_further_candidates_in_as_much_compute",
+        "MERLOT Reserve (arXiv:2201.02639)",
+        "Frames and words are found better where the sounds that weren't removed are candidates too.",
+        ("reserve.py:tiny", *HALF),
+        ("reserve.py:tiny", *HALF, "objectives.reserve.extra=False"),
+        FRAMES_AND_SPANS,
+        "test",
+        threshold=0.0,
+    ),
+    Claim(
+        "spans_over_masked_words_in_as_much_compute",
+        "MERLOT Reserve (arXiv:2201.02639)",
+        "Frames are found better where spans are found than where their words are predicted one by one (409 steps).",
+        ("reserve.py:tiny", *HALF),
+        (
+            "reserve.py:tiny",
+            "steps=409",
+            "evaluate_every=0",
+            "objectives.reserve.masked_words=True",
+            "data.transforms.words.1.mask_each=True",
+        ),
+        ("losses/reserve/accuracy/imgs_to_audio",),
+        "test",
+        threshold=0.0,
+    ),
+    Claim(
+        "videobert_fills_words_by_the_video",
+        "VideoBERT (arXiv:1904.01766)",
+        "Of hidden words of unknown stories it tells more than twice as many with the video as without.",
+        ("videobert.py:tiny",),
+        None,
+        ("losses/words/accuracy",),
+        "test",
+        threshold=0.0,
+        against=("alone/words/accuracy",),
+        times=2.0,
+    ),
+    Claim(
+        "videobert_fills_words_by_the_video_longer",
+        "VideoBERT (arXiv:1904.01766)",
+        "The same after twice the steps.",
+        ("videobert.py:tiny", "steps=1600"),
+        None,
+        ("losses/words/accuracy",),
+        "test",
+        threshold=0.0,
+        against=("alone/words/accuracy",),
+        times=2.0,
+    ),
 )
 FUSIONS = tuple(
     (f"fusion.py:{way}",) for way in ("concatenated", "gated", "tensor", "low_rank", "late", "late_learned", "merged")
@@ -372,7 +471,18 @@ TINIES = (
     ("clip4clip.py:tiny",),
     ("videomae.py:tiny",),
     ("reserve.py:tiny",),
+    ("videobert.py:tiny",),
+    ("cav_mae.py:tiny",),
+    ("videoclip.py:tiny",),
 )
+
+# By experiment: the file that a run of it reads, and the command that makes it, as arguments of `mmjax`.
+PREPARED = {
+    "videobert.py:tiny": (
+        "runs/videobert_words.safetensors",
+        ("cluster", str(FOLDER / "videobert.py:tiny"), "--branching", "12", "--depth", "2", "--entry", "video"),
+    ),
+}
 
 
 @dataclass(frozen=True)
@@ -397,6 +507,18 @@ def verdict(differences: list[float], threshold: float) -> Verdict:
         return Verdict(effect, half, count, "undecided")
     word = "holds" if effect - half > threshold else "fails" if effect + half < threshold else "undecided"
     return Verdict(effect, half, count, word)
+
+
+def prepare(arm: tuple[str, ...]) -> None:
+    """Makes the file that an arm reads, where it isn't there. Raises SystemExit where its command fails."""
+    path, command = PREPARED.get(arm[0], ("", ()))
+    if not path or Path(path).exists():
+        return
+    Path(path).parent.mkdir(parents=True, exist_ok=True)
+    print(f"{time.strftime('%H:%M:%S')} {' '.join(command)} --out {path}", flush=True)
+    done = subprocess.run([sys.executable, "-m", "mmjax", *command, "--out", path])
+    if done.returncode:
+        raise SystemExit(f"{' '.join(command)} ended with {done.returncode}, and {arm[0]} reads {path}")
 
 
 def run(arm: tuple[str, ...], seed: int, folder: Path, jobs: int = 1) -> dict[str, Any]:
@@ -470,7 +592,19 @@ def value(claim: Claim, entry: dict[str, Any]) -> float:
     """What decides, of one run."""
     if claim.metric == SECONDS:
         return -1.0 / entry["examples_per_second"]
-    return float(np.mean([entry["splits"][claim.split][metric] for metric in claim.metric]))
+    return mean_of(claim.metric, claim, entry)
+
+
+def compared(claim: Claim, mine: dict[str, Any], other: dict[str, Any] | None) -> float:
+    """What a run's value is compared with: that of the other arm's run, another one of its own, or chance."""
+    if other is not None:
+        return value(claim, other)
+    return claim.times * mean_of(claim.against, claim, mine) if claim.against else claim.chance or 0.0
+
+
+def mean_of(metrics: tuple[str, ...], claim: Claim, entry: dict[str, Any]) -> float:
+    """The mean of some metrics of a run, on the claim's split."""
+    return float(np.mean([entry["splits"][claim.split][metric] for metric in metrics]))
 
 
 def judged(claim: Claim, runs: dict[str, Any], seeds: list[int]) -> tuple[Verdict, list[tuple[float, float]]]:
@@ -482,8 +616,13 @@ def judged(claim: Claim, runs: dict[str, Any], seeds: list[int]) -> tuple[Verdic
             continue
         if other is not None and mine["made"]["device"] != other["made"]["device"]:
             continue  # no pair
-        pairs.append((value(claim, mine), value(claim, other) if other else claim.chance or 0.0))
+        pairs.append((value(claim, mine), compared(claim, mine, other)))
     return verdict([mine - other for mine, other in pairs], claim.threshold), pairs
+
+
+def opposite(claim: Claim) -> str:
+    """What a claim without a second arm compares with, in words."""
+    return f"{claim.times:g} × `{', '.join(claim.against)}`" if claim.against else "chance"
 
 
 SPLITS = (
@@ -513,7 +652,9 @@ def page(record: dict[str, Any]) -> str:
     ]
     for claim in CLAIMS:
         found, pairs = judged(claim, runs, seeds)
-        arms = f"`{' '.join(claim.arm)}`" + (f" / `{' '.join(claim.other)}`" if claim.other else " / chance")
+        arms = f"`{' '.join(claim.arm)}`" + (
+            f" / `{' '.join(claim.other)}`" if claim.other else f" / {opposite(claim)}"
+        )
         if not pairs:
             lines.append(f"| **{claim.paper}** {claim.says} | {arms} | – | – | {claim.threshold:g} | not run yet |")
             continue
@@ -644,7 +785,7 @@ def panels(record: dict[str, Any], wanted: list[tuple[str, dict[tuple[str, ...],
 
 
 def main() -> None:
-    names = ["tinies", "fusions", *(claim.name for claim in CLAIMS)]
+    names = ["tinies", "fusions", *(claim.name for claim in CLAIMS), *(name for (name,) in TINIES)]
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--only", nargs="+", choices=names, default=names, metavar="CLAIM", help=", ".join(names))
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
@@ -679,9 +820,11 @@ def fill(record: dict[str, Any], arguments: argparse.Namespace) -> None:
         arms += [
             (arm, seed) for seed in arguments.seeds for arm in FUSIONS if "fusions" in arguments.only and not alone
         ]
-        arms += [(arm, 0) for arm in TINIES if "tinies" in arguments.only and not alone]
+        arms += [(arm, 0) for arm in TINIES if {"tinies", *arm} & {*arguments.only} and not alone]
         missing = [(arm, seed) for arm, seed in dict.fromkeys(arms) if key(arm, seed) not in record["runs"]]
         jobs = 1 if alone else arguments.jobs
+        for arm in dict.fromkeys(arm for arm, _ in missing):
+            prepare(arm)
         with ThreadPoolExecutor(jobs) as pool:
             for done in [pool.submit(one, arm, seed, jobs) for arm, seed in missing]:
                 done.result()

@@ -17,7 +17,7 @@ settings that are in the way.
 A name is fetched once (pip install "mmjax[interop]"), converted, and pinned to the commit first seen, which is printed:
 hf:google/siglip-base-patch16-224@main asks again, @COMMIT names one for good. mmjax reads Hugging Face's CLIP, SigLIP,
 BERT, ViTMAE, DINOv2 and AST, sentence-transformers on BERT, open_clip's ViTs and ResNets, big_vision's .npz of ViT and
-SigLIP, and an .onnx of a DINOv2 tower.
+SigLIP, an .onnx of a DINOv2 tower, and MERLOT Reserve's released checkpoints.
 """
 
 

@@ -2,7 +2,7 @@
 
 import itertools
 import math
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import replace
 from typing import Any
 
@@ -11,8 +11,8 @@ import jax
 import numpy as np
 
 from mmjax.data.pipeline import Prepared, batches
-from mmjax.errors import UserError
-from mmjax.objectives.contract import usable
+from mmjax.errors import UserError, unknown
+from mmjax.objectives.contract import VALID, usable
 from mmjax.objectives.encoding import EMA
 from mmjax.objectives.keys import step_key
 from mmjax.objectives.pretrainer import Pretrainer
@@ -53,24 +53,35 @@ class HeldOut:
         self._losses = jax.jit(losses, out_shardings=replicated(mesh))
 
     def __call__(
-        self, variables: Any, split: str, *, step: int, count: int | None = None, seed: int = 0
+        self,
+        variables: Any,
+        split: str,
+        *,
+        step: int,
+        count: int | None = None,
+        seed: int = 0,
+        without: Collection[str] = (),
     ) -> dict[str, float]:
         """Means over `count` batches; None: as many as hold every example of the split about once. Also has `examples`,
         the number of examples in the batches.
 
         An objective's numbers are means over the batches that have an example for it; where none has, they are left
         out. The first batch, its masks too, is the first batch of a run of that seed. A source that lacks the split is
-        left out. step: of the run, for weights that change.
+        left out. step: of the run, for weights that change. without: inputs that are taken for missing in every
+        example; nothing else of the batches changes, so the same words are hidden as with them.
 
         Raises:
             SplitNotFoundError: all sources lack the split.
-            UserError: no example of these batches can be used by any objective.
+            UserError: no example of these batches can be used by any objective; there is no such input.
         """
+        for name in without:
+            if name not in (there := self._data.mixture.transforms):
+                raise UserError(unknown("losses are asked without", name, there, "inputs"))
         data = _only(self._data, split)
         if count is None:
             count = max(1, -(-sum(map(len, data.open(split).values())) // self._batch_size))
         stream = batches(data, batch_size=self._batch_size, seed=seed, host=self._part, split=split)
-        with device_prefetch(_first(stream, count), self._mesh) as ready:
+        with device_prefetch(_first(stream, count, without), self._mesh) as ready:
             found = [
                 self._losses(variables, batch, np.int32(step), np.uint32(seed), np.int32(number))
                 for number, batch in enumerate(ready)
@@ -101,9 +112,13 @@ def _only(data: Prepared, split: str) -> Prepared:
     return Prepared(replace(mixture, weights=weights, sources=sources), data.chains, data.data_dir)
 
 
-def _first(stream: Any, count: int) -> Iterator[dict[str, np.ndarray]]:
-    """The first `count` batches; then closes the stream with its threads and processes."""
+def _first(stream: Any, count: int, without: Collection[str]) -> Iterator[dict[str, np.ndarray]]:
+    """The first `count` batches, as if no example had the inputs `without`; then closes the stream with its threads and
+    processes.
+    """
+    lacking = [f"{name}{VALID}" for name in without]
     try:
-        yield from itertools.islice(stream, count)
+        for batch in itertools.islice(stream, count):
+            yield batch | {name: np.zeros_like(batch[name]) for name in lacking}
     finally:
         stream.close()

@@ -16,7 +16,6 @@ from mmjax.data.sources.contract import Source, nested_sources
 from mmjax.data.sources.tfds import Tfds
 from mmjax.data.tokenizers.contract import Tokenizer, TokenizerSpec
 from mmjax.data.tokenizers.files import load_tokenizers
-from mmjax.data.transforms.text import Tokenize
 from mmjax.errors import UserError
 from mmjax.runtime import copies
 from mmjax.runtime.copies import TOKENIZERS
@@ -123,8 +122,8 @@ def _specs(data: Mixture) -> Iterator[tuple[str, TokenizerSpec]]:
     """Iterates over the descriptions of tokenizers, with their paths in the experiment."""
     for modality, chain in data.transforms.items():
         for place, transform in enumerate(chain):
-            if isinstance(transform, Tokenize) and isinstance(transform.tokenizer, TokenizerSpec):
-                yield f"data.transforms.{modality}.{place}.tokenizer", transform.tokenizer
+            if isinstance(wanted := transform.vocabulary(), TokenizerSpec):
+                yield f"data.transforms.{modality}.{place}.tokenizer", wanted
 
 
 def _sources(data: Mixture) -> Iterator[tuple[str, Source]]:

@@ -27,3 +27,13 @@ def compute_in(towers: Mapping[str, fdl.Config], dtype: str | None) -> None:
 def tower_size(params: Mapping[str, Any], name: str) -> int:
     """The number of a tower's parameters."""
     return sum(leaf.size for leaf in jax.tree.leaves(params.get(f"towers_{name}", {})))
+
+
+def described_tower(tower: Any, name: str, shape: tuple[int, ...], size: int, params: Mapping[str, Any]) -> str:
+    """A line on a tower: its class, the shape that it reads, the size of what it gives, its sizes and parameters."""
+    sizes = getattr(tower, "sizes", tower)
+    told = (("width", sizes), ("depth", sizes), ("patch", tower))
+    inner = ", ".join(f"{field} {getattr(part, field)}" for field, part in told if hasattr(part, field))
+    inner = f"; {inner}" if inner else ""
+    read = "×".join(map(str, shape))
+    return f"{type(tower).__name__}: {read} -> {size}{inner}; {tower_size(params, name):,} parameters"

@@ -23,12 +23,13 @@ from mmjax.experiment.graph import build
 from mmjax.inference.calibration import Calibration, calibration
 from mmjax.inference.classification import Classification, prompts
 from mmjax.inference.explainer import Explainer
+from mmjax.inference.filling import TOP, Filler
 from mmjax.inference.inputs import Inputs, Row
-from mmjax.inference.loaded_towers import check_dtype, compute_in, tower_size
+from mmjax.inference.loaded_towers import check_dtype, compute_in, described_tower
 from mmjax.inference.predictions import AskedTogether
 from mmjax.inference.read_ahead import rows
 from mmjax.inference.row_embedder import RowEmbedder
-from mmjax.inference.vectors import Scores, Vectors, checked_vectors, cosines
+from mmjax.inference.vectors import Scores, Vectors, cosines, two_sides
 from mmjax.interop.bundle import Bundle, without_queues
 from mmjax.interop.resolve import resolve
 from mmjax.objectives.labels.classify import Classify
@@ -51,9 +52,9 @@ def load(
 
     source: a workdir of a run; a folder that `mmjax export` wrote; a folder of Hugging Face's (config.json),
         sentence-transformers' (modules.json) or open_clip's (open_clip_config.json); big_vision's .npz; an .onnx of a
-        DINOv2 tower; each also in a bucket (gs://...); or a name, `hf:google/siglip-base-patch16-224`,
-        `open_clip:ViT-B-32/laion2b_s34b_b79k`, `bv:gs://....npz`, with `@revision` behind it or not. A named model is
-        downloaded and converted once.
+        DINOv2 tower; a file of MERLOT Reserve's; each also in a bucket (gs://...); or a name,
+        `hf:google/siglip-base-patch16-224`, `open_clip:ViT-B-32/laion2b_s34b_b79k`, `bv:gs://....npz`, with `@revision`
+        behind it or not. A named model is downloaded and converted once.
     step: the checkpoint of a workdir; None: the latest.
     ema: whether the moving average of the parameters is used, where a checkpoint has one.
     code: the file, or files, of parts of one's own that the model's record names, "own.py": they are run. Without it
@@ -291,6 +292,28 @@ class Model:
         self._refuse_unnamed(unnamed, "match")
         return self._predictions.matched(self._given(inputs, "match"), objective, batch_size or self.batch_size)
 
+    def fill(
+        self, prompt: str, *, options: Any = None, top: int = TOP, objective: str | None = None, **inputs: Any
+    ) -> Classification:
+        """Fills the one `[MASK]` of a prompt, which stands as a word by itself: `fill("the [MASK] rolls away",
+        options=["dog", "ball"], video="clip.mp4")`.
+
+        A model of `Reserve` compares its state there with the options' vectors; logits are cosines times its learned
+        scale (the released code takes 100). It reads the middle frames of equal parts of the video, as many as a row of
+        its training has, and with `audio` (a sound, or a video's file) the sound of all parts but the last, which has
+        the prompt. One of `MaskedText` compares options of one piece each, or without any gives the `top` words of all
+        its vocabulary; of what its fusion reads beside, what isn't given is lacking.
+
+        Raises UserError where there isn't one mask, or the model, its prompt's length or an option doesn't fit.
+        """
+        given = self._given(inputs, "fill") if any(one is not None for one in inputs.values()) else {}
+        return self._filler(prompt, options, top, objective, given)
+
+    @cached_property
+    def _filler(self) -> Filler:
+        held = self._bundle
+        return Filler(self.experiment, held.variables, held.tokenizers, self._inputs, self._predictions, self._one)
+
     def explain(self, *unnamed: Any, objective: str | None = None, rule: MapRule = "relevance", **inputs: Any) -> Any:
         """Maps of what each word looks at in the other inputs of a fusion, a `WordMaps` or, of lists, a list of them:
         `explain(image=..., text=...)`. rule, objective: as in `AttentionMaps`.
@@ -315,17 +338,7 @@ class Model:
 
     def _sides(self, vectors: tuple[Any, ...], inputs: dict[str, Any], who: str) -> list[tuple[Vectors, str | None]]:
         given = self._given(inputs, who) if inputs else {}
-        if len(vectors) + len(given) != 2:
-            raise UserError(
-                f"{who}() compares two sides, not {len(vectors) + len(given)}: {who}(image=[...], text=[...]), or "
-                "vectors from embed() in place of either"
-            )
-        sides: list[tuple[Vectors, str | None]] = [(checked_vectors(v, who), None) for v in vectors]
-        sides += [(self._vectors(modality, value), modality) for modality, value in given.items()]
-        if len({side.shape[-1] for side, _ in sides}) > 1:
-            sizes = " and ".join(f"{m or 'vectors'} of {v.shape[-1]}" for v, m in sides)
-            raise UserError(f"{who}() compares vectors of one size, not {sizes} dimensions")
-        return sides
+        return two_sides(vectors, given, self._vectors, who)
 
     def _calibration(self, pair: tuple[str | None, str | None], objective: str | None) -> Calibration:
         return calibration(self.experiment.objectives, self.params, pair, objective)
@@ -376,15 +389,9 @@ class Model:
         step = self._bundle.step
         lines = [f"mmjax.Model from {self.source}" + (f", step {step}" if step is not None else "")]
         for modality, name in self._encoders.items():
-            tower = self.towers[name]
-            shape = "×".join(map(str, self._inputs.specs[modality].shape))
-            sizes = getattr(tower, "sizes", tower)
-            told = (("width", sizes), ("depth", sizes), ("patch", tower))
-            inner = ", ".join(f"{name} {getattr(part, name)}" for name, part in told if hasattr(part, name))
-            more = "; without its tokenizer" if modality in self._without else ""
-            size, count = self._embedder.size(self._one(modality)), tower_size(self.params, name)
-            inner = f"; {inner}" if inner else ""
-            lines.append(f"  {modality:6} {type(tower).__name__}: {shape} -> {size}{inner}; {count:,} parameters{more}")
+            size, shape = self._embedder.size(self._one(modality)), self._inputs.specs[modality].shape
+            line = described_tower(self.towers[name], name, shape, size, self.params)
+            lines.append(f"  {modality:6} {line}{'; without its tokenizer' if modality in self._without else ''}")
         return "\n".join(lines)
 
 

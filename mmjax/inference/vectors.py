@@ -1,5 +1,6 @@
 """Vectors that `embed` gave and a user gives back, and their cosines."""
 
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -25,3 +26,23 @@ def checked_vectors(vectors: Any, who: str) -> Vectors:
 def cosines(a: Vectors, b: Vectors) -> Scores:
     """The cosines `[N, M]` of unit vectors."""
     return np.asarray(a @ b.T, np.float32)
+
+
+def two_sides(
+    vectors: tuple[Any, ...], inputs: Mapping[str, Any], embed: Callable[[str, Any], Vectors], who: str
+) -> list[tuple[Vectors, str | None]]:
+    """The vectors of both sides of a comparison, with the modality of a side that is inputs.
+
+    Raises UserError where there are fewer or more than two, or their vectors have two sizes.
+    """
+    if len(vectors) + len(inputs) != 2:
+        raise UserError(
+            f"{who}() compares two sides, not {len(vectors) + len(inputs)}: {who}(image=[...], text=[...]), or "
+            "vectors from embed() in place of either"
+        )
+    sides: list[tuple[Vectors, str | None]] = [(checked_vectors(v, who), None) for v in vectors]
+    sides += [(embed(modality, value), modality) for modality, value in inputs.items()]
+    if len({side.shape[-1] for side, _ in sides}) > 1:
+        sizes = " and ".join(f"{m or 'vectors'} of {v.shape[-1]}" for v, m in sides)
+        raise UserError(f"{who}() compares vectors of one size, not {sizes} dimensions")
+    return sides

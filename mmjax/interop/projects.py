@@ -72,6 +72,15 @@ def _file(suffix: str) -> Callable[[Path], bool]:
     return lambda path: path.suffix == suffix and path.is_file()
 
 
+def _flax_state(path: Path) -> bool:
+    """True for a file that begins as flax's msgpack of a training's state does: a map, and a name of its fields."""
+    if path.suffix in (".npz", ".onnx") or not path.is_file():
+        return False
+    with path.open("rb") as file:
+        begin = file.read(16)
+    return begin[:1] > b"\x80" and begin[:1] < b"\x90" and begin[2:].startswith((b"step", b"params", b"opt_state"))
+
+
 # In this order: a folder of open_clip's on the hub may have a config.json besides, for another library, and one of
 # sentence-transformers' has that of the BERT within.
 PROJECTS: dict[str, Project] = {
@@ -98,6 +107,9 @@ PROJECTS: dict[str, Project] = {
     ),
     "bv": Project("big_vision.layout", _file(".npz"), "big_vision", "big_vision's .npz", suffix=".npz", encoders=True),
     "onnx": Project("onnx", _file(".onnx"), "ONNX", "a DINOv2 tower's .onnx", suffix=".onnx", exported=False),
+    "merlot_reserve": Project(
+        "merlot_reserve.layout", _flax_state, "MERLOT Reserve", "MERLOT Reserve's checkpoint (a file)", exported=False
+    ),
 }
 
 

@@ -89,7 +89,9 @@ def _of_files(path: Path, code: Any) -> Bundle:
         inner = sorted(p.name for p in path.iterdir() if p.is_dir() and (p / RECORD).exists())
         within = f"; in it there is {', '.join(inner[:5])}" if inner else ""
         raise UserError(f"{path} holds no model{within}. A model is {forms()}")
-    raise UserError(f"{path} is no model: a file must be {projects.suffixes()}. A model is {forms()}")
+    raise UserError(
+        f"{path} is no model: a file must be {projects.suffixes()}, or flax's msgpack. A model is {forms()}"
+    )
 
 
 def _of_workdir(path: epath.Path, step: int | None, ema: bool, code: Code) -> Bundle:

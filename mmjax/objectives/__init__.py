@@ -30,6 +30,7 @@ with epy.lazy_api_imports(globals()):
     from mmjax.objectives.labels.tag_tokens import TagTokens
     from mmjax.objectives.masked import MaskedAudio, MaskedImage, MaskedText, MaskedVideo
     from mmjax.objectives.masked_codes import MaskedCodes
+    from mmjax.objectives.masked_patches_together import MaskedPatchesTogether
     from mmjax.objectives.masked_regions import MaskedRegions
     from mmjax.objectives.masked_together import MaskedTogether
     from mmjax.objectives.masking import Corrupt, CorruptPatches, Keep, KeepOutsideBands, KeepOutsideBlocks

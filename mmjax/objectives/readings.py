@@ -18,13 +18,14 @@ Parts = Mapping[str, Any]
 
 def distinct_views(objectives: Parts, fusers: Parts = MappingProxyType({})) -> tuple[AnyView, ...]:
     """The distinct views that objectives read, in their order; the parts of a fused view come before it, but those that
-    one of the `fusers` reads before they are encoded.
+    one of the `fusers` reads before they are encoded, and that no objective reads alone.
     """
     views: dict[AnyView, None] = {}
+    alone = {view for objective in objectives.values() for view in objective.views() if isinstance(view, View)}
     for objective in objectives.values():
         for view in objective.views():
             for single in view.parts if isinstance(view, Fused) else ():
-                if not reads_front(fusers.get(view.fusion), single.input):
+                if single in alone or not reads_front(fusers.get(view.fusion), single.input):
                     views[single] = None
             views[view] = None
     return tuple(views)

@@ -83,6 +83,10 @@ TRAINING = (
         "higher",
     ),
     MetricFamily(
+        ("<objective>/candidates/<target>",),
+        "how many of the batch a state chooses from, by target: at random the accuracy is one by this number",
+    ),
+    MetricFamily(
         ("<objective>/accuracy_right", "<objective>/accuracy_wrong"),
         "the same of the pairs that belong together, and of those that don't",
         "higher",

@@ -19,6 +19,7 @@ from mmjax.objectives.keys import step_key
 from mmjax.objectives.readings import teaches
 from mmjax.optim.balance import COLLECTION, ByGradient
 from mmjax.optim.base import Optimizer, Params, merge_params
+from mmjax.optim.initial import begun_at
 from mmjax.runtime.mesh import ACTIVATION_RULES, batch_sharding, replicated, state_shardings
 from mmjax.train import guard
 
@@ -109,7 +110,8 @@ def _creation(
 
 
 def with_params(state: TrainState, params: Params, model_state: dict[str, Any] | None = None) -> TrainState:
-    """The state with other parameters (numpy or jax arrays, the same tree), laid out as its own; the EMA starts there.
+    """The state with other parameters (numpy or jax arrays, the same tree), laid out as its own; the EMA starts there,
+    and a decay towards the initial parameters pulls there.
 
     model_state: Linen's other collections, likewise; None: they stay.
 
@@ -126,7 +128,9 @@ def with_params(state: TrainState, params: Params, model_state: dict[str, Any] |
     own = state.model_state
     if model_state is not None:
         own = jax.tree_util.tree_map_with_path(place, own, model_state)
-    return dataclasses.replace(state, params=placed, model_state=own, ema=None if state.ema is None else again)
+    opt_state = begun_at(state.opt_state, params)
+    average = None if state.ema is None else again
+    return dataclasses.replace(state, params=placed, opt_state=opt_state, model_state=own, ema=average)
 
 
 def make_train_step(

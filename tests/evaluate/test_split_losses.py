@@ -145,6 +145,28 @@ def test_a_loss_over_nothing_is_no_number(made: Made, tmp_path):
         made.losses("test", held_out(*("," + row.partition(",")[2] for row in rows)))
 
 
+def test_without_an_input_all_else_is_the_same(made: Made, tmp_path):
+    """The same batches and masks, as if no example had its text: what reads pictures alone has the same loss."""
+    whole, less = made.losses("test", seed=5), made.losses("test", seed=5, without=("text",))
+    assert less["masked_image/loss"] == whole["masked_image/loss"]
+    assert "image_text/loss" in whole
+    assert not [name for name in less if name.startswith("image_text/")]
+    pretrainer, variables, masked = made.experiment.pretrainer(), jax.device_get(made.variables()), []
+    run = jax.jit(lambda variables, batch, key: pretrainer.apply(variables, batch, rngs={"mask": key})[0])
+    for number, batch in enumerate(made.batches("test", 2, seed=5)):
+        batch["text_valid"] = np.zeros(16, bool)
+        masked.append(run(variables, batch, step_key(5, number, "mask")))
+    assert less["loss"] == pytest.approx(float(np.mean(masked)), rel=1e-4)
+    judged = made.judged(
+        Losses("test", seed=5), Losses("test", seed=5, without=("text",), name="seen"), workdir=tmp_path
+    )
+    assert judged["test"]["seen/masked_image/loss"] == less["masked_image/loss"]
+    assert "losses/image_text/loss" in judged["test"]
+    assert "seen/image_text/loss" not in judged["test"]
+    with pytest.raises(UserError, match=r"without 'txet', but the inputs are .*did you mean text"):
+        made.losses("test", without=("txet",))
+
+
 def test_memory_is_saved_as_in_training(made: Made):
     def traced(microbatches: int) -> str:
         held_out = HeldOut(made.experiment.pretrainer().clone(microbatches=microbatches), made.data, Mesh().build(), 16)  # pyright: ignore

@@ -430,6 +430,7 @@ LEFT_OUT = {
     "mmjax.data.datasets.": "builders, which TFDS finds by name",
     "mmjax.data.cuts:Lengths": "what is found of a sample",
     "mmjax.data.paths:File": "made by Folder",
+    "mmjax.data.prepare.settings": "of a command; kept with what it makes",
     "mmjax.data.transforms.clip:Clip": "made by CutWindow",
     "mmjax.data.sources.contents": "made of what a Folder gives",
     "mmjax.models.towers.tubelets:SpaceAndTime": "a base class",

@@ -2,7 +2,8 @@
 
 import json
 import math
-from dataclasses import asdict
+import subprocess
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import jax
@@ -10,10 +11,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from experiments import reproduce
 from experiments.reproduce import (
     CLAIMS,
     FUSIONS,
     PACKAGES,
+    PREPARED,
     RECORD,
     SECONDS,
     T95,
@@ -22,10 +25,13 @@ from experiments.reproduce import (
     finished,
     judged,
     key,
+    opposite,
     page,
+    prepare,
     reached,
     verdict,
 )
+from mmjax.data import VisualWords, WordTree
 from mmjax.data.pipeline import batch_spec
 from mmjax.experiment.graph import build
 from mmjax.experiment.load import load_experiment
@@ -144,6 +150,54 @@ def test_pairs_are_of_one_seed_and_the_page_says_what_was_not_run(tmp_path):
         assert picture.width > picture.height > 50
 
 
+def test_a_claim_compares_a_run_with_itself():
+    """Accuracy with the video less twice that without it, of each seed's run."""
+    claim = next(claim for claim in CLAIMS if claim.name == "videobert_fills_words_by_the_video")
+    assert (claim.other, claim.times, claim.threshold) == (None, 2.0, 0.0)
+    made = {"device": "a card"}
+    runs = {}
+    for seed, (told, alone) in enumerate([(0.7, 0.3), (0.72, 0.3), (0.68, 0.3)]):
+        test = {"losses/words/accuracy": told, "alone/words/accuracy": alone, "losses/seen/accuracy": 0.0}
+        runs[key(claim.arm, seed)] = {"splits": {"test": test, "validation": {}}, "made": made}
+    found, pairs = judged(claim, runs, [0, 1, 2, 3])
+    assert np.array(pairs) == pytest.approx(np.array([(0.7, 0.6), (0.72, 0.6), (0.68, 0.6)]))
+    assert (found.effect, found.pairs, found.word) == (pytest.approx(0.1), 3, "holds")
+    assert judged(replace(claim, times=2.5), runs, [0, 1, 2])[0].word == "fails"
+    assert opposite(claim) == "2 × `alone/words/accuracy`"
+    assert opposite(replace(claim, against=())) == "chance"
+
+
+def test_what_an_arm_reads_is_made_once(tmp_path, monkeypatch, capsys):
+    calls, made = [], tmp_path / "runs" / "tree"
+
+    def called(command):
+        calls.append(command[3:])
+        return subprocess.CompletedProcess(command, int(len(calls) == 1))
+
+    monkeypatch.setattr(reproduce.subprocess, "run", called)
+    monkeypatch.setitem(PREPARED, "a.py:tiny", (str(made), ("cluster", "a.py:tiny")))
+    with pytest.raises(SystemExit, match=r"cluster a.py:tiny ended with 1, and a.py:tiny reads .*tree"):
+        prepare(("a.py:tiny", "steps=5"))
+    prepare(("a.py:tiny",))
+    assert calls == [["cluster", "a.py:tiny", "--out", str(made)]] * 2
+    assert f"cluster a.py:tiny --out {made}" in capsys.readouterr().out
+    made.touch()  # its folder is there
+    prepare(("a.py:tiny",))
+    prepare(("clip.py:tiny",))
+    assert len(calls) == 2
+
+
+@pytest.mark.parametrize("name", PREPARED)
+def test_what_is_made_is_what_the_experiment_reads(name):
+    """The tree of its chain, in its shape."""
+    path, command = PREPARED[name]
+    built = build(load_experiment(f"{FOLDER}/{name}"))
+    (words,) = (step for step in built.data.transforms["video"] if isinstance(step, VisualWords))
+    options = dict(zip(command[2::2], command[3::2], strict=True))
+    assert words.tokenizer == WordTree(path, int(options["--branching"]), int(options["--depth"]))
+    assert options["--entry"] == "video"
+
+
 def test_a_run_that_was_stopped_is_none_that_has_ended(tmp_path):
     (tmp_path / "experiment.json").write_text('{"experiment": {"steps": 20}}', encoding="utf-8")
     (tmp_path / "metrics.jsonl").write_text('{"step": 10, "loss": 1.0}\n', encoding="utf-8")
@@ -158,7 +212,7 @@ def test_a_run_that_was_stopped_is_none_that_has_ended(tmp_path):
 def test_arms_are_experiments_and_their_metrics_are_measured(claim):
     for arm in filter(None, (claim.arm, claim.other)):
         built = build(load_experiment(f"{FOLDER}/{arm[0]}", arm[1:]))
-        kinds = {metric.partition("/")[0] for metric in claim.metric}
+        kinds = {metric.partition("/")[0] for metric in claim.metric + claim.against}
         assert kinds <= {"seconds", *(e.name for e in built.evaluators if e.split == claim.split)}
 
 

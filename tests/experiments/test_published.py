@@ -30,6 +30,7 @@ EXACT = {
     "m3ae.py:vit_l16": 376_155_194,
     "audiomae.py:vit_b": 136_336_128,
     "albef.py:base": 209_937_725,
+    "cav_mae.py:base": 189_962_497,
     "clip4clip.py:mean": 151_277_313,
     "beit3.py:base": 276_510_730,
     "beit3.py:large": 746_709_514,
@@ -39,6 +40,8 @@ EXACT = {
     "lxmert.py:base": 228_051_752,
     "reserve.py:base": 316_412_163,
     "reserve.py:large": 853_117_955,
+    "videobert.py:published": 358_535_231,
+    "videoclip.py:base": 238_555_393,
     "vilbert.py:base": 239_023_229,
     "vilt.py:b32": 112_219_196,
 }
@@ -135,6 +138,26 @@ def test_audiomae_finetuned_is_mean_pooled_with_a_linear_head():
     variables = jax.eval_shape(lambda: tower.init(jax.random.key(0), jnp.zeros((1, tower.samples), jnp.int16)))
     assert sum(prod(leaf.shape) for leaf in jax.tree.leaves(variables)) == 85_659_407
     assert tower.grid(jnp.zeros((1, tower.samples), jnp.int16)) == (64, 8)
+
+
+def test_cav_mae_counts_what_its_released_code_reads_in_closed_form():
+    """There every block has three sets of two norms, and one mask token: its counts are these with the unread ones."""
+
+    def block(width, uses):
+        return 12 * width**2 + 9 * width + uses * 4 * width
+
+    def counted(uses_apart, uses_of_decoder):
+        stems = 256 * 768 + 768 + 768 * 768 + 768 + 2 * 768  # with the vector of each modality
+        encoder = stems + 22 * block(768, uses_apart) + block(768, 3) + 3 * 2 * 768
+        heads = 512 * 256 + 256 + 512 * 768 + 768
+        decoder = 768 * 512 + 512 + 8 * block(512, uses_of_decoder) + 2 * 512 + 2 * 512 + heads
+        return encoder, encoder + decoder
+
+    assert counted(3, 3) == (163_956_480, 190_129_920 - 512)
+    found = size("cav_mae.py:base").parameters
+    encoder, whole = counted(1, 1)
+    assert found["towers_audio"] + found["towers_image"] == encoder == 163_821_312
+    assert sum(found.values()) == whole + 2 * 512 + 1  # of each modality a mask token, and the scale
 
 
 @pytest.mark.parametrize(("name", "parameters"), [("base", 109_482_240), ("large", 335_141_888)])
@@ -284,3 +307,20 @@ def test_flava_counts_encoders_and_heads_in_closed_form():
     of = {"mim": 8_192, "mmm_image": 8_192, "mlm": 30_522, "mmm_text": 30_522}
     small = {"objectives_contrastive": 1, "objectives_matching": 2 * 768 + 2}
     assert found == encoders | small | {f"objectives_{name}": heads[vocab] for name, vocab in of.items()}
+
+
+def test_videobert_counts_bert_large_and_its_visual_words_in_closed_form():
+    """BERT-large with its pooler is 335,141,888; a visual word, [>], [SEP] and a hidden one have a vector each."""
+    width, words, seen = 1_024, 30_522, 12**4 + 3
+    square = width**2 + width
+    block = 4 * square + 2 * (4 * width**2) + 5 * width + 2 * 2 * width
+    fused = 512 * width + 2 * width + 2 * width + 24 * block + square  # positions, segments, a norm, blocks, the pooler
+    assert fused + words * width == 335_141_888
+    heads = {name: square + 2 * width + vocab for name, vocab in (("words", words), ("seen", seen))}
+    assert size("videobert.py:published").parameters == {
+        "towers_text": words * width,
+        "towers_video": seen * width,
+        "fusions_stream": fused,
+        "objectives_align": 2 * width + 2,
+        **{f"objectives_{name}": count for name, count in heads.items()},
+    }

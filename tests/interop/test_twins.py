@@ -107,7 +107,7 @@ OUT = {  # of each file's tiny; what isn't here is refused
     ("clip_resnet.py", "open_clip"): ("CLIP", True),
     ("siglip.py", "bv"): ("ViT and text_transformer", False),
 }
-ALONE = {"blip_itm.py"}  # whose image tower alone goes to big_vision, by its parameters
+ALONE = {"blip_itm.py", "videoclip.py"}  # whose image tower alone goes to big_vision, by its parameters
 OBSTACLES = {
     "albef.py": r"CLIPModel is nearest(.|\n)*towers.image.pre_norm(.|\n)*towers.text.causal",
     "audiomae.py": "is made of AudioTransformer, MaskedAudio",
@@ -128,6 +128,9 @@ OBSTACLES = {
     "vlmo.py": r"towers.image.trunk: None there, MultiwayTrunk(.|\n)*towers.text.way: None there, 'text' here",
     "vilt.py": r"objectives: \[.*\] there, \['WordPatchAlignment', 'MaskedText'\] here",
     "videomae.py": "is made of TubeletViT, MaskedVideo",
+    "videobert.py": "is made of TextTransformer, TextTransformer, MaskedText, MaskedText, Matching, Merged",
+    "cav_mae.py": r"towers.audio: none there(.|\n)*towers.image.trunk: None there, Mul(.|\n)*towers.image.early: None",
+    "videoclip.py": r"towers.video: none there, Frames here(.|\n)*towers.text.pooling: 'last' there, 'mean' here",
     "reserve.py": "is made of ReserveVision, ReserveAudio, Reserve",
     "trimodal.py": r"towers.audio: none there(.|\n)*towers.text.pooling: 'last' there, 'mean' here",
     "vqa.py": r"objectives: \['Contrastive'\] there, \['Classify'\] here(.|\n)*towers.text.causal",

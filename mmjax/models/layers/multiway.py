@@ -1,5 +1,6 @@
 """Multiway blocks: the tokens of all inputs attend to each other, and each goes by the parameters of its own way (VLMo:
-Bao et al. 2021, arXiv:2111.02358; BEiT-3: Wang et al. 2022, arXiv:2208.10442)."""
+Bao et al. 2021, arXiv:2111.02358; BEiT-3: Wang et al. 2022, arXiv:2208.10442; CAV-MAE: Gong et al. 2022,
+arXiv:2210.07839)."""
 
 from collections.abc import Callable
 from functools import partial
@@ -98,6 +99,7 @@ class MultiwayBlock(nn.Module):
         sub_norm: whether a LayerNorm stands before the last linear map of attention and of the MLP (Magneto).
         key_bias: whether keys have a bias.
         distances: the number of relative positions; 0: there are none.
+        norms: whether each way has its two norms alone of its own, and all else is every token's (CAV-MAE).
     """
 
     blocks: Blocks
@@ -107,6 +109,7 @@ class MultiwayBlock(nn.Module):
     sub_norm: bool = False
     key_bias: bool = True
     distances: int = 0
+    norms: bool = False
 
     @nn.compact
     def __call__(
@@ -129,11 +132,15 @@ class MultiwayBlock(nn.Module):
             blocks.heads, inits, ways if self.apart else (), blocks.attention, blocks.dtype, inner, self.key_bias,
             self.distances, blocks.out_bias, name="attention",
         )  # fmt: skip
-        read = by_way(ways, x, lambda way: norm(f"norm_attention{way}")) if self.apart else norm("norm_attention")(x)
+        own_norms = self.apart or self.norms
+        read = by_way(ways, x, lambda way: norm(f"norm_attention{way}")) if own_norms else norm("norm_attention")(x)
         x = self._plus(x, attention(read, mask, between), "scale_attention", keys, 0)
+        chosen = blocks.activation, blocks.dtype, inner, blocks.out_bias
+        if self.norms:
+            read = by_way(ways, x, lambda way: norm(f"norm_mlp{way}"))
+            return self._plus(x, Mlp(blocks.hidden, inits, *chosen, name="mlp")(read), "scale_mlp", keys, 1), None
 
         def mlp(way: str) -> Callable[[Array], Array]:
-            chosen = blocks.activation, blocks.dtype, inner, blocks.out_bias
             own = Mlp(blocks.hidden, inits, *chosen, name=f"mlp{way}")
             before = norm(f"norm_mlp{way}")
             return lambda piece: own(before(piece))

@@ -49,6 +49,9 @@ class Tower(BareTower, kw_only=True):
             all tokens get a learned vector that tells the modality, where its `kinds` says so. Or a `MultiwayTrunk`,
             whose towers have a CLS of their own.
         way: of a `MultiwayTrunk` whose parameters the tokens go by; None with any other.
+        early: blocks of the tower's own before the trunk, without a LayerNorm after the last (CAV-MAE: Gong et al.
+            2022, arXiv:2210.07839). A fusion through the trunk, and `Together`, read what comes out of them. They have
+            no dropout. None: the trunk's are all.
     """
 
     blocks: Blocks | None = None
@@ -58,6 +61,7 @@ class Tower(BareTower, kw_only=True):
     pooling: PoolingName
     trunk: Any = None
     way: str | None = None
+    early: Blocks | None = None
     norm_pooled: bool = False
 
     @property
@@ -87,6 +91,10 @@ class Tower(BareTower, kw_only=True):
             self._check_trunk(causal)
             if self.trunk.kinds:
                 self.kind = parameter(self, "kind", nn.initializers.normal(CLS_STD), ("embed",), (sizes.width,))
+            if self.early is not None:
+                self.transformer = Transformer(self.early, final_norm=False)
+        elif self.early is not None:
+            raise UserError("early blocks come before a trunk, and there is none: set trunk, or make them the blocks")
         elif self.way is not None:
             raise UserError(f"way={self.way!r} is a MultiwayTrunk's, and there is no trunk: set trunk, or leave it out")
         else:
@@ -128,6 +136,11 @@ class Tower(BareTower, kw_only=True):
             raise UserError(
                 f"way={self.way!r} is a MultiwayTrunk's, and a {type(self.trunk).__name__} has none: leave it out"
             )
+        if self.early is not None and (self.early.width != self.trunk.blocks.width or self.early.dropout):
+            raise UserError(
+                f"early.width={self.early.width} and early.dropout={self.early.dropout}: blocks before a trunk are as "
+                f"wide as its own, trunk.blocks.width={self.trunk.blocks.width}, and have no dropout"
+            )
         own = {"causal": causal, "norm_pooled": self.norm_pooled}
         if self.blocks is not None:
             for name in ("width", "depth", "heads"):
@@ -165,9 +178,10 @@ class Tower(BareTower, kw_only=True):
             return self.trunk(tokens, real, train, keys)
         return self.trunk(tokens, real, train, keys, ((self.way, tokens.shape[1]),))
 
-    def _with_kind(self, tokens: Float[Array, "b n d"]) -> Float[Array, "b n d"]:
-        """The trunk's input: with the vector that tells the modality, where towers have one."""
-        return tokens + self.kind.astype(tokens.dtype) if self.trunk.kinds else tokens
+    def _for_trunk(self, tokens: Float[Array, "b n d"], real: Bool[Array, "b n"]) -> Float[Array, "b n d"]:
+        """The trunk's input: with the vector that tells the modality, where towers have one, through `early`."""
+        tokens = tokens + self.kind.astype(tokens.dtype) if self.trunk.kinds else tokens
+        return tokens if self.early is None else self.transformer(tokens, real)
 
     def normed(self, tokens: Float[Array, "b n d"]) -> Float[Array, "b n d"]:
         """The tokens after the last LayerNorm, which with `norm_pooled` `tokens` comes before."""
@@ -176,8 +190,8 @@ class Tower(BareTower, kw_only=True):
     def front(
         self, x: Array, mask: Array | None = None, keep: Array | None = None
     ) -> tuple[Float[Array, "b n d"], Bool[Array, "b n"]]:
-        """The transformer's input, `[B, N, D]` in `dtype`, and a mask of the real tokens: without a prefix, but for the
-        tower's own where it has a trunk.
+        """The transformer's input (the trunk's, where there is one), `[B, N, D]` in `dtype`, and a mask of the real
+        tokens: without a prefix, but for the tower's own where it has a trunk.
         """
         raise NotImplementedError
 
@@ -324,7 +338,7 @@ class PatchTower(Tower, kw_only=True):
         if self.trunk is None:
             return tokens, real
         tokens, real = self._with_prefix(tokens, real) if self.cls else (tokens, real)
-        return self._with_kind(tokens), real
+        return self._for_trunk(tokens, real), real
 
     def _with_prefix(
         self, tokens: Float[Array, "b n d"], real: Bool[Array, "b n"]

@@ -1,6 +1,6 @@
 """The video tower with divided space-time attention (TimeSformer: Bertasius et al. 2021, arXiv:2102.05095)."""
 
-from typing import Any
+from typing import Any, cast
 
 import flax.linen as nn
 from jaxtyping import Array, Bool, Float, Key
@@ -58,4 +58,5 @@ class DividedViT(SpaceAndTime, kw_only=True):
         keys = dropout_keys(self, rate, train, keys, len(tokens))
         tokens = drop(constrain(tokens, *HIDDEN), rate, keys, BEFORE_BLOCKS)
         space, time = self._angles(grid[1:], None), self._temporal_angles(grid[0], self.sizes)
-        return self.transformer(tokens, grid[0], steps, train, keys, space, time, self.prefix), real
+        over_both = cast(DividedTransformer, self.transformer)
+        return over_both(tokens, grid[0], steps, train, keys, space, time, self.prefix), real

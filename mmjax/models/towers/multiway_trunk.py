@@ -1,5 +1,5 @@
 """A trunk whose layers have parameters of each modality: towers and fusion of one model (VLMo: Bao et al. 2021,
-arXiv:2111.02358; BEiT-3: Wang et al. 2022, arXiv:2208.10442)."""
+arXiv:2111.02358; BEiT-3: Wang et al. 2022, arXiv:2208.10442; CAV-MAE: Gong et al. 2022, arXiv:2210.07839)."""
 
 from collections.abc import Mapping
 from dataclasses import field
@@ -16,7 +16,7 @@ from mmjax.models.layers.multiway import ALL, MultiwayBlock, Ways, by_way
 from mmjax.models.layers.parameters import HIDDEN, constrain, layer_norm
 from mmjax.models.layers.relative_positions import check_extents, distance_count, distances
 
-APART = ("mlp", "all")
+APART = ("mlp", "all", "norms")
 
 
 class MultiwayTrunk(nn.Module, kw_only=True):
@@ -31,9 +31,10 @@ class MultiwayTrunk(nn.Module, kw_only=True):
         blocks: pre-LN; `depth` counts all layers. The parts that a tower has of its own are made by them too.
         ways: the names of the ways.
         apart: what a layer has once for each way: its `mlp` with the norm before it, and one attention for all (VLMo);
-            or `all`, attention's projections and every norm too, also the last one (BEiT-3, as released).
+            or `all`, attention's projections and every norm too, also the last one (BEiT-3, as released); or `norms`
+            alone, also the last one (CAV-MAE).
         joint: number of the last layers in which tokens of several ways together go by one more way, for all (VLMo
-            base: 2); those of one way alone go by theirs.
+            base: 2); those of one way alone go by theirs. Where `norms` are apart that way has a last norm too.
         sub_norm: whether a LayerNorm stands before the last linear map of attention and of the MLP (Magneto: Wang et
             al. 2022, arXiv:2210.06423).
         key_bias: whether keys have a bias (VLMo's have none).
@@ -48,7 +49,7 @@ class MultiwayTrunk(nn.Module, kw_only=True):
 
     blocks: Blocks
     ways: tuple[str, ...]
-    apart: Literal["mlp", "all"] = "mlp"
+    apart: Literal["mlp", "all", "norms"] = "mlp"
     joint: int = 0
     sub_norm: bool = False
     key_bias: bool = True
@@ -85,7 +86,8 @@ class MultiwayTrunk(nn.Module, kw_only=True):
             here = (*self.ways, ALL) if name == "joint" else self.ways
             idle = tuple(way for way in here if way not in dict(by or ((ALL, 0),)))
             scanned = blocks.scanned(MultiwayBlock, end - begin, (nn.broadcast, nn.broadcast, 0, nn.broadcast))
-            block = scanned(blocks, by, idle, self.apart == "all", self.sub_norm, self.key_bias, places, name=name)
+            chosen = self.apart == "all", self.sub_norm, self.key_bias, places, self.apart == "norms"
+            block = scanned(blocks, by, idle, *chosen, name=name)
             x, _ = block(x, real, keys, jnp.arange(begin, end), between)
         return self._last_norm(x, ways), real
 
@@ -94,8 +96,11 @@ class MultiwayTrunk(nn.Module, kw_only=True):
         eps, dtype = self.blocks.norm_eps, self.blocks.dtype
         if self.apart == "mlp":
             return layer_norm("norm", eps=eps, dtype=dtype)(x)
+        for_all = (ALL,) if self.apart == "norms" and self.joint else ()
+        if for_all and len(ways) > 1:
+            ways = ((ALL, x.shape[1]),)
         if self.is_initializing():
-            ways += tuple((name, 0) for name in self.ways if name not in dict(ways))
+            ways += tuple((name, 0) for name in (*self.ways, *for_all) if name not in dict(ways))
         return by_way(ways, x, lambda way: layer_norm(f"norm{way}", eps=eps, dtype=dtype))
 
     def _checked(self, ways: Ways, length: int) -> Blocks:

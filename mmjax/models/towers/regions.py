@@ -106,7 +106,7 @@ class Regions(Tower, kw_only=True):
     ) -> tuple[Float[Array, "b n d"], Bool[Array, "b n"]]:
         x, real = self._kept(x, mask, keep)
         tokens = self._joined(x)
-        return tokens if self.trunk is None else self._with_kind(tokens), real
+        return tokens if self.trunk is None else self._for_trunk(tokens, real), real
 
     def tokens(
         self,

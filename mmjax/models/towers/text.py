@@ -144,7 +144,7 @@ class TextTransformer(Tower, kw_only=True):
             tokens = tokens + self.type.astype(self.sizes.dtype)[types]
         if self.trunk is None:
             return tokens, real
-        return self._with_kind(self.norm_pre(tokens) if self.pre_norm else tokens), real
+        return self._for_trunk(self.norm_pre(tokens) if self.pre_norm else tokens, real), real
 
     def tokens(
         self,

@@ -60,6 +60,8 @@ class Contrastive(nn.Module):
         scale_max: the scale is clipped here; None: the paper's, 100 for softmax and no clip (inf) for sigmoid.
         bias_init: the first logit bias, sigmoid only; None: the paper's -10.
         label_smoothing: softmax only; the part of the target spread evenly over all candidates.
+        direction: softmax only; "forward" or "backward": the loss is that direction's alone (CAV-MAE, arXiv:2210.07839,
+            chooses among sounds for each picture). "both": the mean of both.
         partners: "row": row i of one modality belongs to row i of the other. "id": all rows of the same example do (its
             `id` in the batch): for batches in which an image comes several times, each time with another caption.
         method: "dense" holds the matrix of all pairs; "ring" never holds more than a tile of it, and on a mesh no more
@@ -79,6 +81,7 @@ class Contrastive(nn.Module):
     method: Literal["auto", "dense", "ring"] = "auto"
     tile: int | None = None
     towers: Mapping[str, str] = field(default_factory=dict)
+    direction: Literal["both", "forward", "backward"] = "both"
 
     def setup(self) -> None:
         self._check()
@@ -119,9 +122,11 @@ class Contrastive(nn.Module):
         if self._by_ring(a, b):
             sides = Rows(a, a_valid, group), Rows(b, b_valid, group)
             extra: dict[str, Any] = {"label_smoothing": self.label_smoothing, "tile": self.tile}
+            extra["direction"] = self.direction
             loss, metrics = ring.ring_loss(*sides, scale, self.bias if self.loss == "sigmoid" else None, **extra)
         elif self.loss == "softmax":
             loss, metrics = softmax_loss(a, b, scale, a_valid, b_valid, self.label_smoothing, group, group)
+            loss = loss if self.direction == "both" else metrics[f"loss_{self.direction}"]
         else:
             loss, metrics = sigmoid_loss(a, b, scale, self.bias, a_valid, b_valid, group, group)
         if self.loss == "sigmoid":
@@ -168,7 +173,14 @@ class Contrastive(nn.Module):
             raise UserError(
                 f"Contrastive({unread[0]}={getattr(self, unread[0])}): the {self.loss} loss has none; leave it out"
             )
-        for name, allowed in (("partners", ("row", "id")), ("method", ("auto", "dense", "ring"))):
+        if self.loss != "softmax" and self.direction != "both":
+            raise UserError(f"Contrastive(direction={self.direction!r}): the {self.loss} loss has none; leave it out")
+        choices = {
+            "partners": ("row", "id"),
+            "method": ("auto", "dense", "ring"),
+            "direction": ("both", "forward", "backward"),
+        }
+        for name, allowed in choices.items():
             if getattr(self, name) not in allowed:
                 raise UserError(f"Contrastive({name}={getattr(self, name)!r}): it is {' or '.join(map(repr, allowed))}")
         if self.tile is not None and (self.tile < 1 or self.method == "dense"):

@@ -38,6 +38,7 @@ class RingPlan:
     tile: int
     axes: tuple[str, ...] = ()
     parts: int = 1
+    direction: Literal["both", "forward", "backward"] = "both"
 
 
 def mesh_parts() -> tuple[tuple[str, ...], int]:
@@ -55,6 +56,7 @@ def ring_loss(
     *,
     label_smoothing: float = 0.0,
     tile: int | None = None,
+    direction: Literal["both", "forward", "backward"] = "both",
 ) -> tuple[Float[Array, ""], dict[str, Array]]:
     """Computes `objective.softmax_loss` (bias=None) or `objective.sigmoid_loss`, in the memory of a tile.
 
@@ -66,6 +68,7 @@ def ring_loss(
         label_smoothing: softmax only; the part of the target spread evenly over all candidates.
         tile: rows and columns of a tile, at most the rows that a device holds; None: 512, or half of those rows if
             that is less.
+        direction: softmax only; which of the two cross-entropies the loss is.
 
     Raises:
         UserError: rows that don't divide over the mesh; a tile below 1 or larger than a device's part of the rows;
@@ -87,7 +90,7 @@ def ring_loss(
     vectors = at_least_fp32(a.vectors), at_least_fp32(b.vectors)
     loss = "softmax" if bias is None else "sigmoid"
     tile = tile or max(1, min(TILE, min(rows) // parts // 2))
-    plan = RingPlan(loss, label_smoothing, tile, axes, parts)
+    plan = RingPlan(loss, label_smoothing, tile, axes, parts, direction)
     scale = jnp.asarray(scale, vectors[0].dtype)
     bias = jnp.zeros_like(scale) if bias is None else jnp.asarray(bias, scale.dtype)
     return _loss(plan, a._replace(vectors=vectors[0]), b._replace(vectors=vectors[1]), scale, bias)
@@ -231,14 +234,17 @@ def _pulls(plan: RingPlan, a: Rows, b: Rows, a_met: Met, b_met: Met, gradient: A
         return tuple(Pull(jnp.full_like(met.top, 1) * weight, *[jnp.zeros_like(met.top)] * 3)
                      for met in (a_met, b_met))  # type: ignore[return-value] # fmt: skip
 
-    def pull(met: Met, candidates: Rows) -> Pull:
+    directions = 2 if plan.direction == "both" else 1
+
+    def pull(met: Met, candidates: Rows, direction: str) -> Pull:
         asks = met.partners > 0
-        weight = asks * gradient / (2 * jnp.maximum(_sum(asks.sum(), plan), 1))
+        weight = asks * gradient / (directions * jnp.maximum(_sum(asks.sum(), plan), 1))
+        weight = weight if plan.direction in ("both", direction) else jnp.zeros_like(weight)
         target = (1 - plan.label_smoothing) * weight / jnp.maximum(met.partners, 1)
         evenly = plan.label_smoothing * weight / jnp.maximum(_sum(candidates.valid.sum(), plan), 1)
         return Pull(weight, met.normaliser, target, evenly)
 
-    return pull(a_met, b), pull(b_met, a)
+    return pull(a_met, b, "forward"), pull(b_met, a, "backward")
 
 
 def _value(plan: RingPlan, a: Rows, b: Rows, a_met: Met, b_met: Met) -> tuple[Array, dict[str, Array]]:
@@ -268,7 +274,8 @@ def _value(plan: RingPlan, a: Rows, b: Rows, a_met: Met, b_met: Met) -> tuple[Ar
         losses = _sum(a_met.positive_losses.sum() + a_met.negative_losses.sum(), plan)
         return jnp.where(pairs > 0, losses / jnp.maximum(pairs, 1), 0), metrics
     forward, backward = cross_entropy(a_met, n_b), cross_entropy(b_met, n_a)
-    return (forward + backward) / 2, metrics | {"loss_forward": forward, "loss_backward": backward}
+    losses = {"both": (forward + backward) / 2, "forward": forward, "backward": backward}
+    return losses[plan.direction], metrics | {"loss_forward": forward, "loss_backward": backward}
 
 
 def _count(n: int, tile: int) -> int:

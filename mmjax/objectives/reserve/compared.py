@@ -1,5 +1,6 @@
 """Compares states with what they must match, over the global batch: MERLOT Reserve's three contrastive losses."""
 
+from collections.abc import Mapping
 from typing import NamedTuple
 
 import jax
@@ -9,6 +10,7 @@ from jaxtyping import Array, Bool, Float, Int, Key
 from mmjax.objectives.contrastive.ring import ring_loss
 from mmjax.objectives.contrastive.tile import Rows
 from mmjax.objectives.numerics import at_least_fp32
+from mmjax.objectives.token_errors import TokenErrors
 
 EPSILON = 1e-5  # the paper's, added to the squared length
 
@@ -17,7 +19,8 @@ class ComparedVectors(NamedTuple):
     """States of each example, of which each is to be nearest to its own target.
 
     x, y: of length 1 or a little less. x_valid, y_valid: which of them there are. partner: the target of each state; a
-    target that no state has is a further candidate of the states, and isn't compared with them itself.
+    target that no state has is a further candidate of the states, and isn't compared with them itself. alike: a number
+    of each target: a state matches all targets of the batch that have its own's; None: its own alone.
     """
 
     x: Float[Array, "b s d"]
@@ -25,6 +28,17 @@ class ComparedVectors(NamedTuple):
     x_valid: Bool[Array, "b s"]
     y_valid: Bool[Array, "b t"]
     partner: Int[Array, "b s"]
+    alike: Int[Array, "b t"] | None = None
+
+
+class ReserveOutputs(NamedTuple):
+    """All that the losses read of each example: the compared vectors by loss, and a score for each span, where only
+    some spans are compared. words: the errors of masked words, where these take the place of spans.
+    """
+
+    vectors: dict[str, ComparedVectors]
+    scores: Float[Array, "b s"] | None
+    words: TokenErrors | None = None
 
 
 def compared_vectors(
@@ -52,13 +66,29 @@ def contrasted(pair: ComparedVectors, scale: Float[Array, ""]) -> tuple[Float[Ar
     """The symmetric InfoNCE over all examples: half of each direction's mean (`objective.softmax_loss`)."""
     examples, states = pair.x_valid.shape
     targets = pair.y_valid.shape[1]
-    first = targets * jnp.arange(examples)[:, None]
-    own, other = first + pair.partner, first + jnp.arange(targets)
+    other = targets * jnp.arange(examples)[:, None] + jnp.arange(targets)
+    if pair.alike is not None:
+        other = pair.alike
+    own = jnp.take_along_axis(other, pair.partner, axis=1, mode="clip")
     return ring_loss(
         Rows(pair.x.reshape(examples * states, -1), pair.x_valid.reshape(-1), own.reshape(-1)),
         Rows(pair.y.reshape(examples * targets, -1), pair.y_valid.reshape(-1), other.reshape(-1)),
         scale,
     )
+
+
+def summed_losses(
+    vectors: Mapping[str, ComparedVectors], scales: Mapping[str, Float[Array, ""]]
+) -> tuple[Float[Array, ""], dict[str, Array]]:
+    """The sum of the losses, and of each its metrics. scales: of the logits, by loss."""
+    total, metrics = jnp.zeros(()), {}
+    for name in scales:
+        if name in vectors:
+            loss, told = contrasted(vectors[name], scales[name])
+            metrics |= {f"loss/{name}": loss, f"accuracy/{name}": told["accuracy"]}
+            metrics |= {f"candidates/{name}": jnp.sum(vectors[name].y_valid), f"logit_scale/{name}": scales[name]}
+            total += loss
+    return total, metrics
 
 
 def drawn_scores(keys: Key[Array, " b"], more: Float[Array, " s"]) -> Float[Array, "b s"]:

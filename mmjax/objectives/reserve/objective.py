@@ -3,14 +3,13 @@
 import math
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import Any, NamedTuple
+from typing import Any
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, Key
 
-from mmjax.errors import UserError, unknown
 from mmjax.models.layers.blocks import Blocks
 from mmjax.models.layers.dropout import part_keys
 from mmjax.models.layers.parameters import dense, parameter, reserve_init
@@ -18,37 +17,42 @@ from mmjax.models.towers.bare import Incoming
 from mmjax.models.towers.reserve.encoder import ReserveEncoder
 from mmjax.objectives.contract import Context, View, valid
 from mmjax.objectives.contrastive.objective import at_most
-from mmjax.objectives.reserve.compared import ComparedVectors, chosen_spans, compared_vectors, contrasted, drawn_scores
-from mmjax.objectives.reserve.sequences import EncodedParts, JointRows, encoded_parts, joint_rows, sees
+from mmjax.objectives.reserve.checks import check_chosen, check_frames, check_numbers, check_streams, check_width
+from mmjax.objectives.reserve.compared import (
+    ComparedVectors,
+    ReserveOutputs,
+    chosen_spans,
+    compared_vectors,
+    drawn_scores,
+    summed_losses,
+)
+from mmjax.objectives.reserve.masked_words import mask_places, word_errors
+from mmjax.objectives.reserve.sequences import EncodedParts, JointRows, encoded_parts, joint_rows, read_together, sees
 from mmjax.objectives.reserve.streams import (
     MATCHING,
     TO_SOUND,
     TO_TEXT,
     SpanRows,
     StreamRows,
+    flat_pointers,
     found_at,
     joined_spans,
+    numbered_spans,
+    span_pointers,
     spans_of_web_text,
     spans_of_words,
     stream_of_web_text,
     stream_of_words,
 )
+from mmjax.objectives.token_errors import TokenErrors, averaged
 
 FRAMES, SOUNDS, SPANS = LOSSES = ("imgs_to_audio", "text_to_audio", "stuff_to_span")  # in the order of their scales
-WEB = "web_text"
+WEB, WORDS = "web_text", "masked_words"
+STREAMS = (TO_SOUND, TO_TEXT, MATCHING)
 SPAN_PLACES = 16.0  # the places of a span's tokens are shares of so many
 LARGE = 768  # the table of wider models starts as Glorot's
 TOKEN_STD = 0.02
 DRAWS, OF_SPANS, OF_ROWS = range(3)  # folded into an example's key
-
-
-class ReserveOutputs(NamedTuple):
-    """All that the losses read of each example: the compared vectors by loss, and a score for each span, where only
-    some spans are compared.
-    """
-
-    vectors: dict[str, ComparedVectors]
-    scores: Float[Array, "b s"] | None
 
 
 class Reserve(nn.Module):
@@ -63,8 +67,8 @@ class Reserve(nn.Module):
     `text_to_audio`, states of `text2audio` with sounds, of which those that weren't removed are candidates too; and
     `stuff_to_span`, states of all masks with spans. What an example lacks is left out of its sequences and the losses.
 
-    Metrics of each of them, besides the loss: `loss/<loss>`, `accuracy/<loss>` (as `Contrastive`'s) and
-    `logit_scale/<loss>`.
+    Metrics of each of them, besides the loss: `loss/<loss>`, `accuracy/<loss>` (as `Contrastive`'s),
+    `candidates/<loss>`, the number that a state chooses from, and `logit_scale/<loss>`.
 
     Attributes:
         blocks: of the joint transformer; pre-LN. Those of spans are the same but for their depth.
@@ -79,8 +83,15 @@ class Reserve(nn.Module):
         web_text: that of texts of the web; None: there is none.
         chosen: the number of spans that are compared, for each example of the global batch.
         favour: how many times as often a span of a video is chosen as one of the web.
-        scale_max: the scales of the logits are clipped here. They start at e.
+        scale_init, scale_max: the scales of the logits start at the first, and are clipped at the second.
         scaled: whether rotary positions scale channels and don't turn them, as the released code did.
+        losses: those that are summed.
+        extra: whether the sounds that weren't removed are candidates too.
+        equal_spans: whether a state matches all spans of the same ids, and not only its own: the paper's doesn't, and
+            where few words are said often, nothing can tell them apart.
+        masked_words: whether each token of a span is predicted by the table's rows in place of `stuff_to_span`, a
+            comparison of the paper's; it takes `ReserveStreams(mask_each=True)`. Its metrics are `loss/masked_words`
+            and `accuracy/masked_words`, over the tokens.
     """
 
     blocks: Blocks
@@ -88,15 +99,20 @@ class Reserve(nn.Module):
     vocab: int = 32_768
     special: int = 10
     grid: tuple[int, int] = (6, 10)
-    streams: tuple[str, ...] = (TO_SOUND, TO_TEXT, MATCHING)
+    streams: tuple[str, ...] = STREAMS
     video: str = "video"
     words: str = "words"
     audio: str | None = "audio"
     web_text: str | None = "web_text"
     chosen: int = 48
     favour: float = 4.0
+    scale_init: float = math.e
     scale_max: float = 100.0
     scaled: bool = False
+    losses: tuple[str, ...] = LOSSES
+    extra: bool = True
+    equal_spans: bool = False
+    masked_words: bool = False
 
     def setup(self) -> None:
         self._check()
@@ -104,10 +120,18 @@ class Reserve(nn.Module):
         normal, xavier = nn.initializers.normal(TOKEN_STD), nn.initializers.xavier_uniform()
         init = nn.with_logical_partitioning(normal if blocks.width <= LARGE else xavier, ("vocab", "embed"))
         self.token = nn.Embed(self.vocab, blocks.width, dtype=jnp.dtype(blocks.dtype), embedding_init=init)
-        self.span = ReserveEncoder(replace(blocks, depth=self.span_depth), cls=True, scaled=self.scaled)
+        if self.knows_spans:
+            self.span = ReserveEncoder(replace(blocks, depth=self.span_depth), cls=True, scaled=self.scaled)
         self.joint = ReserveEncoder(blocks, scaled=self.scaled)
         self.head = dense(blocks.width, ("embed", None), reserve_init(blocks.width), dtype=blocks.dtype)
-        self.log_scale = parameter(self, "log_scale", nn.initializers.ones, (None,), (len(LOSSES),))
+        self.log_scale = parameter(
+            self, "log_scale", nn.initializers.constant(math.log(self.scale_init)), (None,), (len(LOSSES),)
+        )
+
+    @property
+    def knows_spans(self) -> bool:
+        """True where it has an encoder of spans."""
+        return SPANS in self.losses and not self.masked_words
 
     def views(self) -> tuple[View, ...]:
         return tuple(View(name) for name in (self.video, self.audio) if name is not None)
@@ -125,12 +149,20 @@ class Reserve(nn.Module):
         if self.web_text is not None:
             rows[WEB] = stream_of_web_text(batch, self.web_text)
             spans.append(spans_of_web_text(batch, self.web_text))
-        states = self._states({name: self._joined(one, audio, video) for name, one in rows.items()}, rows, context)
-        found = {}
-        if MATCHING in rows:
+        states = self._states(
+            {name: joint_rows(one, self.token(one.ids), audio, video, self.grid) for name, one in rows.items()},
+            rows,
+            context,
+        )
+        found: dict[str, ComparedVectors] = {}
+        if FRAMES in self.losses and MATCHING in rows:
             found[FRAMES] = self._frames(rows[MATCHING], states[MATCHING], video)
-        if TO_SOUND in rows and audio is not None:
+        if SOUNDS in self.losses and TO_SOUND in rows and audio is not None:
             found[SOUNDS] = self._sounds(rows[TO_SOUND], states[TO_SOUND], audio, batch)
+        if SPANS not in self.losses:
+            return ReserveOutputs(found, None)
+        if self.masked_words:
+            return ReserveOutputs(found, None, self._words(rows, states, spans))
         counts = [each.lengths.shape[1] for each in spans]
         found[SPANS] = self._spans(rows, states, joined_spans(spans), counts, context)
         scores = None
@@ -148,34 +180,27 @@ class Reserve(nn.Module):
             spans = vectors[SPANS]
             these = chosen_spans(outputs.scores, spans.x_valid, self.chosen * len(spans.x_valid))
             vectors[SPANS] = spans._replace(x_valid=these, y_valid=these)
-        total, metrics = jnp.zeros(()), {}
-        for place, name in enumerate(LOSSES):
-            if name in vectors:
-                scale = jnp.exp(at_most(self.log_scale[place], math.log(self.scale_max)))
-                loss, told = contrasted(vectors[name], scale)
-                metrics |= {f"loss/{name}": loss, f"accuracy/{name}": told["accuracy"], f"logit_scale/{name}": scale}
-                total += loss
+        limit = math.log(self.scale_max)
+        scales = {name: jnp.exp(at_most(self.log_scale[place], limit)) for place, name in enumerate(LOSSES)}
+        total, metrics = summed_losses(vectors, scales)
+        if outputs.words is not None:
+            loss, told = averaged(outputs.words, self.counted(batch))
+            metrics |= {f"loss/{WORDS}": loss, f"accuracy/{WORDS}": told["accuracy"]}
+            total += loss
         return total, metrics
 
     def _parts(self, encoded: Mapping[Any, Any], batch: Mapping[str, Array], input: str) -> EncodedParts:
         view = encoded[View(input)]
         return encoded_parts(view.tokens, view.token_mask, batch[input].shape[1], valid(batch, input), input)
 
-    def _joined(self, rows: StreamRows, audio: EncodedParts | None, video: EncodedParts) -> JointRows:
-        return joint_rows(rows, self.token(rows.ids), audio, video, self.grid)
-
     def _states(
         self, joint: Mapping[str, JointRows], rows: Mapping[str, StreamRows], context: Context
     ) -> dict[str, Float[Array, "b p d"]]:
         """The joint transformer's states of the tokens of each stream, row after row: sequences of one length are read
         together."""
-        by_length: dict[int, list[str]] = {}
-        for name, one in joint.items():
-            by_length.setdefault(one.x.shape[2], []).append(name)
         found = {}
-        for length, names in by_length.items():
-            x, places, blocks = (jnp.concatenate(some, axis=1) for some in zip(*map(joint.get, names), strict=True))
-            batch, count, _, width = x.shape
+        for names, (x, places, blocks) in read_together(joint):
+            batch, count, length, width = x.shape
             keys = self._dropout_keys(context, OF_ROWS + length, count)
             flat = x.reshape(-1, length, width), places.reshape(-1, length, 4)
             read = self.joint(*flat, None, context.train, keys, sees(blocks.reshape(-1, length)))
@@ -188,7 +213,7 @@ class Reserve(nn.Module):
 
     def _frames(self, rows: StreamRows, states: Float[Array, "b p d"], video: EncodedParts) -> ComparedVectors:
         wanted = jnp.broadcast_to(jnp.arange(video.real.shape[1]), video.real.shape)
-        at, there = found_at(_flat(rows.frame), wanted)
+        at, there = found_at(flat_pointers(rows.frame), wanted)
         there &= video.real  # of an example without words no frame is compared
         return compared_vectors(self._taken(states, at), video.vector, there, there)
 
@@ -197,8 +222,12 @@ class Reserve(nn.Module):
     ) -> ComparedVectors:
         removed = batch[f"{self.words}_places"]
         wanted = removed[:, : removed.shape[1] // 2]  # those of the first stream
-        at, there = found_at(_flat(rows.target), wanted)
-        return compared_vectors(self._taken(states, at), audio.vector, there, audio.real, wanted)
+        at, there = found_at(flat_pointers(rows.target), wanted)
+        candidates = audio.real
+        if not self.extra:
+            own = wanted[:, :, None] == jnp.arange(candidates.shape[1])
+            candidates &= jnp.any(own & there[:, :, None], axis=1)
+        return compared_vectors(self._taken(states, at), audio.vector, there, candidates, wanted)
 
     def _spans(
         self,
@@ -208,20 +237,31 @@ class Reserve(nn.Module):
         counts: list[int],
         context: Context,
     ) -> ComparedVectors:
-        of_words = [name for name in (TO_SOUND, TO_TEXT) if name in rows]
         x, there = [], []
-        for count, names in zip(counts, (of_words, [WEB]), strict=False):
-            batch = len(spans.lengths)
-            if not names:
-                x.append(jnp.zeros((batch, count, self.blocks.width), self.blocks.dtype))
-                there.append(jnp.zeros((batch, count), bool))
-                continue
-            pointers = jnp.concatenate([_flat(rows[name].text) for name in names], axis=1)
-            at, found = found_at(pointers, jnp.broadcast_to(jnp.arange(count), (batch, count)))
-            x.append(self._taken(jnp.concatenate([states[name] for name in names], axis=1), at))
+        for count, (pointers, read) in zip(counts, self._masks(rows, states), strict=True):
+            at, found = found_at(pointers, jnp.broadcast_to(jnp.arange(count), (len(pointers), count)))
+            x.append(self._taken(read, at))
             there.append(found)
         these = jnp.concatenate(there, axis=1) & (spans.lengths > 0)
-        return compared_vectors(jnp.concatenate(x, axis=1), self._span_vectors(spans, context), these, these)
+        vectors = compared_vectors(jnp.concatenate(x, axis=1), self._span_vectors(spans, context), these, these)
+        return vectors._replace(alike=numbered_spans(spans)) if self.equal_spans else vectors
+
+    def _words(
+        self, rows: Mapping[str, StreamRows], states: Mapping[str, Float[Array, "b p d"]], spans: list[SpanRows]
+    ) -> TokenErrors:
+        found = []
+        for one, (pointers, read) in zip(spans, self._masks(rows, states), strict=True):
+            at, masked = mask_places(pointers, one)
+            taken = self._taken(read, at.reshape(len(at), -1)).reshape(*at.shape, -1)
+            found.append(word_errors(taken, self.token.embedding, one.ids, masked))
+        return jax.tree.map(lambda *some: sum(some), *found)
+
+    def _masks(
+        self, rows: Mapping[str, StreamRows], states: Mapping[str, Float[Array, "b p d"]]
+    ) -> list[tuple[Int[Array, "b p"], Float[Array, "b p d"]]]:
+        """The pointers to spans with the states in their places: of the streams of words, and of the web's text."""
+        of_web = [] if self.web_text is None else [(WEB,)]
+        return [span_pointers(rows, states, names) for names in [(TO_SOUND, TO_TEXT), *of_web]]
 
     def _span_vectors(self, spans: SpanRows, context: Context) -> Float[Array, "b s d"]:
         batch, count, length = spans.ids.shape
@@ -240,52 +280,24 @@ class Reserve(nn.Module):
         return part_keys(_folded(context.keys, use), count) if context.train and self.blocks.dropout else None
 
     def _check(self) -> None:
-        known = (TO_SOUND, TO_TEXT, MATCHING)
-        for name in self.streams:
-            if name not in known:
-                raise UserError(unknown("Reserve.streams has", name, known, "streams"))
-        if self.chosen < 1 or self.favour <= 0 or self.scale_max <= 0:
-            raise UserError(
-                f"Reserve(chosen={self.chosen}, favour={self.favour}, scale_max={self.scale_max}): chosen is a whole "
-                "number from 1 on, and the others are above 0"
-            )
+        check_chosen("streams", self.streams, STREAMS, "streams")
+        check_chosen("losses", self.losses, LOSSES, "losses")
+        check_numbers(self.chosen, self.favour, self.scale_init, self.scale_max)
 
     def check_parts(self, path: str, towers: Mapping[str, Any], inputs: Mapping[str, Incoming]) -> None:
         """Raises UserError where the data has no such streams, or not as many frames as these have segments; where an
         id has no row in the table, or vectors have another size than the states."""
         self._check()
-        self._check_streams(path, inputs)
+        for name, ends, labels in (
+            (self.words, "ReserveStreams", self.streams),
+            (self.web_text, "MaskSpans", ("spans",)),
+        ):
+            if name is not None:
+                check_streams(path, name, ends, labels, inputs, self.vocab, self.special)
         for name in (self.video, self.audio):
-            size = None if name is None else getattr(towers[name], "embedding_size", None)
-            if size not in (None, self.blocks.width):
-                raise UserError(
-                    f"{path}.blocks.width={self.blocks.width}, and towers.{name} is {size} wide: set them alike"
-                )
-        cells = getattr(towers[self.video], "rows_columns", None)
-        if cells is not None and tuple(cells) != tuple(self.grid):
-            raise UserError(
-                f"{path}.grid={self.grid}, and a frame of towers.{self.video} has {cells} tokens: set it to that"
-            )
-
-    def _check_streams(self, path: str, inputs: Mapping[str, Incoming]) -> None:
-        wanted = {self.words: (*self.streams, "ReserveStreams"), self.web_text: ("spans", "MaskSpans")}
-        for name, (*labels, ends) in wanted.items():
-            if name is None:
-                continue
-            if name not in inputs or not {*labels, "lengths"} <= set(inputs[name].labels):
-                raise UserError(
-                    f"{path} reads the streams of {name!r}, and data.transforms has no chain of such: end it in "
-                    f"{ends}(...)"
-                )
-            if (needed := inputs[name].pieces + self.special) > self.vocab:
-                raise UserError(
-                    f"the tokenizer of {name!r} has up to {inputs[name].pieces} pieces, and with {self.special} "
-                    f"special ids {path}.vocab={self.vocab} has no room for them: set it to {needed}"
-                )
-
-
-def _flat(pointers: Int[Array, "b r l"]) -> Int[Array, "b p"]:
-    return pointers.reshape(len(pointers), -1)
+            if name is not None:
+                check_width(path, self.blocks.width, name, towers)
+        check_frames(path, self.grid, self.video, towers)
 
 
 def _folded(keys: Key[Array, " b"], use: int) -> Key[Array, " b"]:

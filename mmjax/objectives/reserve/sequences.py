@@ -1,5 +1,6 @@
 """Lays out the sequences that MERLOT Reserve's joint transformer reads: tokens of text and of sound, then of frames."""
 
+from collections.abc import Mapping
 from typing import NamedTuple
 
 import jax.numpy as jnp
@@ -105,6 +106,17 @@ def _frames(frame_blocks: Int[Array, "b r s"], video: EncodedParts, grid: tuple[
     blocks = jnp.where(video.real.reshape(frame_blocks.shape), frame_blocks, NOTHING)
     tokens = video.tokens.reshape(batch, count, frames * each, width)
     return JointRows(tokens, places, jnp.repeat(blocks, each, axis=2))
+
+
+def read_together(joint: Mapping[str, JointRows]) -> list[tuple[list[str], JointRows]]:
+    """The sequences of several streams, those of one length behind each other, with the names of their streams."""
+    by_length: dict[int, list[str]] = {}
+    for name, rows in joint.items():
+        by_length.setdefault(rows.x.shape[2], []).append(name)
+    return [
+        (names, JointRows(*(jnp.concatenate(some, axis=1) for some in zip(*map(joint.get, names), strict=True))))
+        for names in by_length.values()
+    ]
 
 
 def sees(blocks: Int[Array, "b n"]) -> Bool[Array, "b n n"]:

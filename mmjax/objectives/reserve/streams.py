@@ -1,10 +1,10 @@
 """Reads MERLOT Reserve's streams of tokens from a batch, with what their pointers point to."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Int
+from jaxtyping import Array, Bool, Float, Int
 
 from mmjax.objectives.contract import entry, valid
 
@@ -88,6 +88,34 @@ def joined_spans(spans: list[SpanRows]) -> SpanRows:
     longest = max(each.ids.shape[2] for each in spans)
     ids = [jnp.pad(each.ids, ((0, 0), (0, 0), (0, longest - each.ids.shape[2]))) for each in spans]
     return SpanRows(jnp.concatenate(ids, axis=1), jnp.concatenate([each.lengths for each in spans], axis=1))
+
+
+def numbered_spans(spans: SpanRows) -> Int[Array, "b s"]:
+    """A number from 0 on for each span: the same for those of the same ids. By a hash of 31 bits, so that of 50,000
+    different spans about one pair shares its number."""
+    numbers = jnp.zeros(spans.lengths.shape, jnp.uint32)
+    for place in range(spans.ids.shape[2]):
+        more = (numbers ^ (spans.ids[..., place] + 1).astype(jnp.uint32)) * jnp.uint32(0x01000193)
+        more ^= more >> 15
+        numbers = jnp.where(place < spans.lengths, more * jnp.uint32(0x85EBCA6B), numbers)
+    return (numbers >> 1).astype(jnp.int32)
+
+
+def flat_pointers(pointers: Int[Array, "b r l"]) -> Int[Array, "b p"]:
+    """Those of all rows, one row after the other."""
+    return pointers.reshape(len(pointers), -1)
+
+
+def span_pointers(
+    rows: Mapping[str, StreamRows], states: Mapping[str, Float[Array, "b p d"]], names: Sequence[str]
+) -> tuple[Int[Array, "b p"], Float[Array, "b p d"]]:
+    """The pointers to spans of those of these streams that there are, and the states in their places. Where there is
+    none of them, one pointer that points to nothing."""
+    if there := [name for name in names if name in rows]:
+        pointers = jnp.concatenate([flat_pointers(rows[name].text) for name in there], axis=1)
+        return pointers, jnp.concatenate([states[name] for name in there], axis=1)
+    state = next(iter(states.values()))[:, :1]
+    return jnp.full(state.shape[:2], NOTHING), state
 
 
 def found_at(pointers: Int[Array, "b p"], wanted: Int[Array, "b s"]) -> tuple[Int[Array, "b s"], Bool[Array, "b s"]]:

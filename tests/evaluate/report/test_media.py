@@ -71,6 +71,16 @@ def test_a_video_without_space_or_that_is_broken_is_said_to_be():
     assert broken.clips() is None
 
 
+def test_a_video_that_is_stored_as_frames_is_shown_and_played():
+    page = media(lambda row, column: [png(number, 32) for number in range(4)] if row else [b"no picture"])
+    assert "href" in page.show(1, "video")
+    assert "no picture: caption 0" in page.show(0, "video")
+    clips = page.clips()
+    assert clips is not None
+    with av.open(io.BytesIO(content(clips)), "r") as opened:
+        assert sum(1 for _ in opened.decode(video=0)) == 4
+
+
 def test_many_sounds_are_folded_and_counted():
     few, many = (media(lambda row, column: wav(row), count=20) for _ in range(2))
     for page, count in ((few, 12), (many, 13)):

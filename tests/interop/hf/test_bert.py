@@ -3,6 +3,7 @@
 import dataclasses
 
 import fiddle as fdl
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -20,10 +21,12 @@ from mmjax.experiment.graph import build  # noqa: E402
 from mmjax.interop import bundle as bundles  # noqa: E402
 from mmjax.interop import weight_files  # noqa: E402
 from mmjax.interop.hf import layout as hf_layout  # noqa: E402
+from mmjax.models import Merged, TextTransformer  # noqa: E402
 from mmjax.objectives.contract import Context  # noqa: E402
 from mmjax.objectives.encoded import EncodedCorrupted  # noqa: E402
 from mmjax.objectives.masked import chosen_positions  # noqa: E402
 from mmjax.objectives.next_sentence import NextSentence  # noqa: E402
+from mmjax.train.initialise import match  # noqa: E402
 from tests.data import vocabularies  # noqa: E402
 from tests.interop import hf_twins as twins  # noqa: E402
 
@@ -76,6 +79,39 @@ def test_states_and_embeddings(activation, tmp_path):
     out = model(**inputs())
     twins.close(np.asarray(tokens(bundle))[MASK], out.last_hidden_state.detach().numpy()[MASK])
     twins.close(twins.embed(bundle, "text", IDS, MASK, types=TYPES), out.pooler_output)
+
+
+def test_a_fusion_that_starts_from_it_reads_two_inputs_as_it_reads_two_segments(tmp_path):
+    """As VideoBERT's: what the towers are tables for, with padding between the segments, that has no position."""
+    model = twins.random_model(transformers.BertModel, config())
+    model.save_pretrained(tmp_path / "it")
+    tower, params = tower_of(hf_layout.read(tmp_path / "it"))
+    width, blocks = tower.sizes.width, tower.sizes
+    fusion = Merged(blocks=blocks, positions=9, pre_norm=True, pooling="first", embed_dim=width, projection_tanh=True)
+    table = TextTransformer(vocab=120, length=9, positions="none", pooling="mean",
+                            blocks=dataclasses.replace(blocks, depth=0))  # fmt: skip
+    given, real = {"text": np.zeros((3, 5), int), "video": np.zeros((3, 4), int)}, {}
+    for kind, name in enumerate(given):
+        for row in range(3):
+            ids = IDS[row][MASK[row] & (TYPES[row] == kind)][: given[name].shape[1]]
+            given[name][row, : len(ids)] = ids
+        real[name] = given[name] != 0
+    held = match({"token": {"embedding": np.zeros((120, width))}}, params, (), None, "here").params
+    tokens = {name: table.apply({"params": held}, ids, real[name], method="tokens") for name, ids in given.items()}
+    fresh = nn.unbox(jax.eval_shape(fusion.init, jax.random.key(0), tokens))["params"]
+    loaded = match(fresh, params, ("^kind_",), None, "here")
+    assert sorted(loaded.fresh) == ["kind_text", "kind_video"]
+    assert sorted(loaded.unused) == ["token/embedding", "type"]
+    kinds = {f"kind_{name}": params["type"][kind] for kind, name in enumerate(given)}
+    with jax.default_matmul_precision("highest"):
+        found, embedding = jax.jit(fusion.apply)({"params": {**loaded.params, **kinds}}, tokens)
+    for row in range(3):
+        ids = np.concatenate([given[name][row][real[name][row]] for name in given])[None]
+        types = np.concatenate([np.full(real[name][row].sum(), kind) for kind, name in enumerate(given)])[None]
+        out = model(input_ids=torch.tensor(ids), token_type_ids=torch.tensor(types))
+        states = np.concatenate([np.asarray(found[name][0][row])[real[name][row]] for name in given])
+        twins.close(states, out.last_hidden_state[0].detach().numpy())
+        twins.close(embedding[row], out.pooler_output[0])
 
 
 @pytest.mark.parametrize("tied", [True, False])

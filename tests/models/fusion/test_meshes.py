@@ -18,7 +18,9 @@ def repeated(tokens: Any) -> Any:
     return jax.tree.map(lambda x: jnp.tile(x, (4,) + (1,) * (x.ndim - 1))[:16], tokens)
 
 
-@pytest.mark.parametrize("name", ["merged", "cross", "coattention", "coattention, shared", "multiway"])
+@pytest.mark.parametrize(
+    "name", ["merged", "merged, placed", "cross", "coattention", "coattention, shared", "multiway"]
+)
 @pytest.mark.parametrize("shape", [pytest.param((8, 1, 1), marks=pytest.mark.slow), (2, 2, 2)])
 def test_a_mesh_changes_nothing(name: str, shape: tuple[int, ...]) -> None:
     module, inputs = FUSIONS[name]

@@ -21,6 +21,8 @@ TWO, THREE = ("image", "text"), ("text", "image", "audio")
 FUSIONS: dict[str, tuple[Any, tuple[str, ...]]] = {
     "merged": (Merged(blocks=BLOCKS, project=True, embed_dim=7), THREE),
     "merged, first": (Merged(blocks=BLOCKS, pooling="first"), TWO),
+    "merged, placed": (Merged(blocks=POST, pooling="first", positions=11, pre_norm=True, embed_dim=4), TWO),
+    "merged, placed, cls": (Merged(blocks=BLOCKS, positions=16), THREE),
     "merged, mean, post": (Merged(blocks=POST, pooling="mean", kinds=False), THREE),
     "cross": (Cross(reader="text", blocks=BLOCKS, kinds=True, embed_dim=6, projection_tanh=True), THREE),
     "cross, post": (Cross(reader="image", blocks=POST, pooling="mean"), TWO),
@@ -134,6 +136,18 @@ def test_inputs_are_dropped_in_training_alone_and_then_they_are_not_there() -> N
     np.testing.assert_allclose(module.apply(variables, left)[1], embedding, rtol=0, atol=1e-6)
     whole = module.apply(variables, tokens)
     assert all(np.asarray(mask).all() for _, mask in whole[0].values())
+
+
+def test_dropout_follows_the_norm_before_the_blocks_in_training() -> None:
+    blocks = Blocks(width=16, depth=0, heads=2, norm="post", dropout=RATE)
+    module: Any = Merged(blocks=blocks, pooling="mean", positions=11, pre_norm=True)
+    tokens = given(TWO)
+    variables = drawn(module, tokens)
+    keys = jax.random.split(jax.random.key(3), B)
+    whole, some = module.apply(variables, tokens)[0], module.apply(variables, tokens, train=True, keys=keys)[0]
+    states, left = (np.concatenate([np.asarray(x) for x, _ in by.values()], axis=1) for by in (whole, some))
+    assert abs((left == 0).mean() - RATE) < 0.05
+    np.testing.assert_allclose(left, np.where(left == 0, 0, states / (1 - RATE)), rtol=1e-5, atol=1e-6)
 
 
 def softmax(x: np.ndarray) -> np.ndarray:
@@ -286,6 +300,7 @@ def test_published_counts() -> None:
     ("module", "inputs", "message"),
     [
         (Merged(blocks=BLOCKS), {"image": 16, "text": 12}, "width=16 was given tokens of .text. that are 12 wide"),
+        (Merged(blocks=BLOCKS, positions=6), {"image": 16, "text": 16}, "positions=6 was given a sequence of 7 tokens"),
         (Merged(blocks=BLOCKS, pooling="last"), {"image": 16}, "pooling='last'"),  # pyright: ignore
         (Cross(reader="txt", blocks=BLOCKS), {"image": 16, "text": 16}, "reads by 'txt', .* did you mean text"),
         (Multiway(blocks=BLOCKS, joint=4), {"image": 16, "text": 16}, "joint=4 must be between 0 and blocks.depth=2"),

@@ -12,6 +12,7 @@ from mmjax.errors import UserError
 from mmjax.models import Blocks, MultiwayTrunk, TextTransformer, ThroughTrunk, Trunk, ViT
 from mmjax.models.layers.attention_maps import WEIGHTS
 from mmjax.models.layers.relative_positions import distance_count, distances
+from mmjax.models.layers.transformer import Transformer
 from tests.models.oracle import ACTIVATIONS, as64, layer_norm, params_of, softmax
 
 D, HEADS = 16, 2
@@ -21,8 +22,11 @@ BEIT3 = MultiwayTrunk(
     blocks=Blocks(width=D, depth=2, heads=HEADS, norm_eps=1e-5),
     ways=("image", "text"), apart="all", sub_norm=True, kinds=False,
 )  # fmt: skip
+CAV_MAE = MultiwayTrunk(
+    blocks=Blocks(width=D, depth=2, heads=HEADS, norm_eps=1e-5), ways=("image", "text"), apart="norms", joint=1
+)
 PLACED = VLMO.clone(relative={"image": (2, 2), "text": (6,)})
-TRUNKS: dict[str, Any] = {"vlmo": VLMO, "beit3": BEIT3, "placed": PLACED}
+TRUNKS: dict[str, Any] = {"vlmo": VLMO, "beit3": BEIT3, "cav_mae": CAV_MAE, "placed": PLACED}
 KERNEL = Blocks(width=D, depth=3, heads=2, attention="pallas")
 POST = Blocks(width=D, depth=3, heads=2, norm="post")
 COUNTS = {"image": 4, "text": 5}
@@ -60,7 +64,7 @@ def distance(one: tuple[str, int], other: tuple[str, int]) -> int:
 
 def twin(trunk: Any, p: Any, x: np.ndarray, ways: list[str]) -> np.ndarray:
     """One example without padding, token by token: the parameters of each are looked up by its own way."""
-    blocks, apart = trunk.blocks, trunk.apart == "all"
+    blocks, apart, norms = trunk.blocks, trunk.apart == "all", trunk.apart == "norms"
     eps, met = blocks.norm_eps, len(set(ways)) > 1
     size = D // HEADS
 
@@ -77,10 +81,10 @@ def twin(trunk: Any, p: Any, x: np.ndarray, ways: list[str]) -> np.ndarray:
         group, index = ("layers", layer) if layer < first_joint else ("joint", layer - first_joint)
         own = jax.tree.map(lambda leaf, index=index: leaf[index], p[group])
         by = ["all" if group == "joint" and met else way for way in ways]
-        suffix = [f"_{way}" if apart else "" for way in by]
+        suffix, read_by = ([f"_{way}" if own else "" for way in by] for own in (apart, apart or norms))
         a = own["attention"]
         heads = [projected(a, way, layer_norm(own[f"norm_attention{end}"], token, eps))
-                 for way, end, token in zip(by, suffix, x, strict=True)]  # fmt: skip
+                 for way, end, token in zip(by, read_by, x, strict=True)]  # fmt: skip
         scales = [own[s]["scale"] if s in own else 1.0 for s in ("scale_attention", "scale_mlp")]
         moved = []
         for (query, _, _), end, token, place in zip(heads, suffix, x, places, strict=True):
@@ -99,13 +103,14 @@ def twin(trunk: Any, p: Any, x: np.ndarray, ways: list[str]) -> np.ndarray:
         x = np.stack(moved)
         through = []
         for way, token in zip(by, x, strict=True):
-            held, read = own[f"mlp_{way}"], layer_norm(own[f"norm_mlp_{way}"], token, eps)
+            held, read = own["mlp" if norms else f"mlp_{way}"], layer_norm(own[f"norm_mlp_{way}"], token, eps)
             inner = ACTIVATIONS["gelu"](read @ held["in"]["kernel"] + held["in"]["bias"])
             inner = layer_norm(held["norm"], inner, eps) if trunk.sub_norm else inner
             through.append(token + scales[1] * (inner @ held["out"]["kernel"] + held["out"]["bias"]))
         x = np.stack(through)
-    return np.stack([layer_norm(p[f"norm_{way}" if apart else "norm"], token, eps)
-                     for way, token in zip(ways, x, strict=True)])  # fmt: skip
+    last = ["all" if norms and trunk.joint and met else way for way in ways]
+    return np.stack([layer_norm(p[f"norm_{way}" if apart or norms else "norm"], token, eps)
+                     for way, token in zip(last, x, strict=True)])  # fmt: skip
 
 
 @pytest.mark.parametrize("name", TRUNKS)
@@ -266,13 +271,50 @@ def test_a_tower_is_its_front_through_its_way(name: str) -> None:
         np.testing.assert_allclose(embedding, tokens[:, 0], rtol=0, atol=1e-6)
 
 
+def early(trunk: Any, **fields: Any) -> Any:
+    """A picture's tower with blocks before the trunk."""
+    blocks = Blocks(**{"width": D, "depth": 1, "heads": HEADS, **fields})
+    return towers(trunk)["image"].clone(early=blocks)
+
+
+def test_blocks_before_the_trunk_stand_between_a_tower_s_tokens_and_it() -> None:
+    """Text and picture, each against the tower without them and a transformer that has its parameters; a patch that is
+    left out is not attended to there either."""
+    blocks = Blocks(width=D, depth=2, heads=HEADS)
+    inputs: dict[str, Any] = {
+        "image": np.random.default_rng(0).integers(0, 256, (2, 16, 16, 3), np.uint8),
+        "text": np.array([[1, 7, 9, 3, 0, 0], [4, 5, 6, 7, 8, 9]], np.int32),
+    }
+    for way, x in inputs.items():
+        bare: Any = towers(CAV_MAE)[way]
+        tower: Any = bare.clone(early=blocks)
+        mask: Any = None if way == "image" else jnp.asarray(x > 0)
+        variables = params_of(tower, x, mask)
+        assert set(variables["params"]) == set(params_of(bare, x, mask)["params"]) | {"transformer"}
+        front, real = bare.apply(variables, x, mask, method="front")
+        own = {"params": variables["params"]["transformer"]}
+        expected: Any = Transformer(blocks, final_norm=False).apply(own, front, real)
+        found, there = tower.apply(variables, x, mask, method="front")
+        np.testing.assert_array_equal(there, real)
+        np.testing.assert_allclose(found, expected, rtol=0, atol=1e-5)
+        tokens = tower.apply(variables, x, mask, method="tokens")[0]
+        through = run(CAV_MAE, {"params": variables["params"]["trunk"]}, found, there, ((way, found.shape[1]),))
+        np.testing.assert_allclose(tokens, through, rtol=0, atol=1e-5)
+        if way == "text":
+            other = tower.apply(variables, jnp.where(mask, x, 3), mask, method="front")[0]
+            np.testing.assert_allclose(other[np.asarray(real)], found[np.asarray(real)], rtol=0, atol=1e-5)
+
+
 @pytest.mark.parametrize(
     ("make", "message"),
     [
         (lambda: run_with(VLMO, (("audio", 9),)), "no way 'audio', but the ways are image, text"),
         (lambda: run_with(VLMO, (("image", 4),)), "given 9 tokens and the ways"),
         (lambda: run_with(VLMO.clone(joint=4), (("image", 9),)), "joint=4 must be between 0 and blocks.depth=3"),
-        (lambda: run_with(VLMO.clone(apart="norms"), (("image", 9),)), "apart='norms'"),
+        (lambda: run_with(VLMO.clone(apart="norm"), (("image", 9),)), "apart='norm'.*did you mean norms"),
+        (lambda: started(early(VLMO, width=8)), "early.width=8 and early.dropout=0.0: .* trunk.blocks.width=16"),
+        (lambda: started(early(VLMO, dropout=0.1)), "early.dropout=0.1: blocks before a trunk .* have no dropout"),
+        (lambda: started(towers(None)["image"].clone(way=None, blocks=BLOCKS, early=BLOCKS)), "there is none: set tru"),
         (lambda: run_with(VLMO.clone(ways=("all", "image")), (("image", 9),)), "none of them 'all'"),
         (lambda: run_with(VLMO.clone(blocks=POST), (("image", 9),)), "pre-LN"),
         (lambda: run_with(PLACED, (("image", 9),)), r"'image' are of \(2, 2\), 4 or, with a CLS, 5 tokens, and"),

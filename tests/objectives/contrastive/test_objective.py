@@ -218,6 +218,36 @@ def test_unit_has_a_finite_gradient_at_zero() -> None:
     np.testing.assert_allclose(np.linalg.norm(jax.jit(unit)(np.array([[3, 4]], jnp.bfloat16))), 1, rtol=1e-6)
 
 
+@pytest.mark.parametrize("method", ["dense", "ring"])
+@pytest.mark.parametrize("direction", ["forward", "backward"])
+def test_one_direction_is_a_cross_entropy_over_the_other_side(direction: Any, method: Any) -> None:
+    """Value and gradient, against one row after the other: `forward` chooses a b for each a."""
+    a, b, a_valid, b_valid = inputs()
+    batch = {"image_valid": a_valid, "text_valid": b_valid}
+    objective: Any = Contrastive(("image", "text"), scale_init=20.0, direction=direction, method=method)
+
+    def by_rows(a: Any, b: Any) -> Any:
+        if direction == "backward":
+            a, b, a_valid_, b_valid_ = b, a, b_valid, a_valid
+        else:
+            a_valid_, b_valid_ = a_valid, b_valid
+        candidates = np.flatnonzero(b_valid_)
+        rows = [i for i in range(B) if a_valid_[i] and b_valid_[i]]
+        losses = [jax.nn.logsumexp(20.0 * b[candidates] @ a[i]) - 20.0 * a[i] @ b[i] for i in rows]
+        return sum(losses) / len(losses)
+
+    with jax.enable_x64(True):
+        params = objective.init(jax.random.key(0), (a, b), batch, method="batch_loss")
+        loss = jax.jit(lambda a, b: objective.apply(params, (a, b), batch, method="batch_loss")[0])
+        np.testing.assert_allclose(loss(a, b), by_rows(a, b), rtol=1e-6)  # the scale is a float32
+        found, expected = (jax.grad(f, argnums=(0, 1))(a, b) for f in (loss, by_rows))
+        for one, other in zip(found, expected, strict=True):
+            np.testing.assert_allclose(one, other, rtol=0, atol=1e-6)
+        both: Any = Contrastive(("image", "text"), scale_init=20.0, method=method)
+        metrics = both.apply(params, (a, b), batch, method="batch_loss")[1]
+        np.testing.assert_allclose(loss(a, b), metrics[f"loss_{direction}"], rtol=1e-12)
+
+
 @pytest.mark.parametrize(
     ("fields", "message"),
     [
@@ -227,6 +257,8 @@ def test_unit_has_a_finite_gradient_at_zero() -> None:
         ({"loss": "sigmoid", "label_smoothing": 0.1}, "the sigmoid loss has none"),
         ({"scale_max": 0.0}, "scale_max=0.0"),
         ({"pair": ("image", "image")}, "two different"),
+        ({"direction": "forwards"}, "it is 'both' or 'forward' or 'backward'"),
+        ({"loss": "sigmoid", "direction": "forward"}, "direction='forward'.: the sigmoid loss has none"),
     ],
 )
 def test_wrong_fields_are_refused(fields: dict[str, Any], message: str) -> None:

@@ -53,10 +53,10 @@ def dense(x: dict[str, Any], loss: str, smoothing: float) -> Any:
     return sigmoid_loss(x["a"], x["b"], x["scale"], x["bias"], x["a_valid"], x["b_valid"], **groups)
 
 
-def by_ring(x: dict[str, Any], loss: str, smoothing: float, tile: int | None) -> Any:
+def by_ring(x: dict[str, Any], loss: str, smoothing: float, tile: int | None, direction: Any = "both") -> Any:
     a, b = (Rows(x[side], x[f"{side}_valid"], x[f"{side}_group"]) for side in ("a", "b"))
     bias = x["bias"] if loss == "sigmoid" else None
-    return ring.ring_loss(a, b, x["scale"], bias, label_smoothing=smoothing, tile=tile)
+    return ring.ring_loss(a, b, x["scale"], bias, label_smoothing=smoothing, tile=tile, direction=direction)
 
 
 def with_gradients(f: Any) -> Any:
@@ -146,6 +146,27 @@ def test_any_shape(data: st.DataObject) -> None:
 @given(st.data())
 def test_any_shape_at_length(data: st.DataObject) -> None:
     any_case(data)
+
+
+@pytest.mark.parametrize("direction", ["forward", "backward"])
+def test_one_direction_round_the_ring_is_that_of_the_dense_loss(direction: str) -> None:
+    """With smoothing, several partners a row, and sides of unequal length: value and gradients in float64."""
+
+    def one(x: dict[str, Any]) -> Any:
+        metrics = dense(x, "softmax", 0.1)[1]
+        return metrics[f"loss_{direction}"], metrics
+
+    rows, whole = (NamedSharding(make_mesh(4), spec) for spec in (PartitionSpec(("data", "fsdp")), PartitionSpec()))
+    with jax.enable_x64(True):
+        x = inputs(3, 12, 20, "groups")
+        (value, _), gradients = with_gradients(one)(x)
+        x = {k: jax.device_put(v, whole if v.ndim == 0 else rows) for k, v in x.items()}
+        with jax.set_mesh(make_mesh(4)):
+            run = with_gradients(lambda x: by_ring(x, "softmax", 0.1, 2, direction))
+            (found, _), found_gradients = run(x)
+    np.testing.assert_allclose(found, value, rtol=1e-10)
+    for name, gradient in gradients.items():
+        np.testing.assert_allclose(found_gradients[name], gradient, rtol=0, atol=1e-10, err_msg=name)
 
 
 @pytest.mark.parametrize("loss", ["softmax", "sigmoid"])

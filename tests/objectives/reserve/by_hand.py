@@ -80,6 +80,18 @@ def unit(x: np.ndarray) -> np.ndarray:
     return x / np.sqrt(np.sum(x * x) + 1e-5)
 
 
+def info_nce_of_equals(x: list[np.ndarray], y: list[np.ndarray], names: list[Any], scale: float) -> tuple[float, float]:
+    """The same without further candidates, where each matches all targets of its own's name: the logarithm of a
+    softmax, as a mean over them. A hit: the nearest of them is nearer than all others."""
+    xs, ys = (np.array([unit(one) for one in some]) for some in (x, y))
+    alike = np.array([[a == b for b in names] for a in names])
+    losses, hits = [], []
+    for logits in (scale * xs @ ys.T, scale * ys @ xs.T):
+        losses.append(np.mean(np.log(np.exp(logits).sum(1)) - (logits * alike).sum(1) / alike.sum(1)))
+        hits.append(np.mean(np.where(alike, logits, -np.inf).max(1) > np.where(alike, -np.inf, logits).max(1)))
+    return float(np.mean(losses)), float(np.mean(hits))
+
+
 def info_nce(x: list[np.ndarray], y: list[np.ndarray], extra: list[np.ndarray], scale: float) -> tuple[float, float]:
     """Half of each direction's mean, and the mean of both directions' accuracies."""
     xs, ys = (np.array([unit(one) for one in some]) for some in (x, y))
@@ -94,10 +106,14 @@ def info_nce(x: list[np.ndarray], y: list[np.ndarray], extra: list[np.ndarray], 
 
 
 class Found(NamedTuple):
-    """All that is compared: pairs by loss, and the sounds that nothing was removed from."""
+    """All that is compared: pairs by loss, and the sounds that nothing was removed from. ids: of the spans, in their
+    pairs' order. words: the state of each mask of a span, with the span's next id.
+    """
 
     pairs: dict[str, list[tuple[np.ndarray, np.ndarray]]]
     extra: list[np.ndarray]
+    ids: list[tuple[int, ...]]
+    words: list[tuple[np.ndarray, int]]
 
 
 def compared(
@@ -110,7 +126,7 @@ def compared(
     streams: tuple[str, ...] = ("text2audio", "audio2text", "matching", "web_text"),
 ) -> Found:
     """held: the objective's parameters in float64; video, audio: the towers' tokens of all examples."""
-    table, pairs, extra = held["token"]["embedding"], {}, []
+    table, pairs, extra, ids, words = held["token"]["embedding"], {}, [], [], []
     for example in range(len(given["index"])):
         frames = parts(video[example], given["video_mask"][example] & given["video_valid"][example], SEGMENTS)
         heard = given["audio_mask"][example] & given["audio_valid"][example]
@@ -124,14 +140,19 @@ def compared(
                 made = row_of(given, stream, example, row, table, frames, clips, grid)
                 states = twin.encoded(made.x, held["joint"], made.places, made.allowed, scaled=scaled)
                 at = (example,) if stream == "web_text" else (example, row)
+                met: dict[int, int] = {}
                 for place in range(given[name].shape[-1]):
                     state = twin.linear(states[place], held["head"])
                     if (span := given[f"{name}_text_ptr"][*at, place]) >= 0 and stream != "matching":
                         of = ("web_text_spans", "web_text") if stream == "web_text" else ("words", "words")
                         length = given[f"{of[1]}_lengths"][example, span]
-                        if length:
-                            target = span_vector(given[of[0]][example, span, :length], held, table, scaled)
-                            pairs.setdefault("stuff_to_span", []).append((state, target))
+                        own = given[of[0]][example, span, :length]
+                        if length and met.setdefault(span, 0) < length:
+                            words.append((state, own[met[span]]))
+                        if length and not met[span] and "span" in held:
+                            pairs.setdefault("stuff_to_span", []).append((state, span_vector(own, held, table, scaled)))
+                            ids.append(tuple(own.tolist()))
+                        met[span] = met.get(span, 0) + 1
                     frame = given[f"{name}_frame_ptr"][*at, place] if stream == "matching" else -1
                     if frame >= 0 and (part := frames[frame]) is not None:
                         pairs.setdefault("imgs_to_audio", []).append((state, part.vector))
@@ -140,7 +161,7 @@ def compared(
                         removed.add(clip)
                         pairs.setdefault("text_to_audio", []).append((state, part.vector))
         extra += [part.vector for k, part in enumerate(clips) if part is not None and k not in removed]
-    return Found(pairs, extra)
+    return Found(pairs, extra, ids, words)
 
 
 def span_vector(ids: np.ndarray, held: Any, table: np.ndarray, scaled: bool) -> np.ndarray:

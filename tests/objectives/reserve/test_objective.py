@@ -152,6 +152,85 @@ def test_losses_are_those_of_one_example_after_the_other(fields: dict[str, Any],
     np.testing.assert_allclose(metrics["loss"], total, rtol=1e-5)
 
 
+def in_numbers(found: by_hand.Found, name: str) -> tuple[list[np.ndarray], list[np.ndarray]]:
+    states, targets = zip(*found.pairs[name], strict=True)
+    return list(states), list(targets)
+
+
+def test_losses_may_be_some_and_sounds_of_what_was_removed_the_only_ones(variables: Any) -> None:
+    held = variables["params"]["objectives_reserve"]
+    loss, metrics = apply(variables, BATCH, losses=("text_to_audio",), extra=False)
+    tokens = encoded(variables, BATCH)
+    found = by_hand.compared(
+        BATCH, twin.in_float64(held), tokens["video"], tokens["audio"], (2, 3), streams=("text2audio",)
+    )
+    expected, hits = by_hand.info_nce(*in_numbers(found, "text_to_audio"), [], float(np.exp(held["log_scale"][1])))
+    np.testing.assert_allclose(loss, expected, rtol=1e-5)
+    np.testing.assert_allclose(metrics["accuracy/text_to_audio"], hits, rtol=1e-5)
+    assert metrics["candidates/text_to_audio"] == len(found.pairs["text_to_audio"])
+    assert {name for name in metrics if name.startswith("loss/")} == {"loss/text_to_audio"}
+    _, told = apply(variables, BATCH, losses=("text_to_audio",))
+    assert told["candidates/text_to_audio"] == len(found.pairs["text_to_audio"]) + len(found.extra)
+
+
+def test_spans_of_the_same_ids_may_be_alike(variables: Any) -> None:
+    """Of the batch's spans some are made the same, within an example and between two."""
+    given = dict(BATCH)
+    for key in ("words", "words_lengths"):
+        given[key] = np.array(given[key])
+    there = np.argwhere(given["words_lengths"] > 0)
+    for (a, b), (c, d) in zip(there[:6], there[6:12], strict=True):
+        given["words"][c, d], given["words_lengths"][c, d] = given["words"][a, b], given["words_lengths"][a, b]
+    fields: dict[str, Any] = {"chosen": 12, "losses": ("stuff_to_span",)}
+    held = variables["params"]["objectives_reserve"]
+    tokens = encoded(variables, given)
+    found = by_hand.compared(given, twin.in_float64(held), tokens["video"], tokens["audio"], (2, 3))
+    assert len(set(found.ids)) < len(found.ids) - 4
+    scale = float(np.exp(held["log_scale"][2]))
+    for equal, (expected, hits) in {
+        True: by_hand.info_nce_of_equals(*in_numbers(found, "stuff_to_span"), found.ids, scale),
+        False: by_hand.info_nce_of_equals(*in_numbers(found, "stuff_to_span"), list(range(len(found.ids))), scale),
+    }.items():
+        loss, metrics = apply(variables, given, equal_spans=equal, **fields)
+        np.testing.assert_allclose(loss, expected, rtol=1e-5)
+        if equal:  # two equal vectors are as near, which is no hit by rounding
+            np.testing.assert_allclose(metrics["accuracy/stuff_to_span"], hits, rtol=1e-5)
+
+
+@pytest.mark.parametrize("mask_each", [True, False])
+def test_each_token_of_a_span_may_be_predicted_in_its_place(mask_each: bool, variables: Any) -> None:
+    """Where the data has one mask for a span, its first token is."""
+    given = batch(B, mask_each=mask_each)
+    own = {k: v for k, v in variables["params"]["objectives_reserve"].items() if k != "span"}
+    held = {"params": variables["params"] | {"objectives_reserve": own}}
+    loss, metrics = apply(held, given, masked_words=True, losses=("stuff_to_span",))
+    tokens = encoded(variables, given)
+    found = by_hand.compared(given, twin.in_float64(own), tokens["video"], tokens["audio"], (2, 3))
+    lengths = (
+        given["words_lengths"][given["words_valid"]].sum()
+        if mask_each
+        else (given["words_lengths"] > 0)[given["words_valid"]].sum()
+    )
+    web = given["web_text_valid"].sum() * 6
+    assert len(found.words) == lengths + web
+    table = np.asarray(own["token"]["embedding"], np.float64)
+    logits = np.array([state @ table.T for state, _ in found.words])
+    ids = np.array([id for _, id in found.words])
+    errors = (
+        np.log(np.exp(logits - logits.max(1, keepdims=True)).sum(1)) + logits.max(1) - logits[np.arange(len(ids)), ids]
+    )
+    np.testing.assert_allclose(loss, errors.mean(), rtol=1e-5)
+    np.testing.assert_allclose(metrics["loss/masked_words"], errors.mean(), rtol=1e-5)
+    np.testing.assert_allclose(metrics["accuracy/masked_words"], (logits.argmax(1) == ids).mean(), rtol=1e-5)
+    assert "loss/stuff_to_span" not in metrics
+
+
+def test_the_cut_changes_nothing_of_masked_words() -> None:
+    given, fields = batch(B, mask_each=True), {"masked_words": True, "dropout": 0.2}
+    held = drawn(build(**fields), given)
+    assert_same(gradient(build(4, **fields))(held, given), gradient(build(**fields))(held, given), 1e-5)
+
+
 @pytest.fixture(scope="module")
 def initial() -> Any:
     return nn.unbox(jax.jit(build().init)({"params": jax.random.key(0), "mask": jax.random.key(1)}, BATCH))
@@ -166,6 +245,10 @@ def test_each_loss_starts_near_the_logarithm_of_its_candidates(initial: Any) -> 
     assert metrics["loss/text_to_audio"] == pytest.approx((log(sounds) + log(removed)) / 2, abs=0.15)
     assert metrics["loss/stuff_to_span"] == pytest.approx(log(8 * B), abs=0.15)
     assert [metrics[f"logit_scale/{name}"] for name in LOSSES] == pytest.approx([np.e] * 3, rel=1e-6)
+    start = nn.unbox(
+        jax.jit(build(scale_init=14.0).init)({"params": jax.random.key(0), "mask": jax.random.key(1)}, given)
+    )
+    np.testing.assert_allclose(np.exp(start["params"]["objectives_reserve"]["log_scale"]), 14.0, rtol=1e-6)
 
 
 def test_so_many_spans_are_chosen_for_each_example_and_another_key_chooses_others(initial: Any) -> None:
@@ -304,7 +387,10 @@ INPUTS = {
         ({"grid": (3, 3)}, {}, r"grid=\(3, 3\), and a frame of towers.video has \(2, 3\) tokens: set it to that"),
         ({"blocks": blocks(width=16)}, {}, "blocks.width=16, and towers.video is 32 wide: set them alike"),
         ({"streams": ("text2audio", "audio2txt")}, {}, r"streams has 'audio2txt'.*did you mean audio2text\?"),
-        ({"chosen": 0}, {}, r"Reserve\(chosen=0, favour=4.0, scale_max=100.0\): chosen is a whole number"),
+        ({"losses": ()}, {}, r"Reserve\(losses=\(\)\): name one at least, of imgs_to_audio, text_to_audio"),
+        ({"losses": ("stuff_to_spans",)}, {}, r"losses has 'stuff_to_spans'.*did you mean stuff_to_span\?"),
+        ({"scale_init": 0.0}, {}, "scale_init=0, .*the others are above 0"),
+        ({"chosen": 0}, {}, r"Reserve\(chosen=0, favour=4.0, scale_init=2.71828, scale_max=100.0\): chosen is a"),
     ],
 )
 def test_what_does_not_fit_is_named(fields: dict[str, Any], inputs: dict[str, Incoming], message: str) -> None:

@@ -7,6 +7,7 @@ from mmjax.objectives.reserve.streams import (
     SpanRows,
     found_at,
     joined_spans,
+    numbered_spans,
     spans_of_web_text,
     spans_of_words,
     stream_of_web_text,
@@ -77,3 +78,20 @@ def test_pointers_are_found_by_what_they_point_to() -> None:
     at, there = found_at(jnp.array([[-1, 7, 2, -1], [0, 2, 2, 7]]), jnp.array([[2, 7, 0], [2, 7, 0]]))
     assert there.tolist() == [[True, True, False], [True, True, True]]
     assert np.where(there, at, -1).tolist() == [[2, 1, -1], [1, 3, 0]]
+
+
+def test_spans_share_a_number_where_they_share_their_ids() -> None:
+    random = np.random.default_rng(0)
+    ids, lengths = random.integers(0, 5, (40, 6, 4)), random.integers(0, 5, (40, 6))
+    numbers = np.asarray(numbered_spans(SpanRows(jnp.asarray(ids), jnp.asarray(lengths)))).ravel()
+    spans = [tuple(one[:length].tolist()) for one, length in zip(ids.reshape(-1, 4), lengths.ravel(), strict=True)]
+    assert 100 < len(set(spans)) < 240
+    assert (numbers >= 0).all()
+    assert len(set(zip(spans, numbers.tolist(), strict=True))) == len(set(spans)) == len(set(numbers.tolist()))
+
+
+def test_numbers_of_many_spans_rarely_meet() -> None:
+    """Of 20,000 spans of like ids and lengths about 0.1 pairs would by chance."""
+    ids = np.stack([np.arange(20_000) % 100, np.arange(20_000) // 100, np.zeros(20_000, int)], axis=1)
+    numbers = numbered_spans(SpanRows(jnp.asarray(ids)[None], jnp.full((1, 20_000), 3)))
+    assert len(np.unique(numbers)) >= 19_999

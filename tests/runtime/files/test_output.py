@@ -20,8 +20,10 @@ NEW_FOLDER = "into a folder that takes its place when it is whole"
 APPENDED = "lines are added at the end"
 WRITERS = {
     "data/datasets/prepare.py": "a lock, which holds nothing",
+    "data/prepare/prepare_videos.py": "a lock, which holds nothing",
     "data/video_files.py": "into memory",
     "evaluate/evaluators/gallery.py": "into the name that `replacing` gave",
+    "inference/clustering/collected.py": "into the name that `replacing` gave",
     "interop/big_vision/layout.py": "into the name that `replacing` gave",
     "experiment/own_parts.py": "moves the code of a run before out of the way",
     "interop/bundle.py": NEW_FOLDER,

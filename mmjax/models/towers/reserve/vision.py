@@ -16,17 +16,20 @@ CHANNELS = 3
 
 class ReserveVision(PartsTower, kw_only=True):
     """Frames `[B, N, H, W, 3]`, bytes or floats in [0, 1] -> square patches -> transformer -> `ratio` x `ratio` patches
-    pooled to one token (Zellers et al. 2022, arXiv:2201.02639). Pixels are read as they are, from 0 to 1.
+    pooled to one token (Zellers et al. 2022, arXiv:2201.02639). Pixels are read as they are, from 0 to 1, in the paper.
 
     Attributes:
         size: (height, width) of a frame in pixels.
         patch: side of a patch in pixels.
         ratio: patches along each side of those that are pooled.
+        mean, std: of each channel, from 0 to 1, by which bytes are normalised.
     """
 
     size: tuple[int, int] = (192, 320)
     patch: int = 16
     ratio: int = 2
+    mean: tuple[float, float, float] = (0.0, 0.0, 0.0)
+    std: tuple[float, float, float] = (1.0, 1.0, 1.0)
 
     @property
     def rows_columns(self) -> tuple[int, int]:
@@ -71,7 +74,7 @@ class ReserveVision(PartsTower, kw_only=True):
             raise UserError(f"frames of {x.shape[1]}x{x.shape[2]} pixels, and size={self.size}: set it to theirs")
         (rows, columns), p = self._sides(), self.patch
         cut = x.reshape(-1, rows, p, columns, p, CHANNELS).transpose(0, 1, 3, 2, 4, 5)  # as bytes: less to move
-        return normalised(cut, (0.0, 0.0, 0.0), (1.0, 1.0, 1.0)).reshape(len(x), rows * columns, -1)
+        return normalised(cut, self.mean, self.std).reshape(len(x), rows * columns, -1)
 
     def _places(self) -> Float[np.ndarray, "n a"]:
         return on_grid(*self._sides())

@@ -39,6 +39,15 @@ def test_floats_are_taken_as_they_are_and_bytes_by_255() -> None:
     np.testing.assert_allclose(first, second, atol=1e-5)
 
 
+def test_bytes_are_normalised() -> None:
+    tower = vision()
+    mean, std = (0.5, 0.25, 0.75), (0.5, 0.125, 2.0)
+    given = ((X / 255 - np.array(mean)) / np.array(std)).astype(np.float32)
+    variables = drawn(tower, X)
+    found = jax.jit(vision(mean=mean, std=std).apply)(variables, X)
+    np.testing.assert_allclose(found, jax.jit(tower.apply)(variables, given), atol=1e-5)
+
+
 @pytest.mark.parametrize(
     ("fields", "message"),
     [

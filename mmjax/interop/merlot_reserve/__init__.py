@@ -1,0 +1,1 @@
+"""MERLOT Reserve's released checkpoints."""
