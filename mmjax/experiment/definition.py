@@ -148,8 +148,8 @@ class Experiment:
     balance: nn.Module | None = None
 
     def __post_init__(self) -> None:
-        if not self.towers:
-            raise UserError("an experiment needs towers, but towers={}")
+        if not self.towers and not self.objectives:
+            raise UserError("an experiment needs towers, or an objective that needs none, but both are {}")
         encoders = [(f"towers.{name}", one) for name, one in self.towers.items()]
         encoders += [(f"fusions.{name}", one) for name, one in self.fusions.items()]
         for path, part in [*encoders, *((f"objectives.{name}", one) for name, one in self.objectives.items())]:

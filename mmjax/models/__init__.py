@@ -11,6 +11,8 @@ from etils import epy
 with epy.lazy_api_imports(globals()):
     from mmjax.models.decoders.patches import Decoder
     from mmjax.models.decoders.patches_and_words import JointDecoder
+    from mmjax.models.decoders.projectors import LinearProjector, MlpProjector, Resampler
+    from mmjax.models.decoders.text import TextDecoder
     from mmjax.models.fusion.coattention import CoAttention
     from mmjax.models.fusion.concatenated import Concatenated
     from mmjax.models.fusion.contract import Fusion
@@ -24,6 +26,7 @@ with epy.lazy_api_imports(globals()):
     from mmjax.models.fusion.tensor import TensorFusion
     from mmjax.models.fusion.through_trunk import ThroughTrunk
     from mmjax.models.layers.blocks import Blocks
+    from mmjax.models.layers.decoder_blocks import DecoderBlocks
     from mmjax.models.layers.masks import prefix_causal
     from mmjax.models.towers.audio import AudioTransformer
     from mmjax.models.towers.bare import BareTower, Incoming

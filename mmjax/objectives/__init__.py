@@ -9,6 +9,7 @@ record: constructing one with any arguments whatever reads, writes and runs noth
 from etils import epy
 
 with epy.lazy_api_imports(globals()):
+    from mmjax.objectives.caption import Caption
     from mmjax.objectives.contract import Context, Fused, Objective, RowPairs, Together, TwoRounds, View
     from mmjax.objectives.contrastive.metric_learning import MetricLearning
     from mmjax.objectives.contrastive.momentum import MomentumContrastive

@@ -15,7 +15,7 @@ from mmjax.objectives.encoded import EncodedFused
 from mmjax.objectives.encoding import Encoding, Keys, by_teacher, embedding
 from mmjax.objectives.microbatches import each_part
 from mmjax.objectives.numerics import unit
-from mmjax.objectives.readings import check_entries, check_parts, distinct_views, names
+from mmjax.objectives.readings import check_entries, check_parts, distinct_views, names, rows_of
 from mmjax.objectives.second_round import by_front, kept_views, second_round
 
 Batch = Mapping[str, Array]
@@ -84,7 +84,7 @@ class Pretrainer(nn.Module):
         check_entries(self.objectives, batch, self.microbatches)
         training = self._training(still) if train else frozenset()
         keys, kept = self._keys(views, training), kept_views(self.objectives, self.fusions)
-        batch = {"index": jnp.arange(len(batch[parts(views[0])[0].input])), **present(batch)}
+        batch = {"index": jnp.arange(rows_of(batch)), **present(batch)}
 
         def first(self: Pretrainer, part: Batch, keys: Keys, step: Int[Array, ""]) -> Any:
             encoded, outputs = self._encoded(views, part, keys, training), {}
@@ -196,7 +196,7 @@ class Pretrainer(nn.Module):
         views = distinct_views({"asked": objective}, self.fusions)
         check_entries({"asked": objective}, batch, 1)
         there = present(batch)
-        batch = {"index": jnp.arange(len(batch[parts(views[0])[0].input])), **there}
+        batch = {"index": jnp.arange(rows_of(batch)), **there}
         return self._encoded(views, batch, Keys(None, None), frozenset()), batch
 
     def inputs(self) -> dict[str, str]:

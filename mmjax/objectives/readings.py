@@ -144,10 +144,15 @@ def check_entries(objectives: Parts, batch: Mapping[str, Array], microbatches: i
     for name, objective in objectives.items():
         for single in (one for view in objective.views() for one in parts(view)):
             _check_entries(name, single, batch)
-    size = len(batch[parts(distinct_views(objectives)[0])[0].input])
+    size = rows_of(batch)
     if microbatches < 1 or size % microbatches:
         would_do = [str(n) for n in range(1, size + 1) if size % n == 0]
         raise UserError(f"microbatches={microbatches} doesn't divide a batch of {size}; {', '.join(would_do)} would do")
+
+
+def rows_of(batch: Mapping[str, Array]) -> int:
+    """The number of examples of a batch."""
+    return len(next(iter(batch.values())))
 
 
 def _check_entries(objective: str, view: View, batch: Mapping[str, Array]) -> None:

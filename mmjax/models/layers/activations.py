@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-ActivationName = Literal["gelu", "gelu_tanh", "quick_gelu"]
+ActivationName = Literal["gelu", "gelu_tanh", "quick_gelu", "silu"]
 
 
 def keeping_input(
@@ -50,4 +50,5 @@ ACTIVATIONS: dict[str, Callable[[Array], Array]] = {
     "gelu": keeping_input(partial(jax.nn.gelu, approximate=False), short=_gelu_by_erf),
     "gelu_tanh": keeping_input(partial(jax.nn.gelu, approximate=True), short=_gelu_tanh_by_sigmoid),
     "quick_gelu": keeping_input(lambda x: x * jax.nn.sigmoid(1.702 * x)),  # CLIP's
+    "silu": keeping_input(jax.nn.silu),
 }

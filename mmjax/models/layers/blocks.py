@@ -41,14 +41,14 @@ class Blocks:
             fusion that does all the rest (ViLT).
         heads: number of attention heads, a divisor of the width.
         mlp_dim: width of the MLPs; None means 4 x width.
-        activation: of the MLPs: `gelu` (erf), `gelu_tanh` or `quick_gelu`.
+        activation: of the MLPs: `gelu` (erf), `gelu_tanh`, `quick_gelu` or `silu`.
         norm: where a block's LayerNorms stand: `pre`, before each branch, or `post`, after each sum.
         norm_eps: what every LayerNorm adds to the variance.
         layer_scale: what each channel of a branch is multiplied by at first, before it is added (1e-5 in DINOv2); the
             factors are learned. None: nothing is.
         out_bias: whether the last maps of attention and of the MLPs, those whose results are added, have a bias (MERLOT
             Reserve's have none).
-        inits: of the matrices, `xavier`, `clip`, `bert` or `reserve`, see `block_inits`.
+        inits: of the matrices, `xavier`, `clip`, `bert`, `reserve`, `gpt1` or `gpt2`, see `block_inits`.
         dropout: rate on both branches of a block, with train=True only; in a tower with blocks of its own also before
             the first.
         remat: what is kept for the backward pass; the rest is computed again, the same numbers. `dots`: each block's

@@ -18,7 +18,7 @@ Initializer = Callable[..., Array]
 RematName = Literal["full", "dots"]
 
 
-InitName = Literal["xavier", "clip", "bert", "reserve"]
+InitName = Literal["xavier", "clip", "bert", "reserve", "gpt1", "gpt2"]
 
 
 DtypeName = Literal["float32", "bfloat16", "float16"]
@@ -38,6 +38,7 @@ REMAT_POLICIES: dict[str, Callable[..., bool]] = {"full": jax.checkpoint_policie
 
 
 BERT_STD = 0.02  # of every matrix of BERT
+GPT_STD = 0.02  # of every matrix of GPT-1, and of GPT-2's but the last of each branch
 
 
 HIDDEN = ("batch", "length", "embed")  # logical axes of the residual stream
@@ -121,7 +122,9 @@ def block_inits(name: str, width: int, mlp_dim: int, depth: int) -> dict[str, In
 
     `xavier`: Glorot-uniform, query, key and value as three matrices. `clip`: normal with the deviations that CLIP
     (Radford et al. 2021) gives its text tower: D^-1/2; D^-1/2 (2L)^-1/2; (2D)^-1/2; D^-1/2 (2L)^-1/2. `bert`: normal
-    with 0.02, cut off at two of it (BERT: Devlin et al. 2018). `reserve`: `reserve_init` of each one's inputs.
+    with 0.02, cut off at two of it (BERT: Devlin et al. 2018). `reserve`: `reserve_init` of each one's inputs. `gpt1`:
+    normal with 0.02 (Radford et al. 2018); `gpt2`: the same, those of the two matrices whose results are added times
+    (2L)^-1/2 (Radford et al. 2019).
     """
     if name == "xavier":
         square = projection_init(width, width)
@@ -136,6 +139,10 @@ def block_inits(name: str, width: int, mlp_dim: int, depth: int) -> dict[str, In
     if name == "reserve":
         own = reserve_init(width)
         return {"qkv": own, "out": own, "mlp_in": own, "mlp_out": reserve_init(mlp_dim)}
+    if name in ("gpt1", "gpt2"):
+        residual = GPT_STD if name == "gpt1" else GPT_STD * (2 * depth) ** -0.5
+        normal = nn.initializers.normal
+        return {"qkv": normal(GPT_STD), "out": normal(residual), "mlp_in": normal(GPT_STD), "mlp_out": normal(residual)}
     raise UserError(not_among("inits", name, get_args(InitName)))
 
 

@@ -1,0 +1,142 @@
+"""Next-word prediction by a text decoder: captioning, language modelling, answers and dialogue."""
+
+from collections.abc import Mapping
+from typing import Any, Literal, get_args
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import optax
+from jaxtyping import Array, Bool, Float
+
+from mmjax.errors import UserError, not_among, unknown
+from mmjax.models.fusion.contract import TokensAndMask
+from mmjax.models.towers.bare import Incoming
+from mmjax.objectives.contract import Context, View, entry, selected, valid
+from mmjax.objectives.encoded import Encoded
+from mmjax.objectives.numerics import at_least_fp32
+from mmjax.objectives.token_errors import TokenErrors, averaged
+
+MeanName = Literal["tokens", "texts"]
+
+
+class Caption(nn.Module):
+    """Predicts each word of a text from those before it, and from the tokens of the inputs that the decoder reads.
+
+    The loss is the cross-entropy of the words that are to be predicted: all but the first, or those where the batch's
+    `<text>_loss` is True (answers, the assistant's turns). It starts near ln(vocab). Of packed texts
+    (`<text>_segments`, `<text>_positions`) a text's first word isn't predicted either. `<text>_prefix` tells how many
+    first words see each other (PaliGemma's prompt). Metrics, besides the loss: `accuracy`, of the likeliest word.
+
+    Attributes:
+        decoder: a `mmjax.models.TextDecoder`.
+        text: the batch's entry.
+        reads: the inputs whose towers' tokens the decoder reads: what its `context` and `prefix` name. None where there
+            are none, a language model.
+        alone: whether a text counts that has none of what the decoder `reads`. With False it doesn't.
+        mean: over all words of the batch (`tokens`), or over texts of each one's mean (`texts`: PaliGemma's).
+        label_smoothing: the part of the target that is spread evenly over all words.
+        parallel: the rate of texts, in training, of which every word is predicted at once, from its place and from what
+            is read alone (CapPa: Tschannen et al. 2023, arXiv:2306.07915: 0.75).
+        mask_id: the id that stands in the place of those texts' words; needed with `parallel`.
+    """
+
+    decoder: Any
+    text: str = "text"
+    reads: tuple[str, ...] = ()
+    alone: bool = False
+    mean: MeanName = "tokens"
+    label_smoothing: float = 0.0
+    parallel: float = 0.0
+    mask_id: int | None = None
+
+    def views(self) -> tuple[View, ...]:
+        return tuple(View(name) for name in self.reads)
+
+    def check_parts(self, path: str, towers: Mapping[str, Any], inputs: Mapping[str, Incoming]) -> None:
+        """Raises UserError where a field is out of its range, or the texts don't fit the decoder."""
+        if self.mean not in get_args(MeanName):
+            raise UserError(not_among(f"{path}.mean", self.mean, get_args(MeanName)))
+        if not 0 <= self.label_smoothing < 1:
+            raise UserError(f"{path}.label_smoothing={self.label_smoothing} must be from 0 to below 1")
+        if not 0 <= self.parallel <= 1 or (self.parallel > 0) != (self.mask_id is not None):
+            raise UserError(
+                f"{path}.parallel={self.parallel} with mask_id={self.mask_id}: a rate from 0 to 1, and above 0 the id "
+                "that stands in the place of the words"
+            )
+        if self.text not in inputs:
+            raise UserError(unknown(f"{path} predicts the words of", self.text, inputs, "chains of data.transforms"))
+        given, decoder = inputs[self.text], self.decoder
+        if len(given.shape) != 1 or given.dtype != "int32":
+            raise UserError(f"{path} predicts token ids int32[L], and data.transforms gives {given} for {self.text!r}")
+        if given.shape[0] - 1 > decoder.length:
+            raise UserError(
+                f"data.transforms gives texts of {given.shape[0]} tokens, of which {path} reads all but the last, more "
+                f"than the {decoder.length} of {path}.decoder.length: set it to {given.shape[0] - 1} or more"
+            )
+        if given.pieces > decoder.vocab:
+            raise UserError(
+                f"the tokenizer has up to {given.pieces} pieces (vocab_size), and {path}.decoder.vocab={decoder.vocab} "
+                f"has no room for them: set {path}.decoder.vocab={given.pieces}, or vocab_size={decoder.vocab}"
+            )
+        if self.mask_id is not None and not 0 <= self.mask_id < decoder.vocab:
+            raise UserError(f"{path}.mask_id={self.mask_id} is no id below {path}.decoder.vocab={decoder.vocab}")
+        read = {*decoder.context, *decoder.prefix}
+        if read != {*self.reads}:
+            raise UserError(
+                f"{path}.reads={self.reads} and {path}.decoder reads {sorted(read) or 'nothing'} (context, prefix): "
+                "name the same in both"
+            )
+
+    def counted(self, batch: Mapping[str, Array]) -> Bool[Array, " b"]:
+        """A mask of the examples that have the text, and something of what is read."""
+        there = valid(batch, self.text)
+        if self.alone or not self.reads:
+            return there
+        return there & jnp.any(jnp.stack([valid(batch, name) for name in self.reads]), axis=0)
+
+    def read(self, encoded: Mapping[Any, Encoded], batch: Mapping[str, Array]) -> dict[str, TokensAndMask]:
+        """The tokens that the decoder reads, by the input's name; none are real of an input that an example lacks."""
+        found = {}
+        for name in self.reads:
+            view, there = encoded[View(name)], valid(batch, name)
+            found[name] = selected(there, view.tokens), view.token_mask & there[:, None]
+        return found
+
+    def per_example(self, encoded: Mapping[Any, Any], batch: Mapping[str, Array], context: Context) -> TokenErrors:
+        """The sums over each text's words."""
+        text, there = self.text, valid(batch, self.text)
+        ids = selected(there, entry(batch, text))
+        real = batch.get(f"{text}_mask", jnp.ones(ids.shape, bool)) & there[:, None]
+        segments, together = batch.get(f"{text}_segments"), batch.get(f"{text}_prefix")
+        words, targets, count = ids[:, :-1], ids[:, 1:], real[:, 1:]
+        told: dict[str, Any] = {"together": together}
+        if f"{text}_loss" in batch:
+            count &= batch[f"{text}_loss"][:, 1:]
+        if segments is not None:
+            count &= segments[:, 1:] == segments[:, :-1]
+            told |= {"segments": segments[:, :-1], "places": entry(batch, f"{text}_positions")[:, :-1]}
+        if self.parallel and context.train:
+            at_once = jax.vmap(lambda key: jax.random.bernoulli(key, self.parallel))(context.keys)
+            words = jnp.where(at_once[:, None], jnp.int32(self.mask_id or 0), words)
+            before = jnp.zeros(len(ids), jnp.int32) if together is None else together
+            told["together"] = jnp.where(at_once, words.shape[1], before)
+        told |= {"train": context.train, "keys": context.keys if context.train and context.key is not None else None}
+        states = self.decoder(words, real[:, :-1], self.read(encoded, batch), **told)
+        logits = at_least_fp32(self.decoder.logits(states))
+        loss = optax.softmax_cross_entropy_with_integer_labels(logits, targets)
+        if self.label_smoothing:
+            even = jax.nn.logsumexp(logits, axis=-1) - jnp.mean(logits, axis=-1)
+            loss = (1 - self.label_smoothing) * loss + self.label_smoothing * even
+        hits = (jnp.argmax(logits, axis=-1) == targets) & count
+        return TokenErrors(jnp.sum(jnp.where(count, loss, 0), axis=1), hits.sum(axis=1), count.sum(axis=1))
+
+    def batch_loss(self, outputs: TokenErrors, batch: Mapping[str, Array]) -> tuple[Float[Array, ""], dict[str, Array]]:
+        """The mean over words or texts."""
+        rows = self.counted(batch)
+        loss, metrics = averaged(outputs, rows)
+        if self.mean == "texts":
+            rows &= outputs.count > 0
+            each = outputs.total / jnp.maximum(outputs.count, 1)
+            loss = jnp.sum(jnp.where(rows, each, 0)) / jnp.maximum(rows.sum(), 1)
+        return loss, metrics
