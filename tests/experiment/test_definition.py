@@ -233,7 +233,8 @@ def test_a_damaged_record_is_named(tmp_path):
         ({"weights": {"pair": -1.0}}, "weights.pair=-1.0 must be a number of at least 0"),
         ({"weights": {"pair": "a"}}, "weights.pair='a' must be a number"),
         ({"towers": {"image": Encoder()}}, "objectives.pair reads 'text', but the towers are image"),
-        ({"towers": {}}, "an experiment needs towers"),
+        ({"towers": {}}, "objectives.pair reads 'image', but the towers are none"),
+        ({"towers": {}, "objectives": {}}, "an experiment needs towers, or an objective that needs none"),
         ({"fusions": {"both": Encoder()}}, r"no objective reads fusions\.both: leave it out"),
         ({"fusions": {"a/b": Encoder()}}, "a key of fusions"),
         (
