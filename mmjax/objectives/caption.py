@@ -26,7 +26,8 @@ class Caption(nn.Module):
     The loss is the cross-entropy of the words that are to be predicted: all but the first, or those where the batch's
     `<text>_loss` is True (answers, the assistant's turns). It starts near ln(vocab). Of packed texts
     (`<text>_segments`, `<text>_positions`) a text's first word isn't predicted either. `<text>_prefix` tells how many
-    first words see each other (PaliGemma's prompt). Metrics, besides the loss: `accuracy`, of the likeliest word.
+    first words see each other (PaliGemma's prompt), of which none is predicted. Metrics, besides the loss: `accuracy`,
+    of the likeliest word.
 
     Attributes:
         decoder: a `mmjax.models.TextDecoder`.
@@ -112,9 +113,11 @@ class Caption(nn.Module):
         words, targets, count = ids[:, :-1], ids[:, 1:], real[:, 1:]
         told: dict[str, Any] = {"together": together}
         if f"{text}_loss" in batch:
-            count &= batch[f"{text}_loss"][:, 1:]
+            count = count & batch[f"{text}_loss"][:, 1:]
+        if together is not None:  # what sees each other, sees its targets
+            count = count & (jnp.arange(1, ids.shape[1]) >= together[:, None])
         if segments is not None:
-            count &= segments[:, 1:] == segments[:, :-1]
+            count = count & (segments[:, 1:] == segments[:, :-1])
             told |= {"segments": segments[:, :-1], "places": entry(batch, f"{text}_positions")[:, :-1]}
         if self.parallel and context.train:
             at_once = jax.vmap(lambda key: jax.random.bernoulli(key, self.parallel))(context.keys)
@@ -136,7 +139,7 @@ class Caption(nn.Module):
         rows = self.counted(batch)
         loss, metrics = averaged(outputs, rows)
         if self.mean == "texts":
-            rows &= outputs.count > 0
+            rows = rows & (outputs.count > 0)
             each = outputs.total / jnp.maximum(outputs.count, 1)
             loss = jnp.sum(jnp.where(rows, each, 0)) / jnp.maximum(rows.sum(), 1)
         return loss, metrics

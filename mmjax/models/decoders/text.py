@@ -314,6 +314,8 @@ class TextDecoder(nn.Module, kw_only=True):
             return Sight(None if whole and not ahead else real, **more)
         length = real.shape[1] - ahead
         words = jnp.arange(length) >= (0 if together is None else together[:, None])
+        if not self.prefix_together:
+            words |= jnp.arange(length) == 0
         first = jnp.full((len(real), ahead), not self.prefix_together)
         # A token begins a new step, or shares that of the token before it; it sees its own step and those before.
         step = jnp.cumsum(jnp.concatenate([first, jnp.broadcast_to(words, (len(real), length))], axis=1), axis=1)

@@ -41,36 +41,40 @@ class Sight(NamedTuple):
     context_mask: Bool[Array, "b c"] | None = None
 
 
-def heads(blocks: DecoderBlocks, count: int, parts: int, init: Initializer, name: str) -> nn.DenseGeneral:
-    """`[b n d]` -> `[b n count parts k]`: whole heads stand together, for a mesh cuts them apart."""
-    axes = ("heads", None, "head_dim")
-    return nn.DenseGeneral(
-        (count, parts, blocks.head_size),
-        use_bias=blocks.bias,
-        dtype=jnp.dtype(blocks.dtype),
-        kernel_init=nn.with_logical_partitioning(init, ("embed", *axes)),
-        bias_init=nn.with_logical_partitioning(nn.initializers.zeros, axes),
-        name=name,
-    )
+class Heads(nn.Module):
+    """`[b n d]` -> `parts` arrays `[b count n k]`, one product for all; the kernel is [D, count, parts, k], for a mesh
+    cuts whole heads apart."""
+
+    blocks: DecoderBlocks
+    count: int
+    parts: int
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "b n d"]) -> tuple[Float[Array, "b h n k"], ...]:
+        blocks, axes = self.blocks, ("heads", None, "head_dim")
+        shape = (self.count, self.parts, blocks.head_size)
+        kernel = parameter(self, "kernel", blocks.initializers()["qkv"], ("embed", *axes), (x.shape[-1], *shape))
+        y = jnp.einsum("bnd,dhpk->bnhpk", x, kernel.astype(x.dtype))
+        if blocks.bias:
+            y = y + parameter(self, "bias", nn.initializers.zeros, axes, shape).astype(x.dtype)
+        each = (jnp.moveaxis(y[..., part, :], 1, 2) for part in range(self.parts))
+        return tuple(constrain(one, "batch", "heads", "length", None) for one in each)
 
 
-def separated(x: Float[Array, "b n h p k"]) -> tuple[Float[Array, "b h n k"], ...]:
-    """The parts of `heads`, heads before positions."""
-    each = (jnp.moveaxis(x[..., part, :], 1, 2) for part in range(x.shape[-2]))
-    return tuple(constrain(one, "batch", "heads", "length", None) for one in each)
+class Joined(nn.Module):
+    """`[b h n k]` -> `[b n d]`; the kernel is [heads, k, D]."""
 
+    blocks: DecoderBlocks
 
-def joined(blocks: DecoderBlocks, init: Initializer) -> nn.DenseGeneral:
-    """`[b n h k]` -> `[b n d]`."""
-    return nn.DenseGeneral(
-        blocks.width,
-        axis=(-2, -1),
-        use_bias=blocks.bias and blocks.out_bias,
-        dtype=jnp.dtype(blocks.dtype),
-        kernel_init=nn.with_logical_partitioning(init, ("heads", "head_dim", "embed")),
-        bias_init=nn.with_logical_partitioning(nn.initializers.zeros, ("embed",)),
-        name="out",
-    )
+    @nn.compact
+    def __call__(self, x: Float[Array, "b h n k"]) -> Float[Array, "b n d"]:
+        blocks, axes = self.blocks, ("heads", "head_dim", "embed")
+        shape = (x.shape[1], x.shape[3], blocks.width)
+        kernel = parameter(self, "kernel", blocks.initializers()["out"], axes, shape)
+        y = jnp.einsum("bhnk,hkd->bnd", x, kernel.astype(x.dtype))
+        if blocks.bias and blocks.out_bias:
+            y = y + parameter(self, "bias", nn.initializers.zeros, ("embed",), (blocks.width,)).astype(x.dtype)
+        return y
 
 
 def repeated(x: Float[Array, "b g n k"], heads: int) -> Float[Array, "b h n k"]:
@@ -88,12 +92,12 @@ class DecoderAttention(nn.Module):
     def __call__(
         self, x: Float[Array, "b n d"], sight: Sight, memory: KeysValues | None = None
     ) -> tuple[Float[Array, "b n d"], KeysValues | None]:
-        blocks, inits = self.blocks, self.blocks.initializers()
+        blocks = self.blocks
         if blocks.kv_heads is None:
-            query, key, value = separated(heads(blocks, blocks.heads, 3, inits["qkv"], "qkv")(x))
+            query, key, value = Heads(blocks, blocks.heads, 3, name="qkv")(x)
         else:
-            (query,) = separated(heads(blocks, blocks.heads, 1, inits["qkv"], "query")(x))
-            key, value = separated(heads(blocks, blocks.key_heads, 2, inits["qkv"], "key_value")(x))
+            (query,) = Heads(blocks, blocks.heads, 1, name="query")(x)
+            key, value = Heads(blocks, blocks.key_heads, 2, name="key_value")(x)
         if sight.angles is not None:
             query, key = (rotate(each, sight.angles) for each in (query, key))
         if memory is None:
@@ -103,7 +107,7 @@ class DecoderAttention(nn.Module):
         else:
             memory = written(memory, KeysValues(key, value), sight.slots)  # pyright: ignore[reportArgumentType]
             met = attend_memory(query, memory, sight.allowed)  # pyright: ignore[reportArgumentType]
-        return joined(blocks, inits["out"])(jnp.moveaxis(met, 1, 2)), memory
+        return Joined(blocks, name="out")(met), memory
 
 
 class ContextAttention(nn.Module):
@@ -116,11 +120,10 @@ class ContextAttention(nn.Module):
     def __call__(
         self, x: Float[Array, "b n d"], sight: Sight, memory: KeysValues | None = None
     ) -> tuple[Float[Array, "b n d"], KeysValues]:
-        blocks, inits = self.blocks, self.blocks.initializers()
-        (query,) = separated(heads(blocks, blocks.heads, 1, inits["qkv"], "query")(x))
+        blocks = self.blocks
+        (query,) = Heads(blocks, blocks.heads, 1, name="query")(x)
         if memory is None:
-            made = heads(blocks, blocks.key_heads, 2, inits["qkv"], "key_value")(sight.context)
-            memory = KeysValues(*separated(made))
+            memory = KeysValues(*Heads(blocks, blocks.key_heads, 2, name="key_value")(sight.context))
             key, value = (repeated(each, blocks.heads) for each in memory)
             seen = None if sight.context_mask is None else sight.context_mask[:, None]
             met = attend_by(self, blocks.attention, query, key, value, allowed=seen)
@@ -128,7 +131,7 @@ class ContextAttention(nn.Module):
             there = jnp.ones((1, 1, memory.key.shape[2]), bool)
             seen = there if sight.context_mask is None else sight.context_mask[:, None]
             met = attend_memory(query, memory, seen)
-        return joined(blocks, inits["out"])(jnp.moveaxis(met, 1, 2)), memory
+        return Joined(blocks, name="out")(met), memory
 
 
 class DecoderMlp(nn.Module):
