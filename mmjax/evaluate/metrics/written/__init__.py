@@ -1,0 +1,1 @@
+"""Metrics of texts that a model writes: captions, answers, language and dialogue."""

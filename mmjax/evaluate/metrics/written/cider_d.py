@@ -1,0 +1,106 @@
+"""CIDEr-D of written captions against references (Vedantam et al. 2015, arXiv:1411.5726): a metric, and a reward."""
+
+import math
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+from jaxtyping import Float
+
+from mmjax.errors import UserError
+from mmjax.evaluate.metrics.written.ngrams import Ngram, Tokens, check_references, ngram_counts
+
+ORDERS = range(1, 5)
+SIGMA = 6.0  # of the penalty on a difference of lengths
+SCALE = 10.0  # a caption that is its only reference has this
+
+
+@dataclass(frozen=True)
+class NgramFrequencies:
+    """In how many images' references each n-gram occurs.
+
+    counts: by n-gram, for n of 1 to 4; those that never occur may be missing.  images: the number of images.
+
+    Raises UserError where there is no image, or an n-gram in more images than there are.
+    """
+
+    counts: Mapping[Ngram, int]
+    images: int
+
+    def __post_init__(self):
+        most = max(self.counts.values(), default=0)
+        if self.images < max(1, most):
+            raise UserError(
+                f"NgramFrequencies(images={self.images}): an n-gram is in {most} of them; give the number of images "
+                "that were counted"
+            )
+
+    @classmethod
+    def of(cls, references: Iterable[Sequence[Tokens]]) -> "NgramFrequencies":
+        """Counts the references of some images, each a list of references that are cut into tokens."""
+        counts: Counter[Ngram] = Counter()
+        images = 0
+        for given in references:
+            images += 1
+            counts.update({ngram for text in given for n in ORDERS for ngram in ngram_counts(text, n)})
+        return cls(counts, images)
+
+
+class _Weighed(NamedTuple):
+    """The n-grams of a text for n of 1 to 4, by weight, and the norms of these four vectors."""
+
+    vectors: list[dict[Ngram, float]]
+    norms: list[float]
+    pairs: int  # of neighbours, which stand for the length
+
+
+def cider_d(
+    hypotheses: Sequence[Tokens],
+    references: Sequence[Sequence[Tokens]],
+    frequencies: NgramFrequencies | None = None,
+) -> Float[np.ndarray, " n"]:
+    """CIDEr-D of each caption, from 0 to 10; a corpus has the mean. Tables show it times 100: 1.2 as 120.
+
+    An n-gram weighs as often as it occurs, times ln(images / images that have it). For n of 1 to 4 a caption and a
+    reference are as similar as the cosine of their weights, where no n-gram of the caption weighs more than in the
+    reference, times exp(-d² / 72), d the difference of their lengths. The score is the mean over n and references,
+    times 10: the class `Cider` of pycocoevalcap, which is CIDEr-D, and stems no words.
+
+    frequencies: of the references that are given, unless others are: so a score depends on all images that are
+    evaluated together, and a single image has 0, since all it holds is in every image. A reward in training takes those
+    of the training set. One list of references that several captions share (the same object) is weighed once.
+
+    Raises UserError where a caption lacks references, or is a string.
+    """
+    check_references(hypotheses, references)
+    references = list(references)  # all of them stay, so that an id means one of them
+    frequencies = NgramFrequencies.of(references) if frequencies is None else frequencies
+    weighed: dict[int, list[_Weighed]] = {}
+    scores = []
+    for caption, given in zip(hypotheses, references, strict=True):
+        if id(given) not in weighed:
+            weighed[id(given)] = [_weighed(text, frequencies) for text in given]
+        own = _weighed(caption, frequencies)
+        scores.append(sum(_similarity(own, other) for other in weighed[id(given)]) / len(given))
+    return SCALE * np.array(scores)
+
+
+def _weighed(text: Tokens, frequencies: NgramFrequencies) -> _Weighed:
+    seen, log, most = frequencies.counts, math.log, math.log(frequencies.images)
+    vectors = [
+        {ngram: count * (most - log(seen.get(ngram, 0) or 1)) for ngram, count in ngram_counts(text, n).items()}
+        for n in ORDERS
+    ]
+    norms = [math.sqrt(sum(weight * weight for weight in vector.values())) for vector in vectors]
+    return _Weighed(vectors, norms, max(0, len(text) - 1))
+
+
+def _similarity(own: _Weighed, other: _Weighed) -> float:
+    total = 0.0
+    for mine, theirs, norm, other_norm in zip(own.vectors, other.vectors, own.norms, other.norms, strict=True):
+        if norm and other_norm:
+            dot = sum(min(mine[ngram], theirs[ngram]) * theirs[ngram] for ngram in mine.keys() & theirs.keys())
+            total += dot / (norm * other_norm)
+    return total * math.exp(-((own.pairs - other.pairs) ** 2) / (2 * SIGMA**2)) / len(ORDERS)
