@@ -44,8 +44,8 @@ TOKEN = re.compile(
             rf"(?i:{START}(?:{_any_of(WHOLE)}){END}|{L}*[aeiou]'[aeiou]{L}*)",  # hawai'i
             rf"(?i:{START}[odl]'(?!{CLITIC}){L}+)",  # o'clock
             rf"(?i:n't{END}|{L}+(?=n't{END})|'n'|'n{END}|(?<!')'{CLITIC})",
-            rf"'\d\ds?{END}",  # '90s
-            rf"{START}[:;=]-?(?:[()]|[DPp]{END})",
+            rf"{START}'\d\ds?{END}",  # '90s
+            rf"(?:[:;]|{START}=)-?(?:[()]|[DPp]{END})",
             rf"(?i:{START}ph\.d\.)|{START}(?:{L}\.)+{L}{END}(?!\.)",  # t.v
             rf"{START}{L}{A}*\.(?:{L}{A}*\.)*{L}{A}+{END}|{START}{L}{A}+(?:\.{L}{A}*)+{END}",  # file.jpg
             rf"{START}(?:{L}\.)+",  # u.s., j.
@@ -53,7 +53,7 @@ TOKEN = re.compile(
             rf"{START}(?:{_any_of(CAPITALISED)})\.",
             rf"{START}[-+]?\d+(?:[.,:]\d+)+|{START}[-+]\d+{END}|\.\d+(?:\.\d+)*|\d+-\d+/\d+",  # 1,000, -5, .5, 1-1/2
             rf"{A}+(?:/{A}+){{1,2}}(?:-{A}+)*|{A}+(?:_{A}+)+",  # his/her, a_b
-            rf"{A}+(?:-{A}+)*(?:\+\+|\#(?!\w))?",  # black-and-white, c++
+            rf"(?i:{START}c(?:\+\+|\#))|{A}+(?:-{A}+)*",  # c++, black-and-white
             r"\*+|[?!]+|_+",  # a run of one mark is one token
             r"[^\s\U00010000-\U0010ffff]",  # the Java program leaves most pictographs out
         )

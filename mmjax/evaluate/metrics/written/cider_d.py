@@ -4,7 +4,8 @@ import math
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from functools import cached_property
+from typing import Any, NamedTuple
 
 import numpy as np
 from jaxtyping import Float
@@ -26,7 +27,7 @@ class NgramFrequencies:
     Raises UserError where there is no image, or an n-gram in more images than there are.
     """
 
-    counts: Mapping[Ngram, int]
+    counts: Mapping[Any, int]
     images: int
 
     def __post_init__(self):
@@ -36,6 +37,11 @@ class NgramFrequencies:
                 f"NgramFrequencies(images={self.images}): an n-gram is in {most} of them; give the number of images "
                 "that were counted"
             )
+
+    @cached_property
+    def weights(self) -> list[float]:
+        """An n-gram's ln(images / count), by its count; a count of 0 weighs as much as 1."""
+        return [math.log(self.images) - math.log(max(1, count)) for count in range(self.images + 1)]
 
     @classmethod
     def of(cls, references: Iterable[Sequence[Tokens]]) -> "NgramFrequencies":
@@ -88,12 +94,11 @@ def cider_d(
 
 
 def _weighed(text: Tokens, frequencies: NgramFrequencies) -> _Weighed:
-    seen, log, most = frequencies.counts, math.log, math.log(frequencies.images)
+    counts, weights = frequencies.counts, frequencies.weights
     vectors = [
-        {ngram: count * (most - log(seen.get(ngram, 0) or 1)) for ngram, count in ngram_counts(text, n).items()}
-        for n in ORDERS
+        {ngram: times * weights[counts.get(ngram, 0)] for ngram, times in ngram_counts(text, n).items()} for n in ORDERS
     ]
-    norms = [math.sqrt(sum(weight * weight for weight in vector.values())) for vector in vectors]
+    norms = [math.hypot(*vector.values()) for vector in vectors]
     return _Weighed(vectors, norms, max(0, len(text) - 1))
 
 
