@@ -55,11 +55,11 @@ class NgramFrequencies:
 
 
 class _Weighed(NamedTuple):
-    """The n-grams of a text for n of 1 to 4, by weight, and the norms of these four vectors."""
+    """The n-grams of a text for n of 1 to 4, by weight, the norms of these four vectors, and its length."""
 
     vectors: list[dict[Ngram, float]]
     norms: list[float]
-    pairs: int  # of neighbours, which stand for the length
+    length: int
 
 
 def cider_d(
@@ -99,7 +99,7 @@ def _weighed(text: Tokens, frequencies: NgramFrequencies) -> _Weighed:
         {ngram: times * weights[counts.get(ngram, 0)] for ngram, times in ngram_counts(text, n).items()} for n in ORDERS
     ]
     norms = [math.hypot(*vector.values()) for vector in vectors]
-    return _Weighed(vectors, norms, max(0, len(text) - 1))
+    return _Weighed(vectors, norms, len(text))
 
 
 def _similarity(own: _Weighed, other: _Weighed) -> float:
@@ -108,4 +108,4 @@ def _similarity(own: _Weighed, other: _Weighed) -> float:
         if norm and other_norm:
             dot = sum(min(mine[ngram], theirs[ngram]) * theirs[ngram] for ngram in mine.keys() & theirs.keys())
             total += dot / (norm * other_norm)
-    return total * math.exp(-((own.pairs - other.pairs) ** 2) / (2 * SIGMA**2)) / len(ORDERS)
+    return total * math.exp(-((own.length - other.length) ** 2) / (2 * SIGMA**2)) / len(ORDERS)

@@ -29,7 +29,10 @@ SAME = [
     ),
     ("his/her dog and a black / white cat", "his/her dog and a black / white cat"),
     ("AT&T and at&t and M&M's", "at&t and at & t and m&m 's"),
-    ("rock 'n' roll, rock'n'roll, o'clock, o'brien, y'all", "rock 'n' roll rock 'n' roll o'clock o'brien y' all"),
+    (
+        "rock 'n' roll, rock'n'roll, o'clock, o'brien, y'all, d's",
+        "rock 'n' roll rock 'n' roll o'clock o'brien y' all d 's",
+    ),
     ("don’t, a man’s “red” hat – or … café", "do n't a man 's red hat or café"),
     ("a -- b - c—d", "a b c d"),
     ("#1 #dad @home www.a.com x@y.com file.jpg", "# 1 #dad @home www.a.com x@y.com file.jpg"),
