@@ -16,9 +16,7 @@ ABBREVIATIONS = """
     dept inc co cos corp ltd bros plc jr sr esq md vs etc al cf est ext tel univ assn assoc natl intl mfg bldg ct pty
     supt insp calif ariz colo conn fla ga ind kan ky mich minn mo mont neb nev okla penn tenn va vt wis wyo
 """
-CAPITALISED = (
-    "Ark Del Ill La Mass Miss Ore Pa Tex Wash"  # states that are other words, or parts of words, in small letters
-)
+CAPITALISED = "Ark Del Ill La Mass Miss Ore Pa Tex Wash"  # states; in small letters they are other words
 NUMBERED = "no nos p pp fig figs art prop"  # words that keep it before a number
 HALVES = "can|not gon|na got|ta wan|na gim|me lem|me 't|is 't|was"  # words that are cut in two
 WHOLE = "'em 'cause 'til 'till ma'am c'mon ol' cap'n li'l"  # words that their apostrophe doesn't cut

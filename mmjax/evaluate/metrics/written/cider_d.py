@@ -20,7 +20,7 @@ SCALE = 10.0  # a caption that is its only reference has this
 
 @dataclass(frozen=True)
 class NgramFrequencies:
-    """In how many images' references each n-gram occurs.
+    """The number of images that have an n-gram in their references, for each n-gram.
 
     counts: by n-gram, for n of 1 to 4; those that never occur may be missing.  images: the number of images.
 
@@ -106,6 +106,8 @@ def _similarity(own: _Weighed, other: _Weighed) -> float:
     total = 0.0
     for mine, theirs, norm, other_norm in zip(own.vectors, other.vectors, own.norms, other.norms, strict=True):
         if norm and other_norm:
-            dot = sum(min(mine[ngram], theirs[ngram]) * theirs[ngram] for ngram in mine.keys() & theirs.keys())
+            # In the caption's order, not that of a set, so that a reward is the same to the bit in each process.
+            shared = ((weight, theirs[ngram]) for ngram, weight in mine.items() if ngram in theirs)
+            dot = sum(min(weight, known) * known for weight, known in shared)
             total += dot / (norm * other_norm)
     return total * math.exp(-((own.length - other.length) ** 2) / (2 * SIGMA**2)) / len(ORDERS)

@@ -10,7 +10,7 @@ Ngram = tuple[Hashable, ...]
 
 
 def ngram_counts(tokens: Tokens, n: int) -> Counter[Ngram]:
-    """How often each n tokens in a row occur in a text; empty for a text of fewer than n."""
+    """Counts each n tokens in a row of a text; empty for a text of fewer than n."""
     return Counter(zip(*(tokens[start:] for start in range(n)), strict=False))
 
 
