@@ -41,8 +41,11 @@ with epy.lazy_api_imports(globals()):
         RandomSpeed,
     )
     from mmjax.data.transforms.audio_input import SoundInput
+    from mmjax.data.transforms.chat_templates import ChatTemplate
     from mmjax.data.transforms.codes import Codes, ColourCodes
     from mmjax.data.transforms.contract import RecordTransform, Spec, Transform
+    from mmjax.data.transforms.conversation import TokenizeConversation
+    from mmjax.data.transforms.conversation_input import ConversationInput
     from mmjax.data.transforms.dropped_words import DropWords
     from mmjax.data.transforms.frame import DecodeFrame
     from mmjax.data.transforms.frame_cells import CutCells
@@ -64,6 +67,8 @@ with epy.lazy_api_imports(globals()):
     from mmjax.data.transforms.numbers import Numbers
     from mmjax.data.transforms.overlapping import CutOverlapping
     from mmjax.data.transforms.pooled_pixels import PooledPixels
+    from mmjax.data.transforms.prefixed import PrefixText, TokenizePrefixed
+    from mmjax.data.transforms.read_conversation import ReadConversation
     from mmjax.data.transforms.record import CopyInput, PickTogether
     from mmjax.data.transforms.regions import GatherRegions, GridRegions, ReadRegions
     from mmjax.data.transforms.reserve.clips import EachClip

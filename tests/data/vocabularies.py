@@ -4,6 +4,7 @@ import gzip
 import io
 import json
 from pathlib import Path
+from typing import Any
 
 import sentencepiece
 
@@ -172,3 +173,25 @@ def _letters() -> dict[int, str]:
     plain = [byte for byte in range(256) if chr(byte).isprintable() and byte not in (32, 160, 173)]
     others = [byte for byte in range(256) if byte not in plain]
     return {**{byte: chr(byte) for byte in plain}, **{byte: chr(256 + i) for i, byte in enumerate(others)}}
+
+
+def llama_model(texts: list[str], pieces: int = 400, **options: Any) -> bytes:
+    """A SentencePiece model with Llama's settings: BPE with bytes for the unknown, texts as they are, no padding."""
+    model = io.BytesIO()
+    settings: dict[str, Any] = {
+        "normalization_rule_name": "identity",
+        "remove_extra_whitespaces": False,
+        "byte_fallback": True,
+    }
+    ids = {"unk_id": 0, "bos_id": 1, "eos_id": 2, "pad_id": -1}
+    sentencepiece.SentencePieceTrainer.train(
+        sentence_iterator=iter(texts),
+        model_writer=model,
+        vocab_size=pieces,
+        model_type="bpe",
+        hard_vocab_limit=False,
+        num_threads=1,
+        minloglevel=2,
+        **settings | ids | options,
+    )
+    return model.getvalue()

@@ -36,6 +36,17 @@ class Tokenizer:
         """The ids of the text's pieces, without bos and eos. Raises UnicodeError where the text isn't Unicode."""
         raise NotImplementedError
 
+    def encode_after(self, text: str) -> list[int]:
+        """The ids of a text that goes on behind other text: of " cat" and "s", where `encode` may put a space before
+        the first word. Here, as of tokenizers that put none: those of `encode`.
+        """
+        return self.encode(text)
+
+    def id_of(self, piece: str) -> int | None:
+        """The id of a piece by its name, such as `</s>` or `<|im_end|>`; None where there is none."""
+        del piece
+        return None
+
     def decode(self, ids: Iterable[int]) -> str:
         """The text of the ids; special ids are left out."""
         raise NotImplementedError

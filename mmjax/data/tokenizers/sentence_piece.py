@@ -10,6 +10,7 @@ import json
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Literal
 
@@ -23,6 +24,9 @@ from mmjax.runtime.files.names import plain
 PAD, BOS, EOS, UNKNOWN, MASK = range(5)
 SPECIAL = 5  # ids below this are special pieces
 SPACE_MARK = "\u2581"  # represents a space in a piece
+# A model's file with these bytes behind it is the same model, which puts no space before a text: messages of protobuf
+# add up, and this one is ModelProto.normalizer_spec.add_dummy_prefix = false.
+NO_SPACE_BEFORE = b"\x1a\x02\x18\x00"
 
 
 class PieceTokenizer(Tokenizer):
@@ -42,6 +46,20 @@ class PieceTokenizer(Tokenizer):
 
     def encode(self, text: str) -> list[int]:
         return self._processor.encode(text)
+
+    def encode_after(self, text: str) -> list[int]:
+        if text.startswith(" ") and self._adds_space:
+            return self._processor.encode(text[1:])  # the space that is added is this one
+        return self._spaceless.encode(text)
+
+    @cached_property
+    def _spaceless(self) -> sentencepiece.SentencePieceProcessor:
+        """The model without a space before a text."""
+        return sentencepiece.SentencePieceProcessor(model_proto=self.model + NO_SPACE_BEFORE)
+
+    @cached_property
+    def _adds_space(self) -> bool:
+        return self._processor.encode("a") != self._spaceless.encode("a")
 
     def encode_named(self, text: str, names: Sequence[str]) -> list[int]:
         """The ids of a text in which names of these special pieces become their ids, without the white space round
@@ -73,7 +91,6 @@ class PieceTokenizer(Tokenizer):
         return self._processor.decode([int(i) for i in ids if not self._is_special(int(i))])
 
     def id_of(self, piece: str) -> int | None:
-        """The id of a piece, such as `</s>`; None where there is none."""
         id = self._processor.piece_to_id(piece)
         return id if self._processor.id_to_piece(id) == piece else None
 

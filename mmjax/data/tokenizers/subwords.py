@@ -4,8 +4,10 @@ They are other projects': none is trained here. `tokenizer_json.py` makes the fi
 in another form. Reading one runs no code: it is JSON that the library's parser reads.
 """
 
+import json
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -42,11 +44,29 @@ class SubwordTokenizer(Tokenizer):
         self._backend.no_padding()
         self._backend.no_truncation()
         self._word_end = settings["model"].get("end_of_word_suffix")
+        parts = {name: settings.get(name) for name in ("normalizer", "pre_tokenizer")}
+        self._adds_space = {name: _spaceless(part) for name, part in parts.items()} != parts
         self.vocab_size = 1 + max(self._backend.get_vocab(with_added_tokens=True).values())
 
     def encode(self, text: str) -> list[int]:
         text.encode()  # raises UnicodeError for half a surrogate pair; the library would say that it is no string
         return self._backend.encode(text, add_special_tokens=False).ids
+
+    def encode_after(self, text: str) -> list[int]:
+        if not self._adds_space:
+            return self.encode(text)
+        text.encode()
+        return self._spaceless.encode(text, add_special_tokens=False).ids
+
+    @cached_property
+    def _spaceless(self) -> Any:
+        """The tokenizer without a space before a text."""
+        settings = json_text.parse(self.model)
+        changed = {name: _spaceless(settings.get(name)) for name in ("normalizer", "pre_tokenizer")}
+        return _library().Tokenizer.from_str(json.dumps(settings | changed | {"padding": None, "truncation": None}))
+
+    def id_of(self, piece: str) -> int | None:
+        return self._backend.token_to_id(piece)
 
     def decode(self, ids: Iterable[int]) -> str:
         text = self._backend.decode([int(i) for i in ids], skip_special_tokens=True)
@@ -84,6 +104,19 @@ class Subwords(TokenizerSpec):
                 "gets a published one"
             )
         return self.check(SubwordTokenizer(tokenizer_json(Path(self.path))))
+
+
+def _spaceless(part: Any) -> Any:
+    """A part of a tokenizer.json's settings, so that it puts no space before a text."""
+    if not isinstance(part, dict):
+        return part
+    for several in ("normalizers", "pretokenizers"):
+        if several in part:
+            kept = [_spaceless(one) for one in part[several]]
+            return part | {several: [one for one in kept if one is not None]}
+    never = {"Prepend": None, "Metaspace": part | {"prepend_scheme": "never"}}
+    never["ByteLevel"] = part | {"add_prefix_space": False}
+    return never.get(part.get("type", ""), part)
 
 
 def _library() -> ModuleType:

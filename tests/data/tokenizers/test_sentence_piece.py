@@ -7,6 +7,7 @@ import pytest
 from mmjax.data.tokenizers.files import load_tokenizers, save_tokenizers
 from mmjax.data.tokenizers.sentence_piece import BOS, EOS, MASK, PAD, UNKNOWN, PieceTokenizer, SentencePiece
 from mmjax.errors import UserError
+from tests.data.vocabularies import llama_model
 from tests.faults.spoil import flip
 
 CAPTIONS = [
@@ -81,3 +82,21 @@ def test_tokenizers_travel_to_other_processes_and_workdirs(tmp_path):
     save_tokenizers({"text": tokenizer}, tmp_path / "tokenizers")
     assert load_tokenizers(tmp_path / "tokenizers") == {"text": tokenizer}
     assert load_tokenizers(tmp_path / "nothing") == {}
+
+
+@pytest.mark.parametrize("rule", ["identity", "nmt_nfkc"])
+def test_a_text_that_goes_on_has_no_space_before_it(rule):
+    """Against the pieces of both texts together, which are cut apart where a word begins."""
+    texts = ["a red cat", "cats on the mat", "é is it"]
+    own = PieceTokenizer(llama_model(texts, normalization_rule_name=rule, remove_extra_whitespaces=rule != "identity"))
+    for before, after in [("a red", " cat"), ("on the", " mats"), ("the", " x"), ("is", " éa é"), ("a", "")]:
+        assert own.encode(before) + own.encode_after(after) == own.encode(before + after)
+    assert own.decode(own.encode("ca") + own.encode_after("ts")) == "cats"
+    assert own.decode(own.encode("ca") + own.encode("ts")) == "ca ts"
+    bare = PieceTokenizer(llama_model(texts, add_dummy_prefix=False))
+    assert bare.encode_after(" cat") == bare.encode(" cat") != bare.encode_after("cat")
+
+
+def test_pieces_are_known_by_name():
+    own = PieceTokenizer(SentencePiece(40).train(["a red cat"]))
+    assert (own.id_of("</s>"), own.id_of("[MASK]"), own.id_of("<|im_end|>")) == (EOS, MASK, None)

@@ -144,3 +144,28 @@ def test_without_the_library_the_extra_is_named(clip, monkeypatch):
     monkeypatch.setitem(sys.modules, "tokenizers", None)
     with pytest.raises(UserError, match=r'pip install "mmjax\[interop\]"'):
         SubwordTokenizer(clip.model)
+
+
+@pytest.mark.parametrize("prefix", ["prepend", "metaspace", "bytes", "none"])
+def test_a_text_that_goes_on_has_no_space_before_it(prefix):
+    """Against the pieces of both texts together, in tokenizers without merges."""
+    import tokenizers as library
+
+    letters = {letter: i for i, letter in enumerate("▁Ġabc ")}
+    backend = library.Tokenizer(library.models.BPE(letters, []))
+    if prefix == "prepend":
+        spaces = [library.normalizers.Prepend("▁"), library.normalizers.Replace(" ", "▁")]
+        backend.normalizer = library.normalizers.Sequence(spaces)
+    elif prefix == "metaspace":
+        backend.pre_tokenizer = library.pre_tokenizers.Metaspace()
+    elif prefix == "bytes":
+        pre = [library.pre_tokenizers.ByteLevel(add_prefix_space=True, use_regex=False)]
+        backend.pre_tokenizer = library.pre_tokenizers.Sequence(pre)
+    own = SubwordTokenizer(backend.to_str().encode())
+    for before, after in [("a", " b"), ("a", "b"), ("a b", "  c"), ("c", "")]:
+        assert own.encode(before) + own.encode_after(after) == own.encode(before + after)
+    assert len(own.encode("a")) == 2 - (prefix == "none")
+    assert len(own.encode_after("a")) == 1
+    assert (own.id_of("b"), own.id_of("<|im_end|>")) == (3, None)
+    with pytest.raises(UnicodeError):
+        own.encode_after("half a pair: \ud800")
