@@ -21,10 +21,13 @@ with epy.lazy_api_imports(globals()):
     from mmjax.data.sources.emoji_charts import EmojiCharts
     from mmjax.data.sources.every_caption import EveryCaption
     from mmjax.data.sources.folder import Folder
+    from mmjax.data.sources.packed import Packed
     from mmjax.data.sources.precomputed import Features, Vector
     from mmjax.data.sources.renamed import Renamed
     from mmjax.data.sources.segments import Segments
+    from mmjax.data.sources.text_files import TextFiles
     from mmjax.data.sources.tfds import Tfds
+    from mmjax.data.sources.token_rows import TokenRows
     from mmjax.data.sources.video_folder import VideoFolder
     from mmjax.data.tokenizers.given_ids import GivenIds
     from mmjax.data.tokenizers.sentence_piece import EOS, SentencePiece
@@ -66,6 +69,7 @@ with epy.lazy_api_imports(globals()):
     from mmjax.data.transforms.labels import Label, Labels, SoftAnswers
     from mmjax.data.transforms.numbers import Numbers
     from mmjax.data.transforms.overlapping import CutOverlapping
+    from mmjax.data.transforms.packed_row import ReadPacked
     from mmjax.data.transforms.pooled_pixels import PooledPixels
     from mmjax.data.transforms.prefixed import PrefixText, TokenizePrefixed
     from mmjax.data.transforms.read_conversation import ReadConversation
@@ -89,6 +93,7 @@ with epy.lazy_api_imports(globals()):
         Tokenize,
     )
     from mmjax.data.transforms.text_input import TextInput
+    from mmjax.data.transforms.token_row import ReadRow
     from mmjax.data.transforms.unended import TokenizeUnended
     from mmjax.data.transforms.video import DecodeVideo, EachFrame
     from mmjax.data.transforms.video_input import VideoInput

@@ -195,3 +195,34 @@ def llama_model(texts: list[str], pieces: int = 400, **options: Any) -> bytes:
         **settings | ids | options,
     )
     return model.getvalue()
+
+
+def write_gpt2(folder: Path) -> Path:
+    """GPT-2's files, `vocab.json` and `merges.txt`, of a byte-level BPE that is trained on `TEXTS`."""
+    from tokenizers import ByteLevelBPETokenizer
+
+    own = ByteLevelBPETokenizer()
+    own.train_from_iterator([*TEXTS, *WORDS * 3], 400, min_frequency=1, show_progress=False)
+    own.save_model(str(folder))
+    return _ended(folder, "<|endoftext|>")
+
+
+def write_gpt(folder: Path) -> Path:
+    """GPT-1's files: a BPE of lower-cased characters, with marks at the ends of words."""
+    from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, trainers
+
+    own = Tokenizer(models.BPE(unk_token="<unk>", end_of_word_suffix="</w>"))
+    own.normalizer, own.pre_tokenizer = normalizers.BertNormalizer(), pre_tokenizers.BertPreTokenizer()
+    trainer = trainers.BpeTrainer(
+        vocab_size=250, special_tokens=["<unk>"], end_of_word_suffix="</w>", show_progress=False
+    )
+    own.train_from_iterator([*WORDS * 3, "a photo of the cat, don't it's."], trainer)
+    own.model.save(str(folder))
+    return folder / "vocab.json"
+
+
+def _ended(folder: Path, end: str) -> Path:
+    vocab = json.loads((folder / "vocab.json").read_text("utf-8"))
+    vocab[end] = len(vocab)
+    (folder / "vocab.json").write_text(json.dumps(vocab), "utf-8")
+    return folder / "vocab.json"

@@ -3,6 +3,7 @@ kinds.
 """
 
 from collections.abc import Iterable
+from itertools import accumulate, pairwise
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -41,6 +42,13 @@ class Tokenizer:
         the first word. Here, as of tokenizers that put none: those of `encode`.
         """
         return self.encode(text)
+
+    def encode_sized(self, text: str) -> tuple[list[int], list[int]]:
+        """The ids of `encode`, and for each the bytes of the text, in UTF-8, that it stands for; they add up to the
+        text's. Here, of tokenizers that don't tell: spread evenly.
+        """
+        ids, size = self.encode(text), len(text.encode())
+        return ids, sizes_of([size * (place + 1) // len(ids) for place in range(len(ids))], size)
 
     def id_of(self, piece: str) -> int | None:
         """The id of a piece by its name, such as `</s>` or `<|im_end|>`; None where there is none."""
@@ -98,3 +106,12 @@ class TokenizerSpec:
                 f"room for fewer: set vocab_size, and the text tower's, to {tokenizer.vocab_size} or more"
             )
         return tokenizer
+
+
+def sizes_of(ends: Iterable[int], whole: int) -> list[int]:
+    """The sizes of consecutive parts of `whole` that end at `ends`, of which the last takes what is left over. An end
+    before that of a part before is that one's.
+    """
+    reached = list(accumulate((min(end, whole) for end in ends), max))
+    reached[-1:] = [whole] * bool(reached)
+    return [end - begin for begin, end in pairwise([0, *reached])]

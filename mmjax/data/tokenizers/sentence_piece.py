@@ -11,12 +11,13 @@ import re
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
+from itertools import accumulate
 from pathlib import Path
 from typing import Literal
 
 import sentencepiece
 
-from mmjax.data.tokenizers.contract import Tokenizer, TokenizerSpec
+from mmjax.data.tokenizers.contract import Tokenizer, TokenizerSpec, sizes_of
 from mmjax.errors import UserError
 from mmjax.runtime.files import output
 from mmjax.runtime.files.names import plain
@@ -51,6 +52,18 @@ class PieceTokenizer(Tokenizer):
         if text.startswith(" ") and self._adds_space:
             return self._processor.encode(text[1:])  # the space that is added is this one
         return self._spaceless.encode(text)
+
+    def encode_sized(self, text: str) -> tuple[list[int], list[int]]:
+        ids, whole = self._processor.encode(text), len(text.encode())
+        sizes = [self._size(id) for id in ids]
+        sizes[:1] = [sizes[0] - (self._adds_space and sizes[0] > 0)] if ids else []  # the space that was added
+        return ids, sizes_of(accumulate(sizes), whole)
+
+    def _size(self, id: int) -> int:
+        """The bytes of text that a piece stands for; one of what is unknown."""
+        if self._processor.is_byte(id) or self._processor.is_unknown(id):
+            return 1
+        return len(self.piece(id).replace(SPACE_MARK, " ").encode())
 
     @cached_property
     def _spaceless(self) -> sentencepiece.SentencePieceProcessor:

@@ -8,11 +8,13 @@ import json
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import accumulate
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from mmjax.data.tokenizers.contract import Tokenizer, TokenizerSpec
+from mmjax.data.tokenizers.contract import Tokenizer, TokenizerSpec, sizes_of
+from mmjax.data.tokenizers.gpt_json import with_end
 from mmjax.data.tokenizers.tokenizer_json import tokenizer_json
 from mmjax.errors import UserError
 from mmjax.runtime.files import json_text
@@ -58,6 +60,11 @@ class SubwordTokenizer(Tokenizer):
         text.encode()
         return self._spaceless.encode(text, add_special_tokens=False).ids
 
+    def encode_sized(self, text: str) -> tuple[list[int], list[int]]:
+        before = [0, *accumulate(len(letter.encode()) for letter in text)]
+        found = self._backend.encode(text, add_special_tokens=False)
+        return found.ids, sizes_of([before[end] for _, end in found.offsets], before[-1])
+
     @cached_property
     def _spaceless(self) -> Any:
         """The tokenizer without a space before a text."""
@@ -77,14 +84,17 @@ class SubwordTokenizer(Tokenizer):
 class Subwords(TokenizerSpec):
     """Describes a tokenizer of another project that isn't SentencePiece. Needs `pip install "mmjax[interop]"`.
 
-    `path` is a `tokenizer.json`, a `vocab.json` with `merges.txt` beside it (CLIP's BPE), a `vocab.txt` (BERT's
-    WordPiece), open_clip's `bpe_simple_vocab_16e6.txt.gz`, or a folder that holds one of the first three. It is read
-    once: a workdir and an exported folder keep the model, and take it from there. With None they always do.
-    `vocab_size` is the size of the text tower's table.
+    `path` is a `tokenizer.json`, a `vocab.json` with `merges.txt` beside it (the BPE of CLIP, GPT-2 or GPT-1), a
+    `vocab.txt` (BERT's WordPiece), open_clip's `bpe_simple_vocab_16e6.txt.gz`, or a folder that holds one of the first
+    three. It is read once: a workdir and an exported folder keep the model, and take it from there. With None they
+    always do.
+    `vocab_size` is the size of the text tower's table. `end` is the special piece that ends texts, where a
+    `tokenizer.json` doesn't tell: `<|endoftext|>` of GPT-2's (`gpt_json.with_end`).
     """
 
     vocab_size: int
     path: str | None = None
+    end: str | None = None
 
     def load(self, captions: Iterable[str] | None, folder: Path) -> Tokenizer:
         """The tokenizer in `path`.
@@ -103,7 +113,8 @@ class Subwords(TokenizerSpec):
                 "vocab.json, a vocab.txt, or a folder with one of them: `hf download OWNER/MODEL --local-dir FOLDER` "
                 "gets a published one"
             )
-        return self.check(SubwordTokenizer(tokenizer_json(Path(self.path))))
+        model = tokenizer_json(Path(self.path))
+        return self.check(SubwordTokenizer(model if self.end is None else with_end(model, self.end)))
 
 
 def _spaceless(part: Any) -> Any:

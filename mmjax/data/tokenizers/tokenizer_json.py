@@ -1,4 +1,4 @@
-"""The `tokenizer.json` of CLIP's and BERT's vocabularies, from whatever form they are shipped in.
+"""The `tokenizer.json` of CLIP's, GPT's and BERT's vocabularies, from whatever form they are shipped in.
 
 The file holds all that decides the pieces: the normaliser, the cut into words, the vocabulary, the ids that begin and
 end a text (its post-processor) and the padding. The format is that of the `tokenizers` library, which isn't needed to
@@ -10,6 +10,16 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from mmjax.data.tokenizers.gpt_json import GPT_UNKNOWN, WORD_END, gpt2_bpe, gpt_bpe
+from mmjax.data.tokenizers.json_parts import (
+    bpe_model,
+    id_in,
+    in_template,
+    padding_of,
+    piece_name,
+    special_piece,
+    written,
+)
 from mmjax.errors import UserError
 from mmjax.runtime.files import archives, json_text, regular
 
@@ -45,10 +55,21 @@ def tokenizer_json(path: Path) -> bytes:
         merges = path.with_name(path.name.replace("vocab.json", "merges.txt"))
         if not merges.is_file():
             raise UserError(f"{path} needs {merges.name} beside it: the two are one tokenizer")
-        return written(clip_bpe(_object(path), _lines(merges), options))
+        return written(_paired(_object(path), _lines(merges), options))
     if path.suffix == ".json":
         return _with_options(regular.content(path), options)
     raise UserError(f"{path} is no vocabulary: tokenizer.json, vocab.json, vocab.txt and bpe_*.txt.gz are")
+
+
+def _paired(vocab: Mapping[str, int], merges: Sequence[str], options: Mapping[str, Any]) -> dict:
+    """The tokenizer of a vocab.json and its merges: CLIP's and GPT-1's mark the ends of words, and GPT-1 has no piece
+    that begins a text.
+    """
+    if not any(piece.endswith(WORD_END) for piece in vocab):
+        return gpt2_bpe(vocab, merges, options)
+    unknown = piece_name(options.get("unk_token")) or GPT_UNKNOWN
+    begins = (piece_name(options.get("bos_token")) or CLIP_BEGIN) in vocab
+    return clip_bpe(vocab, merges, options) if begins or unknown not in vocab else gpt_bpe(vocab, merges, unknown)
 
 
 def clip_bpe(vocab: Mapping[str, int], merges: Sequence[str], options: Mapping[str, Any] | None = None) -> dict:
@@ -61,7 +82,6 @@ def clip_bpe(vocab: Mapping[str, int], merges: Sequence[str], options: Mapping[s
     begin, end = (
         piece_name(options.get(key)) or of for key, of in (("bos_token", CLIP_BEGIN), ("eos_token", CLIP_END))
     )
-    merges = [merge for i, merge in enumerate(merges) if merge and not (i == 0 and merge.startswith("#version"))]
     spaces = {"type": "Replace", "pattern": {"Regex": r"\s+"}, "content": " "}
     normalizer = {"type": "Sequence", "normalizers": [{"type": "NFC"}, spaces, {"type": "Lowercase"}]}
     pad = piece_name(options.get("pad_token")) or end
@@ -115,29 +135,24 @@ def word_piece(vocab: Sequence[str], options: Mapping[str, Any] | None = None) -
     return {
         "version": "1.0",
         "truncation": None,
-        "padding": _padding(names["pad"], _id(ids, names["pad"])),
-        "added_tokens": [_special(ids, name) for name in names.values() if name in ids],
+        "padding": padding_of(names["pad"], id_in(ids, names["pad"])),
+        "added_tokens": [special_piece(ids, name) for name in names.values() if name in ids],
         "normalizer": _bert_normalizer(options),
         "pre_tokenizer": {"type": "BertPreTokenizer"},
         "post_processor": {
             "type": "TemplateProcessing",
-            "single": [_in_template(names["cls"]), {"Sequence": {"id": "A", "type_id": 0}}, _in_template(names["sep"])],
+            "single": [in_template(names["cls"]), {"Sequence": {"id": "A", "type_id": 0}}, in_template(names["sep"])],
             "pair": [
-                *(_in_template(names["cls"]), {"Sequence": {"id": "A", "type_id": 0}}, _in_template(names["sep"])),
-                *({"Sequence": {"id": "B", "type_id": 1}}, _in_template(names["sep"], 1)),
+                *(in_template(names["cls"]), {"Sequence": {"id": "A", "type_id": 0}}, in_template(names["sep"])),
+                *({"Sequence": {"id": "B", "type_id": 1}}, in_template(names["sep"], 1)),
             ],
             "special_tokens": {
-                name: {"id": name, "ids": [_id(ids, name)], "tokens": [name]} for name in (names["cls"], names["sep"])
+                name: {"id": name, "ids": [id_in(ids, name)], "tokens": [name]} for name in (names["cls"], names["sep"])
             },
         },
         "decoder": {"type": "WordPiece", "prefix": "##", "cleanup": True},
         "model": model,
     }
-
-
-def written(settings: Mapping[str, Any]) -> bytes:
-    """The bytes of a `tokenizer.json`, the same for the same settings."""
-    return json.dumps(settings, ensure_ascii=False).encode()
 
 
 def _bpe(
@@ -151,31 +166,19 @@ def _bpe(
     words = {"type": "Split", "pattern": {"Regex": pattern}, "behavior": "Removed", "invert": True}
     as_bytes = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True, "use_regex": False}
     return {
-        "version": "1.0",
-        "truncation": None,
-        "padding": _padding(pad, _id(vocab, pad)),
-        "added_tokens": [_special(vocab, name) for name in (begin, end)],
+        **bpe_model(vocab, merges, end, WORD_END),
+        "padding": padding_of(pad, id_in(vocab, pad)),
+        "added_tokens": [special_piece(vocab, name) for name in (begin, end)],
         "normalizer": normalizer,
         "pre_tokenizer": {"type": "Sequence", "pretokenizers": [words, as_bytes]},
         "post_processor": {
             "type": "RobertaProcessing",
-            "sep": [end, _id(vocab, end)],
-            "cls": [begin, _id(vocab, begin)],
+            "sep": [end, id_in(vocab, end)],
+            "cls": [begin, id_in(vocab, begin)],
             "trim_offsets": False,
             "add_prefix_space": False,
         },
         "decoder": {"type": "ByteLevel", "add_prefix_space": True, "trim_offsets": True, "use_regex": True},
-        "model": {
-            "type": "BPE",
-            "dropout": None,
-            "unk_token": end,
-            "continuing_subword_prefix": "",
-            "end_of_word_suffix": "</w>",
-            "fuse_unk": False,
-            "byte_fallback": False,
-            "vocab": dict(vocab),
-            "merges": [merge.split() for merge in merges],
-        },
     }
 
 
@@ -195,7 +198,7 @@ def _with_options(model: bytes, options: Mapping[str, Any]) -> bytes:
     if settings.get("padding") is None and pad is not None:
         known = {added["content"]: added["id"] for added in settings.get("added_tokens") or ()}
         pieces = vocab if isinstance(vocab, dict) else {piece: i for i, (piece, *_) in enumerate(vocab)}
-        changed["padding"] = _padding(pad, _id({**pieces, **known}, pad))
+        changed["padding"] = padding_of(pad, id_in({**pieces, **known}, pad))
     normalizer = settings.get("normalizer")
     if (normalizer or {}).get("type") == "BertNormalizer" and options:
         changed["normalizer"] = _bert_normalizer(options, normalizer)
@@ -241,34 +244,6 @@ def _object(path: Path) -> dict[str, Any]:
     if not isinstance(found := json_text.read(path), dict):
         raise UserError(f"{path} holds no object but {found!r:.80}")
     return found
-
-
-def piece_name(token: Any) -> str | None:
-    """A special piece's name, from a string or a dict with its `content`."""
-    name = token.get("content") if isinstance(token, dict) else token
-    if name is not None and not isinstance(name, str):
-        raise UserError(f"a special piece is called {name!r:.60}, which is no name: a text, or a dict with its content")
-    return name
-
-
-def _id(vocab: Mapping[str, int], name: str) -> int:
-    if name not in vocab:
-        raise UserError(f"the vocabulary of {len(vocab):,} pieces lacks {name!r}, which its tokenizer needs")
-    return vocab[name]
-
-
-def _padding(name: str, id: int) -> dict[str, Any]:
-    same = {"strategy": "BatchLongest", "direction": "Right", "pad_to_multiple_of": None, "pad_type_id": 0}
-    return {**same, "pad_id": id, "pad_token": name}
-
-
-def _special(vocab: Mapping[str, int], name: str) -> dict[str, Any]:
-    as_it_stands = {"single_word": False, "lstrip": False, "rstrip": False, "normalized": False, "special": True}
-    return {"id": _id(vocab, name), "content": name, **as_it_stands}
-
-
-def _in_template(name: str, type_id: int = 0) -> dict[str, Any]:
-    return {"SpecialToken": {"id": name, "type_id": type_id}}
 
 
 def _byte_letters() -> list[str]:
