@@ -14,6 +14,7 @@ with epy.lazy_api_imports(globals()):
     from mmjax.data.datasets.asked_emoji.answers import ANSWERS
     from mmjax.data.datasets.tagged_emoji.kinds import EMOJI_TAGS
     from mmjax.data.every_sentence import EverySentence
+    from mmjax.data.packed import Packed
     from mmjax.data.pipeline import Mixture
     from mmjax.data.sources.asked_scenes import AskedScenes
     from mmjax.data.sources.contract import Records, Source
@@ -21,14 +22,13 @@ with epy.lazy_api_imports(globals()):
     from mmjax.data.sources.emoji_charts import EmojiCharts
     from mmjax.data.sources.every_caption import EveryCaption
     from mmjax.data.sources.folder import Folder
-    from mmjax.data.sources.packed import Packed
     from mmjax.data.sources.precomputed import Features, Vector
     from mmjax.data.sources.renamed import Renamed
     from mmjax.data.sources.segments import Segments
     from mmjax.data.sources.text_files import TextFiles
     from mmjax.data.sources.tfds import Tfds
-    from mmjax.data.sources.token_rows import TokenRows
     from mmjax.data.sources.video_folder import VideoFolder
+    from mmjax.data.token_rows import TokenRows
     from mmjax.data.tokenizers.given_ids import GivenIds
     from mmjax.data.tokenizers.sentence_piece import EOS, SentencePiece
     from mmjax.data.tokenizers.subwords import Subwords

@@ -21,7 +21,7 @@ APPENDED = "lines are added at the end"
 WRITERS = {
     "data/datasets/prepare.py": "a lock, which holds nothing",
     "data/prepare/prepare_videos.py": "a lock, which holds nothing",
-    "data/sources/token_store.py": "into the name that `replacing` gave",
+    "data/token_store.py": "into the name that `replacing` gave",
     "data/video_files.py": "into memory",
     "evaluate/evaluators/gallery.py": "into the name that `replacing` gave",
     "inference/clustering/collected.py": "into the name that `replacing` gave",

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from mmjax.data.chains import Chains
+from mmjax.data.packed import Packed, packed_rows
 from mmjax.data.sources.folder import FolderRecords, Source
-from mmjax.data.sources.packed import Packed, packed_rows
 from mmjax.data.tokenizers.sentence_piece import PieceTokenizer, SentencePiece
 from mmjax.data.transforms.conversation import TokenizeConversation
 from mmjax.data.transforms.packed_row import ReadPacked

@@ -10,7 +10,7 @@ from typing import Any
 from mmjax.data.bad_example import BadExample
 from mmjax.data.sources.contract import Records, Source
 from mmjax.data.sources.fingerprints import Fingerprint, of_text
-from mmjax.data.sources.token_rows import ready_tokenizer
+from mmjax.data.token_rows import ready_tokenizer
 from mmjax.data.transforms.contract import Transform
 from mmjax.data.transforms.packed_row import PackedTexts
 from mmjax.data.transforms.values import Labelled, Masked

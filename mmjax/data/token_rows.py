@@ -8,7 +8,7 @@ from typing import Any
 
 from mmjax.data.sources.contract import Records, Source
 from mmjax.data.sources.fingerprints import Fingerprint
-from mmjax.data.sources.token_store import TokenStream, opened_stream, stored_stream
+from mmjax.data.token_store import TokenStream, opened_stream, stored_stream
 from mmjax.data.tokenizers.contract import Tokenizer, TokenizerSpec
 from mmjax.data.transforms.token_row import StreamRow, tokenizer_key
 from mmjax.errors import UserError
@@ -72,9 +72,7 @@ class RowRecords(Records):
         return self._rows
 
     def __getitem__(self, index: int, /) -> dict[str, Any]:
-        if not 0 <= index < self._rows:
-            raise IndexError(index)
-        begin = index * (self._length - 1)
+        begin = range(self._rows)[index] * (self._length - 1)
         ids, sizes = (array[begin : begin + self._length] for array in self._opened())
         return {"id": str(index), self._modality: StreamRow(ids.astype("int32"), int(sizes[1:].sum()), self._key)}
 

@@ -12,7 +12,7 @@ from mmjax.data.pipeline import Mixture, batches, prepare
 from mmjax.data.sources.documents import Documents
 from mmjax.data.sources.folder import FolderRecords, Source
 from mmjax.data.sources.text_files import TextFiles
-from mmjax.data.sources.token_rows import TokenRows
+from mmjax.data.token_rows import TokenRows
 from mmjax.data.tokenizers.sentence_piece import SentencePiece
 from mmjax.data.tokenizers.subwords import Subwords
 from mmjax.data.transforms.token_row import ReadRow

@@ -75,13 +75,12 @@ def _documents(records: Records, column: str, tokenizer: Tokenizer) -> Iterator[
 
 def _sized(tokenizer: Tokenizer, text: Any, records: Records, index: int) -> tuple[list[int], list[int]]:
     try:
-        if not isinstance(text, str):
-            raise TypeError(f"it is {text!r:.40}")
-        return tokenizer.encode_sized(text)
-    except (TypeError, UnicodeError, RuntimeError) as error:
-        raise UserError(
-            f"the document {records[index]['id']!r} is no text: {error}: take it out of the data, or mend it"
-        ) from error
+        if isinstance(text, str):
+            return tokenizer.encode_sized(text)
+        reason: object = f"it is {text!r:.40}"
+    except (UnicodeError, RuntimeError) as error:
+        reason = error
+    raise UserError(f"the document {records[index]['id']!r} is no text: {reason}; take it out of the data, or mend it")
 
 
 def _dtypes(tokenizer: Tokenizer) -> dict[str, np.dtype]:
