@@ -79,6 +79,14 @@ def test_separators(llama: PieceTokenizer) -> None:
     assert ids[mask].tolist() == [1, *llama.encode("a"), *llama.encode("cat"), 2]
 
 
+def test_a_separator_never_joins_the_prefix() -> None:
+    own = PieceTokenizer(llama_model(["cats on the mats", "cat mat on the"] * 4))
+    assert own.id_of("▁cats") in own.encode("cats")
+    (ids, mask), labels = TokenizePrefixed(own, 20, separator="s", pad=0)(PrefixedText("cat", "on"), None)
+    assert ids[mask].tolist() == [1, *own.encode("cat"), own.id_of("s"), *own.encode("on"), 2]
+    assert int(labels["prefix"]) == len(own.encode("cat")) + 2
+
+
 def test_columns_become_prefix_and_suffix() -> None:
     make = PrefixText("answer en {question}", suffix="answers")
     record: dict[str, Any] = {"id": "1", "question": "where? {answers}", "answers": ["here", "there"]}
