@@ -192,7 +192,7 @@ def llama_model(texts: list[str], pieces: int = 400, **options: Any) -> bytes:
         hard_vocab_limit=False,
         num_threads=1,
         minloglevel=2,
-        **settings | ids | options,
+        **settings | ids | options,  # pyright: ignore[reportArgumentType] (its names have no types)
     )
     return model.getvalue()
 
