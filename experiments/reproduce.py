@@ -436,6 +436,16 @@ CLAIMS = (
         against=("alone/words/accuracy",),
         times=2.0,
     ),
+    Claim(
+        "cappa_over_cap_in_as_much_compute",
+        "CapPa (arXiv:2306.07915)",
+        "Pictures are told apart better by a linear probe where most captions were predicted at once.",
+        ("cap.py:tiny",),
+        ("cap.py:tiny_cap",),
+        ("probe/group/top1",),
+        "validation",
+        threshold=0.0,
+    ),
 )
 FUSIONS = tuple(
     (f"fusion.py:{way}",) for way in ("concatenated", "gated", "tensor", "low_rank", "late", "late_learned", "merged")
@@ -453,6 +463,7 @@ TINIES = (
     ("trimodal.py:tiny",),
     ("trimodal.py:tiny_stamps",),
     ("bert.py:tiny",),
+    ("cap.py:tiny",),
     ("mae.py:tiny",),
     ("audiomae.py:tiny",),
     ("m3ae.py:tiny",),

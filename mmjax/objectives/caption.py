@@ -60,10 +60,10 @@ class Caption(nn.Module):
             raise UserError(not_among(f"{path}.mean", self.mean, get_args(MeanName)))
         if not 0 <= self.label_smoothing < 1:
             raise UserError(f"{path}.label_smoothing={self.label_smoothing} must be from 0 to below 1")
-        if not 0 <= self.parallel <= 1 or (self.parallel > 0) != (self.mask_id is not None):
+        if not 0 <= self.parallel <= 1 or (self.parallel and self.mask_id is None):
             raise UserError(
-                f"{path}.parallel={self.parallel} with mask_id={self.mask_id}: a rate from 0 to 1, and above 0 the id "
-                "that stands in the place of the words"
+                f"{path}.parallel={self.parallel} with mask_id={self.mask_id}: it is a rate from 0 to 1, and above 0 "
+                "needs the id that stands in the place of the words"
             )
         if self.text not in inputs:
             raise UserError(unknown(f"{path} predicts the words of", self.text, inputs, "chains of data.transforms"))

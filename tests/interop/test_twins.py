@@ -113,6 +113,7 @@ OBSTACLES = {
     "audiomae.py": "is made of AudioTransformer, MaskedAudio",
     "flava.py": r"CLIPModel is nearest(.|\n)*towers.image.mask_token: False there, True here(.|\n)*towers.text.causal",
     "beit3.py": r"objectives: \[.*\] there, \['MaskedCodes', 'MaskedText'\] here",
+    "cap.py": r"SiglipVisionModel is nearest(.|\n)*objectives: \[\] there, \['Caption'\] here",
     "clap.py": r"towers.audio: none there, AudioTransformer here\n.*\n  towers.text.pooling",
     "clip4clip.py": r"towers.video: none there, Frames here(.|\n)*\['Contrastive', 'Contrastive'\] here",
     "clip_resnet.py": r"towers.image: none there, ResNet here(.|\n)*--towers text goes, as CLIPTextModelWithProjection",

@@ -238,7 +238,7 @@ def test_the_first_loss_of_a_head_of_zeros_is_that_of_even_words() -> None:
         ({"mean": "rows"}, {}, "o.mean='rows' is not one of tokens, texts"),
         ({"label_smoothing": 1.0}, {}, "o.label_smoothing=1.0 must be from 0 to below 1"),
         ({"parallel": 0.5}, {}, "o.parallel=0.5 with mask_id=None"),
-        ({"mask_id": 4}, {}, "o.parallel=0.0 with mask_id=4"),
+        ({"parallel": 1.5, "mask_id": 4}, {}, "o.parallel=1.5 with mask_id=4"),
         ({"parallel": 0.5, "mask_id": VOCAB}, {}, f"o.mask_id={VOCAB} is no id below o.decoder.vocab={VOCAB}"),
         ({"text": "txt"}, {}, "o predicts the words of 'txt', but the chains of data.transforms are text"),
         ({}, {"text": Incoming((26,), "int32", (), None, 9)}, "texts of 26 tokens, of which o reads all but the last"),
