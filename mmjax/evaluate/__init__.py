@@ -14,6 +14,7 @@ with epy.lazy_api_imports(globals()):
     from mmjax.evaluate.evaluators.gallery import Gallery
     from mmjax.evaluate.evaluators.knn import KNN
     from mmjax.evaluate.evaluators.losses import Losses
+    from mmjax.evaluate.evaluators.perplexity import Perplexity
     from mmjax.evaluate.evaluators.probe import Probe
     from mmjax.evaluate.evaluators.regression import RegressionErrors
     from mmjax.evaluate.evaluators.reranked import Reranked

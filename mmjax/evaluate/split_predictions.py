@@ -14,6 +14,7 @@ from mmjax.data.transforms.input import Input
 from mmjax.errors import UserError, unknown
 from mmjax.evaluate.disturbances import Disturbed, disturbed_rows
 from mmjax.evaluate.split_maps import Looked, SplitMaps
+from mmjax.evaluate.split_words import Spelled, SplitWords
 from mmjax.objectives.contract import parts
 from mmjax.objectives.labels.classify import Classify
 from mmjax.objectives.labels.regress import Regress
@@ -57,6 +58,7 @@ class SplitPredictor:
         self._pretrainer, self._data, self._mesh, self._batch_size = pretrainer, data, mesh, batch_size
         self._part = hosts.reader(mesh, batch_size)
         self.word_maps = SplitMaps(pretrainer, data, mesh, batch_size)
+        self.words = SplitWords(pretrainer, data, mesh, batch_size)
 
         def predict(variables: Variables, batch: Any, objective: str, kept: tuple[str, ...]) -> tuple[Any, Any]:
             with nn.logical_axis_rules(ACTIVATION_RULES):
@@ -277,6 +279,10 @@ class Foresight(NamedTuple):
     def word_maps(self, count: int) -> list[Looked]:
         """Maps of what words look at in a few examples of the split; see `SplitMaps`."""
         return self.predictor.word_maps(self.variables, self.split, count)
+
+    def words(self, objective: str) -> Spelled:
+        """The sums over all words that an objective predicts on the split; see `SplitWords`."""
+        return self.predictor.words(self.variables, self.split, objective)
 
     def matcher(self, objective: str) -> Matcher:
         """Encodes the split's rows, to tell which belong together."""

@@ -257,6 +257,22 @@ class Matches(Protocol):
         ...
 
 
+@runtime_checkable
+class Writes(Protocol):
+    """The further contract of an objective whose decoder writes texts."""
+
+    decoder: Any
+    """See `mmjax.models.TextDecoder`."""
+    text: str
+    """The input whose words it predicts."""
+    reads: tuple[str, ...]
+    """The inputs that the decoder reads."""
+
+    def read(self, encoded: Mapping[Any, Any], batch: Mapping[str, Array]) -> Mapping[str, TokensAndMask]:
+        """The tokens that the decoder reads, by the input's name."""
+        ...
+
+
 def fusions(objective: Any) -> tuple[str, ...]:
     """The names of the fusion encoders that an objective reads, as views or by itself."""
     viewed = [view.fusion for view in objective.views() if isinstance(view, Fused)]

@@ -5,18 +5,32 @@ from dataclasses import field
 from typing import Any
 
 import flax.linen as nn
+import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
 from mmjax.errors import UserError, unknown
 from mmjax.models.fusion.contract import TokensAndMask
-from mmjax.objectives.contract import AnyView, Context, Fused, Matches, Predicting, View, parts, present, valid
+from mmjax.objectives.contract import (
+    AnyView,
+    Context,
+    Fused,
+    Matches,
+    Predicting,
+    View,
+    Writes,
+    parts,
+    present,
+    usable,
+    valid,
+)
 from mmjax.objectives.encoded import EncodedFused
 from mmjax.objectives.encoding import Encoding, Keys, by_teacher, embedding
 from mmjax.objectives.microbatches import each_part
 from mmjax.objectives.numerics import unit
 from mmjax.objectives.readings import check_entries, check_parts, distinct_views, names, rows_of
 from mmjax.objectives.second_round import by_front, kept_views, second_round
+from mmjax.objectives.token_errors import TokenErrors
 
 Batch = Mapping[str, Array]
 Weight = float | Callable[[Any], Any]
@@ -177,6 +191,18 @@ class Pretrainer(nn.Module):
         rows = jnp.arange(len(tokens[0][0]))
         told = self.context(objective, "predict", None, rows, frozenset())
         return matching.matched(dict(zip(matching.kept(), tokens, strict=True)), told)
+
+    def word_errors(self, batch: Batch, objective: str) -> TokenErrors:
+        """The sums over each text's words of an objective that predicts them (`Caption`), without dropout: zeros where
+        an example doesn't count. Needs no keys.
+
+        Raises UserError as `predict` does.
+        """
+        writing = self._able(objective, Writes, "predicts no words")
+        encoded, batch = self._read(writing, batch)
+        told = self.context(objective, "predict", None, batch["index"], frozenset())
+        errors, rows = writing.per_example(encoded, batch, told), usable(writing, batch)
+        return jax.tree.map(lambda x: jnp.where(rows, x, 0), errors)
 
     def _able(self, objective: str, kind: Any, lacking: str) -> Any:
         """The objective of that name, of a kind that answers."""

@@ -220,6 +220,18 @@ EVALUATION = (
         "higher",
     ),
     MetricFamily(
+        ("<evaluator>/<objective>/perplexity",),
+        "e to the mean loss of a word, in nats, over all words of the split; vocab for one that knows nothing",
+        "lower",
+    ),
+    MetricFamily(
+        ("<evaluator>/<objective>/bits_per_token", "<evaluator>/<objective>/bits_per_byte"),
+        "the loss in bits, by token of the model's own tokenizer or by byte of the text, which compares models",
+        "lower",
+    ),
+    MetricFamily(("<evaluator>/<objective>/word_accuracy",), "the share of words that were the likeliest", "higher"),
+    MetricFamily(("<evaluator>/<objective>/words",), "the number of words that were predicted"),
+    MetricFamily(
         ("<evaluator>/<objective>/vqa_accuracy", "<evaluator>/<objective>/vqa_accuracy/<kind>=<value>"),
         "the mean accuracy of answers as VQA counts it, by how many people gave the same, of all or of one kind",
         "higher",
