@@ -26,6 +26,11 @@ _FILLED = 0.35  # of the opaque pixels aren't outline, else lines make the drawi
 _CLEAR = 0.65  # of those are of one colour, else nobody would say which
 
 
+def palette_tone(colour: str) -> tuple[int, ...]:
+    """The first of OpenMoji's tones of a colour, which is one of `COLOURS`: red, green and blue, 0 to 255."""
+    return tuple(bytes.fromhex(_PALETTE[colour][0]))
+
+
 def colour_of(drawing: UInt8[np.ndarray, "h w 4"]) -> str | None:
     """The colour of a drawing (RGBA), or None where it has none that is clear.
 

@@ -1,0 +1,1 @@
+"""The dataset `described_emoji`: pictures of emoji with descriptions, and dialogues that refer back."""
