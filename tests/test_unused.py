@@ -14,7 +14,7 @@ BY_NAME = {
     r"mmjax\.interop\.(\w+\.layout|onnx):(read|write)": "interop.projects has the modules' names",
     r"mmjax\.interop\.\w+\.usage:(LIBRARY|NEEDS|how_to_load|ids)": "interop.projects has the modules' names",
     r"mmjax\.data\.datasets\.(asked_emoji\.builder:AskedEmoji|tagged_emoji\.builder:TaggedEmoji)": "TFDS",
-    r"mmjax\.data\.datasets\.emoji_stories\.builder:EmojiStories": "TFDS",
+    r"mmjax\.data\.datasets\.(described_emoji\.builder:DescribedEmoji|emoji_stories\.builder:EmojiStories)": "TFDS",
     r"mmjax\.data\.datasets\.(esc50:Esc50|spoken_emoji\.builder:SpokenEmoji|stamps\.builder:Stamps)": "TFDS",
     r"mmjax\.interop\.preprocessing\.piece_json:BYTE": "the last of a row of numbers",
     r"mmjax(\.\w+)*:__\w+__": "Python",

@@ -17,9 +17,9 @@ examples:
   mmjax prepare videos lectures.csv --out segments --sound-rate 22050
 
 Training and evaluation build a dataset on first use; this builds it beforehand. spoken_emoji, asked_emoji,
-emoji_stories, tagged_emoji, esc50 and stamps need no TensorFlow; the Debian package of stamps is fetched by hand
-(experiments/README.md, "Demo data"). TFDS's own datasets whose builders need it take pip install "mmjax[tf]"; reading
-them needs none.
+described_emoji, emoji_stories, tagged_emoji, esc50 and stamps need no TensorFlow; the Debian package of stamps is
+fetched by hand (experiments/README.md, "Demo data"). TFDS's own datasets whose builders need it take
+pip install "mmjax[tf]"; reading them needs none.
 
 `prepare videos` decodes once what training would decode in every epoch: a folder of videos, with their subtitles beside
 them, or a table with a column `video`. Each becomes segments with frames (JPEG), sound (FLAC), and words with their

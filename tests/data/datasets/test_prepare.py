@@ -196,7 +196,7 @@ def test_a_dataset_is_a_file_in_the_folder_and_is_found_by_its_name(tmp_path, mo
     records = Tfds("two_words").open("train", str(tmp_path / "built"))
     assert sorted(records[i]["text"] for i in range(len(records))) == ["blue", "red"]
     assert (tmp_path / "built" / "two_words" / "1.0.0" / "features.json").exists()
-    own = ["asked_emoji", "emoji_stories", "esc50", "spoken_emoji", "stamps", "tagged_emoji"]
+    own = ["asked_emoji", "described_emoji", "emoji_stories", "esc50", "spoken_emoji", "stamps", "tagged_emoji"]
     assert ours() == [*own, "two_more", "two_words"]
     with pytest.raises(DatasetError, match=r"^building two_more needs the packages no_such_package, which aren't"):
         prepare_dataset("two_more", str(tmp_path / "built"))

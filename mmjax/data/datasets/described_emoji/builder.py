@@ -1,4 +1,4 @@
-"""`described_emoji`: pictures of two tiles with emoji, captions of them and dialogues about them, a TFDS builder (`demo`).
+"""`described_emoji`: pictures of two tiles of emoji, captions of them, and dialogues about them, as a TFDS builder.
 
 Captions are two to four sentences, dialogues three to five questions of which some refer back ("and the other one?").
 What they tell of a tile is its colour, its place, how many emoji there are, and their kind: the words of `asked_emoji`

@@ -5,7 +5,7 @@ these very dialogues, which nobody can beat.
 """
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 from mmjax.data.datasets.asked_emoji.shortcuts import TOLERANCE, best_accuracy, chance, learned_accuracy
 from mmjax.data.datasets.described_emoji.dialogues import Turn
@@ -50,12 +50,22 @@ def known_facts(wanted: str) -> tuple[str, ...]:
     return ("nothing", *(f"{whose}{fact}" for whose in ("", "other ") for fact in FACTS if fact not in barred))
 
 
-def fact_told(
-    train: Sequence[TiledScene], scenes: Sequence[TiledScene], wanted: str, known: str
-) -> tuple[float, float]:
-    """The accuracy of guessing a tile's fact, one of `WANTED`, by one of its `known_facts`, and chance."""
-    rows = list(_fact_rows(scenes, wanted, known))
-    return learned_accuracy(list(_fact_rows(train, wanted, known)), rows), chance(rows, "kind")
+def told_facts(scenes: Sequence[TiledScene]) -> Rows:
+    """All facts of each tile, its relations to the other one, and the facts of that, by "other kind" and the like."""
+    return [
+        tile.facts() | tile.relations(other) | {f"other {fact}": value for fact, value in other.facts().items()}
+        for scene in scenes
+        for tile, other in (scene.tiles, scene.tiles[::-1])
+    ]
+
+
+def fact_told(train: Rows, told: Rows, wanted: str, known: str) -> tuple[float, float]:
+    """The accuracy of guessing a fact, one of `WANTED`, by one of its `known_facts`, and chance.
+
+    train, told: `told_facts` of training and of those to be guessed.
+    """
+    rows = _fact_rows(told, wanted, known)
+    return learned_accuracy(_fact_rows(train, wanted, known), rows), chance(rows, "kind")
 
 
 def check_dialogues(splits: Mapping[str, Asked]) -> None:
@@ -76,10 +86,11 @@ def check_facts(splits: Mapping[str, Sequence[TiledScene]]) -> None:
     """Raises UserError where, in one of the splits, a fact of a tile can be told by nothing, or by another fact.
     "train" is among the splits.
     """
+    told = {split: told_facts(scenes) for split, scenes in splits.items()}
     for split, scenes in splits.items():
         for wanted in WANTED:
             for known in known_facts(wanted):
-                found, by_chance = fact_told(splits["train"], scenes, wanted, known)
+                found, by_chance = fact_told(told["train"], told[split], wanted, known)
                 _check_guess(f"the {wanted} of tiles of {split!r} is told by {known}", found, by_chance, len(scenes))
 
 
@@ -103,10 +114,9 @@ def _turn_rows(asked: Asked, words: bool) -> Rows:
     return rows
 
 
-def _fact_rows(scenes: Sequence[TiledScene], wanted: str, known: str) -> Iterator[dict[str, str]]:
-    for scene in scenes:
-        for tile, other in (scene.tiles, scene.tiles[::-1]):
-            facts = tile.facts() | tile.relations(other) | {f"other {k}": v for k, v in other.facts().items()}
-            if wanted in facts:
-                told = facts.get(known, "")
-                yield {"kind": wanted, "form": told, "question": told, "answer": facts[wanted]}
+def _fact_rows(told: Rows, wanted: str, known: str) -> Rows:
+    return [
+        {"kind": wanted, "form": facts.get(known, ""), "question": facts.get(known, ""), "answer": facts[wanted]}
+        for facts in told
+        if wanted in facts
+    ]

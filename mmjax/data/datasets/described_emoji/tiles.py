@@ -106,7 +106,7 @@ def _of_split(
 ) -> list[TiledScene]:
     pool = {kind: tuple(t.id for t in things if (t.split, t.word) == (split, kind)) for kind in COUNTED}
     if lacking := [kind for kind, emoji in pool.items() if not emoji]:
-        raise UserError(f"described_emoji: the split {split!r} has no emoji of the kind {lacking[0]}: raise limit")
+        raise UserError(f"described_emoji: the split {split!r} has no emoji of the kind {lacking[0]!r}: raise limit")
     pairs = {fact: tuple(permutations(values, 2)) for fact, values in FACTS.items()}
     shown: Counter[str] = Counter()
     made: list[TiledScene] = []
@@ -150,10 +150,11 @@ def _tile(key: str, facts: Mapping[str, str], emoji: str) -> Tile:
         side = hash_choice(_SIDES, f"{key}/side/{down}/{right}")
         # On the tile, however much of the cell that leaves free.
         x, y = (
-            hash_choice(
-                range(max(begin, cell), min(end, cell + CELL) - side + 1), f"{key}/{down}/{right}/{cell}/{side}"
+            hash_choice(range(max(begin, cell), min(end, cell + CELL) - side + 1), f"{key}/{axis}/{down}/{right}")
+            for axis, begin, end, cell in (
+                ("x", box[0], box[2], left + CELL * right),
+                ("y", box[1], box[3], top + CELL * down),
             )
-            for begin, end, cell in ((box[0], box[2], left + CELL * right), (box[1], box[3], top + CELL * down))
         )
         copies.append(Copy(x, y, side))
     return Tile(**facts, emoji=emoji, box=box, copies=tuple(copies))

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from mmjax.data.datasets.asked_emoji.colours import colour_of
+from mmjax.data.datasets.asked_emoji.colours import colour_of, palette_tone
 from mmjax.data.datasets.asked_emoji.drawings import drawing
 
 
@@ -50,3 +50,10 @@ def test_a_colour_is_the_one_of_most_filled_pixels(parts, colour):
 def test_emoji_have_the_colours_that_people_say(emoji_id, colour):
     small, large = (colour_of(np.asarray(drawing(emoji_id, side))) for side in (32, 96))
     assert small == large == colour
+
+
+def test_the_tone_of_a_colour_is_one_of_openmojis():
+    """Of emoji that are one flat shape of the colour."""
+    for colour, emoji_id in (("red", "1F534"), ("brown", "1F7E4"), ("green", "1F7E2")):
+        tones = np.asarray(drawing(emoji_id, 64))[..., :3].reshape(-1, 3).tolist()
+        assert list(palette_tone(colour)) in tones
