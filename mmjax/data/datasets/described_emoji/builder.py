@@ -24,8 +24,8 @@ import tensorflow_datasets as tfds
 from mmjax.data.datasets.asked_emoji.speech import spoken, utterance
 from mmjax.data.datasets.builder import PlannedBuilder, encoded, png_of
 from mmjax.data.datasets.described_emoji.captions import captions_of
-from mmjax.data.datasets.described_emoji.chat import chat_messages
-from mmjax.data.datasets.described_emoji.dialogues import Turn, dialogues_of
+from mmjax.data.datasets.described_emoji.chat import dialogue_messages
+from mmjax.data.datasets.described_emoji.dialogues import AskedTurn, dialogues_of
 from mmjax.data.datasets.described_emoji.shortcuts import check_dialogues, check_facts
 from mmjax.data.datasets.described_emoji.tile_picture import PICTURE_SIDE, draw_tiles
 from mmjax.data.datasets.described_emoji.tiles import TiledScene, planned_tiles
@@ -102,7 +102,7 @@ class DescribedEmoji(PlannedBuilder):
         return {split: self._generate_examples(split, each) for split, each in planned.items()}
 
     def _generate_examples(
-        self, split: str, planned: Sequence[tuple[TiledScene, Sequence[Turn]]]
+        self, split: str, planned: Sequence[tuple[TiledScene, Sequence[AskedTurn]]]
     ) -> Iterator[tuple[str, Any]]:
         picture = lru_cache(maxsize=1)(draw_tiles)  # a scene's dialogues follow each other
         for number, (scene, turns) in enumerate(planned):
@@ -111,7 +111,7 @@ class DescribedEmoji(PlannedBuilder):
             yield example_id, _example(example_id, split, scene, turns) | {"image": picture(scene)}
 
 
-def _example(example_id: str, split: str, scene: TiledScene, turns: Sequence[Turn]) -> dict[str, Any]:
+def _example(example_id: str, split: str, scene: TiledScene, turns: Sequence[AskedTurn]) -> dict[str, Any]:
     """The example, but for its picture."""
     spoken_turn, voice, sound = -1, "", b""
     if hashed(f"described/{example_id}/silent") % _SILENT:
@@ -121,8 +121,8 @@ def _example(example_id: str, split: str, scene: TiledScene, turns: Sequence[Tur
     return {
         "id": example_id,
         "captions": captions_of(scene, f"described/{example_id}", CAPTIONS),
-        "messages": chat_messages(turns),
-        "spoken_messages": chat_messages(turns, spoken_turn),
+        "messages": dialogue_messages(turns),
+        "spoken_messages": dialogue_messages(turns, spoken_turn),
         "turn_kinds": [turn.kind for turn in turns],
         "needs_history": [turn.needs_history for turn in turns],
         "speech": sound,

@@ -8,7 +8,7 @@ and none of it takes the name of an emoji, which nobody can know who hasn't seen
 from collections.abc import Sequence
 
 from mmjax.data.datasets.asked_emoji.answers import WORDS
-from mmjax.data.datasets.described_emoji.tiles import Tile, TiledScene
+from mmjax.data.datasets.described_emoji.tiles import ColouredTile, TiledScene
 from mmjax.data.datasets.emoji_stories.grammar import hash_choice
 from mmjax.data.datasets.spoken_emoji.catalogue import hashed
 
@@ -53,7 +53,7 @@ def _caption(scene: TiledScene, key: str) -> str:
     return " ".join(f"{each[0].upper()}{each[1:]}." for each in [*sentences, *related])
 
 
-def _introduced(tile: Tile, facts: Sequence[str], key: str) -> str:
+def _introduced(tile: ColouredTile, facts: Sequence[str], key: str) -> str:
     """The sentence that first speaks of a tile, and tells these facts of it."""
     what = f"{tile.count} {_noun(tile)}" if "count" in facts else WORDS[tile.kind].one if _alone(tile) else _noun(tile)
     on = f" on {_coloured(tile)}" if "colour" in facts else ""
@@ -68,7 +68,7 @@ def _introduced(tile: Tile, facts: Sequence[str], key: str) -> str:
     return hash_choice(forms, f"{key}/form")
 
 
-def _followed(tile: Tile, facts: Sequence[str]) -> list[str]:
+def _followed(tile: ColouredTile, facts: Sequence[str]) -> list[str]:
     """A sentence for each of these facts of the tile that was spoken of last."""
     sentences = {
         "count": f"there are {tile.count} of them",
@@ -78,24 +78,24 @@ def _followed(tile: Tile, facts: Sequence[str]) -> list[str]:
     return [sentences[fact] for fact in facts if fact != "count" or not _alone(tile)]
 
 
-def _related(tiles: Sequence[Tile], key: str) -> list[str]:
+def _related(tiles: Sequence[ColouredTile], key: str) -> list[str]:
     """A sentence about how the tiles of a caption stand to each other."""
     one, other = tiles if hashed(f"{key}/first") % 2 else reversed(tiles)
     relation = hash_choice(sorted(one.relations(other).values()), f"{key}/relation")
     return [f"the {_noun(one)} {_are(one)} {_RELATIONS[relation]} the {_noun(other)}"]
 
 
-def _coloured(tile: Tile) -> str:
+def _coloured(tile: ColouredTile) -> str:
     return f"{'an' if tile.colour[0] in 'aeiou' else 'a'} {tile.colour} tile"
 
 
-def _alone(tile: Tile) -> bool:
+def _alone(tile: ColouredTile) -> bool:
     return tile.count == "one"
 
 
-def _noun(tile: Tile) -> str:
+def _noun(tile: ColouredTile) -> str:
     return tile.kind if _alone(tile) else WORDS[tile.kind].many
 
 
-def _are(tile: Tile) -> str:
+def _are(tile: ColouredTile) -> str:
     return "is" if _alone(tile) else "are"

@@ -4,10 +4,10 @@ import json
 from collections.abc import Sequence
 from typing import Any
 
-from mmjax.data.datasets.described_emoji.dialogues import Turn
+from mmjax.data.datasets.described_emoji.dialogues import AskedTurn
 
 
-def chat_messages(turns: Sequence[Turn], spoken_turn: int = -1) -> str:
+def dialogue_messages(turns: Sequence[AskedTurn], spoken_turn: int = -1) -> str:
     """A JSON list of messages, of "user" and "assistant" by turns; the first has the picture before its text.
 
     spoken_turn: the number of the question that is a sound in place of a text; -1: none is.

@@ -11,7 +11,7 @@ value that the other tile has.
 
 from dataclasses import dataclass, field
 
-from mmjax.data.datasets.described_emoji.tiles import FACTS, Tile, TiledScene
+from mmjax.data.datasets.described_emoji.tiles import FACTS, ColouredTile, TiledScene
 from mmjax.data.datasets.emoji_stories.grammar import hash_choice
 
 LENGTHS = range(3, 6)  # questions of a dialogue
@@ -31,7 +31,7 @@ _WAYS = ("other", "other", "it", "it", "compared", "named")  # a turn after the 
 
 
 @dataclass(frozen=True)
-class Turn:
+class AskedTurn:
     """A question with its answer.
 
     fact: what is asked, of `FACTS`, or "side" or "height". way: "named" where the question stands alone; "it", "other"
@@ -46,16 +46,16 @@ class Turn:
 
     @property
     def needs_history(self) -> bool:
-        """Whether the answer depends on an earlier turn."""
+        """True where the answer depends on an earlier turn."""
         return self.way != "named"
 
     @property
     def kind(self) -> str:
-        """What is asked, and in what way, such as "colour/it"."""
+        """The fact and the way, such as "colour/it"."""
         return f"{self.fact}/{self.way}"
 
 
-def dialogues_of(scene: TiledScene) -> tuple[tuple[Turn, ...], tuple[Turn, ...]]:
+def dialogues_of(scene: TiledScene) -> tuple[tuple[AskedTurn, ...], tuple[AskedTurn, ...]]:
     """The two dialogues of a scene, which begin with its first and with its second tile."""
     first, second = scene.tiles
     key = f"{scene.id}/dialogue"
@@ -70,12 +70,12 @@ class _Dialogue:
     """
 
     key: str
-    mine: Tile
-    other: Tile
-    turns: list[Turn] = field(default_factory=list)
+    mine: ColouredTile
+    other: ColouredTile
+    turns: list[AskedTurn] = field(default_factory=list)
     known: dict[str, set[str]] = field(default_factory=dict)
 
-    def held(self) -> tuple[Turn, ...]:
+    def held(self) -> tuple[AskedTurn, ...]:
         """All its turns."""
         self.known = {tile.place: set() for tile in (self.mine, self.other)}
         for turn in range(hash_choice(LENGTHS, f"{self.key}/length")):
@@ -89,8 +89,9 @@ class _Dialogue:
         return tuple(self.turns)
 
     def _options(self) -> dict[str, list[tuple[str, str, bool]]]:
-        """What can be asked next, by the way: a fact, the fact that the question means its tile by, or "", and whether
-        that is the other tile.
+        """The questions that can be asked next, by the way.
+
+        Of each the fact, the fact that it means its tile by, or "", and whether that is the other tile.
         """
         compared = any(turn.way == "compared" for turn in self.turns)
         # Of places and how they compare only the one or the other: the one tells of the other.
@@ -112,7 +113,7 @@ class _Dialogue:
                 found["compared"] = [(fact, "", False) for fact in sorted(self.mine.relations(self.other))]
         return {way: options for way, options in found.items() if options}
 
-    def _tiles(self) -> list[Tile]:
+    def _tiles(self) -> list[ColouredTile]:
         return [self.mine, self.other]
 
     def _ask(self, way: str, fact: str, by: str, other: bool) -> None:
@@ -130,5 +131,5 @@ class _Dialogue:
             if way == "it":
                 question = f"And {question[0].lower()}{question[1:]}"
         told = self.other.facts()[fact] if fact in self.known[self.other.place] else ""
-        self.turns.append(Turn(question, answer, fact, way, told))
+        self.turns.append(AskedTurn(question, answer, fact, way, told))
         self.known[self.mine.place] |= {fact, by} - {""}

@@ -1,19 +1,19 @@
 """Measures how far `described_emoji` can be guessed without the picture, or without what was said before.
 
-What is guessed is what is most frequent in training where the same is known; without history, what is most frequent in
-these very dialogues, which nobody can beat.
+The guess is what is most frequent in training where the same is known; without history, what is most frequent in these
+very dialogues, which nobody can beat.
 """
 
 import math
 from collections.abc import Mapping, Sequence
 
 from mmjax.data.datasets.asked_emoji.shortcuts import TOLERANCE, best_accuracy, chance, learned_accuracy
-from mmjax.data.datasets.described_emoji.dialogues import Turn
+from mmjax.data.datasets.described_emoji.dialogues import AskedTurn
 from mmjax.data.datasets.described_emoji.tiles import FACTS, TiledScene
 from mmjax.errors import UserError
 
 Rows = list[dict[str, str]]
-Asked = Sequence[tuple[TiledScene, Sequence[Turn]]]  # dialogues, each with its scene
+Asked = Sequence[tuple[TiledScene, Sequence[AskedTurn]]]  # dialogues, each with its scene
 
 MOST_WITHOUT_HISTORY = 0.5  # of the answers that refer back
 WANTED = (*FACTS, "side", "height")  # of a tile, as captions tell them
@@ -42,7 +42,7 @@ def without_picture(train: Asked, asked: Asked) -> tuple[float, float]:
 
 
 def known_facts(wanted: str) -> tuple[str, ...]:
-    """What may say something of a tile's fact: nothing at all, its other facts, and those of the other tile.
+    """The names of what may tell a tile's fact: nothing at all, its other facts, and those of the other tile.
 
     Not the same fact of the other tile, which differs, nor of two places what they say of each other.
     """

@@ -44,7 +44,7 @@ class Copy:
 
 
 @dataclass(frozen=True)
-class Tile:
+class ColouredTile:
     """A coloured tile.
 
     kind, colour, count, place: values of `FACTS`. emoji: its id. box: the tile's left, top, right and bottom in the
@@ -59,8 +59,8 @@ class Tile:
     box: tuple[int, int, int, int]
     copies: tuple[Copy, ...]
 
-    def relations(self, other: "Tile") -> dict[str, str]:
-        """Where it is as seen from another: `side` is "left" or "right", `height` "above" or "below"; what doesn't hold
+    def relations(self, other: "ColouredTile") -> dict[str, str]:
+        """The relations to another tile: `side` is "left" or "right", `height` "above" or "below"; what doesn't hold
         isn't there.
         """
         (row, column), (other_row, other_column) = PLACES[self.place], PLACES[other.place]
@@ -81,7 +81,7 @@ class TiledScene:
     """The tiles of a picture. `id` is the split's name and a number."""
 
     id: str
-    tiles: tuple[Tile, Tile]
+    tiles: tuple[ColouredTile, ColouredTile]
 
 
 def planned_tiles(pictures: Mapping[str, int], limit: int | None = None) -> dict[str, list[TiledScene]]:
@@ -139,7 +139,7 @@ def _shuffled(choices: tuple[Any, ...], key: str) -> list[Any]:
     return sorted(choices, key=lambda choice: hashed(f"{key}/{choice}"))
 
 
-def _tile(key: str, facts: Mapping[str, str], emoji: str) -> Tile:
+def _tile(key: str, facts: Mapping[str, str], emoji: str) -> ColouredTile:
     row, column = PLACES[facts["place"]]
     top, left = 2 * CELL * row, 2 * CELL * column
     before, above, after, below = (hash_choice(_EDGES, f"{key}/edge/{which}") for which in range(4))
@@ -157,11 +157,11 @@ def _tile(key: str, facts: Mapping[str, str], emoji: str) -> Tile:
             )
         )
         copies.append(Copy(x, y, side))
-    return Tile(**facts, emoji=emoji, box=box, copies=tuple(copies))
+    return ColouredTile(**facts, emoji=emoji, box=box, copies=tuple(copies))
 
 
 def _possible() -> int:
-    """How many scenes differ in their facts."""
+    """The number of scenes that differ in their facts."""
     found = 1
     for values in FACTS.values():
         found *= len(values) * (len(values) - 1)

@@ -5,7 +5,7 @@ from collections import Counter
 import pytest
 
 from mmjax.data.datasets.described_emoji.captions import captions_of
-from mmjax.data.datasets.described_emoji.tiles import FACTS, Tile, TiledScene
+from mmjax.data.datasets.described_emoji.tiles import FACTS, ColouredTile, TiledScene
 from tests.data.datasets.described_emoji.reader import read_caption
 
 
@@ -85,7 +85,7 @@ def test_every_relation_of_two_tiles_is_told_as_it_is():
     """Of all pairs of places: diagonal tiles have two relations, of which a caption tells one."""
     for places in itertools.permutations(FACTS["place"], 2):
         tiles = tuple(
-            Tile(kind, colour, count, place, "", (0, 0, 0, 0), ())
+            ColouredTile(kind, colour, count, place, "", (0, 0, 0, 0), ())
             for kind, colour, count, place in zip(
                 ("face", "flag"), ("red", "blue"), ("one", "two"), places, strict=True
             )

@@ -4,7 +4,7 @@ from collections import Counter, defaultdict
 
 import pytest
 
-from mmjax.data.datasets.described_emoji.dialogues import Turn
+from mmjax.data.datasets.described_emoji.dialogues import AskedTurn
 from mmjax.data.datasets.described_emoji.shortcuts import (
     WANTED,
     check_dialogues,
@@ -111,7 +111,7 @@ def test_answers_that_questions_tell_are_told(held):
 
 
 def test_an_uneven_answer_of_training_is_told(held):
-    def uneven(turn: Turn) -> Turn:
+    def uneven(turn: AskedTurn) -> AskedTurn:
         return dataclasses.replace(turn, answer="four") if turn.fact == "count" and not turn.needs_history else turn
 
     spoilt = [(scene, [uneven(turn) for turn in turns]) for scene, turns in held["train"]]

@@ -4,7 +4,7 @@ from collections import Counter
 import pytest
 
 from mmjax.data.datasets.asked_emoji.things import colourless_things
-from mmjax.data.datasets.described_emoji.tiles import CELL, FACTS, PLACES, Tile, planned_tiles
+from mmjax.data.datasets.described_emoji.tiles import CELL, FACTS, PLACES, ColouredTile, planned_tiles
 from mmjax.errors import UserError
 
 SPLITS = ("train", "validation", "test")
@@ -83,7 +83,7 @@ def test_copies_lie_on_their_tile_and_apart_from_each_other(planned):
 
 
 def at(place):
-    return Tile("face", "red", "one", place, "", (0, 0, 0, 0), ())
+    return ColouredTile("face", "red", "one", place, "", (0, 0, 0, 0), ())
 
 
 def test_relations_are_those_of_the_places():
