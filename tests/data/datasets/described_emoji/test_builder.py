@@ -10,7 +10,7 @@ import soundfile
 from PIL import Image
 
 from mmjax.data import Tfds
-from mmjax.data.datasets.asked_emoji.speech import VOICES
+from mmjax.data.datasets.asked_emoji.speech import VOICES, spoken, utterance
 from mmjax.data.datasets.described_emoji import builder as described_builder
 from mmjax.data.datasets.described_emoji.builder import DescribedEmoji
 from mmjax.data.datasets.prepare import prepare_dataset
@@ -73,18 +73,20 @@ def test_an_example_holds_picture_captions_and_a_dialogue_that_are_true_of_it(ti
 
 
 def test_half_of_the_dialogues_have_a_spoken_question(tiny):
-    spoken = {split: [record for record in records if record["audio"]] for split, records in tiny.items()}
-    number = sum(map(len, spoken.values()))
+    heard = {split: [record for record in records if record["audio"]] for split, records in tiny.items()}
+    number = sum(map(len, heard.values()))
     assert 0.35 < number / sum(SPLITS.values()) < 0.65
-    for split, records in spoken.items():
+    for split, records in heard.items():
         for record in records:
             samples, rate = soundfile.read(io.BytesIO(record["audio"]), dtype="int16")
             assert rate == 16_000
             assert 0.5 * rate < len(samples) < 6 * rate
             assert record["voice"] in VOICES[split]
-            said, heard = (texts(json.loads(record[name])) for name in ("messages", "spoken_messages"))
-            assert heard == [None if place == 2 * record["spoken_turn"] else text for place, text in enumerate(said)]
-    assert len({record["spoken_turn"] for records in spoken.values() for record in records}) >= 4
+            question = texts(json.loads(record["messages"]))[2 * record["spoken_turn"]]
+            assert record["audio"] == spoken(question, utterance(f"described/{record['id']}", split))
+            said, left = (texts(json.loads(record[name])) for name in ("messages", "spoken_messages"))
+            assert left == [None if place == 2 * record["spoken_turn"] else text for place, text in enumerate(said)]
+    assert len({record["spoken_turn"] for records in heard.values() for record in records}) >= 4
     for record in (record for records in tiny.values() for record in records if not record["audio"]):
         assert record["spoken_turn"] == -1
         assert record["voice"] is None
