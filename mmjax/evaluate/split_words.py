@@ -8,7 +8,7 @@ import numpy as np
 
 from mmjax.data.evaluation import evaluation_batches
 from mmjax.data.pipeline import Prepared
-from mmjax.objectives.contract import Writes, entry
+from mmjax.objectives.contract import Writing, entry
 from mmjax.objectives.pretrainer import Pretrainer
 from mmjax.runtime import hosts
 from mmjax.runtime.mesh import ACTIVATION_RULES, put, replicated
@@ -55,7 +55,7 @@ class SplitWords:
             SplitNotFoundError: no source has the split.
         """
         found = self._pretrainer.objectives.get(objective)
-        told = f"{found.text}{BYTES}" if isinstance(found, Writes) else ""
+        told = f"{found.text}{BYTES}" if isinstance(found, Writing) else ""
         nats, words, hits, size = 0.0, 0, 0, 0
         known = False
         for batch, _ in evaluation_batches(self._data, split, self._batch_size, columns=("id",), host=self._part):

@@ -258,7 +258,7 @@ class Matches(Protocol):
 
 
 @runtime_checkable
-class Writes(Protocol):
+class Writing(Protocol):
     """The further contract of an objective whose decoder writes texts."""
 
     decoder: Any

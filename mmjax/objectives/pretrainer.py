@@ -18,7 +18,7 @@ from mmjax.objectives.contract import (
     Matches,
     Predicting,
     View,
-    Writes,
+    Writing,
     parts,
     present,
     usable,
@@ -198,7 +198,7 @@ class Pretrainer(nn.Module):
 
         Raises UserError as `predict` does.
         """
-        writing = self._able(objective, Writes, "predicts no words")
+        writing = self._able(objective, Writing, "predicts no words")
         encoded, batch = self._read(writing, batch)
         told = self.context(objective, "predict", None, batch["index"], frozenset())
         errors, rows = writing.per_example(encoded, batch, told), usable(writing, batch)
