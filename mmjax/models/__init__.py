@@ -12,6 +12,7 @@ with epy.lazy_api_imports(globals()):
     from mmjax.models.decoders.patches import Decoder
     from mmjax.models.decoders.patches_and_words import JointDecoder
     from mmjax.models.decoders.projectors import LinearProjector, MlpProjector, Resampler
+    from mmjax.models.decoders.recurrent import RecurrentDecoder
     from mmjax.models.decoders.text import TextDecoder
     from mmjax.models.fusion.coattention import CoAttention
     from mmjax.models.fusion.concatenated import Concatenated

@@ -14,10 +14,10 @@ from mmjax.models.fusion.contract import TokensAndMask
 from mmjax.models.towers.bare import Incoming
 from mmjax.objectives.contract import Context, View, entry, selected, valid
 from mmjax.objectives.encoded import Encoded
-from mmjax.objectives.numerics import at_least_fp32
+from mmjax.objectives.numerics import at_least_fp32, weighted_mean
 from mmjax.objectives.token_errors import TokenErrors, averaged
 
-MeanName = Literal["tokens", "texts"]
+MeanName = Literal["tokens", "texts", "sums"]
 
 
 class Caption(nn.Module):
@@ -27,19 +27,22 @@ class Caption(nn.Module):
     `<text>_loss` is True (answers, the assistant's turns). It starts near ln(vocab). Of packed texts
     (`<text>_segments`, `<text>_positions`) a text's first word isn't predicted either. `<text>_prefix` tells how many
     first words see each other (PaliGemma's prompt), of which none is predicted. Metrics, besides the loss: `accuracy`,
-    of the likeliest word.
+    of the likeliest word; and where there is one, the mean `attention_penalty`, without its weight.
 
     Attributes:
-        decoder: a `mmjax.models.TextDecoder`.
+        decoder: a `mmjax.models.TextDecoder`, or a `RecurrentDecoder`.
         text: the batch's entry.
         reads: the inputs whose towers' tokens the decoder reads: what its `context` and `prefix` name. None where there
             are none, a language model.
         alone: whether a text counts that has none of what the decoder `reads`. With False it doesn't.
-        mean: over all words of the batch (`tokens`), or over texts of each one's mean (`texts`: PaliGemma's).
+        mean: over all words of the batch (`tokens`), or over texts of each one's mean (`texts`: PaliGemma's) or sum
+            (`sums`: Show, Attend and Tell's).
         label_smoothing: the part of the target that is spread evenly over all words.
         parallel: the rate of texts, in training, of which every word is predicted at once, from its place and from what
             is read alone (CapPa: Tschannen et al. 2023, arXiv:2306.07915: 0.75).
         mask_id: the id that stands in the place of those texts' words; needed with `parallel`.
+        attention_penalty: the weight of `doubly_stochastic`, its mean over texts (Show, Attend and Tell: 1, beside
+            `sums`); for a decoder with an attention that tells its weights, a `RecurrentDecoder` with a context.
     """
 
     decoder: Any
@@ -50,6 +53,7 @@ class Caption(nn.Module):
     label_smoothing: float = 0.0
     parallel: float = 0.0
     mask_id: int | None = None
+    attention_penalty: float = 0.0
 
     def views(self) -> tuple[View, ...]:
         return tuple(View(name) for name in self.reads)
@@ -64,6 +68,14 @@ class Caption(nn.Module):
             raise UserError(
                 f"{path}.parallel={self.parallel} with mask_id={self.mask_id}: it is a rate from 0 to 1, and above 0 "
                 "needs the id that stands in the place of the words"
+            )
+        if self.attention_penalty < 0 or (
+            self.attention_penalty and not (hasattr(self.decoder, "attending") and self.decoder.context)
+        ):
+            raise UserError(
+                f"{path}.attention_penalty={self.attention_penalty} is 0, or above 0 with a decoder that tells where "
+                f"it looks: a RecurrentDecoder with a context, and {path}.decoder is a {type(self.decoder).__name__} "
+                f"with context={sorted(self.decoder.context)}"
             )
         if self.text not in inputs:
             raise UserError(unknown(f"{path} predicts the words of", self.text, inputs, "chains of data.transforms"))
@@ -125,21 +137,39 @@ class Caption(nn.Module):
             before = jnp.zeros(len(ids), jnp.int32) if together is None else together
             told["together"] = jnp.where(at_once, words.shape[1], before)
         told |= {"train": context.train, "keys": context.keys if context.train and context.key is not None else None}
-        states = self.decoder(words, real[:, :-1], self.read(encoded, batch), **told)
+        penalty, given = None, (words, real[:, :-1], self.read(encoded, batch))
+        if self.attention_penalty:
+            states, weights, seen = self.decoder.attending(*given, **told)
+            penalty = doubly_stochastic(weights, count, seen)
+        else:
+            states = self.decoder(*given, **told)
         logits = at_least_fp32(self.decoder.logits(states))
         loss = optax.softmax_cross_entropy_with_integer_labels(logits, targets)
         if self.label_smoothing:
             even = jax.nn.logsumexp(logits, axis=-1) - jnp.mean(logits, axis=-1)
             loss = (1 - self.label_smoothing) * loss + self.label_smoothing * even
         hits = (jnp.argmax(logits, axis=-1) == targets) & count
-        return TokenErrors(jnp.sum(jnp.where(count, loss, 0), axis=1), hits.sum(axis=1), count.sum(axis=1))
+        return TokenErrors(jnp.sum(jnp.where(count, loss, 0), axis=1), hits.sum(axis=1), count.sum(axis=1), penalty)
 
     def batch_loss(self, outputs: TokenErrors, batch: Mapping[str, Array]) -> tuple[Float[Array, ""], dict[str, Array]]:
         """The mean over words or texts."""
         rows = self.counted(batch)
         loss, metrics = averaged(outputs, rows)
-        if self.mean == "texts":
-            rows = rows & (outputs.count > 0)
-            each = outputs.total / jnp.maximum(outputs.count, 1)
-            loss = jnp.sum(jnp.where(rows, each, 0)) / jnp.maximum(rows.sum(), 1)
+        rows = rows & (outputs.count > 0)
+        if self.mean != "tokens":
+            each = outputs.total / (jnp.maximum(outputs.count, 1) if self.mean == "texts" else 1)
+            loss = weighted_mean(each, rows, rows)
+        if outputs.penalty is not None:
+            metrics["attention_penalty"] = weighted_mean(outputs.penalty, rows, rows)
+            loss += self.attention_penalty * metrics["attention_penalty"]
         return loss, metrics
+
+
+def doubly_stochastic(
+    weights: Float[Array, "b l c"], words: Bool[Array, "b l"], tokens: Bool[Array, "b c"]
+) -> Float[Array, " b"]:
+    """The penalty of each text on tokens at which its words, together, don't look once: `sum_i (1 - sum_t a_ti)^2` (Xu
+    et al. 2015, arXiv:1502.03044, eq. 14), i the real tokens and t the words that are predicted; 0 without a token.
+    """
+    looked = jnp.sum(jnp.where(words[..., None], weights, 0), axis=1)
+    return jnp.sum(jnp.where(tokens, (1 - looked) ** 2, 0), axis=1)

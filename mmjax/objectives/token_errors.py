@@ -13,6 +13,8 @@ class TokenErrors(NamedTuple):
     total: Float[Array, " b"]
     hits: Int[Array, " b"]
     count: Int[Array, " b"]
+    penalty: Float[Array, " b"] | None = None
+    """What an objective adds of each caption besides; None: nothing."""
 
 
 def averaged(errors: TokenErrors, rows: Bool[Array, " b"]) -> tuple[Float[Array, ""], dict[str, Array]]:

@@ -11,4 +11,4 @@ from etils import epy
 with epy.lazy_api_imports(globals()):
     from mmjax.optim.balance import Alternate, GradNorm, PCGrad, Uncertainty
     from mmjax.optim.base import Optimizer
-    from mmjax.optim.optimizers import Adafactor, AdamW, Lamb, Muon
+    from mmjax.optim.optimizers import Adafactor, AdamW, Lamb, Muon, Sgd

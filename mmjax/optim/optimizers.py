@@ -1,4 +1,4 @@
-"""The optimisers, made of optax's parts: AdamW, LAMB, Adafactor, Muon."""
+"""The optimisers, made of optax's parts: AdamW, LAMB, Adafactor, Muon, and plain gradient descent."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -127,6 +127,21 @@ class Muon(Optimizer):
             consistent_rms=0.2,
         )
         return [muon]
+
+
+@dataclass(frozen=True)
+class Sgd(Optimizer):
+    """Stochastic gradient descent (Robbins & Monro 1951), without a momentum or with it (Polyak 1964): the direction is
+    the gradient plus `momentum` times the direction before."""
+
+    momentum: float = 0.0
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self._check_shares("momentum")
+
+    def direction(self, params: Params) -> list[optax.GradientTransformation]:
+        return [optax.trace(self.momentum)] if self.momentum else []
 
 
 def _uncorrected(adam: optax.GradientTransformation, b1: float, b2: float, eps: float) -> optax.GradientTransformation:

@@ -111,6 +111,11 @@ TRAINING = (
     MetricFamily(
         ("<objective>/weight",), "by what an objective's loss is multiplied, where a balance decides that at each step"
     ),
+    MetricFamily(
+        ("<objective>/attention_penalty",),
+        "the sum over a picture's tokens of (1 - how much all words of a text look at it)^2, the mean over texts",
+        "lower",
+    ),
     MetricFamily(("<objective>/pairs",), "pairs of the batch that were matched, right ones and wrong ones"),
     MetricFamily(("<objective>/matching_loss",), "the loss of matching alone, without what is added to it", "lower"),
     MetricFamily(

@@ -226,15 +226,7 @@ class TextDecoder(nn.Module, kw_only=True):
 
     def check_views(self, views: Views) -> None:
         """Raises UserError where a view is missing, or nothing reads it."""
-        read = {*self.context, *self.prefix}
-        for name in views:
-            if name not in read:
-                raise UserError(unknown("a TextDecoder was given the view", name, sorted(read), "views that it reads"))
-        if missing := sorted(read - {*views}):
-            raise UserError(
-                f"a TextDecoder reads {', '.join(sorted(read))} and was given no tokens of {missing[0]!r}: give them, "
-                "masked where they aren't there"
-            )
+        check_read(self, views)
 
     def _check_length(self, places: int) -> None:
         if self.positions in ("learned", "sincos") and places > self.length:
@@ -329,3 +321,16 @@ def last_word(states: Float[Array, "b l d"], mask: Bool[Array, "b l"]) -> Float[
     """The state of each row's last real word."""
     place = jnp.maximum(mask.sum(axis=1) - 1, 0)
     return jax.vmap(lambda row, at: row[at])(states, place)
+
+
+def check_read(decoder: Any, views: Views) -> None:
+    """Raises UserError where a view that a decoder's `context` or `prefix` names is missing, or neither names it."""
+    kind, read = type(decoder).__name__, {*decoder.context, *decoder.prefix}
+    for name in views:
+        if name not in read:
+            raise UserError(unknown(f"a {kind} was given the view", name, sorted(read), "views that it reads"))
+    if missing := sorted(read - {*views}):
+        raise UserError(
+            f"a {kind} reads {', '.join(sorted(read))} and was given no tokens of {missing[0]!r}: give them, masked "
+            "where they aren't there"
+        )

@@ -103,7 +103,11 @@ def dense(
 
 def projection_init(fan_in: int, fan_out: int) -> Initializer:
     """Xavier-uniform's range for a `fan_in` x `fan_out` matrix, whatever the shape in which it is stored."""
-    bound = (6.0 / (fan_in + fan_out)) ** 0.5
+    return uniform_init((6.0 / (fan_in + fan_out)) ** 0.5)
+
+
+def uniform_init(bound: float) -> Initializer:
+    """Uniform between `-bound` and `bound`."""
 
     def init(key: Array, shape: tuple[int, ...], dtype: DTypeLike = jnp.float32) -> Array:
         return jax.random.uniform(key, shape, dtype, -bound, bound)
