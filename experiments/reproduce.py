@@ -485,6 +485,8 @@ TINIES = (
     ("videobert.py:tiny",),
     ("cav_mae.py:tiny",),
     ("videoclip.py:tiny",),
+    ("show_and_tell.py:tiny",),
+    ("show_and_tell.py:tiny_attention",),
 )
 
 # By experiment: the file that a run of it reads, and the command that makes it, as arguments of `mmjax`.

@@ -209,10 +209,11 @@ class RecurrentDecoder(nn.Module, kw_only=True):
         if not self.context:
             zeros = jnp.zeros((batch, self.width), jnp.float32)
             return (LstmState(zeros, zeros),) * self.layers, None
-        found = [
-            views[name] if projector is None else projector(*views[name], self.embed_width)
-            for name, projector in self.context.items()
-        ]
+        found = []
+        for name, projector in self.context.items():
+            tokens, real = views[name]
+            view = jnp.where(real[..., None], tokens, 0), real
+            found.append(view if projector is None else projector(*view, self.embed_width))
         if len(widths := {tokens.shape[-1] for tokens, _ in found}) > 1:
             raise UserError(f"a context of {sorted(self.context)} is {sorted(widths)} wide: give each a projector")
         tokens, real = (jnp.concatenate(each, axis=1) for each in zip(*found, strict=True))
