@@ -6,7 +6,7 @@ import pytest
 from flax.traverse_util import flatten_dict, unflatten_dict
 
 from mmjax.errors import UserError
-from mmjax.optim.optimizers import Adafactor, AdamW, Lamb, Muon
+from mmjax.optim.optimizers import Adafactor, AdamW, Lamb, Muon, Sgd
 from mmjax.runtime.mesh import Mesh, put
 from mmjax.train.step import compile_train_step, make_train_step
 from tests.states import abstract_state, init_state
@@ -127,10 +127,24 @@ def test_muon_leaves_everything_else_to_adam():
         np.testing.assert_allclose(found[path], np.sign(draws(1)[path]) * (0.09 / 0.19 + 1), rtol=1e-4)
 
 
-@pytest.mark.parametrize("optimizer", [Lamb, Adafactor, Muon])
-def test_it_trains_on_a_mesh_as_on_one_device(optimizer):
+@pytest.mark.parametrize("momentum", [0.0, 0.9])
+def test_plain_descent_is_pytorchs(momentum):
+    torch = pytest.importorskip("torch")
+    found = updates(Sgd(1.0, momentum=momentum, clip_norm=None))
+    for path in SHAPES:
+        leaf = torch.zeros(SHAPES[path], dtype=torch.float64, requires_grad=True)
+        theirs = torch.optim.SGD([leaf], lr=1.0, momentum=momentum)
+        for t, direction in enumerate(found, start=1):
+            before = leaf.detach().clone()
+            leaf.grad = torch.tensor(draws(t)[path].astype(np.float64))
+            theirs.step()
+            np.testing.assert_allclose(direction[path], (before - leaf.detach()).numpy(), rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize(("optimizer", "peak_lr"), [(Lamb, 1e-2), (Adafactor, 1e-2), (Muon, 1e-2), (Sgd, 0.3)])
+def test_it_trains_on_a_mesh_as_on_one_device(optimizer, peak_lr):
     pretrainer, batch = ToyPretrainer(), toy_batch(0)
-    choice = optimizer(1e-2, weight_decay=0.01, warmup_steps=1)
+    choice = optimizer(peak_lr, weight_decay=0.01, warmup_steps=1)
     meshes = {"one": Mesh().build(jax.devices()[:1]), "eight": Mesh(data=2, fsdp=2, tensor=2).build()}
     first = init_state(pretrainer, choice, batch, seed=0, mesh=meshes["one"])
     train_step, losses = make_train_step(pretrainer, choice, seed=0, total_steps=20), {}
@@ -151,6 +165,7 @@ def test_it_trains_on_a_mesh_as_on_one_device(optimizer):
     ("make", "message"),
     [
         (lambda: Lamb(1e-3, b1=1.0), "Lamb: b1=1.0 must be at least 0 and below 1"),
+        (lambda: Sgd(1e-3, momentum=1.0), "Sgd: momentum=1.0 must be at least 0 and below 1"),
         (lambda: Lamb(1e-3, eps=-1.0), "Lamb: eps=-1.0 must be at least 0"),
         (lambda: Muon(1e-3, momentum=1.2), "Muon: momentum=1.2"),
         (lambda: Adafactor(1e-3, decay=0.0), "Adafactor: decay=0.0"),
