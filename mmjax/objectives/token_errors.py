@@ -14,7 +14,7 @@ class TokenErrors(NamedTuple):
     hits: Int[Array, " b"]
     count: Int[Array, " b"]
     penalty: Float[Array, " b"] | None = None
-    """What an objective adds of each caption besides; None: nothing."""
+    """A penalty of each caption besides; None: there is none."""
 
 
 def averaged(errors: TokenErrors, rows: Bool[Array, " b"]) -> tuple[Float[Array, ""], dict[str, Array]]:

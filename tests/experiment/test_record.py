@@ -422,6 +422,8 @@ LEFT_OUT = {
     "mmjax.experiment.diff:Same": "found between two experiments",
     "mmjax.experiment.show:Differences": "as above",
     "mmjax.models.layers.decoder_layer": "what text decoders are made of; their fields say how",
+    "mmjax.models.layers.additive_attention": "what RecurrentDecoder is made of",
+    "mmjax.models.layers.lstm": "as above",
     "mmjax.models.layers.transformer": "what towers are made of; their fields say how",
     "mmjax.models.layers.pooling": "as above",
     "mmjax.models.layers.tpu_attention": "made of the shapes that a kernel is given",

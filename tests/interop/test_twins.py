@@ -132,6 +132,7 @@ OBSTACLES = {
     "videobert.py": "is made of TextTransformer, TextTransformer, MaskedText, MaskedText, Matching, Merged",
     "cav_mae.py": r"towers.audio: none there(.|\n)*towers.image.trunk: None there, Mul(.|\n)*towers.image.early: None",
     "videoclip.py": r"towers.video: none there, Frames here(.|\n)*towers.text.pooling: 'last' there, 'mean' here",
+    "show_and_tell.py": "is made of ResNet, Caption",
     "reserve.py": "is made of ReserveVision, ReserveAudio, Reserve",
     "trimodal.py": r"towers.audio: none there(.|\n)*towers.text.pooling: 'last' there, 'mean' here",
     "vqa.py": r"objectives: \['Contrastive'\] there, \['Classify'\] here(.|\n)*towers.text.causal",

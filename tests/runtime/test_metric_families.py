@@ -139,7 +139,7 @@ def written(trained: Trained) -> dict[bool, set[str]]:
     for line in metrics.read(trained.workdir):
         found["split" in line] |= line.keys() - {"step", "split"}
     tinies = "siglip.py:tiny", "bert.py:tiny", "m3ae.py:tiny", "vilt.py:tiny", "lxmert.py:tiny", "reserve.py:tiny"
-    for file in (*tinies, *TINIES):
+    for file in (*tinies, "show_and_tell.py:tiny_attention", *TINIES):
         found[False] |= of_objectives(file)
     return found
 

@@ -13,7 +13,7 @@ from jaxtyping import Array, Bool, Float, Int, Key
 from mmjax.errors import UserError
 from mmjax.models.decoders.text import NO_VIEWS, Views, check_read
 from mmjax.models.layers import pooling as poolings
-from mmjax.models.layers.additive_attention import AdditiveAttention, Scene
+from mmjax.models.layers.additive_attention import AdditiveAttention, Annotations
 from mmjax.models.layers.dropout import drop, dropout_keys
 from mmjax.models.layers.lstm import LstmLayer, LstmState
 from mmjax.models.layers.parameters import HIDDEN, DtypeName, constrain, dense, parameter, uniform_init
@@ -24,8 +24,8 @@ class RecurrentCache(NamedTuple):
 
     states: tuple[LstmState, ...]
     """Of each layer."""
-    scene: Scene | None
-    """The context, as its attention reads it."""
+    seen: Annotations | None
+    """The context."""
 
 
 class Attended(NamedTuple):
@@ -152,8 +152,8 @@ class RecurrentDecoder(nn.Module, kw_only=True):
         train: bool = False,
         keys: Key[Array, " b"] | None = None,
     ) -> Attended:
-        """What a call gives, and the weights of the attention by which the word after each was found; without a context
-        they are of no token. Raises as a call does."""
+        """The states that a call gives, and the weights with which it looked at the context for each, to find the next
+        word; of no token without a context. Raises as a call does."""
         if together is not None or segments is not None or places is not None:
             raise UserError(
                 "a RecurrentDecoder reads one text a row, word by word: words together, segments and places are a "
@@ -186,16 +186,16 @@ class RecurrentDecoder(nn.Module, kw_only=True):
         del slots
         if together is not None:
             raise UserError("a RecurrentDecoder reads word by word: words together are a TextDecoder's")
-        seen, cache = self._read(ids, mask, *self._start(views, len(ids), None), views)
-        return seen.states, cache
+        found, cache = self._read(ids, mask, *self._start(views, len(ids), None), views)
+        return found.states, cache
 
     def extend(
         self, ids: Int[Array, "b n"], cache: RecurrentCache, mask: Bool[Array, "b n"] | None = None
     ) -> tuple[Float[Array, "b n d"], RecurrentCache]:
         """The states of the words that come next, and the memory with them. mask: which are real; a row without a real
         one stays as it was."""
-        seen, cache = self._read(ids, jnp.ones(ids.shape, bool) if mask is None else mask, *cache)
-        return seen.states, cache
+        found, cache = self._read(ids, jnp.ones(ids.shape, bool) if mask is None else mask, *cache)
+        return found.states, cache
 
     def check_views(self, views: Views) -> None:
         """Raises UserError where a view is missing, or nothing reads it."""
@@ -203,7 +203,7 @@ class RecurrentDecoder(nn.Module, kw_only=True):
 
     def _start(
         self, views: Views, batch: int, keys: Key[Array, " b"] | None
-    ) -> tuple[tuple[LstmState, ...], Scene | None]:
+    ) -> tuple[tuple[LstmState, ...], Annotations | None]:
         """The state of each layer before anything is read, and the context."""
         self.check_views(views)
         if not self.context:
@@ -224,14 +224,14 @@ class RecurrentDecoder(nn.Module, kw_only=True):
             LstmState(*(jnp.tanh(start(x)).astype(jnp.float32) for start in starts))
             for starts in zip(self.start_memory, self.start_output, strict=True)
         )
-        return states, self.attention.scene(tokens, real)
+        return states, self.attention.annotated(tokens, real)
 
     def _read(
         self,
         ids: Int[Array, "b l"],
         mask: Bool[Array, "b l"],
         states: tuple[LstmState, ...],
-        scene: Scene | None,
+        seen: Annotations | None,
         views: Views = NO_VIEWS,
         inputs: Key[Array, " b"] | None = None,
         outputs: Key[Array, " b"] | None = None,
@@ -250,15 +250,15 @@ class RecurrentDecoder(nn.Module, kw_only=True):
         x = drop(x, self.input_dropout, inputs, 0)
         ahead, last, attended, weights = x.shape[1] - ids.shape[1], [], None, None
         for place, layer in enumerate(self.stack):
-            found, after = layer(x, real, states[place], scene if place == 0 else None)
+            found, after = layer(x, real, states[place], seen if place == 0 else None)
             if place == 0:
                 attended, weights = found.attended, found.weights
             x = drop(constrain(found.states.astype(words.dtype), *HIDDEN), self.dropout, outputs, 1 + place)
             last.append(after)
         x = x[:, ahead:]
-        if scene is None or attended is None or weights is None:
+        if seen is None or attended is None or weights is None:
             nothing = jnp.zeros((len(ids), 0))
             return Attended(x, jnp.zeros((*ids.shape, 0)), nothing > 0), RecurrentCache(tuple(last), None)
         x = jnp.tanh(self.of_output(x) + words + self.of_attended(attended[:, ahead:]))
         x = drop(x, self.dropout, outputs, self.layers + 1)
-        return Attended(x, weights[:, ahead:], scene.real), RecurrentCache(tuple(last), scene)
+        return Attended(x, weights[:, ahead:], seen.real), RecurrentCache(tuple(last), seen)

@@ -12,8 +12,8 @@ from jaxtyping import Array, Bool, Float
 from mmjax.models.layers.parameters import DtypeName, Initializer, dense, parameter
 
 
-class Scene(NamedTuple):
-    """The tokens that a recurrent state attends to, projected once for all words."""
+class Annotations(NamedTuple):
+    """The tokens that a recurrent state attends to (the paper's annotation vectors), projected once for all words."""
 
     tokens: Float[Array, "b c e"]
     keys: Float[Array, "b c k"]
@@ -43,17 +43,19 @@ class AdditiveAttention(nn.Module):
         if self.gate:
             self.beta = dense(1, ("embed", None), self.initial, dtype=self.dtype)
 
-    def scene(self, tokens: Float[Array, "b c e"], real: Bool[Array, "b c"]) -> Scene:
+    def annotated(self, tokens: Float[Array, "b c e"], real: Bool[Array, "b c"]) -> Annotations:
         """The tokens as `__call__` reads them. What those that aren't real hold changes nothing."""
         tokens = jnp.where(real[..., None], tokens, 0).astype(self.dtype)
-        return Scene(tokens, self.of_tokens(tokens), real)
+        return Annotations(tokens, self.of_tokens(tokens), real)
 
-    def __call__(self, state: Float[Array, "b h"], scene: Scene) -> tuple[Float[Array, "b e"], Float[Array, "b c"]]:
+    def __call__(
+        self, state: Float[Array, "b h"], seen: Annotations
+    ) -> tuple[Float[Array, "b e"], Float[Array, "b c"]]:
         """The gated sum, and the weights of the tokens, float32, which add up to 1, or to 0 where no token is real."""
-        hidden = jnp.tanh(scene.keys + self.of_state(state)[:, None])
+        hidden = jnp.tanh(seen.keys + self.of_state(state)[:, None])
         score = self.score[0].astype(hidden.dtype)
         logits = jnp.einsum("bck,k->bc", hidden, score, preferred_element_type=jnp.float32)
-        logits = jnp.where(scene.real, logits, jnp.finfo(logits.dtype).min)
-        weights = jnp.where(scene.real, jax.nn.softmax(logits, axis=-1), 0)
-        found = jnp.einsum("bc,bce->be", weights.astype(scene.tokens.dtype), scene.tokens)
+        logits = jnp.where(seen.real, logits, jnp.finfo(logits.dtype).min)
+        weights = jnp.where(seen.real, jax.nn.softmax(logits, axis=-1), 0)
+        found = jnp.einsum("bc,bce->be", weights.astype(seen.tokens.dtype), seen.tokens)
         return found * nn.sigmoid(self.beta(state)) if self.gate else found, weights

@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
-from mmjax.models.layers.additive_attention import AdditiveAttention, Scene
+from mmjax.models.layers.additive_attention import AdditiveAttention, Annotations
 from mmjax.models.layers.parameters import DtypeName, Initializer, dense
 
 
@@ -42,14 +42,14 @@ def lstm_step(gates: Float[Array, "b g"], state: LstmState, forget_bias: float) 
 
 
 class LstmLayer(nn.Module):
-    """Vectors `[b n i]` -> outputs `[b n width]`. With a scene each step reads, besides its vector, what its attention
-    finds there by the output before.
+    """Vectors `[b n i]` -> outputs `[b n width]`. With an attention each step reads, besides its vector, what this
+    finds in the annotations by the output before.
 
     Attributes:
         width: of memory and output.
         forget_bias: added to the forget gate, as TensorFlow's cell does; it isn't trained (PyTorch's has none).
         initial: of the matrices; biases start at zero.
-        attention: of the scene; None: there is none.
+        attention: over the annotations; None: there is none.
     """
 
     width: int
@@ -64,20 +64,20 @@ class LstmLayer(nn.Module):
         self.of_input = dense(size, axes, self.initial, dtype=self.dtype)
         self.of_state = dense(size, axes, self.initial, dtype=self.dtype, bias=False)
         if self.attention is not None:
-            self.of_scene = dense(size, axes, self.initial, dtype=self.dtype, bias=False)
+            self.of_seen = dense(size, axes, self.initial, dtype=self.dtype, bias=False)
 
     def __call__(
-        self, x: Float[Array, "b n i"], real: Bool[Array, "b n"], start: LstmState, scene: Scene | None = None
+        self, x: Float[Array, "b n i"], real: Bool[Array, "b n"], start: LstmState, seen: Annotations | None = None
     ) -> tuple[LstmOutputs, LstmState]:
         """The outputs, and the last state. Positions that aren't real leave the state as it is, wherever they stand."""
 
-        def step(layer: Any, state: LstmState, inputs: Any, scene: Scene | None) -> tuple[LstmState, LstmOutputs]:
+        def step(layer: Any, state: LstmState, inputs: Any, seen: Annotations | None) -> tuple[LstmState, LstmOutputs]:
             gates, real = inputs
             gates = gates + layer.of_state(state.output)
             attended = weights = None
             if layer.attention is not None:
-                attended, weights = layer.attention(state.output, scene)
-                gates = gates + layer.of_scene(attended)
+                attended, weights = layer.attention(state.output, seen)
+                gates = gates + layer.of_seen(attended)
             after = lstm_step(gates, state, layer.forget_bias)
             after = jax.tree.map(lambda new, old: jnp.where(real[:, None], new, old), after, state)
             return after, LstmOutputs(after.output, attended, weights)
@@ -89,5 +89,5 @@ class LstmLayer(nn.Module):
             in_axes=cast(Any, (1, nn.broadcast)),
             out_axes=1,
         )
-        last, outputs = scan(self, start, (self.of_input(x), real), scene)  # words' products are one for all steps
+        last, outputs = scan(self, start, (self.of_input(x), real), seen)  # words' products are one for all steps
         return outputs, last

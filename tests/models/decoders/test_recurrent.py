@@ -105,7 +105,7 @@ def written(decoder: RecurrentDecoder, p: Any, words: Any, views: Any, dropped: 
                 z = sum((w * token for w, token in zip(alpha, scene, strict=True)), np.zeros(scene.shape[1]))
                 if decoder.gate:
                     z = z * sigmoid(oracle.dense(a["beta"], output[0]))
-                gates = gates + oracle.dense(held["of_scene"], z)
+                gates = gates + oracle.dense(held["of_seen"], z)
                 weights.append(alpha)
                 sought.append(z)
             i, f, g, o = np.split(gates, 4)
@@ -291,7 +291,7 @@ def test_initial_values_parameters_and_logical_axes() -> None:
     decoder = decoder_of("attending", start_layers=2, **fields)
     made = jax.jit(lambda: decoder.init(jax.random.key(0), IDS, MASK, views_of(decoder), method=everything))
     specs = nn.get_partition_spec(jax.eval_shape(made))["params"]
-    assert specs["stack_0"]["of_scene"]["kernel"] == PartitionSpec("embed", None)
+    assert specs["stack_0"]["of_seen"]["kernel"] == PartitionSpec("embed", None)
     assert specs["token"]["embedding"] == specs["head"] == PartitionSpec("vocab", "embed")
     p = nn.unbox(made())["params"]
     for path, leaf in jax.tree_util.tree_leaves_with_path(p):

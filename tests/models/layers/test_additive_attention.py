@@ -19,7 +19,7 @@ class _Looking(nn.Module):
     attention: AdditiveAttention
 
     def __call__(self, state: Any, tokens: Any, real: Any) -> Any:
-        return self.attention(state, self.attention.scene(tokens, real))
+        return self.attention(state, self.attention.annotated(tokens, real))
 
 
 @pytest.mark.parametrize("gate", [True, False])
