@@ -35,6 +35,7 @@ TASKS = {
     **dict.fromkeys(("BertForMaskedLM", "BertForPreTraining"), "fill-mask"),
     "BertForTokenClassification": "token-classification",
     "SentenceTransformer": "sentence-similarity",
+    **dict.fromkeys(("GPT2LMHeadModel", "OpenAIGPTLMHeadModel", "LlamaForCausalLM"), "text-generation"),
     "ASTForAudioClassification": "audio-classification",
 }
 FEATURES = {"image": "image-feature-extraction", "text": "feature-extraction", "audio": "feature-extraction"}
@@ -123,7 +124,7 @@ def _about(layout: str, twin: Twin) -> str:
     as_what = f"`{twin.kind}` of {_library(layout)}" if layout != "mmjax" else "mmjax's own layout"
     objectives = ", ".join(f"`{callable_name(objective)}`" for objective in config.objectives.values())
     trained = f", trained by {objectives}" if objectives else ""
-    return f"{count:,} parameters in {as_what}. Towers: {towers}{trained}. Written by mmjax {__version__}."
+    return f"{count:,} parameters in {as_what}. Towers: {towers or 'none'}{trained}. Written by mmjax {__version__}."
 
 
 def _from(bundle: Bundle, made: Origin) -> str:

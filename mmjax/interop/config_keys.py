@@ -17,6 +17,8 @@ ACTIVATIONS: dict[str, ActivationName] = {  # theirs: ours; the first of several
     "gelu_pytorch_tanh": "gelu_tanh",
     "gelu_new": "gelu_tanh",
     "quick_gelu": "quick_gelu",
+    "silu": "silu",
+    "swish": "silu",
 }
 # What says nothing about a model's arithmetic: where it came from, how it started, how text would be generated.
 HARMLESS = {

@@ -26,6 +26,7 @@ from mmjax.interop.projects import PROJECTS
 from mmjax.interop.resolve import resolve
 from mmjax.interop.twins import token_ids
 from mmjax.interop.twins.twin import Twin, refused
+from mmjax.objectives.caption import Caption
 from mmjax.objectives.contract import fusions, parts
 from mmjax.objectives.contrastive.objective import PUBLISHED, Contrastive
 from mmjax.runtime.files import output
@@ -197,13 +198,14 @@ def _kept(bundle: Bundle, towers: Sequence[str], objectives: Sequence[str]) -> B
     built = [build(bundle.config.objectives[name]) for name in objectives]
     fused = {fusion for objective in built for fusion in fusions(objective)}
     read = [view.input for objective in built for whole in objective.views() for view in parts(whole)]
+    words = [objective.text for objective in built if isinstance(objective, Caption)]  # which no tower reads
     config = copy.deepcopy(bundle.config)
     config.towers = {name: config.towers[name] for name in towers}
     config.objectives = {name: config.objectives[name] for name in objectives}
     if given := config.__arguments__.get("fusions"):
         config.fusions = {name: fusion for name, fusion in given.items() if name in fused}
     chains = config.data.transforms
-    config.data.transforms = {name: chains[name] for name in dict.fromkeys([*towers, *read]) if name in chains}
+    config.data.transforms = {name: chains[name] for name in dict.fromkeys([*towers, *read, *words]) if name in chains}
     config.weights, config.init, config.evaluators, config.keep_best = {}, {}, [], None
     kinds = {"towers": towers, "fusions": fused, "objectives": objectives}
     names = [f"{kind}_{name}" for kind, some in kinds.items() for name in some]
@@ -212,7 +214,7 @@ def _kept(bundle: Bundle, towers: Sequence[str], objectives: Sequence[str]) -> B
         for collection, parts in bundle.variables.items()
     }
     variables = {collection: parts for collection, parts in variables.items() if parts}
-    tokenizers = {name: tokenizer for name, tokenizer in bundle.tokenizers.items() if name in towers}
+    tokenizers = {name: tokenizer for name, tokenizer in bundle.tokenizers.items() if name in {*towers, *words}}
     return replace(bundle, config=config, variables=variables, tokenizers=tokenizers)
 
 

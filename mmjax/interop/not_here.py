@@ -58,7 +58,6 @@ MODEL_TYPES: dict[str, tuple[str, str]] = {
     "modernbert": ("ModernBERT", "its text tower"),
     "t5": ("T5", "its text tower (relative positions)"),
     "mt5": ("mT5", "its text tower (relative positions)"),
-    "gpt2": ("GPT-2", "its text tower"),
     "wav2vec2": ("wav2vec 2.0", "its audio tower"),
     "hubert": ("HuBERT", "its audio tower"),
     "wavlm": ("WavLM", "its audio tower"),

@@ -8,6 +8,8 @@ from typing import Any, NamedTuple
 import fiddle as fdl
 
 from mmjax.data.transforms.contract import Transform
+from mmjax.experiment.graph import target
+from mmjax.objectives.caption import Caption
 
 
 class Parts(NamedTuple):
@@ -16,6 +18,18 @@ class Parts(NamedTuple):
     towers: dict[str, Any]
     objectives: dict[str, Any]
     fusions: Mapping[str, Any] = MappingProxyType({})
+
+
+def text_reader(model: Any) -> Any | None:
+    """What reads a model's texts, with a `vocab` and a `length`: the text's tower, or else the decoder of an objective
+    `Caption`. None where nothing does.
+
+    model: what has towers and objectives, of configs or built: `Parts`, an experiment.
+    """
+    if "text" in model.towers:
+        return model.towers["text"]
+    kinds = [(o, target(o) if isinstance(o, fdl.Buildable) else type(o)) for o in model.objectives.values()]
+    return next((o.decoder for o, kind in kinds if kind is Caption and o.text == "text"), None)
 
 
 def graph(chain: Sequence[Transform]) -> tuple[fdl.Config, ...]:

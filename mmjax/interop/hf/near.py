@@ -20,6 +20,7 @@ from mmjax.interop.bundle import Bundle
 from mmjax.interop.hf.family import Family
 from mmjax.interop.hf.tokenizer import HIGHEST, SIGLIP
 from mmjax.interop.open_clip.preprocessing import pieces_of
+from mmjax.interop.parts import text_reader
 from mmjax.interop.preprocessing.image import from_hugging_face, to_hugging_face
 from mmjax.interop.preprocessing.piece_json import cleaned, piece_json
 from mmjax.interop.twins import twin as near
@@ -91,14 +92,14 @@ def inputs(twin: Twin, family: Family) -> Twin:
     twin = replace(twin, kind=family.architecture)
     if "image" in towers:
         twin = near.picture_twin(twin, to_hugging_face, from_hugging_face)
-    if "text" in towers and "text" in twin.bundle.tokenizers:
+    if text_reader(twin.bundle.config) is not None and "text" in twin.bundle.tokenizers:
         twin = texts(twin, family)
     return twin
 
 
 def texts(twin: Twin, family: Family) -> Twin:
     """The text's part."""
-    tower, tokenizer = build(twin.bundle.config.towers["text"]), twin.bundle.tokenizers["text"]
+    reader, tokenizer = build(text_reader(twin.bundle.config)), twin.bundle.tokenizers["text"]
     chain = near.chain_of(twin.bundle, "text")
     pick, cleaning, cut = parted(chain)
     if family.finds_end and not cut.eos:
@@ -110,7 +111,7 @@ def texts(twin: Twin, family: Family) -> Twin:
         return twin if cut.names else names_there(twin)
     highest = tokenizer.vocab_size - 1
     swap = (HIGHEST, highest) if family.finds_end and tokenizer.eos == HIGHEST < highest else (0, 0)
-    twin, tokenizer = said(twin, tokenizer, cleaning, cut, tower.attend_padding, swap)
+    twin, tokenizer = said(twin, tokenizer, cleaning, cut, getattr(reader, "attend_padding", False), swap)
     cut = cut_again(cut, tokenizer.vocab_size)
     bundle = near.with_config(twin.bundle, text=(*pick, cut))
     bundle = replace(bundle, tokenizers={**bundle.tokenizers, "text": tokenizer})

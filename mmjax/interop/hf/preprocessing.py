@@ -18,7 +18,7 @@ from mmjax.interop.config_keys import Values
 from mmjax.interop.hf import audio_spectrogram, lxmert
 from mmjax.interop.hf import tokenizer as hf_tokenizer
 from mmjax.interop.hf.family import Family
-from mmjax.interop.parts import Parts, graph
+from mmjax.interop.parts import Parts, graph, text_reader
 from mmjax.interop.preprocessing import image
 from mmjax.interop.preprocessing.image import CLIP, HALVES
 from mmjax.runtime.files import json_text
@@ -49,8 +49,8 @@ def read(folder: Path, family: Family, config: Values, parts: Parts) -> tuple[di
     tokenizers: dict[str, Tokenizer] = {}
     if "image" in towers:
         chains["image"] = pictures(_said(folder, "image_processor"), family, towers["image"])
-    if "text" in towers:
-        chains["text"], tokenizer = hf_tokenizer.read(folder, family, config, towers["text"])
+    if (reader := text_reader(parts)) is not None:
+        chains["text"], tokenizer = hf_tokenizer.read(folder, family, config, reader)
         if tokenizer is not None:
             tokenizers["text"] = tokenizer
             family.told(parts, tokenizer)
@@ -88,13 +88,15 @@ def write(bundle: Bundle, family: Family, modules: Parts, config: dict[str, Any]
         UserError: theirs can't do the same.
     """
     towers, transforms = modules.towers, bundle.config.data.transforms
-    built = {modality: tuple(build(step) for step in transforms[modality]) for modality in towers}
+    reads = text_reader(modules) is not None
+    named = [*towers, *(["text"] if reads and "text" not in towers else [])]
+    built = {modality: tuple(build(step) for step in transforms[modality]) for modality in named}
     if "image" in towers:
         tower = towers["image"]
         _dump(image.to_hugging_face(built["image"], tower.mean, tower.std), folder / FILE)
     if "audio" in towers:
         _dump(audio_spectrogram.extractor_of(towers["audio"]), folder / FILE)
-    if "text" in towers:
+    if reads:
         hf_tokenizer.write(built["text"], bundle.tokenizers.get("text"), family, config, folder)
 
 

@@ -4,7 +4,7 @@ A tokenizer is written as a `tokenizer.json`, which any version of transformers 
 """
 
 import json
-from dataclasses import fields
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,7 @@ from mmjax.data.tokenizers.contract import Tokenizer
 from mmjax.data.tokenizers.given_ids import GivenIds
 from mmjax.data.tokenizers.sentence_piece import PieceTokenizer
 from mmjax.data.tokenizers.subwords import SubwordTokenizer
-from mmjax.data.tokenizers.tokenizer_json import options_of, tokenizer_json
+from mmjax.data.tokenizers.tokenizer_json import options_of, piece_name, tokenizer_json
 from mmjax.data.transforms.tagged import TokenizeTagged
 from mmjax.data.transforms.text import Canonicalize, PickCaption, Tokenize
 from mmjax.data.transforms.unended import TokenizeUnended
@@ -25,6 +25,7 @@ from mmjax.interop.hf.labels import label_keys, label_names
 from mmjax.interop.open_clip.preprocessing import pieces_of
 from mmjax.interop.parts import graph
 from mmjax.interop.preprocessing import text
+from mmjax.interop.preprocessing.framing import framed
 from mmjax.interop.preprocessing.piece_json import names_as_text, renamed_pieces
 
 FILES = ("tokenizer.json", "vocab.json", "vocab.txt", "spiece.model", "tokenizer.model")
@@ -48,12 +49,17 @@ def read(
     """
     tokenizer, where = None, str(folder)
     inner = within(config, family.text_config, where) if family.text_config else config
-    pad = inner.get("pad_token_id", PADS.get(family.model_type))
+    end, pad = None, inner.get("pad_token_id", PADS.get(family.model_type))
+    if family.writes:
+        end, pad = (_id_of(inner, keys, tower.vocab) for keys in (("eos_token_id",), ("pad_token_id", "eos_token_id")))
+        pad = pad or 0
     chain: tuple[Any, ...] = (
-        Tokenize(GivenIds(tower.vocab), tower.length, family.finds_end, family.finds_end, pad, empty="keep"),
+        Tokenize(GivenIds(tower.vocab, end), tower.length, family.finds_end, family.finds_end, pad, empty="keep"),
     )
     if any((folder / name).is_file() for name in FILES):
-        chain, tokenizer = _of_folder(folder, tower.length)
+        chain, tokenizer = (_written_by if family.writes else _of_folder)(folder, tower.length)
+        if tokenizer.pad is None:
+            chain = (*chain[:-1], replace(chain[-1], pad=pad))
         if tokenizer.vocab_size > tower.vocab:
             raise UserError(f"{where}: vocab_size={tower.vocab}, but the tokenizer has {tokenizer.vocab_size} pieces")
     if family.tagged:
@@ -70,6 +76,26 @@ def _of_folder(folder: Path, length: int) -> tuple[tuple[Any, ...], Tokenizer]:
         *_, cut = text.from_open_clip(tokenizer, length).transforms  # the ends that the file says
         return (cut,), tokenizer
     return text.from_hugging_face(folder, length)
+
+
+def _written_by(folder: Path, length: int) -> tuple[tuple[Any, ...], Tokenizer]:
+    """Of a decoder's folder: the tokenizer knows the piece that ends a text, which its file may put behind none."""
+    if not (folder / "tokenizer.json").is_file():
+        raise UserError(f"{folder} has no tokenizer.json, which a decoder's texts are read by")
+    tokenizer = SubwordTokenizer(tokenizer_json(folder / "tokenizer.json"))
+    *_, cut = text.from_open_clip(tokenizer, length).transforms  # the ends that the file says
+    end, pieces = piece_name(options_of(folder).get("eos_token")), pieces_of(tokenizer.model)
+    if tokenizer.eos is None and end in pieces:
+        names = {id: name for name, id in pieces.items()}
+        begin = None if tokenizer.bos is None else names[tokenizer.bos]
+        tokenizer = SubwordTokenizer(framed(tokenizer.model, begin, end))
+    return (cut,), tokenizer
+
+
+def _id_of(config: Values, keys: tuple[str, ...], vocab: int) -> int | None:
+    """The first of these keys' ids that the vocabulary has."""
+    said = (config.get(key) for key in keys)
+    return next((id for id in said if type(id) is int and 0 <= id < vocab), None)
 
 
 def _tagging(cut: Tokenize, names: tuple[str, ...]) -> TokenizeTagged:
@@ -113,6 +139,9 @@ def write(
         inner |= label_keys(_named_tags(chain[-1], len(inner["id2label"])))
     if tokenizer is None:
         inner |= {"eos_token_id": HIGHEST} if family.finds_end else {}
+        given = chain[-1].tokenizer
+        if family.writes and isinstance(given, GivenIds) and given.eos is not None:
+            inner |= {"eos_token_id": given.eos}
         return
     if family.finds_end and tokenizer.eos == HIGHEST < tokenizer.vocab_size - 1:
         raise UserError(
@@ -143,12 +172,21 @@ def write(
             raise UserError(
                 f"a tokenizer of transformers' doesn't clean texts by {cleaning}, as this model's chain does"
             )
-        (folder / "tokenizer.json").write_bytes(tokenizer.model)
+        (folder / "tokenizer.json").write_bytes(_framed_as(cut, tokenizer))
         options = {"tokenizer_class": ANY_KIND[0], **_special(tokenizer, pad)}
         if family.model_type == "bert":  # whose users put the mask into texts by its name
             options.pop("split_special_tokens", None)
     options |= {"model_max_length": cut.length, "padding_side": "right", "model_input_names": _inputs(family)}
     (folder / "tokenizer_config.json").write_text(json.dumps(options, indent=2) + "\n", encoding="utf-8")
+
+
+def _framed_as(cut: Tokenize, tokenizer: Tokenizer) -> bytes:
+    """The `tokenizer.json` that puts around a text what the step does that cuts it."""
+    ends = {"begin": (cut.bos, tokenizer.bos), "end": (cut.eos, tokenizer.eos)}
+    if all(used == (id is not None) for used, id in ends.values()):
+        return tokenizer.model
+    names = {id: name for name, id in pieces_of(tokenizer.model).items()}
+    return framed(tokenizer.model, **{kind: names[id] if used else None for kind, (used, id) in ends.items()})
 
 
 def _named_tags(cut: Any, count: int) -> tuple[str, ...]:

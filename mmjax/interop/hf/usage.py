@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import Any
 
+from mmjax.interop.parts import text_reader
 from mmjax.interop.twins import usage
 from mmjax.interop.twins.twin import Twin
 from mmjax.interop.twins.usage import Ids
@@ -27,6 +28,17 @@ def how_to_load(folder: Path, twin: Twin) -> str:
         if "image" in towers
         else ""
     )
+    if text_reader(twin.bundle.config) is not None and "text" not in towers:
+        imports = "import torch", f"from transformers import AutoTokenizer, {twin.kind}"
+        code = [place, f"model = {twin.kind}.from_pretrained(folder).eval()"]
+        if with_texts:
+            code.append("tokenizer = AutoTokenizer.from_pretrained(folder)")
+            code.append('inputs = tokenizer("A cat", add_special_tokens=False, return_tensors="pt").input_ids')
+            shown = "tokenizer.decode(model.generate(inputs, max_new_tokens=20)[0])"
+        else:
+            code.append("inputs = torch.tensor([[1, 2]])  # there is no tokenizer here")
+            shown = "model.generate(inputs, max_new_tokens=20)"
+        return usage.python(twin, INSTALL.removesuffix(" pillow"), *imports, "", *code, f"print({shown})")
     if fits and with_texts:
         classify = f'classify = pipeline("{usage.ZERO_SHOT}", model=folder)'
         ask = 'print(classify(picture, candidate_labels=["a cat", "a dog"], hypothesis_template="{}"))'

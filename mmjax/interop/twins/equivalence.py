@@ -22,6 +22,7 @@ SILENT = {
     *("scale_init", "scale_max", "bias_init", "label_smoothing", "masking", "pair", "partners", "method", "tile"),
     *("mask_id", "first_id", "rate", "masked", "random", "zeroed", "other", "everywhere"),
     *("negatives", "temperature", "within", "half_right"),
+    *("parallel", "zero_head"),
     "fusion",  # its name; where only one of two has a fusion, they are told apart by what is read beside
 }
 HOLDERS = ("decoder", "trunk")  # fields of what has blocks

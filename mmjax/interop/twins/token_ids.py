@@ -22,6 +22,7 @@ from mmjax.errors import UserError
 from mmjax.experiment.graph import build
 from mmjax.interop.bundle import Bundle
 from mmjax.interop.open_clip.preprocessing import pieces_of
+from mmjax.interop.parts import text_reader
 from mmjax.interop.projects import Project
 from mmjax.interop.twins import twin as near
 from mmjax.interop.twins.twin import Twin
@@ -53,13 +54,14 @@ def unlike(ours: Bundle, twin: Twin, again: Bundle, folder: Path, project: Proje
         raise
     except Exception as error:  # whatever their library raises on a folder that it should open
         raise UserError(f"{folder}: the project's own library can't open the tokenizer: {error}") from error
-    mine, tower = _chained(ours, texts), build(ours.config.towers["text"])
+    mine, tower = _chained(ours, texts), build(text_reader(ours.config))
+    padded, causal = (getattr(tower, name, default) for name, default in (("attend_padding", False), ("causal", True)))
     places = dict(zip(twin.swap, twin.swap[::-1], strict=True))
     other = []
     for text, (ids, count), (found, real) in zip(texts, mine, theirs, strict=True):
-        seen = len(ids) if tower.attend_padding else count
+        seen = len(ids) if padded else count
         same = [places.get(i, i) for i in ids[:seen]] == list(found[:seen])
-        if not same or (not tower.causal and real is not None and not tower.attend_padding and real != count):
+        if not same or (not causal and real is not None and not padded and real != count):
             other.append(text if len(text) < 40 else f"{text[:40]}…")
     if not other:
         return []
