@@ -487,6 +487,7 @@ TINIES = (
     ("videoclip.py:tiny",),
     ("show_and_tell.py:tiny",),
     ("show_and_tell.py:tiny_attention",),
+    ("gpt.py:tiny",),
 )
 
 # By experiment: the file that a run of it reads, and the command that makes it, as arguments of `mmjax`.

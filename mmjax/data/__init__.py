@@ -23,6 +23,7 @@ with epy.lazy_api_imports(globals()):
     from mmjax.data.sources.every_caption import EveryCaption
     from mmjax.data.sources.folder import Folder
     from mmjax.data.sources.precomputed import Features, Vector
+    from mmjax.data.sources.python_topics import PythonTopics
     from mmjax.data.sources.renamed import Renamed
     from mmjax.data.sources.segments import Segments
     from mmjax.data.sources.text_files import TextFiles

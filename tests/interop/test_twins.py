@@ -100,6 +100,7 @@ def said(*_: str) -> None:
 OUT = {  # of each file's tiny; what isn't here is refused
     ("bert.py", "hf"): ("BertForPreTraining", False),
     ("clip.py", "hf"): ("CLIPModel", True),
+    ("gpt.py", "hf"): ("GPT2LMHeadModel", False),
     ("mae.py", "hf"): ("ViTMAEForPreTraining", True),
     ("ner.py", "hf"): ("BertForTokenClassification", False),
     ("siglip.py", "hf"): ("SiglipModel", True),
@@ -119,6 +120,7 @@ OBSTACLES = {
     "clip_resnet.py": r"towers.image: none there, ResNet here(.|\n)*--towers text goes, as CLIPTextModelWithProjection",
     "flip.py": r"CLIPModel is nearest(.|\n)*image.pooling(.|\n)*image.positions(.|\n)*text.causal",
     "fusion.py": "is made of Convolutional, Recurrent, ConvolutionalAudio, Classify",
+    "gpt3.py": r"GPT2LMHeadModel is nearest, but has\n  objectives.words.decoder.blocks.window: None there, 256 here",
     "imagebind.py": r"towers.audio: none there(.|\n)*towers.image.pooling: 'map' there, 'mean' here",
     "lit.py": r"towers.image.blocks.layer_scale(.|\n)*--towers image goes, as Dinov2Model",
     "blip_itm.py": r"BlipForImageTextRetrieval is nearest(.|\n)*MomentumContrastive(.|\n)*text.fused_first: None there",

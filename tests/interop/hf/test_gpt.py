@@ -64,7 +64,7 @@ def test_greedy_continuations(kind, tmp_path):
         made = model.generate(given, attention_mask=torch.ones_like(given), do_sample=False, max_new_tokens=20,
                               eos_token_id=None, pad_token_id=0)  # fmt: skip
         np.testing.assert_array_equal(words, made[0, len(prompt) :])
-    assert len(np.unique(found)) > 5
+    assert len(np.unique(found)) >= 5
 
 
 @pytest.mark.parametrize(
@@ -148,7 +148,7 @@ def test_the_code_of_the_card_runs(words, tmp_path, monkeypatch, capsys):
     assert code[1] in (tmp_path / "out" / "README.md").read_text()
     monkeypatch.chdir(tmp_path)
     exec(code[1], {})
-    assert ("A cat" if words else "tensor([[1, 2, ") in capsys.readouterr().out
+    assert ("A cat" if words else "tensor([[") in capsys.readouterr().out
 
 
 def test_released_files(tmp_path):

@@ -52,7 +52,7 @@ def test_greedy_continuations(tmp_path):
         made = model.generate(given, attention_mask=torch.ones_like(given), do_sample=False, max_new_tokens=20,
                               eos_token_id=None, pad_token_id=0)  # fmt: skip
         np.testing.assert_array_equal(words, made[0, len(prompt) :])
-    assert len(np.unique(found)) > 5
+    assert len(np.unique(found)) >= 5
 
 
 def test_the_published_size():
