@@ -1,4 +1,4 @@
-"""GPT-1 and GPT-2: language models (Radford et al. 2018; Radford et al. 2019; GPT-3 is in gpt3.py).
+"""GPT-1 and GPT-2: language models (Radford et al. 2018; Radford et al. 2019).
 
     mmjax train experiments/gpt.py:gpt1 --workdir /mnt/bucket/gpt1              # 12 layers, post-norm
     mmjax train experiments/gpt.py:gpt2_small --workdir /mnt/bucket/gpt2_small  # 124M; gpt2_medium, _large, _xl
@@ -8,7 +8,7 @@ There is no tower: the decoder is the objective's. Neither BooksCorpus nor WebTe
 and C4 stand in (`mmjax prepare wikipedia/20230601.en c4/en`, once). The vocabularies are the released ones: `hf download
 openai-community/gpt2 tokenizer.json --local-dir gpt2`, and of openai-community/openai-gpt into `gpt`. OpenAI didn't
 publish how GPT-2 was optimised: that is nanoGPT's way here, with the paper's biases. `tiny` reads the reference texts
-that Python carries, under its own licence (PSF).
+that Python carries, under its own licence (PSF). GPT-3 is in gpt3.py.
 What differs: a row is the beginning of one document, not a piece of a stream of all; GPT-1's words aren't repaired by
 ftfy and cut by spaCy; attention's weights are not dropped out.
 """
