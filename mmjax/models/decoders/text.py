@@ -224,6 +224,11 @@ class TextDecoder(nn.Module, kw_only=True):
         count = mask.sum(axis=1)
         return states, Cache(memories, real, cache.slot + count, cache.place + count, cache.context_mask)
 
+    def before(self, views: Views) -> Float[Array, "b p d"]:
+        """The tokens that stand before a text; of no row where there are no views."""
+        batch = len(next(iter(views.values()))[1]) if views else 0
+        return self._prefix(views, batch)[0]
+
     def check_views(self, views: Views) -> None:
         """Raises UserError where a view is missing, or nothing reads it."""
         check_read(self, views)

@@ -1,0 +1,271 @@
+"""Writes with a decoder: prompts in batches of a few sizes, one program that reads them and one that writes on."""
+
+from collections.abc import Mapping, Sequence
+from functools import cached_property, partial
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Bool, Float, Int, Key
+
+from mmjax.errors import UserError
+from mmjax.inference.writing.sampling import Sampling, next_words, row_keys, word_keys
+from mmjax.models.decoders.text import NO_VIEWS, Cache, TextDecoder, Views, last_word
+from mmjax.models.layers.decoder_layers import unstacked
+from mmjax.runtime.mesh import Mesh, batch_sharding, replicated
+
+LEAST = 16  # tokens: the smallest size of a prompt that is compiled
+
+
+class Texts(NamedTuple):
+    """Texts while they are written, on the device."""
+
+    cache: Cache
+    ids: Int[Array, "b m"]
+    """The words so far, in the first places."""
+    scores: Float[Array, "b m"]
+    """Their log-probabilities in the model's own distribution."""
+    done: Bool[Array, " b"]
+    counts: Int[Array, " b"]
+    """The number of words of each row."""
+    count: Int[Array, ""]
+    """The number of words of a row that isn't done."""
+    seen: Bool[Array, "b v"] | None
+    """The words that a row has, where a penalty needs them."""
+
+
+class Given(NamedTuple):
+    """What stays the same while texts are written."""
+
+    sampling: Sampling
+    keys: Key[Array, " b"]
+    most: Int[Array, " b"]
+    """The number of words that each row may have."""
+
+
+class Read(NamedTuple):
+    """Prompts that were read: the logits of the words that come next, and the memory."""
+
+    logits: Float[Array, "b v"]
+    cache: Cache
+    most: Int[np.ndarray, " b"]
+    """The number of words for which each row has room, or that it is to have at most."""
+    seen: Bool[Array, "b v"]
+    """The words of each prompt."""
+
+
+class Writer:
+    """Writes texts with a decoder and its parameters; each program is compiled once for a size of batch, prompt and
+    memory, and those are powers of two.
+
+    decoder: a `TextDecoder`, bound or not. params: its own. eos: the ids that end a text. vocab: the number of ids that
+    are words; the decoder's table may have more rows.
+    """
+
+    def __init__(
+        self, decoder: TextDecoder, params: Mapping[str, Any], eos: Sequence[int] = (), vocab: int | None = None
+    ):
+        self.decoder = decoder = decoder.clone(parent=None)
+        self._host_params, self.eos = params, tuple(eos)
+        self.vocab = decoder.vocab if vocab is None else min(vocab, decoder.vocab)
+        self.prefill = jax.jit(self._prefill, static_argnames="slots")
+        self.advance = jax.jit(self._advance, donate_argnames="texts")
+        self._begin = jax.jit(self._begun, donate_argnames="read")
+
+    @cached_property
+    def mesh(self) -> jax.sharding.Mesh:
+        """The devices of this machine."""
+        return Mesh().build(jax.local_devices())
+
+    @cached_property
+    def params(self) -> dict[str, Any]:
+        """The parameters on every device, each layer's as arrays of their own."""
+        apart = {**self._host_params, "layers": unstacked(self._host_params["layers"])}
+        return jax.device_put(apart, replicated(self.mesh))
+
+    def put(self, tree: Any, rows: int) -> Any:
+        """Arrays on the devices, each with its part of the rows where these are as many as devices, or a multiple."""
+        whole = rows % self.mesh.size == 0
+        return jax.device_put(tree, batch_sharding(self.mesh) if whole else replicated(self.mesh))
+
+    def read(
+        self,
+        prompts: Sequence[Sequence[int]],
+        views: Views = NO_VIEWS,
+        *,
+        most: int,
+        together: Sequence[int] | None = None,
+        copies: int = 1,
+    ) -> Read:
+        """Reads prompts, of one id at least, each followed by up to `most` words.
+
+        views: what the decoder reads, of as many rows. together: how many of each prompt's first words see each other.
+        copies: the number of texts of each prompt, which stand side by side. The rows are filled up to a power of two
+        of prompts, with the first one.
+
+        Raises:
+            UserError: a prompt is longer than the decoder's positions; `most` is below 1.
+        """
+        if isinstance(most, bool) or not isinstance(most, int) or most < 1:
+            raise UserError(f"max_new_tokens={most!r} must be a whole number of at least 1")
+        count, longest = len(prompts), max(map(len, prompts))
+        rows = 1 << (count - 1).bit_length()
+        views = {name: tuple(filled(one, rows) for one in pair) for name, pair in views.items()}
+        ahead = self.ahead(views)
+        room = self._room(ahead)
+        lengths = filled(np.array([len(prompt) for prompt in prompts], np.int32), rows)
+        limits = np.full(rows, most, np.int32)
+        if room is not None:
+            if longest > room:
+                raise UserError(
+                    f"a prompt of {longest} tokens is {longest - room} more than the {room} that the decoder reads"
+                    + (f" behind {ahead} tokens of what stands before it" if ahead else "")
+                    + ": shorten it"
+                )
+            limits = np.minimum(limits, room + 1 - lengths)
+        words = int((lengths + limits).max()) - 1  # the last one is never read
+        slots = (1 << (ahead + words).bit_length()) - 1  # with the one behind them a power of two
+        size = max(LEAST, 1 << (longest - 1).bit_length())
+        if room is not None:
+            slots = min(slots, ahead + room)
+        size = min(size, slots - ahead)
+        ids = np.zeros((rows, size), np.int32)
+        for row, prompt in enumerate(prompts):
+            ids[row, : len(prompt)] = prompt
+        ids[count:] = ids[0]
+        mask = np.arange(size) < lengths[:, None]
+        first = None if together is None else filled(np.asarray(together, np.int32), rows)
+        given = self.put((ids, mask, views, first), rows)
+        logits, cache, seen = self.prefill(self.params, *given, slots=slots)
+        limits[count:] = 0
+        if copies > 1:
+            logits, cache, seen = repeated_rows((logits, cache, seen), copies)
+            limits = limits.repeat(copies)
+        return Read(logits, cache, limits, seen)
+
+    def ahead(self, views: Views) -> int:
+        """The number of tokens that stand before a text."""
+        shape = jax.eval_shape(lambda p, v: self.decoder.apply({"params": p}, v, method="before"), self.params, views)
+        return shape.shape[1]
+
+    def begin(
+        self,
+        read: Read,
+        sampling: Sampling = Sampling(),
+        seed: int = 0,
+        rows: Sequence[int] = (),
+        samples: Sequence[int] = (),
+    ) -> tuple[Texts, Given]:
+        """The first words of texts whose prompts were read, and what `advance` is told.
+
+        rows, samples: of each text the number of its prompt and of the text of that prompt, by which, with the seed, it
+        is drawn; without them the prompts have the numbers from 0.
+        """
+        size = len(read.most)
+        given_rows, given_samples = np.zeros(size, np.int32), np.zeros(size, np.int32)
+        if len(rows):
+            given_rows[: len(rows)] = rows
+        else:
+            given_rows[:] = np.arange(size)
+        given_samples[: len(samples)] = samples
+        keys = row_keys(jax.random.key(seed), given_rows, given_samples)
+        given = self.put(Given(sampling.settings(), keys, read.most)._asdict() | {"sampling": None}, size)
+        settings = jax.device_put(sampling.settings(), replicated(self.mesh))
+        given = Given(**given | {"sampling": settings})
+        return self._begin(read, given), given
+
+    def _room(self, ahead: int) -> int | None:
+        """The number of words for which there are positions; None: no end of them."""
+        if self.decoder.positions not in ("learned", "sincos"):
+            return None
+        return self.decoder.length - (ahead if self.decoder.prefix_places else 0)
+
+    def _prefill(
+        self,
+        params: Any,
+        ids: Int[Array, "b l"],
+        mask: Bool[Array, "b l"],
+        views: Views,
+        together: Int[Array, " b"] | None,
+        *,
+        slots: int,
+    ) -> tuple[Float[Array, "b v"], Cache, Bool[Array, "b v"]]:
+        states, cache = self.decoder.apply(
+            {"params": params}, ids, mask, views, together, slots=slots, method="prefill"
+        )
+        words = jnp.where(mask, ids, self.decoder.vocab)
+        seen = jnp.zeros((len(ids), self.decoder.vocab), bool)
+        seen = seen.at[jnp.arange(len(ids))[:, None], words].set(True, mode="drop")
+        return self.logits(params, last_word(states, mask)), cache, seen
+
+    def logits(self, params: Any, states: Float[Array, "b d"]) -> Float[Array, "b v"]:
+        """The logits of the words that come next."""
+        return self.decoder.apply({"params": params}, states, method="logits")  # pyright: ignore[reportReturnType]
+
+    def extended(
+        self, params: Any, ids: Int[Array, " b"], cache: Cache, mask: Bool[Array, " b"]
+    ) -> tuple[Float[Array, "b v"], Cache]:
+        """The logits behind one more word of each row that `mask` has, and the memory with it."""
+        states, cache = self.decoder.apply({"params": params}, ids[:, None], cache, mask[:, None], method="extend")
+        return self.logits(params, states[:, 0]), cache
+
+    def _begun(self, read: Read, given: Given) -> Texts:
+        rows, slots = len(read.logits), read.cache.slots
+        penalty = given.sampling.repetition_penalty is not None
+        texts = Texts(
+            read.cache,
+            jnp.zeros((rows, slots), jnp.int32),
+            jnp.zeros((rows, slots), jnp.float32),
+            given.most < 1,
+            jnp.zeros(rows, jnp.int32),
+            jnp.int32(0),
+            read.seen if penalty else None,
+        )
+        return self._with_word(texts, read.logits, given)
+
+    def _with_word(self, texts: Texts, logits: Float[Array, "b v"], given: Given) -> Texts:
+        """The texts with the next word of those that aren't done."""
+        allowed = jnp.arange(self.decoder.vocab) < self.vocab
+        keys, going = word_keys(given.keys, texts.count), ~texts.done
+        ids, scores = next_words(logits, given.sampling, keys, allowed, texts.seen)
+        ids, scores = jnp.where(going, ids, 0), jnp.where(going, scores, 0)
+        counts = texts.counts + going
+        ended = jnp.isin(ids, jnp.array(self.eos, jnp.int32)) if self.eos else False
+        seen = texts.seen
+        if seen is not None:
+            at = jnp.arange(len(ids)), jnp.where(going, ids, seen.shape[1])
+            seen = seen.at[at].set(True, mode="drop")
+        return Texts(
+            texts.cache,
+            texts.ids.at[:, texts.count].set(ids),
+            texts.scores.at[:, texts.count].set(scores),
+            texts.done | ended | (counts >= given.most),
+            counts,
+            texts.count + 1,
+            seen,
+        )
+
+    def _advance(self, params: Any, texts: Texts, given: Given, until: int | Int[Array, ""]) -> Texts:
+        """The texts with as many words as `until`, or all that they have where they are done before."""
+
+        def step(texts: Texts) -> Texts:
+            last = jnp.take(texts.ids, texts.count - 1, axis=1)
+            logits, cache = self.extended(params, last, texts.cache, ~texts.done)
+            return self._with_word(texts._replace(cache=cache), logits, given)
+
+        return jax.lax.while_loop(lambda texts: (texts.count < until) & ~texts.done.all(), step, texts)
+
+
+def filled(array: Any, rows: int) -> Any:
+    """The array with its first row again and again behind its own, up to so many rows."""
+    more = rows - len(array)
+    if not more:
+        return array
+    return (jnp if isinstance(array, jax.Array) else np).concatenate([array, array[:1].repeat(more, 0)])
+
+
+@partial(jax.jit, static_argnames="copies")
+def repeated_rows(tree: Any, copies: int) -> Any:
+    """Arrays with each row so many times, side by side."""
+    return jax.tree.map(lambda x: jnp.repeat(x, copies, axis=0), tree)
