@@ -1,6 +1,6 @@
 """Writes with a decoder: prompts in batches of a few sizes, one program that reads them and one that writes on."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property, partial
 from typing import Any, NamedTuple
 
@@ -71,7 +71,8 @@ class Writer:
         self.vocab = decoder.vocab if vocab is None else min(vocab, decoder.vocab)
         self.prefill = jax.jit(self._prefill, static_argnames="slots")
         self.advance = jax.jit(self._advance, donate_argnames="texts")
-        self._begin = jax.jit(self._begun, donate_argnames="read")
+        self._begin = jax.jit(self._begun)
+        self._programs: dict[Any, Any] = {}
 
     @cached_property
     def mesh(self) -> jax.sharding.Mesh:
@@ -83,6 +84,12 @@ class Writer:
         """The parameters on every device, each layer's as arrays of their own."""
         apart = {**self._host_params, "layers": unstacked(self._host_params["layers"])}
         return jax.device_put(apart, replicated(self.mesh))
+
+    def program(self, key: Any, function: Callable[..., Any]) -> Any:
+        """The compiled function, kept under a key as long as the writer is."""
+        if key not in self._programs:
+            self._programs[key] = jax.jit(function)
+        return self._programs[key]
 
     def put(self, tree: Any, rows: int) -> Any:
         """Arrays on the devices, each with its part of the rows where these are as many as devices, or a multiple."""
