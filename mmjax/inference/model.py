@@ -30,6 +30,7 @@ from mmjax.inference.predictions import AskedTogether
 from mmjax.inference.read_ahead import rows
 from mmjax.inference.row_embedder import RowEmbedder
 from mmjax.inference.vectors import Scores, Vectors, cosines, two_sides
+from mmjax.inference.writing.methods import Writes
 from mmjax.interop.bundle import Bundle, without_queues
 from mmjax.interop.resolve import resolve
 from mmjax.objectives.labels.classify import Classify
@@ -74,7 +75,7 @@ def load(
     return Model(bundle, batch_size=batch_size, upright=upright)
 
 
-class Model:
+class Model(Writes):
     """A pretrained model, ready to use.
 
     Inputs are given by modality, alone or several (a list, or anything that can be iterated over):

@@ -35,6 +35,14 @@ class Texts(NamedTuple):
     """The words that a row has, where a penalty needs them."""
 
 
+class News(NamedTuple):
+    """What a host is to know after a word, apart from texts, which the next step takes and changes."""
+
+    ids: Int[Array, " b"]
+    """The last words."""
+    done: Bool[Array, " b"]
+
+
 class Given(NamedTuple):
     """What stays the same while texts are written."""
 
@@ -163,7 +171,7 @@ class Writer:
         seed: int = 0,
         rows: Sequence[int] = (),
         samples: Sequence[int] = (),
-    ) -> tuple[Texts, Given]:
+    ) -> tuple[Texts, News, Given]:
         """The first words of texts whose prompts were read, and what `advance` is told.
 
         rows, samples: of each text the number of its prompt and of the text of that prompt, by which, with the seed, it
@@ -180,7 +188,7 @@ class Writer:
         given = self.put(Given(sampling.settings(), keys, read.most)._asdict() | {"sampling": None}, size)
         settings = jax.device_put(sampling.settings(), replicated(self.mesh))
         given = Given(**given | {"sampling": settings})
-        return self._begin(read, given), given
+        return *self._begin(read, given), given
 
     def _room(self, ahead: int) -> int | None:
         """The number of words for which there are positions; None: no end of them."""
@@ -217,7 +225,7 @@ class Writer:
         states, cache = self.decoder.apply({"params": params}, ids[:, None], cache, mask[:, None], method="extend")
         return self.logits(params, states[:, 0]), cache
 
-    def _begun(self, read: Read, given: Given) -> Texts:
+    def _begun(self, read: Read, given: Given) -> tuple[Texts, News]:
         rows, slots = len(read.logits), read.cache.slots
         penalty = given.sampling.repetition_penalty is not None
         texts = Texts(
@@ -229,7 +237,8 @@ class Writer:
             jnp.int32(0),
             read.seen if penalty else None,
         )
-        return self._with_word(texts, read.logits, given)
+        texts = self._with_word(texts, read.logits, given)
+        return texts, _news(texts)
 
     def _with_word(self, texts: Texts, logits: Float[Array, "b v"], given: Given) -> Texts:
         """The texts with the next word of those that aren't done."""
@@ -253,7 +262,7 @@ class Writer:
             seen,
         )
 
-    def _advance(self, params: Any, texts: Texts, given: Given, until: int | Int[Array, ""]) -> Texts:
+    def _advance(self, params: Any, texts: Texts, given: Given, until: int | Int[Array, ""]) -> tuple[Texts, News]:
         """The texts with as many words as `until`, or all that they have where they are done before."""
 
         def step(texts: Texts) -> Texts:
@@ -261,7 +270,12 @@ class Writer:
             logits, cache = self.extended(params, last, texts.cache, ~texts.done)
             return self._with_word(texts._replace(cache=cache), logits, given)
 
-        return jax.lax.while_loop(lambda texts: (texts.count < until) & ~texts.done.all(), step, texts)
+        texts = jax.lax.while_loop(lambda texts: (texts.count < until) & ~texts.done.all(), step, texts)
+        return texts, _news(texts)
+
+
+def _news(texts: Texts) -> News:
+    return News(jnp.take(texts.ids, texts.count - 1, axis=1), texts.done)
 
 
 def filled(array: Any, rows: int) -> Any:

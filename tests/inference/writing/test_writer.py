@@ -12,9 +12,9 @@ PROMPTS = [[3, 4, 5], [7], [2, 9, 11, 4, 5, 6, 7]]
 
 
 def written(writer, prompts, most, sampling=Sampling(), seed=0, every=None, rows=(), **more):
-    texts, given = writer.begin(writer.read(prompts, most=most, **more), sampling, seed, rows)
+    texts, _, given = writer.begin(writer.read(prompts, most=most, **more), sampling, seed, rows)
     for until in range(1, most + 1) if every else [most]:
-        texts = writer.advance(writer.params, texts, given, until)
+        texts, _ = writer.advance(writer.params, texts, given, until)
     counts = np.asarray(texts.counts)[: len(prompts)]
     return [(np.asarray(texts.ids)[i, :n].tolist(), np.asarray(texts.scores)[i, :n]) for i, n in enumerate(counts)]
 

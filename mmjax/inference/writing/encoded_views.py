@@ -1,0 +1,77 @@
+"""The tokens that a model's decoder reads beside its text, from a user's inputs: the towers encode them."""
+
+from collections.abc import Callable, Mapping, Sequence
+from functools import cached_property
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from mmjax.experiment.definition import Experiment
+from mmjax.inference.inputs import Inputs, Row
+from mmjax.models.fusion.contract import TokensAndMask
+from mmjax.objectives.caption import Caption
+from mmjax.objectives.contract import present
+from mmjax.objectives.encoding import Encoding, Keys
+from mmjax.objectives.readings import distinct_views
+
+
+class ViewEncoder:
+    """Encodes the inputs that a `Caption` objective reads.
+
+    blank: `blank(modality)` is a row of zeros of that modality, for an input that isn't given.
+    """
+
+    def __init__(
+        self,
+        experiment: Experiment,
+        variables: Mapping[str, Any],
+        name: str,
+        inputs: Inputs,
+        blank: Callable[[str], Row],
+    ):
+        self._objective: Caption = experiment.objectives[name]
+        self._inputs, self._blank = inputs, blank
+        # The objective's own are the decoder's, and the writer has them.
+        params = {part: held for part, held in variables["params"].items() if not part.startswith("objectives_")}
+        self._host_variables = {**variables, "params": params}
+        pretrainer, fusions = experiment.pretrainer(), experiment.fusions
+
+        def read(module: Any, batch: dict[str, jax.Array]) -> dict[str, TokensAndMask]:
+            objective = module.objectives[name]
+            views = distinct_views({name: objective}, fusions)
+            rows = {"index": jnp.arange(len(next(iter(batch.values())))), **present(batch)}
+            told = Encoding(module.towers, module.fusions, Keys(None, None), frozenset())
+            return objective.read(told.views(views, rows, None), rows)
+
+        self._encode = jax.jit(lambda variables, batch: nn.apply(lambda m: read(m, batch), pretrainer)(variables))
+
+    @cached_property
+    def _variables(self) -> Any:
+        return jax.device_put(self._host_variables)
+
+    def __call__(self, examples: Sequence[Mapping[str, Any]], places: Sequence[int | None]) -> dict[str, TokensAndMask]:
+        """The tokens of each input and which are real, a row an example; none where an example lacks the input.
+
+        examples: by input what each has. places: the number of each among several, for messages; None: it is alone.
+
+        Raises UserError where an input can't be used.
+        """
+        read = self._objective.reads
+        if not read or not examples:
+            return {}
+        rows = [self._row(example, place) for example, place in zip(examples, places, strict=True)]
+        size = 1 << (len(rows) - 1).bit_length()
+        rows += rows[:1] * (size - len(rows))
+        batch = {entry: np.stack([row[entry] for row in rows]) for entry in rows[0]}
+        found = self._encode(self._variables, batch)
+        return {name: (tokens[: len(examples)], real[: len(examples)]) for name, (tokens, real) in found.items()}
+
+    def _row(self, example: Mapping[str, Any], place: int | None) -> Row:
+        made: Row = {}
+        for name in self._objective.reads:
+            own = self._inputs.row(name, example[name], place) if name in example else self._blank(name)
+            made |= own | {f"{name}_valid": np.asarray(name in example)}
+        return made

@@ -1,0 +1,188 @@
+"""A model's own writing: prompts and inputs in, texts out."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Literal
+
+import numpy as np
+from jaxtyping import Float
+
+from mmjax.errors import UserError
+from mmjax.inference.row_embedder import chunks
+from mmjax.inference.writing.beams import Beams, Hypotheses, search
+from mmjax.inference.writing.encoded_views import ViewEncoder
+from mmjax.inference.writing.likelihood import log_likelihoods
+from mmjax.inference.writing.prompts import Prompts
+from mmjax.inference.writing.sampling import Sampling
+from mmjax.inference.writing.text_so_far import TextSoFar, check_stop
+from mmjax.inference.writing.writer import Given, News, Texts, Writer
+
+STRIDE = 16  # words between two looks at the text for a string that stops it
+
+Ending = Literal["eos", "stop", "length"]
+Item = tuple[str, Mapping[str, Any], int | None]
+
+
+@dataclass(frozen=True)
+class Written:
+    """A text that was written.
+
+    ids: of its words, with that which ended it. log_probabilities: of each, in the model's own distribution, before a
+    temperature, a limit or a penalty. score: of a beam, which texts are ordered by; else the sum of those. ending:
+    whether an id ended it, a string of `stop`, or the number of words.
+    """
+
+    text: str
+    ids: tuple[int, ...]
+    log_probabilities: Float[np.ndarray, " n"]
+    score: float
+    ending: Ending
+
+
+@dataclass(frozen=True)
+class Order:
+    """What is to be written of each prompt.
+
+    count: the number of texts. stop: the strings before which a text is cut. beams: None: words are drawn one by one.
+    """
+
+    most: int
+    sampling: Sampling = Sampling()
+    beams: Beams | None = None
+    stop: tuple[str, ...] = ()
+    seed: int = 0
+    count: int = 1
+
+    def check(self, prompts: Prompts, vocab: int) -> None:
+        """Raises UserError where something of it can't be had."""
+        if isinstance(self.most, bool) or not isinstance(self.most, int) or self.most < 1:
+            raise UserError(f"max_new_tokens={self.most!r} must be a whole number of at least 1")
+        if isinstance(self.count, bool) or not isinstance(self.count, int) or self.count < 1:
+            raise UserError(f"n={self.count!r} texts of each prompt: n must be a whole number of at least 1")
+        if isinstance(self.seed, bool) or not isinstance(self.seed, int) or not 0 <= self.seed < 2**32:
+            raise UserError(f"seed={self.seed!r} must be a whole number from 0 to 2**32 - 1")
+        self.sampling.check()
+        check_stop(self.stop, prompts.tokenizer)
+        if self.beams is None:
+            if self.count > 1 and self.sampling.temperature == 0:
+                raise UserError(f"n={self.count} texts of temperature=0 are all the same: set a temperature, or beams")
+            return
+        self.beams.check(vocab)
+        if self.sampling != Sampling():
+            raise UserError("beams find likely texts, and draw none: leave out temperature, limits and penalty")
+        if self.stop:
+            raise UserError("beams end with the model's own end alone: leave out stop, and cut the texts")
+        if self.count > self.beams.width:
+            raise UserError(f"n={self.count} texts are more than the {self.beams.width} that beams={self.beams.width}")
+
+
+class Generation:
+    """Writes with the decoder of one objective of a model."""
+
+    def __init__(self, writer: Writer, prompts: Prompts, views: ViewEncoder, batch_size: int):
+        self.writer, self.prompts, self._views, self._batch_size = writer, prompts, views, batch_size
+
+    def __call__(self, items: Sequence[Item], order: Order) -> list[list[Written]]:
+        """The texts of each item: a prompt, the inputs by name, and its number among several or None."""
+        order.check(self.prompts, self.writer.vocab)
+        each = order.count if order.beams is None else order.beams.width
+        found, start = [], 0
+        for some in chunks(items, max(1, self._batch_size // each)):
+            found += self._searched(some, order) if order.beams else self._drawn(some, order, start)
+            start += len(some)
+        return found
+
+    def stream(self, item: Item, order: Order) -> Iterator[str]:
+        """The pieces of the text of one item, as they are written; together they are the text."""
+        order.check(self.prompts, self.writer.vocab)
+        if order.beams is not None or order.count > 1:
+            raise UserError("a stream is of one text, whose words are drawn one by one: leave out beams and n")
+        return self._streamed(item, order)
+
+    def scores(self, items: Sequence[Item], texts: Sequence[str], mean: bool) -> Float[np.ndarray, "n c"]:
+        """The log-probability of each text, and of its end, behind each item; mean: over its ids."""
+        ids = [[*self.prompts.pieces(text), *self.prompts.eos] for text in texts]
+        for text, one in zip(texts, ids, strict=True):
+            if not one:
+                raise UserError(f"{text!r} is no text: it has no word whose probability could be told")
+        found = []
+        for some in chunks(items, self._batch_size):
+            room = max(map(len, ids))
+            prompts, views = self._given(some)
+            read = self.writer.read(prompts, views, most=room)
+            for row, _ in enumerate(some):
+                if (left := int(read.most[row])) < room:
+                    raise UserError(
+                        f"a text of {room} tokens behind a prompt of {len(prompts[row])} is {room - left} more than "
+                        "the decoder reads: shorten it"
+                    )
+            found.append(log_likelihoods(self.writer, read, ids, self._batch_size)[: len(some)])
+        whole = np.concatenate(found)
+        return whole / np.array([len(one) for one in ids]) if mean else whole
+
+    def _given(self, some: Sequence[Item]) -> tuple[list[list[int]], dict[str, Any]]:
+        prompts = [self.prompts.ids(prompt) for prompt, _, _ in some]
+        return prompts, self._views([inputs for _, inputs, _ in some], [place for *_, place in some])
+
+    def _begun(self, some: Sequence[Item], order: Order, start: int) -> tuple[Texts, News, Given, list[TextSoFar]]:
+        prompts, views = self._given(some)
+        read = self.writer.read(prompts, views, most=order.most, copies=order.count)
+        rows = np.repeat(np.arange(start, start + len(some)), order.count)
+        samples = np.tile(np.arange(order.count), len(some))
+        begun = self.writer.begin(read, order.sampling, order.seed, rows.tolist(), samples.tolist())
+        so_far = [TextSoFar(self.prompts.tokenizer, prompts[row], order.stop) for row in rows - start]
+        return *begun, so_far
+
+    def _drawn(self, some: Sequence[Item], order: Order, start: int) -> list[list[Written]]:
+        texts, _, given, so_far = self._begun(some, order, start)
+        until = 1
+        while True:
+            until = min(order.most, until + STRIDE) if order.stop else order.most
+            texts, _ = self.writer.advance(self.writer.params, texts, given, until)
+            done, counts, ids = (np.array(one) for one in (texts.done, texts.counts, texts.ids))
+            for row, one in enumerate(so_far):
+                if not one.stopped:
+                    done[row] |= one.add(ids[row, len(one.ids) : counts[row]])
+            if done[: len(so_far)].all():
+                break
+            texts = texts._replace(done=self.writer.put(done, len(done)))
+        scores = np.asarray(texts.scores)
+        whole = [self._written(one, scores[row, : len(one.ids)]) for row, one in enumerate(so_far)]
+        return [whole[row : row + order.count] for row in range(0, len(whole), order.count)]
+
+    def _streamed(self, item: Item, order: Order) -> Iterator[str]:
+        texts, news, given, (so_far,) = self._begun([item], order, 0)
+        for count in range(1, order.most + 1):
+            now = news
+            texts, news = self.writer.advance(self.writer.params, texts, given, count + 1)
+            # The next word is on its way while this one is shown.
+            last = so_far.add([int(np.asarray(now.ids)[0])]) or bool(np.asarray(now.done)[0])
+            if piece := so_far.piece(last):
+                yield piece
+            if last:
+                return
+
+    def _searched(self, some: Sequence[Item], order: Order) -> list[list[Written]]:
+        prompts, views = self._given(some)
+        assert order.beams is not None
+        found = search(self.writer, self.writer.read(prompts, views, most=order.most), order.beams)
+        found = Hypotheses(*map(np.asarray, found))  # pyright: ignore[reportArgumentType]
+        return [
+            [
+                self._of_beam(found, row, beam, prompts[row])
+                for beam in range(order.count)
+                if found.lengths[row, beam] > 0
+            ]
+            for row in range(len(some))
+        ]
+
+    def _of_beam(self, found: Hypotheses, row: int, beam: int, prompt: list[int]) -> Written:
+        so_far, length = TextSoFar(self.prompts.tokenizer, prompt), int(found.lengths[row, beam])
+        so_far.add(found.ids[row, beam, :length])  # pyright: ignore[reportArgumentType]
+        written = self._written(so_far, np.asarray(found.words)[row, beam, :length])
+        return replace(written, score=float(found.total[row, beam]))
+
+    def _written(self, so_far: TextSoFar, scores: Float[np.ndarray, " n"]) -> Written:
+        ended: Ending = "eos" if so_far.ids[-1] in self.writer.eos else "length"
+        ids = tuple(so_far.ids)
+        return Written(so_far.text, ids, scores, float(scores.sum()), "stop" if so_far.stopped else ended)

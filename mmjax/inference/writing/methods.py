@@ -1,0 +1,189 @@
+"""What a loaded model does with its decoder: `generate`, `caption`, `stream`, `log_likelihood`."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float
+
+from mmjax.errors import UserError, unknown
+from mmjax.inference.inputs import Inputs
+from mmjax.inference.predictions import AskedTogether
+from mmjax.inference.writing.beams import Beams, LengthRule
+from mmjax.inference.writing.encoded_views import ViewEncoder
+from mmjax.inference.writing.generation import Generation, Item, Order, Written
+from mmjax.inference.writing.prompts import Prompts
+from mmjax.inference.writing.sampling import Sampling
+from mmjax.inference.writing.writer import Writer
+from mmjax.objectives.caption import Caption
+
+MOST = 64  # words of a text, where nothing else is said
+
+Texts = str | list[str] | list[list[str]] | Written | list[Written] | list[list[Written]]
+
+
+class Writes:
+    """The methods of a model that write; `mmjax.load` gives one that has them."""
+
+    experiment: Any
+    source: str
+    batch_size: int
+    _bundle: Any
+    _inputs: Inputs
+    _one: Any
+
+    def generate(
+        self,
+        prompt: str | Sequence[str] = "",
+        *,
+        max_new_tokens: int = MOST,
+        temperature: float = 0.0,
+        top_k: int | None = None,
+        top_p: float | None = None,
+        min_p: float | None = None,
+        repetition_penalty: float | None = None,
+        beams: int | None = None,
+        length_penalty: float = 1.0,
+        length_rule: LengthRule = "power",
+        stop: str | Sequence[str] = (),
+        seed: int = 0,
+        n: int = 1,
+        details: bool = False,
+        objective: str | None = None,
+        **inputs: Any,
+    ) -> Any:
+        """Writes on behind a prompt, from inputs: `generate("a photo of", image=picture)`. Texts of lists, of prompts
+        or inputs, come as a list; a prompt or an input that is single is every one's.
+
+        The text begins where the prompt ends, perhaps with a space. The words of a text depend on the seed, its number
+        in the list and the settings alone, whatever else is written beside it.
+
+        max_new_tokens: the most; fewer are written where the decoder has no more positions.
+        temperature, top_k, top_p, min_p, repetition_penalty: how words are drawn (`Sampling`); by default the likeliest
+            are taken.
+        beams: searches for the likeliest text instead, by so many beginnings (`Beams`, with length_penalty and
+            length_rule).
+        stop: strings before which a text is cut, the first one that it has.
+        n: the number of texts of each prompt; above 1 each gets a list.
+        details: True gives `Written`s: texts with ids and log-probabilities.
+        objective: its name, where several write.
+        inputs: `image=...`, `audio=...`: what the decoder reads.
+
+        Raises UserError where the model doesn't write, or a setting, a prompt or an input can't be used.
+        """
+        sampling = Sampling(temperature, top_k, top_p, min_p, repetition_penalty)
+        strings = (stop,) if isinstance(stop, str) else tuple(stop)
+        search = None if beams is None else Beams(beams, length_penalty, length_rule)
+        order = Order(max_new_tokens, sampling, search, strings, seed, n)
+        generation, (items, alone) = self._asked("generate", objective, prompt, inputs)
+        found = [texts if details else [one.text for one in texts] for texts in generation(items, order)]
+        listed = [texts[0] for texts in found] if n == 1 else found
+        return listed[0] if alone else listed
+
+    def caption(self, image: Any, prompt: str = "", **options: Any) -> Any:
+        """Writes a caption of a picture, or of each of several, from the begin of a text, or a prompt. options: those
+        of `generate`."""
+        return self.generate(prompt, image=image, **options)  # pyright: ignore[reportArgumentType]
+
+    def stream(
+        self,
+        prompt: str = "",
+        *,
+        max_new_tokens: int = MOST,
+        temperature: float = 0.0,
+        top_k: int | None = None,
+        top_p: float | None = None,
+        min_p: float | None = None,
+        repetition_penalty: float | None = None,
+        stop: str | Sequence[str] = (),
+        seed: int = 0,
+        objective: str | None = None,
+        **inputs: Any,
+    ) -> Iterator[str]:
+        """The text of `generate` in pieces, as they are written: whole characters, and nothing of a stop string."""
+        sampling = Sampling(temperature, top_k, top_p, min_p, repetition_penalty)
+        strings = (stop,) if isinstance(stop, str) else tuple(stop)
+        generation, (items, alone) = self._asked("stream", objective, prompt, inputs)
+        if not alone:
+            raise UserError("stream() writes one text: give a single prompt and single inputs")
+        return generation.stream(items[0], Order(max_new_tokens, sampling, None, strings, seed))
+
+    def log_likelihood(
+        self,
+        texts: Sequence[str],
+        prompt: str | Sequence[str] = "",
+        *,
+        mean: bool = False,
+        objective: str | None = None,
+        **inputs: Any,
+    ) -> Float[np.ndarray, "*n c"]:
+        """The log-probability of each text, with its end, behind the prompt and from the inputs: by it candidates are
+        ranked, answers say (ALBEF: Li et al. 2021, arXiv:2107.07651). Each prompt is read once. mean: over the ids.
+
+        Raises UserError as `generate` does.
+        """
+        if isinstance(texts, str) or not isinstance(texts, Sequence) or not texts:
+            raise UserError(f"log_likelihood({texts!r:.60}): give a list of one text or more")
+        if odd := [text for text in texts if not isinstance(text, str)]:
+            raise UserError(f"log_likelihood(...): {odd[0]!r:.60} is no text")
+        generation, (items, alone) = self._asked("log_likelihood", objective, prompt, inputs)
+        found = generation.scores(items, texts, mean)
+        return found[0] if alone else found
+
+    def _asked(
+        self, who: str, objective: str | None, prompt: Any, inputs: Mapping[str, Any]
+    ) -> tuple[Generation, tuple[list[Item], bool]]:
+        asked = AskedTogether(self.experiment, {}, self._inputs, self._one)
+        name = asked.chosen((Caption,), objective, who)
+        return self._generation(name), self._items(who, name, prompt, inputs)
+
+    def _items(self, who: str, name: str, prompt: Any, inputs: Mapping[str, Any]) -> tuple[list[Item], bool]:
+        """What each text is written from, and whether it is a single one."""
+        part: Caption = self.experiment.objectives[name]
+        given = {modality: value for modality, value in inputs.items() if value is not None}
+        for modality in given:
+            if modality not in part.reads:
+                raise UserError(unknown(f"{who}() was given", modality, part.reads, f"inputs that {name!r} reads"))
+        if part.reads and not given and not part.alone:
+            raise UserError(
+                f"{who}() needs {' or '.join(f'{one}=...' for one in part.reads)}: {name!r} writes of nothing else"
+            )
+        listed: dict[str, tuple[list[Any], bool]] = {}
+        for modality, value in given.items():
+            some, alone = self._inputs.listed(modality, value)
+            listed[modality] = list(some), alone
+        prompts = [prompt] if isinstance(prompt, str) else list(prompt) if isinstance(prompt, Sequence) else None
+        if prompts is None:
+            raise UserError(f"{who}({prompt!r:.60}): a prompt is a text, or a list of texts")
+        several = {one: len(some) for one, (some, alone) in listed.items() if not alone}
+        several |= {} if isinstance(prompt, str) else {"prompt": len(prompts)}
+        if len(set(several.values())) > 1:
+            told = ", ".join(f"{count} of {one}" for one, count in several.items())
+            raise UserError(f"{who}() was given {told}: give as many of each, or a single one for all")
+        count = next(iter(several.values()), 1)
+        if not count:
+            raise UserError(f"{who}() was given no example: the lists are empty")
+        return [
+            (
+                prompts[i if "prompt" in several else 0],
+                {one: some[i if one in several else 0] for one, (some, _) in listed.items()},
+                i if several else None,
+            )
+            for i in range(count)
+        ], not several
+
+    def _generation(self, name: str) -> Generation:
+        if name not in self._generations:
+            part: Caption = self.experiment.objectives[name]
+            chain = self.experiment.data.transforms[part.text]
+            prompts = Prompts(part.text, chain, self._bundle.tokenizers, self.source)
+            params = self._bundle.variables["params"][f"objectives_{name}"]["decoder"]
+            writer = Writer(part.decoder, params, prompts.eos, prompts.tokenizer.vocab_size)
+            views = ViewEncoder(self.experiment, self._bundle.variables, name, self._inputs, self._one)
+            self._generations[name] = Generation(writer, prompts, views, self.batch_size)
+        return self._generations[name]
+
+    @cached_property
+    def _generations(self) -> dict[str, Generation]:
+        return {}

@@ -1,0 +1,63 @@
+"""Prompts as ids, by the chain and the tokenizer of the texts that a decoder was trained on."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from mmjax.data.bad_example import BadExample
+from mmjax.data.chains import Chains
+from mmjax.data.tokenizers.contract import Tokenizer, TokenizerSpec
+from mmjax.errors import UserError
+
+
+class Prompts:
+    """Turns prompts into ids: cleaned as the training texts were, with the id that begins a text where theirs have it.
+
+    entry: the batch's, which `chain` makes. tokenizers: by entry. source: the model's name, for messages.
+    """
+
+    def __init__(self, entry: str, chain: Sequence[Any], tokenizers: Mapping[str, Tokenizer], source: str):
+        step = next((one for one in chain if one.vocabulary() is not None), None)
+        lacks = step is not None and isinstance(step.vocabulary(), TokenizerSpec) and entry not in tokenizers
+        if step is None or lacks:
+            raise UserError(f"{source} has no tokenizer for {entry!r}, whose words it would write")
+        bound = Chains({entry: chain}, {entry: tokenizers[entry]} if entry in tokenizers else {}).transforms[entry]
+        place = next(i for i, one in enumerate(bound) if one.vocabulary() is not None)
+        self._cleaning = [one for before in bound[:place] if (one := before.by_hand(True)) is not None]
+        self._step, self.tokenizer = bound[place], bound[place].tokenizer
+
+    @property
+    def eos(self) -> tuple[int, ...]:
+        """The ids that end a text; none where the training texts have none."""
+        return (self.tokenizer.eos,) if self._step.eos and self.tokenizer.eos is not None else ()
+
+    def ids(self, prompt: Any) -> list[int]:
+        """The ids of a prompt, one at least.
+
+        Raises UserError where it is no text, or empty with nothing that begins a text.
+        """
+        if not isinstance(prompt, str):
+            raise UserError(f"prompt={prompt!r:.60} is no text")
+        pieces = self.pieces(prompt)
+        if self._step.bos or not pieces:
+            if self.tokenizer.bos is None:
+                raise UserError(
+                    "an empty prompt gives the decoder nothing to begin with, for the tokenizer has no id that begins "
+                    "a text (bos): give a prompt"
+                )
+            return [self.tokenizer.bos, *pieces]
+        return pieces
+
+    def pieces(self, text: str) -> list[int]:
+        """The ids of a text, as it was cleaned, without those that begin and end it."""
+        cleaned = text
+        for step in self._cleaning:
+            if not cleaned:
+                break
+            try:
+                cleaned = step(cleaned, None)
+            except BadExample as reason:
+                raise UserError(f"prompt={text!r:.60}: {reason}") from reason
+        try:
+            return list(self.tokenizer.encode(cleaned)) if cleaned else []
+        except UnicodeError as error:
+            raise UserError(f"prompt={text!r:.60} is no text: {error}") from error
