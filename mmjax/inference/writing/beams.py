@@ -46,7 +46,7 @@ class Beams:
             raise UserError(not_among("length_rule", self.rule, get_args(LengthRule)))
 
     def divisor(self, length: Int[Array, "*n"]) -> Float[Array, "*n"]:
-        """What the sum of a text of so many words is divided by."""
+        """The divisor of the sum of a text of so many words."""
         length = jnp.asarray(length, jnp.float32)
         return (length if self.rule == "power" else (GNMT_FIVE + length) / (GNMT_FIVE + 1)) ** self.alpha
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
-from typing import Any
+from typing import Any, cast
 
 import flax.linen as nn
 import jax
@@ -32,7 +32,7 @@ class ViewEncoder:
         inputs: Inputs,
         blank: Callable[[str], Row],
     ):
-        self._objective: Caption = experiment.objectives[name]
+        self.name, self.objective = name, cast(Caption, experiment.objectives[name])
         self._inputs, self._blank = inputs, blank
         # The objective's own are the decoder's, and the writer has them.
         params = {part: held for part, held in variables["params"].items() if not part.startswith("objectives_")}
@@ -52,26 +52,22 @@ class ViewEncoder:
     def _variables(self) -> Any:
         return jax.device_put(self._host_variables)
 
-    def __call__(self, examples: Sequence[Mapping[str, Any]], places: Sequence[int | None]) -> dict[str, TokensAndMask]:
-        """The tokens of each input and which are real, a row an example; none where an example lacks the input.
+    def row(self, example: Mapping[str, Any], place: int | None) -> Row:
+        """The arrays of an example's inputs, by name; what it lacks is zeros, and not valid.
 
-        examples: by input what each has. places: the number of each among several, for messages; None: it is alone.
-
-        Raises UserError where an input can't be used.
+        place: its number among several, for messages; None: it is alone. Raises UserError where one can't be used.
         """
-        read = self._objective.reads
-        if not read or not examples:
-            return {}
-        rows = [self._row(example, place) for example, place in zip(examples, places, strict=True)]
-        size = 1 << (len(rows) - 1).bit_length()
-        rows += rows[:1] * (size - len(rows))
-        batch = {entry: np.stack([row[entry] for row in rows]) for entry in rows[0]}
-        found = self._encode(self._variables, batch)
-        return {name: (tokens[: len(examples)], real[: len(examples)]) for name, (tokens, real) in found.items()}
-
-    def _row(self, example: Mapping[str, Any], place: int | None) -> Row:
         made: Row = {}
-        for name in self._objective.reads:
+        for name in self.objective.reads:
             own = self._inputs.row(name, example[name], place) if name in example else self._blank(name)
             made |= own | {f"{name}_valid": np.asarray(name in example)}
         return made
+
+    def __call__(self, rows: Sequence[Row]) -> dict[str, TokensAndMask]:
+        """The tokens of each input and which are real, of rows that `row` made; none of what an example lacks."""
+        if not self.objective.reads:
+            return {}
+        more = (1 << (len(rows) - 1).bit_length()) - len(rows)
+        batch = {entry: np.stack([row[entry] for row in [*rows, *[rows[0]] * more]]) for entry in rows[0]}
+        found = self._encode(self._variables, batch)
+        return {name: (tokens[: len(rows)], real[: len(rows)]) for name, (tokens, real) in found.items()}

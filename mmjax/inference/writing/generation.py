@@ -1,26 +1,38 @@
 """A model's own writing: prompts and inputs in, texts out."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
+import jax
 import numpy as np
 from jaxtyping import Float
 
 from mmjax.errors import UserError
+from mmjax.inference.inputs import Row
 from mmjax.inference.row_embedder import chunks
 from mmjax.inference.writing.beams import Beams, Hypotheses, search
 from mmjax.inference.writing.encoded_views import ViewEncoder
 from mmjax.inference.writing.likelihood import log_likelihoods
 from mmjax.inference.writing.prompts import Prompts
-from mmjax.inference.writing.sampling import Sampling
+from mmjax.inference.writing.sampling import GREEDY, Sampling
 from mmjax.inference.writing.text_so_far import TextSoFar, check_stop
-from mmjax.inference.writing.writer import Given, News, Texts, Writer
+from mmjax.inference.writing.writer import News, Task, Texts, Writer
 
 STRIDE = 16  # words between two looks at the text for a string that stops it
 
 Ending = Literal["eos", "stop", "length"]
-Item = tuple[str, Mapping[str, Any], int | None]
+
+
+class Beginning(NamedTuple):
+    """The beginning of a text: what it is written from.
+
+    row: the inputs, as `ViewEncoder.row` makes them. place: the number of the item, by which words are drawn.
+    """
+
+    prompt: str
+    row: Row
+    place: int
 
 
 @dataclass(frozen=True)
@@ -41,13 +53,13 @@ class Written:
 
 @dataclass(frozen=True)
 class Order:
-    """What is to be written of each prompt.
+    """An order: the settings by which texts are written.
 
     count: the number of texts. stop: the strings before which a text is cut. beams: None: words are drawn one by one.
     """
 
     most: int
-    sampling: Sampling = Sampling()
+    sampling: Sampling = GREEDY
     beams: Beams | None = None
     stop: tuple[str, ...] = ()
     seed: int = 0
@@ -68,7 +80,7 @@ class Order:
                 raise UserError(f"n={self.count} texts of temperature=0 are all the same: set a temperature, or beams")
             return
         self.beams.check(vocab)
-        if self.sampling != Sampling():
+        if self.sampling != GREEDY:
             raise UserError("beams find likely texts, and draw none: leave out temperature, limits and penalty")
         if self.stop:
             raise UserError("beams end with the model's own end alone: leave out stop, and cut the texts")
@@ -80,26 +92,31 @@ class Generation:
     """Writes with the decoder of one objective of a model."""
 
     def __init__(self, writer: Writer, prompts: Prompts, views: ViewEncoder, batch_size: int):
-        self.writer, self.prompts, self._views, self._batch_size = writer, prompts, views, batch_size
+        self.writer, self.prompts, self.views, self._batch_size = writer, prompts, views, batch_size
 
-    def __call__(self, items: Sequence[Item], order: Order) -> list[list[Written]]:
-        """The texts of each item: a prompt, the inputs by name, and its number among several or None."""
+    def __call__(self, items: Iterable[Beginning], order: Order) -> list[list[Written]]:
+        """The texts of each item. Raises as `placed` does."""
+        return [texts for _, texts in self.placed(items, order)]
+
+    def placed(self, items: Iterable[Beginning], order: Order) -> Iterator[tuple[int, list[Written]]]:
+        """The place and the texts of each item, a batch at a time.
+
+        Raises UserError, at once, where what is ordered can't be had, and then where an item can't be used.
+        """
         order.check(self.prompts, self.writer.vocab)
         each = order.count if order.beams is None else order.beams.width
-        found, start = [], 0
-        for some in chunks(items, max(1, self._batch_size // each)):
-            found += self._searched(some, order) if order.beams else self._drawn(some, order, start)
-            start += len(some)
-        return found
+        of = self._drawn if order.beams is None else self._searched
+        batches = chunks(items, max(1, self._batch_size // each))
+        return ((one.place, texts) for some in batches for one, texts in zip(some, of(some, order), strict=True))
 
-    def stream(self, item: Item, order: Order) -> Iterator[str]:
+    def stream(self, item: Beginning, order: Order) -> Iterator[str]:
         """The pieces of the text of one item, as they are written; together they are the text."""
         order.check(self.prompts, self.writer.vocab)
         if order.beams is not None or order.count > 1:
             raise UserError("a stream is of one text, whose words are drawn one by one: leave out beams and n")
         return self._streamed(item, order)
 
-    def scores(self, items: Sequence[Item], texts: Sequence[str], mean: bool) -> Float[np.ndarray, "n c"]:
+    def scores(self, items: Iterable[Beginning], texts: Sequence[str], mean: bool) -> Float[np.ndarray, "n c"]:
         """The log-probability of each text, and of its end, behind each item; mean: over its ids."""
         ids = [[*self.prompts.pieces(text), *self.prompts.eos] for text in texts]
         for text, one in zip(texts, ids, strict=True):
@@ -120,21 +137,20 @@ class Generation:
         whole = np.concatenate(found)
         return whole / np.array([len(one) for one in ids]) if mean else whole
 
-    def _given(self, some: Sequence[Item]) -> tuple[list[list[int]], dict[str, Any]]:
-        prompts = [self.prompts.ids(prompt) for prompt, _, _ in some]
-        return prompts, self._views([inputs for _, inputs, _ in some], [place for *_, place in some])
+    def _given(self, some: Sequence[Beginning]) -> tuple[list[list[int]], dict[str, Any]]:
+        return [self.prompts.ids(item.prompt) for item in some], self.views([item.row for item in some])
 
-    def _begun(self, some: Sequence[Item], order: Order, start: int) -> tuple[Texts, News, Given, list[TextSoFar]]:
+    def _begun(self, some: Sequence[Beginning], order: Order) -> tuple[Texts, News, Task, list[TextSoFar]]:
         prompts, views = self._given(some)
         read = self.writer.read(prompts, views, most=order.most, copies=order.count)
-        rows = np.repeat(np.arange(start, start + len(some)), order.count)
-        samples = np.tile(np.arange(order.count), len(some))
-        begun = self.writer.begin(read, order.sampling, order.seed, rows.tolist(), samples.tolist())
-        so_far = [TextSoFar(self.prompts.tokenizer, prompts[row], order.stop) for row in rows - start]
-        return *begun, so_far
+        drawn = [(item.place, sample) for item in some for sample in range(order.count)]
+        rows, samples = zip(*drawn, strict=True)
+        begun = self.writer.begin(read, order.sampling, order.seed, rows, samples)
+        tokenizer = self.prompts.tokenizer
+        return *begun, [TextSoFar(tokenizer, prompt, order.stop) for prompt in prompts for _ in range(order.count)]
 
-    def _drawn(self, some: Sequence[Item], order: Order, start: int) -> list[list[Written]]:
-        texts, _, given, so_far = self._begun(some, order, start)
+    def _drawn(self, some: Sequence[Beginning], order: Order) -> list[list[Written]]:
+        texts, _, given, so_far = self._begun(some, order)
         until = 1
         while True:
             until = min(order.most, until + STRIDE) if order.stop else order.most
@@ -142,16 +158,16 @@ class Generation:
             done, counts, ids = (np.array(one) for one in (texts.done, texts.counts, texts.ids))
             for row, one in enumerate(so_far):
                 if not one.stopped:
-                    done[row] |= one.add(ids[row, len(one.ids) : counts[row]])
+                    done[row] |= one.add(ids[row, len(one.ids) : counts[row]].tolist())
             if done[: len(so_far)].all():
                 break
-            texts = texts._replace(done=self.writer.put(done, len(done)))
+            texts = texts._replace(done=jax.device_put(done, texts.done.sharding))
         scores = np.asarray(texts.scores)
         whole = [self._written(one, scores[row, : len(one.ids)]) for row, one in enumerate(so_far)]
         return [whole[row : row + order.count] for row in range(0, len(whole), order.count)]
 
-    def _streamed(self, item: Item, order: Order) -> Iterator[str]:
-        texts, news, given, (so_far,) = self._begun([item], order, 0)
+    def _streamed(self, item: Beginning, order: Order) -> Iterator[str]:
+        texts, news, given, (so_far,) = self._begun([item], order)
         for count in range(1, order.most + 1):
             now = news
             texts, news = self.writer.advance(self.writer.params, texts, given, count + 1)
@@ -162,7 +178,7 @@ class Generation:
             if last:
                 return
 
-    def _searched(self, some: Sequence[Item], order: Order) -> list[list[Written]]:
+    def _searched(self, some: Sequence[Beginning], order: Order) -> list[list[Written]]:
         prompts, views = self._given(some)
         assert order.beams is not None
         found = search(self.writer, self.writer.read(prompts, views, most=order.most), order.beams)
@@ -178,7 +194,7 @@ class Generation:
 
     def _of_beam(self, found: Hypotheses, row: int, beam: int, prompt: list[int]) -> Written:
         so_far, length = TextSoFar(self.prompts.tokenizer, prompt), int(found.lengths[row, beam])
-        so_far.add(found.ids[row, beam, :length])  # pyright: ignore[reportArgumentType]
+        so_far.add(np.asarray(found.ids)[row, beam, :length].tolist())
         written = self._written(so_far, np.asarray(found.words)[row, beam, :length])
         return replace(written, score=float(found.total[row, beam]))
 

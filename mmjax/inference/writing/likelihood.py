@@ -48,8 +48,8 @@ def _scored(
     rows, texts = len(logits), len(ids)
     cache, logits = repeated_rows((cache, logits), texts)
     ids, mask = (jnp.tile(each, (rows, 1)) for each in (ids, mask))
-    states, _ = decoder.apply({"params": params}, ids[:, :-1], cache, mask[:, :-1], method="extend")
-    behind = decoder.apply({"params": params}, states, method="logits")
+    result: Any = decoder.apply({"params": params}, ids[:, :-1], cache, mask[:, :-1], method="extend")
+    behind: Any = decoder.apply({"params": params}, result[0], method="logits")
     logits = jnp.concatenate([logits[:, None], behind], axis=1)
     each = jnp.take_along_axis(jax.nn.log_softmax(logits, axis=-1), ids[..., None], axis=-1)[..., 0]
     return jnp.sum(jnp.where(mask, each, 0), axis=1).reshape(rows, texts)

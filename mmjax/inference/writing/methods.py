@@ -1,6 +1,6 @@
-"""What a loaded model does with its decoder: `generate`, `caption`, `stream`, `log_likelihood`."""
+"""Writes texts with a loaded model: its methods `generate`, `caption`, `stream` and `log_likelihood`."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import cached_property
 from typing import Any
 
@@ -12,15 +12,13 @@ from mmjax.inference.inputs import Inputs
 from mmjax.inference.predictions import AskedTogether
 from mmjax.inference.writing.beams import Beams, LengthRule
 from mmjax.inference.writing.encoded_views import ViewEncoder
-from mmjax.inference.writing.generation import Generation, Item, Order, Written
+from mmjax.inference.writing.generation import Beginning, Generation, Order
 from mmjax.inference.writing.prompts import Prompts
 from mmjax.inference.writing.sampling import Sampling
 from mmjax.inference.writing.writer import Writer
 from mmjax.objectives.caption import Caption
 
 MOST = 64  # words of a text, where nothing else is said
-
-Texts = str | list[str] | list[list[str]] | Written | list[Written] | list[list[Written]]
 
 
 class Writes:
@@ -76,7 +74,7 @@ class Writes:
         strings = (stop,) if isinstance(stop, str) else tuple(stop)
         search = None if beams is None else Beams(beams, length_penalty, length_rule)
         order = Order(max_new_tokens, sampling, search, strings, seed, n)
-        generation, (items, alone) = self._asked("generate", objective, prompt, inputs)
+        generation, items, alone = self._asked("generate", objective, prompt, inputs)
         found = [texts if details else [one.text for one in texts] for texts in generation(items, order)]
         listed = [texts[0] for texts in found] if n == 1 else found
         return listed[0] if alone else listed
@@ -104,10 +102,10 @@ class Writes:
         """The text of `generate` in pieces, as they are written: whole characters, and nothing of a stop string."""
         sampling = Sampling(temperature, top_k, top_p, min_p, repetition_penalty)
         strings = (stop,) if isinstance(stop, str) else tuple(stop)
-        generation, (items, alone) = self._asked("stream", objective, prompt, inputs)
+        generation, items, alone = self._asked("stream", objective, prompt, inputs)
         if not alone:
             raise UserError("stream() writes one text: give a single prompt and single inputs")
-        return generation.stream(items[0], Order(max_new_tokens, sampling, None, strings, seed))
+        return generation.stream(next(iter(items)), Order(max_new_tokens, sampling, None, strings, seed))
 
     def log_likelihood(
         self,
@@ -127,20 +125,30 @@ class Writes:
             raise UserError(f"log_likelihood({texts!r:.60}): give a list of one text or more")
         if odd := [text for text in texts if not isinstance(text, str)]:
             raise UserError(f"log_likelihood(...): {odd[0]!r:.60} is no text")
-        generation, (items, alone) = self._asked("log_likelihood", objective, prompt, inputs)
+        generation, items, alone = self._asked("log_likelihood", objective, prompt, inputs)
         found = generation.scores(items, texts, mean)
         return found[0] if alone else found
 
-    def _asked(
-        self, who: str, objective: str | None, prompt: Any, inputs: Mapping[str, Any]
-    ) -> tuple[Generation, tuple[list[Item], bool]]:
+    def generation(self, objective: str | None = None, who: str = "generation") -> Generation:
+        """The writing of an objective: its name, where several write; who: asks, for messages."""
         asked = AskedTogether(self.experiment, {}, self._inputs, self._one)
         name = asked.chosen((Caption,), objective, who)
-        return self._generation(name), self._items(who, name, prompt, inputs)
+        if name not in self._generations:
+            part: Caption = self.experiment.objectives[name]
+            chain = self.experiment.data.transforms[part.text]
+            prompts = Prompts(part.text, chain, self._bundle.tokenizers, self.source)
+            params = self._bundle.variables["params"][f"objectives_{name}"]["decoder"]
+            writer = Writer(part.decoder, params, prompts.eos, prompts.tokenizer.vocab_size)
+            views = ViewEncoder(self.experiment, self._bundle.variables, name, self._inputs, self._one)
+            self._generations[name] = Generation(writer, prompts, views, self.batch_size)
+        return self._generations[name]
 
-    def _items(self, who: str, name: str, prompt: Any, inputs: Mapping[str, Any]) -> tuple[list[Item], bool]:
-        """What each text is written from, and whether it is a single one."""
-        part: Caption = self.experiment.objectives[name]
+    def _asked(
+        self, who: str, objective: str | None, prompt: Any, inputs: Mapping[str, Any]
+    ) -> tuple[Generation, Iterable[Beginning], bool]:
+        """The writing, what each text is written from, and whether it is a single one."""
+        generation = self.generation(objective, who)
+        name, part = generation.views.name, generation.views.objective
         given = {modality: value for modality, value in inputs.items() if value is not None}
         for modality in given:
             if modality not in part.reads:
@@ -164,25 +172,13 @@ class Writes:
         count = next(iter(several.values()), 1)
         if not count:
             raise UserError(f"{who}() was given no example: the lists are empty")
-        return [
-            (
-                prompts[i if "prompt" in several else 0],
-                {one: some[i if one in several else 0] for one, (some, _) in listed.items()},
-                i if several else None,
-            )
-            for i in range(count)
-        ], not several
 
-    def _generation(self, name: str) -> Generation:
-        if name not in self._generations:
-            part: Caption = self.experiment.objectives[name]
-            chain = self.experiment.data.transforms[part.text]
-            prompts = Prompts(part.text, chain, self._bundle.tokenizers, self.source)
-            params = self._bundle.variables["params"][f"objectives_{name}"]["decoder"]
-            writer = Writer(part.decoder, params, prompts.eos, prompts.tokenizer.vocab_size)
-            views = ViewEncoder(self.experiment, self._bundle.variables, name, self._inputs, self._one)
-            self._generations[name] = Generation(writer, prompts, views, self.batch_size)
-        return self._generations[name]
+        def item(place: int) -> Beginning:
+            example = {one: some[place if one in several else 0] for one, (some, _) in listed.items()}
+            row = generation.views.row(example, place if several else None)
+            return Beginning(prompts[place if "prompt" in several else 0], row, place)
+
+        return generation, map(item, range(count)), not several
 
     @cached_property
     def _generations(self) -> dict[str, Generation]:

@@ -23,7 +23,8 @@ class Prompts:
         bound = Chains({entry: chain}, {entry: tokenizers[entry]} if entry in tokenizers else {}).transforms[entry]
         place = next(i for i, one in enumerate(bound) if one.vocabulary() is not None)
         self._cleaning = [one for before in bound[:place] if (one := before.by_hand(True)) is not None]
-        self._step, self.tokenizer = bound[place], bound[place].tokenizer
+        self._step: Any = bound[place]
+        self.tokenizer: Tokenizer = self._step.tokenizer
 
     @property
     def eos(self) -> tuple[int, ...]:

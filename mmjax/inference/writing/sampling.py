@@ -58,6 +58,9 @@ class Sampling(NamedTuple):
         return self._replace(temperature=None) if self.temperature == 0 else self  # pyright: ignore[reportArgumentType]
 
 
+GREEDY = Sampling()
+
+
 def penalised(
     logits: Float[Array, "b v"], seen: Bool[Array, "b v"], penalty: float | Float[Array, ""]
 ) -> Float[Array, "b v"]:
@@ -65,7 +68,7 @@ def penalised(
     return jnp.where(seen, jnp.where(logits > 0, logits / penalty, logits * penalty), logits)
 
 
-def cut(logits: Float[Array, "b v"], sampling: Sampling) -> Float[Array, "b v"]:
+def limited(logits: Float[Array, "b v"], sampling: Sampling) -> Float[Array, "b v"]:
     """Logits with -inf for the words that top_k, top_p and min_p leave out; of equally likely words at a limit all
     stay."""
     if sampling.top_k is not None or sampling.top_p is not None:
@@ -76,8 +79,9 @@ def cut(logits: Float[Array, "b v"], sampling: Sampling) -> Float[Array, "b v"]:
             ordered = jnp.where(ordered >= least, ordered, -jnp.inf)
         if sampling.top_p is not None:
             shares = jax.nn.softmax(ordered, axis=-1)
-            before = jnp.cumsum(shares, axis=-1) - shares  # of the likelier ones; the first has none, and always stays
-            left = jnp.where(before < sampling.top_p, ordered, jnp.inf)
+            # Summed from the least likely one, for the last ones are small: what it and those behind it have together.
+            behind = jnp.cumsum(shares[:, ::-1], axis=-1)[:, ::-1]
+            left = jnp.where(behind > 1 - sampling.top_p, ordered, jnp.inf).at[:, 0].set(ordered[:, 0])
             least = jnp.maximum(least, jnp.min(left, axis=-1, keepdims=True))
         logits = jnp.where(logits >= least, logits, -jnp.inf)
     if sampling.min_p is not None:
@@ -105,7 +109,7 @@ def next_words(
     if sampling.temperature is None:
         ids = jnp.argmax(changed, axis=-1)
     else:
-        changed = cut(changed / sampling.temperature, sampling)
+        changed = limited(changed / sampling.temperature, sampling)
         ids = jax.vmap(jax.random.categorical)(keys, changed)
     own = jnp.take_along_axis(logits, ids[:, None], axis=-1)[:, 0] - jax.nn.logsumexp(logits, axis=-1)
     return ids.astype(jnp.int32), own

@@ -1,5 +1,4 @@
-"""The text of ids while they are written: cut before a string that stops it, and given in pieces of whole characters.
-"""
+"""The text of ids while they are written: cut before a string that stops it, given in pieces of whole characters."""
 
 from collections.abc import Sequence
 
@@ -40,8 +39,8 @@ class TextSoFar:
         return whole[: min(places)] if places else whole
 
     def piece(self, last: bool = False) -> str:
-        """What of the text wasn't given yet. Half a character, and what may be the begin of a stop string, is kept back
-        until more comes; last: nothing comes."""
+        """The part of the text that wasn't given yet. Half a character, and what may be the begin of a stop string, is
+        kept back until more comes; last: nothing comes."""
         text = self.text
         if not (last or self.stopped):
             text = text.rstrip(HALF)

@@ -10,7 +10,7 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, Int, Key
 
 from mmjax.errors import UserError
-from mmjax.inference.writing.sampling import Sampling, next_words, row_keys, word_keys
+from mmjax.inference.writing.sampling import GREEDY, Sampling, next_words, row_keys, word_keys
 from mmjax.models.decoders.text import NO_VIEWS, Cache, TextDecoder, Views, last_word
 from mmjax.models.layers.decoder_layers import unstacked
 from mmjax.runtime.mesh import Mesh, batch_sharding, replicated
@@ -36,15 +36,15 @@ class Texts(NamedTuple):
 
 
 class News(NamedTuple):
-    """What a host is to know after a word, apart from texts, which the next step takes and changes."""
+    """The news of a step for the host, apart from the texts, whose arrays the next step takes and changes."""
 
     ids: Int[Array, " b"]
     """The last words."""
     done: Bool[Array, " b"]
 
 
-class Given(NamedTuple):
-    """What stays the same while texts are written."""
+class Task(NamedTuple):
+    """The settings of a batch, the same while its texts are written."""
 
     sampling: Sampling
     keys: Key[Array, " b"]
@@ -79,7 +79,7 @@ class Writer:
         self.vocab = decoder.vocab if vocab is None else min(vocab, decoder.vocab)
         self.prefill = jax.jit(self._prefill, static_argnames="slots")
         self.advance = jax.jit(self._advance, donate_argnames="texts")
-        self._begin = jax.jit(self._begun)
+        self._begin = jax.jit(self._begun, donate_argnames="cache")
         self._programs: dict[Any, Any] = {}
 
     @cached_property
@@ -126,10 +126,10 @@ class Writer:
             raise UserError(f"max_new_tokens={most!r} must be a whole number of at least 1")
         count, longest = len(prompts), max(map(len, prompts))
         rows = 1 << (count - 1).bit_length()
-        views = {name: tuple(filled(one, rows) for one in pair) for name, pair in views.items()}
+        views = {name: tuple(filled_rows(one, rows) for one in pair) for name, pair in views.items()}
         ahead = self.ahead(views)
         room = self._room(ahead)
-        lengths = filled(np.array([len(prompt) for prompt in prompts], np.int32), rows)
+        lengths = filled_rows(np.array([len(prompt) for prompt in prompts], np.int32), rows)
         limits = np.full(rows, most, np.int32)
         if room is not None:
             if longest > room:
@@ -150,7 +150,7 @@ class Writer:
             ids[row, : len(prompt)] = prompt
         ids[count:] = ids[0]
         mask = np.arange(size) < lengths[:, None]
-        first = None if together is None else filled(np.asarray(together, np.int32), rows)
+        first = None if together is None else filled_rows(np.asarray(together, np.int32), rows)
         given = self.put((ids, mask, views, first), rows)
         logits, cache, seen = self.prefill(self.params, *given, slots=slots)
         limits[count:] = 0
@@ -167,28 +167,25 @@ class Writer:
     def begin(
         self,
         read: Read,
-        sampling: Sampling = Sampling(),
+        sampling: Sampling = GREEDY,
         seed: int = 0,
         rows: Sequence[int] = (),
         samples: Sequence[int] = (),
-    ) -> tuple[Texts, News, Given]:
-        """The first words of texts whose prompts were read, and what `advance` is told.
+    ) -> tuple[Texts, News, Task]:
+        """The first words of texts whose prompts were read, and what `advance` is told. The memory that was read
+        becomes theirs.
 
         rows, samples: of each text the number of its prompt and of the text of that prompt, by which, with the seed, it
         is drawn; without them the prompts have the numbers from 0.
         """
         size = len(read.most)
-        given_rows, given_samples = np.zeros(size, np.int32), np.zeros(size, np.int32)
-        if len(rows):
-            given_rows[: len(rows)] = rows
-        else:
-            given_rows[:] = np.arange(size)
-        given_samples[: len(samples)] = samples
-        keys = row_keys(jax.random.key(seed), given_rows, given_samples)
-        given = self.put(Given(sampling.settings(), keys, read.most)._asdict() | {"sampling": None}, size)
-        settings = jax.device_put(sampling.settings(), replicated(self.mesh))
-        given = Given(**given | {"sampling": settings})
-        return *self._begin(read, given), given
+        numbers = np.zeros((2, size), np.int32)
+        numbers[0] = np.arange(size)
+        numbers[0, : len(rows)], numbers[1, : len(samples)] = rows, samples
+        keys = row_keys(jax.random.key(seed), *jnp.asarray(numbers))
+        keys, most = self.put((keys, read.most), size)
+        given = Task(jax.device_put(sampling.settings(), replicated(self.mesh)), keys, most)
+        return *self._begin(read.cache, read.logits, read.seen, given), given
 
     def _room(self, ahead: int) -> int | None:
         """The number of words for which there are positions; None: no end of them."""
@@ -206,9 +203,8 @@ class Writer:
         *,
         slots: int,
     ) -> tuple[Float[Array, "b v"], Cache, Bool[Array, "b v"]]:
-        states, cache = self.decoder.apply(
-            {"params": params}, ids, mask, views, together, slots=slots, method="prefill"
-        )
+        result: Any = self.decoder.apply({"params": params}, ids, mask, views, together, slots=slots, method="prefill")
+        states, cache = result
         words = jnp.where(mask, ids, self.decoder.vocab)
         seen = jnp.zeros((len(ids), self.decoder.vocab), bool)
         seen = seen.at[jnp.arange(len(ids))[:, None], words].set(True, mode="drop")
@@ -222,25 +218,28 @@ class Writer:
         self, params: Any, ids: Int[Array, " b"], cache: Cache, mask: Bool[Array, " b"]
     ) -> tuple[Float[Array, "b v"], Cache]:
         """The logits behind one more word of each row that `mask` has, and the memory with it."""
-        states, cache = self.decoder.apply({"params": params}, ids[:, None], cache, mask[:, None], method="extend")
+        result: Any = self.decoder.apply({"params": params}, ids[:, None], cache, mask[:, None], method="extend")
+        states, cache = result
         return self.logits(params, states[:, 0]), cache
 
-    def _begun(self, read: Read, given: Given) -> tuple[Texts, News]:
-        rows, slots = len(read.logits), read.cache.slots
+    def _begun(
+        self, cache: Cache, logits: Float[Array, "b v"], seen: Bool[Array, "b v"], given: Task
+    ) -> tuple[Texts, News]:
+        rows, slots = len(logits), cache.slots
         penalty = given.sampling.repetition_penalty is not None
         texts = Texts(
-            read.cache,
+            cache,
             jnp.zeros((rows, slots), jnp.int32),
             jnp.zeros((rows, slots), jnp.float32),
             given.most < 1,
             jnp.zeros(rows, jnp.int32),
             jnp.int32(0),
-            read.seen if penalty else None,
+            seen if penalty else None,
         )
-        texts = self._with_word(texts, read.logits, given)
+        texts = self._with_word(texts, logits, given)
         return texts, _news(texts)
 
-    def _with_word(self, texts: Texts, logits: Float[Array, "b v"], given: Given) -> Texts:
+    def _with_word(self, texts: Texts, logits: Float[Array, "b v"], given: Task) -> Texts:
         """The texts with the next word of those that aren't done."""
         allowed = jnp.arange(self.decoder.vocab) < self.vocab
         keys, going = word_keys(given.keys, texts.count), ~texts.done
@@ -262,7 +261,7 @@ class Writer:
             seen,
         )
 
-    def _advance(self, params: Any, texts: Texts, given: Given, until: int | Int[Array, ""]) -> tuple[Texts, News]:
+    def _advance(self, params: Any, texts: Texts, given: Task, until: int | Int[Array, ""]) -> tuple[Texts, News]:
         """The texts with as many words as `until`, or all that they have where they are done before."""
 
         def step(texts: Texts) -> Texts:
@@ -278,7 +277,7 @@ def _news(texts: Texts) -> News:
     return News(jnp.take(texts.ids, texts.count - 1, axis=1), texts.done)
 
 
-def filled(array: Any, rows: int) -> Any:
+def filled_rows(array: Any, rows: int) -> Any:
     """The array with its first row again and again behind its own, up to so many rows."""
     more = rows - len(array)
     if not more:

@@ -14,7 +14,9 @@ def small_decoder(vocab=23, length=40, seen=3, **fields):
     decoder = TextDecoder(vocab=vocab, length=length, blocks=DecoderBlocks(width=16, depth=2, heads=2), **fields)
     read = {**fields.get("context", {}), **fields.get("prefix", {})}
     views = {name: (jnp.zeros((1, seen, 16)), jnp.ones((1, seen), bool)) for name in read}
-    make = jax.jit(lambda: meta.unbox(decoder.init(jax.random.key(0), jnp.zeros((1, 4), jnp.int32), None, views, method=whole)))
+    make = jax.jit(
+        lambda: meta.unbox(decoder.init(jax.random.key(0), jnp.zeros((1, 4), jnp.int32), None, views, method=whole))
+    )
     return decoder, jax.tree.map(lambda x: 20 * x if x.ndim > 1 else x, make()["params"])
 
 
@@ -27,7 +29,10 @@ PROGRAMS = {}  # by the decoder's id, which its entry keeps from being another's
 
 def _program(decoder):
     if id(decoder) not in PROGRAMS:
-        PROGRAMS[id(decoder)] = decoder, jax.jit(lambda params, *given: decoder.apply({"params": params}, *given, method=whole))
+        PROGRAMS[id(decoder)] = (
+            decoder,
+            jax.jit(lambda params, *given: decoder.apply({"params": params}, *given, method=whole)),
+        )
     return PROGRAMS[id(decoder)][1]
 
 
@@ -45,18 +50,20 @@ def dense_logits(decoder, params, ids, views=None):
 
 
 def log_softmax(logits):
-    return logits - logits.max(-1, keepdims=True) - np.log(
-        np.exp(logits - logits.max(-1, keepdims=True)).sum(-1, keepdims=True)
+    return (
+        logits
+        - logits.max(-1, keepdims=True)
+        - np.log(np.exp(logits - logits.max(-1, keepdims=True)).sum(-1, keepdims=True))
     )
 
 
-def dense_greedy(decoder, params, prompt, most, eos=(), views=None):
-    """The likeliest words, and their log-probabilities."""
+def dense_greedy(decoder, params, prompt, most, eos=(), views=None, vocab=None):
+    """The likeliest of the first `vocab` words, and their log-probabilities."""
     ids, scores = list(prompt), []
     for _ in range(most):
         shares = log_softmax(dense_logits(decoder, params, ids, views))
-        ids.append(int(shares.argmax()))
-        scores.append(shares.max())
+        ids.append(int(shares[:vocab].argmax()))
+        scores.append(shares[ids[-1]])
         if ids[-1] in eos:
             break
     return ids[len(prompt) :], scores

@@ -40,6 +40,7 @@ WRITERS = {
     "runtime/checkpoints.py": "moves what is damaged out of the way",
     "runtime/copies.py": "into a checkpoint, which Orbax names when it is whole",
     "runtime/files/digests.py": "into a folder that isn't whole without it",
+    "inference/writing/caption_folder.py": APPENDED,
     "runtime/metrics.py": APPENDED,
     "train/bad_examples.py": APPENDED,
     "train/plan/picture.py": "into the name that `replacing` gave",
