@@ -397,5 +397,4 @@ class Model(Writes):
 
 
 def _unpickled(bundle: Bundle, record: str, batch_size: int, upright: bool, code: Code = ()) -> Model:
-    bundle = replace(bundle, config=records.loads(record, code))
-    return Model(bundle, batch_size=batch_size, upright=upright)
+    return Model(replace(bundle, config=records.loads(record, code)), batch_size=batch_size, upright=upright)
