@@ -28,7 +28,7 @@ LEVEL = {folder: level for level, folders in enumerate(LEVELS) for folder in fol
 EVERYONES = ("mmjax", "mmjax.errors", "mmjax.runtime.files")  # import nothing of mmjax but each other
 # Folders within a folder: what each may import of the folders beside it. Files of the folder above are for all of them.
 WITHIN = {
-    "evaluate": {"evaluators": {"metrics"}, "metrics": set(), "report": {"metrics"}},
+    "evaluate": {"evaluators": {"metrics"}, "metrics": set(), "report": {"metrics"}, "writing": set()},
     "models": {"towers": {"layers"}, "fusion": {"layers"}, "decoders": {"layers"}, "layers": set()},
     "data": {
         "sources": {"transforms", "datasets"},

@@ -15,6 +15,8 @@ from mmjax.errors import UserError, unknown
 from mmjax.evaluate.disturbances import Disturbed, disturbed_rows
 from mmjax.evaluate.split_maps import Looked, SplitMaps
 from mmjax.evaluate.split_words import Spelled, SplitWords
+from mmjax.evaluate.split_writing import SplitWriter, WrittenSplit
+from mmjax.evaluate.writing.beams import Beams
 from mmjax.objectives.contract import parts
 from mmjax.objectives.labels.classify import Classify
 from mmjax.objectives.labels.regress import Regress
@@ -59,6 +61,7 @@ class SplitPredictor:
         self._part = hosts.reader(mesh, batch_size)
         self.word_maps = SplitMaps(pretrainer, data, mesh, batch_size)
         self.words = SplitWords(pretrainer, data, mesh, batch_size)
+        self.writing = SplitWriter(pretrainer, data, mesh, batch_size)
 
         def predict(variables: Variables, batch: Any, objective: str, kept: tuple[str, ...]) -> tuple[Any, Any]:
             with nn.logical_axis_rules(ACTIVATION_RULES):
@@ -283,6 +286,11 @@ class Foresight(NamedTuple):
     def words(self, objective: str) -> Spelled:
         """The sums over all words that an objective predicts on the split; see `SplitWords`."""
         return self.predictor.words(self.variables, self.split, objective)
+
+    def written(self, objective: str, prompt: str, most: int, beams: int | None) -> WrittenSplit:
+        """The texts that an objective writes of the split's examples; see `SplitWriter`."""
+        search = None if beams is None else Beams(beams)
+        return self.predictor.writing(self.variables, self.split, objective, prompt, most, search)
 
     def matcher(self, objective: str) -> Matcher:
         """Encodes the split's rows, to tell which belong together."""

@@ -10,7 +10,7 @@ import optax
 from jaxtyping import Array, Bool, Float
 
 from mmjax.errors import UserError, not_among, unknown
-from mmjax.models.fusion.contract import TokensAndMask
+from mmjax.models.layers.masks import TokensAndMask
 from mmjax.models.towers.bare import Incoming
 from mmjax.objectives.contract import Context, View, entry, selected, valid
 from mmjax.objectives.encoded import Encoded

@@ -11,7 +11,8 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, Key, PRNGKeyArray, Shaped
 
 from mmjax.errors import UserError, nearest
-from mmjax.models.fusion.contract import TokensAndMask, reads_embeddings, reads_front
+from mmjax.models.fusion.contract import reads_embeddings, reads_front
+from mmjax.models.layers.masks import TokensAndMask
 from mmjax.objectives.masking import Masking
 
 VALID = "_valid"

@@ -6,7 +6,7 @@ from flax import struct
 from jaxtyping import Array, Bool, Float, Int, Shaped
 
 from mmjax.errors import UserError
-from mmjax.models.fusion.contract import TokensAndMask
+from mmjax.models.layers.masks import TokensAndMask
 
 
 class Encoded(struct.PyTreeNode):

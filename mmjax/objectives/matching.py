@@ -11,7 +11,7 @@ import optax
 from jaxtyping import Array, Bool, Float, Int, Integer, PRNGKeyArray
 
 from mmjax.errors import UserError, not_among
-from mmjax.models.fusion.contract import TokensAndMask
+from mmjax.models.layers.masks import TokensAndMask
 from mmjax.models.towers.bare import Incoming
 from mmjax.objectives.contract import Context, RowPairs, View, selected, valid
 from mmjax.objectives.encoded import Encoded

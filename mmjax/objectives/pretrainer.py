@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
 from mmjax.errors import UserError, unknown
-from mmjax.models.fusion.contract import TokensAndMask
+from mmjax.models.layers.masks import TokensAndMask
 from mmjax.objectives.contract import (
     AnyView,
     Context,
@@ -203,6 +203,15 @@ class Pretrainer(nn.Module):
         told = self.context(objective, "predict", None, batch["index"], frozenset())
         errors, rows = writing.per_example(encoded, batch, told), usable(writing, batch)
         return jax.tree.map(lambda x: jnp.where(rows, x, 0), errors)
+
+    def views_to_write(self, batch: Batch, objective: str) -> dict[str, TokensAndMask]:
+        """The tokens that the decoder of an objective reads beside its text, by the input's name: none are real of an
+        input that an example lacks. The batch may lack the text. Needs no keys.
+
+        Raises UserError as `predict` does.
+        """
+        writing = self._able(objective, Writing, "writes nothing")
+        return dict(writing.read(*self._read(writing, batch)))
 
     def _able(self, objective: str, kind: Any, lacking: str) -> Any:
         """The objective of that name, of a kind that answers."""

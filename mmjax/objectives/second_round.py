@@ -9,7 +9,8 @@ import jax.numpy as jnp
 from jaxtyping import Array, Int, PRNGKeyArray
 
 from mmjax.errors import UserError
-from mmjax.models.fusion.contract import TokensAndMask, reads_front
+from mmjax.models.fusion.contract import reads_front
+from mmjax.models.layers.masks import TokensAndMask
 from mmjax.models.layers.parameters import HIDDEN, constrain
 from mmjax.objectives.contract import RowPairs, TwoRounds, View, fusions, named_key, valid
 from mmjax.objectives.microbatches import each_part

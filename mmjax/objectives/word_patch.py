@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
 from mmjax.errors import UserError
-from mmjax.models.fusion.contract import TokensAndMask
+from mmjax.models.layers.masks import TokensAndMask
 from mmjax.models.towers.bare import Incoming
 from mmjax.objectives.contract import Context, RowPairs, View
 from mmjax.objectives.matching import MatchedPairs, Matching

@@ -26,7 +26,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax.core import meta
 
-from mmjax.inference.writing.writer import Writer
+from mmjax.evaluate.writing.writer import Writer
 from mmjax.models import DecoderBlocks, TextDecoder
 from tests.benchmarks.machine import machine
 from tests.benchmarks.step_sides import allow_any_torchvision

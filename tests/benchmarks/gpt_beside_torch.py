@@ -45,7 +45,9 @@ def main() -> None:
         ours = sides.by_mmjax(made, seed)
         theirs = sides.by_torch(made, sides.fresh_in_torch(made, seed))
         found = {by: round(sides.perplexity(made, run.model), 2) for by, run in (("mmjax", ours), ("torch", theirs))}
-        last = {f"{by}_loss": round(float(run.losses[-10:].mean()), 4) for by, run in (("mmjax", ours), ("torch", theirs))}
+        last = {
+            f"{by}_loss": round(float(run.losses[-10:].mean()), 4) for by, run in (("mmjax", ours), ("torch", theirs))
+        }
         runs.append({"seed": seed, "steps": made.built.steps, **found, **last})
         print(f"seed {seed}: perplexity {found['mmjax']} by mmjax, {found['torch']} by PyTorch", flush=True)
         if arguments.json:

@@ -131,7 +131,9 @@ def summed(model: Any, batch: dict[str, np.ndarray]) -> tuple[Any, int]:
     ids, real = (torch.from_numpy(np.array(batch[name])) for name in ("text", "text_mask"))
     targets = torch.where(real[:, 1:], ids[:, 1:].long(), -100)
     logits = model(input_ids=ids[:, :-1].long()).logits
-    total = torch.nn.functional.cross_entropy(logits.flatten(0, 1), targets.flatten(), ignore_index=-100, reduction="sum")
+    total = torch.nn.functional.cross_entropy(
+        logits.flatten(0, 1), targets.flatten(), ignore_index=-100, reduction="sum"
+    )
     return total, int((targets != -100).sum())
 
 

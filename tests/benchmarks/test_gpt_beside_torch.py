@@ -6,8 +6,8 @@ import pytest
 pytest.importorskip("torch")
 pytest.importorskip("transformers")
 
-from tests.benchmarks import gpt_sides as sides  # noqa: E402
-from tests.benchmarks.gpt_beside_torch import compared  # noqa: E402
+from tests.benchmarks import gpt_sides as sides
+from tests.benchmarks.gpt_beside_torch import compared
 
 DECODER = "objectives.words.decoder"
 SMALL = (

@@ -42,7 +42,9 @@ def data(tmp_path_factory: Any) -> Any:
     rows = "".join(f"{name}\ttest\t{text}\n" for name, text in zip("abcde", TEXTS, strict=True))
     (folder / "table.tsv").write_text("id\tsplit\ttext\n" + rows)
     chain = (Tokenize(Numbers(), LENGTH, bos=True),)
-    return prepare(Mixture({"texts": 1.0}, sources={"texts": Folder(str(folder / "table.tsv"))}, transforms={"text": chain}))
+    return prepare(
+        Mixture({"texts": 1.0}, sources={"texts": Folder(str(folder / "table.tsv"))}, transforms={"text": chain})
+    )
 
 
 def test_the_sums_are_those_of_each_text_alone(data: Any) -> None:

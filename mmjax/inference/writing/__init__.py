@@ -1,1 +1,1 @@
-"""Writes texts with a text decoder: word by word, sampled or the likeliest, by beams; and scores given ones."""
+"""The methods of a loaded model that write, and captions of a folder."""

@@ -11,7 +11,7 @@ import numpy as np
 
 from mmjax.experiment.definition import Experiment
 from mmjax.inference.inputs import Inputs, Row
-from mmjax.models.fusion.contract import TokensAndMask
+from mmjax.models.layers.masks import TokensAndMask
 from mmjax.objectives.caption import Caption
 from mmjax.objectives.contract import present
 from mmjax.objectives.encoding import Encoding, Keys

@@ -9,15 +9,15 @@ import numpy as np
 from jaxtyping import Float
 
 from mmjax.errors import UserError
+from mmjax.evaluate.writing.beams import Beams, Hypotheses, search
+from mmjax.evaluate.writing.likelihood import log_likelihoods
+from mmjax.evaluate.writing.prompts import Prompts
+from mmjax.evaluate.writing.sampling import GREEDY, Sampling
+from mmjax.evaluate.writing.text_so_far import TextSoFar, check_stop
+from mmjax.evaluate.writing.writer import News, Task, Texts, Writer
 from mmjax.inference.inputs import Row
 from mmjax.inference.row_embedder import chunks
-from mmjax.inference.writing.beams import Beams, Hypotheses, search
 from mmjax.inference.writing.encoded_views import ViewEncoder
-from mmjax.inference.writing.likelihood import log_likelihoods
-from mmjax.inference.writing.prompts import Prompts
-from mmjax.inference.writing.sampling import GREEDY, Sampling
-from mmjax.inference.writing.text_so_far import TextSoFar, check_stop
-from mmjax.inference.writing.writer import News, Task, Texts, Writer
 
 STRIDE = 16  # words between two looks at the text for a string that stops it
 

@@ -8,14 +8,14 @@ import numpy as np
 from jaxtyping import Float
 
 from mmjax.errors import UserError, unknown
+from mmjax.evaluate.writing.beams import Beams, LengthRule
+from mmjax.evaluate.writing.prompts import Prompts
+from mmjax.evaluate.writing.sampling import Sampling
+from mmjax.evaluate.writing.writer import Writer
 from mmjax.inference.inputs import Inputs
 from mmjax.inference.predictions import AskedTogether
-from mmjax.inference.writing.beams import Beams, LengthRule
 from mmjax.inference.writing.encoded_views import ViewEncoder
 from mmjax.inference.writing.generation import Beginning, Generation, Order
-from mmjax.inference.writing.prompts import Prompts
-from mmjax.inference.writing.sampling import Sampling
-from mmjax.inference.writing.writer import Writer
 from mmjax.objectives.caption import Caption
 
 MOST = 64  # words of a text, where nothing else is said

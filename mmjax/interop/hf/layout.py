@@ -20,7 +20,20 @@ from mmjax.experiment.graph import build
 from mmjax.interop import bundle as bundles
 from mmjax.interop import not_here, parameter_rules, weight_files
 from mmjax.interop.bundle import Bundle
-from mmjax.interop.hf import audio_spectrogram, bert, blip, clip, dinov2, flava, gpt, llama, lxmert, siglip, vilt, vitmae
+from mmjax.interop.hf import (
+    audio_spectrogram,
+    bert,
+    blip,
+    clip,
+    dinov2,
+    flava,
+    gpt,
+    llama,
+    lxmert,
+    siglip,
+    vilt,
+    vitmae,
+)
 from mmjax.interop.hf import near as hf_near
 from mmjax.interop.hf import preprocessing as hf_preprocessing
 from mmjax.interop.hf.family import Family

@@ -5,9 +5,9 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
 from mmjax.errors import UserError
-from mmjax.models.fusion.contract import TokensAndMask
 from mmjax.models.layers.activations import ACTIVATIONS, ActivationName
 from mmjax.models.layers.blocks import Blocks
+from mmjax.models.layers.masks import TokensAndMask
 from mmjax.models.layers.parameters import DtypeName, dense, layer_norm, parameter, projection_init
 from mmjax.models.layers.transformer import CrossAttention, Mlp
 

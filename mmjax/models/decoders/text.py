@@ -15,15 +15,14 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, Key
 
 from mmjax.errors import UserError, unknown
-from mmjax.models.fusion.contract import TokensAndMask
 from mmjax.models.layers import rotary
 from mmjax.models.layers.decoder_blocks import DecoderBlocks
 from mmjax.models.layers.decoder_layer import CrossName, Sight
 from mmjax.models.layers.decoder_layers import DecoderLayers, Memories
 from mmjax.models.layers.dropout import BEFORE_BLOCKS, drop, dropout_keys
+from mmjax.models.layers.masks import TokensAndMask
 from mmjax.models.layers.parameters import HIDDEN, constrain, parameter
-from mmjax.models.layers.positions import WAVELENGTH, sincos
-from mmjax.models.towers.contract import PositionName
+from mmjax.models.layers.positions import WAVELENGTH, PositionName, sincos
 
 Views = Mapping[str, TokensAndMask]
 NO_VIEWS: Views = MappingProxyType({})

@@ -10,10 +10,10 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, Key
 
 from mmjax.errors import UserError, not_among
-from mmjax.models.fusion.contract import TokensAndMask
 from mmjax.models.fusion.tokens import TokenFusion, first_real
 from mmjax.models.layers.blocks import Blocks
 from mmjax.models.layers.dropout import drop, dropout_keys
+from mmjax.models.layers.masks import TokensAndMask
 from mmjax.models.layers.parameters import check_heads, dense, layer_norm, projection_init
 from mmjax.models.layers.transformer import Block, CrossAttention, Mlp
 

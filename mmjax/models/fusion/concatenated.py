@@ -6,10 +6,10 @@ import flax.linen as nn
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Key
 
-from mmjax.models.fusion.contract import TokensAndMask
 from mmjax.models.fusion.embeddings import EmbeddingFusion
 from mmjax.models.fusion.joined import FollowingLayers, JoinedDense
 from mmjax.models.layers.activations import ActivationName
+from mmjax.models.layers.masks import TokensAndMask
 
 
 class Concatenated(EmbeddingFusion, kw_only=True):

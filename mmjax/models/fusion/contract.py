@@ -3,9 +3,9 @@
 from collections.abc import Mapping
 from typing import Any, Protocol
 
-from jaxtyping import Array, Bool, Float, Key
+from jaxtyping import Array, Float, Key
 
-TokensAndMask = tuple[Float[Array, "b n d"], Bool[Array, "b n"]]
+from mmjax.models.layers.masks import TokensAndMask
 
 
 class Fusion(Protocol):

@@ -10,9 +10,9 @@ from jaxtyping import Array, Float, Key
 
 from mmjax.errors import UserError, not_among, unknown
 from mmjax.models.fusion.attention_flow import Spans, Step, of_layers, spans_of
-from mmjax.models.fusion.contract import TokensAndMask
 from mmjax.models.fusion.tokens import TokenFusion, first_real
 from mmjax.models.layers.blocks import Blocks
+from mmjax.models.layers.masks import TokensAndMask
 from mmjax.models.layers.pooling import mean
 from mmjax.models.layers.transformer import Transformer
 

@@ -8,9 +8,9 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Key
 
 from mmjax.errors import UserError
-from mmjax.models.fusion.contract import TokensAndMask
 from mmjax.models.fusion.missing import check_drop_rate, present_inputs
 from mmjax.models.layers.dropout import dropout_keys
+from mmjax.models.layers.masks import TokensAndMask
 from mmjax.models.layers.parameters import DtypeName
 
 Entered = tuple[Float[Array, "b w"], Bool[Array, " b"]]  # an input's embedding, and which examples have it

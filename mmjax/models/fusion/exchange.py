@@ -11,10 +11,10 @@ from flax.core import meta
 from jaxtyping import Array, Bool, Float, Key
 
 from mmjax.errors import UserError, not_among
-from mmjax.models.fusion.contract import TokensAndMask
 from mmjax.models.fusion.missing import check_drop_rate, present_inputs
 from mmjax.models.layers.activations import ACTIVATIONS, ActivationName
 from mmjax.models.layers.dropout import dropout_keys
+from mmjax.models.layers.masks import TokensAndMask
 from mmjax.models.layers.parameters import DtypeName, dense, parameter, projection_init
 from mmjax.models.layers.pooling import mean
 

@@ -9,9 +9,9 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Key
 
 from mmjax.errors import UserError, not_among
-from mmjax.models.fusion.contract import TokensAndMask
 from mmjax.models.fusion.embeddings import EmbeddingFusion, Entered
 from mmjax.models.fusion.joined import JoinedDense
+from mmjax.models.layers.masks import TokensAndMask
 from mmjax.models.layers.parameters import dense, projection_init
 
 GATES = ("complementary", "independent")

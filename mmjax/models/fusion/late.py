@@ -9,8 +9,8 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Key
 
 from mmjax.errors import UserError, not_among
-from mmjax.models.fusion.contract import TokensAndMask
 from mmjax.models.fusion.embeddings import EmbeddingFusion
+from mmjax.models.layers.masks import TokensAndMask
 from mmjax.models.layers.parameters import dense, parameter, projection_init
 
 LateRule = Literal["mean", "product", "vote", "learned"]

@@ -7,8 +7,8 @@ import flax.linen as nn
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Key
 
-from mmjax.models.fusion.contract import TokensAndMask
 from mmjax.models.fusion.embeddings import EmbeddingFusion
+from mmjax.models.layers.masks import TokensAndMask
 from mmjax.models.layers.parameters import parameter
 
 

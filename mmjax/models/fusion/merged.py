@@ -11,10 +11,10 @@ from jaxtyping import Array, Bool, Float, Key
 
 from mmjax.errors import UserError, not_among
 from mmjax.models.fusion.attention_flow import Spans, Step, of_layers, spans_of
-from mmjax.models.fusion.contract import TokensAndMask
 from mmjax.models.fusion.tokens import KIND_STD, TokenFusion, first_real
 from mmjax.models.layers.blocks import Blocks
 from mmjax.models.layers.dropout import BEFORE_BLOCKS, drop, dropout_keys
+from mmjax.models.layers.masks import TokensAndMask
 from mmjax.models.layers.parameters import HIDDEN, constrain, layer_norm, parameter
 from mmjax.models.layers.pooling import mean
 from mmjax.models.layers.transformer import Transformer

@@ -11,10 +11,10 @@ from jaxtyping import Array, Float, Key
 
 from mmjax.errors import UserError, not_among
 from mmjax.models.fusion.attention_flow import Spans, Step, of_layers, spans_of
-from mmjax.models.fusion.contract import TokensAndMask
 from mmjax.models.fusion.tokens import TokenFusion, first_real
 from mmjax.models.layers.blocks import Blocks
 from mmjax.models.layers.dropout import dropout_keys
+from mmjax.models.layers.masks import TokensAndMask
 from mmjax.models.layers.multiway import MultiwayBlock
 from mmjax.models.layers.parameters import layer_norm
 from mmjax.models.layers.pooling import mean

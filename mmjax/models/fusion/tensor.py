@@ -8,10 +8,10 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Key
 
 from mmjax.errors import UserError
-from mmjax.models.fusion.contract import TokensAndMask
 from mmjax.models.fusion.embeddings import EmbeddingFusion, Entered
 from mmjax.models.fusion.joined import FollowingLayers
 from mmjax.models.layers.activations import ActivationName
+from mmjax.models.layers.masks import TokensAndMask
 from mmjax.models.layers.parameters import dense, projection_init
 
 MOST_PRODUCTS = 2**20  # of an example: more are 4 MB of float32, and the first layer has a row for each

@@ -11,8 +11,8 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Key
 
 from mmjax.errors import UserError, unknown
-from mmjax.models.fusion.contract import TokensAndMask
 from mmjax.models.fusion.tokens import TokenFusion, first_real
+from mmjax.models.layers.masks import TokensAndMask
 
 
 class ThroughTrunk(TokenFusion, kw_only=True):

@@ -7,10 +7,10 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Key
 
 from mmjax.errors import UserError
-from mmjax.models.fusion.contract import TokensAndMask
 from mmjax.models.fusion.missing import check_drop_rate, present_inputs
 from mmjax.models.layers.blocks import Blocks
 from mmjax.models.layers.dropout import dropout_keys
+from mmjax.models.layers.masks import TokensAndMask
 from mmjax.models.layers.parameters import BERT_STD, dense, parameter, projection_init
 
 KIND_STD = 0.02  # of the vectors that tell the inputs apart

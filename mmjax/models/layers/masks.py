@@ -1,9 +1,11 @@
 """Masks of attention, which say what each token may attend to, and whether they fit the tokens."""
 
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Int
+from jaxtyping import Array, Bool, Float, Int
 
 from mmjax.errors import UserError
+
+TokensAndMask = tuple[Float[Array, "b n d"], Bool[Array, "b n"]]  # and which of them are real
 
 
 def prefix_causal(length: int, prefix: Int[Array, " b"] | int) -> Bool[Array, "#b n n"]:

@@ -1,6 +1,7 @@
 """Position tables: fixed sines and cosines, and learned ones resized to another grid."""
 
 import math
+from typing import Literal
 
 import jax
 import jax.numpy as jnp
@@ -9,6 +10,7 @@ from jaxtyping import Array, Float
 
 from mmjax.errors import UserError
 
+PositionName = Literal["learned", "sincos", "rotary", "none"]
 WAVELENGTH = 10_000.0  # the longest, in units of 2 pi positions (Vaswani et al. 2017, arXiv:1706.03762)
 
 

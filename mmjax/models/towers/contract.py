@@ -1,7 +1,7 @@
 """The base of transformer towers: their sizes, the way from tokens to the embedding, and the encoding of patches."""
 
 import math
-from typing import Any, Literal, get_args
+from typing import Any, get_args
 
 import flax.linen as nn
 import jax.numpy as jnp
@@ -23,14 +23,13 @@ from mmjax.models.layers.parameters import (
     parameter,
 )
 from mmjax.models.layers.pooling import POOLINGS, AttentionPool, PoolingName, check_pooling, mean
-from mmjax.models.layers.positions import sincos
+from mmjax.models.layers.positions import PositionName, sincos
 from mmjax.models.layers.transformer import Transformer
 from mmjax.models.towers.bare import BareTower
 
 # What of `Blocks` only a trunk decides.
 TRUNKS = ("norm", "dropout", "layer_scale", "out_bias", "remat", "unroll", "attention")
 CLS_STD = 0.02  # of a CLS token beside fixed positions (MAE)
-PositionName = Literal["learned", "sincos", "rotary", "none"]
 
 
 class Tower(BareTower, kw_only=True):

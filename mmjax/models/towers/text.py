@@ -9,9 +9,9 @@ from mmjax.models.layers import rotary
 from mmjax.models.layers.dropout import BEFORE_BLOCKS, drop, dropout_keys
 from mmjax.models.layers.parameters import HIDDEN, check_heads, constrain, layer_norm, parameter
 from mmjax.models.layers.pooling import PoolingName
-from mmjax.models.layers.positions import sincos
+from mmjax.models.layers.positions import PositionName, sincos
 from mmjax.models.towers.bare import Incoming
-from mmjax.models.towers.contract import PositionName, Tower, check_positions, take_kept
+from mmjax.models.towers.contract import Tower, check_positions, take_kept
 
 
 class TextTransformer(Tower, kw_only=True):

@@ -9,7 +9,7 @@ from mmjax.data.tokenizers.sentence_piece import PieceTokenizer
 from mmjax.errors import UserError
 from mmjax.inference.model import Model
 from mmjax.interop.bundle import Bundle
-from tests.inference.writing.dense import all_logits, dense_greedy, log_softmax
+from tests.evaluate.writing.dense import all_logits, dense_greedy, log_softmax
 from tests.inference.writing.writing_models import SIDE, captions, language, made
 
 

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
 from mmjax.errors import UserError, not_among
-from mmjax.inference.writing.writer import Read, Writer, repeated_rows
+from mmjax.evaluate.writing.writer import Read, Writer, repeated_rows
 from mmjax.models.decoders.text import Cache
 
 LengthRule = Literal["power", "gnmt"]

@@ -5,10 +5,10 @@ import numpy as np
 import pytest
 
 from mmjax.errors import UserError
-from mmjax.inference.writing.sampling import GREEDY, Sampling
-from mmjax.inference.writing.writer import Writer
+from mmjax.evaluate.writing.sampling import GREEDY, Sampling
+from mmjax.evaluate.writing.writer import Writer
 from mmjax.models.decoders.projectors import LinearProjector
-from tests.inference.writing.dense import dense_greedy, dense_logits, log_softmax, small_decoder
+from tests.evaluate.writing.dense import dense_greedy, dense_logits, log_softmax, small_decoder
 
 PROMPTS = [[3, 4, 5], [7], [2, 9, 11, 4, 5, 6, 7]]
 DRAWN = Sampling(1.0, top_k=9)

@@ -5,7 +5,7 @@ import pytest
 from mmjax.data.tokenizers.contract import Tokenizer
 from mmjax.data.tokenizers.sentence_piece import PieceTokenizer, SentencePiece
 from mmjax.errors import UserError
-from mmjax.inference.writing.text_so_far import TextSoFar, check_stop
+from mmjax.evaluate.writing.text_so_far import TextSoFar, check_stop
 
 
 class Bytes(Tokenizer):

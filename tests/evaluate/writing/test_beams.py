@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 
 from mmjax.errors import UserError
-from mmjax.inference.writing.beams import Beams, search
-from mmjax.inference.writing.writer import Writer
-from tests.inference.writing.dense import all_logits, dense_greedy, dense_logits, log_softmax, small_decoder
+from mmjax.evaluate.writing.beams import Beams, search
+from mmjax.evaluate.writing.writer import Writer
+from tests.evaluate.writing.dense import all_logits, dense_greedy, dense_logits, log_softmax, small_decoder
 
 VOCAB, EOS, MOST, PROMPT = 4, 2, 3, [1, 3]
 PROMPTS = [[3, 4, 5], [7], [2, 9, 11, 4, 5, 6, 7]]  # of the larger one

@@ -8,7 +8,7 @@ from scipy.special import log_softmax, softmax
 from scipy.stats import chisquare
 
 from mmjax.errors import UserError
-from mmjax.inference.writing.sampling import GREEDY, Sampling, limited, next_words, penalised, row_keys, word_keys
+from mmjax.evaluate.writing.sampling import GREEDY, Sampling, limited, next_words, penalised, row_keys, word_keys
 
 VOCAB = 50
 LOGITS = 3 * np.random.default_rng(0).normal(size=(6, VOCAB)).astype(np.float32)

@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 
-from mmjax.inference.writing.likelihood import log_likelihoods
-from mmjax.inference.writing.writer import Writer
-from tests.inference.writing.dense import all_logits, log_softmax, small_decoder
+from mmjax.evaluate.writing.likelihood import log_likelihoods
+from mmjax.evaluate.writing.writer import Writer
+from tests.evaluate.writing.dense import all_logits, log_softmax, small_decoder
 
 PROMPTS = [[3, 4, 5], [7]]
 TEXTS = [[6], [2, 9, 4, 1, 1], [5, 5], [8, 3, 2], [9]]

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
-from mmjax.inference.writing.writer import Read, Writer, repeated_rows
+from mmjax.evaluate.writing.writer import Read, Writer, repeated_rows
 from mmjax.models.decoders.text import Cache, TextDecoder
 
 

@@ -10,7 +10,7 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, Int, Key
 
 from mmjax.errors import UserError
-from mmjax.inference.writing.sampling import GREEDY, Sampling, next_words, row_keys, word_keys
+from mmjax.evaluate.writing.sampling import GREEDY, Sampling, next_words, row_keys, word_keys
 from mmjax.models.decoders.text import NO_VIEWS, Cache, TextDecoder, Views, last_word
 from mmjax.models.layers.decoder_layers import unstacked
 from mmjax.runtime.mesh import Mesh, batch_sharding, replicated

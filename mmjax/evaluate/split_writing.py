@@ -1,0 +1,105 @@
+"""Has a model write of every example of a split."""
+
+from typing import Any, NamedTuple
+
+import flax.linen as nn
+import jax
+import numpy as np
+
+from mmjax.data.evaluation import evaluation_batches, evaluation_count
+from mmjax.data.pipeline import Prepared
+from mmjax.errors import UserError, unknown
+from mmjax.evaluate.writing.beams import Beams, search
+from mmjax.evaluate.writing.prompts import Prompts
+from mmjax.evaluate.writing.text_so_far import TextSoFar
+from mmjax.evaluate.writing.writer import Writer
+from mmjax.objectives.contract import Writing
+from mmjax.objectives.pretrainer import Pretrainer
+from mmjax.runtime import hosts
+from mmjax.runtime.mesh import ACTIVATION_RULES, put, replicated
+
+
+class WrittenSplit(NamedTuple):
+    """The texts of the examples that have something of what the decoder reads."""
+
+    texts: list[str]
+    rows: list[int]
+    """The examples' places in the split."""
+
+
+class SplitWriter:
+    """Writes the likeliest words, or searches by beams, a batch of examples at a time; nothing is augmented.
+
+    Of several hosts each encodes its part of a batch, and then writes the texts of all: all must make the same calls.
+    """
+
+    def __init__(self, pretrainer: Pretrainer, data: Prepared, mesh: jax.sharding.Mesh, batch_size: int):
+        """batch_size: over all hosts; the mesh must divide it."""
+        self._pretrainer, self._data, self._mesh, self._batch_size = pretrainer, data, mesh, batch_size
+        self._part = hosts.reader(mesh, batch_size)
+
+        def read(variables: dict[str, Any], batch: Any, objective: str) -> tuple[Any, Any]:
+            with nn.logical_axis_rules(ACTIVATION_RULES):
+                return pretrainer.apply(variables, batch, objective, method="views_to_write"), batch["index"]
+
+        self._read = jax.jit(read, static_argnames="objective", out_shardings=replicated(mesh))
+        self._whole = jax.jit(lambda tree: tree, out_shardings=replicated(mesh))
+
+    def __call__(
+        self,
+        variables: dict[str, Any],
+        split: str,
+        objective: str,
+        prompt: str = "",
+        most: int = 64,
+        beams: Beams | None = None,
+    ) -> WrittenSplit:
+        """The text of each example, of `most` words at most, behind a prompt.
+
+        Raises:
+            UserError: there is no such objective, or it writes nothing or reads nothing beside its text; the data has
+                no tokenizer for it.
+            SplitNotFoundError: no source has the split.
+        """
+        found = self._pretrainer.objectives
+        able = [name for name, one in found.items() if isinstance(one, Writing) and one.reads]
+        if objective not in able:
+            raise UserError(
+                unknown("there is nothing to write of by", objective, able, "objectives that write of what they read")
+            )
+        part: Any = found[objective]
+        chain = self._data.mixture.transforms[part.text]
+        prompts = Prompts(part.text, chain, self._data.chains.tokenizers, f"objective {objective!r}")
+        own = jax.device_get(self._whole(variables["params"][f"objectives_{objective}"]["decoder"]))
+        writer = Writer(part.decoder, own, prompts.eos, prompts.tokenizer.vocab_size)
+        ids, texts, there = prompts.ids(prompt), [], []
+        for batch, _ in evaluation_batches(self._data, split, self._batch_size, columns=("id",), host=self._part):
+            views, index = jax.device_get(self._read(variables, put(batch, self._mesh), objective))
+            order = np.argsort(index)  # a mesh may have the hosts' rows in another order
+            views = {name: (tokens[order], real[order]) for name, (tokens, real) in views.items()}
+            there.append(np.any([real.any(axis=1) for _, real in views.values()], axis=0))
+            with jax.set_mesh(writer.mesh):
+                texts += written(writer, prompts, [ids] * len(order), views, most, beams)
+        seen = np.concatenate(there)[: evaluation_count(self._data, split)]  # the last batch is padded
+        rows = np.flatnonzero(seen).tolist()
+        return WrittenSplit([texts[row] for row in rows], rows)
+
+
+def written(
+    writer: Writer, prompts: Prompts, ids: list[list[int]], views: Any, most: int, beams: Beams | None
+) -> list[str]:
+    """The text of each row, behind its prompt: of the likeliest words, or the best that a search finds."""
+    read = writer.read(ids, views, most=most)
+    if beams is None:
+        texts, _, given = writer.begin(read)
+        texts, _ = writer.advance(writer.params, texts, given, most)
+        words, lengths = np.asarray(texts.ids), np.asarray(texts.counts)
+    else:
+        best = search(writer, read, beams)
+        words, lengths = np.asarray(best.ids)[:, 0], np.asarray(best.lengths)[:, 0]
+    found = []
+    for row, prompt in enumerate(ids):
+        so_far = TextSoFar(prompts.tokenizer, prompt)
+        so_far.add(words[row, : lengths[row]].tolist())
+        found.append(so_far.text)
+    return found
