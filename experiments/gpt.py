@@ -5,10 +5,10 @@
     mmjax train experiments/gpt.py:tiny --workdir runs/gpt_tiny                 # minutes on a CPU
 
 There is no tower: the decoder is the objective's. Neither BooksCorpus nor WebText is given out: the English Wikipedia
-and C4 stand in (`mmjax prepare wikipedia/20230601.en c4/en`, once). The vocabularies are the released ones: `hf download
-openai-community/gpt2 tokenizer.json --local-dir gpt2`, and of openai-community/openai-gpt into `gpt`. OpenAI didn't
-publish how GPT-2 was optimised: that is nanoGPT's way here, with the paper's biases. `tiny` reads the reference texts
-that Python carries, under its own licence (PSF). GPT-3 is in gpt3.py.
+and C4 stand in (`mmjax prepare wikipedia/20230601.en c4/en`, once). The vocabularies are the released ones:
+`hf download openai-community/gpt2 tokenizer.json --local-dir gpt2`, and of openai-community/openai-gpt into `gpt`.
+OpenAI didn't publish how GPT-2 was optimised: that is nanoGPT's way here, with the paper's biases. `tiny` reads the
+reference texts that Python carries, under its own licence (PSF). GPT-3 is in gpt3.py.
 What differs: a row is the beginning of one document, not a piece of a stream of all; GPT-1's words aren't repaired by
 ftfy and cut by spaCy; attention's weights are not dropped out.
 """
@@ -98,17 +98,17 @@ def gpt2_xl() -> Experiment:
 
 @experiment
 def tiny() -> Experiment:
-    """The same on passages of 500 characters. They are few: after 1,000 steps it begins to know them by heart."""
+    """The same on passages of 350 characters. They are few: after twice the steps it knows them by heart."""
     blocks = DecoderBlocks(width=128, depth=4, heads=4, inits="gpt2", dropout=0.1, **LIKE)
     cut = Tokenize(SentencePiece(TINY_VOCAB, name="python_topics"), TINY_LENGTH + 1, bos=True, eos=False)
     return Experiment(
         towers={},
         objectives=words(blocks, TINY_VOCAB, TINY_LENGTH, position_std=0.01),
-        data=Mixture({"python": 1.0}, {"text": (cut,)}, {"python": PythonTopics(500)}),
+        data=Mixture({"python": 1.0}, {"text": (cut,)}, {"python": PythonTopics(350)}),
         optimizer=AdamW(peak_lr=2e-3, warmup_steps=50, weight_decay=0.1, no_decay=UNDECAYED, b2=0.95),
         batch_size=32,
-        steps=1_000,
+        steps=300,
         evaluators=[Losses(batches=8), Losses(split="test", batches=8, when="end")],
-        evaluate_every=250,
-        save_every=250,
+        evaluate_every=100,
+        save_every=100,
     )

@@ -20,15 +20,15 @@ class Parts(NamedTuple):
     fusions: Mapping[str, Any] = MappingProxyType({})
 
 
-def text_reader(model: Any) -> Any | None:
-    """What reads a model's texts, with a `vocab` and a `length`: the text's tower, or else the decoder of an objective
-    `Caption`. None where nothing does.
+def text_reader(model: Any) -> Any:
+    """The reader of a model's texts, with a `vocab` and a `length`: the text's tower, or else the decoder of an
+    objective `Caption`. None where nothing reads any.
 
     model: what has towers and objectives, of configs or built: `Parts`, an experiment.
     """
     if "text" in model.towers:
         return model.towers["text"]
-    kinds = [(o, target(o) if isinstance(o, fdl.Buildable) else type(o)) for o in model.objectives.values()]
+    kinds = [(o, target(o) if isinstance(o, fdl.Config) else type(o)) for o in model.objectives.values()]
     return next((o.decoder for o, kind in kinds if kind is Caption and o.text == "text"), None)
 
 

@@ -20,7 +20,7 @@ def decoder_of(bundle):
     return objective.decoder.bind({"params": bundle.variables["params"]["objectives_words"]["decoder"]})
 
 
-def logits(bundle, ids=IDS, mask=MASK):
+def logits(bundle, ids=IDS, mask: Any = MASK):
     """Of each next word, `[B, L, V]`."""
     decoder, variables = decoder_of(bundle).unbind()
     with jax.default_matmul_precision("highest"):

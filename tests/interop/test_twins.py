@@ -48,6 +48,7 @@ from mmjax.objectives.contrastive.objective import Contrastive  # noqa: E402
 from tests.benchmarks.sizes import FOLDER, experiments, files  # noqa: E402
 from tests.data import vocabularies  # noqa: E402
 from tests.interop import hf_twins as twins  # noqa: E402
+from tests.interop.language_models import logits  # noqa: E402
 from tests.interop.small import randomised  # noqa: E402
 
 NOTEBOOKS = Path(__file__).parents[2] / "notebooks" / "spoken_emoji"
@@ -166,6 +167,8 @@ def test_every_experiment_goes_out_or_says_all_that_is_in_the_way(file):
 
 FULL = {  # what the README says of the papers' sizes
     "bert.py:base": {"hf": False},
+    "gpt.py:gpt1": {"hf": False},
+    "gpt.py:gpt2_small": {"hf": False},
     "ner.py:base": {"hf": False},
     "siglip.py:vit_b16": {"hf": False, "open_clip": True, "bv": False},
     "clip.py:vit_b32": {"hf": True, "open_clip": True},
@@ -248,6 +251,27 @@ def test_a_bert_of_ours_is_theirs_with_both_heads(tmp_path):
     np.testing.assert_array_equal(theirs.cls.seq_relationship.weight.detach().T, kernel)
     np.testing.assert_array_equal(theirs.cls.predictions.decoder.weight.detach(), table)
     assert not exporting.changed_arrays(hf_layout.near(bundle).bundle, hf_layout.read(out))
+
+
+def test_a_gpt_of_ours_is_theirs_with_its_tokenizer(tmp_path):
+    config = load_experiment(f"{FOLDER / 'gpt.py'}:tiny")
+    drawn = randomised(config)
+    variables = jax.tree.map(lambda leaf: np.float32(0.1) * leaf, drawn.variables)
+    bundles.save(dataclasses.replace(drawn, variables=variables, tokenizers={"text": quickstarts()}), tmp_path / "own")
+    export(tmp_path / "own", tmp_path / "gpt", "hf", say=said)
+    tokenizer = transformers.AutoTokenizer.from_pretrained(tmp_path / "gpt")
+    theirs = transformers.GPT2LMHeadModel.from_pretrained(tmp_path / "gpt").eval()
+    own = bundles.read(tmp_path / "own")
+    given = tokenizer(["a cat", "flag: Norway " * 3], padding=True, return_tensors="pt")
+    rows = [
+        text[: given["input_ids"].shape[1]] for text, _ in texts_there._chained(own, ["a cat", "flag: Norway " * 3])
+    ]
+    np.testing.assert_array_equal(given["input_ids"], rows)
+    assert rows[0][:1] == [quickstarts().bos]
+    mask = given["attention_mask"].numpy().astype(bool)
+    with torch.no_grad():
+        wanted = theirs(**given).logits.numpy()
+    twins.close(np.asarray(logits(own, np.array(rows), mask))[mask], wanted[mask])
 
 
 def test_what_another_project_has_otherwise_changes_no_other_tower():

@@ -50,7 +50,7 @@ FIXED = {"attention_bias": False, "mlp_bias": False}
 TABLE = "model.embed_tokens.weight"
 
 
-def parts(config: Values) -> Parts:
+def decoder_parts(config: Values) -> Parts:
     """The language model of a config.json."""
     given = config_keys.settings(config, "config.json", DEFAULTS, FIXED)
     width, heads = given["hidden_size"], given["num_attention_heads"]
@@ -105,7 +105,7 @@ def _wavelength(given: Values) -> float:
 
 
 def describe(built: Parts) -> dict[str, Any]:
-    """The inverse of `parts`."""
+    """The inverse of `decoder_parts`."""
     decoder = held(built).decoder
     blocks = decoder.blocks
     return {
@@ -179,7 +179,7 @@ FAMILIES = (
     Family(
         "llama",
         "LlamaForCausalLM",
-        parts,
+        decoder_parts,
         describe,
         rules,
         renamed=lambda tensors: table_named(dict(tensors), TABLE),

@@ -182,11 +182,12 @@ def write(
 
 def _framed_as(cut: Tokenize, tokenizer: Tokenizer) -> bytes:
     """The `tokenizer.json` that puts around a text what the step does that cuts it."""
-    ends = {"begin": (cut.bos, tokenizer.bos), "end": (cut.eos, tokenizer.eos)}
-    if all(used == (id is not None) for used, id in ends.values()):
+    ends = (cut.bos, tokenizer.bos), (cut.eos, tokenizer.eos)
+    if all(used == (id is not None) for used, id in ends):
         return tokenizer.model
     names = {id: name for name, id in pieces_of(tokenizer.model).items()}
-    return framed(tokenizer.model, **{kind: names[id] if used else None for kind, (used, id) in ends.items()})
+    begin, end = (names[id] if used and id is not None else None for used, id in ends)
+    return framed(tokenizer.model, begin, end)
 
 
 def _named_tags(cut: Any, count: int) -> tuple[str, ...]:
