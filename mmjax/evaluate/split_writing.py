@@ -79,13 +79,13 @@ class SplitWriter:
             views = {name: (tokens[order], real[order]) for name, (tokens, real) in views.items()}
             there.append(np.any([real.any(axis=1) for _, real in views.values()], axis=0))
             with jax.set_mesh(writer.mesh):
-                texts += written(writer, prompts, [ids] * len(order), views, most, beams)
+                texts += texts_of_rows(writer, prompts, [ids] * len(order), views, most, beams)
         seen = np.concatenate(there)[: evaluation_count(self._data, split)]  # the last batch is padded
         rows = np.flatnonzero(seen).tolist()
         return WrittenSplit([texts[row] for row in rows], rows)
 
 
-def written(
+def texts_of_rows(
     writer: Writer, prompts: Prompts, ids: list[list[int]], views: Any, most: int, beams: Beams | None
 ) -> list[str]:
     """The text of each row, behind its prompt: of the likeliest words, or the best that a search finds."""

@@ -229,20 +229,13 @@ EVALUATION = (
         "how much written captions share with their references: runs of 1 to 4 words, the longest common sequence",
         "higher",
     ),
+    MetricFamily(("<evaluator>/<objective>/cider_d",), "CIDEr-D, to 10: shared words, rare ones weigh more", "higher"),
     MetricFamily(
-        ("<evaluator>/<objective>/cider_d",),
-        "CIDEr-D: shared runs of words, those that few pictures have counting more; up to 10 (papers print it times "
-        "100)",
-        "higher",
+        tuple(
+            f"<evaluator>/<objective>/{n}" for n in ("distinct_1", "distinct_2", "different", "repetition", "length")
+        ),
+        "of written texts: the share of different words, pairs and texts; of runs that a text repeats; mean words",
     ),
-    MetricFamily(
-        tuple(f"<evaluator>/<objective>/{name}" for name in ("distinct_1", "distinct_2", "different")),
-        "the share of different words, pairs of words, and whole texts among what was written",
-    ),
-    MetricFamily(
-        ("<evaluator>/<objective>/repetition",), "the share of runs of words that a text has had before", "lower"
-    ),
-    MetricFamily(("<evaluator>/<objective>/length",), "the mean number of words of the texts that were written"),
     MetricFamily(
         ("<evaluator>/<objective>/perplexity",),
         "e to the mean loss of a word, in nats, over all words of the split; vocab for one that knows nothing",

@@ -14,8 +14,10 @@ from mmjax.data.kinds import USUAL
 from mmjax.data.pipeline import batch_spec
 from mmjax.evaluate.contract import Embedded
 from mmjax.evaluate.evaluators.accuracy import Accuracy
+from mmjax.evaluate.evaluators.captions import Captions
 from mmjax.evaluate.evaluators.knn import KNN
 from mmjax.evaluate.evaluators.losses import Losses
+from mmjax.evaluate.evaluators.perplexity import Perplexity
 from mmjax.evaluate.evaluators.probe import Probe
 from mmjax.evaluate.evaluators.regression import RegressionErrors
 from mmjax.evaluate.evaluators.reranked import Reranked
@@ -25,6 +27,8 @@ from mmjax.evaluate.evaluators.tag_f1 import TagF1
 from mmjax.evaluate.evaluators.vqa import VqaAccuracy
 from mmjax.evaluate.evaluators.zeroshot import ZeroShot
 from mmjax.evaluate.split_predictions import Predicted
+from mmjax.evaluate.split_words import Spelled
+from mmjax.evaluate.split_writing import WrittenSplit
 from mmjax.experiment.definition import Spike
 from mmjax.experiment.graph import build
 from mmjax.experiment.load import load_experiment
@@ -92,6 +96,12 @@ class Foretold:
     def matcher(self, objective: str) -> Any:
         return Matched()
 
+    def words(self, objective: str) -> Spelled:
+        return Spelled(30.0, 10, 4, 40)
+
+    def written(self, objective: str, *options: Any) -> WrittenSplit:
+        return WrittenSplit(["a dog runs", "a cat sleeps here"], [0, 3])
+
 
 class Matched:
     """The probability that rows belong together, at random."""
@@ -125,6 +135,7 @@ def of_evaluators() -> set[str]:
     again: Any = {"disturb": (("image", 0.1),), "by": "kind"}
     judges += [Accuracy("kind", without_each=True, **again), Retrieval(name="groups", **again)]
     judges += [Accuracy("tags"), TagF1("words"), Reranked("match", top=3), RegressionErrors("price"), SpanF1("answer")]
+    judges += [Perplexity("words"), Captions("words", references="said")]
     judges += [VqaAccuracy("kind", answers="said", kind="kind")]
     judges += [Probe(label, strengths=(1e-2,), shots=(2,), draws=2, folds="fold") for label in ("kind", "tags")]
     split = replace(split, predictions=Foretold())

@@ -12,7 +12,7 @@ from mmjax.models.layers.activations import ACTIVATIONS
 from mmjax.models.layers.attention_maps import attend_by
 from mmjax.models.layers.decoder_blocks import DecoderBlocks
 from mmjax.models.layers.dropout import drop
-from mmjax.models.layers.memory import KeysValues, LayerMemory, attend_memory, written
+from mmjax.models.layers.memory import KeysValues, LayerMemory, attend_memory, stored
 from mmjax.models.layers.parameters import HIDDEN, Initializer, constrain, parameter
 from mmjax.models.layers.rotary import rotate
 from mmjax.models.layers.transformer import LayerScale
@@ -105,7 +105,7 @@ class DecoderAttention(nn.Module):
             key, value = (repeated(each, blocks.heads) for each in (key, value))
             met = attend_by(self, blocks.attention, query, key, value, *seen)
         else:
-            memory = written(memory, KeysValues(key, value), sight.slots)  # pyright: ignore[reportArgumentType]
+            memory = stored(memory, KeysValues(key, value), sight.slots)  # pyright: ignore[reportArgumentType]
             met = attend_memory(query, memory, sight.allowed)  # pyright: ignore[reportArgumentType]
         return Joined(blocks, name="out")(met), memory
 

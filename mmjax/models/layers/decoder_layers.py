@@ -42,7 +42,7 @@ class Group(nn.Module):
         for i in range(self.every):
             cross: CrossName = self.cross if i == self.every - 1 else "none"
             own = None if keys is None else jax.vmap(lambda key, i=i: jax.random.fold_in(key, layers[i]))(keys)
-            seen = sight if windows is None else within(sight, windows[i])
+            seen = sight if windows is None else windowed(sight, windows[i])
             x, _ = DecoderLayer(self.blocks, cross, name=f"layer_{i}")(x, seen, own)
         return x, None
 
@@ -99,7 +99,7 @@ class DecoderLayers(nn.Module):
         x, found = x.astype(self.blocks.dtype), []
         windows = self.blocks.windows()
         for i, (layer, own) in enumerate(self.layers(params)):
-            seen = sight if windows[i] is None else within(sight, jnp.int32(windows[i]))
+            seen = sight if windows[i] is None else windowed(sight, jnp.int32(windows[i]))
             result: Any = layer.apply({"params": own}, x, seen, None, memories[i])
             x, memory = result
             found.append(memory)
@@ -158,7 +158,7 @@ class DecoderLayers(nn.Module):
             )
 
 
-def within(sight: Sight, window: Int[Array, ""]) -> Sight:
+def windowed(sight: Sight, window: Int[Array, ""]) -> Sight:
     """What a layer sees that has a window, `window` tokens; 0: it has none."""
     near = (sight.apart < window) | (window == 0)  # pyright: ignore[reportOptionalOperand]
     allowed = near & ((sight.apart >= 0) if sight.allowed is None else sight.allowed)  # pyright: ignore[reportOptionalOperand]

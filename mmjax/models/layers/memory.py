@@ -32,7 +32,7 @@ def empty(batch: int, heads: int, slots: int, size: int, dtype: jax.typing.DType
     return KeysValues(zeros, zeros)
 
 
-def written(memory: KeysValues, new: KeysValues, slots: Int[Array, "b n"]) -> KeysValues:
+def stored(memory: KeysValues, new: KeysValues, slots: Int[Array, "b n"]) -> KeysValues:
     """The memory of `empty` with `new` tokens in the slots of each row; what falls beyond the last slot is lost."""
     batch, heads, size = memory.key.shape[:3]
     # A head is an index too: a single update of a batch of one would become a slice's, and XLA would copy the memory.
