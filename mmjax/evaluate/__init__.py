@@ -17,6 +17,7 @@ with epy.lazy_api_imports(globals()):
     from mmjax.evaluate.evaluators.losses import Losses
     from mmjax.evaluate.evaluators.perplexity import Perplexity
     from mmjax.evaluate.evaluators.probe import Probe
+    from mmjax.evaluate.evaluators.ranked_answers import RankedAnswers
     from mmjax.evaluate.evaluators.regression import RegressionErrors
     from mmjax.evaluate.evaluators.reranked import Reranked
     from mmjax.evaluate.evaluators.retrieval import Retrieval

@@ -1,6 +1,6 @@
 """Asks an objective what it predicts for every example of a split."""
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from typing import Any, NamedTuple
 
 import flax.linen as nn
@@ -291,6 +291,10 @@ class Foresight(NamedTuple):
         """The texts that an objective writes of the split's examples; see `SplitWriter`."""
         search = None if beams is None else Beams(beams)
         return self.predictor.writing(self.variables, self.split, objective, prompt, most, search)
+
+    def option_scores(self, objective: str, prompts: Sequence[str], options: Sequence[Sequence[str]]) -> dict[int, Any]:
+        """The log-probabilities of each example's options, by its row; see `SplitWriter`."""
+        return self.predictor.writing.option_scores(self.variables, self.split, objective, prompts, options)
 
     def matcher(self, objective: str) -> Matcher:
         """Encodes the split's rows, to tell which belong together."""

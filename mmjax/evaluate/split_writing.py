@@ -1,15 +1,18 @@
-"""Has a model write of every example of a split."""
+"""Has a model write of every example of a split, or tell how likely it would have written given texts."""
 
+from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
 import flax.linen as nn
 import jax
 import numpy as np
+from jaxtyping import Bool, Float
 
 from mmjax.data.evaluation import evaluation_batches, evaluation_count
 from mmjax.data.pipeline import Prepared
 from mmjax.errors import UserError, unknown
 from mmjax.evaluate.writing.beams import Beams, search
+from mmjax.evaluate.writing.likelihood import log_likelihoods
 from mmjax.evaluate.writing.prompts import Prompts
 from mmjax.evaluate.writing.text_so_far import TextSoFar
 from mmjax.evaluate.writing.writer import Writer
@@ -61,6 +64,39 @@ class SplitWriter:
                 no tokenizer for it.
             SplitNotFoundError: no source has the split.
         """
+        writer, prompts = self._writer(variables, objective)
+        ids, texts, rows = prompts.ids(prompt), [], []
+        for start, views, seen in self._views(variables, split, objective):
+            with jax.set_mesh(writer.mesh):
+                made = texts_of_rows(writer, prompts, [ids] * len(seen), views, most, beams)
+            rows += [start + row for row in np.flatnonzero(seen).tolist()]
+            texts += [made[row] for row in np.flatnonzero(seen)]
+        return WrittenSplit(texts, rows)
+
+    def option_scores(
+        self,
+        variables: dict[str, Any],
+        split: str,
+        objective: str,
+        prompts: Sequence[str],
+        options: Sequence[Sequence[str]],
+    ) -> dict[int, Float[np.ndarray, " o"]]:
+        """The log-probability of each option, and its end, behind its example's prompt, by the example's row; of those
+        that have options and something of what the decoder reads. Raises as a call does."""
+        writer, cutter = self._writer(variables, objective)
+        found = {}
+        for start, views, seen in self._views(variables, split, objective):
+            for row in np.flatnonzero(seen).tolist():
+                if not (some := options[start + row]):
+                    continue
+                ids = [[*cutter.pieces(text), *cutter.eos] for text in some]
+                own = {name: (x[row : row + 1], real[row : row + 1]) for name, (x, real) in views.items()}
+                with jax.set_mesh(writer.mesh):
+                    read = writer.read([cutter.ids(prompts[start + row])], own, most=max(map(len, ids)))
+                    found[start + row] = log_likelihoods(writer, read, ids)[0]
+        return found
+
+    def _writer(self, variables: dict[str, Any], objective: str) -> tuple[Writer, Prompts]:
         found = self._pretrainer.objectives
         able = [name for name, one in found.items() if isinstance(one, Writing) and one.reads]
         if objective not in able:
@@ -71,18 +107,20 @@ class SplitWriter:
         chain = self._data.mixture.transforms[part.text]
         prompts = Prompts(part.text, chain, self._data.chains.tokenizers, f"objective {objective!r}")
         own = jax.device_get(self._whole(variables["params"][f"objectives_{objective}"]["decoder"]))
-        writer = Writer(part.decoder, own, prompts.eos, prompts.tokenizer.vocab_size)
-        ids, texts, there = prompts.ids(prompt), [], []
+        return Writer(part.decoder, own, prompts.eos, prompts.tokenizer.vocab_size), prompts
+
+    def _views(
+        self, variables: dict[str, Any], split: str, objective: str
+    ) -> Iterator[tuple[int, dict[str, Any], Bool[np.ndarray, " b"]]]:
+        """Of each batch its first row, what the decoder reads, and which rows have something of it."""
+        start, count = 0, evaluation_count(self._data, split)
         for batch, _ in evaluation_batches(self._data, split, self._batch_size, columns=("id",), host=self._part):
             views, index = jax.device_get(self._read(variables, put(batch, self._mesh), objective))
             order = np.argsort(index)  # a mesh may have the hosts' rows in another order
             views = {name: (tokens[order], real[order]) for name, (tokens, real) in views.items()}
-            there.append(np.any([real.any(axis=1) for _, real in views.values()], axis=0))
-            with jax.set_mesh(writer.mesh):
-                texts += texts_of_rows(writer, prompts, [ids] * len(order), views, most, beams)
-        seen = np.concatenate(there)[: evaluation_count(self._data, split)]  # the last batch is padded
-        rows = np.flatnonzero(seen).tolist()
-        return WrittenSplit([texts[row] for row in rows], rows)
+            seen = np.any([real.any(axis=1) for _, real in views.values()], axis=0)
+            yield start, views, seen & (start + np.arange(len(seen)) < count)  # the last batch is padded
+            start += len(seen)
 
 
 def texts_of_rows(

@@ -5,45 +5,17 @@ This is the only list of them. `mmjax train --help` and `mmjax evaluate --help` 
 tables, and TensorBoard's groups follow it. In a name, `<part>` stands for the experiment's own name.
 """
 
-import re
 import textwrap
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from functools import cache
-from typing import Literal
 
 from mmjax.runtime.counts import EXAMPLES
+from mmjax.runtime.metric_family import MetricFamily
 
 WIDTH = 79  # characters of a line of help
 INDENT = 6
 
 HEALTH, SPEED = "health", "speed"  # TensorBoard's groups of names without a slash, or that are no scores
-
-
-@dataclass(frozen=True)
-class MetricFamily:
-    """Names of metrics that share a meaning.
-
-    names: with `<...>` for the parts that vary.  meaning: half a sentence, which begins small and ends without a full
-    stop.
-    better: which values are; None: it tells how a run goes, and is no score.  group: TensorBoard's group; "": that of
-    its name's first part.
-    """
-
-    names: tuple[str, ...]
-    meaning: str
-    better: Literal["higher", "lower"] | None = None
-    group: str = ""
-
-    @property
-    def sentence(self) -> str:
-        """The meaning, and which values are better, as a sentence."""
-        better = "" if self.better is None else f"; {self.better} is better"
-        return f"{self.meaning}{better}."
-
-    def fits(self, name: str) -> int:
-        """The number of `<...>` parts, plus one, of the family's name that a metric's name matches; 0: none matches."""
-        return max((each.count("<") + 1 for each in self.names if _pattern(each).fullmatch(name)), default=0)
 
 
 TRAINING = (
@@ -237,6 +209,22 @@ EVALUATION = (
         "of written texts: the share of different words, pairs and texts; of runs that a text repeats; mean words",
     ),
     MetricFamily(
+        ("<evaluator>/<objective>/meteor", "<evaluator>/<objective>/spice"),
+        "METEOR and SPICE of written captions, by their authors' Java programs",
+        "higher",
+    ),
+    MetricFamily(
+        ("<evaluator>/<objective>/R@<k>", "<evaluator>/<objective>/R@1/<turn>"),
+        "the share of questions whose right option is among the first k by probability, of all or of one turn",
+        "higher",
+    ),
+    MetricFamily(
+        ("<evaluator>/<objective>/mrr", "<evaluator>/<objective>/ndcg"),
+        "the mean of 1 / the right option's rank; the gain of all options' relevances, of the most that can be had",
+        "higher",
+    ),
+    MetricFamily(("<evaluator>/<objective>/mean_rank",), "the mean rank of the right option, from 1", "lower"),
+    MetricFamily(
         ("<evaluator>/<objective>/perplexity",),
         "e to the mean loss of a word, in nats, over all words of the split; vocab for one that knows nothing",
         "lower",
@@ -336,19 +324,6 @@ EVALUATION = (
     ),
     LOSSES,
 )
-
-
-@cache
-def _pattern(name: str) -> re.Pattern[str]:
-    return re.compile("".join(_varying(part) for part in re.split(r"(<\w+>)", name)))
-
-
-def _varying(part: str) -> str:
-    if part in ("<objective>", "<modality>"):  # names in an experiment, without a slash; a label may have one
-        return r"[^/]+"
-    if part in ("<k>", "<n>"):
-        return r"\d+"
-    return ".+" if part.startswith("<") else re.escape(part)
 
 
 @cache

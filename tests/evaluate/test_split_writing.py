@@ -13,14 +13,18 @@ from mmjax.data import Folder, SentencePiece
 from mmjax.data.pipeline import prepare
 from mmjax.data.tokenizers.sentence_piece import PieceTokenizer
 from mmjax.errors import UserError
-from mmjax.evaluate import Captions
+from mmjax.evaluate import Captions, RankedAnswers
 from mmjax.evaluate.contract import Embedded
+from mmjax.evaluate.evaluators import captions as module
 from mmjax.evaluate.metrics.written.caption_scores import caption_scores
+from mmjax.evaluate.metrics.written.java_metrics import JavaScores
 from mmjax.evaluate.split_writing import SplitWriter, WrittenSplit
 from mmjax.evaluate.writing.beams import Beams
 from mmjax.experiment.graph import build
 from mmjax.runtime.mesh import Mesh
 from tests.inference.writing.writing_models import SIDE, TEXTS, VOCAB, captions, made
+
+OPTIONS = [["a big ball", "the dog"], ["red dog", "cat", "ball"], ["no picture"], [], ["cat"]]
 
 
 @pytest.fixture(scope="module")
@@ -44,18 +48,75 @@ def written(tmp_path_factory: Any) -> Any:
         writer = SplitWriter(build(config).pretrainer(), data, mesh, 2)
         variables = {"params": model.params}
         texts = {width: writer(variables, "test", "caption", "", 6, width and Beams(width)) for width in (None, 3)}
+        scores = writer.option_scores(variables, "test", "caption", ["", "a", "a", "the", "a"], OPTIONS)
         with pytest.raises(UserError, match="there is nothing to write of by 'words'"):
             writer(variables, "test", "words")
-    return model, [folder / name for name in names], texts
+    return model, [folder / name for name in names], texts, scores
 
 
 def test_a_split_is_written_of_as_its_pictures_are_by_hand(written: Any) -> None:
-    model, files, texts = written
+    model, files, texts, _ = written
     there = [0, 1, 3, 4]
     for width, found in texts.items():
         assert found.rows == there
         assert found.texts == model.caption([files[i] for i in there], max_new_tokens=6, beams=width)
     assert len(set(texts[None].texts)) > 1
+
+
+def test_options_are_scored_behind_their_own_prompts(written: Any) -> None:
+    model, files, _, scores = written
+    assert scores.keys() == {0, 1, 4}
+    for row, prompt in ((0, ""), (1, "a"), (4, "a")):
+        want = model.log_likelihood(OPTIONS[row], prompt, image=files[row])
+        np.testing.assert_allclose(scores[row], want, atol=1e-5)
+
+
+class Ranking:
+    """The likelihoods of options that are given; the third example reads nothing."""
+
+    def option_scores(self, objective: str, prompts: Any, options: Any) -> Any:
+        assert (objective, prompts) == ("caption", ["what", "where", "", "who"])
+        return {0: np.array([-1.0, -2.0]), 1: np.array([-3.0, -2.0, -1.0]), 3: np.array([-5.0])}
+
+
+def test_answers_are_ranked_among_their_options() -> None:
+    columns: dict[str, list[Any]] = {
+        "options": [["a", "b"], ["c", "d", "e"], ["f"], ["g"]],
+        "right": ["a", 1, "f", "g"],
+        "asks": ["what", "where", None, "who"],
+        "turn": [1, 2, 1, 2],
+        "shares": [[0.0, 1.0], [0.0, 0.5, 1.0], None, None],
+    }
+    embedded = Embedded({}, {}, columns, split="test", predictions=Ranking())
+    found = RankedAnswers("caption", prompt="asks", relevance="shares", turn="turn")(
+        embedded, lambda texts: np.zeros(0)
+    )
+    found = {name.removeprefix("ranked/caption/"): value for name, value in found.items()}
+    assert found["R@1"] == pytest.approx(2 / 3)
+    assert found["mrr"] == pytest.approx((1 + 1 / 2 + 1) / 3)
+    assert found["mean_rank"] == pytest.approx(4 / 3)
+    assert (found["R@1/1"], found["R@1/2"], found["examples"]) == (1.0, 0.5, 3.0)
+    assert found["ndcg"] == pytest.approx((0 + 1) / 2)  # the first's one relevant option stands second of k = 1
+    wrong = replace(embedded, columns=columns | {"right": ["z", 1, "f", "g"]})
+    with pytest.raises(UserError, match="the right option of question 0 is -1, which isn't among its options"):
+        RankedAnswers("caption", prompt="asks")(wrong, lambda texts: np.zeros(0))
+
+
+def test_java_s_metrics_come_with_the_others_or_a_warning(monkeypatch: Any) -> None:
+    columns: dict[str, list[Any]] = {"said": [["a red dog"], ["no"], "two black cats", None]}
+    embedded = Embedded({}, {}, columns, split="test", predictions=Having())
+    judge = Captions("caption", references="said", prompt="a", most=5, java=True)
+    seen: list[Any] = []
+
+    def scored(texts: Any, references: Any) -> JavaScores:
+        seen.append((texts, references))
+        return JavaScores({"meteor": 0.25}, {}, "spice left out")
+
+    monkeypatch.setattr(module, "java_metrics", scored)
+    with pytest.warns(UserWarning, match="spice left out"):
+        found = judge(embedded, lambda texts: np.zeros((0, 0)))
+    assert found["captions/caption/meteor"] == 0.25
+    assert seen == [([["a", "red", "dog"], ["two", "cats"]], [[["a", "red", "dog"]], [["two", "black", "cats"]]])]
 
 
 class Having:

@@ -20,7 +20,7 @@ from mmjax.data.transforms.values import Cut, Labelled
 from mmjax.errors import UserError, not_among
 
 
-class TemplatePart(NamedTuple):
+class ChatPart(NamedTuple):
     """A part of a written conversation: a text, a mark, or the places of a picture.
 
     loss: whether its tokens are to be predicted.
@@ -150,7 +150,7 @@ class TokenizeConversation(Tokenize):
             turns[-1].append(turn)
         return turns, system
 
-    def _spans(self, turns: Sequence[ChatTurn]) -> list[TemplatePart]:
+    def _spans(self, turns: Sequence[ChatTurn]) -> list[ChatPart]:
         """The conversation as the template writes it."""
         template = template_of(self.template)
         spans = self._written(template.begin)
@@ -161,34 +161,38 @@ class TokenizeConversation(Tokenize):
             spans += self._written(template.between) if place else []
             if turn.role == "assistant":
                 told, space = before.rstrip(" "), before[len(before.rstrip(" ")) :]
-                spans += [*self._written(told), TemplatePart("text", space + turn.words, loss), *self._written(after, loss)]
+                spans += [
+                    *self._written(told),
+                    ChatPart("text", space + turn.words, loss),
+                    *self._written(after, loss),
+                ]
             else:
                 spans += [*self._written(before), *self._content(turn, template), *self._written(after)]
         if turns[-1].role != "assistant":
             spans += self._written(template.between) + self._written(template.assistant[0].rstrip(" "))
         return spans
 
-    def _content(self, turn: ChatTurn, template: ChatTemplate) -> list[TemplatePart]:
+    def _content(self, turn: ChatTurn, template: ChatTemplate) -> list[ChatPart]:
         """What a user or the system says and shows."""
         parts = sorted(turn.parts, key=lambda part: isinstance(part, str)) if template.media_first else turn.parts
         if not self.slots:
-            return [TemplatePart("text", turn.words)]
+            return [ChatPart("text", turn.words)]
         before, after = (self._written(text) for text in template.media)
-        found: list[TemplatePart] = []
+        found: list[ChatPart] = []
         for part in parts:
             found += (
-                [TemplatePart("text", part)] if isinstance(part, str) else [*before, TemplatePart("slots", shown=part), *after]
+                [ChatPart("text", part)] if isinstance(part, str) else [*before, ChatPart("slots", shown=part), *after]
             )
         return found
 
-    def _written(self, text: str, loss: bool = False) -> list[TemplatePart]:
+    def _written(self, text: str, loss: bool = False) -> list[ChatPart]:
         parts = template_of(self.template).parts(text)
-        return [TemplatePart("mark" if place % 2 else "text", part, loss) for place, part in enumerate(parts) if part]
+        return [ChatPart("mark" if place % 2 else "text", part, loss) for place, part in enumerate(parts) if part]
 
-    def _ids(self, spans: Sequence[TemplatePart], known: dict[tuple[str, bool], list[int]]) -> Ids:
+    def _ids(self, spans: Sequence[ChatPart], known: dict[tuple[str, bool], list[int]]) -> Ids:
         """The tokens of the spans. Neighbouring texts are cut together, where both are to be predicted or neither."""
         found = Ids([], [], [])
-        joined: list[TemplatePart] = []
+        joined: list[ChatPart] = []
         for span in spans:
             if joined and span.kind == "text" == joined[-1].kind and span.loss == joined[-1].loss:
                 joined[-1] = span._replace(text=joined[-1].text + span.text)

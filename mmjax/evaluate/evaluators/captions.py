@@ -1,5 +1,7 @@
 """Captions that a model writes, against those that people, or whatever else, wrote."""
 
+import warnings
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -9,6 +11,7 @@ from mmjax.evaluate.contract import Embedded, EmbedText, Evaluator, When
 from mmjax.evaluate.metrics.written.caption_scores import caption_scores
 from mmjax.evaluate.metrics.written.caption_words import caption_words
 from mmjax.evaluate.metrics.written.diversity import diversity_scores
+from mmjax.evaluate.metrics.written.java_metrics import java_metrics
 
 
 @dataclass(frozen=True)
@@ -22,8 +25,8 @@ class Captions(Evaluator):
     "captions", "captions": "captions"})`. prompt: what each text begins with, and isn't counted. most: the most words
     of a text, in tokens. beams: the width of a search; None: the likeliest word each time.
 
-    Metrics: `<name>/<objective>/bleu1` to `bleu4`, `rouge_l`, `cider_d` (up to 10), and of the texts themselves
-    `distinct_1` and `distinct_2`, `repetition`, `different` and `length`; `examples`.
+    Metrics: `<name>/<objective>/bleu1` to `bleu4`, `rouge_l`, `cider_d` (up to 10), perhaps `meteor` and `spice`; and
+    of the texts themselves `distinct_1` and `distinct_2`, `repetition`, `different` and `length`; `examples`.
     """
 
     objective: str
@@ -31,6 +34,7 @@ class Captions(Evaluator):
     prompt: str = ""
     most: int = 64
     beams: int | None = None
+    java: bool = False
     split: str = "validation"
     when: When = "always"
     name: str = "captions"
@@ -52,11 +56,19 @@ class Captions(Evaluator):
                 f"Captions(references={self.references!r}): no example of the {embedded.split} split has a reference"
             )
         texts, references = zip(*pairs, strict=True)
-        scores = caption_scores(texts, references).corpus | diversity_scores([caption_words(text) for text in texts])
+        scores = caption_scores(texts, references).corpus | (self._by_java(texts, references) if self.java else {})
+        scores |= diversity_scores([caption_words(text) for text in texts])
         prefix = f"{self.name}/{self.objective}"
         return {f"{prefix}/{name}": float(value) for name, value in scores.items()} | {
             f"{prefix}/examples": float(len(texts))
         }
+
+    def _by_java(self, texts: Sequence[str], references: Sequence[Sequence[str]]) -> dict[str, float]:
+        words = [caption_words(text) for text in texts]
+        found = java_metrics(words, [[caption_words(text) for text in each] for each in references])
+        if found.left_out:
+            warnings.warn(f"Captions(java=True): {found.left_out}", stacklevel=2)
+        return found.corpus
 
 
 def several(given: object) -> list[str]:
