@@ -88,13 +88,15 @@ def small(size: int, vocab: int, prefix: Any, context: Any, penalty: float) -> E
     decoder = RecurrentDecoder(
         vocab=vocab, length=length, width=128, embed_width=128, prefix=prefix, context=context, attention_width=64
     )
-    told = {"image": (Decode(), RandomResizedCrop(size, area=(0.7, 1.0)))}
-    read = {"text": (PickCaption(), Lowercase(), Tokenize(names, length, bos=True))}
+    chains: dict[str, Any] = {
+        "image": (Decode(), RandomResizedCrop(size, area=(0.7, 1.0))),
+        "text": (PickCaption(), Lowercase(), Tokenize(names, length, bos=True)),
+    }
     blind = Losses(split="test", batches=4, name="blind", without=("image",), when="end")
     return Experiment(
         towers={"image": ResNet(layers=(1, 1, 1, 1), width=16, size=size, embed_dim=128)},
         objectives={"caption": Caption(decoder, reads=("image",), alone=True, attention_penalty=penalty)},
-        data=Mixture({"spoken_emoji": 1.0}, transforms=told | read, cache=True),
+        data=Mixture({"spoken_emoji": 1.0}, transforms=chains, cache=True),
         optimizer=AdamW(peak_lr=1e-3, warmup_steps=30, weight_decay=0.1),
         batch_size=128,
         steps=400,

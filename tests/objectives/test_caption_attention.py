@@ -83,7 +83,8 @@ def test_the_loss_is_that_of_one_caption_after_the_other(alone: bool, variables:
     given, pretrainer = batch(), build(dropout=0.0, alone=alone)
     loss, metrics = jax.jit(lambda: pretrainer.apply(variables, given, train=False, rngs=KEYS))()
     params, decoder = variables["params"], decoder_of(**ATTENDING)
-    tokens, _ = ToyTower("image").apply({"params": params["towers_image"]}, given["image"], method="tokens")  # pyright: ignore
+    encode: Any = ToyTower("image").apply
+    tokens, _ = encode({"params": params["towers_image"]}, given["image"], method="tokens")
     own = {"params": params["objectives_caption"]["decoder"]}
     sums, penalties = [], []
     for row in range(B):
@@ -97,8 +98,9 @@ def test_the_loss_is_that_of_one_caption_after_the_other(alone: bool, variables:
             seen = decoder.attending(ids, None, {"image": (tokens, real)})
             return decoder.logits(seen.states), seen.weights
 
-        logits, weights = decoder.apply(own, words[None, :-1], tokens[row : row + 1], real, method=written)  # pyright: ignore
-        logits, weights = np.float64(logits[0]), np.float64(weights[0])
+        apply: Any = decoder.apply
+        logits, weights = apply(own, words[None, :-1], tokens[row : row + 1], real, method=written)
+        logits, weights = np.asarray(logits[0], np.float64), np.asarray(weights[0], np.float64)
         top = np.log(np.exp(logits).sum(axis=1)) - logits[np.arange(len(words) - 1), words[1:]]
         sums.append(sum(top))
         penalty = 0.0

@@ -43,7 +43,7 @@ def test_it_is_pytorchs_from_a_state_with_the_forget_bias_in_its_bias() -> None:
 
 def test_a_step_keeps_the_memorys_dtype() -> None:
     with jax.enable_x64(True):
-        gates, state = RANDOM.normal(size=(3, 24)), LstmState(*np.float64(START))
+        gates, state = RANDOM.normal(size=(3, 24)), LstmState(*START.astype(np.float64))
         i, f, g, o = np.split(gates, 4, axis=1)
         memory = state.memory / (1 + np.exp(-f - 1)) + np.tanh(g) / (1 + np.exp(-i))
         found = lstm_step(np.float32(gates), state, 1.0)  # pyright: ignore[reportArgumentType]
