@@ -10,7 +10,7 @@ from jaxtyping import Array, Bool, Float, Int
 
 from mmjax.errors import UserError, not_among
 from mmjax.evaluate.writing.writer import Read, Writer, repeated_rows
-from mmjax.models.decoders.text import Cache
+from mmjax.models.decoders.any_decoder import AnyCache
 
 LengthRule = Literal["power", "gnmt"]
 GNMT_FIVE = 5  # of the formula of its length penalty
@@ -65,7 +65,7 @@ class Hypotheses(NamedTuple):
 class Search(NamedTuple):
     """A search while it runs."""
 
-    cache: Cache
+    cache: AnyCache
     live: Hypotheses
     """Beginnings, of which the last word isn't in the memory yet."""
     ended: Hypotheses
@@ -78,7 +78,7 @@ def search(writer: Writer, read: Read, beams: Beams) -> Hypotheses:
     """The best texts of each prompt, the best first; where there are fewer than `width`, those that lack have a length
     of 0. read: prompts, one row of each."""
 
-    def run(params: Any, cache: Cache, logits: Float[Array, "b v"], most: Int[Array, " b"]) -> Hypotheses:
+    def run(params: Any, cache: AnyCache, logits: Float[Array, "b v"], most: Int[Array, " b"]) -> Hypotheses:
         cache, logits = repeated_rows((cache, logits), beams.width)
         grow = partial(_grown, writer=writer, beams=beams, most=most)
 
@@ -94,7 +94,7 @@ def search(writer: Writer, read: Read, beams: Beams) -> Hypotheses:
     return program(writer.params, read.cache, read.logits, read.most)
 
 
-def _start(cache: Cache, most: Int[Array, " b"], width: int) -> Search:
+def _start(cache: AnyCache, most: Int[Array, " b"], width: int) -> Search:
     rows, slots = len(most), cache.slots
     # Of the same beginnings but one counts: words would be chosen several times.
     first = jnp.where(jnp.arange(width) == 0, 0.0, NEVER)
@@ -141,12 +141,11 @@ def _grown(
     return Search(cache, live, ended, count, done)
 
 
-def reordered(cache: Cache, parent: Int[Array, "b w"]) -> Cache:
+def reordered(cache: AnyCache, parent: Int[Array, "b w"]) -> AnyCache:
     """The memory with the rows of the beginnings that go on; a context is the same for all of a prompt."""
     rows, width = parent.shape
     order = (jnp.arange(rows)[:, None] * width + parent).reshape(-1)
-    memories = tuple(memory._replace(own=jax.tree.map(lambda x: x[order], memory.own)) for memory in cache.memories)
-    return cache._replace(memories=memories)
+    return cache.reordered(order)
 
 
 def _picked(texts: Hypotheses, places: Int[Array, "b n"]) -> Hypotheses:

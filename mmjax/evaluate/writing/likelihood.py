@@ -10,7 +10,7 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
 from mmjax.evaluate.writing.writer import Read, Writer, repeated_rows
-from mmjax.models.decoders.text import Cache, TextDecoder
+from mmjax.models.decoders.any_decoder import AnyCache, AnyDecoder
 
 
 def log_likelihoods(
@@ -38,10 +38,10 @@ def log_likelihoods(
 
 
 def _scored(
-    decoder: TextDecoder,
+    decoder: AnyDecoder,
     params: Any,
     logits: Float[Array, "b v"],
-    cache: Cache,
+    cache: AnyCache,
     ids: Int[Array, "c l"],
     mask: Bool[Array, "c l"],
 ) -> Float[Array, "b c"]:

@@ -11,7 +11,8 @@ from jaxtyping import Array, Bool, Float, Int, Key
 
 from mmjax.errors import UserError
 from mmjax.evaluate.writing.sampling import GREEDY, Sampling, next_words, row_keys, word_keys
-from mmjax.models.decoders.text import NO_VIEWS, Cache, TextDecoder, Views, last_word
+from mmjax.models.decoders.any_decoder import AnyCache, AnyDecoder
+from mmjax.models.decoders.text import NO_VIEWS, Views, last_word
 from mmjax.models.layers.decoder_layers import unstacked
 from mmjax.runtime.mesh import Mesh, batch_sharding, replicated
 
@@ -21,7 +22,7 @@ LEAST = 16  # tokens: the smallest size of a prompt that is compiled
 class Texts(NamedTuple):
     """Texts while they are written, on the device."""
 
-    cache: Cache
+    cache: AnyCache
     ids: Int[Array, "b m"]
     """The words so far, in the first places."""
     scores: Float[Array, "b m"]
@@ -56,7 +57,7 @@ class Read(NamedTuple):
     """Prompts that were read: the logits of the words that come next, and the memory."""
 
     logits: Float[Array, "b v"]
-    cache: Cache
+    cache: AnyCache
     most: Int[np.ndarray, " b"]
     """The number of words for which each row has room, or that it is to have at most."""
     seen: Bool[Array, "b v"]
@@ -67,12 +68,12 @@ class Writer:
     """Writes texts with a decoder and its parameters; each program is compiled once for a size of batch, prompt and
     memory, and those are powers of two.
 
-    decoder: a `TextDecoder`, bound or not. params: its own. eos: the ids that end a text. vocab: the number of ids that
-    are words; the decoder's table may have more rows.
+    decoder: a `TextDecoder` or a `RecurrentDecoder`, bound or not. params: its own. eos: the ids that end a text.
+    vocab: the number of ids that are words; the decoder's table may have more rows.
     """
 
     def __init__(
-        self, decoder: TextDecoder, params: Mapping[str, Any], eos: Sequence[int] = (), vocab: int | None = None
+        self, decoder: AnyDecoder, params: Mapping[str, Any], eos: Sequence[int] = (), vocab: int | None = None
     ):
         self.decoder = decoder = decoder.clone(parent=None)
         self._host_params, self.eos = params, tuple(eos)
@@ -89,8 +90,9 @@ class Writer:
 
     @cached_property
     def params(self) -> dict[str, Any]:
-        """The parameters on every device, each layer's as arrays of their own."""
-        apart = {**self._host_params, "layers": unstacked(self._host_params["layers"])}
+        """The parameters on every device, those of each layer of a stack as arrays of their own."""
+        held = self._host_params
+        apart = {**held, "layers": unstacked(held["layers"])} if "layers" in held else {**held}
         return jax.device_put(apart, replicated(self.mesh))
 
     def program(self, key: Any, function: Callable[..., Any]) -> Any:
@@ -128,7 +130,7 @@ class Writer:
         rows = 1 << (count - 1).bit_length()
         views = {name: tuple(filled_rows(one, rows) for one in pair) for name, pair in views.items()}
         ahead = self.ahead(views)
-        room = self._room(ahead)
+        room = self.decoder.room(ahead)
         lengths = filled_rows(np.array([len(prompt) for prompt in prompts], np.int32), rows)
         limits = np.full(rows, most, np.int32)
         if room is not None:
@@ -187,12 +189,6 @@ class Writer:
         given = Task(jax.device_put(sampling.settings(), replicated(self.mesh)), keys, most)
         return *self._begin(read.cache, read.logits, read.seen, given), given
 
-    def _room(self, ahead: int) -> int | None:
-        """The number of words for which there are positions; None: no end of them."""
-        if self.decoder.positions not in ("learned", "sincos"):
-            return None
-        return self.decoder.length - (ahead if self.decoder.prefix_places else 0)
-
     def _prefill(
         self,
         params: Any,
@@ -202,7 +198,7 @@ class Writer:
         together: Int[Array, " b"] | None,
         *,
         slots: int,
-    ) -> tuple[Float[Array, "b v"], Cache, Bool[Array, "b v"]]:
+    ) -> tuple[Float[Array, "b v"], AnyCache, Bool[Array, "b v"]]:
         result: Any = self.decoder.apply({"params": params}, ids, mask, views, together, slots=slots, method="prefill")
         states, cache = result
         words = jnp.where(mask, ids, self.decoder.vocab)
@@ -215,15 +211,15 @@ class Writer:
         return self.decoder.apply({"params": params}, states, method="logits")  # pyright: ignore[reportReturnType]
 
     def extended(
-        self, params: Any, ids: Int[Array, " b"], cache: Cache, mask: Bool[Array, " b"]
-    ) -> tuple[Float[Array, "b v"], Cache]:
+        self, params: Any, ids: Int[Array, " b"], cache: AnyCache, mask: Bool[Array, " b"]
+    ) -> tuple[Float[Array, "b v"], AnyCache]:
         """The logits behind one more word of each row that `mask` has, and the memory with it."""
         result: Any = self.decoder.apply({"params": params}, ids[:, None], cache, mask[:, None], method="extend")
         states, cache = result
         return self.logits(params, states[:, 0]), cache
 
     def _begun(
-        self, cache: Cache, logits: Float[Array, "b v"], seen: Bool[Array, "b v"], given: Task
+        self, cache: AnyCache, logits: Float[Array, "b v"], seen: Bool[Array, "b v"], given: Task
     ) -> tuple[Texts, News]:
         rows, slots = len(logits), cache.slots
         penalty = given.sampling.repetition_penalty is not None

@@ -7,6 +7,7 @@ from dataclasses import field
 from typing import Any, NamedTuple
 
 import flax.linen as nn
+import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, Key
 
@@ -26,6 +27,17 @@ class RecurrentCache(NamedTuple):
     """Of each layer."""
     seen: Annotations | None
     """The context."""
+    room: Float[Array, "b m 0"]
+    """An array without an entry: its length is the number of words for which the caller keeps room."""
+
+    @property
+    def slots(self) -> int:
+        """The number of words of a row for which there is room."""
+        return self.room.shape[1]
+
+    def reordered(self, order: Int[Array, " b"]) -> "RecurrentCache":
+        """The memory with other rows in the rows' places, each of a text with the same context."""
+        return self._replace(states=jax.tree.map(lambda x: x[order], self.states))
 
 
 class Attended(NamedTuple):
@@ -159,6 +171,7 @@ class RecurrentDecoder(nn.Module, kw_only=True):
                 "a RecurrentDecoder reads one text a row, word by word: words together, segments and places are a "
                 "TextDecoder's"
             )
+        self._check_length(ids)
         mask = jnp.ones(ids.shape, bool) if mask is None else mask
         inputs = dropout_keys(self, self.input_dropout, train, keys, len(ids))
         outputs = dropout_keys(self, self.dropout, train, keys, len(ids))
@@ -178,28 +191,43 @@ class RecurrentDecoder(nn.Module, kw_only=True):
         *,
         slots: int,
     ) -> tuple[Float[Array, "b l d"], RecurrentCache]:
-        """The states of texts' first words, and the memory of them. slots: a `TextDecoder`'s; this memory doesn't grow.
+        """The states of texts' first words, and the memory of them. It doesn't grow: `slots` is only told by it.
 
         Raises:
             UserError: as a call does.
         """
-        del slots
         if together is not None:
             raise UserError("a RecurrentDecoder reads word by word: words together are a TextDecoder's")
-        found, cache = self._read(ids, mask, *self._start(views, len(ids), None), views)
-        return found.states, cache
+        self._check_length(ids)
+        room = jnp.zeros((len(ids), slots, 0))
+        found, states, seen = self._read(ids, mask, *self._start(views, len(ids), None), views)
+        return found.states, RecurrentCache(states, seen, room)
 
     def extend(
         self, ids: Int[Array, "b n"], cache: RecurrentCache, mask: Bool[Array, "b n"] | None = None
     ) -> tuple[Float[Array, "b n d"], RecurrentCache]:
         """The states of the words that come next, and the memory with them. mask: which are real; a row without a real
         one stays as it was."""
-        found, cache = self._read(ids, jnp.ones(ids.shape, bool) if mask is None else mask, *cache)
-        return found.states, cache
+        mask = jnp.ones(ids.shape, bool) if mask is None else mask
+        found, states, _ = self._read(ids, mask, cache.states, cache.seen)
+        return found.states, cache._replace(states=states)
+
+    def before(self, views: Views) -> Float[Array, "b 0 d"]:
+        """The tokens that take a word's room before a text: none, for the prefix is in the memory."""
+        return jnp.zeros((len(next(iter(views.values()))[1]) if views else 0, 0, self.embed_width))
+
+    def room(self, ahead: int) -> int:
+        """The number of words that are read: `length`."""
+        del ahead
+        return self.length
 
     def check_views(self, views: Views) -> None:
         """Raises UserError where a view is missing, or nothing reads it."""
         check_read(self, views)
+
+    def _check_length(self, ids: Int[Array, "b l"]) -> None:
+        if ids.shape[1] > self.length:
+            raise UserError(f"texts of {ids.shape[1]} tokens are longer than length={self.length}: set it to theirs")
 
     def _start(
         self, views: Views, batch: int, keys: Key[Array, " b"] | None
@@ -235,10 +263,8 @@ class RecurrentDecoder(nn.Module, kw_only=True):
         views: Views = NO_VIEWS,
         inputs: Key[Array, " b"] | None = None,
         outputs: Key[Array, " b"] | None = None,
-    ) -> tuple[Attended, RecurrentCache]:
+    ) -> tuple[Attended, tuple[LstmState, ...], Annotations | None]:
         """Reads words, after the prefix where there are views; with keys for the dropout of inputs and of outputs."""
-        if ids.shape[1] > self.length:
-            raise UserError(f"texts of {ids.shape[1]} tokens are longer than length={self.length}: set it to theirs")
         words = self.token(ids)
         read, real = [], []
         for name, projector in self.prefix.items() if views else ():
@@ -258,7 +284,7 @@ class RecurrentDecoder(nn.Module, kw_only=True):
         x = x[:, ahead:]
         if seen is None or attended is None or weights is None:
             nothing = jnp.zeros((len(ids), 0))
-            return Attended(x, jnp.zeros((*ids.shape, 0)), nothing > 0), RecurrentCache(tuple(last), None)
+            return Attended(x, jnp.zeros((*ids.shape, 0)), nothing > 0), tuple(last), None
         x = jnp.tanh(self.of_output(x) + words + self.of_attended(attended[:, ahead:]))
         x = drop(x, self.dropout, outputs, self.layers + 1)
-        return Attended(x, weights[:, ahead:], seen.real), RecurrentCache(tuple(last), seen)
+        return Attended(x, weights[:, ahead:], seen.real), tuple(last), seen

@@ -46,6 +46,11 @@ class Cache(NamedTuple):
         """The number of slots of a row."""
         return self.real.shape[1]
 
+    def reordered(self, order: Int[Array, " b"]) -> "Cache":
+        """The memory with other rows in the rows' places, each of a text with the same context."""
+        memories = tuple(memory._replace(own=jax.tree.map(lambda x: x[order], memory.own)) for memory in self.memories)
+        return self._replace(memories=memories)
+
 
 class TextDecoder(nn.Module, kw_only=True):
     """Token ids int32 `[B, L]` -> states `[B, L, D]`, each of the words up to its own; `logits` of a state are those of
@@ -234,6 +239,12 @@ class TextDecoder(nn.Module, kw_only=True):
         """The tokens that stand before a text; of no row where there are no views."""
         batch = len(next(iter(views.values()))[1]) if views else 0
         return self._prefix(views, batch)[0]
+
+    def room(self, ahead: int) -> int | None:
+        """The number of words for which there are positions behind `ahead` tokens of the prefix; None: no end."""
+        if self.positions not in ("learned", "sincos"):
+            return None
+        return self.length - (ahead if self.prefix_places else 0)
 
     def check_views(self, views: Views) -> None:
         """Raises UserError where a view is missing, or nothing reads it."""
