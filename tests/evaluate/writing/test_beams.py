@@ -109,3 +109,13 @@ def test_only_words_are_found(larger):
 def test_settings_out_of_range_are_named(beams, message):
     with pytest.raises(UserError, match=message):
         beams.check(23)
+
+
+def test_an_end_that_is_worse_than_all_that_is_kept_ends_nothing(larger):
+    """The second best word is an end: a beam of one goes on with the best, as greedy writing does."""
+    prompt = PROMPTS[0]
+    second = int(np.argsort(dense_logits(*larger, prompt))[-2])
+    writer = Writer(*larger, eos=[second])
+    ((words, _),) = texts_of(search(writer, writer.read([prompt], most=9), Beams(1, 0.0)))
+    assert len(words) > 1
+    assert list(words) == dense_greedy(*larger, prompt, 9, [second])[0]
