@@ -98,7 +98,7 @@ def gpt2_xl() -> Experiment:
 
 @experiment
 def tiny() -> Experiment:
-    """The same on passages of 350 characters. They are few: after twice the steps it knows them by heart."""
+    """The same on passages of 350 characters. They are few: in twice the steps the loss of others rises again."""
     blocks = DecoderBlocks(width=128, depth=4, heads=4, inits="gpt2", dropout=0.1, **LIKE)
     cut = Tokenize(SentencePiece(TINY_VOCAB, name="python_topics"), TINY_LENGTH + 1, bos=True, eos=False)
     return Experiment(

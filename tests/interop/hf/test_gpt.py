@@ -43,10 +43,12 @@ def inputs():
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_logits_loss_and_gradients(kind, tmp_path):
-    bundle, model = twins.there_and_back(theirs(kind), tmp_path)
+    model = theirs(kind)
+    bundle, again = twins.there_and_back(model, tmp_path)
     labels = torch.tensor(np.where(models.MASK, models.IDS, -100))
     out = model(**inputs(), labels=labels)
     twins.close(np.asarray(models.logits(bundle))[models.MASK], out.logits.detach().numpy()[models.MASK])
+    twins.close(again(torch.tensor(models.IDS)).logits.detach(), model(torch.tensor(models.IDS)).logits)
     loss, gradients = twins.loss_and_gradients(bundle, models.BATCH)
     twins.close(loss, out.loss)
     out.loss.backward()
@@ -77,8 +79,11 @@ def test_greedy_continuations(kind, tmp_path):
     ],
 )
 def test_choices_of_theirs(kind, change, tmp_path):
-    bundle, model = twins.there_and_back(theirs(kind, **change), tmp_path)
-    twins.close(models.logits(bundle, models.IDS, None), model(torch.tensor(models.IDS)).logits)
+    model = theirs(kind, **change)
+    bundle, again = twins.there_and_back(model, tmp_path)
+    wanted = model(torch.tensor(models.IDS)).logits
+    twins.close(models.logits(bundle, models.IDS, None), wanted)
+    twins.close(again(torch.tensor(models.IDS)).logits.detach(), wanted)
 
 
 def test_a_folder_is_a_language_model(tmp_path):

@@ -32,11 +32,13 @@ def theirs(**changes):
     ],
 )
 def test_logits_loss_and_gradients(change, tmp_path):
-    bundle, model = twins.there_and_back(theirs(**change), tmp_path)
+    model = theirs(**change)
+    bundle, again = twins.there_and_back(model, tmp_path)
     labels = torch.tensor(np.where(models.MASK, models.IDS, -100))
     mask = torch.tensor(models.MASK.astype(np.int64))
     out = model(input_ids=torch.tensor(models.IDS), attention_mask=mask, labels=labels)
     twins.close(np.asarray(models.logits(bundle))[models.MASK], out.logits.detach().numpy()[models.MASK])
+    twins.close(again(torch.tensor(models.IDS)).logits.detach(), model(torch.tensor(models.IDS)).logits)
     loss, gradients = twins.loss_and_gradients(bundle, models.BATCH)
     twins.close(loss, out.loss)
     out.loss.backward()
