@@ -14,7 +14,7 @@ line, and the other stops by BLEU.
 from typing import Any
 
 from mmjax.data import Decode, Lowercase, Mixture, PickCaption, RandomResizedCrop, Resize, SentencePiece, Tfds, Tokenize
-from mmjax.evaluate import Losses
+from mmjax.evaluate import Captions, Losses
 from mmjax.experiment import Experiment, Load, experiment
 from mmjax.models import LinearProjector, RecurrentDecoder, ResNet
 from mmjax.objectives import Caption
@@ -82,26 +82,27 @@ def attention() -> Experiment:
 
 
 @experiment
-def small(size: int, vocab: int, prefix: Any, context: Any, penalty: float) -> Experiment:
-    """The names of the demo data's pictures, and a tower that isn't locked."""
-    length, names = 16, SentencePiece(vocab, name="spoken_emoji")
+def small(size: int, prefix: Any, context: Any, penalty: float) -> Experiment:
+    """Descriptions of the demo data's pictures, two to four sentences, and a tower that isn't locked."""
+    vocab, length = 128, 64
     decoder = RecurrentDecoder(
         vocab=vocab, length=length, width=128, embed_width=128, prefix=prefix, context=context, attention_width=64
     )
-    chains: dict[str, Any] = {
-        "image": (Decode(), RandomResizedCrop(size, area=(0.7, 1.0))),
-        "text": (PickCaption(), Lowercase(), Tokenize(names, length, bos=True)),
-    }
+    words = Tokenize(SentencePiece(vocab, name="described_emoji"), length, bos=True)
     blind = Losses(split="test", batches=4, name="blind", without=("image",), when="end")
     return Experiment(
         towers={"image": ResNet(layers=(1, 1, 1, 1), width=16, size=size, embed_dim=128)},
         objectives={"caption": Caption(decoder, reads=("image",), alone=True, attention_penalty=penalty)},
-        data=Mixture({"spoken_emoji": 1.0}, transforms=chains, cache=True),
+        data=Mixture(
+            {"described_emoji": 1.0},
+            sources={"described_emoji": Tfds("described_emoji", fields={"text": "captions", "captions": "captions"})},
+            transforms={"image": (Decode(), Resize(size)), "text": (PickCaption(), Lowercase(), words)},
+            cache=True,
+        ),
         optimizer=AdamW(peak_lr=1e-3, warmup_steps=30, weight_decay=0.1),
-        batch_size=128,
-        steps=400,
-        evaluators=[Losses(batches=4), Losses(split="test", batches=4, when="end"), blind],
-        evaluate_every=100,
+        batch_size=64,
+        steps=600,
+        evaluators=[Losses(split="test", batches=4, when="end"), blind, Captions("caption", split="test", when="end")],
         save_every=100,
     )
 
@@ -109,10 +110,10 @@ def small(size: int, vocab: int, prefix: Any, context: Any, penalty: float) -> E
 @experiment
 def tiny() -> Experiment:
     """Show and Tell on the demo data."""
-    return small(64, 1_024, {"image": LinearProjector()}, {}, penalty=0.0)
+    return small(96, {"image": LinearProjector()}, {}, penalty=0.0)
 
 
 @experiment
 def tiny_attention() -> Experiment:
-    """The same with attention to the nine tokens of pictures that are 96 pixels wide."""
-    return small(96, 1_024, {}, {"image": None}, penalty=0.1)
+    """The same with attention to the nine tokens of a picture."""
+    return small(96, {}, {"image": None}, penalty=0.1)

@@ -90,6 +90,24 @@ def raw(prepared: Prepared, split: str, place: int, column: str) -> Any:
     return prepared.chains.raw(prepared.record_transforms(record, evaluation), column)
 
 
+def whole_column(prepared: Prepared, split: str, column: str) -> list[Any]:
+    """A column of every example of a split, as `raw` gives it, in the order of `evaluation_batches`.
+
+    Raises UserError where no source has it.
+    """
+    opened = prepared.judged(split)
+    columns_of = prepared.record_transforms.columns
+    known = list(dict.fromkeys(name for records in opened.values() for name in columns_of(records.columns)))
+    if column not in known:
+        raise UserError(f"no source has a column {column!r}, there are {', '.join(known)}{nearest(column, known)}")
+    found = []
+    for records in opened.values():
+        for index in range(len(records)):
+            own = {name: None if isinstance(value, Again) else value for name, value in records[index].items()}
+            found.append(prepared.chains.raw(prepared.record_transforms(own, evaluation), column))
+    return found
+
+
 class _EvaluationRow:
     """Maps a place among `rows` of all examples to (row, columns); beyond the last one, to (zeros, None)."""
 

@@ -8,7 +8,7 @@ import jax
 import numpy as np
 from jaxtyping import Bool, Float, Int, Shaped
 
-from mmjax.data.evaluation import evaluation_batches, evaluation_count
+from mmjax.data.evaluation import evaluation_batches, evaluation_count, whole_column
 from mmjax.data.pipeline import Prepared
 from mmjax.data.transforms.input import Input
 from mmjax.errors import UserError, unknown
@@ -166,6 +166,10 @@ class SplitPredictor:
         """The predictor with these variables, of one split."""
         return Foresight(self, variables, split)
 
+    def column(self, split: str, name: str) -> list[Any]:
+        """A column of every row of a split. Raises UserError where no source has it."""
+        return whole_column(self._data, split, name)
+
     @property
     def kinds(self) -> dict[str, type[Input]]:
         """The kind of each entry of the data."""
@@ -282,6 +286,10 @@ class Foresight(NamedTuple):
     def word_maps(self, count: int) -> list[Looked]:
         """Maps of what words look at in a few examples of the split; see `SplitMaps`."""
         return self.predictor.word_maps(self.variables, self.split, count)
+
+    def column(self, name: str) -> list[Any]:
+        """A column of every row of the split, which needs no embedding; see `whole_column`."""
+        return self.predictor.column(self.split, name)
 
     def words(self, objective: str) -> Spelled:
         """The sums over all words that an objective predicts on the split; see `SplitWords`."""

@@ -10,6 +10,7 @@ import pytest
 from PIL import Image
 
 from mmjax.data import Folder, SentencePiece
+from mmjax.data.evaluation import whole_column
 from mmjax.data.pipeline import prepare
 from mmjax.data.tokenizers.sentence_piece import PieceTokenizer
 from mmjax.errors import UserError
@@ -51,20 +52,23 @@ def written(tmp_path_factory: Any) -> Any:
         scores = writer.option_scores(variables, "test", "caption", ["", "a", "a", "the", "a"], OPTIONS)
         with pytest.raises(UserError, match="there is nothing to write of by 'words'"):
             writer(variables, "test", "words")
-    return model, [folder / name for name in names], texts, scores
+    return model, [folder / name for name in names], texts, scores, data
 
 
 def test_a_split_is_written_of_as_its_pictures_are_by_hand(written: Any) -> None:
-    model, files, texts, _ = written
+    model, files, texts, _, data = written
     there = [0, 1, 3, 4]
     for width, found in texts.items():
         assert found.rows == there
         assert found.texts == model.caption([files[i] for i in there], max_new_tokens=6, beams=width)
     assert len(set(texts[None].texts)) > 1
+    assert whole_column(data, "test", "text") == ["a big ball"] * 5
+    with pytest.raises(UserError, match=r"no source has a column 'txt', there are .*; did you mean text"):
+        whole_column(data, "test", "txt")
 
 
 def test_options_are_scored_behind_their_own_prompts(written: Any) -> None:
-    model, files, _, scores = written
+    model, files, _, scores, _ = written
     assert scores.keys() == {0, 1, 4}
     for row, prompt in ((0, ""), (1, "a"), (4, "a")):
         want = model.log_likelihood(OPTIONS[row], prompt, image=files[row])
@@ -73,6 +77,9 @@ def test_options_are_scored_behind_their_own_prompts(written: Any) -> None:
 
 class Ranking:
     """The likelihoods of options that are given; the third example reads nothing."""
+
+    def __init__(self, columns: dict[str, list[Any]]):
+        self.column = columns.__getitem__
 
     def option_scores(self, objective: str, prompts: Any, options: Any) -> Any:
         assert (objective, prompts) == ("caption", ["what", "where", "", "who"])
@@ -87,7 +94,7 @@ def test_answers_are_ranked_among_their_options() -> None:
         "turn": [1, 2, 1, 2],
         "shares": [[0.0, 1.0], [0.0, 0.5, 1.0], None, None],
     }
-    embedded = Embedded({}, {}, columns, split="test", predictions=Ranking())
+    embedded = Embedded({}, {}, split="test", predictions=Ranking(columns))
     found = RankedAnswers("caption", prompt="asks", relevance="shares", turn="turn")(
         embedded, lambda texts: np.zeros(0)
     )
@@ -97,14 +104,13 @@ def test_answers_are_ranked_among_their_options() -> None:
     assert found["mean_rank"] == pytest.approx(4 / 3)
     assert (found["R@1/1"], found["R@1/2"], found["examples"]) == (1.0, 0.5, 3.0)
     assert found["ndcg"] == pytest.approx((0 + 1) / 2)  # the first's one relevant option stands second of k = 1
-    wrong = replace(embedded, columns=columns | {"right": ["z", 1, "f", "g"]})
+    wrong = replace(embedded, predictions=Ranking(columns | {"right": ["z", 1, "f", "g"]}))
     with pytest.raises(UserError, match="the right option of question 0 is -1, which isn't among its options"):
         RankedAnswers("caption", prompt="asks")(wrong, lambda texts: np.zeros(0))
 
 
 def test_java_s_metrics_come_with_the_others_or_a_warning(monkeypatch: Any) -> None:
-    columns: dict[str, list[Any]] = {"said": [["a red dog"], ["no"], "two black cats", None]}
-    embedded = Embedded({}, {}, columns, split="test", predictions=Having())
+    embedded = Embedded({}, {}, split="test", predictions=Having([["a red dog"], ["no"], "two black cats", None]))
     judge = Captions("caption", references="said", prompt="a", most=5, java=True)
     seen: list[Any] = []
 
@@ -122,14 +128,21 @@ def test_java_s_metrics_come_with_the_others_or_a_warning(monkeypatch: Any) -> N
 class Having:
     """Predictions that are given."""
 
+    def __init__(self, said: list[Any]):
+        self.said = said
+
+    def column(self, name: str) -> list[Any]:
+        assert name == "said"
+        return self.said
+
     def written(self, objective: str, *asked: Any) -> WrittenSplit:
         assert (objective, *asked) == ("caption", "a", 5, None)
         return WrittenSplit(["a red dog", "two cats", "a hat"], [0, 2, 3])
 
 
 def test_captions_are_scored_against_the_references_of_their_rows() -> None:
-    columns: dict[str, list[Any]] = {"said": [["a red dog", "the dog"], ["no"], "two black cats", None]}
-    embedded = Embedded({}, {}, columns, split="test", predictions=Having())
+    said = [["a red dog", "the dog"], ["no"], "two black cats", None]
+    embedded = Embedded({}, {}, split="test", predictions=Having(said))
     judge = Captions("caption", references="said", prompt="a", most=5)
     found = judge(embedded, lambda texts: np.zeros((0, 0)))
     want = caption_scores(["a red dog", "two cats"], [["a red dog", "the dog"], ["two black cats"]]).corpus
@@ -138,7 +151,7 @@ def test_captions_are_scored_against_the_references_of_their_rows() -> None:
     assert found["captions/caption/examples"] == 2.0
     assert found["captions/caption/length"] == 2.5
     assert found["captions/caption/different"] == 1.0
-    bare = replace(embedded, columns={"said": [None] * 4})
+    bare = replace(embedded, predictions=Having([None] * 4))
     with pytest.raises(UserError, match="no example of the test split has a reference"):
         judge(bare, lambda texts: np.zeros((0, 0)))
     with pytest.raises(UserError, match="embeddings alone write nothing"):

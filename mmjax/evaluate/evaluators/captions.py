@@ -47,8 +47,9 @@ class Captions(Evaluator):
 
     def __call__(self, embedded: Embedded, embed_text: EmbedText) -> dict[str, float]:
         """Raises UserError where there is no model, objective or column, or no example has references."""
-        found = embedded.model("Captions", "write nothing").written(self.objective, self.prompt, self.most, self.beams)
-        given = embedded.column(self.references, "Captions(references=...)")
+        model = embedded.model("Captions", "write nothing")
+        given = model.column(self.references)
+        found = model.written(self.objective, self.prompt, self.most, self.beams)
         pairs = [(text, several(given[row])) for text, row in zip(found.texts, found.rows, strict=True)]
         pairs = [(text, references) for text, references in pairs if references]
         if not pairs:

@@ -45,9 +45,9 @@ class RankedAnswers(Evaluator):
         """Raises UserError where there is no model, objective or column, no example has options, or the right one isn't
         among them."""
         model = embedded.model("RankedAnswers", "rank nothing")
-        options = [list(some) if some is not None else [] for some in embedded.column(self.options, "RankedAnswers")]
-        right = embedded.column(self.right, "RankedAnswers(right=...)")
-        prompts = ["" if text is None else text for text in self._column(embedded, self.prompt, len(options))]
+        options = [list(some) if some is not None else [] for some in model.column(self.options)]
+        right = model.column(self.right)
+        prompts = ["" if text is None else text for text in column_or_none(model, self.prompt, len(options))]
         scores: dict[int, Any] = model.option_scores(self.objective, prompts, options)
         rows = [row for row in sorted(scores) if right[row] is not None]
         if not rows:
@@ -62,11 +62,11 @@ class RankedAnswers(Evaluator):
             table[place, : len(options[row])] = scores[row]
         ranks = option_ranks(table, np.array([place_of(right[row], options[row]) for row in rows]), there)
         found = rank_scores(ranks) | {"examples": float(len(rows))}
-        turns = self._column(embedded, self.turn, len(options))
+        turns = column_or_none(model, self.turn, len(options))
         if self.turn is not None:
             told = mean_by_turn(ranks == 1, [turns[row] for row in rows])
             found |= {f"R@1/{turn}": value for turn, value in told.items()}
-        relevance = self._column(embedded, self.relevance, len(options))
+        relevance = column_or_none(model, self.relevance, len(options))
         judged = [place for place, row in enumerate(rows) if relevance[row] is not None and np.any(relevance[row])]
         if judged:
             wanted = np.zeros((len(judged), most))
@@ -75,8 +75,10 @@ class RankedAnswers(Evaluator):
             found["ndcg"] = float(option_ndcg(table[judged], wanted).mean())
         return {f"{self.name}/{self.objective}/{metric}": value for metric, value in found.items()}
 
-    def _column(self, embedded: Embedded, name: str | None, count: int) -> list[Any]:
-        return [None] * count if name is None else embedded.column(name, "RankedAnswers")
+
+def column_or_none(model: Any, name: str | None, count: int) -> list[Any]:
+    """A column of the split; None in each row where there is no name."""
+    return [None] * count if name is None else model.column(name)
 
 
 def place_of(right: Any, options: list[str]) -> int:
