@@ -102,6 +102,7 @@ OUT = {  # of each file's tiny; what isn't here is refused
     ("bert.py", "hf"): ("BertForPreTraining", False),
     ("clip.py", "hf"): ("CLIPModel", True),
     ("gpt.py", "hf"): ("GPT2LMHeadModel", False),
+    ("cap.py", "bv"): ("ViT", True),
     ("mae.py", "hf"): ("ViTMAEForPreTraining", True),
     ("ner.py", "hf"): ("BertForTokenClassification", False),
     ("siglip.py", "hf"): ("SiglipModel", True),

@@ -21,7 +21,7 @@ CrossName = Literal["none", "within", "after", "gated"]
 
 
 class Sight(NamedTuple):
-    """What the tokens of a pass see; the same for all layers, but for a layer's window.
+    """The tokens that those of a pass may see; the same for all layers, but for a layer's window.
 
     mask: which tokens are seen at all; None: all.
     allowed: which tokens each one may see, of those that `mask` lets it, or which slots of a memory; None: itself and

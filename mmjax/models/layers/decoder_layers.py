@@ -159,7 +159,7 @@ class DecoderLayers(nn.Module):
 
 
 def windowed(sight: Sight, window: Int[Array, ""]) -> Sight:
-    """What a layer sees that has a window, `window` tokens; 0: it has none."""
+    """The sight of a layer that has a window, `window` tokens; 0: it has none."""
     near = (sight.apart < window) | (window == 0)  # pyright: ignore[reportOptionalOperand]
     allowed = near & ((sight.apart >= 0) if sight.allowed is None else sight.allowed)  # pyright: ignore[reportOptionalOperand]
     return sight._replace(allowed=allowed)
