@@ -217,7 +217,7 @@ def test_the_rate_of_texts_at_once_is_that_of_the_field() -> None:
     loss, _ = Pretrainer({}, {"words": spied}).apply({}, given, rngs=KEYS)
     np.testing.assert_allclose(loss, np.log(VOCAB), rtol=1e-6)
     words, together = seen[0]
-    at_once = np.asarray(words == MASK_ID).all(axis=1)
+    at_once: Any = np.asarray(words == MASK_ID).all(axis=1)
     np.testing.assert_array_equal(together, np.where(at_once, L - 1, 0))
     np.testing.assert_array_equal(words[~at_once], given["text"][~at_once, :-1] * given["text_valid"][~at_once, None])
     assert abs(at_once.mean() - 0.75) < 4 * np.sqrt(0.75 * 0.25 / len(at_once))

@@ -1,5 +1,7 @@
 """A small decoder, and its words by a pass over the whole text for each."""
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -9,7 +11,7 @@ from mmjax.models.decoders.text import TextDecoder
 from mmjax.models.layers.decoder_blocks import DecoderBlocks
 
 
-def small_decoder(vocab=23, length=40, seen=3, **fields):
+def small_decoder(vocab=23, length=40, seen=3, **fields) -> tuple[Any, Any]:
     """A decoder, and parameters by which its words differ; of views it reads `seen` tokens."""
     decoder = TextDecoder(vocab=vocab, length=length, blocks=DecoderBlocks(width=16, depth=2, heads=2), **fields)
     read = {**fields.get("context", {}), **fields.get("prefix", {})}

@@ -1,5 +1,8 @@
 """A beam search that keeps all beginnings finds the best of all texts; one of width 1 is greedy writing."""
 
+# Fixtures that are unpacked have no known length.
+# pyright: reportCallIssue=false
+
 import itertools
 
 import numpy as np

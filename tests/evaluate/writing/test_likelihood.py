@@ -1,5 +1,8 @@
 """The log-probability of a text behind a prompt is the sum over its words in a pass over the whole."""
 
+# Fixtures that are unpacked have no known length.
+# pyright: reportCallIssue=false
+
 import numpy as np
 import pytest
 

@@ -67,7 +67,7 @@ def test_the_space_behind_a_prompt_stays():
     so_far = TextSoFar(pieces, prompt)
     so_far.add(whole[len(prompt) :])
     assert so_far.text == " dog"
-    alone = TextSoFar(pieces, [pieces.bos])
+    alone = TextSoFar(pieces, [int(pieces.bos or 0)])
     alone.add(whole)
     assert alone.text == "a red dog"
 

@@ -67,7 +67,7 @@ def test_draws_are_by_seed_and_number_whatever_the_batch(captioner: Model, pictu
     assert len({text for two in found for text in two}) > 6
     assert captioner.caption(many, **options) == [two[0] for two in found]
     assert captioner.caption(many[:1], n=2, **options)[0] == found[0]
-    assert captioner.caption(many, n=2, **options | {"seed": 6}) != found
+    assert captioner.caption(many, n=2, **{**options, "seed": 6}) != found
 
 
 def test_a_stream_is_the_text_in_pieces(captioner: Model, pictures: np.ndarray) -> None:

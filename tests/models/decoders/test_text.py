@@ -154,7 +154,7 @@ def test_a_wide_window_is_none_and_the_gates_start_closed() -> None:
     dark = jax.tree.map(np.zeros_like, views("flamingo"))
     seen, blind = (applied(gated, fresh, IDS, MASK, given) for given in (views("flamingo"), dark))
     np.testing.assert_array_equal(seen, blind)
-    loss = lambda p: jnp.sum(jnp.sin(gated.apply(p, IDS, MASK, views("flamingo"))))  # noqa: E731
+    loss = lambda p: jnp.sum(jnp.sin(jnp.asarray(gated.apply(p, IDS, MASK, views("flamingo")))))  # noqa: E731
     cross = jax.jit(jax.grad(loss))(fresh)["params"]["layers"]["upper"]["layer_1"]["cross"]
     assert np.abs(cross.pop("gate_attention")).min() > 0
     assert np.abs(cross.pop("gate_mlp")).min() > 0
@@ -192,8 +192,8 @@ def test_the_residual_stream_grows_without_gpt_2_s_scaling_and_not_with_it() -> 
 
 
 def test_the_last_word_is_each_row_s_own() -> None:
-    states = np.arange(B * L, dtype=np.float32).reshape(B, L, 1)
-    np.testing.assert_array_equal(last_word(states, MASK)[:, 0], [5, 8, 12])
+    states = jnp.arange(B * L, dtype=jnp.float32).reshape(B, L, 1)
+    np.testing.assert_array_equal(last_word(states, jnp.asarray(MASK))[:, 0], [5, 8, 12])
 
 
 @pytest.mark.parametrize(

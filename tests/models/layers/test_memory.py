@@ -1,4 +1,4 @@
-"""A memory of slots: tokens are where they were written, none of what falls beyond is seen, and attention is dense."""
+"""A memory of slots: tokens are where they were stored, none of what falls beyond is seen, and attention is dense."""
 
 import jax
 import jax.numpy as jnp
@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy.special import softmax
 
-from mmjax.models.layers.memory import KeysValues, attend_memory, empty, written
+from mmjax.models.layers.memory import KeysValues, attend_memory, empty, stored
 
 HEADS, SLOTS, SIZE = 2, 5, 4
 
@@ -23,7 +23,7 @@ def test_tokens_stand_in_their_slots_and_what_falls_beyond_is_lost(rows, count):
     for turn, begin in enumerate((0, 3, 4, 5, 7)):
         new = tokens(rows, count, turn)
         slots = (begin + np.arange(rows))[:, None] % 8 + np.arange(count)
-        memory = jax.jit(written)(memory, new, jnp.asarray(slots))
+        memory = jax.jit(stored)(memory, new, jnp.asarray(slots))
         for row in range(rows):
             for place, slot in enumerate(slots[row]):
                 if slot < SLOTS:
@@ -32,9 +32,7 @@ def test_tokens_stand_in_their_slots_and_what_falls_beyond_is_lost(rows, count):
 
 
 def test_attention_is_over_the_slots_that_are_seen():
-    memory = written(
-        empty(2, HEADS, SLOTS, SIZE, jnp.float32), tokens(2, 7, 1), jnp.broadcast_to(jnp.arange(7), (2, 7))
-    )
+    memory = stored(empty(2, HEADS, SLOTS, SIZE, jnp.float32), tokens(2, 7, 1), jnp.broadcast_to(jnp.arange(7), (2, 7)))
     query = np.random.default_rng(2).normal(size=(2, 2 * HEADS, 3, SIZE)).astype(np.float32)
     seen = np.random.default_rng(3).random((2, 3, SLOTS)) < 0.6
     seen[1, 2] = False
