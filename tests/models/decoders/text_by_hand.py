@@ -15,7 +15,7 @@ def norm(p: Any, x: np.ndarray, eps: float, kind: str) -> np.ndarray:
     return x + p.get("bias", 0)
 
 
-ACTIVATIONS = oracle.ACTIVATIONS | {"silu": lambda x: x / (1 + np.exp(-x))}
+ACTIVATIONS = oracle.ACTIVATIONS
 
 
 def mlp(p: Any, x: np.ndarray, blocks: Any) -> np.ndarray:
