@@ -14,6 +14,7 @@ PLAIN = {
     "gelu": partial(jax.nn.gelu, approximate=False),
     "gelu_tanh": partial(jax.nn.gelu, approximate=True),
     "quick_gelu": lambda x: x * jax.nn.sigmoid(1.702 * x),
+    "silu": jax.nn.silu,
 }
 INPUT = np.linspace(-6, 6, 96).reshape(2, 3, 16)
 WEIGHT = np.random.default_rng(0).standard_normal(INPUT.shape)
