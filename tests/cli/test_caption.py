@@ -20,7 +20,7 @@ def called(monkeypatch):
 def test_every_option_reaches_the_captions(called):
     command = "caption run photos --out out.jsonl --prompt a --max-new-tokens 9 --temperature 0.5 --top-p 0.9 --beams 3"
     command += " --seed 7 --objective cap --step 8 --code a.py --batch-size 5"
-    assert main(command.split()) == 0
+    assert main([*map(str, command.split())]) == 0
     wanted = {"source": "run", "folder": "photos", "out": "out.jsonl", "prompt": "a", "max_new_tokens": 9}
     wanted |= {"temperature": 0.5, "top_p": 0.9, "beams": 3, "seed": 7, "objective": "cap", "step": 8}
     assert called == [wanted | {"code": ["a.py"], "batch_size": 5}]

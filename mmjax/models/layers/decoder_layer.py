@@ -123,7 +123,7 @@ class ContextAttention(nn.Module):
         blocks = self.blocks
         (query,) = Heads(blocks, blocks.heads, 1, name="query")(x)
         if memory is None:
-            memory = KeysValues(*Heads(blocks, blocks.key_heads, 2, name="key_value")(sight.context))
+            memory = KeysValues(*Heads(blocks, blocks.key_heads, 2, name="key_value")(jnp.asarray(sight.context)))
             key, value = (repeated(each, blocks.heads) for each in memory)
             seen = None if sight.context_mask is None else sight.context_mask[:, None]
             met = attend_by(self, blocks.attention, query, key, value, allowed=seen)

@@ -1,6 +1,7 @@
 """Reads captions and dialogues back, by rules of its own: what do they say, and is it so?"""
 
 import re
+from typing import Any
 
 COUNTS = {"one": 1, "two": 2, "three": 3, "four": 4}
 PLURALS = {f"{kind}s": kind for kind in ("animal", "building", "face", "flag", "hand", "plant", "symbol", "vehicle")}
@@ -40,11 +41,13 @@ def read_caption(caption, tiles):
     sentence isn't understood, or isn't true of the tiles (two mappings of facts).
     """
     shown = {tile["kind"]: seen(tile) for tile in tiles}
-    told, last = [], None
+    told: list[tuple[Any, str]] = []
+    last: Any = None
     sentences = re.findall(r"[A-Z][^.]*\.(?: |$)", caption)
     assert "".join(sentences) == caption, caption
     for sentence in (each.strip()[:-1].lower() for each in sentences):
-        found = match = None
+        found: Any = None
+        match: Any = None
         if match := re.fullmatch(RELATED, sentence):
             one, other = shown[kind_of(match["noun"])], shown[kind_of(match["other"])]
             across, down = one["where"][1] - other["where"][1], one["where"][0] - other["where"][0]
