@@ -8,7 +8,7 @@ import jax
 import numpy as np
 from jaxtyping import Bool, Float
 
-from mmjax.data.evaluation import evaluation_batches, evaluation_count
+from mmjax.data.evaluation import evaluation_batches
 from mmjax.data.pipeline import Prepared
 from mmjax.errors import UserError, unknown
 from mmjax.evaluate.writing.beams import Beams, search
@@ -113,13 +113,14 @@ class SplitWriter:
         self, variables: dict[str, Any], split: str, objective: str
     ) -> Iterator[tuple[int, dict[str, Any], Bool[np.ndarray, " b"]]]:
         """Of each batch its first row, what the decoder reads, and which rows have something of it."""
-        start, count = 0, evaluation_count(self._data, split)
+        start = 0
         for batch, _ in evaluation_batches(self._data, split, self._batch_size, columns=("id",), host=self._part):
             views, index = jax.device_get(self._read(variables, put(batch, self._mesh), objective))
             order = np.argsort(index)  # a mesh may have the hosts' rows in another order
             views = {name: (tokens[order], real[order]) for name, (tokens, real) in views.items()}
+            # Nothing is seen of the rows that fill up the last batch.
             seen = np.any([real.any(axis=1) for _, real in views.values()], axis=0)
-            yield start, views, seen & (start + np.arange(len(seen)) < count)  # the last batch is padded
+            yield start, views, seen
             start += len(seen)
 
 

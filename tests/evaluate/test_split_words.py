@@ -13,6 +13,7 @@ from mmjax.data.pipeline import prepare
 from mmjax.data.tokenizers.contract import Tokenizer
 from mmjax.errors import UserError
 from mmjax.evaluate import Perplexity
+from mmjax.evaluate import split_words as module
 from mmjax.evaluate.contract import Embedded
 from mmjax.evaluate.split_words import Spelled, SplitWords
 from mmjax.models import DecoderBlocks, TextDecoder
@@ -75,6 +76,20 @@ def test_the_sums_are_those_of_each_text_alone(data: Any) -> None:
     assert (found.words, found.hits, found.text_bytes) == (count, hits, None)
     with jax.set_mesh(mesh), pytest.raises(UserError, match=r"there is no objective 'word'.*did you mean words"):
         SplitWords(pretrainer, data, mesh, 2)(variables, "test", "word")
+
+
+def test_bytes_are_those_of_texts_that_have_a_word_to_predict(data: Any, monkeypatch: Any) -> None:
+    decoder = TextDecoder(vocab=VOCAB, length=LENGTH, blocks=DecoderBlocks(width=8, depth=1, heads=2))
+    pretrainer = Pretrainer({}, {"words": Caption(decoder)})
+    mask = np.array([[1, 1, 1], [1, 0, 0]], bool)
+    batch = {"index": np.arange(2, dtype=np.uint32), "text": np.array([[1, 5, 2], [1, 0, 0]], np.int32)}
+    batch |= {"text_mask": mask, "text_valid": np.ones(2, bool), "text_bytes": np.array([7, 30], np.int32)}
+    variables = nn.unbox(pretrainer.init(jax.random.key(0), batch))
+    monkeypatch.setattr(module, "evaluation_batches", lambda *_, **__: iter([(batch, {}), (batch, {})]))
+    mesh = Mesh().build(jax.devices()[:1])
+    with jax.set_mesh(mesh):
+        found = SplitWords(pretrainer, data, mesh, 2)(variables, "test", "words")
+    assert (found.words, found.text_bytes) == (4, 14)
 
 
 class Saying:
