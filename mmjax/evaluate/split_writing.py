@@ -65,10 +65,10 @@ class SplitWriter:
             SplitNotFoundError: no source has the split.
         """
         writer, prompts = self._writer(variables, objective)
-        ids, texts, rows = prompts.ids(prompt), [], []
+        begun, texts, rows = prompts.given(prompt), [], []
         for start, views, seen in self._views(variables, split, objective):
             with jax.set_mesh(writer.mesh):
-                made = texts_of_rows(writer, prompts, [ids] * len(seen), views, most, beams)
+                made = texts_of_rows(writer, prompts, begun, views, most, beams)
             rows += [start + row for row in np.flatnonzero(seen).tolist()]
             texts += [made[row] for row in np.flatnonzero(seen)]
         return WrittenSplit(texts, rows)
@@ -92,7 +92,9 @@ class SplitWriter:
                 ids = [[*cutter.pieces(text), *cutter.eos] for text in some]
                 own = {name: (x[row : row + 1], real[row : row + 1]) for name, (x, real) in views.items()}
                 with jax.set_mesh(writer.mesh):
-                    read = writer.read([cutter.ids(prompts[start + row])], own, most=max(map(len, ids)))
+                    begun, together = cutter.given(prompts[start + row])
+                    seen_by_all = [together] if together else None
+                    read = writer.read([begun], own, most=max(map(len, ids)), together=seen_by_all)
                     found[start + row] = log_likelihoods(writer, read, ids)[0]
         return found
 
@@ -125,10 +127,12 @@ class SplitWriter:
 
 
 def texts_of_rows(
-    writer: Writer, prompts: Prompts, ids: list[list[int]], views: Any, most: int, beams: Beams | None
+    writer: Writer, prompts: Prompts, begun: tuple[list[int], int], views: Any, most: int, beams: Beams | None
 ) -> list[str]:
-    """The text of each row, behind its prompt: of the likeliest words, or the best that a search finds."""
-    read = writer.read(ids, views, most=most)
+    """The text of each row of the views, behind a prompt (`Prompts.given`): of the likeliest words, or the best that a
+    search finds."""
+    (prompt, together), rows = begun, len(next(iter(views.values()))[0])
+    read = writer.read([prompt] * rows, views, most=most, together=[together] * rows if together else None)
     if beams is None:
         texts, _, given = writer.begin(read)
         texts, _ = writer.advance(writer.params, texts, given, most)
@@ -137,7 +141,7 @@ def texts_of_rows(
         best = search(writer, read, beams)
         words, lengths = np.asarray(best.ids)[:, 0], np.asarray(best.lengths)[:, 0]
     found = []
-    for row, prompt in enumerate(ids):
+    for row in range(rows):
         so_far = TextSoFar(prompts.tokenizer, prompt)
         so_far.add(words[row, : lengths[row]].tolist())
         found.append(so_far.text)

@@ -87,6 +87,11 @@ class Caption(nn.Module):
                 f"data.transforms gives texts of {given.shape[0]} tokens, of which {path} reads all but the last, more "
                 f"than the {decoder.length} of {path}.decoder.length: set it to {given.shape[0] - 1} or more"
             )
+        if "slots" in given.labels:
+            raise UserError(
+                f"the texts of {self.text!r} have places for a picture's tokens (slots), and {path}.decoder puts none "
+                "there: leave out slots, and let the decoder read the picture as a prefix or a context"
+            )
         if given.pieces > decoder.vocab:
             raise UserError(
                 f"the tokenizer has up to {given.pieces} pieces (vocab_size), and {path}.decoder.vocab={decoder.vocab} "

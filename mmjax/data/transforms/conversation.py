@@ -16,7 +16,7 @@ from mmjax.data.transforms.conversation_input import ConversationInput
 from mmjax.data.transforms.dialogue import ChatTurn, Dialogue, Pictured, dialogue_of
 from mmjax.data.transforms.read_conversation import kind_of_entry
 from mmjax.data.transforms.text import Tokenize
-from mmjax.data.transforms.values import Cut, Labelled
+from mmjax.data.transforms.values import Cut, Labelled, real_ids
 from mmjax.errors import UserError, not_among
 
 
@@ -117,6 +117,17 @@ class TokenizeConversation(Tokenize):
             labels["slots"] = np.full(self.length, -1, np.int32)
             labels["slots"][: len(found.slots)] = found.slots
         return Labelled(Cut(*row, len(whole.ids)) if len(whole.ids) > self.length else row, labels)
+
+    def prompt(self, value: Any) -> tuple[list[int], int]:
+        """The ids of a user's turn, or of a conversation, up to where the assistant's words begin; none of them sees a
+        later one."""
+        return real_ids(self.by_hand(True)(value, None)), 0
+
+    @property
+    def ends(self) -> tuple[int, ...]:
+        """The id with which what ends the assistant's turn begins; none where nothing ends it."""
+        _, after = template_of(self.template).assistant
+        return tuple(self._ids(self._written(after), {}).ids[:1])
 
     def spec(self, before: Spec | None) -> Spec:
         labels = (("loss", (self.length,), "bool"), ("slots", (self.length,), "int32"))

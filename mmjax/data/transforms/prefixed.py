@@ -13,7 +13,7 @@ from mmjax.data.transforms.contract import RecordTransform, Rng, Spec, Transform
 from mmjax.data.transforms.document import Document
 from mmjax.data.transforms.labels import is_missing_label
 from mmjax.data.transforms.text import PickCaption, Tokenize
-from mmjax.data.transforms.values import Cut, Labelled
+from mmjax.data.transforms.values import Cut, Labelled, real_ids
 from mmjax.errors import UserError
 
 _COLUMN = re.compile(r"\{(\w+)\}")
@@ -142,6 +142,11 @@ class TokenizePrefixed(Tokenize):
             f"TokenizePrefixed(separator={self.separator!r}): the tokenizer has no piece for it; a SentencePiece "
             "that is trained here has none for white space: take a word, such as ':', or ''"
         )
+
+    def prompt(self, value: Any) -> tuple[list[int], int]:
+        """The ids of a user's prefix with what frames it, and how many of them see each other: all."""
+        ids = real_ids(self.by_hand(True)(value, None))
+        return ids, len(ids)
 
     def by_hand(self, upright: bool) -> "TokenizePrefixed":
         return replace(self, empty="keep", prompts=True)

@@ -32,6 +32,12 @@ class Labelled(NamedTuple):
     labels: Mapping[str, Any]
 
 
+def real_ids(row: Labelled) -> list[int]:
+    """The values of a masked row that aren't padding."""
+    assert isinstance(row.value, Masked)
+    return row.value.values[row.value.mask].tolist()
+
+
 def prefix_mask(length: int, real: int) -> Bool[np.ndarray, " length"]:
     """A mask that is True for the first `real` places, False for the padding behind them."""
     mask = np.zeros(length, bool)

@@ -29,15 +29,26 @@ class Prompts:
     @property
     def eos(self) -> tuple[int, ...]:
         """The ids that end a text; none where the training texts have none."""
+        if hasattr(self._step, "ends"):
+            return self._step.ends
         return (self.tokenizer.eos,) if self._step.eos and self.tokenizer.eos is not None else ()
 
-    def ids(self, prompt: Any) -> list[int]:
-        """The ids of a prompt, one at least.
+    def given(self, prompt: Any) -> tuple[list[int], int]:
+        """The ids of a prompt, one at least, framed as training texts are (`TokenizePrefixed`, `TokenizeConversation`);
+        and how many of the first ones see each other.
 
-        Raises UserError where it is no text, or empty with nothing that begins a text.
+        Raises UserError where it is no text, can't be framed, or is empty with nothing that begins a text.
         """
         if not isinstance(prompt, str):
             raise UserError(f"prompt={prompt!r:.60} is no text")
+        if not hasattr(self._step, "prompt"):
+            return self._begun(prompt), 0
+        try:
+            return self._step.prompt(self._cleaned(prompt))
+        except BadExample as reason:
+            raise UserError(f"prompt={prompt!r:.60}: {reason}") from reason
+
+    def _begun(self, prompt: str) -> list[int]:
         pieces = self.pieces(prompt)
         if self._step.bos or not pieces:
             if self.tokenizer.bos is None:
@@ -50,6 +61,14 @@ class Prompts:
 
     def pieces(self, text: str) -> list[int]:
         """The ids of a text, as it was cleaned, without those that begin and end it."""
+        cleaned = self._cleaned(text)
+        try:
+            return list(self.tokenizer.encode(cleaned)) if cleaned else []
+        except UnicodeError as error:
+            raise UserError(f"prompt={text!r:.60} is no text: {error}") from error
+
+    def _cleaned(self, text: str) -> str:
+        """The text as training texts are before they are cut."""
         cleaned = text
         for step in self._cleaning:
             if not cleaned:
@@ -58,7 +77,4 @@ class Prompts:
                 cleaned = step(cleaned, None)
             except BadExample as reason:
                 raise UserError(f"prompt={text!r:.60}: {reason}") from reason
-        try:
-            return list(self.tokenizer.encode(cleaned)) if cleaned else []
-        except UnicodeError as error:
-            raise UserError(f"prompt={text!r:.60} is no text: {error}") from error
+        return cleaned

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Literal, NamedTuple
+from typing import Literal, NamedTuple
 
 import jax
 import numpy as np
@@ -14,7 +14,7 @@ from mmjax.evaluate.writing.likelihood import log_likelihoods
 from mmjax.evaluate.writing.prompts import Prompts
 from mmjax.evaluate.writing.sampling import GREEDY, Sampling
 from mmjax.evaluate.writing.text_so_far import TextSoFar, check_stop
-from mmjax.evaluate.writing.writer import News, Task, Texts, Writer
+from mmjax.evaluate.writing.writer import News, Read, Task, Texts, Writer
 from mmjax.inference.inputs import Row
 from mmjax.inference.row_embedder import chunks
 from mmjax.inference.writing.encoded_views import ViewEncoder
@@ -125,8 +125,7 @@ class Generation:
         found = []
         for some in chunks(items, self._batch_size):
             room = max(map(len, ids))
-            prompts, views = self._given(some)
-            read = self.writer.read(prompts, views, most=room)
+            prompts, read = self._read(some, room)
             for row, _ in enumerate(some):
                 if (left := int(read.most[row])) < room:
                     raise UserError(
@@ -137,12 +136,15 @@ class Generation:
         whole = np.concatenate(found)
         return whole / np.array([len(one) for one in ids]) if mean else whole
 
-    def _given(self, some: Sequence[Beginning]) -> tuple[list[list[int]], dict[str, Any]]:
-        return [self.prompts.ids(item.prompt) for item in some], self.views([item.row for item in some])
+    def _read(self, some: Sequence[Beginning], most: int, copies: int = 1) -> tuple[list[list[int]], Read]:
+        """The ids of the items' prompts, and what the writer reads of these and of the items' inputs."""
+        prompts, together = zip(*(self.prompts.given(item.prompt) for item in some), strict=True)
+        views = self.views([item.row for item in some])
+        seen = together if any(together) else None
+        return list(prompts), self.writer.read(prompts, views, most=most, together=seen, copies=copies)
 
     def _begun(self, some: Sequence[Beginning], order: Order) -> tuple[Texts, News, Task, list[TextSoFar]]:
-        prompts, views = self._given(some)
-        read = self.writer.read(prompts, views, most=order.most, copies=order.count)
+        prompts, read = self._read(some, order.most, order.count)
         drawn = [(item.place, sample) for item in some for sample in range(order.count)]
         rows, samples = zip(*drawn, strict=True)
         begun = self.writer.begin(read, order.sampling, order.seed, rows, samples)
@@ -179,9 +181,9 @@ class Generation:
                 return
 
     def _searched(self, some: Sequence[Beginning], order: Order) -> list[list[Written]]:
-        prompts, views = self._given(some)
+        prompts, read = self._read(some, order.most)
         assert order.beams is not None
-        found = search(self.writer, self.writer.read(prompts, views, most=order.most), order.beams)
+        found = search(self.writer, read, order.beams)
         found = Hypotheses(*map(np.asarray, found))  # pyright: ignore[reportArgumentType]
         return [
             [
