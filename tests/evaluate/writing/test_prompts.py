@@ -15,7 +15,6 @@ from mmjax.data.transforms.prefixed import PrefixedText
 from mmjax.errors import UserError
 from mmjax.evaluate.split_writing import texts_of_rows
 from mmjax.evaluate.writing.prompts import Prompts
-from mmjax.runtime.mesh import Mesh
 from tests.inference.writing.writing_models import LENGTH, SIDE, TEXTS, VOCAB, captions, made
 
 WORDS = PieceTokenizer(SentencePiece(VOCAB).train(TEXTS * 20))
@@ -74,7 +73,7 @@ def test_words_behind_a_framed_prompt_are_those_of_the_whole_pass(step: Any) -> 
     (found,) = model.generate(["a red dog"], image=[picture], max_new_tokens=6, details=True)
     assert list(found.ids) == wanted
     np.testing.assert_allclose(found.log_probabilities, scores, atol=1e-5)
-    with jax.set_mesh(Mesh().build(jax.devices()[:1])):
+    with jax.set_mesh(generation.writer.mesh):
         (text,) = texts_of_rows(generation.writer, generation.prompts, (ids, together), views, 6, None)
     assert text == found.text
     ((likelihood,),) = model.log_likelihood(["rolls"], ["a red dog"], image=[picture])
