@@ -477,6 +477,7 @@ TINIES = (
     ("vlmo.py:tiny",),
     ("beit3.py:tiny",),
     ("vqa.py:tiny",),
+    ("vqa.py:tiny_spoken",),
     ("ner.py:tiny",),
     ("ner.py:tiny_seen",),
     ("clip4clip.py:tiny",),

@@ -8,6 +8,7 @@ from typing import Any
 from mmjax.data.datasets.asked_emoji.asker import Asker
 from mmjax.data.datasets.asked_emoji.picture import painted
 from mmjax.data.datasets.asked_emoji.scenes import Pool
+from mmjax.data.datasets.asked_emoji.speech import spoken, utterance
 from mmjax.data.datasets.asked_emoji.things import things
 from mmjax.data.sources.contract import Records, Source
 from mmjax.data.sources.fingerprints import of_text
@@ -22,19 +23,21 @@ class AskedScenes(Source):
 
     Question and picture are a function of the record's number alone, so that a run reads the same on any number of
     hosts and workers, and when it goes on. All emoji are of training, and what is asked is balanced as in the dataset.
-    Columns: `id`, `image` (uint8 [96, 96, 3]), `question`, `answer`, `kind`, `form`, `picture`; no sound. Opening it
-    takes some seconds, and each emoji in each size half a millisecond when a process first draws it. Needs the extra
-    `demo`.
+    Columns: `id`, `image` (uint8 [96, 96, 3]), `question`, `answer`, `kind`, `form`, `picture`, and on request `audio`
+    and `voice`. Opening it takes some seconds, and each emoji in each size half a millisecond when a process first
+    draws it. Needs the extra `demo`.
 
     Attributes:
         source: where validation and test are from: `Tfds("asked_emoji")`.
         count: questions of an epoch, of which four in a row share a picture.
         limit: of each group's emoji only so many, drawn by hash.
+        speech: whether each question is spoken too, as in the dataset: 7 ms of a core.
     """
 
     source: Any
     count: int = 1_000_000
     limit: int | None = None
+    speech: bool = False
 
     def open(self, split: str, data_dir: str | None = None) -> Records:
         """Opens a split. Raises UserError for fields out of range, or where a package is missing; and as `source`."""
@@ -44,7 +47,7 @@ class AskedScenes(Source):
         if split != _SPLIT:
             source: Source = self.source
             return source.open(split, data_dir)
-        return SceneRecords(_asker(self.limit), self.count)
+        return SceneRecords(_asker(self.limit), self.count, self.speech)
 
 
 @cache  # a run opens its data twice: for the tokenizer, and to train
@@ -61,8 +64,10 @@ class SceneRecords(Records):
 
     columns = ("id", "image", "question", "answer", "kind", "form", "picture")
 
-    def __init__(self, asker: Asker, count: int):
-        self._asker, self._count = asker, count
+    def __init__(self, asker: Asker, count: int, speech: bool):
+        self._asker, self._count, self._speech = asker, count, speech
+        if speech:
+            self.columns = (*type(self).columns, "audio", "voice")
 
     def __len__(self) -> int:
         return self._count
@@ -70,9 +75,14 @@ class SceneRecords(Records):
     def __getitem__(self, index: int, /) -> dict[str, Any]:
         index = range(self._count)[index]
         scene, asked = self._asker.asked(index)
-        return {"id": f"drawn-{index:08d}", "image": painted(scene), **vars(asked)}
+        record = {"id": f"drawn-{index:08d}", "image": painted(scene), **vars(asked)}
+        if self._speech:
+            said = utterance(record["id"], _SPLIT)
+            record |= {"audio": spoken(asked.question, said), "voice": said.voice}
+        return record
 
     def fingerprint(self, columns: Sequence[str] | None = None) -> dict[str, Any]:
         """The number of questions, and a digest of what they are drawn from, whichever `columns` are asked for."""
         del columns
-        return {"rows": self._count, "emoji": of_text(self._asker.described())}
+        known = {"rows": self._count, "emoji": of_text(self._asker.described())}
+        return known | {"speech": 1} if self._speech else known

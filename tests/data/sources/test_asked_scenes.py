@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from mmjax.data import AskedScenes, Decode, Label, Mixture, Resize
-from mmjax.data.datasets.asked_emoji import asker, picture
+from mmjax.data.datasets.asked_emoji import asker, picture, speech
 from mmjax.data.datasets.asked_emoji.answers import ANSWERS
 from mmjax.data.datasets.asked_emoji.picture import draw, painted
 from mmjax.data.datasets.asked_emoji.scenes import SIDE, scenes
@@ -74,6 +74,18 @@ def test_a_record_is_the_same_in_any_order_and_process(records, tmp_path):
         same(each[1], records[2])
         same(each[0], records[300])
     assert fingerprint == records.fingerprint()
+
+
+def test_questions_are_spoken_as_the_datasets_are(records):
+    heard = AskedScenes(Folder("nowhere.tsv"), 400, LIMIT, speech=True).open("train")
+    assert {*heard.columns} == {*records.columns, "audio", "voice"}
+    assert heard.fingerprint() != records.fingerprint()
+    later, record = heard[300], heard[2]
+    same({name: record[name] for name in records.columns}, records[2])
+    assert (record["audio"], record["voice"]) != (later["audio"], later["voice"])
+    said = speech.utterance(record["id"], "train")
+    assert record["voice"] == said.voice in speech.VOICES["train"]
+    assert record["audio"] == heard[2]["audio"] == speech.spoken(record["question"], said)
 
 
 def test_the_picture_is_the_datasets_to_the_byte(records):
