@@ -13,7 +13,7 @@ from mmjax.data.pipeline import Prepared
 from mmjax.errors import UserError, unknown
 from mmjax.evaluate.writing.beams import Beams, search
 from mmjax.evaluate.writing.likelihood import log_likelihoods
-from mmjax.evaluate.writing.prompts import Prompts
+from mmjax.evaluate.writing.prompts import PromptIds, Prompts
 from mmjax.evaluate.writing.text_so_far import TextSoFar
 from mmjax.evaluate.writing.writer import Writer
 from mmjax.objectives.contract import Writing
@@ -65,7 +65,7 @@ class SplitWriter:
             SplitNotFoundError: no source has the split.
         """
         writer, prompts = self._writer(variables, objective)
-        begun, texts, rows = prompts.given(prompt), [], []
+        begun, texts, rows = prompts.given(prompt, self._pretrainer.objectives[objective].reads), [], []
         for start, views, seen in self._views(variables, split, objective):
             with jax.set_mesh(writer.mesh):
                 made = texts_of_rows(writer, prompts, begun, views, most, beams)
@@ -92,9 +92,10 @@ class SplitWriter:
                 ids = [[*cutter.pieces(text), *cutter.eos] for text in some]
                 own = {name: (x[row : row + 1], real[row : row + 1]) for name, (x, real) in views.items()}
                 with jax.set_mesh(writer.mesh):
-                    begun, together = cutter.given(prompts[start + row])
+                    begun, together, inserts = cutter.given(prompts[start + row], [*own])
                     seen_by_all = [together] if together else None
-                    read = writer.read([begun], own, most=max(map(len, ids)), together=seen_by_all)
+                    most = max(map(len, ids))
+                    read = writer.read([begun], own, most=most, together=seen_by_all, inserts=[inserts])
                     found[start + row] = log_likelihoods(writer, read, ids)[0]
         return found
 
@@ -127,12 +128,13 @@ class SplitWriter:
 
 
 def texts_of_rows(
-    writer: Writer, prompts: Prompts, begun: tuple[list[int], int], views: Any, most: int, beams: Beams | None
+    writer: Writer, prompts: Prompts, begun: PromptIds, views: Any, most: int, beams: Beams | None
 ) -> list[str]:
     """The text of each row of the views, behind a prompt (`Prompts.given`): of the likeliest words, or the best that a
     search finds."""
-    (prompt, together), rows = begun, len(next(iter(views.values()))[0])
-    read = writer.read([prompt] * rows, views, most=most, together=[together] * rows if together else None)
+    (prompt, together, inserts), rows = begun, len(next(iter(views.values()))[0])
+    seen_by_all = [together] * rows if together else None
+    read = writer.read([prompt] * rows, views, most=most, together=seen_by_all, inserts=[inserts] * rows)
     if beams is None:
         texts, _, given = writer.begin(read)
         texts, _ = writer.advance(writer.params, texts, given, most)
@@ -142,7 +144,7 @@ def texts_of_rows(
         words, lengths = np.asarray(best.ids)[:, 0], np.asarray(best.lengths)[:, 0]
     found = []
     for row in range(rows):
-        so_far = TextSoFar(prompts.tokenizer, prompt)
+        so_far = TextSoFar(prompts.tokenizer, begun.words)
         so_far.add(words[row, : lengths[row]].tolist())
         found.append(so_far.text)
     return found

@@ -60,4 +60,4 @@ def check_fit(
 
 def _incoming(spec: Spec, tokenizer: TokenizerSpec | None) -> Incoming:
     pieces = spec.pieces if tokenizer is None else tokenizer.vocab_size
-    return Incoming(spec.shape, spec.dtype, tuple(label for label, *_ in spec.labels), spec.rate, pieces)
+    return Incoming(spec.shape, spec.dtype, tuple(label for label, *_ in spec.labels), spec.rate, pieces, spec.slots)

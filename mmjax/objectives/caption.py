@@ -15,6 +15,7 @@ from mmjax.models.towers.bare import Incoming
 from mmjax.objectives.contract import Context, View, entry, selected, valid
 from mmjax.objectives.encoded import Encoded
 from mmjax.objectives.numerics import at_least_fp32, weighted_mean
+from mmjax.objectives.text_slots import check_slots
 from mmjax.objectives.token_errors import TokenErrors, averaged
 
 MeanName = Literal["tokens", "texts", "sums"]
@@ -26,14 +27,15 @@ class Caption(nn.Module):
     The loss is the cross-entropy of the words that are to be predicted: all but the first, or those where the batch's
     `<text>_loss` is True (answers, the assistant's turns). It starts near ln(vocab). Of packed texts
     (`<text>_segments`, `<text>_positions`) a text's first word isn't predicted either. `<text>_prefix` tells how many
-    first words see each other (PaliGemma's prompt), of which none is predicted. Metrics, besides the loss: `accuracy`,
-    of the likeliest word; and where there is one, the mean `attention_penalty`, without its weight.
+    first words see each other (PaliGemma's prompt), of which none is predicted; and where `<text>_slots` isn't -1 a
+    picture's token stands (`TokenizeConversation`), which isn't predicted either. Metrics, besides the loss:
+    `accuracy`, of the likeliest word; and where there is one, the mean `attention_penalty`, without its weight.
 
     Attributes:
         decoder: a `mmjax.models.TextDecoder`, or a `RecurrentDecoder`.
         text: the batch's entry.
-        reads: the inputs whose towers' tokens the decoder reads: what its `context` and `prefix` name. None where there
-            are none, a language model.
+        reads: the inputs whose towers' tokens the decoder reads: what its `context`, `prefix` and `inserted` name. None
+            where there are none, a language model.
         alone: whether a text counts that has none of what the decoder `reads`. With False it doesn't.
         mean: over all words of the batch (`tokens`), or over texts of each one's mean (`texts`: PaliGemma's) or sum
             (`sums`: Show, Attend and Tell's).
@@ -87,11 +89,6 @@ class Caption(nn.Module):
                 f"data.transforms gives texts of {given.shape[0]} tokens, of which {path} reads all but the last, more "
                 f"than the {decoder.length} of {path}.decoder.length: set it to {given.shape[0] - 1} or more"
             )
-        if "slots" in given.labels:
-            raise UserError(
-                f"the texts of {self.text!r} have places for a picture's tokens (slots), and {path}.decoder puts none "
-                "there: leave out slots, and let the decoder read the picture as a prefix or a context"
-            )
         if given.pieces > decoder.vocab:
             raise UserError(
                 f"the tokenizer has up to {given.pieces} pieces (vocab_size), and {path}.decoder.vocab={decoder.vocab} "
@@ -99,12 +96,13 @@ class Caption(nn.Module):
             )
         if self.mask_id is not None and not 0 <= self.mask_id < decoder.vocab:
             raise UserError(f"{path}.mask_id={self.mask_id} is no id below {path}.decoder.vocab={decoder.vocab}")
-        read = {*decoder.context, *decoder.prefix}
+        read = {*decoder.context, *decoder.prefix, *decoder.inserted}
         if read != {*self.reads}:
             raise UserError(
-                f"{path}.reads={self.reads} and {path}.decoder reads {sorted(read) or 'nothing'} (context, prefix): "
-                "name the same in both"
+                f"{path}.reads={self.reads} and {path}.decoder reads {sorted(read) or 'nothing'} (context, prefix, "
+                "inserted): name the same in both"
             )
+        check_slots(path, decoder, self.text, towers, inputs)
 
     def counted(self, batch: Mapping[str, Array]) -> Bool[Array, " b"]:
         """A mask of the examples that have the text, and something of what is read."""
@@ -129,6 +127,9 @@ class Caption(nn.Module):
         segments, together = batch.get(f"{text}_segments"), batch.get(f"{text}_prefix")
         words, targets, count = ids[:, :-1], ids[:, 1:], real[:, 1:]
         told: dict[str, Any] = {"together": together}
+        if f"{text}_slots" in batch:
+            slots = batch[f"{text}_slots"]
+            told["inserts"], count = slots[:, :-1], count & (slots[:, 1:] < 0)
         if f"{text}_loss" in batch:
             count = count & batch[f"{text}_loss"][:, 1:]
         if together is not None:  # what sees each other, sees its targets

@@ -34,6 +34,7 @@ class Spec(NamedTuple):
     kind: the class of inputs: pictures, texts, sounds, or just arrays (`Input`).
     rate: of sounds, the samples in a second, where the chain fixes it.
     pieces: of codes, how many different ones there are; 0: it isn't known.
+    slots: of texts with places for others' tokens, each other's name and number of tokens, in the order of counting.
     """
 
     shape: tuple[int, ...]
@@ -43,6 +44,7 @@ class Spec(NamedTuple):
     kind: type[Input] = Input
     rate: int | None = None
     pieces: int = 0
+    slots: tuple[tuple[str, int], ...] = ()
 
 
 class Transform:

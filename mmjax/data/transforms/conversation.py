@@ -118,10 +118,13 @@ class TokenizeConversation(Tokenize):
             labels["slots"][: len(found.slots)] = found.slots
         return Labelled(Cut(*row, len(whole.ids)) if len(whole.ids) > self.length else row, labels)
 
-    def prompt(self, value: Any) -> tuple[list[int], int]:
-        """The ids of a user's turn, or of a conversation, up to where the assistant's words begin; none of them sees a
-        later one."""
-        return real_ids(self.by_hand(True)(value, None)), 0
+    def prompt(self, value: Any) -> tuple[list[int], int, list[int]]:
+        """The ids of a user's turn, or of a conversation, up to where the assistant's words begin; the number of first
+        ones that see each other: none; and which of the pictures' tokens stands in the place of each, or -1."""
+        row = self.by_hand(True)(value, None)
+        ids = real_ids(row)
+        slots = row.labels["slots"][: len(ids)].tolist() if self.slots else [-1] * len(ids)
+        return ids, 0, slots
 
     @property
     def ends(self) -> tuple[int, ...]:
@@ -131,7 +134,8 @@ class TokenizeConversation(Tokenize):
 
     def spec(self, before: Spec | None) -> Spec:
         labels = (("loss", (self.length,), "bool"), ("slots", (self.length,), "int32"))
-        return super().spec(before)._replace(labels=labels[: 1 + bool(self.slots)], kind=ConversationInput)
+        found = super().spec(before)._replace(labels=labels[: 1 + bool(self.slots)], kind=ConversationInput)
+        return found._replace(slots=tuple(self.slots.items()))
 
     def _dialogue(self, value: Any) -> Dialogue:
         if isinstance(value, Dialogue):

@@ -143,10 +143,11 @@ class TokenizePrefixed(Tokenize):
             "that is trained here has none for white space: take a word, such as ':', or ''"
         )
 
-    def prompt(self, value: Any) -> tuple[list[int], int]:
-        """The ids of a user's prefix with what frames it, and how many of them see each other: all."""
+    def prompt(self, value: Any) -> tuple[list[int], int, list[int]]:
+        """The ids of a user's prefix with what frames it, how many of them see each other: all; and -1 of each, for no
+        picture's token stands among them."""
         ids = real_ids(self.by_hand(True)(value, None))
-        return ids, len(ids)
+        return ids, len(ids), [-1] * len(ids)
 
     def by_hand(self, upright: bool) -> "TokenizePrefixed":
         return replace(self, empty="keep", prompts=True)

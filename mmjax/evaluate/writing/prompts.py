@@ -1,12 +1,29 @@
 """Prompts as ids, by the chain and the tokenizer of the texts that a decoder was trained on."""
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Collection, Mapping, Sequence
+from typing import Any, NamedTuple
 
 from mmjax.data.bad_example import BadExample
 from mmjax.data.chains import Chains
 from mmjax.data.tokenizers.contract import Tokenizer, TokenizerSpec
+from mmjax.data.transforms.asked_dialogue import asked_dialogue, is_conversation
+from mmjax.data.transforms.conversation import TokenizeConversation
 from mmjax.errors import UserError
+
+
+class PromptIds(NamedTuple):
+    """A prompt as a decoder reads it: one id at least."""
+
+    ids: list[int]
+    together: int
+    """The number of first ones that see each other."""
+    inserts: list[int]
+    """Which of the views' tokens stands in the place of each; -1 at words."""
+
+    @property
+    def words(self) -> list[int]:
+        """The ids that are words."""
+        return [id for id, place in zip(self.ids, self.inserts, strict=True) if place < 0]
 
 
 class Prompts:
@@ -33,18 +50,31 @@ class Prompts:
             return self._step.ends
         return (self.tokenizer.eos,) if self._step.eos and self.tokenizer.eos is not None else ()
 
-    def given(self, prompt: Any) -> tuple[list[int], int]:
-        """The ids of a prompt, one at least, framed as training texts are (`TokenizePrefixed`, `TokenizeConversation`);
-        and how many of the first ones see each other.
+    def given(self, prompt: Any, entries: Collection[str] | None = None) -> PromptIds:
+        """The ids of a prompt, framed as training texts are (`TokenizePrefixed`, `TokenizeConversation`): of a string,
+        or where those are conversations of a list of messages too, that ends in a user's turn.
 
-        Raises UserError where it is no text, can't be framed, or is empty with nothing that begins a text.
+        entries: the names of the pictures and sounds that are given beside it; one whose tokens stand within texts, and
+        which no message names, stands before the user's words. None: it isn't known what is given, and all is where
+        the messages say.
+
+        Raises UserError where it is no text and no conversation, can't be framed, names a picture that isn't given, or
+        is empty with nothing that begins a text.
         """
-        if not isinstance(prompt, str):
-            raise UserError(f"prompt={prompt!r:.60} is no text")
+        talks = isinstance(self._step, TokenizeConversation)
+        if not isinstance(prompt, str) and not (talks and is_conversation(prompt)):
+            more = ": the model's texts are no conversations" if is_conversation(prompt) else ""
+            raise UserError(f"prompt={prompt!r:.60} is no text{more}")
         if not hasattr(self._step, "prompt"):
-            return self._begun(prompt), 0
+            ids = self._begun(prompt)
+            return PromptIds(ids, 0, [-1] * len(ids))
         try:
-            return self._step.prompt(self._cleaned(prompt))
+            if not talks:
+                return PromptIds(*self._step.prompt(self._cleaned(prompt)))
+            dialogue = asked_dialogue(prompt, entries, [*self._step.slots])
+            for step in self._cleaning:
+                dialogue = dialogue.mapped(step)
+            return PromptIds(*self._step.prompt(dialogue))
         except BadExample as reason:
             raise UserError(f"prompt={prompt!r:.60}: {reason}") from reason
 

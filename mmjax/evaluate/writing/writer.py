@@ -113,16 +113,19 @@ class Writer:
         *,
         most: int,
         together: Sequence[int] | None = None,
+        inserts: Sequence[Sequence[int]] | None = None,
         copies: int = 1,
     ) -> Read:
         """Reads prompts, of one id at least, each followed by up to `most` words.
 
         views: what the decoder reads, of as many rows. together: how many of each prompt's first words see each other.
+        inserts: which of the views' tokens stands in the place of each of a prompt's ids, -1: none; None: none does.
         copies: the number of texts of each prompt, which stand side by side. The rows are filled up to a power of two
         of prompts, with the first one.
 
         Raises:
-            UserError: a prompt is longer than the decoder's positions; `most` is below 1.
+            UserError: a prompt is longer than the decoder's positions; `most` is below 1; a token is to stand in a
+                prompt that the views don't have.
         """
         if isinstance(most, bool) or not isinstance(most, int) or most < 1:
             raise UserError(f"max_new_tokens={most!r} must be a whole number of at least 1")
@@ -152,8 +155,9 @@ class Writer:
             ids[row, : len(prompt)] = prompt
         ids[count:] = ids[0]
         mask = np.arange(size) < lengths[:, None]
+        places = self._places(inserts, ids.shape, views)
         first = None if together is None else filled_rows(np.asarray(together, np.int32), rows)
-        given = self.put((ids, mask, views, first), rows)
+        given = self.put((ids, mask, views, first, places), rows)
         logits, cache, seen = self.prefill(self.params, *given, slots=slots)
         limits[count:] = 0
         if copies > 1:
@@ -165,6 +169,26 @@ class Writer:
         """The number of tokens that stand before a text."""
         shape = jax.eval_shape(lambda p, v: self.decoder.apply({"params": p}, v, method="before"), self.params, views)
         return shape.shape[1]
+
+    def _places(
+        self, inserts: Sequence[Sequence[int]] | None, shape: tuple[int, int], views: Views
+    ) -> Int[np.ndarray, "b l"] | None:
+        """`inserts` as an array, where any token stands within a prompt."""
+        most = max((place for row in inserts or () for place in row), default=-1)
+        if inserts is None or most < 0:
+            return None
+        self.decoder.check_views(views, inserts)
+        shapes = jax.eval_shape(lambda p, v: self.decoder.apply({"params": p}, v, method="within"), self.params, views)
+        if most >= (count := shapes[0].shape[1]):
+            raise UserError(
+                f"a prompt has places for {most + 1} tokens of {', '.join(self.decoder.inserted)}, and there are "
+                f"{count}: set the slots of its tokenizer to their numbers"
+            )
+        found = np.full(shape, -1, np.int32)
+        for row, some in enumerate(inserts):
+            found[row, : len(some)] = some
+        found[len(inserts) :] = found[0]
+        return found
 
     def begin(
         self,
@@ -196,12 +220,14 @@ class Writer:
         mask: Bool[Array, "b l"],
         views: Views,
         together: Int[Array, " b"] | None,
+        inserts: Int[Array, "b l"] | None,
         *,
         slots: int,
     ) -> tuple[Float[Array, "b v"], AnyCache, Bool[Array, "b v"]]:
-        result: Any = self.decoder.apply({"params": params}, ids, mask, views, together, slots=slots, method="prefill")
+        given = ids, mask, views, together, inserts
+        result: Any = self.decoder.apply({"params": params}, *given, slots=slots, method="prefill")
         states, cache = result
-        words = jnp.where(mask, ids, self.decoder.vocab)
+        words = jnp.where(mask if inserts is None else mask & (inserts < 0), ids, self.decoder.vocab)
         seen = jnp.zeros((len(ids), self.decoder.vocab), bool)
         seen = seen.at[jnp.arange(len(ids))[:, None], words].set(True, mode="drop")
         return self.logits(params, last_word(states, mask)), cache, seen

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import jax
 import numpy as np
@@ -11,7 +11,7 @@ from jaxtyping import Float
 from mmjax.errors import UserError
 from mmjax.evaluate.writing.beams import Beams, Hypotheses, search
 from mmjax.evaluate.writing.likelihood import log_likelihoods
-from mmjax.evaluate.writing.prompts import Prompts
+from mmjax.evaluate.writing.prompts import PromptIds, Prompts
 from mmjax.evaluate.writing.sampling import GREEDY, Sampling
 from mmjax.evaluate.writing.text_so_far import TextSoFar, check_stop
 from mmjax.evaluate.writing.writer import News, Read, Task, Texts, Writer
@@ -27,10 +27,11 @@ Ending = Literal["eos", "stop", "length"]
 class Beginning(NamedTuple):
     """The beginning of a text: what it is written from.
 
-    row: the inputs, as `ViewEncoder.row` makes them. place: the number of the item, by which words are drawn.
+    prompt: a text, or a list of messages. row: the inputs, as `ViewEncoder.row` makes them. place: the number of the
+    item, by which words are drawn.
     """
 
-    prompt: str
+    prompt: Any
     row: Row
     place: int
 
@@ -129,19 +130,22 @@ class Generation:
             for row, _ in enumerate(some):
                 if (left := int(read.most[row])) < room:
                     raise UserError(
-                        f"a text of {room} tokens behind a prompt of {len(prompts[row])} is {room - left} more than "
-                        "the decoder reads: shorten it"
+                        f"a text of {room} tokens behind a prompt of {len(prompts[row].ids)} is {room - left} more "
+                        "than the decoder reads: shorten it"
                     )
             found.append(log_likelihoods(self.writer, read, ids, self._batch_size)[: len(some)])
         whole = np.concatenate(found)
         return whole / np.array([len(one) for one in ids]) if mean else whole
 
-    def _read(self, some: Sequence[Beginning], most: int, copies: int = 1) -> tuple[list[list[int]], Read]:
-        """The ids of the items' prompts, and what the writer reads of these and of the items' inputs."""
-        prompts, together = zip(*(self.prompts.given(item.prompt) for item in some), strict=True)
+    def _read(self, some: Sequence[Beginning], most: int, copies: int = 1) -> tuple[list[PromptIds], Read]:
+        """The items' prompts, and what the writer reads of these and of the items' inputs."""
+        names = self.views.objective.reads
+        prompts = [self.prompts.given(one.prompt, [n for n in names if one.row[f"{n}_valid"]]) for one in some]
         views = self.views([item.row for item in some])
+        ids, together, inserts = zip(*prompts, strict=True)
         seen = together if any(together) else None
-        return list(prompts), self.writer.read(prompts, views, most=most, together=seen, copies=copies)
+        read = self.writer.read(ids, views, most=most, together=seen, inserts=inserts, copies=copies)
+        return prompts, read
 
     def _begun(self, some: Sequence[Beginning], order: Order) -> tuple[Texts, News, Task, list[TextSoFar]]:
         prompts, read = self._read(some, order.most, order.count)
@@ -149,7 +153,7 @@ class Generation:
         rows, samples = zip(*drawn, strict=True)
         begun = self.writer.begin(read, order.sampling, order.seed, rows, samples)
         tokenizer = self.prompts.tokenizer
-        return *begun, [TextSoFar(tokenizer, prompt, order.stop) for prompt in prompts for _ in range(order.count)]
+        return *begun, [TextSoFar(tokenizer, one.words, order.stop) for one in prompts for _ in range(order.count)]
 
     def _drawn(self, some: Sequence[Beginning], order: Order) -> list[list[Written]]:
         texts, _, given, so_far = self._begun(some, order)
@@ -187,7 +191,7 @@ class Generation:
         found = Hypotheses(*map(np.asarray, found))  # pyright: ignore[reportArgumentType]
         return [
             [
-                self._of_beam(found, row, beam, prompts[row])
+                self._of_beam(found, row, beam, prompts[row].words)
                 for beam in range(order.count)
                 if found.lengths[row, beam] > 0
             ]

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float
 
+from mmjax.data.transforms.asked_dialogue import is_conversation
 from mmjax.errors import UserError, unknown
 from mmjax.evaluate.writing.beams import Beams, LengthRule
 from mmjax.evaluate.writing.prompts import Prompts
@@ -33,7 +34,7 @@ class Writes:
 
     def generate(
         self,
-        prompt: str | Sequence[str] = "",
+        prompt: Any = "",
         *,
         max_new_tokens: int = MOST,
         temperature: float = 0.0,
@@ -53,6 +54,10 @@ class Writes:
     ) -> Any:
         """Writes on behind a prompt, from inputs: `generate("a photo of", image=picture)`. Texts of lists, of prompts
         or inputs, come as a list; a prompt or an input that is single is every one's.
+
+        prompt: a text; of a model that was trained on conversations the user's turn, or a list of messages that ends in
+            one: `[{"role": "user", "content": [{"type": "image"}, {"type": "text", "text": "What is it?"}]}]`, with the
+            picture beside it. Or a list of those.
 
         The text begins where the prompt ends, perhaps with a space. The words of a text depend on the seed, its number
         in the list and the settings alone, whatever else is written beside it.
@@ -79,14 +84,14 @@ class Writes:
         listed = [texts[0] for texts in found] if n == 1 else found
         return listed[0] if alone else listed
 
-    def caption(self, image: Any, prompt: str = "", **options: Any) -> Any:
+    def caption(self, image: Any, prompt: Any = "", **options: Any) -> Any:
         """Writes a caption of a picture, or of each of several, from the begin of a text, or a prompt. options: those
         of `generate`."""
-        return self.generate(prompt, image=image, **options)  # pyright: ignore[reportArgumentType]
+        return self.generate(prompt, image=image, **options)
 
     def stream(
         self,
-        prompt: str = "",
+        prompt: Any = "",
         *,
         max_new_tokens: int = MOST,
         temperature: float = 0.0,
@@ -110,7 +115,7 @@ class Writes:
     def log_likelihood(
         self,
         texts: Sequence[str],
-        prompt: str | Sequence[str] = "",
+        prompt: Any = "",
         *,
         mean: bool = False,
         objective: str | None = None,
@@ -161,11 +166,12 @@ class Writes:
         for modality, value in given.items():
             some, alone = self._inputs.listed(modality, value)
             listed[modality] = list(some), alone
-        prompts = [prompt] if isinstance(prompt, str) else list(prompt) if isinstance(prompt, Sequence) else None
+        single = isinstance(prompt, str) or is_conversation(prompt)
+        prompts = [prompt] if single else list(prompt) if isinstance(prompt, Sequence) else None
         if prompts is None:
             raise UserError(f"{who}({prompt!r:.60}): a prompt is a text, or a list of texts")
         several = {one: len(some) for one, (some, alone) in listed.items() if not alone}
-        several |= {} if isinstance(prompt, str) else {"prompt": len(prompts)}
+        several |= {} if single else {"prompt": len(prompts)}
         if len(set(several.values())) > 1:
             told = ", ".join(f"{count} of {one}" for one, count in several.items())
             raise UserError(f"{who}() was given {told}: give as many of each, or a single one for all")

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, Key
 
 from mmjax.errors import UserError
-from mmjax.models.decoders.text import NO_VIEWS, Views, check_read
+from mmjax.models.decoders.read_views import NO_VIEWS, Views, check_read
 from mmjax.models.layers import pooling as poolings
 from mmjax.models.layers.additive_attention import AdditiveAttention, Annotations
 from mmjax.models.layers.dropout import drop, dropout_keys
@@ -137,21 +137,22 @@ class RecurrentDecoder(nn.Module, kw_only=True):
         places: Int[Array, "b l"] | None = None,
         train: bool = False,
         keys: Key[Array, " b"] | None = None,
+        inserts: Any = None,
     ) -> Float[Array, "b l d"]:
         """The state of each word.
 
         Args:
             ids, mask: the words, and which of them are real. The others leave the memory as it is.
             views: by name, the tokens of those that `context` and `prefix` name, and which are real.
-            together, segments, places: a `TextDecoder`'s; here None.
+            together, segments, places, inserts: a `TextDecoder`'s; here None.
             train: whether dropout acts.
             keys: each example's key for it.
 
         Raises:
             UserError: views that are missing or that nothing reads; texts longer than `length`; words that see each
-                other, or packed texts.
+                other, packed texts, or views' tokens within a text.
         """
-        return self.attending(ids, mask, views, together, segments, places, train, keys).states
+        return self.attending(ids, mask, views, together, segments, places, train, keys, inserts).states
 
     def attending(
         self,
@@ -163,6 +164,7 @@ class RecurrentDecoder(nn.Module, kw_only=True):
         places: Int[Array, "b l"] | None = None,
         train: bool = False,
         keys: Key[Array, " b"] | None = None,
+        inserts: Any = None,
     ) -> Attended:
         """The states that a call gives, and the weights with which it looked at the context for each, to find the next
         word; of no token without a context. Raises as a call does."""
@@ -171,6 +173,7 @@ class RecurrentDecoder(nn.Module, kw_only=True):
                 "a RecurrentDecoder reads one text a row, word by word: words together, segments and places are a "
                 "TextDecoder's"
             )
+        self.check_views(views, inserts)
         self._check_length(ids)
         mask = jnp.ones(ids.shape, bool) if mask is None else mask
         inputs = dropout_keys(self, self.input_dropout, train, keys, len(ids))
@@ -188,6 +191,7 @@ class RecurrentDecoder(nn.Module, kw_only=True):
         mask: Bool[Array, "b l"],
         views: Views = NO_VIEWS,
         together: Int[Array, " b"] | None = None,
+        inserts: Any = None,
         *,
         slots: int,
     ) -> tuple[Float[Array, "b l d"], RecurrentCache]:
@@ -198,16 +202,28 @@ class RecurrentDecoder(nn.Module, kw_only=True):
         """
         if together is not None:
             raise UserError("a RecurrentDecoder reads word by word: words together are a TextDecoder's")
+        self.check_views(views, inserts)
         self._check_length(ids)
         room = jnp.zeros((len(ids), slots, 0))
         found, states, seen = self._read(ids, mask, *self._start(views, len(ids), None), views)
         return found.states, RecurrentCache(states, seen, room)
 
     def extend(
-        self, ids: Int[Array, "b n"], cache: RecurrentCache, mask: Bool[Array, "b n"] | None = None
+        self,
+        ids: Int[Array, "b n"],
+        cache: RecurrentCache,
+        mask: Bool[Array, "b n"] | None = None,
+        views: Views = NO_VIEWS,
+        inserts: Any = None,
     ) -> tuple[Float[Array, "b n d"], RecurrentCache]:
         """The states of the words that come next, and the memory with them. mask: which are real; a row without a real
-        one stays as it was."""
+        one stays as it was. views, inserts: a `TextDecoder`'s.
+
+        Raises:
+            UserError: there are such views.
+        """
+        if views or inserts is not None:
+            raise UserError("a RecurrentDecoder reads its views before a text: none comes with later words")
         mask = jnp.ones(ids.shape, bool) if mask is None else mask
         found, states, _ = self._read(ids, mask, cache.states, cache.seen)
         return found.states, cache._replace(states=states)
@@ -221,9 +237,14 @@ class RecurrentDecoder(nn.Module, kw_only=True):
         del ahead
         return self.length
 
-    def check_views(self, views: Views) -> None:
+    @property
+    def inserted(self) -> Views:
+        """The views whose tokens stand within a text: none."""
+        return NO_VIEWS
+
+    def check_views(self, views: Views, inserts: Any = None) -> None:
         """Raises UserError where a view is missing, or nothing reads it."""
-        check_read(self, views)
+        check_read(self, views, inserts)
 
     def _check_length(self, ids: Int[Array, "b l"]) -> None:
         if ids.shape[1] > self.length:

@@ -6,7 +6,6 @@ It reads a whole text at once (`__call__`), or a text's beginning and then what 
 
 from collections.abc import Mapping
 from dataclasses import field
-from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import flax.linen as nn
@@ -14,7 +13,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, Key
 
-from mmjax.errors import UserError, unknown
+from mmjax.errors import UserError
+from mmjax.models.decoders.read_views import NO_VIEWS, Views, check_read, joined_views, taken_tokens
 from mmjax.models.layers import rotary
 from mmjax.models.layers.decoder_blocks import DecoderBlocks
 from mmjax.models.layers.decoder_layer import CrossName, Sight
@@ -23,9 +23,6 @@ from mmjax.models.layers.dropout import BEFORE_BLOCKS, drop, dropout_keys
 from mmjax.models.layers.masks import TokensAndMask
 from mmjax.models.layers.parameters import HIDDEN, constrain, parameter
 from mmjax.models.layers.positions import WAVELENGTH, PositionName, sincos
-
-Views = Mapping[str, TokensAndMask]
-NO_VIEWS: Views = MappingProxyType({})
 
 
 class Cache(NamedTuple):
@@ -56,8 +53,9 @@ class TextDecoder(nn.Module, kw_only=True):
     """Token ids int32 `[B, L]` -> states `[B, L, D]`, each of the words up to its own; `logits` of a state are those of
     the next word.
 
-    Views' tokens stand before the text (`prefix`), or are read by the layers (`context`). Rows whose view isn't there
-    are decoded as if the decoder had none: their words have the places that they had without.
+    Views' tokens stand before the text (`prefix`) or within it (`inserted`), or are read by the layers (`context`).
+    Rows whose view isn't there are decoded as if the decoder had none: their words have the places that they had
+    without.
 
     Attributes:
         vocab: number of token ids.
@@ -68,13 +66,15 @@ class TextDecoder(nn.Module, kw_only=True):
         cross, cross_from, cross_every: how and which layers read the context (`DecoderLayers`).
         context: the views that layers read, and of each the projector that brings it to one width, or None.
         prefix: the views whose tokens stand before the text, in this order, and of each its projector.
-        prefix_together: whether these see each other, and not only those before them (PaliGemma, GIT).
+        inserted: the views whose tokens stand in the text where a call's `inserts` says so (LLaVA: Liu et al. 2023,
+            arXiv:2304.08485), counted through in this order, and of each its projector, or None.
+        prefix_together: whether the prefix's see each other, and not only those before them (PaliGemma, GIT).
         prefix_places: whether they have places of their own, before the text's (GIT's haven't).
         tied: whether the last matrix is the table of token vectors.
         head_bias: whether the logits have a bias.
         zero_head: whether an untied last matrix starts at zero (Cap: every word is as likely then).
         token_std, position_std: of the initial tables (the defaults are GPT-2's).
-        scaled: whether token vectors, not those of the prefix, are multiplied by the root of the width (Gemma).
+        scaled: whether token vectors, not those of views, are multiplied by the root of the width (Gemma).
         norm_embedded: whether a norm stands before the first layer (BERT's).
     """
 
@@ -88,6 +88,7 @@ class TextDecoder(nn.Module, kw_only=True):
     cross_every: int = 1
     context: Mapping[str, Any] = field(default_factory=dict)
     prefix: Mapping[str, Any] = field(default_factory=dict)
+    inserted: Mapping[str, Any] = field(default_factory=dict)
     prefix_together: bool = True
     prefix_places: bool = True
     tied: bool = True
@@ -106,8 +107,10 @@ class TextDecoder(nn.Module, kw_only=True):
             raise UserError(
                 f"cross={self.cross!r} with context={sorted(self.context)}: layers read a context where both are set"
             )
-        if both := sorted({*self.context} & {*self.prefix}):
-            raise UserError(f"{both[0]!r} is in context and in prefix: a view is read in one way")
+        read = {"context": self.context, "prefix": self.prefix, "inserted": self.inserted}
+        for name in sorted({*self.context, *self.prefix, *self.inserted}):
+            if len(ways := [way for way, views in read.items() if name in views]) > 1:
+                raise UserError(f"{name!r} is in {' and in '.join(ways)}: a view is read in one way")
         init = nn.with_logical_partitioning(normal(self.token_std), ("vocab", "embed"))
         self.token = nn.Embed(self.vocab, blocks.width, dtype=jnp.dtype(blocks.dtype), embedding_init=init)
         if self.positions == "learned":
@@ -132,24 +135,28 @@ class TextDecoder(nn.Module, kw_only=True):
         places: Int[Array, "b l"] | None = None,
         train: bool = False,
         keys: Key[Array, " b"] | None = None,
+        inserts: Int[Array, "b l"] | None = None,
     ) -> Float[Array, "b l d"]:
         """The state of each word.
 
         Args:
             ids, mask: the words, and which of them are real: the first ones of each row.
-            views: by name, the tokens of those that `context` and `prefix` name, and which are real.
+            views: by name, the tokens of those that `context`, `prefix` and, with `inserts`, `inserted` name, and which
+                are real.
             together: how many of each row's first words see each other, and the prefix sees (PaliGemma's prompt); None:
                 none, each word sees those before it.
             segments: which of several packed texts each word is of, -1 of none: words see their own text alone.
             places: of each word in its text; with `segments`, and only there.
             train: whether dropout acts.
             keys: each example's key for it.
+            inserts: which token of the `inserted` views, counted through, stands in each word's place, -1: the word.
+                Nothing sees a place whose token isn't real, or isn't there, and the words behind it move up.
 
         Raises:
             UserError: views that are missing or that nothing reads; texts longer than `length`; packed texts beside a
-                prefix.
+                prefix; `inserts` of a decoder that has no such views.
         """
-        self.check_views(views)
+        self.check_views(views, inserts)
         if segments is not None and (views or together is not None or places is None):
             raise UserError(
                 "packed texts (segments) need the places of their words, and have no views and no words together"
@@ -158,11 +165,10 @@ class TextDecoder(nn.Module, kw_only=True):
         before, there = self._prefix(views, len(ids))
         start = there.sum(axis=1) if self.prefix_places else jnp.zeros(len(ids), jnp.int32)
         self._check_length(ids.shape[1] + (before.shape[1] if self.prefix_places else 0))
-        if places is None:
-            places = start[:, None] + jnp.arange(ids.shape[1])
-        x = jnp.concatenate([before, self._embedded(ids, places)], axis=1)
-        real = jnp.concatenate([there, jnp.ones(ids.shape, bool) if mask is None else mask], axis=1)
-        sight = self._sight(real, before.shape[1], mask is None, together, segments, places, views)
+        whole, mask = mask is None and inserts is None, jnp.ones(ids.shape, bool) if mask is None else mask
+        own, mask, places = self._embedded(ids, mask, start, views, inserts, places)
+        x, real = jnp.concatenate([before, own], axis=1), jnp.concatenate([there, mask], axis=1)
+        sight = self._sight(real, before.shape[1], whole, together, segments, places, views)
         x = drop(constrain(x, *HIDDEN), self.blocks.dropout, keys, BEFORE_BLOCKS)
         return self.layers(x, sight, train, keys)[:, before.shape[1] :]
 
@@ -185,25 +191,26 @@ class TextDecoder(nn.Module, kw_only=True):
         mask: Bool[Array, "b l"],
         views: Views = NO_VIEWS,
         together: Int[Array, " b"] | None = None,
+        inserts: Int[Array, "b l"] | None = None,
         *,
         slots: int,
     ) -> tuple[Float[Array, "b l d"], Cache]:
         """The states of texts' first words, and the memory in which `slots` tokens of each row have room, with those of
-        the prefix. Rows may differ in their number of words: the real ones are the first.
+        the prefix and those within the text. Rows may differ in their number of words: those that `mask` has are the
+        first.
 
         Raises:
             UserError: as a call does; more words than slots, or more slots than the positions that there are.
         """
-        self.check_views(views)
+        self.check_views(views, inserts)
         before, there = self._prefix(views, len(ids))
         ahead = before.shape[1]
         self._check_length(slots - (0 if self.prefix_places else ahead))
         if slots < ahead + ids.shape[1]:
             raise UserError(f"slots={slots} have no room for {ids.shape[1]} words behind {ahead} tokens of the prefix")
         start = there.sum(axis=1) if self.prefix_places else jnp.zeros(len(ids), jnp.int32)
-        places = start[:, None] + jnp.arange(ids.shape[1])
-        x = jnp.concatenate([before, self._embedded(ids, places)], axis=1)
-        real = jnp.concatenate([there, mask], axis=1)
+        own, seen, places = self._embedded(ids, mask, start, views, inserts)
+        x, real = jnp.concatenate([before, own], axis=1), jnp.concatenate([there, seen], axis=1)
         sight = self._sight(real, ahead, False, together, None, places, views, seen_by_all=True)
         extra = ((0, 0), (0, 0), (0, slots - x.shape[1]))
         sight = sight._replace(
@@ -213,32 +220,50 @@ class TextDecoder(nn.Module, kw_only=True):
             slots=jnp.broadcast_to(jnp.arange(x.shape[1]), x.shape[:2]),
         )
         states, memories = self.layers.extend(x, sight, self.layers.memories(len(ids), slots))
-        count = mask.sum(axis=1)
-        cache = Cache(memories, jnp.pad(real, extra[1:]), ahead + count, start + count, self._context(views)[1])
+        after = ahead + mask.sum(axis=1), start + seen.sum(axis=1)
+        cache = Cache(memories, jnp.pad(real, extra[1:]), *after, self._context(views)[1])
         return states[:, ahead:], cache
 
     def extend(
-        self, ids: Int[Array, "b n"], cache: Cache, mask: Bool[Array, "b n"] | None = None
+        self,
+        ids: Int[Array, "b n"],
+        cache: Cache,
+        mask: Bool[Array, "b n"] | None = None,
+        views: Views = NO_VIEWS,
+        inserts: Int[Array, "b n"] | None = None,
     ) -> tuple[Float[Array, "b n d"], Cache]:
-        """The states of the words that come next, and the memory with them. mask: which are real, the first of each
-        row; a row without a real one stays as it was. What goes beyond the slots is lost: the caller counts."""
+        """The states of the words that come next, and the memory with them. mask: which are there, the first of each
+        row; a row without one stays as it was. What goes beyond the slots is lost: the caller counts.
+
+        views, inserts: of the `inserted` views, tokens that stand among these words, counted through from 0 again.
+
+        Raises:
+            UserError: another view, for what is read beside or before a text stays as it was; `inserts` without views.
+        """
+        check_read(self, views, inserts, later=True)
         mask = jnp.ones(ids.shape, bool) if mask is None else mask
-        offsets = jnp.arange(ids.shape[1])
-        slots, places = cache.slot[:, None] + offsets, cache.place[:, None] + offsets
-        real = cache.real.at[jnp.arange(len(ids))[:, None], slots].set(mask, mode="drop")
+        slots = cache.slot[:, None] + jnp.arange(ids.shape[1])
+        x, seen, places = self._embedded(ids, mask, cache.place, views, inserts)
+        real = cache.real.at[jnp.arange(len(ids))[:, None], slots].set(seen, mode="drop")
         allowed = real[:, None] & (jnp.arange(cache.slots) <= slots[..., None])
         apart = None
         if any(self.blocks.windows()):
             apart = places[..., None] - (jnp.cumsum(real, axis=1) - 1)[:, None]
         sight = Sight(None, allowed, apart, self._angles(places), slots, None, cache.context_mask)
-        states, memories = self.layers.extend(self._embedded(ids, places), sight, cache.memories)
-        count = mask.sum(axis=1)
-        return states, Cache(memories, real, cache.slot + count, cache.place + count, cache.context_mask)
+        states, memories = self.layers.extend(x, sight, cache.memories)
+        after = cache.slot + mask.sum(axis=1), cache.place + seen.sum(axis=1)
+        return states, Cache(memories, real, *after, cache.context_mask)
 
     def before(self, views: Views) -> Float[Array, "b p d"]:
         """The tokens that stand before a text; of no row where there are no views."""
         batch = len(next(iter(views.values()))[1]) if views else 0
         return self._prefix(views, batch)[0]
+
+    def within(self, views: Views) -> TokensAndMask:
+        """The tokens of the `inserted` views as they stand within a text, one view's behind the other's; and which are
+        real."""
+        width, dtype = self.blocks.width, jnp.dtype(self.blocks.dtype)
+        return joined_views(self.inserted, views, width, dtype)
 
     def room(self, ahead: int) -> int | None:
         """The number of words for which there are positions behind `ahead` tokens of the prefix; None: no end."""
@@ -246,9 +271,9 @@ class TextDecoder(nn.Module, kw_only=True):
             return None
         return self.length - (ahead if self.prefix_places else 0)
 
-    def check_views(self, views: Views) -> None:
+    def check_views(self, views: Views, inserts: Any = None) -> None:
         """Raises UserError where a view is missing, or nothing reads it."""
-        check_read(self, views)
+        check_read(self, views, inserts)
 
     def _check_length(self, places: int) -> None:
         if self.positions in ("learned", "sincos") and places > self.length:
@@ -256,10 +281,27 @@ class TextDecoder(nn.Module, kw_only=True):
                 f"{places} tokens are {places - self.length} more than the {self.length} places of length={self.length}"
             )
 
-    def _embedded(self, ids: Int[Array, "b n"], places: Int[Array, "b n"]) -> Float[Array, "b n d"]:
+    def _embedded(
+        self,
+        ids: Int[Array, "b n"],
+        mask: Bool[Array, "b n"],
+        start: Int[Array, " b"],
+        views: Views,
+        inserts: Int[Array, "b n"] | None,
+        places: Int[Array, "b n"] | None = None,
+    ) -> tuple[Float[Array, "b n d"], Bool[Array, "b n"], Int[Array, "b n"]]:
+        """The vectors of words, and of the views' tokens among them; which are real; and the places of all, from
+        `start`, which those have that aren't real too."""
         x = self.token(ids)
         x = x * jnp.asarray(self.blocks.width**0.5, x.dtype) if self.scaled else x
-        return self._first(self._placed(x, places))
+        if inserts is not None:
+            tokens, real = self.within(views)
+            tokens, there = taken_tokens(tokens, real, inserts)
+            x, mask = jnp.where((inserts >= 0)[..., None], tokens, x), mask & ((inserts < 0) | there)
+            places = start[:, None] + jnp.maximum(jnp.cumsum(mask, axis=1) - 1, 0)
+        if places is None:
+            places = start[:, None] + jnp.arange(ids.shape[1])
+        return self._first(self._placed(x, places)), mask, places
 
     def _placed(self, x: Float[Array, "b n d"], places: Int[Array, "b n"]) -> Float[Array, "b n d"]:
         """With the vectors of their places."""
@@ -275,10 +317,7 @@ class TextDecoder(nn.Module, kw_only=True):
     def _prefix(self, views: Views, batch: int) -> tuple[Float[Array, "b p d"], Bool[Array, "b p"]]:
         """The tokens that stand before the text, those of the first rows' real ones first."""
         width, dtype = self.blocks.width, jnp.dtype(self.blocks.dtype)
-        found = [(jnp.zeros((batch, 0, width), dtype), jnp.zeros((batch, 0), bool))]
-        found += [projector(*views[name], width) for name, projector in self.prefix.items()]
-        tokens, real = (jnp.concatenate(each, axis=1) for each in zip(*found, strict=True))
-        tokens = tokens.astype(dtype)
+        tokens, real = joined_views(self.prefix, views, width, dtype, batch)
         if self.prefix_places and tokens.shape[1]:
             tokens = self._placed(tokens, jnp.maximum(jnp.cumsum(real, axis=1) - 1, 0))
         return tokens, real
@@ -343,16 +382,3 @@ def last_word(states: Float[Array, "b l d"], mask: Bool[Array, "b l"]) -> Float[
     """The state of each row's last real word."""
     place = jnp.maximum(mask.sum(axis=1) - 1, 0)
     return jax.vmap(lambda row, at: row[at])(states, place)
-
-
-def check_read(decoder: Any, views: Views) -> None:
-    """Raises UserError where a view that a decoder's `context` or `prefix` names is missing, or neither names it."""
-    kind, read = type(decoder).__name__, {*decoder.context, *decoder.prefix}
-    for name in views:
-        if name not in read:
-            raise UserError(unknown(f"a {kind} was given the view", name, sorted(read), "views that it reads"))
-    if missing := sorted(read - {*views}):
-        raise UserError(
-            f"a {kind} reads {', '.join(sorted(read))} and was given no tokens of {missing[0]!r}: give them, masked "
-            "where they aren't there"
-        )

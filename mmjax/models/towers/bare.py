@@ -16,7 +16,8 @@ class Incoming:
 
     labels: what else the data tells of an example, by name. rate: of sounds, the samples in a second, where the data
     says it. pieces: of texts, how many ids their tokenizer may come to have, and of codes, how many there are; 0:
-    it isn't known.
+    it isn't known. slots: of texts with places for others' tokens, each other's name and number of tokens, in the order
+    in which these are counted through.
     """
 
     shape: tuple[int, ...]
@@ -24,6 +25,7 @@ class Incoming:
     labels: tuple[str, ...] = ()
     rate: int | None = None
     pieces: int = 0
+    slots: tuple[tuple[str, int], ...] = ()
 
     def __str__(self) -> str:
         return f"{self.dtype}{list(self.shape)}"

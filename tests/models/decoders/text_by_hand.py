@@ -58,14 +58,18 @@ def states(
     prefix: np.ndarray,
     context: np.ndarray | None = None,
     together: int = 0,
+    within: Any = None,
 ) -> np.ndarray:
     """The states of the words of one text.
 
-    prefix: `[p d]`, projected already, real tokens alone. context: `[c e]`, as the layers read it.
+    prefix: `[p d]`, projected already, real tokens alone. context: `[c e]`, as the layers read it. within: the vector
+    of each place at which no word stands, projected already.
     """
     blocks, layers = decoder.blocks, p["layers"]
     ahead = len(prefix)
     words = p["token"]["embedding"][ids] * (np.sqrt(blocks.width) if decoder.scaled else 1)
+    for place, vector in (within or {}).items():
+        words[place] = vector
     own = ahead if decoder.prefix_places else 0
     places = [*(range(ahead) if decoder.prefix_places else [0] * ahead), *range(own, own + len(ids))]
     x = np.concatenate([prefix, words])
