@@ -39,6 +39,8 @@ class Family:
     notes: lines to be said to whoever reads a model: what of its inputs isn't as it is there.
     squared: whether pictures that keep their shape there are scaled to squares here, of the tower's size.
     writes: whether its texts are a decoder's, whose tokenizer is what its tokenizer.json says, whatever its class.
+    placed: of a decoder with pictures' tokens within its text, the fields of the `TokenizeConversation` that cuts its
+        texts, by config.json: where they stand, and the id that stands there.
     tagged: whether each word of a text has a tag, of the classes that config.json names.
     positions_at: where their model brings an image tower's learned positions to the size of the pictures as it runs:
         how it does that, from the grid they are kept for to another one.
@@ -60,5 +62,6 @@ class Family:
     notes: tuple[str, ...] = ()
     squared: bool = False
     writes: bool = False
+    placed: Callable[[Values], dict[str, Any]] | None = None
     tagged: bool = False
     positions_at: Callable[[np.ndarray, tuple[int, int], tuple[int, int]], np.ndarray] | None = None

@@ -29,6 +29,7 @@ from mmjax.interop.hf import (
     flava,
     gpt,
     llama,
+    llava,
     lxmert,
     siglip,
     vilt,
@@ -58,6 +59,7 @@ FAMILIES: tuple[Family, ...] = (
     *lxmert.FAMILIES,
     *gpt.FAMILIES,
     *llama.FAMILIES,
+    *llava.FAMILIES,
 )
 
 

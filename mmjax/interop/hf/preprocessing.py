@@ -35,6 +35,7 @@ PUBLISHED = {  # by model_type: the processor, its resampling and its colours
     "vilt": ("Vilt", 3, HALVES),
     "flava": ("Flava", 3, CLIP),
     "blip": ("Blip", 3, CLIP),
+    "llava": ("CLIP", 3, CLIP),
 }
 
 

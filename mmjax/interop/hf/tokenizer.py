@@ -15,6 +15,7 @@ from mmjax.data.tokenizers.given_ids import GivenIds
 from mmjax.data.tokenizers.sentence_piece import PieceTokenizer
 from mmjax.data.tokenizers.subwords import SubwordTokenizer
 from mmjax.data.tokenizers.tokenizer_json import options_of, piece_name, tokenizer_json
+from mmjax.data.transforms.conversation import TokenizeConversation
 from mmjax.data.transforms.tagged import TokenizeTagged
 from mmjax.data.transforms.text import Canonicalize, PickCaption, Tokenize
 from mmjax.data.transforms.unended import TokenizeUnended
@@ -64,6 +65,10 @@ def read(
             raise UserError(f"{where}: vocab_size={tower.vocab}, but the tokenizer has {tokenizer.vocab_size} pieces")
     if family.tagged:
         chain = (*chain[:-1], _tagging(chain[-1], label_names(inner)))
+    if family.placed is not None:
+        cut = chain[-1]
+        talk = TokenizeConversation(cut.tokenizer, cut.length, pad=cut.pad, empty="keep", **family.placed(config))
+        return graph((*chain[:-1], talk)), tokenizer
     if family.finds_end:
         said = inner.get("eos_token_id")
         check_end(tokenizer, LAST if said is None else said, tower.vocab, where)
@@ -137,6 +142,8 @@ def write(
     inner = config[family.text_config] if family.text_config else config
     if family.tagged:
         inner |= label_keys(_named_tags(chain[-1], len(inner["id2label"])))
+    if family.placed is not None:
+        config |= {"image_token_index": _place_held(chain[-1], family)}
     if tokenizer is None:
         inner |= {"eos_token_id": HIGHEST} if family.finds_end else {}
         given = chain[-1].tokenizer
@@ -188,6 +195,16 @@ def _framed_as(cut: Tokenize, tokenizer: Tokenizer) -> bytes:
     names = {id: name for name, id in pieces_of(tokenizer.model).items()}
     begin, end = (names[id] if used and id is not None else None for used, id in ends)
     return framed(tokenizer.model, begin, end)
+
+
+def _place_held(cut: Any, family: Family) -> int:
+    """The id that stands where pictures' tokens do, by which theirs finds these places."""
+    if (held := getattr(cut, "placeholder", None)) is None:
+        raise UserError(
+            f"a {family.architecture} finds a picture's places by an id that no text has, and this model's texts are "
+            f"cut by {type(cut).__name__}: give TokenizeConversation(placeholder=...) such an id"
+        )
+    return held
 
 
 def _named_tags(cut: Any, count: int) -> tuple[str, ...]:

@@ -32,13 +32,18 @@ class LinearProjector(nn.Module, kw_only=True):
 
 class MlpProjector(nn.Module, kw_only=True):
     """Dense, activation, Dense of each token, all of the decoder's width (LLaVA-1.5: Liu et al. 2023,
-    arXiv:2310.03744)."""
+    arXiv:2310.03744).
+
+    skip: the number of first tokens that are left out, a CLS say.
+    """
 
     activation: ActivationName = "gelu"
     dtype: DtypeName = "float32"
+    skip: int = 0
 
     @nn.compact
     def __call__(self, tokens: Float[Array, "b n e"], mask: Bool[Array, "b n"], width: int) -> TokensAndMask:
+        tokens, mask = tokens[:, self.skip :], mask[:, self.skip :]
         first, second = projection_init(tokens.shape[-1], width), projection_init(width, width)
         hidden = dense(width, (None, "mlp"), first, dtype=self.dtype, name="in")(tokens)
         return dense(width, ("mlp", "embed"), second, dtype=self.dtype, name="out")(
