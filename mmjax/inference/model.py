@@ -33,7 +33,6 @@ from mmjax.inference.vectors import Scores, Vectors, cosines, two_sides
 from mmjax.inference.writing.methods import Writes
 from mmjax.interop.bundle import Bundle, without_queues
 from mmjax.interop.resolve import resolve
-from mmjax.objectives.labels.classify import Classify
 from mmjax.runtime.files.own_code import Code
 
 SPELT_OUT = ("image", "text", "audio", "video")  # modalities that a signature names, for editors
@@ -275,11 +274,6 @@ class Model(Writes):
         """
         self._refuse_unnamed(unnamed, "predict")
         return self._predictions.predicted(self._given(inputs, "predict"), objective, batch_size or self.batch_size)
-
-    def answer(self, *unnamed: Any, objective: str | None = None, **inputs: Any) -> str | list[str]:
-        """The likeliest label, `predict(...).best`: the answer to a question on a picture, say."""
-        self._refuse_unnamed(unnamed, "answer")
-        return self._predictions.predicted(self._given(inputs, "answer"), objective, self.batch_size, (Classify,)).best
 
     def match(
         self, *unnamed: Any, objective: str | None = None, batch_size: int | None = None, **inputs: Any

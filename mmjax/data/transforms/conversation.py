@@ -95,11 +95,24 @@ class TokenizeConversation(Tokenize):
 
     def __call__(self, value: Any, rng: Rng) -> Labelled:  # pyright: ignore[reportIncompatibleMethodOverride]
         del rng
+        found, whole, _ = self.fitted(value)
+        row = self._filled(found.ids)
+        labels = {"loss": np.zeros(self.length, bool)}
+        labels["loss"][: len(found.loss)] = found.loss
+        if self.slots:
+            labels["slots"] = np.full(self.length, -1, np.int32)
+            labels["slots"][: len(found.slots)] = found.slots
+        return Labelled(Cut(*row, whole) if whole > self.length else row, labels)
+
+    def fitted(self, value: Any) -> tuple[Ids, int, int]:
+        """The tokens of a conversation without the oldest exchanges that it has no room for; how many tokens all of it
+        has, and how many exchanges were left out. Raises BadExample as a call does."""
         known: dict[tuple[str, bool], list[int]] = {}  # a turn that is written again isn't encoded again
         exchanges, system = self._exchanges(self._dialogue(value))
         if self.history is not None:
             exchanges, left = exchanges[-1 - self.history :], exchanges[: -1 - self.history]
             exchanges = _moved(left, exchanges)
+        count = len(exchanges)
         whole = found = self._ids(self._spans([*system, *_flat(exchanges)]), known)
         while len(found.ids) > self.length and len(exchanges) > 1:
             exchanges = _moved(exchanges[:1], exchanges[1:])
@@ -107,16 +120,10 @@ class TokenizeConversation(Tokenize):
         if len(found.ids) > self.length:
             raise BadExample(
                 f"the conversation's last exchange takes {len(found.ids)} tokens, with its pictures and the system's "
-                f"turn, and there is room for {self.length}",
+                f"turn, and there is room for {self.length}: {len(found.ids) - self.length} are too many",
                 "unfit",
             )
-        row = self._filled(found.ids)
-        labels = {"loss": np.zeros(self.length, bool)}
-        labels["loss"][: len(found.loss)] = found.loss
-        if self.slots:
-            labels["slots"] = np.full(self.length, -1, np.int32)
-            labels["slots"][: len(found.slots)] = found.slots
-        return Labelled(Cut(*row, len(whole.ids)) if len(whole.ids) > self.length else row, labels)
+        return found, len(whole.ids), count - len(exchanges)
 
     def prompt(self, value: Any) -> tuple[list[int], int, list[int]]:
         """The ids of a user's turn, or of a conversation, up to where the assistant's words begin; the number of first

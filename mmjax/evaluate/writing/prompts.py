@@ -1,6 +1,7 @@
 """Prompts as ids, by the chain and the tokenizer of the texts that a decoder was trained on."""
 
 from collections.abc import Collection, Mapping, Sequence
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 from mmjax.data.bad_example import BadExample
@@ -8,6 +9,7 @@ from mmjax.data.chains import Chains
 from mmjax.data.tokenizers.contract import Tokenizer, TokenizerSpec
 from mmjax.data.transforms.asked_dialogue import asked_dialogue, is_conversation
 from mmjax.data.transforms.conversation import TokenizeConversation
+from mmjax.data.transforms.dialogue import dialogue_of
 from mmjax.errors import UserError
 
 
@@ -24,6 +26,16 @@ class PromptIds(NamedTuple):
     def words(self) -> list[int]:
         """The ids that are words."""
         return [id for id, place in zip(self.ids, self.inserts, strict=True) if place < 0]
+
+
+class Conversed(NamedTuple):
+    """A conversation as a decoder reads it."""
+
+    prompt: PromptIds
+    whole: int
+    """The number of tokens of all of it."""
+    left_out: int
+    """The number of oldest exchanges that aren't in the prompt."""
 
 
 class Prompts:
@@ -61,11 +73,11 @@ class Prompts:
         Raises UserError where it is no text and no conversation, can't be framed, names a picture that isn't given, or
         is empty with nothing that begins a text.
         """
-        talks = isinstance(self._step, TokenizeConversation)
+        talks = self.chats
         if not isinstance(prompt, str) and not (talks and is_conversation(prompt)):
             more = ": the model's texts are no conversations" if is_conversation(prompt) else ""
             raise UserError(f"prompt={prompt!r:.60} is no text{more}")
-        if not hasattr(self._step, "prompt"):
+        if not self.framed:
             ids = self._begun(prompt)
             return PromptIds(ids, 0, [-1] * len(ids))
         try:
@@ -77,6 +89,38 @@ class Prompts:
             return PromptIds(*self._step.prompt(dialogue))
         except BadExample as reason:
             raise UserError(f"prompt={prompt!r:.60}: {reason}") from reason
+
+    @property
+    def framed(self) -> bool:
+        """True if the training texts have something around what a prompt is of."""
+        return hasattr(self._step, "prompt")
+
+    @property
+    def chats(self) -> bool:
+        """True if the training texts are conversations."""
+        return isinstance(self._step, TokenizeConversation)
+
+    @property
+    def slots(self) -> dict[str, int]:
+        """The numbers of tokens of the pictures that stand within a text, by their names in the order of counting."""
+        return self._step.slots if self.chats else {}
+
+    def conversation(self, messages: Sequence[Mapping[str, Any]], room: int | None) -> Conversed:
+        """A conversation up to where the assistant's next words begin, in as many tokens as training texts have, and
+        `room`: without its oldest exchanges where it has more.
+
+        Raises UserError where it is none, or its last exchange alone has more.
+        """
+        step = self._step.by_hand(True)
+        step = step if room is None else replace(step, length=min(step.length, room))
+        try:
+            dialogue = dialogue_of(messages)
+            for one in self._cleaning:
+                dialogue = dialogue.mapped(one)
+            found, whole, left_out = step.fitted(dialogue)
+        except BadExample as reason:
+            raise UserError(f"the conversation can't be gone on with: {reason}") from reason
+        return Conversed(PromptIds(found.ids, 0, found.slots), whole, left_out)
 
     def _begun(self, prompt: str) -> list[int]:
         pieces = self.pieces(prompt)

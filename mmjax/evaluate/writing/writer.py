@@ -12,7 +12,7 @@ from jaxtyping import Array, Bool, Float, Int, Key
 from mmjax.errors import UserError
 from mmjax.evaluate.writing.sampling import GREEDY, Sampling, next_words, row_keys, word_keys
 from mmjax.models.decoders.any_decoder import AnyCache, AnyDecoder
-from mmjax.models.decoders.text import NO_VIEWS, Views, last_word
+from mmjax.models.decoders.text import NO_VIEWS, Cache, Views, last_word
 from mmjax.models.layers.decoder_layers import unstacked
 from mmjax.runtime.mesh import Mesh, batch_sharding, replicated
 
@@ -80,6 +80,7 @@ class Writer:
         self.vocab = decoder.vocab if vocab is None else min(vocab, decoder.vocab)
         self.prefill = jax.jit(self._prefill, static_argnames="slots")
         self.advance = jax.jit(self._advance, donate_argnames="texts")
+        self.further = jax.jit(self._further, donate_argnames="cache")
         self._begin = jax.jit(self._begun, donate_argnames="cache")
         self._programs: dict[Any, Any] = {}
 
@@ -115,13 +116,14 @@ class Writer:
         together: Sequence[int] | None = None,
         inserts: Sequence[Sequence[int]] | None = None,
         copies: int = 1,
+        slots: int = 0,
     ) -> Read:
         """Reads prompts, of one id at least, each followed by up to `most` words.
 
         views: what the decoder reads, of as many rows. together: how many of each prompt's first words see each other.
         inserts: which of the views' tokens stands in the place of each of a prompt's ids, -1: none; None: none does.
         copies: the number of texts of each prompt, which stand side by side. The rows are filled up to a power of two
-        of prompts, with the first one.
+        of prompts, with the first one. slots: the least of the memory.
 
         Raises:
             UserError: a prompt is longer than the decoder's positions; `most` is below 1; a token is to stand in a
@@ -145,11 +147,8 @@ class Writer:
                 )
             limits = np.minimum(limits, room + 1 - lengths)
         words = int((lengths + limits).max()) - 1  # the last one is never read
-        slots = (1 << (ahead + words).bit_length()) - 1  # with the one behind them a power of two
-        size = max(LEAST, 1 << (longest - 1).bit_length())
-        if room is not None:
-            slots = min(slots, ahead + room)
-        size = min(size, slots - ahead)
+        slots = self.slots(ahead, words, slots)
+        size = min(max(LEAST, 1 << (longest - 1).bit_length()), slots - ahead)
         ids = np.zeros((rows, size), np.int32)
         for row, prompt in enumerate(prompts):
             ids[row, : len(prompt)] = prompt
@@ -164,6 +163,12 @@ class Writer:
             logits, cache, seen = repeated_rows((logits, cache, seen), copies)
             limits = limits.repeat(copies)
         return Read(logits, cache, limits, seen)
+
+    def slots(self, ahead: int, words: int, least: int = 0) -> int:
+        """The slots of a memory for so many words behind `ahead` tokens: a size that is compiled, `least` or more."""
+        slots = max(least, (1 << (ahead + words).bit_length()) - 1)  # with the one behind them a power of two
+        room = self.decoder.room(ahead)
+        return slots if room is None else min(slots, ahead + room)
 
     def ahead(self, views: Views) -> int:
         """The number of tokens that stand before a text."""
@@ -243,6 +248,29 @@ class Writer:
         result: Any = self.decoder.apply({"params": params}, ids[:, None], cache, mask[:, None], method="extend")
         states, cache = result
         return self.logits(params, states[:, 0]), cache
+
+    def _further(
+        self,
+        params: Any,
+        ids: Int[Array, "1 n"],
+        mask: Bool[Array, "1 n"],
+        views: Views,
+        inserts: Int[Array, "1 n"] | None,
+        cache: Cache,
+        slot: int | Int[Array, ""],
+    ) -> tuple[Float[Array, "1 v"], Cache]:
+        """The logits behind the words that come next in a row, and the memory with them. What the memory has from
+        `slot` on is left out."""
+        left_out = cache.real & (jnp.arange(cache.slots) >= slot)
+        cache = cache._replace(
+            real=cache.real & ~left_out,
+            slot=jnp.full_like(cache.slot, slot),
+            place=cache.place - left_out.sum(axis=1),
+        )
+        given = ids, cache, mask, views, inserts
+        result: Any = self.decoder.apply({"params": params}, *given, method="extend")
+        states, cache = result
+        return self.logits(params, last_word(states, mask)), cache
 
     def _begun(
         self, cache: AnyCache, logits: Float[Array, "b v"], seen: Bool[Array, "b v"], given: Task

@@ -1,4 +1,5 @@
-"""`mmjax demo`: a page, served on this machine, to search pictures and sounds by typing, by a picture, by voice.
+"""`mmjax demo`: a page, served on this machine, to search pictures and sounds by typing, by a picture, by voice; and
+to have pictures captioned and to talk, where the model writes.
 
 It is a gradio page (extra `page`). Nothing leaves the machine: no analytics, no fonts or scripts of others
 (`server.Policy` forbids the browser to ask for any). Uploads are in a folder that is deleted with the program, and no
@@ -25,9 +26,11 @@ from mmjax.evaluate.report.markup import Markup, join, short, tag
 from mmjax.experiment.graph import build
 from mmjax.inference.demo import widgets
 from mmjax.inference.demo.in_part import hears, in_part
-from mmjax.inference.demo.search import Index, Item, checked, folder, index, many, own, reason
+from mmjax.inference.demo.search import Index, Item, Place, checked, folder, index, many, own, reason
 from mmjax.inference.demo.server import HOST, Policy, ended, ended_by_signals, free_port, media_routes
 from mmjax.inference.demo.uploads import LARGEST, Gate, Uploads, received
+from mmjax.inference.demo.writing import add_tabs, speakers
+from mmjax.inference.model import Model
 from mmjax.interop.resolve import resolve
 from mmjax.runtime.compilation_cache import use_compilation_cache
 from mmjax.runtime.counts import noun
@@ -104,7 +107,14 @@ def _found(
     bundle = resolve(source, step=step, code=code, say=say)
     say("looking through its own test data" if where is None else f"looking through {where}")
     kinds = kinds_of(build(bundle.config).data.transforms)
-    found = index(bundle, own(bundle, say) if where is None else folder(where, kinds), console)
+    try:
+        found = index(bundle, own(bundle, say) if where is None else folder(where, kinds), console)
+    except UserError as error:
+        model = Model(bundle)
+        if where is not None or not speakers(model):
+            raise
+        say(f"nothing can be searched ({error}): the page is for what the model writes")
+        return Index(model, Place("", "", []), {}, {}, [])
     say(f"{_counted(found)} in {found.place.name}")
     for name, why in found.bad[:LISTED]:
         say(f"  left out: {name}: {why}")
@@ -183,7 +193,8 @@ def build_page(found: Index, kept: tempfile.TemporaryDirectory[str] | None = Non
                 first = name not in named[:i]
                 with gr.Tab(name if named.count(name) == 1 else modality.capitalize(), id=modality) as tabs[modality]:
                     inputs[modality] = widgets.taker(gr, modality, found.kind(modality), first)
-        start = answered(found, next(iter(inputs), "text"), None)
+            writing = add_tabs(gr, found.model, uploads.folder)
+        start = answered(found, next(iter(inputs)), None) if inputs else join()
         results = gr.HTML(_safe(start), elem_id="results", js_on_load=SIMILAR)
         for modality, (component, events) in inputs.items():
             shared: dict[str, Any] = dict(
@@ -196,6 +207,10 @@ def build_page(found: Index, kept: tempfile.TemporaryDirectory[str] | None = Non
             # The results belong to the open tab: no error of another tab stays there.
             opened = _answer(found, modality, uploads.folder, opened=True)
             gr.on([tabs[modality].select], opened, show_progress="hidden", api_visibility="private", **shared)
+
+        if writing:  # below what is written stands nothing of a search
+            emptied: dict[str, Any] = dict(outputs=results, show_progress="hidden", api_visibility="private")
+            gr.on([one.select for one in writing], lambda: "", **emptied)
 
         def similar(event: Any) -> str:
             return _safe(like(found, event.modality, event.row))
@@ -271,10 +286,9 @@ def first_shown(found: Index) -> Markup:
 
 def head(found: Index) -> Markup:
     """The head of the page: the collection, the model, and the items that were left out."""
-    parts: list[Any] = [
-        tag("h1", f"Search {_counted(found, bad=False)}"),
-        tag("p", f"{found.place.name} · by {found.model.source}", class_="soft"),
-    ]
+    title = f"Search {_counted(found, bad=False)}" if found.items else "Written by a model"
+    below = f"{found.place.name} · by {found.model.source}" if found.items else found.model.source
+    parts: list[Any] = [tag("h1", title), tag("p", below, class_="soft")]
     if found.bad:
         rows = [tag("li", tag("b", name), f": {why}") for name, why in found.bad[:LISTED]]
         if len(found.bad) > LISTED:

@@ -12,8 +12,7 @@ from mmjax.errors import UserError
 from mmjax.evaluate.writing.beams import Beams
 from mmjax.evaluate.writing.sampling import Sampling
 from mmjax.inference.model import load
-from mmjax.inference.writing.generation import Beginning, Order
-from mmjax.inference.writing.methods import MOST
+from mmjax.inference.writing.generation import MOST, Beginning, Order
 from mmjax.runtime.compilation_cache import use_compilation_cache
 from mmjax.runtime.files import json_text, output
 

@@ -19,6 +19,7 @@ from mmjax.inference.inputs import Row
 from mmjax.inference.row_embedder import chunks
 from mmjax.inference.writing.encoded_views import ViewEncoder
 
+MOST = 64  # words of a text, where nothing else is said
 STRIDE = 16  # words between two looks at the text for a string that stops it
 
 Ending = Literal["eos", "stop", "length"]
@@ -115,7 +116,7 @@ class Generation:
         order.check(self.prompts, self.writer.vocab)
         if order.beams is not None or order.count > 1:
             raise UserError("a stream is of one text, whose words are drawn one by one: leave out beams and n")
-        return self._streamed(item, order)
+        return self._begun([item], order).pieces()
 
     def scores(self, items: Iterable[Beginning], texts: Sequence[str], mean: bool) -> Float[np.ndarray, "n c"]:
         """The log-probability of each text, and of its end, behind each item; mean: over its ids."""
@@ -147,42 +148,24 @@ class Generation:
         read = self.writer.read(ids, views, most=most, together=seen, inserts=inserts, copies=copies)
         return prompts, read
 
-    def _begun(self, some: Sequence[Beginning], order: Order) -> tuple[Texts, News, Task, list[TextSoFar]]:
-        prompts, read = self._read(some, order.most, order.count)
-        drawn = [(item.place, sample) for item in some for sample in range(order.count)]
+    def begun(self, read: Read, prompts: Sequence[PromptIds], places: Sequence[int], order: Order) -> "Writing":
+        """The texts behind prompts that were read, whose memory becomes theirs; places: the items' numbers."""
+        drawn = [(place, sample) for place in places for sample in range(order.count)]
         rows, samples = zip(*drawn, strict=True)
         begun = self.writer.begin(read, order.sampling, order.seed, rows, samples)
         tokenizer = self.prompts.tokenizer
-        return *begun, [TextSoFar(tokenizer, one.words, order.stop) for one in prompts for _ in range(order.count)]
+        so_far = [TextSoFar(tokenizer, one.words, order.stop) for one in prompts for _ in range(order.count)]
+        return Writing(self.writer, order, *begun, so_far)
+
+    def _begun(self, some: Sequence[Beginning], order: Order) -> "Writing":
+        prompts, read = self._read(some, order.most, order.count)
+        return self.begun(read, prompts, [item.place for item in some], order)
 
     def _drawn(self, some: Sequence[Beginning], order: Order) -> list[list[Written]]:
-        texts, _, given, so_far = self._begun(some, order)
-        until = 1
-        while True:
-            until = min(order.most, until + STRIDE) if order.stop else order.most
-            texts, _ = self.writer.advance(self.writer.params, texts, given, until)
-            done, counts, ids = (np.array(one) for one in (texts.done, texts.counts, texts.ids))
-            for row, one in enumerate(so_far):
-                if not one.stopped:
-                    done[row] |= one.add(ids[row, len(one.ids) : counts[row]].tolist())
-            if done[: len(so_far)].all():
-                break
-            texts = texts._replace(done=jax.device_put(done, texts.done.sharding))
-        scores = np.asarray(texts.scores)
-        whole = [self._written(one, scores[row, : len(one.ids)]) for row, one in enumerate(so_far)]
+        writing = self._begun(some, order)
+        writing.finish()
+        whole = writing.written()
         return [whole[row : row + order.count] for row in range(0, len(whole), order.count)]
-
-    def _streamed(self, item: Beginning, order: Order) -> Iterator[str]:
-        texts, news, given, (so_far,) = self._begun([item], order)
-        for count in range(1, order.most + 1):
-            now = news
-            texts, news = self.writer.advance(self.writer.params, texts, given, count + 1)
-            # The next word is on its way while this one is shown.
-            last = so_far.add([int(np.asarray(now.ids)[0])]) or bool(np.asarray(now.done)[0])
-            if piece := so_far.piece(last):
-                yield piece
-            if last:
-                return
 
     def _searched(self, some: Sequence[Beginning], order: Order) -> list[list[Written]]:
         prompts, read = self._read(some, order.most)
@@ -201,10 +184,54 @@ class Generation:
     def _of_beam(self, found: Hypotheses, row: int, beam: int, prompt: list[int]) -> Written:
         so_far, length = TextSoFar(self.prompts.tokenizer, prompt), int(found.lengths[row, beam])
         so_far.add(np.asarray(found.ids)[row, beam, :length].tolist())
-        written = self._written(so_far, np.asarray(found.words)[row, beam, :length])
+        written = _written(so_far, np.asarray(found.words)[row, beam, :length], self.writer.eos)
         return replace(written, score=float(found.total[row, beam]))
 
-    def _written(self, so_far: TextSoFar, scores: Float[np.ndarray, " n"]) -> Written:
-        ended: Ending = "eos" if so_far.ids[-1] in self.writer.eos else "length"
-        ids = tuple(so_far.ids)
-        return Written(so_far.text, ids, scores, float(scores.sum()), "stop" if so_far.stopped else ended)
+
+class Writing:
+    """Texts while they are written.
+
+    texts: on the device. so_far: each text on the host, as far as it was looked at.
+    """
+
+    def __init__(self, writer: Writer, order: Order, texts: Texts, news: News, given: Task, so_far: list[TextSoFar]):
+        self._writer, self._order, self._news, self._given = writer, order, news, given
+        self.texts, self.so_far = texts, so_far
+
+    def finish(self) -> None:
+        """Writes all texts to their ends."""
+        order, until = self._order, 1
+        while True:
+            until = min(order.most, until + STRIDE) if order.stop else order.most
+            self.texts, _ = self._writer.advance(self._writer.params, self.texts, self._given, until)
+            done, counts, ids = (np.array(one) for one in (self.texts.done, self.texts.counts, self.texts.ids))
+            for row, one in enumerate(self.so_far):
+                if not one.stopped:
+                    done[row] |= one.add(ids[row, len(one.ids) : counts[row]].tolist())
+            if done[: len(self.so_far)].all():
+                break
+            self.texts = self.texts._replace(done=jax.device_put(done, self.texts.done.sharding))
+
+    def pieces(self) -> Iterator[str]:
+        """The pieces of the only text, as they are written."""
+        (so_far,) = self.so_far
+        for count in range(1, self._order.most + 1):
+            now = self._news
+            self.texts, self._news = self._writer.advance(self._writer.params, self.texts, self._given, count + 1)
+            # The next word is on its way while this one is shown.
+            last = so_far.add([int(np.asarray(now.ids)[0])]) or bool(np.asarray(now.done)[0])
+            if piece := so_far.piece(last):
+                yield piece
+            if last:
+                return
+
+    def written(self) -> list[Written]:
+        """The texts as far as they were looked at."""
+        scores = np.asarray(self.texts.scores)
+        return [_written(one, scores[row, : len(one.ids)], self._writer.eos) for row, one in enumerate(self.so_far)]
+
+
+def _written(so_far: TextSoFar, scores: Float[np.ndarray, " n"], eos: Sequence[int]) -> Written:
+    ended: Ending = "eos" if so_far.ids[-1] in eos else "length"
+    ids = tuple(so_far.ids)
+    return Written(so_far.text, ids, scores, float(scores.sum()), "stop" if so_far.stopped else ended)

@@ -1,4 +1,4 @@
-"""Writes texts with a loaded model: its methods `generate`, `caption`, `stream` and `log_likelihood`."""
+"""Writes texts with a loaded model: its methods `generate`, `caption`, `stream`, `chat`, `answer`, `log_likelihood`."""
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import cached_property
@@ -15,11 +15,13 @@ from mmjax.evaluate.writing.sampling import Sampling
 from mmjax.evaluate.writing.writer import Writer
 from mmjax.inference.inputs import Inputs
 from mmjax.inference.predictions import AskedTogether
+from mmjax.inference.writing.chat import Chat
 from mmjax.inference.writing.encoded_views import ViewEncoder
-from mmjax.inference.writing.generation import Beginning, Generation, Order
+from mmjax.inference.writing.generation import MOST, Beginning, Generation, Order
 from mmjax.objectives.caption import Caption
+from mmjax.objectives.labels.classify import Classify
 
-MOST = 64  # words of a text, where nothing else is said
+QUESTION = "Question: {} Answer:"  # of a model of texts alone (BLIP-2: Li et al. 2023, arXiv:2301.12597)
 
 
 class Writes:
@@ -31,6 +33,14 @@ class Writes:
     _bundle: Any
     _inputs: Inputs
     _one: Any
+    _predictions: Any
+    _given: Any
+    _refuse_unnamed: Any
+
+    @property
+    def writes(self) -> tuple[str, ...]:
+        """The names of its objectives that write."""
+        return tuple(name for name, part in self.experiment.objectives.items() if isinstance(part, Caption))
 
     def generate(
         self,
@@ -111,6 +121,52 @@ class Writes:
         if not alone:
             raise UserError("stream() writes one text: give a single prompt and single inputs")
         return generation.stream(next(iter(items)), Order(max_new_tokens, sampling, None, strings, seed))
+
+    def chat(self, messages: Sequence[Mapping[str, Any]] = (), *, objective: str | None = None) -> Chat:
+        """Begins a conversation: `chat.say("what is this?", image=picture)` gives the assistant's answer.
+
+        messages: its first turns, the system's say, in Hugging Face's chat format or LLaVA's. objective: its name,
+        where several write.
+
+        Raises UserError where the model doesn't write, or wasn't trained on conversations; where messages have an
+        unknown role, or more pictures than it reads.
+        """
+        return Chat(self.generation(objective, "chat"), self._inputs, self.source, messages)
+
+    def answer(
+        self, *unnamed: Any, objective: str | None = None, prompt: str | None = None, **inputs: Any
+    ) -> str | list[str]:
+        """The answer to a question on a picture, say: `answer(image=..., text="what is red?")`, or lists of them.
+
+        Of a model that was trained on labels (`Classify`) it is the likeliest one, `predict(...).best`. Of one that
+        writes it is written, without white space at its ends; then the options of `generate` may stand here too.
+        prompt: the question's, with {} where it goes; by default the question alone where the training texts frame it
+        (`TokenizeConversation`, `TokenizePrefixed`), else `Question: {} Answer:`. objective: its name, where there are
+        several.
+
+        Raises UserError as `predict` and `generate` do.
+        """
+        self._refuse_unnamed(unnamed, "answer")
+        parts = self.experiment.objectives
+        labelled = any(isinstance(part, Classify) for part in parts.values())
+        if objective not in self.writes and (labelled or not self.writes):
+            if prompt is not None:
+                raise UserError(f"answer(prompt={prompt!r:.60}) is for words, and the answers here are labels")
+            given = self._given(inputs, "answer")
+            return self._predictions.predicted(given, objective, self.batch_size, (Classify,)).best
+        prompts = self.generation(objective, "answer").prompts
+        if (question := inputs.pop("text", None)) is None:
+            raise UserError("answer() needs the question: text=...")
+        prompt = prompt or ("{}" if prompts.framed else QUESTION)
+        if "{}" not in prompt:
+            raise UserError(f"answer(prompt={prompt!r:.60}) has no {{}}, where the question goes")
+        asked: Any = question
+        if isinstance(question, str):
+            asked = prompt.replace("{}", question)
+        elif isinstance(question, Sequence):
+            asked = [prompt.replace("{}", one) if isinstance(one, str) else one for one in question]
+        found = self.generate(asked, objective=objective, **inputs)
+        return found.strip() if isinstance(found, str) else [one.strip() for one in found]
 
     def log_likelihood(
         self,

@@ -2,10 +2,11 @@
 
 from typing import Any
 
+import fiddle as fdl
 import jax
 import numpy as np
 
-from mmjax.data import Decode, Lowercase, Mixture, Resize, SentencePiece, Tokenize
+from mmjax.data import Decode, Lowercase, Mixture, Resize, SentencePiece, Tokenize, TokenizeConversation
 from mmjax.data.tokenizers.sentence_piece import PieceTokenizer
 from mmjax.experiment import Experiment, experiment
 from mmjax.experiment.graph import build
@@ -15,7 +16,7 @@ from mmjax.models import Blocks, DecoderBlocks, TextDecoder, ViT
 from mmjax.objectives import Caption
 from mmjax.optim import AdamW
 
-SIDE, VOCAB, LENGTH = 16, 64, 24
+SIDE, VOCAB, LENGTH, ROOM = 16, 64, 24, 192
 TEXTS = ["a red dog rolls", "a blue cat runs", "the green ball rolls to the left", "the dog and the cat", "a big ball"]
 
 
@@ -75,3 +76,14 @@ def made(config: Any, tokenizer: PieceTokenizer) -> Model:
         variables_of(build(config)),
     )
     return Model(Bundle(config, variables, {"text": tokenizer}, "made"), batch_size=4)
+
+
+def talking(config: Any, tokenizer: PieceTokenizer, end: float = -2.0, **fields: Any) -> Model:
+    """The model of an experiment's, whose texts are conversations. end: the bias of the word that ends an answer.
+    fields: of `TokenizeConversation`."""
+    config.data.transforms["text"] = (fdl.Config(TokenizeConversation, SentencePiece(VOCAB), ROOM, **fields),)
+    decoder = config.objectives["caption"].decoder
+    decoder.length, decoder.head_bias = ROOM, True
+    model = made(config, tokenizer)
+    model.params["objectives_caption"]["decoder"]["bias"][tokenizer.eos] = end
+    return model
