@@ -75,6 +75,7 @@ with epy.lazy_api_imports(globals()):
     from mmjax.data.transforms.prefixed import PrefixText, TokenizePrefixed
     from mmjax.data.transforms.read_conversation import ReadConversation
     from mmjax.data.transforms.record import CopyInput, PickTogether
+    from mmjax.data.transforms.references import CaptionList, KeepCaptions, TokenizeReferences
     from mmjax.data.transforms.regions import GatherRegions, GridRegions, ReadRegions
     from mmjax.data.transforms.reserve.clips import EachClip
     from mmjax.data.transforms.reserve.ids import ReserveIds

@@ -33,6 +33,7 @@ from mmjax.experiment import record as records
 from mmjax.experiment.definition import Experiment
 from mmjax.experiment.graph import build
 from mmjax.experiment.record import RECORD
+from mmjax.objectives.cider_reward import FREQUENCIES
 from mmjax.objectives.contrastive.key_queue import QUEUE
 from mmjax.optim.optimizers import AdamW
 from mmjax.runtime.files import archives, digests, json_text, output
@@ -40,6 +41,7 @@ from mmjax.runtime.files.own_code import Code
 
 PARAMS, EXTRAS = "params.safetensors", "extras.safetensors"
 TOKENIZERS = "tokenizers"
+TRAINING = (QUEUE, FREQUENCIES)  # collections that exported models lack
 LISTED = 8  # paths in a message, before it only counts
 
 
@@ -141,8 +143,8 @@ def halved(bundle: Bundle) -> Bundle:
 
 
 def without_queues(bundle: Bundle) -> Bundle:
-    """The model without the keys of earlier batches, which only training reads."""
-    return replace(bundle, variables={name: parts for name, parts in bundle.variables.items() if name != QUEUE})
+    """The model without the keys of earlier batches and the counts of the training split, which only training reads."""
+    return replace(bundle, variables={name: parts for name, parts in bundle.variables.items() if name not in TRAINING})
 
 
 def _single(array: Any) -> bool:
@@ -224,8 +226,9 @@ def _check_shapes(config: fdl.Config, found: Mapping[str, Any], source: str) -> 
     except ValueError as error:  # UserError too: sizes of another project's config that don't go together
         raise UserError(f"{source or 'the model'}: {error}") from error
     given = {path: tuple(leaf.shape) for path, leaf in found.items()}
-    if not any(path.startswith(f"{QUEUE}/") for path in given):  # as in an exported model
-        wanted = {path: shape for path, shape in wanted.items() if not path.startswith(f"{QUEUE}/")}
+    for name in TRAINING:
+        if not any(path.startswith(f"{name}/") for path in given):  # as in an exported model
+            wanted = {path: shape for path, shape in wanted.items() if not path.startswith(f"{name}/")}
     problems = [
         f"{path} {shape} is missing{nearest(path, given)}" for path, shape in wanted.items() if path not in given
     ]

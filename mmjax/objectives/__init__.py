@@ -14,7 +14,7 @@ with epy.lazy_api_imports(globals()):
     from mmjax.objectives.contrastive.metric_learning import MetricLearning
     from mmjax.objectives.contrastive.momentum import MomentumContrastive
     from mmjax.objectives.contrastive.objective import Contrastive
-    from mmjax.objectives.demands import Demanding
+    from mmjax.objectives.demands import Counting, Demanding
     from mmjax.objectives.encoded import (
         Encoded,
         EncodedCorrupted,
@@ -41,4 +41,5 @@ with epy.lazy_api_imports(globals()):
     from mmjax.objectives.next_sentence import NextSentence
     from mmjax.objectives.pretrainer import Pretrainer
     from mmjax.objectives.reserve.objective import Reserve
+    from mmjax.objectives.self_critical import SelfCritical
     from mmjax.objectives.word_patch import WordPatchAlignment

@@ -3,6 +3,8 @@
 from collections.abc import Iterable, Mapping
 from typing import Any, Protocol, runtime_checkable
 
+import numpy as np
+
 from mmjax.errors import UserError
 from mmjax.models.towers.bare import Incoming
 from mmjax.objectives.contract import View
@@ -20,6 +22,26 @@ class Demanding(Protocol):
 
         Raises:
             UserError: it can't learn from these; the message has the path, the wrong value, and what to do.
+        """
+        ...
+
+
+@runtime_checkable
+class Counting(Protocol):
+    """An objective with variables that are counted in the training split once, before a run's first step; from then on
+    they are a part of the run's state. The others leave the methods out."""
+
+    text: str
+    """The entry that is counted."""
+
+    def counted_variables(self, rows: Iterable[Mapping[str, np.ndarray]], path: str) -> dict[str, dict[str, Any]]:
+        """The objective's variables, by collection, in the shapes that it starts with.
+
+        rows: of each example of the training split that has the entry, that and its labels. path: of the objective in
+        the experiment.
+
+        Raises:
+            UserError: they can't be counted.
         """
         ...
 

@@ -8,8 +8,9 @@ import jax
 import jax.numpy as jnp
 
 # Collections that every part reads and none changes: the statistics are those of frozen towers, the average a
-# teacher's.
-SHARED = ("params", "batch_stats", "ema")
+# teacher's, the frequencies those of the training split.
+SHARED = ("params", "batch_stats", "ema", "frequencies")
+KEPT = "kept"  # the name (`checkpoint_name`) of what the backward pass reads instead of computing it again
 
 
 def each_part(module: nn.Module, function: Callable[..., Any], microbatches: int, rows: Any, *whole: Any) -> Any:
@@ -24,6 +25,7 @@ def each_part(module: nn.Module, function: Callable[..., Any], microbatches: int
         nn.remat(
             lambda module, _, part, *whole: (None, function(module, part, *whole)),
             prevent_cse=False,  # the scan itself keeps the recomputation apart
+            policy=jax.checkpoint_policies.save_only_these_names(KEPT),
         ),
         variable_broadcast=list(SHARED),
         split_rngs={"params": False},

@@ -20,12 +20,14 @@ from mmjax.interop.bundle import Bundle
 from mmjax.interop.resolve import resolve
 from mmjax.models.layers.positions import resize
 from mmjax.models.towers.contract import PatchTower
+from mmjax.objectives.cider_reward import FREQUENCIES
 from mmjax.objectives.contrastive.key_queue import QUEUE
 from mmjax.runtime import hosts
 from mmjax.runtime.files.own_code import Code
 
 LISTED = 5  # paths that a message lists; more are only counted
 KINDS = ("towers", "fusions", "objectives")  # the parts that can start from another model's
+OWN = (QUEUE, FREQUENCIES)  # collections that no run takes from another
 POSITIONS = "position"  # the learned table of a patch tower
 
 
@@ -91,7 +93,7 @@ def initialised(
     ones.
 
     Learned positions of another grid are resized (`models.positions.resize`); batch statistics come with the tower. A
-    queue of keys stays as it is: another run's are of another teacher.
+    queue of keys stays as it is: another run's are of another teacher; so do the frequencies that a run counts itself.
     say: gets a line each for loaded, fresh and unused parameters.
 
     Raises:
@@ -105,7 +107,7 @@ def initialised(
         _check_scaled(its_part, own_part, where, path)
         regrid = _regrid(its_part, own_part)
         (part, *within), (other, *inside) = _names(path), _names(of)
-        for collection in [name for name, parts in variables.items() if part in parts and name != QUEUE]:
+        for collection in [name for name, parts in variables.items() if part in parts and name not in OWN]:
             its = _at(theirs.variables.get(collection, {}).get(other, {}), inside)
             ours = variables[collection][part]
             mine = _at(ours, within)

@@ -24,6 +24,7 @@ from mmjax.runtime.prefetch import DevicePrefetch, device_prefetch
 from mmjax.train.ahead import Ahead
 from mmjax.train.bad_examples import BadExamples
 from mmjax.train.evaluations import Evaluations
+from mmjax.train.first_counts import with_counts
 from mmjax.train.goodput import Goodput
 from mmjax.train.initialise import initialised, sources, tokenizers
 from mmjax.train.interruption import Interruption
@@ -74,7 +75,7 @@ class Run:
             model_state = initialised(fresh, self.setup.experiment, starts, self.progress.say)
             state = with_params(state, model_state.pop("params"), model_state)
             starts.clear()
-        return state
+        return with_counts(state, self.setup.experiment, self.data)
 
     @contextlib.contextmanager
     def feed(self) -> Iterator["Feed"]:
