@@ -446,6 +446,26 @@ CLAIMS = (
         "validation",
         threshold=0.0,
     ),
+    Claim(
+        "scst_raises_cider",
+        "SCST (arXiv:1612.00563)",
+        "Captions have a higher CIDEr-D after steps that reward it than after as many further steps of cross-entropy.",
+        ("scst.py:tiny",),
+        ("scst.py:tiny_words",),
+        ("captions/caption/cider_d",),
+        "test",
+        threshold=0.0,
+    ),
+    Claim(
+        "scst_raises_cider_in_as_much_compute",
+        "SCST (arXiv:1612.00563)",
+        "The same beside further cross-entropy in as much compute.",
+        ("scst.py:tiny",),
+        ("scst.py:tiny_words", "steps=712"),
+        ("captions/caption/cider_d",),
+        "test",
+        threshold=0.0,
+    ),
 )
 FUSIONS = tuple(
     (f"fusion.py:{way}",) for way in ("concatenated", "gated", "tensor", "low_rank", "late", "late_learned", "merged")
@@ -488,11 +508,16 @@ TINIES = (
     ("videoclip.py:tiny",),
     ("show_and_tell.py:tiny",),
     ("show_and_tell.py:tiny_attention",),
+    ("scst.py:tiny",),
     ("gpt.py:tiny",),
 )
 
-# By experiment: the file that a run of it reads, and the command that makes it, as arguments of `mmjax`.
+# By experiment: what a run of it reads, a file or the workdir of another run, and the command that makes it, as
+# arguments of `mmjax`.
+CAPTIONER = "runs/show_and_tell_tiny", ("train", str(FOLDER / "show_and_tell.py:tiny"))
 PREPARED = {
+    "scst.py:tiny": CAPTIONER,
+    "scst.py:tiny_words": CAPTIONER,
     "videobert.py:tiny": (
         "runs/videobert_words.safetensors",
         ("cluster", str(FOLDER / "videobert.py:tiny"), "--branching", "12", "--depth", "2", "--entry", "video"),
@@ -525,13 +550,17 @@ def verdict(differences: list[float], threshold: float) -> Verdict:
 
 
 def prepare(arm: tuple[str, ...]) -> None:
-    """Makes the file that an arm reads, where it isn't there. Raises SystemExit where its command fails."""
+    """Makes what an arm reads, where it isn't there. Raises SystemExit where its command fails."""
     path, command = PREPARED.get(arm[0], ("", ()))
-    if not path or Path(path).exists():
+    trained = (
+        bool(command) and command[0] == "train"
+    )  # a run that has ended ends again at once, one that hasn't goes on
+    if not path or (Path(path).exists() and not trained):
         return
     Path(path).parent.mkdir(parents=True, exist_ok=True)
-    print(f"{time.strftime('%H:%M:%S')} {' '.join(command)} --out {path}", flush=True)
-    done = subprocess.run([sys.executable, "-m", "mmjax", *command, "--out", path])
+    whole = (*command, "--workdir" if trained else "--out", path)
+    print(f"{time.strftime('%H:%M:%S')} {' '.join(whole)}", flush=True)
+    done = subprocess.run([sys.executable, "-m", "mmjax", *whole])
     if done.returncode:
         raise SystemExit(f"{' '.join(command)} ended with {done.returncode}, and {arm[0]} reads {path}")
 

@@ -17,6 +17,7 @@ from mmjax.objectives.encoded import Encoded
 from mmjax.objectives.numerics import at_least_fp32, weighted_mean
 from mmjax.objectives.text_slots import check_slots
 from mmjax.objectives.token_errors import TokenErrors, averaged
+from mmjax.objectives.unlikelihood import repeated_word_losses
 
 MeanName = Literal["tokens", "texts", "sums"]
 
@@ -29,7 +30,8 @@ class Caption(nn.Module):
     (`<text>_segments`, `<text>_positions`) a text's first word isn't predicted either. `<text>_prefix` tells how many
     first words see each other (PaliGemma's prompt), of which none is predicted; and where `<text>_slots` isn't -1 a
     picture's token stands (`TokenizeConversation`), which isn't predicted either. Metrics, besides the loss:
-    `accuracy`, of the likeliest word; and where there is one, the mean `attention_penalty`, without its weight.
+    `accuracy`, of the likeliest word; and where there is one, the mean `attention_penalty`, without its weight, and the
+    mean `unlikelihood` over words.
 
     Attributes:
         decoder: a `mmjax.models.TextDecoder`, or a `RecurrentDecoder`.
@@ -56,6 +58,7 @@ class Caption(nn.Module):
     parallel: float = 0.0
     mask_id: int | None = None
     attention_penalty: float = 0.0
+    unlikelihood: float = 0.0
 
     def views(self) -> tuple[View, ...]:
         return tuple(View(name) for name in self.reads)
@@ -79,6 +82,8 @@ class Caption(nn.Module):
                 f"it looks: a RecurrentDecoder with a context, and {path}.decoder is a {type(self.decoder).__name__} "
                 f"with context={sorted(self.decoder.context)}"
             )
+        if self.unlikelihood < 0:
+            raise UserError(f"{path}.unlikelihood={self.unlikelihood} must be at least 0")
         if self.text not in inputs:
             raise UserError(unknown(f"{path} predicts the words of", self.text, inputs, "chains of data.transforms"))
         given, decoder = inputs[self.text], self.decoder
@@ -154,13 +159,21 @@ class Caption(nn.Module):
         if self.label_smoothing:
             even = jax.nn.logsumexp(logits, axis=-1) - jnp.mean(logits, axis=-1)
             loss = (1 - self.label_smoothing) * loss + self.label_smoothing * even
-        hits = (jnp.argmax(logits, axis=-1) == targets) & count
-        return TokenErrors(jnp.sum(jnp.where(count, loss, 0), axis=1), hits.sum(axis=1), count.sum(axis=1), penalty)
+        hits, unlikely = (jnp.argmax(logits, axis=-1) == targets) & count, None
+        if self.unlikelihood:
+            own = None if segments is None else segments[:, 1:]
+            unlikely = jnp.sum(jnp.where(count, repeated_word_losses(logits, targets, real[:, 1:], own), 0), axis=1)
+        total = jnp.sum(jnp.where(count, loss, 0), axis=1)
+        return TokenErrors(total, hits.sum(axis=1), count.sum(axis=1), penalty, unlikely)
 
     def batch_loss(self, outputs: TokenErrors, batch: Mapping[str, Array]) -> tuple[Float[Array, ""], dict[str, Array]]:
         """The mean over words or texts."""
         rows = self.counted(batch)
         loss, metrics = averaged(outputs, rows)
+        if outputs.unlikely is not None:
+            metrics["unlikelihood"] = weighted_mean(outputs.unlikely, outputs.count, rows)
+            loss += self.unlikelihood * metrics["unlikelihood"]
+            outputs = outputs._replace(total=outputs.total + self.unlikelihood * outputs.unlikely)
         rows = rows & (outputs.count > 0)
         if self.mean != "tokens":
             each = outputs.total / (jnp.maximum(outputs.count, 1) if self.mean == "texts" else 1)

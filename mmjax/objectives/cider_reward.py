@@ -84,8 +84,7 @@ def cider_rewards(
     """
     own, other = _weighed(texts, lengths, table), _weighed(references, reference_lengths, table)
 
-    def similarity(text: int | Array, reference: int | Array) -> Array:
-        mine, theirs = (jax.tree.map(lambda x: x[place], one) for one, place in ((own, text), (other, reference)))
+    def similarity(mine: _Text, theirs: _Text) -> Array:
         there = _matches(mine.ids, mine.real, theirs.ids, theirs.real).sum(axis=-1)  # [4, t]: in the reference
         shared = jnp.minimum(mine.times, there) * there * mine.weights**2
         # Each place of an n-gram that occurs several times in the text has its part of what that n-gram counts.
@@ -94,8 +93,7 @@ def cider_rewards(
         alike = jnp.sum(jnp.where(norms > 0, dot / jnp.where(norms > 0, norms, 1), 0)) / ORDER
         return alike * jnp.exp(-((mine.length - theirs.length) ** 2) / (2 * SIGMA_IDS**2))
 
-    rows, columns = jnp.arange(len(texts)), jnp.arange(len(references))
-    each = jax.vmap(lambda text: jax.vmap(lambda reference: similarity(text, reference))(columns))(rows)
+    each = jax.vmap(lambda mine: jax.vmap(lambda theirs: similarity(mine, theirs))(other))(own)
     real = reference_lengths > 0
     return BEST * jnp.sum(jnp.where(real, each, 0), axis=1) / jnp.maximum(real.sum(), 1)
 

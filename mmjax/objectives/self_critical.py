@@ -101,8 +101,8 @@ class SelfCritical(nn.Module):
         decoder = self.decoder
         if not (hasattr(decoder, "prefill") and hasattr(decoder, "extend")):
             raise UserError(
-                f"{path}.decoder is a {type(decoder).__name__}, which doesn't write word by word: take a TextDecoder or "
-                "a RecurrentDecoder"
+                f"{path}.decoder is a {type(decoder).__name__}, which doesn't write word by word: take a TextDecoder "
+                "or a RecurrentDecoder"
             )
         if self.text not in inputs:
             raise UserError(unknown(f"{path} compares with", self.text, inputs, "chains of data.transforms"))
@@ -195,9 +195,7 @@ class SelfCritical(nn.Module):
             rows = len(begin) * len(likeliest)
             return DrawnTexts(jnp.zeros((rows, self.most), jnp.int32), jnp.ones(rows, jnp.int32))
         decoder, variables = self.decoder.unbind()
-        return draw_texts(
-            decoder, variables, begin, end, views, context.keys, jnp.asarray(likeliest), self.most
-        )
+        return draw_texts(decoder, variables, begin, end, views, context.keys, jnp.asarray(likeliest), self.most)
 
     def _table(self) -> FrequencyTable:
         if self.is_initializing():

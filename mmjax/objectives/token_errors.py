@@ -15,6 +15,8 @@ class TokenErrors(NamedTuple):
     count: Int[Array, " b"]
     penalty: Float[Array, " b"] | None = None
     """A penalty of each caption besides; None: there is none."""
+    unlikely: Float[Array, " b"] | None = None
+    """The unlikelihood of words that stand before; None: it isn't asked for."""
 
 
 def averaged(errors: TokenErrors, rows: Bool[Array, " b"]) -> tuple[Float[Array, ""], dict[str, Array]]:

@@ -88,6 +88,20 @@ TRAINING = (
         "the sum over a picture's tokens of (1 - how much all words of a text look at it)^2, the mean over texts",
         "lower",
     ),
+    MetricFamily(
+        ("<objective>/unlikelihood",),
+        "the sum over a word's different predecessors of -ln(1 - their chance to come again), the mean over words",
+        "lower",
+    ),
+    MetricFamily(
+        ("<objective>/reward", "<objective>/baseline"),
+        "the mean CIDEr-D, up to 10, of the texts that were drawn, and of what they are compared with",
+        "higher",
+    ),
+    MetricFamily(
+        ("<objective>/words", "<objective>/ended"),
+        "the mean number of ids of texts that were drawn, and the share of them that end by themselves",
+    ),
     MetricFamily(("<objective>/pairs",), "pairs of the batch that were matched, right ones and wrong ones"),
     MetricFamily(("<objective>/matching_loss",), "the loss of matching alone, without what is added to it", "lower"),
     MetricFamily(

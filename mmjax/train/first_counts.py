@@ -13,8 +13,8 @@ from mmjax.train.step import TrainState
 
 
 def with_counts(state: TrainState, experiment: Experiment, data: Prepared) -> TrainState:
-    """The state of a new run with the variables of its `Counting` objectives. They are saved with it: a run that goes on
-    counts nothing. Each host counts, all the same.
+    """The state of a new run with the variables of its `Counting` objectives. They are saved with it: a run that goes
+    on counts nothing. Each host counts, all the same.
 
     Raises UserError as `Counting` does.
     """

@@ -21,6 +21,7 @@ from mmjax.interop.resolve import resolve
 from mmjax.models.layers.positions import resize
 from mmjax.models.towers.contract import PatchTower
 from mmjax.objectives.cider_reward import FREQUENCIES
+from mmjax.objectives.contract import Writing
 from mmjax.objectives.contrastive.key_queue import QUEUE
 from mmjax.runtime import hosts
 from mmjax.runtime.files.own_code import Code
@@ -66,24 +67,39 @@ def sources(experiment: Experiment, say: Callable[[str], None], code: Code = ())
 def tokenizers(
     experiment: Experiment, sources: Mapping[str, Bundle], say: Callable[[str], None]
 ) -> dict[str, Tokenizer]:
-    """The tokenizers, by modality, of the models that the towers start from: a token table is only valid with its own.
+    """The tokenizers, by entry, of the models that towers and decoders start from: a token table is only valid with its
+    own.
 
     One is taken where both experiments describe their tokenizer equally, or this one leaves its `path` empty, for a
     model that comes from elsewhere; `say` gets a message where they don't, and it isn't the same model either.
     """
-    wanted, found = untrained(experiment.data.transforms), {}
+    wanted, found, loads = untrained(experiment.data.transforms), {}, _loads(experiment)
     for path, bundle in sources.items():
-        modality = path.partition(".")[2]
-        if path != f"towers.{modality}" or modality not in wanted or modality not in bundle.tokenizers:
+        entry = _entry_of(experiment, path)
+        if entry not in wanted:
             continue
-        ours, theirs = wanted[modality], untrained(build(bundle.config).data.transforms).get(modality)
+        its = build(bundle.config)
+        there = _entry_of(its, loads[path].of or path)
+        if there not in bundle.tokenizers:
+            continue
+        ours, theirs = wanted[entry], untrained(its.data.transforms).get(there)
         own = getattr(ours, "path", None)
         if theirs == ours or own == "":
-            found[modality] = bundle.tokenizers[modality]
+            found[entry] = bundle.tokenizers[there]
             say(f"init {path} from {bundle.source}: its tokenizer is taken too")
-        elif not own or ours.load(None, Path()) != bundle.tokenizers[modality]:
+        elif not own or ours.load(None, Path()) != bundle.tokenizers[there]:
             say(f"init {path} from {bundle.source}: the tokenizer is another one, {ours}, not {theirs}")
     return found
+
+
+def _entry_of(experiment: Experiment, path: str) -> str:
+    """The entry whose ids a part has vectors for: a tower's own, or that of the texts that an objective's decoder
+    writes; "" where it is neither."""
+    kind, _, name = path.partition(".")
+    part = part_at(experiment, path)
+    if kind == "objectives":
+        return part.text if isinstance(part, Writing) else ""
+    return name if kind == "towers" else ""
 
 
 def initialised(

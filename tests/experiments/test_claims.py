@@ -185,13 +185,22 @@ def test_what_an_arm_reads_is_made_once(tmp_path, monkeypatch, capsys):
     prepare(("a.py:tiny",))
     prepare(("clip.py:tiny",))
     assert len(calls) == 2
+    monkeypatch.setitem(PREPARED, "b.py:tiny", (str(made), ("train", "a.py:tiny")))
+    prepare(("b.py:tiny",))  # a run may have been stopped, and goes on
+    assert calls[2:] == [["train", "a.py:tiny", "--workdir", str(made)]]
 
 
 @pytest.mark.parametrize("name", PREPARED)
 def test_what_is_made_is_what_the_experiment_reads(name):
-    """The tree of its chain, in its shape."""
+    """The tree of its chain, in its shape; or the run that its parts start from, which has such parts."""
     path, command = PREPARED[name]
     built = build(load_experiment(f"{FOLDER}/{name}"))
+    if command[0] == "train":
+        start = build(load_experiment(command[1]))
+        assert {load.path for load in built.init.values()} == {path}
+        assert built.towers["image"] == start.towers["image"]
+        assert built.objectives["caption"].decoder == start.objectives["caption"].decoder
+        return
     (words,) = (step for step in built.data.transforms["video"] if isinstance(step, VisualWords))
     options = dict(zip(command[2::2], command[3::2], strict=True))
     assert words.tokenizer == WordTree(path, int(options["--branching"]), int(options["--depth"]))

@@ -59,14 +59,18 @@ def draw_texts(
         new = jnp.where(done, 0, word(logits, count))
         return ids.at[:, count].set(new), lengths + ~done, done | (new == ends)
 
-    def step(state: tuple[AnyCache, Array, Array, Array, Array]) -> tuple[AnyCache, Array, Array, Array, Array]:
-        cache, ids, lengths, done, count = state
-        last = jnp.take(ids, count - 1, axis=1)[:, None]
-        found: Any = decoder.apply(variables, last, cache, ~done[:, None], method="extend")
-        return found[1], *with_word(ids, lengths, done, logits_of(found[0]), count), count + 1
+    def step(state: Any, count: Array) -> tuple[Any, None]:
+        def grown(state: tuple[AnyCache, Array, Array, Array]) -> tuple[AnyCache, Array, Array, Array]:
+            cache, ids, lengths, done = state
+            last = jnp.take(ids, count - 1, axis=1)[:, None]
+            found: Any = decoder.apply(variables, last, cache, ~done[:, None], method="extend")
+            return found[1], *with_word(ids, lengths, done, logits_of(found[0]), count)
+
+        return jax.lax.cond(state[3].all(), lambda state: state, grown, state), None
 
     rows = len(ends)
     empty = jnp.zeros((rows, most), jnp.int32), jnp.zeros(rows, jnp.int32), jnp.zeros(rows, bool)
-    state = (cache, *with_word(*empty, logits, jnp.int32(0)), jnp.int32(1))
-    _, ids, lengths, _, _ = jax.lax.while_loop(lambda state: (state[4] < most) & ~state[3].all(), step, state)
+    start = (cache, *with_word(*empty, logits, jnp.int32(0)))
+    # As many rounds as there may be words, of which the last do nothing: the cost of a step can be told beforehand.
+    (_, ids, lengths, _), _ = jax.lax.scan(step, start, jnp.arange(1, most))
     return DrawnTexts(ids, lengths)
