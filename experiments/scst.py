@@ -93,7 +93,7 @@ def captioner() -> RecurrentDecoder:
 
 
 @experiment
-def critical(baseline: str) -> Experiment:
+def critical(baseline: Any) -> Experiment:
     words = TokenizeReferences(SentencePiece(128, name="described_emoji"), 64, most=5)
     objective = SelfCritical(captioner(), ("image",), samples=5, baseline=baseline, most=63, ngrams=2**16)
     return small(objective, (KeepCaptions(), Lowercase(), words))

@@ -160,11 +160,9 @@ class SelfCritical(nn.Module):
         texts = self._drawn(begin, end, views, context)
         # Drawn once: the backward pass of a microbatch computes the rest again, and would draw again.
         texts = jax.tree.map(lambda x: checkpoint_name(x.reshape(rows, -1, *x.shape[1:]), KEPT), texts)
-        rewards = jax.lax.stop_gradient(
-            jax.vmap(cider_rewards, in_axes=(0, 0, 0, 0, None))(
-                *texts, references[:, :, 1:], jnp.maximum(lengths - 1, 0), self._table()
-            )
-        )
+        score = jax.vmap(cider_rewards, in_axes=(0, 0, 0, 0, None))
+        known = references[:, :, 1:], jnp.maximum(lengths - 1, 0)
+        rewards = jax.lax.stop_gradient(score(texts.ids, texts.lengths, *known, self._table()))
         reward, baseline = self._compared(rewards)
         ids, counts = (x[:, : self.samples].reshape(rows * self.samples, *x.shape[2:]) for x in texts)
         logs, words = self._log_probabilities(begin, ids, counts, views)

@@ -136,6 +136,7 @@ OBSTACLES = {
     "videobert.py": "is made of TextTransformer, TextTransformer, MaskedText, MaskedText, Matching, Merged",
     "cav_mae.py": r"towers.audio: none there(.|\n)*towers.image.trunk: None there, Mul(.|\n)*towers.image.early: None",
     "videoclip.py": r"towers.video: none there, Frames here(.|\n)*towers.text.pooling: 'last' there, 'mean' here",
+    "scst.py": "is made of ResNet, SelfCritical",
     "show_and_tell.py": "is made of ResNet, Caption",
     "reserve.py": "is made of ReserveVision, ReserveAudio, Reserve",
     "trimodal.py": r"towers.audio: none there(.|\n)*towers.text.pooling: 'last' there, 'mean' here",

@@ -17,9 +17,11 @@ import pytest
 from jax.sharding import NamedSharding, PartitionSpec
 
 from mmjax.data import Folder, KeepCaptions, Lowercase, Mixture, SentencePiece, TokenizeReferences, Vector
+from mmjax.data.tokenizers.files import load_tokenizers
 from mmjax.errors import UserError
 from mmjax.evaluate.metrics.written.cider_d import NgramFrequencies, cider_d
-from mmjax.experiment import Experiment, experiment
+from mmjax.experiment import Experiment, Load, experiment
+from mmjax.experiment.graph import build as built
 from mmjax.experiment.load import load_experiment
 from mmjax.models import DecoderBlocks, Given, LinearProjector, RecurrentDecoder, TextDecoder
 from mmjax.models.towers.bare import Incoming
@@ -28,6 +30,7 @@ from mmjax.objectives.cider_reward import FREQUENCIES, FrequencyTable, cider_rew
 from mmjax.objectives.contract import Context, View
 from mmjax.optim import AdamW
 from mmjax.runtime.mesh import ACTIVATION_RULES, Mesh
+from mmjax.train.initialise import initialised, sources, tokenizers
 from mmjax.train.loop import train
 from tests.objectives.toys import SIZES, ToyTower, assert_same, toy_batch
 
@@ -170,7 +173,7 @@ def test_the_gradient_of_many_samples_is_that_over_all_texts(baseline: Any) -> N
     table = {"part": jax.tree.map(jnp.asarray, counted_table(everywhere, 64, "x")._asdict())}
 
     def drawn_mean(params: Any) -> Any:
-        found = module.apply({"params": params, FREQUENCIES: table}, tokens, given, jax.random.key(9))
+        found: Any = module.apply({"params": params, FREQUENCIES: table}, tokens, given, jax.random.key(9))
         return jnp.sum(found.total) / samples
 
     texts = [t for n in range(1, MOST + 1) for t in itertools.product(range(VOCAB), repeat=n)]
@@ -280,17 +283,38 @@ def config(tmp_path_factory: pytest.TempPathFactory) -> Any:
     return load_experiment(f"{__file__}:tiny", [f"data.sources.shapes.table={table}"])
 
 
-def test_a_run_that_was_stopped_goes_on_to_the_same_bits(config: Any, tmp_path: Path) -> None:
-    run = tmp_path / "run"
-    whole = jax.device_get(train(config, run))
-    table = FrequencyTable(**whole.model_state[FREQUENCIES]["objectives_scst"])
-    assert table.images == 12
-    assert table.counts[0] == 12  # the piece that begins a word
-    assert (np.diff((table.counts > 0).astype(int)) <= 0).all()
-    shutil.rmtree(run / "checkpoints" / "4")
-    again = jax.device_get(train(config, run))
+@pytest.fixture(scope="module")
+def run(config: Any, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Any]:
+    workdir = tmp_path_factory.mktemp("run") / "run"
+    return workdir, jax.device_get(train(config, workdir))
+
+
+def test_a_run_that_was_stopped_goes_on_to_the_same_bits(config: Any, run: tuple[Path, Any]) -> None:
+    workdir, whole = run
+    shutil.rmtree(workdir / "checkpoints" / "4")
+    again = jax.device_get(train(config, workdir))
     assert again.step == 4
     jax.tree.map(np.testing.assert_array_equal, again, whole)
+
+
+def test_a_run_counts_its_own_training_split_and_takes_the_ids_of_the_decoder_that_it_starts_from(
+    config: Any, run: tuple[Path, Any]
+) -> None:
+    workdir, whole = run
+    table = FrequencyTable(**whole.model_state[FREQUENCIES]["objectives_scst"])
+    assert table.images == 12
+    assert table.counts.max() == 12  # what begins a word, and what ends a text
+    assert table.ngrams[0].tolist()[1:] == [-1, -1, -1]
+    again = built(config)
+    object.__setattr__(again, "init", {"objectives.scst": Load(str(workdir))})
+    found, said = sources(again, lambda text: None), []
+    assert tokenizers(again, found, said.append) == load_tokenizers(workdir / "tokenizers")
+    assert said == [f"init objectives.scst from {workdir}: its tokenizer is taken too"]
+    zeros = jax.tree.map(np.zeros_like, {"params": whole.params, **whole.model_state})
+    started = initialised(zeros, again, found, lambda text: None)
+    assert not started[FREQUENCIES]["objectives_scst"]["counts"].any()
+    mine, theirs = started["params"]["objectives_scst"], whole.params["objectives_scst"]
+    jax.tree.map(np.testing.assert_array_equal, mine, theirs)
 
 
 # -- what doesn't fit

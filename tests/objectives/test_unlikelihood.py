@@ -59,7 +59,8 @@ def test_it_is_added_to_the_loss_by_its_weight_and_to_no_measure(mean: Any) -> N
     assert others["words/accuracy"] == metrics["words/accuracy"]
     if mean == "tokens":
         np.testing.assert_allclose(whole, loss + 0.5 * others["words/unlikelihood"], rtol=1e-6)
-    one, other = (each.apply(variables, batch, "words", method="word_errors") for each in (plain, more))
+    errors: Any = [each.apply(variables, batch, "words", method="word_errors") for each in (plain, more)]
+    one, other = errors
     np.testing.assert_array_equal(one.total, other.total)
     assert other.unlikely[1] == 0
 

@@ -55,7 +55,7 @@ def draw_texts(
         drawn = jax.vmap(lambda key, own: jax.random.categorical(jax.random.fold_in(key, count), own))(keys, logits)
         return jnp.where(best, jnp.argmax(logits, axis=-1), drawn).astype(jnp.int32)
 
-    def with_word(ids: Array, lengths: Array, done: Array, logits: Array, count: Array) -> tuple[Array, ...]:
+    def with_word(ids: Array, lengths: Array, done: Array, logits: Array, count: Array) -> tuple[Array, Array, Array]:
         new = jnp.where(done, 0, word(logits, count))
         return ids.at[:, count].set(new), lengths + ~done, done | (new == ends)
 
