@@ -89,7 +89,9 @@ def small(objective: Any, text: Any) -> Experiment:
 
 @experiment
 def captioner() -> RecurrentDecoder:
-    return RecurrentDecoder(vocab=128, length=64, width=128, embed_width=128, prefix={"image": LinearProjector()})
+    return RecurrentDecoder(
+        vocab=128, length=64, width=128, embed_width=128, prefix={"image": LinearProjector()}, attention_width=64
+    )
 
 
 @experiment
