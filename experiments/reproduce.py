@@ -466,6 +466,26 @@ CLAIMS = (
         "test",
         threshold=0.0,
     ),
+    Claim(
+        "captions_help_retrieval",
+        "CoCa (arXiv:2205.01917)",
+        "Texts and pictures find each other better where the text's words are predicted too, in as many steps.",
+        ("coca.py:tiny", "evaluate_every=0"),
+        ("coca.py:tiny_contrastive", "evaluate_every=0"),
+        BOTH_WAYS,
+        "test",
+        threshold=0.0,
+    ),
+    Claim(
+        "captions_help_retrieval_in_as_much_compute",
+        "CoCa (arXiv:2205.01917)",
+        "The same in as much compute: 600 steps, and 871 without captions.",
+        ("coca.py:tiny", "evaluate_every=0"),
+        ("coca.py:tiny_contrastive", "steps=871", "evaluate_every=0"),
+        BOTH_WAYS,
+        "test",
+        threshold=0.0,
+    ),
 )
 FUSIONS = tuple(
     (f"fusion.py:{way}",) for way in ("concatenated", "gated", "tensor", "low_rank", "late", "late_learned", "merged")
@@ -510,6 +530,7 @@ TINIES = (
     ("show_and_tell.py:tiny_attention",),
     ("scst.py:tiny",),
     ("gpt.py:tiny",),
+    ("coca.py:tiny",),
 )
 
 # By experiment: what a run of it reads, a file or the workdir of another run, and the command that makes it, as

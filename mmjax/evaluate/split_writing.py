@@ -18,6 +18,7 @@ from mmjax.evaluate.writing.text_so_far import TextSoFar
 from mmjax.evaluate.writing.writer import Writer
 from mmjax.objectives.contract import Writing
 from mmjax.objectives.pretrainer import Pretrainer
+from mmjax.objectives.written import decoder_to_write, params_to_write
 from mmjax.runtime import hosts
 from mmjax.runtime.mesh import ACTIVATION_RULES, put, replicated
 
@@ -109,8 +110,9 @@ class SplitWriter:
         part: Any = found[objective]
         chain = self._data.mixture.transforms[part.text]
         prompts = Prompts(part.text, chain, self._data.chains.tokenizers, f"objective {objective!r}")
-        own = jax.device_get(self._whole(variables["params"][f"objectives_{objective}"]["decoder"]))
-        return Writer(part.decoder, own, prompts.eos, prompts.tokenizer.vocab_size), prompts
+        own = jax.device_get(self._whole(params_to_write(part, objective, variables["params"])))
+        decoder, params = decoder_to_write(part, objective, self._pretrainer.towers, own)
+        return Writer(decoder, params, prompts.eos, prompts.tokenizer.vocab_size), prompts
 
     def _views(
         self, variables: dict[str, Any], split: str, objective: str

@@ -94,7 +94,7 @@ OPEN_CLIP = {
     r"swin_": "its image tower, Swin",
     r"vit_relpos_": "its image tower, a ViT with relative positions",
     r"vit_\w+_gap_": "its image tower, timm's ViT without a CLS",
-    r"coca_": "CoCa's decoder of texts",
+    r"coca_roberta": "its text tower, RoBERTa",
     r"xlm-roberta-": "its text tower, XLM-RoBERTa",
     r"roberta-": "its text tower, RoBERTa",
     r"nllb-clip-": "its text tower, NLLB's encoder",
@@ -102,6 +102,7 @@ OPEN_CLIP = {
 }
 # Those whose every part is here, of which open_clip publishes no weights.
 UNPUBLISHED = (
+    "coca_base",
     *("ViT-B-16-plus", "ViT-B-32-plus-256", "ViT-H-16", "ViT-L-14-280", "ViT-L-14-worldwide", "ViT-L-16"),
     *("ViT-L-16-320", "ViT-M-16", "ViT-M-16-alt", "ViT-M-32", "ViT-M-32-alt", "ViT-S-16", "ViT-S-16-alt", "ViT-S-32"),
     *("ViT-S-32-alt", "ViT-e-14"),

@@ -11,9 +11,10 @@ from etils import epy
 with epy.lazy_api_imports(globals()):
     from mmjax.models.decoders.patches import Decoder
     from mmjax.models.decoders.patches_and_words import JointDecoder
-    from mmjax.models.decoders.projectors import LinearProjector, MlpProjector, Resampler
+    from mmjax.models.decoders.projectors import LinearProjector, MlpProjector, Resampler, WithoutFirst
     from mmjax.models.decoders.recurrent import RecurrentDecoder
     from mmjax.models.decoders.text import TextDecoder
+    from mmjax.models.decoders.upper import UpperDecoder
     from mmjax.models.fusion.coattention import CoAttention
     from mmjax.models.fusion.concatenated import Concatenated
     from mmjax.models.fusion.contract import Fusion
@@ -39,6 +40,7 @@ with epy.lazy_api_imports(globals()):
     from mmjax.models.towers.kaldi_fbank import KaldiFbank
     from mmjax.models.towers.log_mel import LogMel
     from mmjax.models.towers.multiway_trunk import MultiwayTrunk
+    from mmjax.models.towers.pooled import PooledViT
     from mmjax.models.towers.precomputed import Given
     from mmjax.models.towers.recurrent import Recurrent, RecurrentTower
     from mmjax.models.towers.recurrent_audio import RecurrentAudio

@@ -10,6 +10,7 @@ import optax
 from jaxtyping import Array, Bool, Float
 
 from mmjax.errors import UserError, not_among, unknown
+from mmjax.models.decoders.upper import goes_on
 from mmjax.models.layers.masks import TokensAndMask
 from mmjax.models.towers.bare import Incoming
 from mmjax.objectives.contract import Context, View, entry, selected, valid
@@ -34,7 +35,8 @@ class Caption(nn.Module):
     mean `unlikelihood` over words.
 
     Attributes:
-        decoder: a `mmjax.models.TextDecoder`, or a `RecurrentDecoder`.
+        decoder: a `mmjax.models.TextDecoder`, or a `RecurrentDecoder`; or an `UpperDecoder`, which goes on from the
+            states of the text's tower, as that encodes the text for other objectives too (CoCa).
         text: the batch's entry.
         reads: the inputs whose towers' tokens the decoder reads: what its `context`, `prefix` and `inserted` name. None
             where there are none, a language model.
@@ -61,7 +63,8 @@ class Caption(nn.Module):
     unlikelihood: float = 0.0
 
     def views(self) -> tuple[View, ...]:
-        return tuple(View(name) for name in self.reads)
+        own = (View(self.text),) if goes_on(self.decoder) else ()
+        return (*own, *(View(name) for name in self.reads))
 
     def check_parts(self, path: str, towers: Mapping[str, Any], inputs: Mapping[str, Incoming]) -> None:
         """Raises UserError where a field is out of its range, or the texts don't fit the decoder."""
@@ -101,6 +104,8 @@ class Caption(nn.Module):
             )
         if self.mask_id is not None and not 0 <= self.mask_id < decoder.vocab:
             raise UserError(f"{path}.mask_id={self.mask_id} is no id below {path}.decoder.vocab={decoder.vocab}")
+        if goes_on(decoder):
+            self._check_tower(path, towers, given)
         read = {*decoder.context, *decoder.prefix, *decoder.inserted}
         if read != {*self.reads}:
             raise UserError(
@@ -108,6 +113,17 @@ class Caption(nn.Module):
                 "inserted): name the same in both"
             )
         check_slots(path, decoder, self.text, towers, inputs)
+
+    def _check_tower(self, path: str, towers: Mapping[str, Any], given: Incoming) -> None:
+        """Raises UserError where the decoder can't go on from the text's tower, or not so."""
+        if self.text not in towers:
+            raise UserError(unknown(f"{path}.decoder goes on from the tower of", self.text, towers, "towers"))
+        if self.parallel or {"prefix", "segments"} & {*given.labels}:
+            raise UserError(
+                f"{path}.decoder goes on from what the tower of {self.text!r} makes of all words, each of those before "
+                f"it: set parallel=0, and give texts that are neither packed nor have a prefix ({given.labels})"
+            )
+        self.decoder.check_below(f"{path}.decoder", towers[self.text], f"towers.{self.text}")
 
     def counted(self, batch: Mapping[str, Array]) -> Bool[Array, " b"]:
         """A mask of the examples that have the text, and something of what is read."""
@@ -131,7 +147,7 @@ class Caption(nn.Module):
         real = batch.get(f"{text}_mask", jnp.ones(ids.shape, bool)) & there[:, None]
         segments, together = batch.get(f"{text}_segments"), batch.get(f"{text}_prefix")
         words, targets, count = ids[:, :-1], ids[:, 1:], real[:, 1:]
-        told: dict[str, Any] = {"together": together}
+        told: dict[str, Any] = {} if together is None else {"together": together}
         if f"{text}_slots" in batch:
             slots = batch[f"{text}_slots"]
             told["inserts"], count = slots[:, :-1], count & (slots[:, 1:] < 0)
@@ -148,6 +164,8 @@ class Caption(nn.Module):
             before = jnp.zeros(len(ids), jnp.int32) if together is None else together
             told["together"] = jnp.where(at_once, words.shape[1], before)
         told |= {"train": context.train, "keys": context.keys if context.train and context.key is not None else None}
+        if goes_on(self.decoder):
+            words = encoded[View(text)].tokens[:, : words.shape[1]]
         penalty, given = None, (words, real[:, :-1], self.read(encoded, batch))
         if self.attention_penalty:
             states, weights, seen = self.decoder.attending(*given, **told)

@@ -274,6 +274,17 @@ class Writing(Protocol):
         ...
 
 
+@dataclass(frozen=True)
+class ReadBeside:
+    """Stands for an objective that writes where the text isn't there yet: it has the other views alone."""
+
+    objective: Writing
+
+    def views(self) -> tuple[View, ...]:
+        """The views of what the decoder reads beside its text."""
+        return tuple(View(name) for name in self.objective.reads)
+
+
 def fusions(objective: Any) -> tuple[str, ...]:
     """The names of the fusion encoders that an objective reads, as views or by itself."""
     viewed = [view.fusion for view in objective.views() if isinstance(view, Fused)]

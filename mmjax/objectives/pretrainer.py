@@ -17,6 +17,7 @@ from mmjax.objectives.contract import (
     Fused,
     Matches,
     Predicting,
+    ReadBeside,
     View,
     Writing,
     parts,
@@ -211,7 +212,7 @@ class Pretrainer(nn.Module):
         Raises UserError as `predict` does.
         """
         writing = self._able(objective, Writing, "writes nothing")
-        return dict(writing.read(*self._read(writing, batch)))
+        return dict(writing.read(*self._read(ReadBeside(writing), batch)))
 
     def _able(self, objective: str, kind: Any, lacking: str) -> Any:
         """The objective of that name, of a kind that answers."""

@@ -337,3 +337,11 @@ def test_videobert_counts_bert_large_and_its_visual_words_in_closed_form():
         "objectives_align": 2 * width + 2,
         **{f"objectives_{name}": count for name, count in heads.items()},
     }
+
+
+@pytest.mark.parametrize(("name", "width", "millions"), [("base", 768, 383), ("large", 1_024, 787)])
+def test_parameters_of_coca_without_poolers_and_projections(name, width, millions):
+    found = size(f"coca.py:{name}")
+    attention, norms = 4 * (width**2 + width), 3 * 2 * width
+    beside = 2 * (attention + norms) + (256 + 1) * width + 2 * width**2 + 1  # and the logit scale
+    assert round((found.total - beside) / 1e6) == millions

@@ -29,6 +29,8 @@ MASK = np.array([[1, 1, 1, 0, 0, 0, 0], [1, 1, 1, 1, 1, 0, 0], [1, 1, 1, 1, 1, 1
 def model_of(config):
     """A model of a `model_cfg`, as open_clip's factory makes it."""
     fields = {key: value for key, value in copy.deepcopy(config).items() if key != "custom_text"}
+    if "multimodal_cfg" in config:
+        return open_clip.CoCa(**fields)
     return (open_clip.CustomTextCLIP if config.get("custom_text") else open_clip.CLIP)(**fields)
 
 

@@ -13,7 +13,7 @@ from mmjax.experiment.definition import Experiment
 from mmjax.inference.inputs import Inputs, Row
 from mmjax.models.layers.masks import TokensAndMask
 from mmjax.objectives.caption import Caption
-from mmjax.objectives.contract import present
+from mmjax.objectives.contract import ReadBeside, present
 from mmjax.objectives.encoding import Encoding, Keys
 from mmjax.objectives.readings import distinct_views
 
@@ -41,7 +41,7 @@ class ViewEncoder:
 
         def read(module: Any, batch: dict[str, jax.Array]) -> dict[str, TokensAndMask]:
             objective = module.objectives[name]
-            views = distinct_views({name: objective}, fusions)
+            views = distinct_views({name: ReadBeside(objective)}, fusions)
             rows = {"index": jnp.arange(len(next(iter(batch.values())))), **present(batch)}
             told = Encoding(module.towers, module.fusions, Keys(None, None), frozenset())
             return objective.read(told.views(views, rows, None), rows)

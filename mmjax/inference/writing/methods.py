@@ -20,6 +20,7 @@ from mmjax.inference.writing.encoded_views import ViewEncoder
 from mmjax.inference.writing.generation import MOST, Beginning, Generation, Order
 from mmjax.objectives.caption import Caption
 from mmjax.objectives.labels.classify import Classify
+from mmjax.objectives.written import decoder_to_write
 
 QUESTION = "Question: {} Answer:"  # of a model of texts alone (BLIP-2: Li et al. 2023, arXiv:2301.12597)
 
@@ -198,8 +199,8 @@ class Writes:
             part: Caption = self.experiment.objectives[name]
             chain = self.experiment.data.transforms[part.text]
             prompts = Prompts(part.text, chain, self._bundle.tokenizers, self.source)
-            params = self._bundle.variables["params"][f"objectives_{name}"]["decoder"]
-            writer = Writer(part.decoder, params, prompts.eos, prompts.tokenizer.vocab_size)
+            decoder, params = decoder_to_write(part, name, self.experiment.towers, self._bundle.variables["params"])
+            writer = Writer(decoder, params, prompts.eos, prompts.tokenizer.vocab_size)
             views = ViewEncoder(self.experiment, self._bundle.variables, name, self._inputs, self._one)
             self._generations[name] = Generation(writer, prompts, views, self.batch_size)
         return self._generations[name]

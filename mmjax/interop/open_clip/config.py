@@ -11,9 +11,11 @@ import fiddle as fdl
 from mmjax.errors import UserError
 from mmjax.interop import config_keys, not_here
 from mmjax.interop.config_keys import Values
+from mmjax.interop.open_clip import coca
 from mmjax.interop.parts import Parts
 from mmjax.models.layers.activations import ActivationName
 from mmjax.models.layers.blocks import Blocks
+from mmjax.models.towers.pooled import PooledViT
 from mmjax.models.towers.resnet import STRIDE, ResNet
 from mmjax.models.towers.text import TextTransformer
 from mmjax.models.towers.vit import ViT
@@ -29,6 +31,7 @@ UNREAD = (
     *("hf_tokenizer_name", "tokenizer_mode", "tokenizer_kwargs", "hf_model_pretrained", "hf_proj_type"),
     *("hf_pooler_type", "eos_id"),
 )
+POOLED = ("attentional_pool", *coca.POOLER)  # of CoCa
 POOLINGS = {"tok": "cls", "avg": "patches"}  # of open_clip's own vision transformer: theirs, ours
 BLOCKS = {"ls_init_value": None, "act_kwargs": None, "norm_kwargs": None, "mlp_ratio": RATIO}
 IMAGE = BLOCKS | {"layers": 12, "width": 768, "head_width": HEAD_WIDTH, "patch_size": 16, "image_size": 224}
@@ -54,24 +57,31 @@ def model_parts(config: Values, mean: Any = (0.5,) * 3, std: Any = (0.5,) * 3) -
     Raises:
         UserError: names the key and its value.
     """
-    if config.get("multimodal_cfg"):
-        raise UserError("model_cfg: multimodal_cfg={...} is of CoCa, whose decoder of texts isn't here")
     known = {"embed_dim": None, "vision_cfg": None, "text_cfg": None, "quick_gelu": False, "custom_text": False}
+    known |= {"multimodal_cfg": None}
     given = _settings(config, "model_cfg", known | {"init_logit_bias": None}, {})
     for key in ("embed_dim", "vision_cfg", "text_cfg"):
         if not given[key]:
             raise UserError(f"model_cfg lacks {key}, without which there is no model")
-    vision, quick = given["vision_cfg"], bool(given["quick_gelu"])
+    vision, quick, decoder = given["vision_cfg"], bool(given["quick_gelu"]), given["multimodal_cfg"]
+    if decoder and (vision.get("timm_model_name") or not isinstance(vision.get("layers", 12), int)):
+        raise UserError(
+            "model_cfg: multimodal_cfg={...} beside an image tower that isn't open_clip's own ViT isn't here"
+        )
     if vision.get("timm_model_name"):
         image = _timm(vision, given["embed_dim"])
     elif isinstance(vision.get("layers"), list | tuple):
         image = _resnet(vision, given["embed_dim"])
     else:
-        image = _vit(vision, given["embed_dim"], quick)
+        pooled = POOLED if decoder else ()
+        image = _vit({key: value for key, value in vision.items() if key not in pooled}, given["embed_dim"], quick)
+        image = coca.pictures(image, vision) if decoder else image
     image.mean, image.std = tuple(mean), tuple(std)
-    text = _text(given["text_cfg"], given["embed_dim"], quick)
+    text = _text(given["text_cfg"], given["embed_dim"], quick, bool(decoder))
     loss = "softmax" if given["init_logit_bias"] is None else "sigmoid"
-    return Parts({"image": image, "text": text}, {OBJECTIVE: fdl.Config(Contrastive, ("image", "text"), loss=loss)})
+    objectives = {OBJECTIVE: fdl.Config(Contrastive, ("image", "text"), loss=loss)}
+    objectives |= {coca.OBJECTIVE: coca.caption(decoder, text)} if decoder else {}
+    return Parts({"image": image, "text": text}, objectives)
 
 
 def _settings(values: Values, where: str, defaults: Values, fixed: Values) -> dict[str, Any]:
@@ -143,17 +153,23 @@ def _sides(size: int | tuple[int, ...], patch: Any) -> dict[str, Any]:
     return {"size": size, "patch": patch, **({"drop_rest": True} if rest else {})}
 
 
-def _text(config: Values, embed_dim: int, quick_gelu: bool) -> fdl.Config:
+def _text(config: Values, embed_dim: int, quick_gelu: bool, decoded: bool = False) -> fdl.Config:
+    """decoded: whether a decoder goes on from its words."""
     if name := config.get("hf_model_name"):
         raise UserError(f"text_cfg: hf_model_name={name!r}: the text tower, {not_here.text_tower(name)}, isn't here")
-    fixed = {"embed_cls": False, "block_type": "default", "hf_model_name": None}
+    fixed = {"embed_cls": decoded, "block_type": "default", "hf_model_name": None}
+    if decoded and (not config.get("embed_cls") or config.get("pad_id")):
+        raise UserError(
+            f"text_cfg: embed_cls={config.get('embed_cls')!r} and pad_id={config.get('pad_id', 0)} can't be expressed "
+            "here beside a multimodal_cfg; true and 0 can"
+        )
     if config.get("block_type", "default") is None:
         fixed["block_type"] = None
     given = _settings(config, "text_cfg", TEXT, fixed)
     pool, causal = given["pool_type"], not given["no_causal_mask"]
     if pool not in ("argmax", "eos", "last", "first"):
         raise UserError(f"text_cfg: pool_type={pool!r} can't be expressed here; argmax, eos, last and first can")
-    ends = pool in ("argmax", "eos")  # the end token's state: the last of the mask
+    ends = decoded or pool in ("argmax", "eos")  # the end token's state: the last of the mask
     if ends and not causal:
         raise UserError(
             f"text_cfg: pool_type={pool!r} with no_causal_mask=True can't be expressed here: the end token would "
@@ -170,7 +186,10 @@ def _text(config: Values, embed_dim: int, quick_gelu: bool) -> fdl.Config:
         length=given["context_length"],
         causal=causal,
         attend_padding=not ends,
-        pooling="cls" if pool == "first" else "last",
+        pooling="cls" if pool == "first" and not decoded else "last",
+        cls_last=decoded,
+        cls_shifted=decoded,
+        norm_pooled=decoded,
         embed_dim=None if given["proj_type"] == "none" else embed_dim,
         projection_bias=given["proj_type"] == "linear" and bool(given["proj_bias"]),
     )
@@ -212,7 +231,7 @@ def describe(built: Parts, eos: int | None = None) -> dict[str, Any]:
         UserError: the towers' activations differ, in a way that open_clip has one switch for.
     """
     image, text = built.towers["image"], built.towers["text"]
-    (objective,) = built.objectives.values()
+    (objective,) = (one for one in built.objectives.values() if isinstance(one, Contrastive))
     config: dict[str, Any] = {"embed_dim": image.embedding_size}
     towers = [text, image] if isinstance(image, ViT) and image.pooling != "map" else [text]
     quick = {tower.sizes.activation == "quick_gelu" for tower in towers}
@@ -234,9 +253,15 @@ def describe(built: Parts, eos: int | None = None) -> dict[str, Any]:
             "no_ln_pre": not image.pre_norm,
             "pool_type": {ours: theirs for theirs, ours in POOLINGS.items()}.get(image.pooling, "tok"),
             "final_ln_after_pool": image.norm_pooled,
+            **(coca.describe_pooler(image) if isinstance(image, PooledViT) else {}),
         }
     config["text_cfg"] = _describe_text(text, eos)
     config["quick_gelu"] = quick == {True}
+    if coca.is_coca(built.objectives):
+        config |= {"custom_text": True}
+        config["multimodal_cfg"] = coca.describe_decoder(coca.caption_of(built.objectives)[1].decoder)
+        for part in ("vision_cfg", "text_cfg"):
+            config[part]["output_tokens"] = True
     if objective.loss == "sigmoid":
         config["init_logit_bias"] = -10.0
     return config
@@ -285,6 +310,7 @@ def _describe_text(tower: TextTransformer, eos: int | None) -> dict[str, Any]:
         "proj_type": "none" if tower.embed_dim is None else "linear",
         "proj_bias": tower.projection_bias,
         **({"eos_id": eos} if pool == "eos" else {}),
+        **({"embed_cls": True} if tower.cls_last else {}),
     }
 
 

@@ -19,6 +19,7 @@ from mmjax.experiment.graph import build
 from mmjax.interop import bundle as bundles
 from mmjax.interop import parameter_rules, weight_files
 from mmjax.interop.bundle import Bundle
+from mmjax.interop.open_clip import coca
 from mmjax.interop.open_clip import config as open_clip_config
 from mmjax.interop.open_clip import near as open_clip_near
 from mmjax.interop.open_clip import preprocessing as open_clip_preprocessing
@@ -39,6 +40,7 @@ from mmjax.interop.parts import Parts
 from mmjax.interop.twins import equivalence
 from mmjax.interop.twins.twin import Twin, accepted, difference_lines, refused, slight
 from mmjax.interop.wrappers import unwrapped
+from mmjax.models.towers.pooled import PooledViT
 from mmjax.models.towers.resnet import ResNet
 from mmjax.models.towers.text import TextTransformer
 from mmjax.models.towers.vit import ViT
@@ -130,6 +132,8 @@ def near(bundle: Bundle) -> Twin:
 
 
 def _kind(model: Mapping[str, Any]) -> str:
+    if model.get("multimodal_cfg"):
+        return "CoCa"
     return "CustomTextCLIP" if model.get("custom_text") else "CLIP"
 
 
@@ -140,8 +144,11 @@ def other_kinds(built: Parts) -> list[str]:
     if set(kinds) != {"image", "text"} or not fits:
         problems.append(f"open_clip's models see pictures and read texts; this one's towers are {kinds}")
     objectives = [type(objective).__name__ for objective in built.objectives.values()]
-    if objectives != ["Contrastive"]:
-        problems.append(f"open_clip's models have one contrastive objective, this one has {objectives}")
+    if objectives != ["Contrastive"] and not coca.is_coca(built.objectives):
+        problems.append(
+            "open_clip's models have one contrastive objective, and CoCa's a Caption whose UpperDecoder reads pictures "
+            f"besides; this one has {objectives}"
+        )
     return problems
 
 
@@ -189,21 +196,25 @@ def described(ours: Parts, built: Parts, bundle: Bundle, where: str) -> tuple[di
 
 def renamed(arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
     """The arrays by the names in `rules`: those without `custom_text`, where the text tower is no part of its own."""
-    return {name.removeprefix("text."): array for name, array in arrays.items()}
+    return coca.with_linears({name.removeprefix("text."): array for name, array in arrays.items()})
 
 
 def restored(arrays: dict[str, np.ndarray], model: Mapping[str, Any]) -> dict[str, np.ndarray]:
     """The inverse of `renamed`, for the class that the config asks for."""
     if not model.get("custom_text"):
         return arrays
-    apart = ("visual.", "logit_")
+    apart, arrays = ("visual.", "logit_", coca.DECODER), coca.with_joined(arrays)
     return {name if name.startswith(apart) else f"text.{name}": array for name, array in arrays.items()}
 
 
 def rules(built: Parts) -> list[Rule]:
     """The table of built parts."""
     image, text = built.towers["image"], built.towers["text"]
-    ((name, objective),) = built.objectives.items()
+    ((name, objective),) = ((n, one) for n, one in built.objectives.items() if isinstance(one, Contrastive))
+    words = []
+    if coca.is_coca(built.objectives):
+        held, caption = coca.caption_of(built.objectives)
+        words = coca.decoder_rules(f"params/objectives_{held}/decoder", caption.decoder)
     scalars = {"log_scale": "logit_scale"} | ({"bias": "logit_bias"} if objective.loss == "sigmoid" else {})
     if isinstance(image, ResNet):
         pictures = _resnet(image)
@@ -214,6 +225,7 @@ def rules(built: Parts) -> list[Rule]:
         *(Rule(f"params/objectives_{name}/{ours}", (theirs,), _scalar) for ours, theirs in scalars.items()),
         *pictures,
         *_text(text),
+        *words,
     ]
 
 
@@ -239,13 +251,17 @@ def _blocks(ours: str, theirs: str, tower: ViT | TextTransformer) -> list[Rule]:
 
 def _vit(tower: ViT) -> list[Rule]:
     at = f"params/{IMAGE}"
+    if isinstance(tower, PooledViT):
+        last = coca.pooler_rules(f"{at}/pooler", tower)
+    else:
+        last = layer_norm(f"{at}/norm_post" if tower.norm_pooled else f"{at}/transformer/norm", "visual.ln_post")
     return [
         parameter_rules.patches(f"{at}/stem", "visual.conv1", (tower.patch, tower.patch, 3)),
         Rule(f"{at}/cls", ("visual.class_embedding",)),
         Rule(f"{at}/position", ("visual.positional_embedding",)),
         *(layer_norm(f"{at}/norm_pre", "visual.ln_pre") if tower.pre_norm else []),
         *_blocks(IMAGE, "visual.", tower),
-        *layer_norm(f"{at}/norm_post" if tower.norm_pooled else f"{at}/transformer/norm", "visual.ln_post"),
+        *last,
         Rule(f"{at}/projection/kernel", ("visual.proj",)),
     ]
 
@@ -258,8 +274,9 @@ def _text(tower: TextTransformer) -> list[Rule]:
     return [
         Rule(f"{at}/token/embedding", ("token_embedding.weight",)),
         Rule(f"{at}/position", ("positional_embedding",)),
+        *([Rule(f"{at}/cls", ("cls_emb",))] if tower.cls_last else []),
         *_blocks(TEXT, "", tower),
-        *layer_norm(f"{at}/transformer/norm", "ln_final"),
+        *layer_norm(f"{at}/norm_post" if tower.norm_pooled else f"{at}/transformer/norm", "ln_final"),
         *([] if tower.embed_dim is None else projection),
     ]
 

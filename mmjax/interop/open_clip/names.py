@@ -220,6 +220,14 @@ REPOSITORIES: dict[str, dict[str, str]] = {
     "ViT-bigG-14-worldwide-378": {
         "metaclip2_worldwide": "timm/vit_gigantic_patch14_clip_378.metaclip2_worldwide",
     },
+    "coca_ViT-B-32": {
+        "laion2b_s13b_b90k": "laion/CoCa-ViT-B-32-laion2B-s13B-b90k",
+        "mscoco_finetuned_laion2b_s13b_b90k": "laion/mscoco_finetuned_CoCa-ViT-B-32-laion2B-s13B-b90k",
+    },
+    "coca_ViT-L-14": {
+        "laion2b_s13b_b90k": "laion/CoCa-ViT-L-14-laion2B-s13B-b90k",
+        "mscoco_finetuned_laion2b_s13b_b90k": "laion/mscoco_finetuned_CoCa-ViT-L-14-laion2B-s13B-b90k",
+    },
 }
 
 

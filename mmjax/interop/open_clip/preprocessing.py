@@ -74,7 +74,7 @@ def texts(folder: Path, model: Mapping[str, Any], tower: Any) -> tuple[tuple[Any
         *cleaning, cut = transforms
         assert isinstance(cut, Tokenize)
         transforms = (*cleaning, TokenizeUnended(**vars(cut)))
-    if not tower.attend_padding and tower.pooling == "last":
+    if not tower.attend_padding and tower.pooling == "last" and not tower.cls_last:
         _check_end(config, tokenizer, tower.vocab)
     return graph((PickCaption(empty="keep"), *chain, *transforms)), {"text": tokenizer}
 

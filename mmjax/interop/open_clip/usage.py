@@ -14,6 +14,17 @@ INSTALL = "open_clip_torch transformers"
 def how_to_load(folder: Path, twin: Twin) -> str:
     """Code for the card."""
     size = usage.side(twin.bundle)
+    if twin.kind == "CoCa":
+        shown = (
+            "    out = model.eval()(prepare(picture)[None], texts)",
+            'print(out["image_features"] @ out["text_features"].T)',
+            'print(out["logits"].argmax(dim=-1))  # of each next word',
+        )
+    else:
+        shown = (
+            "    image, text, *_ = model.eval()(prepare(picture)[None], texts)",
+            "print(image @ text.T)",
+        )
     return usage.python(
         twin,
         INSTALL,
@@ -27,8 +38,7 @@ def how_to_load(folder: Path, twin: Twin) -> str:
             else ["texts = torch.tensor([[1, 2]])  # there is no tokenizer here"]
         ),
         "with torch.no_grad():",
-        "    image, text, *_ = model.eval()(prepare(picture)[None], texts)",
-        "print(image @ text.T)",
+        *shown,
     )
 
 

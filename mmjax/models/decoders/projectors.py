@@ -93,3 +93,17 @@ class Resampler(nn.Module, kw_only=True):
             init = projection_init(blocks.width, width)
             x = dense(width, (None, "embed"), init, dtype=blocks.dtype, name="dense")(x)
         return x, there
+
+
+class WithoutFirst(nn.Module, kw_only=True):
+    """The tokens without the first ones: without the query that a picture's embedding is of (`PooledViT` without
+    `cascade`), or a CLS. There are no parameters.
+
+    first: their number.
+    """
+
+    first: int = 1
+
+    def __call__(self, tokens: Float[Array, "b n e"], mask: Bool[Array, "b n"], width: int) -> TokensAndMask:
+        del width
+        return tokens[:, self.first :], mask[:, self.first :]

@@ -37,6 +37,20 @@ def joined_views(
     return tokens, real
 
 
+def read_context(decoder: Any, views: Views) -> tuple[Float[Array, "b c e"] | None, Bool[Array, "b c"] | None]:
+    """The tokens that a decoder's layers read, and which are real."""
+    if not decoder.context:
+        return None, None
+    found = [
+        views[name] if projector is None else projector(*views[name], decoder.blocks.width)
+        for name, projector in decoder.context.items()
+    ]
+    if len(widths := {tokens.shape[-1] for tokens, _ in found}) > 1:
+        raise UserError(f"a context of {sorted(decoder.context)} is {sorted(widths)} wide: give each a projector")
+    tokens, real = (jnp.concatenate(each, axis=1) for each in zip(*found, strict=True))
+    return tokens.astype(decoder.blocks.dtype), real
+
+
 def taken_tokens(
     tokens: Float[Array, "b m d"], real: Bool[Array, "b m"], inserts: Int[Array, "b n"]
 ) -> tuple[Float[Array, "b n d"], Bool[Array, "b n"]]:

@@ -14,7 +14,14 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, Key
 
 from mmjax.errors import UserError
-from mmjax.models.decoders.read_views import NO_VIEWS, Views, check_read, joined_views, taken_tokens
+from mmjax.models.decoders.read_views import (
+    NO_VIEWS,
+    Views,
+    check_read,
+    joined_views,
+    read_context,
+    taken_tokens,
+)
 from mmjax.models.layers import rotary
 from mmjax.models.layers.decoder_blocks import DecoderBlocks
 from mmjax.models.layers.decoder_layer import CrossName, Sight
@@ -174,15 +181,7 @@ class TextDecoder(nn.Module, kw_only=True):
 
     def logits(self, states: Float[Array, "b *l d"]) -> Float[Array, "b *l v"]:
         """The logits of the next word, float32 at least."""
-        table = self.token.embedding if self.tied else self.head
-        table = table.astype(states.dtype)
-        if states.ndim == 2:
-            # The table stands first for a word of each row: XLA reads it where it lies, and would pack it all for the
-            # other order, into which it would turn this one but for the barrier (1.2 times a step, on a CPU).
-            logits = jnp.einsum("vd,bd->vb", table, states, preferred_element_type=jnp.float32)
-            logits = jax.lax.optimization_barrier(logits).T
-        else:
-            logits = jnp.einsum("...d,vd->...v", states, table, preferred_element_type=jnp.float32)
+        logits = logits_by(self.token.embedding if self.tied else self.head, states)
         return logits + self.bias if self.head_bias else logits
 
     def prefill(
@@ -221,7 +220,7 @@ class TextDecoder(nn.Module, kw_only=True):
         )
         states, memories = self.layers.extend(x, sight, self.layers.memories(len(ids), slots))
         after = ahead + mask.sum(axis=1), start + seen.sum(axis=1)
-        cache = Cache(memories, jnp.pad(real, extra[1:]), *after, self._context(views)[1])
+        cache = Cache(memories, jnp.pad(real, extra[1:]), *after, read_context(self, views)[1])
         return states[:, ahead:], cache
 
     def extend(
@@ -322,19 +321,6 @@ class TextDecoder(nn.Module, kw_only=True):
             tokens = self._placed(tokens, jnp.maximum(jnp.cumsum(real, axis=1) - 1, 0))
         return tokens, real
 
-    def _context(self, views: Views) -> tuple[Float[Array, "b c e"] | None, Bool[Array, "b c"] | None]:
-        """The tokens that the layers read, and which are real."""
-        if not self.context:
-            return None, None
-        found = [
-            views[name] if projector is None else projector(*views[name], self.blocks.width)
-            for name, projector in self.context.items()
-        ]
-        if len(widths := {tokens.shape[-1] for tokens, _ in found}) > 1:
-            raise UserError(f"a context of {sorted(self.context)} is {sorted(widths)} wide: give each a projector")
-        tokens, real = (jnp.concatenate(each, axis=1) for each in zip(*found, strict=True))
-        return tokens.astype(self.blocks.dtype), real
-
     def _angles(self, places: Int[Array, "b n"]) -> Float[Array, "b n p"] | None:
         if self.positions != "rotary":
             return None
@@ -356,7 +342,7 @@ class TextDecoder(nn.Module, kw_only=True):
         ahead: number of tokens of the prefix. whole: whether all words are real. seen_by_all: whether `allowed` is to
         be there in any case.
         """
-        context, context_mask = self._context(views)
+        context, context_mask = read_context(self, views)
         before = jnp.maximum(jnp.cumsum(real[:, :ahead], axis=1) - 1, 0)
         placed = jnp.concatenate([before, places], axis=1)
         angles = self._angles(placed)
@@ -382,3 +368,14 @@ def last_word(states: Float[Array, "b l d"], mask: Bool[Array, "b l"]) -> Float[
     """The state of each row's last real word."""
     place = jnp.maximum(mask.sum(axis=1) - 1, 0)
     return jax.vmap(lambda row, at: row[at])(states, place)
+
+
+def logits_by(table: Float[Array, "v d"], states: Float[Array, "b *l d"]) -> Float[Array, "b *l v"]:
+    """The products of states with each row of a table, float32 at least."""
+    table = table.astype(states.dtype)
+    if states.ndim > 2:
+        return jnp.einsum("...d,vd->...v", states, table, preferred_element_type=jnp.float32)
+    # The table stands first for a word of each row: XLA reads it where it lies, and would pack it all for the other
+    # order, into which it would turn this one but for the barrier (1.2 times a step, on a CPU).
+    logits = jnp.einsum("vd,bd->vb", table, states, preferred_element_type=jnp.float32)
+    return jax.lax.optimization_barrier(logits).T

@@ -30,6 +30,10 @@ class TextTransformer(Tower, kw_only=True):
         token_std, position_std: of the initial tables (the defaults are CLIP's), whose draws beyond two of it are drawn
             again with `inits="bert"`.
         position_offset: number of rows of learned positions before the first token's, which none reads (fairseq's: 2).
+        cls_last: whether a learned CLS stands behind the text, at the place behind the last of `length`: it sees the
+            words and itself, and no word sees it (CoCa). It is the last token, and the one that is pooled.
+        cls_shifted: whether the mask of what the CLS sees is shifted by one, as open_clip's CoCa was trained: what
+            stands behind the last word, padding of id 0 or the CLS, is seen, and otherwise the CLS isn't.
         fused_first: the id that stands in the place of a text's first one where a fusion reads the text through the
             trunk (BLIP's [Encode], in the place of [CLS]): below `vocab`, and none of the tokenizer's. None: it is read
             as it is.
@@ -46,6 +50,8 @@ class TextTransformer(Tower, kw_only=True):
     token_std: float = 0.02
     position_std: float = 0.01
     position_offset: int = 0
+    cls_last: bool = False
+    cls_shifted: bool = False
     fused_first: int | None = None
 
     @property
@@ -84,19 +90,37 @@ class TextTransformer(Tower, kw_only=True):
                 "through which a fusion reads: set it so, or leave it out"
             )
         self._make_trunk(self.causal)
+        self._check_cls()
         sizes = self.sizes
         normal = nn.initializers.truncated_normal if sizes.inits == "bert" else nn.initializers.normal
         token_init = nn.with_logical_partitioning(normal(self.token_std), ("vocab", "embed"))
         self.token = nn.Embed(self.vocab, sizes.width, dtype=jnp.dtype(sizes.dtype), embedding_init=token_init)
         if self.positions == "learned":
             init = normal(self.position_std)
-            rows = self.position_offset + self.length
+            rows = self.position_offset + self.length + self.cls_last
             self.position = parameter(self, "position", init, ("position", "embed"), (rows, sizes.width))
+        if self.cls_last:
+            self.cls_token = parameter(self, "cls", normal(self.position_std), ("embed",), (sizes.width,))
         if self.types:
             init = normal(self.token_std)
             self.type = parameter(self, "type", init, (None, "embed"), (self.types, sizes.width))
         if self.pre_norm:
             self.norm_pre = layer_norm(eps=sizes.norm_eps, dtype=sizes.dtype)
+
+    def _check_cls(self) -> None:
+        """Raises UserError where a CLS behind the text, or the shifted mask, goes with nothing else that is set."""
+        fits = self.causal and self.pooling == "last" and self.positions == "learned"
+        if self.cls_last and not (fits and self.trunk is None and not self.types):
+            raise UserError(
+                f"cls_last=True goes with causal=True, pooling='last', positions='learned', types=0 and no trunk, not "
+                f"with causal={self.causal}, pooling={self.pooling!r}, positions={self.positions!r}, "
+                f"types={self.types}{' and a trunk' * (self.trunk is not None)}"
+            )
+        if self.cls_shifted and not (self.cls_last and not self.attend_padding):
+            raise UserError(
+                f"cls_shifted=True goes with cls_last=True and attend_padding=False, not with cls_last={self.cls_last} "
+                f"and attend_padding={self.attend_padding}"
+            )
 
     def table(self) -> Float[Array, "v d"]:
         """The vector of each token id, float32: what a masked-language head may be tied to."""
@@ -129,6 +153,12 @@ class TextTransformer(Tower, kw_only=True):
                 f"texts of {x.shape[1]} tokens are longer than the {self.length} positions of length={self.length}"
             )
         ids, real = self.patches(x, None if self.attend_padding else mask)
+        if self.cls_shifted:  # padding is seen: as much of it in any batch
+            if keep is not None:
+                raise UserError("words of a tower with cls_shifted=True can't be left out (keep): set it to False")
+            more = ((0, 0), (0, self.length - x.shape[1]))
+            x, real = jnp.pad(jnp.where(real, x, 0), more), jnp.pad(real, more)
+            ids = x
         if self.types:
             types = jnp.zeros(x.shape, jnp.int32) if types is None else types
         if keep is not None:
@@ -142,6 +172,10 @@ class TextTransformer(Tower, kw_only=True):
             tokens = tokens + positions.astype(self.sizes.dtype)
         if self.types:
             tokens = tokens + self.type.astype(self.sizes.dtype)[types]
+        if self.cls_last:
+            cls = (self.cls_token + self.position[-1]).astype(tokens.dtype)
+            tokens = jnp.concatenate([tokens, jnp.broadcast_to(cls, (len(tokens), 1, len(cls)))], axis=1)
+            real = jnp.pad(real, ((0, 0), (0, 1)), constant_values=True)
         if self.trunk is None:
             return tokens, real
         return self._for_trunk(self.norm_pre(tokens) if self.pre_norm else tokens, real), real
@@ -168,9 +202,12 @@ class TextTransformer(Tower, kw_only=True):
         keys = dropout_keys(self, rate, train, keys, len(tokens))
         tokens = drop(constrain(tokens, *HIDDEN), rate, keys, BEFORE_BLOCKS)
         all_real = keep is None and (mask is None or self.attend_padding)  # then attention needs no mask
+        seen = None if all_real else real
+        if self.cls_shifted:
+            seen = jnp.pad(real[:, :-1], ((0, 0), (1, 0)), constant_values=True)
         # With a causal mask and a kept subset, "before" is the order of the slots.
         angles = None
         if self.positions == "rotary":
             places = jnp.arange(x.shape[1]) if keep is None else jnp.maximum(keep, 0)
             angles = rotary.angles(places[..., None], check_heads(self.sizes.width, self.sizes.heads))
-        return self.transformer(tokens, None if all_real else real, train, keys, angles), real
+        return self.transformer(tokens, seen, train, keys, angles), real

@@ -188,9 +188,8 @@ def missing_of(config):
     try:
         open_clip_config.model_parts(config)
     except UserError as error:
-        parts = r"(?: tower, (.+), isn't here.*| whose (decoder) of texts isn't here)"
-        found = re.fullmatch(r"(?:vision|text|model)_cfg: \w+=.*?" + parts, str(error))
-        return str(error) if found is None else found[1] or found[2]
+        found = re.fullmatch(r"(?:vision|text|model)_cfg: \w+=.*? tower, (.+), isn't here.*", str(error))
+        return str(error) if found is None else found[1]
     return None
 
 
@@ -243,7 +242,7 @@ def test_names_are_open_clips_own():
         ("text_cfg", {"act_kwargs": {"approximate": "tanh"}}, "text_cfg: act_kwargs=.* with quick_gelu=True"),
         ("text_cfg", {"proj_type": "none"}, "proj_type='none', but embed_dim=10 isn't width=24"),
         ("text_cfg", {"tokenizer_mode": "clips"}, "text_cfg: tokenizer_mode='clips'"),
-        ("", {"multimodal_cfg": {"width": 8}}, "model_cfg: multimodal_cfg="),
+        ("", {"multimodal_cfg": {"width": 8}}, "text_cfg: embed_cls=None and pad_id=0 can't be expressed"),
         ("", {"text_cfg": None}, "model_cfg lacks text_cfg"),
     ],
 )
