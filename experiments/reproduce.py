@@ -81,6 +81,7 @@ TIMED = ("steps=60", "evaluate_every=0")
 HALF = ("steps=400", "evaluate_every=0")
 FRAMES_AND_SPANS = ("losses/reserve/accuracy/imgs_to_audio", "losses/reserve/accuracy/stuff_to_span")
 SECONDS = ("seconds",)
+LATER = ("dialogues/answers/later_accuracy",)
 CLAIMS = (
     Claim(
         "sigmoid_at_small_batches",
@@ -486,6 +487,37 @@ CLAIMS = (
         "test",
         threshold=0.0,
     ),
+    Claim(
+        "dialogue_by_history",
+        "dialogue (this project)",
+        "Answers that need an earlier turn are right thirty points more often where it is read, in as many steps.",
+        ("dialogue.py:tiny",),
+        ("dialogue.py:tiny_without_history",),
+        LATER,
+        "test",
+        threshold=0.3,
+    ),
+    Claim(
+        "dialogue_by_history_in_as_much_compute",
+        "dialogue (this project)",
+        "The same in as much compute: 1,000 steps of whole dialogues, and 1,426 of questions alone.",
+        ("dialogue.py:tiny",),
+        ("dialogue.py:tiny_without_history", "steps=1426"),
+        LATER,
+        "test",
+        threshold=0.3,
+    ),
+    Claim(
+        "dialogue_answers",
+        "dialogue (this project)",
+        "Four in five answers that need an earlier turn are right, about emoji that training never shows.",
+        ("dialogue.py:tiny",),
+        None,
+        LATER,
+        "test",
+        threshold=0.8,
+        chance=0.0,
+    ),
 )
 FUSIONS = tuple(
     (f"fusion.py:{way}",) for way in ("concatenated", "gated", "tensor", "low_rank", "late", "late_learned", "merged")
@@ -531,6 +563,7 @@ TINIES = (
     ("scst.py:tiny",),
     ("gpt.py:tiny",),
     ("coca.py:tiny",),
+    ("dialogue.py:tiny",),
 )
 
 # By experiment: what a run of it reads, a file or the workdir of another run, and the command that makes it, as

@@ -51,6 +51,7 @@ with epy.lazy_api_imports(globals()):
     from mmjax.data.transforms.conversation import TokenizeConversation
     from mmjax.data.transforms.conversation_input import ConversationInput
     from mmjax.data.transforms.dropped_words import DropWords
+    from mmjax.data.transforms.exchanges import DrawExchange, PredictAnswers
     from mmjax.data.transforms.frame import DecodeFrame
     from mmjax.data.transforms.frame_cells import CutCells
     from mmjax.data.transforms.frame_crop import CropFrame

@@ -12,6 +12,8 @@ with epy.lazy_api_imports(globals()):
     from mmjax.evaluate.contract import Embedded, Evaluator
     from mmjax.evaluate.evaluators.accuracy import Accuracy
     from mmjax.evaluate.evaluators.captions import Captions
+    from mmjax.evaluate.evaluators.clip_score import ClipScore
+    from mmjax.evaluate.evaluators.dialogues import Dialogues
     from mmjax.evaluate.evaluators.gallery import Gallery
     from mmjax.evaluate.evaluators.knn import KNN
     from mmjax.evaluate.evaluators.losses import Losses

@@ -18,6 +18,7 @@ from mmjax.data.transforms.input import Input
 from mmjax.data.transforms.text_input import TextInput
 from mmjax.errors import UserError
 from mmjax.evaluate.decisions import Classified
+from mmjax.evaluate.samples import WrittenSample
 
 EmbedText = Callable[[Sequence[str]], Float[np.ndarray, "n e"]]  # maps strings to unit vectors
 When = Literal["always", "end"]
@@ -164,6 +165,11 @@ class Evaluator(ABC):
 
     def classified(self, embedded: Embedded, embed_text: EmbedText) -> list[Classified]:
         """The decision on each example, where the evaluator classifies."""
+        return []
+
+    def samples(self, embedded: Embedded) -> list[WrittenSample]:
+        """A few examples of what the model wrote, for a page; here none. It is asked after the metrics."""
+        del embedded
         return []
 
     def judged(self, embedded: Embedded, embed_text: EmbedText) -> tuple[dict[str, float], list[Classified]]:

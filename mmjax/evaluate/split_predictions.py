@@ -1,6 +1,6 @@
 """Asks an objective what it predicts for every example of a split."""
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import flax.linen as nn
@@ -13,9 +13,11 @@ from mmjax.data.pipeline import Prepared
 from mmjax.data.transforms.input import Input
 from mmjax.errors import UserError, unknown
 from mmjax.evaluate.disturbances import Disturbed, disturbed_rows
+from mmjax.evaluate.other_towers import OtherTowers, other_towers
+from mmjax.evaluate.split_dialogues import AnsweredTurn, SplitDialogues, answer_words, conversation_or_none
 from mmjax.evaluate.split_maps import Looked, SplitMaps
 from mmjax.evaluate.split_words import Spelled, SplitWords
-from mmjax.evaluate.split_writing import SplitWriter, WrittenSplit
+from mmjax.evaluate.split_writing import WrittenSplit
 from mmjax.evaluate.writing.beams import Beams
 from mmjax.objectives.contract import parts
 from mmjax.objectives.labels.classify import Classify
@@ -61,7 +63,7 @@ class SplitPredictor:
         self._part = hosts.reader(mesh, batch_size)
         self.word_maps = SplitMaps(pretrainer, data, mesh, batch_size)
         self.words = SplitWords(pretrainer, data, mesh, batch_size)
-        self.writing = SplitWriter(pretrainer, data, mesh, batch_size)
+        self.writing = SplitDialogues(pretrainer, data, mesh, batch_size)
 
         def predict(variables: Variables, batch: Any, objective: str, kept: tuple[str, ...]) -> tuple[Any, Any]:
             with nn.logical_axis_rules(ACTIVATION_RULES):
@@ -164,7 +166,11 @@ class SplitPredictor:
 
     def on(self, variables: Variables, split: str) -> "Foresight":
         """The predictor with these variables, of one split."""
-        return Foresight(self, variables, split)
+        return Foresight(self, variables, split, {})
+
+    def towers_of(self, source: str, split: str, image: str) -> OtherTowers:
+        """The towers of another model, on the split's pictures."""
+        return other_towers(source, split, image, self._data, self._batch_size)
 
     def column(self, split: str, name: str) -> list[Any]:
         """A column of every row of a split. Raises UserError where no source has it."""
@@ -258,6 +264,8 @@ class Foresight(NamedTuple):
     predictor: SplitPredictor
     variables: Variables
     split: str
+    known: dict[Any, Any]
+    """What was written, which several evaluators and the report read."""
 
     def inputs(self, objective: str) -> tuple[str, ...]:
         """The inputs that an objective reads."""
@@ -297,8 +305,37 @@ class Foresight(NamedTuple):
 
     def written(self, objective: str, prompt: str, most: int, beams: int | None) -> WrittenSplit:
         """The texts that an objective writes of the split's examples; see `SplitWriter`."""
-        search = None if beams is None else Beams(beams)
-        return self.predictor.writing(self.variables, self.split, objective, prompt, most, search)
+        key = (objective, prompt, most, beams)
+        if key not in self.known:
+            search = None if beams is None else Beams(beams)
+            self.known[key] = self.predictor.writing(self.variables, self.split, objective, prompt, most, search)
+        return self.known[key]
+
+    def answered(self, objective: str, messages: str, most: int, history: int | None) -> list[AnsweredTurn]:
+        """The answers that an objective writes in the conversations of a column; see `SplitDialogues`."""
+        key = (objective, messages, most, history, "answers")
+        if key not in self.known:
+            told = list(map(conversation_or_none, self.column(messages)))
+            found = self.predictor.writing.answers(self.variables, self.split, objective, told, most, history)
+            self.known[key] = found
+        return self.known[key]
+
+    def ranked_answers(
+        self, objective: str, messages: str, options: Mapping[tuple[int, int], Sequence[str]], history: int | None
+    ) -> tuple[dict[tuple[int, int], Any], dict[tuple[int, int], str]]:
+        """The log-probabilities of options for answers in the conversations of a column, by row and the answer's
+        number, and what was answered; see `SplitDialogues`."""
+        told = list(map(conversation_or_none, self.column(messages)))
+        writing = self.predictor.writing
+        scores = writing.answer_scores(self.variables, self.split, objective, told, options, history)
+        return scores, {(row, number): answer_words(told[row], number) for row, number in scores}
+
+    def towers_of(self, source: str, image: str) -> OtherTowers:
+        """The towers of another model, by its path or name, on the split's pictures."""
+        key = (source, image, "towers")
+        if key not in self.known:
+            self.known[key] = self.predictor.towers_of(source, self.split, image)
+        return self.known[key]
 
     def option_scores(self, objective: str, prompts: Sequence[str], options: Sequence[Sequence[str]]) -> dict[int, Any]:
         """The log-probabilities of each example's options, by its row; see `SplitWriter`."""

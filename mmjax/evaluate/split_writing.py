@@ -37,6 +37,8 @@ class SplitWriter:
     Of several hosts each encodes its part of a batch, and then writes the texts of all: all must make the same calls.
     """
 
+    of_words = False  # whether an objective will do that reads nothing beside its text
+
     def __init__(self, pretrainer: Pretrainer, data: Prepared, mesh: jax.sharding.Mesh, batch_size: int):
         """batch_size: over all hosts; the mesh must divide it."""
         self._pretrainer, self._data, self._mesh, self._batch_size = pretrainer, data, mesh, batch_size
@@ -69,7 +71,7 @@ class SplitWriter:
         begun, texts, rows = prompts.given(prompt, self._pretrainer.objectives[objective].reads), [], []
         for start, views, seen in self._views(variables, split, objective):
             with jax.set_mesh(writer.mesh):
-                made = texts_of_rows(writer, prompts, begun, views, most, beams)
+                made = texts_of_rows(writer, prompts, [begun] * len(seen), views, most, beams)
             rows += [start + row for row in np.flatnonzero(seen).tolist()]
             texts += [made[row] for row in np.flatnonzero(seen)]
         return WrittenSplit(texts, rows)
@@ -102,7 +104,7 @@ class SplitWriter:
 
     def _writer(self, variables: dict[str, Any], objective: str) -> tuple[Writer, Prompts]:
         found = self._pretrainer.objectives
-        able = [name for name, one in found.items() if isinstance(one, Writing) and one.reads]
+        able = [name for name, one in found.items() if isinstance(one, Writing) and (one.reads or self.of_words)]
         if objective not in able:
             raise UserError(
                 unknown("there is nothing to write of by", objective, able, "objectives that write of what they read")
@@ -124,19 +126,17 @@ class SplitWriter:
             order = np.argsort(index)  # a mesh may have the hosts' rows in another order
             views = {name: (tokens[order], real[order]) for name, (tokens, real) in views.items()}
             # Nothing is seen of the rows that fill up the last batch.
-            seen = np.any([real.any(axis=1) for _, real in views.values()], axis=0)
+            seen = np.any([np.zeros(len(index), bool), *(real.any(axis=1) for _, real in views.values())], axis=0)
             yield start, views, seen
             start += len(seen)
 
 
 def texts_of_rows(
-    writer: Writer, prompts: Prompts, begun: PromptIds, views: Any, most: int, beams: Beams | None
+    writer: Writer, prompts: Prompts, begun: Sequence[PromptIds], views: Any, most: int, beams: Beams | None
 ) -> list[str]:
-    """The text of each row of the views, behind a prompt (`Prompts.given`): of the likeliest words, or the best that a
-    search finds."""
-    (prompt, together, inserts), rows = begun, len(next(iter(views.values()))[0])
-    seen_by_all = [together] * rows if together else None
-    read = writer.read([prompt] * rows, views, most=most, together=seen_by_all, inserts=[inserts] * rows)
+    """The text of each row of the views, behind its prompt: of the likeliest words, or the best that a search finds."""
+    ids, together, inserts = (list(each) for each in zip(*begun, strict=True))
+    read = writer.read(ids, views, most=most, together=together if any(together) else None, inserts=inserts)
     if beams is None:
         texts, _, given = writer.begin(read)
         texts, _ = writer.advance(writer.params, texts, given, most)
@@ -145,8 +145,8 @@ def texts_of_rows(
         best = search(writer, read, beams)
         words, lengths = np.asarray(best.ids)[:, 0], np.asarray(best.lengths)[:, 0]
     found = []
-    for row in range(rows):
-        so_far = TextSoFar(prompts.tokenizer, begun.words)
+    for row, one in enumerate(begun):
+        so_far = TextSoFar(prompts.tokenizer, one.words)
         so_far.add(words[row, : lengths[row]].tolist())
         found.append(so_far.text)
     return found

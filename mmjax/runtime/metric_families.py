@@ -239,6 +239,25 @@ EVALUATION = (
     ),
     MetricFamily(("<evaluator>/<objective>/mean_rank",), "the mean rank of the right option, from 1", "lower"),
     MetricFamily(
+        ("<evaluator>/<objective>/accuracy", "<evaluator>/<objective>/accuracy/<turn>"),
+        "the share of written answers that are those of the conversation, of all or of one turn",
+        "higher",
+    ),
+    MetricFamily(
+        ("<evaluator>/<objective>/later_accuracy", "<evaluator>/<objective>/spoken_accuracy"),
+        "the same of answers that need an earlier turn, and of questions that are sounds",
+        "higher",
+    ),
+    MetricFamily(
+        ("<evaluator>/<objective>/majority_accuracy", "<evaluator>/<objective>/majority_later_accuracy"),
+        "what these are for one who always gives the most frequent answer",
+    ),
+    MetricFamily(
+        ("<evaluator>/<objective>/clip_score", "<evaluator>/<objective>/ref_clip_score"),
+        "how near written captions are to their pictures by the towers of a model, and to references as well",
+        "higher",
+    ),
+    MetricFamily(
         ("<evaluator>/<objective>/perplexity",),
         "e to the mean loss of a word, in nats, over all words of the split; vocab for one that knows nothing",
         "lower",

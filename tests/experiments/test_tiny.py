@@ -85,6 +85,9 @@ def test_it_trains(name, table, tmp_path, monkeypatch):
     elif name.startswith("vqa.py"):
         scenes = AskedScenes(Tfds("asked_emoji/tiny"), count=1_000, limit=6)
         config.data.sources = {source: Renamed(scenes, {"text": "question"}) for source in config.data.weights}
+    elif name.startswith("dialogue.py"):
+        for node in nodes(config.data.sources, Tfds):
+            node.name = "described_emoji/tiny"
     elif any("stories" in text for text in watched(config)):
         config.data.sources = with_few_stories(config, table, tmp_path)
     elif not name.startswith("bert.py"):  # whose data is names, which a package has

@@ -118,6 +118,7 @@ OBSTACLES = {
     "beit3.py": r"objectives: \[.*\] there, \['MaskedCodes', 'MaskedText'\] here",
     "cap.py": r"SiglipVisionModel is nearest(.|\n)*objectives: \[\] there, \['Caption'\] here",
     "clap.py": r"towers.audio: none there, AudioTransformer here\n.*\n  towers.text.pooling",
+    "dialogue.py": "is made of ResNet, AudioTransformer, Caption",
     "clip4clip.py": r"towers.video: none there, Frames here(.|\n)*\['Contrastive', 'Contrastive'\] here",
     "coca.py": r"CLIPModel is nearest(.|\n)*\['Contrastive'\] there, \['Contrastive', 'Caption'\] here",
     "clip_resnet.py": r"towers.image: none there, ResNet here(.|\n)*--towers text goes, as CLIPTextModelWithProjection",

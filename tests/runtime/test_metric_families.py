@@ -15,6 +15,8 @@ from mmjax.data.pipeline import batch_spec
 from mmjax.evaluate.contract import Embedded
 from mmjax.evaluate.evaluators.accuracy import Accuracy
 from mmjax.evaluate.evaluators.captions import Captions
+from mmjax.evaluate.evaluators.clip_score import ClipScore
+from mmjax.evaluate.evaluators.dialogues import Dialogues
 from mmjax.evaluate.evaluators.knn import KNN
 from mmjax.evaluate.evaluators.losses import Losses
 from mmjax.evaluate.evaluators.perplexity import Perplexity
@@ -27,6 +29,7 @@ from mmjax.evaluate.evaluators.span_f1 import SpanF1
 from mmjax.evaluate.evaluators.tag_f1 import TagF1
 from mmjax.evaluate.evaluators.vqa import VqaAccuracy
 from mmjax.evaluate.evaluators.zeroshot import ZeroShot
+from mmjax.evaluate.split_dialogues import AnsweredTurn
 from mmjax.evaluate.split_predictions import Predicted
 from mmjax.evaluate.split_words import Spelled
 from mmjax.evaluate.split_writing import WrittenSplit
@@ -99,7 +102,15 @@ class Foretold:
 
     def column(self, name: str) -> list[Any]:
         each = {"said": ["a", "a", "b"], "first": 0, "shares": [0.5, 0.0, 1.0]}
-        return [1, 2] * 20 if name == "turn" else [each[name]] * 40
+        asked: dict[str, Any] = {"options": [["a", "b"], ["c", "b"]], "relevance": [None, [0.5, 1.0]]}
+        return [1, 2] * 20 if name == "turn" else [(each | asked)[name]] * 40
+
+    def answered(self, *asked: Any) -> list[AnsweredTurn]:
+        return [AnsweredTurn(0, 1, "what?", False, "a", "a"), AnsweredTurn(0, 2, "", True, "b", "c")]
+
+    def ranked_answers(self, objective: str, messages: str, options: Any, history: Any) -> Any:
+        keys = [(0, 1), (0, 2)]
+        return {key: np.array([-1.0, -2.0]) for key in keys}, {(0, 1): "a", (0, 2): "b"}
 
     def words(self, objective: str) -> Spelled:
         return Spelled(30.0, 10, 4, 40)
@@ -145,6 +156,7 @@ def of_evaluators() -> set[str]:
     judges += [Accuracy("tags"), TagF1("words"), Reranked("match", top=3), RegressionErrors("price"), SpanF1("answer")]
     judges += [Perplexity("words"), Captions("words", references="said")]
     judges += [RankedAnswers("words", "said", "first", relevance="shares", turn="turn")]
+    judges += [Dialogues("words", options="options", relevance="relevance"), ClipScore("words", references="said")]
     judges += [VqaAccuracy("kind", answers="said", kind="kind")]
     judges += [Probe(label, strengths=(1e-2,), shots=(2,), draws=2, folds="fold") for label in ("kind", "tags")]
     split = replace(split, predictions=Foretold())

@@ -14,6 +14,7 @@ from mmjax.data.transforms.chat_templates import BEGIN, END, ChatTemplate, templ
 from mmjax.data.transforms.contract import Rng, Spec
 from mmjax.data.transforms.conversation_input import ConversationInput
 from mmjax.data.transforms.dialogue import ChatTurn, Dialogue, Pictured, dialogue_of
+from mmjax.data.transforms.exchanges import exchanges_of
 from mmjax.data.transforms.read_conversation import kind_of_entry
 from mmjax.data.transforms.text import Tokenize
 from mmjax.data.transforms.values import Cut, Labelled, real_ids
@@ -133,6 +134,15 @@ class TokenizeConversation(Tokenize):
         slots = row.labels["slots"][: len(ids)].tolist() if self.slots else [-1] * len(ids)
         return ids, 0, slots
 
+    def answer(self, words: str) -> list[int]:
+        """The ids of an assistant's words behind a user's turn, with those of what ends them."""
+        template = template_of(self.template)
+        (_, asked), (told, after) = template.user, template.assistant
+        space = told[len(told.rstrip(" ")) :]
+        before = [*self._written(asked), *self._written(template.between), *self._written(told.rstrip(" "))]
+        found = self._ids([*before, ChatPart("text", space + words, True), *self._written(after, True)], {})
+        return [id for id, loss in zip(found.ids, found.loss, strict=True) if loss]
+
     @property
     def ends(self) -> tuple[int, ...]:
         """The id with which what ends the assistant's turn begins; none where nothing ends it."""
@@ -155,22 +165,17 @@ class TokenizeConversation(Tokenize):
 
     def _exchanges(self, dialogue: Dialogue) -> tuple[list[list[ChatTurn]], list[ChatTurn]]:
         """The turns that are read, a user's with those up to the next one's at a time, and the system's."""
-        system, turns = [t for t in dialogue.turns if t.role == "system"], []
+        system = [t for t in dialogue.turns if t.role == "system"]
         answers = [place for place, turn in enumerate(dialogue.turns) if turn.role == "assistant"]
         asks = dialogue.turns[-1].role == "user" and self.empty == "keep"
         if not answers and not asks:
             raise BadExample("the conversation has no turn of the assistant's", "unfit")
         if not system and (words := template_of(self.template).default_system):
             system = [ChatTurn("system", (words,))]
-        for turn in dialogue.turns if asks else dialogue.turns[: answers[-1] + 1]:
-            if turn.role == "assistant" and not turn.words:
-                raise BadExample("a turn of the assistant's is empty", "empty")
-            if turn.role == "system":
-                continue
-            if not turns or (turn.role == "user" and turns[-1][-1].role == "assistant"):
-                turns.append([])
-            turns[-1].append(turn)
-        return turns, system
+        read = dialogue.turns if asks else dialogue.turns[: answers[-1] + 1]
+        if any(turn.role == "assistant" and not turn.words for turn in read):
+            raise BadExample("a turn of the assistant's is empty", "empty")
+        return exchanges_of(read), system
 
     def _spans(self, turns: Sequence[ChatTurn]) -> list[ChatPart]:
         """The conversation as the template writes it."""
@@ -179,7 +184,7 @@ class TokenizeConversation(Tokenize):
         last = max((place for place, turn in enumerate(turns) if turn.role == "assistant"), default=-1)
         for place, turn in enumerate(turns):
             before, after = getattr(template, turn.role)
-            loss = turn.role == "assistant" and (self.answers == "every" or place == last)
+            loss = turn.role == "assistant" and turn.predicted and (self.answers == "every" or place == last)
             spans += self._written(template.between) if place else []
             if turn.role == "assistant":
                 told, space = before.rstrip(" "), before[len(before.rstrip(" ")) :]

@@ -35,10 +35,14 @@ class Pictured(NamedTuple):
 
 
 class ChatTurn(NamedTuple):
-    """One turn: its role, `system`, `user` or `assistant`, and its words and pictures in order."""
+    """One turn: its role, `system`, `user` or `assistant`, and its words and pictures in order.
+
+    predicted: of an assistant's turn whether its words are learnt; else they are only read.
+    """
 
     role: str
     parts: tuple[str | Pictured, ...]
+    predicted: bool = True
 
     @property
     def words(self) -> str:
@@ -66,7 +70,7 @@ class Dialogue(Document):
         """The conversation with every text in it transformed as in evaluation."""
 
         def changed(turn: ChatTurn) -> ChatTurn:
-            return ChatTurn(turn.role, tuple(transform(p, None) if isinstance(p, str) else p for p in turn.parts))
+            return turn._replace(parts=tuple(transform(p, None) if isinstance(p, str) else p for p in turn.parts))
 
         return Dialogue(map(changed, self.turns))
 

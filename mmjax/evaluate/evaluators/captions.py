@@ -12,6 +12,7 @@ from mmjax.evaluate.metrics.written.caption_scores import caption_scores
 from mmjax.evaluate.metrics.written.caption_words import caption_words
 from mmjax.evaluate.metrics.written.diversity import diversity_scores
 from mmjax.evaluate.metrics.written.java_metrics import java_metrics
+from mmjax.evaluate.samples import SampleLine, WrittenSample, spread
 
 
 @dataclass(frozen=True)
@@ -63,6 +64,17 @@ class Captions(Evaluator):
         return {f"{prefix}/{name}": float(value) for name, value in scores.items()} | {
             f"{prefix}/examples": float(len(texts))
         }
+
+    def samples(self, embedded: Embedded) -> list[WrittenSample]:
+        """A few texts, each with its first reference."""
+        model = embedded.model("Captions", "write nothing")
+        given = model.column(self.references)
+        found = model.written(self.objective, self.prompt, self.most, self.beams)
+        made = []
+        for text, row in spread(list(zip(found.texts, found.rows, strict=True))):
+            known = [SampleLine("reference", text) for text in several(given[row])[:1]]
+            made.append(WrittenSample(f"{self.name}/{self.objective}", row, (SampleLine("wrote", text), *known)))
+        return made
 
     def _by_java(self, texts: Sequence[str], references: Sequence[Sequence[str]]) -> dict[str, float]:
         words = [caption_words(text) for text in texts]

@@ -33,6 +33,8 @@ def label_column(found: Findings) -> str | None:
             return classified.label
     for name, values in columns.items():
         distinct = {str(value) for value in values if value is not None}
+        if any(isinstance(value, list | tuple | np.ndarray) for value in values):
+            continue  # what has several values has no colour
         if name not in ("id", "text", *found.embedded.embeddings) and 2 <= len(distinct) <= min(30, len(values) // 3):
             return name
     return None

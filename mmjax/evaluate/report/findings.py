@@ -7,6 +7,7 @@ from typing import Any
 from mmjax.evaluate.contract import Embedded, EmbedText, Evaluator, When, protocols
 from mmjax.evaluate.decisions import Classified
 from mmjax.evaluate.report.media import Raw
+from mmjax.evaluate.samples import WrittenSample
 
 LOOKED = 4  # examples of a split in which words' attention is followed
 
@@ -18,7 +19,7 @@ class Findings:
     same: the column whose equal values are right for one another (`Evaluator.same`). raw: gives the example's picture
     or sound, as it lies in the data. protocols: how the numbers count, a sentence an evaluator. heard: by modality,
     seconds of a sound that the model hears at most (`spans.heard_of`); None: all of it. looked: what words look at in a
-    few examples (`split_maps.Looked`), where the model has a fusion that can be followed.
+    few examples (`split_maps.Looked`), where the model has a fusion that can be followed. samples: of what was written.
     """
 
     embedded: Embedded
@@ -29,6 +30,7 @@ class Findings:
     protocols: Sequence[str] = ()
     heard: Mapping[str, float | None] = field(default_factory=dict)
     looked: Sequence[Any] = ()
+    samples: Sequence[WrittenSample] = ()
 
     @property
     def split(self) -> str:
@@ -61,5 +63,8 @@ class Collector(Evaluator):
         kept = replace(embedded, inputs={}, history=[], classified=[])
         said = protocols(self.evaluators).get(self.split, [])
         looked = () if embedded.predictions is None else embedded.predictions.word_maps(LOOKED)
-        self.kept.append(Findings(kept, numbers, embedded.classified, same, self.raw, said, self.heard, looked))
+        samples = [sample for each in self.evaluators for sample in each.samples(embedded)]
+        self.kept.append(
+            Findings(kept, numbers, embedded.classified, same, self.raw, said, self.heard, looked, samples)
+        )
         return {}

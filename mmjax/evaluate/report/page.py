@@ -18,6 +18,7 @@ from mmjax.evaluate.report.looks import word_looks
 from mmjax.evaluate.report.markup import Markup, join, tag
 from mmjax.evaluate.report.media import BUDGET, SECONDS, Media
 from mmjax.evaluate.report.retrievals import ASKED, RULE
+from mmjax.evaluate.report.samples import WRITING, written_samples
 from mmjax.evaluate.report.tables import compared, curves, drawn, meanings, number_tables
 from mmjax.runtime.counts import noun
 from mmjax.runtime.files import output
@@ -79,6 +80,7 @@ def page(
         ("Retrieval", RULE, _by_split([(f, retrievals(f, m)) for f, m in pairs])),
         ("Similarity", SIMILARITY, _by_split([(f, [_panels(similarities(f, m))]) for f, m in pairs])),
         ("Classification", CLASSIFICATION, _by_split([(f, [confusion(c) for c in f.classified]) for f in findings])),
+        ("Writing", WRITING, _by_split([(f, [written_samples(f, m)]) for f, m in pairs])),
         ("Attention", ATTENTION, _by_split([(f, [word_looks(f, m)]) for f, m in pairs])),
         ("Map", MAP, _by_split([(f, [embedding_map(f, m)]) for f, m in pairs])),
         ("Videos", "", _by_split([(f, [m.clips()]) for f, m in pairs])),  # last, since these list what is shown above

@@ -9,7 +9,7 @@ from mmjax.data.chains import Chains
 from mmjax.data.tokenizers.contract import Tokenizer, TokenizerSpec
 from mmjax.data.transforms.asked_dialogue import asked_dialogue, is_conversation
 from mmjax.data.transforms.conversation import TokenizeConversation
-from mmjax.data.transforms.dialogue import dialogue_of
+from mmjax.data.transforms.dialogue import Dialogue, dialogue_of
 from mmjax.errors import UserError
 
 
@@ -121,6 +121,25 @@ class Prompts:
         except BadExample as reason:
             raise UserError(f"the conversation can't be gone on with: {reason}") from reason
         return Conversed(PromptIds(found.ids, 0, found.slots), whole, left_out)
+
+    def asked(self, dialogue: Dialogue) -> PromptIds:
+        """The ids of a conversation that ends in a user's turn, as `given` gives a prompt's.
+
+        Raises UserError where training texts are no conversations; BadExample where it can't be framed.
+        """
+        if not self.chats:
+            raise UserError(
+                f"the chain of the texts ends in {type(self._step).__name__}, which cuts no conversations: "
+                "TokenizeConversation does"
+            )
+        cleaned: Any = dialogue
+        for step in self._cleaning:
+            cleaned = cleaned.mapped(step)
+        return PromptIds(*self._step.prompt(cleaned))
+
+    def answer(self, words: str) -> list[int]:
+        """The ids of an assistant's words as they stand in a conversation, with those that end them."""
+        return self._step.answer(self._cleaned(words))
 
     def _begun(self, prompt: str) -> list[int]:
         pieces = self.pieces(prompt)

@@ -31,6 +31,10 @@ def test_the_label_is_what_was_classified_by_else_a_column_of_few_values():
     assert label_column(replace(found, classified=[])) == "kind"
     many = made(kind=[f"kind {i}" for i in range(20)])
     assert label_column(replace(many, classified=[])) is None
+    several = made().embedded.columns | {"kind": [[i % 2 > 0, True] for i in range(20)]}
+    lists = replace(found, embedded=replace(found.embedded, columns=several))
+    assert label_column(replace(lists, classified=[])) is None
+    assert embedding_map(replace(lists, classified=[]), media(lists)) is not None
 
 
 def test_a_heat_map_for_each_pair_of_modalities():
