@@ -564,6 +564,7 @@ TINIES = (
     ("gpt.py:tiny",),
     ("coca.py:tiny",),
     ("dialogue.py:tiny",),
+    ("git_base.py:tiny",),
 )
 
 # By experiment: what a run of it reads, a file or the workdir of another run, and the command that makes it, as

@@ -104,10 +104,10 @@ def whole(value: Any, where: str, key: str) -> int:
     return sides[0]
 
 
-def read_blocks(given: Values, where: str, **more: Any) -> fdl.Config:
+def read_blocks(given: Values, where: str, kind: type[Blocks] = Blocks, **more: Any) -> fdl.Config:
     """Our blocks from the keys that all of their models use. more: other fields of them."""
     return fdl.Config(
-        Blocks,
+        kind,
         width=given["hidden_size"],
         depth=given["num_hidden_layers"],
         heads=given["num_attention_heads"],

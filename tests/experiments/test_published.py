@@ -243,6 +243,16 @@ def test_blip_counts_both_encoders_in_closed_form():
     }
 
 
+def test_git_counts_clips_tower_and_six_layers_in_closed_form():
+    """The table of the words that are read isn't that of those that are written."""
+    width, vocab = 768, 30_522
+    layer, norm = 12 * width**2 + 13 * width, 2 * width
+    image = 3 * 16**2 * width + width + (1 + 14**2) * width + 2 * norm + 12 * layer
+    projector = width**2 + width + norm
+    words = (vocab + 1_024) * width + norm + 6 * layer + vocab * width + vocab
+    assert size("git_base.py:base").parameters == {"towers_image": image, "objectives_caption": projector + words}
+
+
 @pytest.mark.parametrize(
     ("name", "width", "seen", "published"),
     [

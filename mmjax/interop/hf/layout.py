@@ -27,6 +27,7 @@ from mmjax.interop.hf import (
     clip,
     dinov2,
     flava,
+    git,
     gpt,
     llama,
     llava,
@@ -58,6 +59,7 @@ FAMILIES: tuple[Family, ...] = (
     *blip.FAMILIES,
     *lxmert.FAMILIES,
     *gpt.FAMILIES,
+    *git.FAMILIES,
     *llama.FAMILIES,
     *llava.FAMILIES,
 )

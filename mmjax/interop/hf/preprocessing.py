@@ -36,6 +36,7 @@ PUBLISHED = {  # by model_type: the processor, its resampling and its colours
     "flava": ("Flava", 3, CLIP),
     "blip": ("Blip", 3, CLIP),
     "llava": ("CLIP", 3, CLIP),
+    "git": ("CLIP", 3, CLIP),
 }
 
 

@@ -29,6 +29,8 @@ def how_to_load(folder: Path, twin: Twin) -> str:
         else ""
     )
     if text_reader(twin.bundle.config) is not None and "text" not in towers:
+        if "image" in towers:
+            return _captioner(twin, with_texts, place, picture) + exact
         imports = "import torch", f"from transformers import AutoTokenizer, {twin.kind}"
         code = [place, f"model = {twin.kind}.from_pretrained(folder).eval()"]
         if with_texts:
@@ -68,6 +70,26 @@ def how_to_load(folder: Path, twin: Twin) -> str:
     imports.append(f"from transformers import {', '.join(sorted(names))}")
     end = ["with torch.no_grad():", "    print(model(**inputs))"]
     return usage.python(twin, INSTALL, *imports, "", place, *code, *end) + exact
+
+
+def _captioner(twin: Twin, with_texts: bool, place: str, picture: str) -> str:
+    """Code that captions a picture; without a tokenizer it prints the ids of the caption's words."""
+    names, needs = ["AutoImageProcessor", twin.kind], ["from PIL import Image"]
+    code = [
+        place,
+        f"model = {twin.kind}.from_pretrained(folder).eval()",
+        picture,
+        'inputs = AutoImageProcessor.from_pretrained(folder)(picture, return_tensors="pt")',
+    ]
+    if with_texts:
+        names.append("AutoTokenizer")
+        code.append("written = model.generate(**inputs, max_new_tokens=20)")
+        code.append("print(AutoTokenizer.from_pretrained(folder).decode(written[0], skip_special_tokens=True))")
+    else:
+        needs.insert(0, "import torch")
+        code.append("begin = torch.tensor([[1]])  # there is no tokenizer here")
+        code.append("print(model.generate(**inputs, input_ids=begin, max_new_tokens=20))")
+    return usage.python(twin, INSTALL, *needs, f"from transformers import {', '.join(sorted(names))}", "", *code)
 
 
 def ids(folder: Path, texts: list[str]) -> Ids:
