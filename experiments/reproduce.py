@@ -565,6 +565,7 @@ TINIES = (
     ("coca.py:tiny",),
     ("dialogue.py:tiny",),
     ("git_base.py:tiny",),
+    ("blip_caption.py:tiny",),
 )
 
 # By experiment: what a run of it reads, a file or the workdir of another run, and the command that makes it, as

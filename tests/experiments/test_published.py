@@ -243,6 +243,17 @@ def test_blip_counts_both_encoders_in_closed_form():
     }
 
 
+@pytest.mark.parametrize(("name", "seen", "depth"), [("base", 768, 12), ("large", 1_024, 24)])
+def test_blips_captioner_counts_tower_and_decoder_in_closed_form(name, seen, depth):
+    """The words' layers read tokens of the tower's width; before the table of words stand a linear map and a norm."""
+    width, vocab = 768, 30_524
+    layer, linear, norm = 12 * width**2 + 13 * width, width**2 + width, 2 * width
+    image = 3 * 16**2 * seen + seen + seen + (1 + 24**2) * seen + 2 * seen + depth * (12 * seen**2 + 13 * seen)
+    cross = 2 * linear + 2 * (seen * width + width) + norm
+    words = (vocab + 512) * width + norm + 12 * (layer + cross) + linear + norm + vocab
+    assert size(f"blip_caption.py:{name}").parameters == {"towers_image": image, "objectives_caption": words}
+
+
 def test_git_counts_clips_tower_and_six_layers_in_closed_form():
     """The table of the words that are read isn't that of those that are written."""
     width, vocab = 768, 30_522

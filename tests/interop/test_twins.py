@@ -101,6 +101,7 @@ def said(*_: str) -> None:
 OUT = {  # of each file's tiny; what isn't here is refused
     ("bert.py", "hf"): ("BertForPreTraining", False),
     ("clip.py", "hf"): ("CLIPModel", True),
+    ("blip_caption.py", "hf"): ("BlipForConditionalGeneration", False),
     ("git_base.py", "hf"): ("GitForCausalLM", False),
     ("gpt.py", "hf"): ("GPT2LMHeadModel", False),
     ("cap.py", "bv"): ("ViT", True),
@@ -172,6 +173,7 @@ def test_every_experiment_goes_out_or_says_all_that_is_in_the_way(file):
 
 FULL = {  # what the README says of the papers' sizes
     "bert.py:base": {"hf": False},
+    "blip_caption.py:base": {"hf": False},
     "git_base.py:base": {"hf": False},
     "gpt.py:gpt1": {"hf": False},
     "gpt.py:gpt2_small": {"hf": False},

@@ -12,6 +12,7 @@ from mmjax.data.tokenizers.json_parts import (
     special_piece,
     written,
 )
+from mmjax.errors import UserError
 from mmjax.runtime.files import json_text
 
 WORD_END, GPT_UNKNOWN, GPT_END = "</w>", "<unk>", "<|endoftext|>"
@@ -78,6 +79,28 @@ def with_end(model: bytes, end: str) -> bytes:
         | {"post_processor": _framing(begin, end, pieces)}
         | {"padding": settings.get("padding") or padding_of(end, id)}
     )
+
+
+def with_begin(model: bytes, begin: str) -> bytes:
+    """Changes a `tokenizer.json` so that the special piece `begin` begins texts, in the place of the one that did. A
+    piece that it doesn't have gets the id behind its last one, as BLIP's [DEC] stands behind BERT's.
+
+    Raises UserError where the file puts nothing behind a text: such a file is no BERT's.
+    """
+    settings = json_text.parse(model)
+    added = list(settings.get("added_tokens") or ())
+    held = settings["model"]["vocab"]
+    pieces = dict(held) if isinstance(held, dict) else {piece: id for id, (piece, *_) in enumerate(held)}
+    pieces |= {piece["content"]: piece["id"] for piece in added}
+    if begin not in pieces:
+        pieces[begin] = 1 + max(pieces.values())
+        added.append(special_piece(pieces, begin))
+    processor = settings.get("post_processor") or {}
+    last = (processor.get("single") or [{}])[-1]
+    end = processor["sep"][0] if "sep" in processor else last.get("SpecialToken", {}).get("id")
+    if end is None:
+        raise UserError(f"the tokenizer.json ends no text by a piece, and {begin!r} is to begin what another one ends")
+    return written(settings | {"added_tokens": added, "post_processor": _framing(begin, end, pieces)})
 
 
 def _framing(begin: str, end: str, pieces: Mapping[str, int]) -> dict[str, Any]:

@@ -14,7 +14,7 @@ from types import ModuleType
 from typing import Any
 
 from mmjax.data.tokenizers.contract import Tokenizer, TokenizerSpec, sizes_of
-from mmjax.data.tokenizers.gpt_json import with_end
+from mmjax.data.tokenizers.gpt_json import with_begin, with_end
 from mmjax.data.tokenizers.tokenizer_json import tokenizer_json
 from mmjax.errors import UserError
 from mmjax.runtime.files import json_text
@@ -89,12 +89,14 @@ class Subwords(TokenizerSpec):
     three. It is read once: a workdir and an exported folder keep the model, and take it from there. With None they
     always do.
     `vocab_size` is the size of the text tower's table. `end` is the special piece that ends texts, where a
-    `tokenizer.json` doesn't tell: `<|endoftext|>` of GPT-2's (`gpt_json.with_end`).
+    `tokenizer.json` doesn't tell: `<|endoftext|>` of GPT-2's (`gpt_json.with_end`). `begin` is the special piece that
+    begins them in the place of another one, and may be one more: BLIP's `[DEC]` (`gpt_json.with_begin`).
     """
 
     vocab_size: int
     path: str | None = None
     end: str | None = None
+    begin: str | None = None
 
     def load(self, captions: Iterable[str] | None, folder: Path) -> Tokenizer:
         """The tokenizer in `path`.
@@ -114,7 +116,8 @@ class Subwords(TokenizerSpec):
                 "gets a published one"
             )
         model = tokenizer_json(Path(self.path))
-        return self.check(SubwordTokenizer(model if self.end is None else with_end(model, self.end)))
+        model = model if self.end is None else with_end(model, self.end)
+        return self.check(SubwordTokenizer(model if self.begin is None else with_begin(model, self.begin)))
 
 
 def _spaceless(part: Any) -> Any:

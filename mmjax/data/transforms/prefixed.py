@@ -87,6 +87,9 @@ class TokenizePrefixed(Tokenize):
     `eos`: nothing tells the model that a text ends where it was cut. A string is a suffix behind the field `prefix`; of
     a user, by hand, it is the prefix, and the empty one is the field.
 
+    With `together=False` the words of the prefix see those before them alone, and there is no label `prefix` (BLIP's
+    prompt: Li et al. 2022, arXiv:2201.12086).
+
     Plain captions, all of which is predicted, need no labels: `Tokenize(bos=True)` is enough.
 
     Raises UserError for a separator that is no piece of the tokenizer; BadExample for a prefix that leaves no room.
@@ -96,6 +99,7 @@ class TokenizePrefixed(Tokenize):
     separator: str = "\n"
     prefix: str = ""
     prompts: bool = False
+    together: bool = True
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -116,11 +120,12 @@ class TokenizePrefixed(Tokenize):
         row = self._filled(whole[: self.length])
         loss = np.zeros(self.length, bool)
         loss[len(begin) : len(whole)] = True
-        labels = {"prefix": np.array(len(begin), np.int32), "loss": loss}
+        labels = ({"prefix": np.array(len(begin), np.int32)} if self.together else {}) | {"loss": loss}
         return Labelled(Cut(*row, len(whole)) if len(whole) > self.length else row, labels)
 
     def spec(self, before: Spec | None) -> Spec:
-        return super().spec(before)._replace(labels=(("prefix", (), "int32"), ("loss", (self.length,), "bool")))
+        labels = ("prefix", (), "int32"), ("loss", (self.length,), "bool")
+        return super().spec(before)._replace(labels=labels if self.together else labels[1:])
 
     def _first_end(self, row: Any) -> int:
         return len(row)  # an end token's name in a text ends nothing
@@ -144,10 +149,10 @@ class TokenizePrefixed(Tokenize):
         )
 
     def prompt(self, value: Any) -> tuple[list[int], int, list[int]]:
-        """The ids of a user's prefix with what frames it, how many of them see each other: all; and -1 of each, for no
+        """The ids of a user's prefix with what frames it, how many of them see each other: all, or none; and -1 of each, for no
         picture's token stands among them."""
         ids = real_ids(self.by_hand(True)(value, None))
-        return ids, len(ids), [-1] * len(ids)
+        return ids, len(ids) if self.together else 0, [-1] * len(ids)
 
     def by_hand(self, upright: bool) -> "TokenizePrefixed":
         return replace(self, empty="keep", prompts=True)

@@ -1,4 +1,4 @@
-"""Hugging Face's BlipForImageTextRetrieval (Li et al. 2022, arXiv:2201.12086).
+"""Hugging Face's BlipForImageTextRetrieval (Li et al. 2022, arXiv:2201.12086); the captioner is in blip_caption.py.
 
 Their text encoder is a `Trunk` of our text tower, by which it reads texts alone, and of a `Cross` fusion, which reads
 them with their pictures. Both of their heads are here: the projections are the towers' embeddings, whose cosines are
@@ -70,9 +70,7 @@ DEFAULTS = UNREAD | {"image_text_hidden_size": 256} | dict.fromkeys(
 def model_parts(config: Values) -> Parts:
     """Both towers, the fusion by the text's trunk, and the objective that holds the matching head."""
     given = config_keys.settings(config, "config.json", DEFAULTS, {})
-    image, text = (config_keys.within(config, f"{part}_config", "config.json") for part in ("vision", "text"))
-    seen = config_keys.settings(image, "vision_config", IMAGE, {"num_channels": 3})
-    read = config_keys.settings(text, "text_config", TEXT, {"is_decoder": True})
+    seen, read = inner_settings(config)
     if seen["hidden_size"] != read["hidden_size"]:
         raise UserError(
             f"config.json: pictures' tokens of vision_config.hidden_size={seen['hidden_size']} can't be read by a text "
@@ -88,14 +86,7 @@ def model_parts(config: Values) -> Parts:
         cross=True,
     )
     towers = {
-        "image": fdl.Config(
-            ViT,
-            blocks=config_keys.read_blocks(seen, "vision_config"),
-            patch=config_keys.whole(seen["patch_size"], "vision_config", "patch_size"),
-            size=config_keys.whole(seen["image_size"], "vision_config", "image_size"),
-            cls=True,
-            **projected,
-        ),
+        "image": image_tower(seen, **projected),
         "text": fdl.Config(
             TextTransformer,
             trunk=trunk,
@@ -109,6 +100,31 @@ def model_parts(config: Values) -> Parts:
     return Parts(towers, {"matching": fdl.Config(Matching, FUSION)}, {FUSION: fusion})
 
 
+def inner_settings(config: Values) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The values of `vision_config` and of `text_config`."""
+    image, text = (config_keys.within(config, f"{part}_config", "config.json") for part in ("vision", "text"))
+    seen = config_keys.settings(image, "vision_config", IMAGE, {"num_channels": 3})
+    return seen, config_keys.settings(text, "text_config", TEXT, {"is_decoder": True})
+
+
+def image_tower(seen: Values, **pooled: Any) -> fdl.Config:
+    """The picture's tower. pooled: its fields that make an embedding of the tokens."""
+    return fdl.Config(
+        ViT,
+        blocks=config_keys.read_blocks(seen, "vision_config"),
+        patch=config_keys.whole(seen["patch_size"], "vision_config", "patch_size"),
+        size=config_keys.whole(seen["image_size"], "vision_config", "image_size"),
+        cls=True,
+        **pooled,
+    )
+
+
+def image_of(tower: Any) -> dict[str, Any]:
+    """The inverse of `image_tower`."""
+    extra = {"image_size": tower.size, "patch_size": tower.patch, "model_type": "blip_vision_model"}
+    return config_keys.keys_of(tower.sizes) | extra
+
+
 def describe(built: Parts) -> dict[str, Any]:
     """The inverse of `model_parts`."""
     image, text = built.towers["image"], built.towers["text"]
@@ -117,8 +133,7 @@ def describe(built: Parts) -> dict[str, Any]:
         raise UserError("its text encoder attends to pictures, and towers.text.trunk.cross=False: set cross=True")
     return {
         "image_text_hidden_size": image.embed_dim,
-        "vision_config": config_keys.keys_of(image.sizes)
-        | {"image_size": image.size, "patch_size": image.patch, "model_type": "blip_vision_model"},
+        "vision_config": image_of(image),
         "text_config": config_keys.keys_of(own.blocks)
         | {
             "vocab_size": text.vocab,
@@ -139,23 +154,30 @@ def rules(built: Parts) -> list[Rule]:
     """Both towers with their projections, and the matching head; the fusion has no parameters of its own."""
     image, text = built.towers["image"], built.towers["text"]
     (objective,) = built.objectives
-    seen, words, table = "params/towers_image", "params/towers_text", "text_encoder.embeddings"
-    embeddings, layer = "vision_model.embeddings", "text_encoder.encoder.layer.{layer}"
+    words, table, layer = "params/towers_text", "text_encoder.embeddings", "text_encoder.encoder.layer.{layer}"
     return [
-        leading(f"{seen}/cls", f"{embeddings}.class_embedding", axes=2),
-        leading(f"{seen}/position", f"{embeddings}.position_embedding", axes=1),
-        patches(f"{seen}/stem", f"{embeddings}.patch_embedding", (image.patch, image.patch, 3)),
-        Rule(f"{seen}/stem/bias", (f"{embeddings}.patch_embedding.bias",)),
-        *_image_blocks(f"{seen}/transformer/blocks", "vision_model.encoder.layers.{layer}", image.sizes),
-        *norm(f"{seen}/transformer/norm", "vision_model.post_layernorm"),
-        *linear(f"{seen}/projection", "vision_proj"),
+        *image_rules(image),
+        *linear("params/towers_image/projection", "vision_proj"),
         Rule(f"{words}/token/embedding", (f"{table}.word_embeddings.weight",)),
         Rule(f"{words}/position", (f"{table}.position_embeddings.weight",)),
         *norm(f"{words}/norm_pre", f"{table}.LayerNorm"),
         *blocks(f"{words}/trunk/transformer", layer, BLOCK, text.sizes),
-        *_cross(f"{words}/trunk/transformer/blocks", f"{layer}.crossattention", BLOCK, text.sizes),
+        *cross_rules(f"{words}/trunk/transformer/blocks", f"{layer}.crossattention", BLOCK, text.sizes),
         *linear(f"{words}/projection", "text_proj"),
         *linear(f"params/objectives_{objective}/match", "itm_head"),
+    ]
+
+
+def image_rules(tower: Any) -> list[Rule]:
+    """The picture's tower, without its projection."""
+    path, embeddings = "params/towers_image", "vision_model.embeddings"
+    return [
+        leading(f"{path}/cls", f"{embeddings}.class_embedding", axes=2),
+        leading(f"{path}/position", f"{embeddings}.position_embedding", axes=1),
+        patches(f"{path}/stem", f"{embeddings}.patch_embedding", (tower.patch, tower.patch, 3)),
+        Rule(f"{path}/stem/bias", (f"{embeddings}.patch_embedding.bias",)),
+        *_image_blocks(f"{path}/transformer/blocks", "vision_model.encoder.layers.{layer}", tower.sizes),
+        *norm(f"{path}/transformer/norm", "vision_model.post_layernorm"),
     ]
 
 
@@ -172,7 +194,7 @@ def _image_blocks(ours: str, theirs: str, sizes: Blocks) -> list[Rule]:
     ]
 
 
-def _cross(ours: str, theirs: str, names: BlockNames, sizes: Blocks) -> list[Rule]:
+def cross_rules(ours: str, theirs: str, names: BlockNames, sizes: Blocks) -> list[Rule]:
     """The attention to the picture of each block; its parts are named as those of the block's own attention."""
     at = {part: f"{theirs}.{name.removeprefix('attention.')}" for part, name in names._asdict().items()}
     return [

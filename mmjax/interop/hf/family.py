@@ -41,6 +41,8 @@ class Family:
     writes: whether its texts are a decoder's, whose tokenizer is what its tokenizer.json says, whatever its class.
     placed: of a decoder with pictures' tokens within its text, the fields of the `TokenizeConversation` that cuts its
         texts, by config.json: where they stand, and the id that stands there.
+    frame: config.json's keys of the ids that a decoder's texts begin and end by, whatever its tokenizer puts around
+        them; None: the tokenizer says it.
     tagged: whether each word of a text has a tag, of the classes that config.json names.
     positions_at: where their model brings an image tower's learned positions to the size of the pictures as it runs:
         how it does that, from the grid they are kept for to another one.
@@ -63,5 +65,6 @@ class Family:
     squared: bool = False
     writes: bool = False
     placed: Callable[[Values], dict[str, Any]] | None = None
+    frame: tuple[str, str] | None = None
     tagged: bool = False
     positions_at: Callable[[np.ndarray, tuple[int, int], tuple[int, int]], np.ndarray] | None = None

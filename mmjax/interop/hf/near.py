@@ -105,6 +105,8 @@ def texts(twin: Twin, family: Family) -> Twin:
     pick, cleaning, cut = parted(chain)
     if family.finds_end and not cut.eos:
         raise UserError(f"a {family.architecture} looks for the end of a text, and this model's are cut by {cut}")
+    if family.frame is not None and not (cut.bos and cut.eos):
+        raise UserError(f"a {family.architecture} begins and ends each text, and this model's are cut by {cut}")
     if isinstance(cut, TokenizeUnended):
         raise UserError(f"a tokenizer of transformers' doesn't take out what ends a text, as this model's does: {cut}")
     siglip = family.model_type.startswith("siglip") and not cut.bos and cut.eos

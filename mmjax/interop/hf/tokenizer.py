@@ -12,8 +12,9 @@ import fiddle as fdl
 
 from mmjax.data.tokenizers.contract import Tokenizer
 from mmjax.data.tokenizers.given_ids import GivenIds
+from mmjax.data.tokenizers.gpt_json import with_begin
 from mmjax.data.tokenizers.sentence_piece import PieceTokenizer
-from mmjax.data.tokenizers.subwords import SubwordTokenizer
+from mmjax.data.tokenizers.subwords import Subwords, SubwordTokenizer
 from mmjax.data.tokenizers.tokenizer_json import options_of, piece_name, tokenizer_json
 from mmjax.data.transforms.conversation import TokenizeConversation
 from mmjax.data.transforms.tagged import TokenizeTagged
@@ -36,6 +37,7 @@ HIGHEST = 2  # as CLIP's `eos_token_id`: the highest id of a text is meant
 LAST = 49_407  # what it is where the config doesn't say
 # What fills up, where the config doesn't say. SigLIP's has no such value: its class says 1, and SigLIP 2 has 0.
 PADS = {"clip": 1, "clip_text_model": 1, "bert": 0, "vilt": 0, "flava": 0, "blip": 0, "lxmert": 0}
+DECODE = "[DEC]"  # BLIP's name of the piece that begins a caption, where its tokenizer doesn't have it
 MASKS = ("[MASK]", "<mask>", renamed_pieces("[MASK]"))
 
 
@@ -52,13 +54,18 @@ def read(
     inner = within(config, family.text_config, where) if family.text_config else config
     end, pad = None, inner.get("pad_token_id", PADS.get(family.model_type))
     if family.writes:
-        end, pad = (_id_of(inner, keys, tower.vocab) for keys in (("eos_token_id",), ("pad_token_id", "eos_token_id")))
+        ends = "eos_token_id" if family.frame is None else family.frame[1]
+        end, pad = (_id_of(inner, keys, tower.vocab) for keys in ((ends,), ("pad_token_id", ends)))
         pad = pad or 0
     chain: tuple[Any, ...] = (
         Tokenize(GivenIds(tower.vocab, end), tower.length, family.finds_end, family.finds_end, pad, empty="keep"),
     )
     if any((folder / name).is_file() for name in FILES):
         chain, tokenizer = (_written_by if family.writes else _of_folder)(folder, tower.length)
+        if family.frame is not None:
+            tokenizer = _framed_by(tokenizer, *(_id_of(inner, (key,), tower.vocab) for key in family.frame), where)
+            spec = Subwords(tokenizer.vocab_size)
+            chain = (*chain[:-1], replace(chain[-1], tokenizer=spec, bos=True, eos=True))
         if tokenizer.pad is None:
             chain = (*chain[:-1], replace(chain[-1], pad=pad))
         if tokenizer.vocab_size > tower.vocab:
@@ -95,6 +102,25 @@ def _written_by(folder: Path, length: int) -> tuple[tuple[Any, ...], Tokenizer]:
         begin = None if tokenizer.bos is None else names[tokenizer.bos]
         tokenizer = SubwordTokenizer(framed(tokenizer.model, begin, end))
     return (cut,), tokenizer
+
+
+def _framed_by(tokenizer: Tokenizer, begin: int | None, end: int | None, where: str) -> Tokenizer:
+    """The tokenizer with the pieces of these ids around a text. The first may be one that it doesn't have yet.
+
+    Raises UserError where there are no such pieces.
+    """
+    if (begin, end) == (tokenizer.bos, tokenizer.eos):
+        return tokenizer
+    model = tokenizer.model
+    if begin == tokenizer.vocab_size:
+        model = with_begin(model, DECODE)
+    names = {id: name for name, id in pieces_of(model).items()}
+    if begin not in names or end not in names:
+        raise UserError(
+            f"{where}: texts begin by the id {begin} and end by {end}, and of the {tokenizer.vocab_size} pieces of the "
+            "tokenizer there are no such two"
+        )
+    return SubwordTokenizer(framed(model, names[begin], names[end]))
 
 
 def _id_of(config: Values, keys: tuple[str, ...], vocab: int) -> int | None:
@@ -148,7 +174,7 @@ def write(
         inner |= {"eos_token_id": HIGHEST} if family.finds_end else {}
         given = chain[-1].tokenizer
         if family.writes and isinstance(given, GivenIds) and given.eos is not None:
-            inner |= {"eos_token_id": given.eos}
+            inner |= {"eos_token_id" if family.frame is None else family.frame[1]: given.eos}
         return
     if family.finds_end and tokenizer.eos == HIGHEST < tokenizer.vocab_size - 1:
         raise UserError(
@@ -160,6 +186,8 @@ def write(
         raise UserError(f"a tokenizer of transformers' doesn't take out what ends a text, as this model's does: {cut}")
     pad = tokenizer.pad if cut.pad is None else cut.pad
     named = {"pad_token_id": pad, "bos_token_id": tokenizer.bos, "eos_token_id": tokenizer.eos}
+    if family.frame is not None:
+        named |= {family.frame[0]: tokenizer.bos, family.frame[1]: tokenizer.eos}
     inner |= {key: value for key, value in named.items() if value is not None}
     if isinstance(tokenizer, PieceTokenizer):
         if tuple(cleaning) not in (SIGLIP, (Canonicalize("", cut.names),)) or cut.bos or not cut.eos:

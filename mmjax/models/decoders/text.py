@@ -23,12 +23,13 @@ from mmjax.models.decoders.read_views import (
     taken_tokens,
 )
 from mmjax.models.layers import rotary
+from mmjax.models.layers.activations import ACTIVATIONS
 from mmjax.models.layers.decoder_blocks import DecoderBlocks
 from mmjax.models.layers.decoder_layer import CrossName, Sight
 from mmjax.models.layers.decoder_layers import DecoderLayers, Memories
 from mmjax.models.layers.dropout import BEFORE_BLOCKS, drop, dropout_keys
 from mmjax.models.layers.masks import TokensAndMask
-from mmjax.models.layers.parameters import HIDDEN, constrain, parameter
+from mmjax.models.layers.parameters import HIDDEN, constrain, dense, parameter
 from mmjax.models.layers.positions import WAVELENGTH, PositionName, sincos
 
 
@@ -80,6 +81,7 @@ class TextDecoder(nn.Module, kw_only=True):
         tied: whether the last matrix is the table of token vectors.
         head_bias: whether the logits have a bias.
         zero_head: whether an untied last matrix starts at zero (Cap: every word is as likely then).
+        head_layer: whether a linear map, the blocks' activation and a norm stand before the last matrix (BERT's head).
         token_std, position_std: of the initial tables (the defaults are GPT-2's).
         scaled: whether token vectors, not those of views, are multiplied by the root of the width (Gemma).
         norm_embedded: whether a norm stands before the first layer (BERT's).
@@ -101,6 +103,7 @@ class TextDecoder(nn.Module, kw_only=True):
     tied: bool = True
     head_bias: bool = False
     zero_head: bool = False
+    head_layer: bool = False
     token_std: float = 0.02
     position_std: float = 0.01
     scaled: bool = False
@@ -129,6 +132,9 @@ class TextDecoder(nn.Module, kw_only=True):
         if not self.tied:
             init = nn.initializers.zeros if self.zero_head else normal(self.token_std)
             self.head = parameter(self, "head", init, ("vocab", "embed"), (self.vocab, blocks.width))
+        if self.head_layer:
+            self.head_dense = dense(blocks.width, ("embed", None), normal(self.token_std), dtype=blocks.dtype)
+            self.head_norm = blocks.norm_layer()
         if self.head_bias:
             self.bias = parameter(self, "bias", nn.initializers.zeros, ("vocab",), (self.vocab,))
 
@@ -181,6 +187,8 @@ class TextDecoder(nn.Module, kw_only=True):
 
     def logits(self, states: Float[Array, "b *l d"]) -> Float[Array, "b *l v"]:
         """The logits of the next word, float32 at least."""
+        if self.head_layer:
+            states = self.head_norm(ACTIVATIONS[self.blocks.activation](self.head_dense(states)))
         logits = logits_by(self.token.embedding if self.tied else self.head, states)
         return logits + self.bias if self.head_bias else logits
 

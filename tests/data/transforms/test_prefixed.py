@@ -111,3 +111,14 @@ def test_an_end_tokens_name_in_a_text_ends_nothing(llama: PieceTokenizer) -> Non
     (ids, mask), labels = TokenizePrefixed(llama, 64, pad=2)(PrefixedText("a", "red"), None)
     assert ids[~mask].tolist() == [2] * (64 - int(mask.sum()))
     assert labels["loss"].sum() == len(llama.encode("red")) + 1
+
+
+def test_a_prefix_whose_words_see_only_those_before_them_is_told_by_the_loss_alone(llama: PieceTokenizer) -> None:
+    chain = TokenizePrefixed(llama, 64, pad=0, prefix="a picture of", separator="", together=False)
+    (ids, mask), labels = chain("a cat", None)
+    assert list(labels) == ["loss"]
+    assert [name for name, *_ in chain.spec(None).labels] == ["loss"]
+    begin = [1, *llama.encode("a picture of")]
+    assert ids[: len(begin)].tolist() == begin
+    assert labels["loss"].tolist() == [len(begin) <= place < mask.sum() for place in range(64)]
+    assert chain.prompt("") == (begin, 0)
