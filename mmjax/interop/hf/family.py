@@ -43,6 +43,7 @@ class Family:
         texts, by config.json: where they stand, and the id that stands there.
     frame: config.json's keys of the ids that a decoder's texts begin and end by, whatever its tokenizer puts around
         them; None: the tokenizer says it.
+    prefixed: whether a decoder's texts have a prefix that ends in a line break, and whose words see each other.
     tagged: whether each word of a text has a tag, of the classes that config.json names.
     positions_at: where their model brings an image tower's learned positions to the size of the pictures as it runs:
         how it does that, from the grid they are kept for to another one.
@@ -66,5 +67,6 @@ class Family:
     writes: bool = False
     placed: Callable[[Values], dict[str, Any]] | None = None
     frame: tuple[str, str] | None = None
+    prefixed: bool = False
     tagged: bool = False
     positions_at: Callable[[np.ndarray, tuple[int, int], tuple[int, int]], np.ndarray] | None = None

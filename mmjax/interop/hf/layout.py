@@ -33,6 +33,7 @@ from mmjax.interop.hf import (
     llama,
     llava,
     lxmert,
+    paligemma,
     siglip,
     vilt,
     vitmae,
@@ -64,6 +65,7 @@ FAMILIES: tuple[Family, ...] = (
     *git.FAMILIES,
     *llama.FAMILIES,
     *llava.FAMILIES,
+    *paligemma.FAMILIES,
 )
 
 

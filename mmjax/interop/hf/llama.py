@@ -78,13 +78,13 @@ def decoder_parts(config: Values) -> Parts:
         vocab=given["vocab_size"],
         length=given["max_position_embeddings"],
         positions="rotary",
-        wavelength=_wavelength(given),
+        wavelength=wavelength_of(given),
         tied=tied(config, False),
         blocks=blocks,
     )
 
 
-def _wavelength(given: Values) -> float:
+def wavelength_of(given: Values) -> float:
     """The slowest pair's, of `rope_parameters` or of an older file's two keys."""
     said = {"rope_theta": given["rope_theta"]}
     for key in ("rope_scaling", "rope_parameters"):
@@ -127,11 +127,19 @@ def describe(built: Parts) -> dict[str, Any]:
 def rules(built: Parts) -> list[Rule]:
     """Tables, layers and the last norm."""
     decoder, path = held(built)
-    blocks, ours, theirs = decoder.blocks, held(built).layers, "model.layers.{layer}"
-    depth = blocks.depth
     last = [] if decoder.tied else [Rule(f"{path}/head", (HEAD,))]
     return [
         Rule(f"{path}/token/embedding", (TABLE,)),
+        *layer_rules(held(built).layers, "model.layers.{layer}", decoder.blocks),
+        Rule(f"{path}/layers/norm/scale", ("model.norm.weight",)),
+        *last,
+    ]
+
+
+def layer_rules(ours: str, theirs: str, blocks: DecoderBlocks) -> list[Rule]:
+    """All layers. theirs: the name of one, with `{layer}` in it."""
+    depth = blocks.depth
+    return [
         *_attention(f"{ours}/attention", f"{theirs}.self_attn", blocks),
         Rule(
             f"{ours}/attention/out/kernel",
@@ -145,8 +153,6 @@ def rules(built: Parts) -> list[Rule]:
         *linear(f"{ours}/mlp/out", f"{theirs}.mlp.down_proj", depth, bias=False),
         Rule(f"{ours}/norm_attention/scale", (f"{theirs}.input_layernorm.weight",), layers=depth),
         Rule(f"{ours}/norm_mlp/scale", (f"{theirs}.post_attention_layernorm.weight",), layers=depth),
-        Rule(f"{path}/layers/norm/scale", ("model.norm.weight",)),
-        *last,
     ]
 
 

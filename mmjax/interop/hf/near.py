@@ -12,6 +12,7 @@ from mmjax.data.tokenizers.subwords import Subwords, SubwordTokenizer
 from mmjax.data.tokenizers.tokenizer_json import written
 from mmjax.data.transforms.contract import Transform
 from mmjax.data.transforms.conversation import TokenizeConversation
+from mmjax.data.transforms.prefixed import TokenizePrefixed
 from mmjax.data.transforms.tagged import TokenizeTagged
 from mmjax.data.transforms.text import Canonicalize, CleanText, PickCaption, Tokenize
 from mmjax.data.transforms.unended import TokenizeUnended
@@ -137,7 +138,8 @@ def names_there(twin: Twin) -> Twin:
 
 def cut_again(cut: Tokenize, vocab: int) -> Tokenize:
     """A step that cuts texts in the same way by a `tokenizer.json`, in evaluation."""
-    if isinstance(cut, TokenizeUnended | TokenizeTagged | TokenizeConversation):  # with what else they say
+    # with what else they say
+    if isinstance(cut, TokenizeUnended | TokenizeTagged | TokenizeConversation | TokenizePrefixed):
         return replace(cut, tokenizer=Subwords(vocab), pad=None, empty="keep", names=())
     return Tokenize(Subwords(vocab), cut.length, bos=cut.bos, eos=cut.eos, empty="keep")
 

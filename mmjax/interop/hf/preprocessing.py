@@ -37,6 +37,7 @@ PUBLISHED = {  # by model_type: the processor, its resampling and its colours
     "blip": ("Blip", 3, CLIP),
     "llava": ("CLIP", 3, CLIP),
     "git": ("CLIP", 3, CLIP),
+    "paligemma": ("Siglip", 3, HALVES),
 }
 
 

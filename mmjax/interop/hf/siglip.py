@@ -104,11 +104,7 @@ def image_rules(tower: Any, path: str = "params/towers_image", prefix: str = "vi
     pool, head, heads = f"{path}/attention_pool", f"{prefix}head", tower.sizes.heads
     query, key, value = (f"{POOL}.{part}" for part in PARTS)
     return [
-        Rule(f"{path}/position", (f"{prefix}embeddings.position_embedding.weight",)),
-        patches(f"{path}/stem", f"{prefix}embeddings.patch_embedding", (tower.patch, tower.patch, 3)),
-        Rule(f"{path}/stem/bias", (f"{prefix}embeddings.patch_embedding.bias",)),
-        *blocks(f"{path}/transformer", f"{prefix}encoder.layers.{{layer}}", BLOCK, tower.sizes),
-        *norm(f"{path}/transformer/norm", f"{prefix}post_layernorm"),
+        *token_rules(tower, path, prefix),
         leading(f"{pool}/probe", f"{head}.probe", axes=2),
         *heads_in(f"{pool}/attention/query", (query,), heads),
         *heads_in(f"{pool}/attention/key_value", (key, value), heads),
@@ -116,6 +112,17 @@ def image_rules(tower: Any, path: str = "params/towers_image", prefix: str = "vi
         *norm(f"{pool}/norm", f"{head}.layernorm"),
         *linear(f"{pool}/mlp/in", f"{head}.mlp.fc1"),
         *linear(f"{pool}/mlp/out", f"{head}.mlp.fc2"),
+    ]
+
+
+def token_rules(tower: Any, path: str, prefix: str) -> list[Rule]:
+    """The image tower without its pooling."""
+    return [
+        Rule(f"{path}/position", (f"{prefix}embeddings.position_embedding.weight",)),
+        patches(f"{path}/stem", f"{prefix}embeddings.patch_embedding", (tower.patch, tower.patch, 3)),
+        Rule(f"{path}/stem/bias", (f"{prefix}embeddings.patch_embedding.bias",)),
+        *blocks(f"{path}/transformer", f"{prefix}encoder.layers.{{layer}}", BLOCK, tower.sizes),
+        *norm(f"{path}/transformer/norm", f"{prefix}post_layernorm"),
     ]
 
 

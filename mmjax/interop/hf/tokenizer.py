@@ -17,6 +17,7 @@ from mmjax.data.tokenizers.sentence_piece import PieceTokenizer
 from mmjax.data.tokenizers.subwords import Subwords, SubwordTokenizer
 from mmjax.data.tokenizers.tokenizer_json import options_of, piece_name, tokenizer_json
 from mmjax.data.transforms.conversation import TokenizeConversation
+from mmjax.data.transforms.prefixed import TokenizePrefixed
 from mmjax.data.transforms.tagged import TokenizeTagged
 from mmjax.data.transforms.text import Canonicalize, PickCaption, Tokenize
 from mmjax.data.transforms.unended import TokenizeUnended
@@ -70,6 +71,9 @@ def read(
             chain = (*chain[:-1], replace(chain[-1], pad=pad))
         if tokenizer.vocab_size > tower.vocab:
             raise UserError(f"{where}: vocab_size={tower.vocab}, but the tokenizer has {tokenizer.vocab_size} pieces")
+    if family.prefixed:
+        kept = {field.name: getattr(chain[-1], field.name) for field in fields(chain[-1])}
+        chain = (*chain[:-1], TokenizePrefixed(**kept | {"bos": True, "eos": True}))
     if family.tagged:
         chain = (*chain[:-1], _tagging(chain[-1], label_names(inner)))
     if family.placed is not None:

@@ -87,7 +87,11 @@ def _captioner(twin: Twin, with_texts: bool, place: str, picture: str) -> str:
         code.append("print(AutoTokenizer.from_pretrained(folder).decode(written[0], skip_special_tokens=True))")
     else:
         needs.insert(0, "import torch")
-        code.append("begin = torch.tensor([[1]])  # there is no tokenizer here")
+        begin = "torch.tensor([[1]])  # there is no tokenizer here"
+        if twin.kind == "PaliGemmaForConditionalGeneration":  # a placeholder of each of the picture's tokens
+            begin = "torch.tensor([[model.config.image_token_id] * model.config.text_config.num_image_tokens + [1]])"
+            code.append('inputs["token_type_ids"] = torch.zeros_like(begin)')
+        code.insert(len(code) - (twin.kind == "PaliGemmaForConditionalGeneration"), f"begin = {begin}")
         code.append("print(model.generate(**inputs, input_ids=begin, max_new_tokens=20))")
     return usage.python(twin, INSTALL, *needs, f"from transformers import {', '.join(sorted(names))}", "", *code)
 
