@@ -49,9 +49,9 @@ EXPERIMENTS = Path(__file__).parents[2] / "experiments"
 TINIES = [f"{EXPERIMENTS.parent}/tests/tiny.py:{name}" for name in ("reading", "taught", "measuring", "normed")]
 
 
-def of_objectives(file: str) -> set[str]:
+def of_objectives(file: str, *overrides: str) -> set[str]:
     """The metrics of an experiment's objectives; nothing is computed."""
-    experiment = build(load_experiment(str(EXPERIMENTS / file)))
+    experiment = build(load_experiment(str(EXPERIMENTS / file), overrides))
     pretrainer, batch = experiment.pretrainer(), batch_spec(experiment.data, batch_size=4)
     keys = {name: jax.random.key(0) for name in ("params", "mask", "dropout")}
     (_, found), _ = jax.eval_shape(lambda: pretrainer.init_with_output(keys, batch, train=False))
@@ -171,8 +171,9 @@ def written(trained: Trained) -> dict[bool, set[str]]:
     for line in metrics.read(trained.workdir):
         found["split" in line] |= line.keys() - {"step", "split"}
     tinies = "siglip.py:tiny", "bert.py:tiny", "m3ae.py:tiny", "vilt.py:tiny", "lxmert.py:tiny", "reserve.py:tiny"
-    for file in (*tinies, "show_and_tell.py:tiny_attention", *TINIES):
+    for file in (*tinies, "show_and_tell.py:tiny_attention", "scst.py:tiny", *TINIES):
         found[False] |= of_objectives(file)
+    found[False] |= of_objectives("scst.py:tiny_words", "objectives.caption.unlikelihood=1.0")
     return found
 
 
