@@ -95,7 +95,12 @@ def small(captions: dict[str, Any], weights: dict[str, float], evaluators: list[
         optimizer=AdamW(peak_lr=1e-3, warmup_steps=40, weight_decay=0.1, b2=0.98),
         batch_size=64,
         steps=600,
-        evaluators=[Retrieval(), Losses(split="test", batches=4, when="end"), *evaluators],
+        evaluators=[
+            Retrieval(),
+            Retrieval(split="test", when="end"),
+            Losses(split="test", batches=4, when="end"),
+            *evaluators,
+        ],
         save_every=100,
     )
 

@@ -422,6 +422,8 @@ LEFT_OUT = {
     "mmjax.experiment.diff:Same": "found between two experiments",
     "mmjax.experiment.show:Differences": "as above",
     "mmjax.models.layers.decoder_layer": "what text decoders are made of; their fields say how",
+    "mmjax.models.layers.attention_pooler": "what PooledViT is made of",
+    "mmjax.objectives.contract:ReadBeside": "made of an objective",
     "mmjax.models.layers.additive_attention": "what RecurrentDecoder is made of",
     "mmjax.models.layers.lstm": "as above",
     "mmjax.models.layers.transformer": "what towers are made of; their fields say how",

@@ -122,7 +122,7 @@ OBSTACLES = {
     "clap.py": r"towers.audio: none there, AudioTransformer here\n.*\n  towers.text.pooling",
     "dialogue.py": "is made of ResNet, AudioTransformer, Caption",
     "clip4clip.py": r"towers.video: none there, Frames here(.|\n)*\['Contrastive', 'Contrastive'\] here",
-    "coca.py": r"CLIPModel is nearest(.|\n)*\['Contrastive'\] there, \['Contrastive', 'Caption'\] here",
+    "coca.py": r"CLIPModel is nearest(.|\n)*image: ViT there, PooledViT here(.|\n)*text.cls_last: False there",
     "clip_resnet.py": r"towers.image: none there, ResNet here(.|\n)*--towers text goes, as CLIPTextModelWithProjection",
     "flip.py": r"CLIPModel is nearest(.|\n)*image.pooling(.|\n)*image.positions(.|\n)*text.causal",
     "fusion.py": "is made of Convolutional, Recurrent, ConvolutionalAudio, Classify",

@@ -90,6 +90,7 @@ def test_embeddings_logits_losses_and_gradients(case):
     twins.same_gradients(bundle, gradient, theirs)
 
 
+@pytest.mark.parametrize("case", ["released"], indirect=True)
 def test_greedy_words(case):
     """After prompts of different lengths, against the likeliest word of their whole forward pass, one by one."""
     bundle, model = case
