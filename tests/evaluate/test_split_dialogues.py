@@ -66,7 +66,7 @@ class Made:
         said = [text for asked, answer in talks for text in (*asked, answer) if isinstance(text, str)]
         tokenizer = PieceTokenizer(SentencePiece(VOCAB, model_type="word").train(said * 9))
         size: dict[str, Any] = {"width": 16, "depth": 1, "heads": 2}
-        self.cut = TokenizeConversation(SentencePiece(VOCAB, model_type="word"), LENGTH)
+        cut = TokenizeConversation(SentencePiece(VOCAB, model_type="word"), LENGTH)
         pictures = (Decode(), Resize(SIDE))
         experiment = Experiment(
             towers={
@@ -87,7 +87,7 @@ class Made:
             },
             data=Mixture(
                 {"own": 1.0},
-                {"image": pictures, "image_2": pictures, "text": (self.cut,)},
+                {"image": pictures, "image_2": pictures, "text": (cut,)},
                 {"own": Folder(str(folder / "table.csv"), files=("image_2",))},
                 record_transforms=(ReadConversation(entries=("image", "image_2")),),
             ),
@@ -104,7 +104,7 @@ class Made:
         }
         self.tokenizer = tokenizer
         self.data = prepare(experiment.data, tokenizers={"text": tokenizer})
-        self.cut = self.data.chains.transforms["text"][0]
+        self.cut: Any = self.data.chains.transforms["text"][0]
         self.told = [conversation_or_none(messages(talk)) for talk in TALKS]
         self.mesh = Mesh().build(jax.devices()[:1])
         decoder: Any = experiment.objectives["answers"].decoder
@@ -170,7 +170,7 @@ def test_each_question_is_answered_behind_the_true_turns_before_it(made: Made) -
 
 def test_the_evaluator_asks_the_model_once_and_the_page_shows_what_it_wrote(made: Made) -> None:
     with jax.set_mesh(made.mesh):
-        predictor = SplitPredictor(made.pretrainer, made.data, made.mesh, 2)
+        predictor: Any = SplitPredictor(made.pretrainer, made.data, made.mesh, 2)
         embedded = Embedded({}, {}, split="test", predictions=predictor.on(made.variables, "test"))
         judge = Dialogues("answers", most=MOST, split="test")
         values = judge(embedded, lambda texts: np.zeros(0))
