@@ -120,7 +120,7 @@ OBSTACLES = {
     "beit3.py": r"objectives: \[.*\] there, \['MaskedCodes', 'MaskedText'\] here",
     "cap.py": r"SiglipVisionModel is nearest(.|\n)*objectives: \[\] there, \['Caption'\] here",
     "clap.py": r"towers.audio: none there, AudioTransformer here\n.*\n  towers.text.pooling",
-    "dialogue.py": "is made of ResNet, AudioTransformer, Caption",
+    "dialogue.py": r"GPT2LMHeadModel is nearest(.|\n)*towers.image: none there(.|\n)*answers.alone: False there, True",
     "clip4clip.py": r"towers.video: none there, Frames here(.|\n)*\['Contrastive', 'Contrastive'\] here",
     "coca.py": r"CLIPModel is nearest(.|\n)*image: ViT there, PooledViT here(.|\n)*text.cls_last: False there",
     "clip_resnet.py": r"towers.image: none there, ResNet here(.|\n)*--towers text goes, as CLIPTextModelWithProjection",
