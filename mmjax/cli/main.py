@@ -1,4 +1,4 @@
-"""The command line: `mmjax train`, `evaluate`, `embed`, `caption`, `export`, `import`, `plan`, `show` ..."""
+"""The command line: `mmjax train`, `evaluate`, `embed`, `caption`, `chat`, `export`, `import`, `plan`, `show` ..."""
 
 import argparse
 import errno
@@ -11,13 +11,27 @@ from pathlib import Path
 from types import ModuleType
 
 from mmjax import __version__
-from mmjax.cli import caption, checkpoints, cluster, demo, embed, evaluate, export, import_, plan, prepare, show, train
+from mmjax.cli import (
+    caption,
+    chat,
+    checkpoints,
+    cluster,
+    demo,
+    embed,
+    evaluate,
+    export,
+    import_,
+    plan,
+    prepare,
+    show,
+    train,
+)
 from mmjax.errors import PassingError, UserError, nearest
 from mmjax.runtime import huge_pages
 
 # The order of `mmjax --help`.
-COMMANDS = (train, evaluate, embed, caption, cluster, demo, checkpoints, export, import_, plan, show, prepare)
-COMPUTE = ("train", "evaluate", "embed", "caption", "cluster", "demo")
+COMMANDS = (train, evaluate, embed, caption, chat, cluster, demo, checkpoints, export, import_, plan, show, prepare)
+COMPUTE = ("train", "evaluate", "embed", "caption", "chat", "cluster", "demo")
 # Errors of disks: full, over quota, read-only, not permitted, a file where a folder is needed or the other way round.
 NOT_OURS = (
     errno.ENOSPC,

@@ -59,6 +59,7 @@ def test_one_talks_with_it_and_has_a_picture_captioned(tmp_path, monkeypatch):
             ["type", "#said textarea, #said input", " \n"],
             "(p => p ? p.innerText : null)(document.querySelector('#talk .wrong'))",
             *tab("Caption"),
+            f"document.querySelector('#captioned {DROP}')?.checkVisibility() ? 'there' : null",
             ["click", f"#captioned {DROP}", str(file)],
             f"(p => p && !p.innerText.includes('{writing.WAITING}') ? p.innerText.trim() : null)"
             "(document.querySelector('#caption p'))",

@@ -4,7 +4,7 @@ import pytest
 from mmjax.data import SentencePiece
 from mmjax.data.tokenizers.sentence_piece import PieceTokenizer
 from mmjax.inference.model import Model
-from tests.inference.writing.writing_models import SIDE, TEXTS, VOCAB, captions, language, made
+from tests.inference.writing.writing_models import SIDE, TEXTS, VOCAB, captions, language, made, talking
 
 
 @pytest.fixture(scope="module")
@@ -20,6 +20,14 @@ def captioner(tokenizer: PieceTokenizer) -> Model:
 @pytest.fixture(scope="module")
 def speaker(tokenizer: PieceTokenizer) -> Model:
     return made(language.as_buildable(), tokenizer)
+
+
+@pytest.fixture(scope="module")
+def onlooker(tokenizer: PieceTokenizer) -> Model:
+    """A model of conversations whose layers read a picture, and that writes of texts alone too."""
+    config = captions.as_buildable()
+    config.objectives["caption"].alone = True
+    return talking(config, tokenizer)
 
 
 @pytest.fixture(scope="module")
