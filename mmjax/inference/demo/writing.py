@@ -188,8 +188,8 @@ def talked(
         words = said if isinstance(said, str) else ""
         pieces = chat.stream(words, max_new_tokens=WORDS, **given)
         emptied: list[Any] = ["", *[None] * len(files)]
-        before, whole = shown(chat.messages), ""
-        turn = shown([{"role": "user", "content": [*({"type": n, n: v} for n, v in given.items()), words]}])
+        before, whole = turns_shown(chat.messages), ""
+        turn = turns_shown([{"role": "user", "content": [*({"type": n, n: v} for n, v in given.items()), words]}])
         yield [chat, _list(before, turn, _turn("assistant", [WAITING])), *emptied]
         for piece in pieces:
             whole += piece
@@ -197,10 +197,10 @@ def talked(
         answer = whole or "(nothing: the model ends at once)"
         yield [chat, _list(before, turn, _turn("assistant", [answer])), *emptied]
     except UserError as error:
-        yield [chat, _list(shown(chat.messages)) + _wrong(error), *kept]
+        yield [chat, _list(turns_shown(chat.messages)) + _wrong(error), *kept]
 
 
-def shown(messages: list[dict[str, Any]]) -> Markup:
+def turns_shown(messages: list[dict[str, Any]]) -> Markup:
     """The turns of a conversation."""
     found = []
     for message in messages:

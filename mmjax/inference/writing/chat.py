@@ -11,7 +11,7 @@ from mmjax.errors import UserError, unknown
 from mmjax.evaluate.writing.read_so_far import ReadSoFar, Token
 from mmjax.evaluate.writing.sampling import Sampling
 from mmjax.inference.inputs import Inputs
-from mmjax.inference.writing.generation import MOST, Generation, Order, Writing, Written
+from mmjax.inference.writing.generation import MOST, Generation, Order, Underway, Written
 from mmjax.models.decoders.text import Views
 
 Message = dict[str, Any]
@@ -242,7 +242,7 @@ class Answering(NamedTuple):
 
     messages: list[Message]
     tokens: list[Token]
-    writing: Writing
+    writing: Underway
 
 
 def _dialogue(messages: Sequence[Mapping[str, Any]]) -> Dialogue:

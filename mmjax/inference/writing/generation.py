@@ -148,16 +148,16 @@ class Generation:
         read = self.writer.read(ids, views, most=most, together=seen, inserts=inserts, copies=copies)
         return prompts, read
 
-    def begun(self, read: Read, prompts: Sequence[PromptIds], places: Sequence[int], order: Order) -> "Writing":
+    def begun(self, read: Read, prompts: Sequence[PromptIds], places: Sequence[int], order: Order) -> "Underway":
         """The texts behind prompts that were read, whose memory becomes theirs; places: the items' numbers."""
         drawn = [(place, sample) for place in places for sample in range(order.count)]
         rows, samples = zip(*drawn, strict=True)
         begun = self.writer.begin(read, order.sampling, order.seed, rows, samples)
         tokenizer = self.prompts.tokenizer
         so_far = [TextSoFar(tokenizer, one.words, order.stop) for one in prompts for _ in range(order.count)]
-        return Writing(self.writer, order, *begun, so_far)
+        return Underway(self.writer, order, *begun, so_far)
 
-    def _begun(self, some: Sequence[Beginning], order: Order) -> "Writing":
+    def _begun(self, some: Sequence[Beginning], order: Order) -> "Underway":
         prompts, read = self._read(some, order.most, order.count)
         return self.begun(read, prompts, [item.place for item in some], order)
 
@@ -188,7 +188,7 @@ class Generation:
         return replace(written, score=float(found.total[row, beam]))
 
 
-class Writing:
+class Underway:
     """Texts while they are written.
 
     texts: on the device. so_far: each text on the host, as far as it was looked at.
