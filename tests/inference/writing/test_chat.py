@@ -81,7 +81,8 @@ def test_a_turn_costs_its_own_tokens(talker: Model) -> None:
     prompts = talker.generation().prompts
     for turn in range(3):
         before = prompts.conversation(chat.messages, None).prompt.ids if turn else []
-        chat.say(own, max_new_tokens=3)
+        written = chat.say(own, max_new_tokens=3, details=True)
+        assert list(written.ids) == dense(talker, chat, 3)
         whole = prompts.conversation(chat.messages[:-1], None).prompt.ids
     answer = chat.messages[-3]["content"]
     cost, alone = sum(chat._read.passed), len(whole) - len(before) + len(prompts.pieces(answer)) + 1
