@@ -180,8 +180,8 @@ def test_pictures_within_the_text_stand_in_any_turn(viewer: Model, pictures: np.
         """The tokens that a turn costs, whose answer is that of all turns read anew, and is told by the pictures."""
         found = chat.say(text, image=image, max_new_tokens=5, details=True)
         turns = list(map(bare, chat.messages[:-1]))
-        entries = dict(zip(("image", "image_2"), shown, strict=False))
-        (whole,) = viewer.generate([turns], max_new_tokens=5, details=True, **{n: [one] for n, one in entries.items()})
+        given: dict[str, Any] = {name: [one] for name, one in zip(("image", "image_2"), shown, strict=False)}
+        (whole,) = viewer.generate([turns], max_new_tokens=5, details=True, **given)
         assert found.ids == whole.ids
         np.testing.assert_allclose(found.log_probabilities, whole.log_probabilities, atol=2e-4)
         return sum(chat._read.passed)

@@ -2,6 +2,7 @@
 
 import io
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -13,7 +14,7 @@ from mmjax.errors import UserError
 from mmjax.inference.model import Model
 from mmjax.inference.writing import terminal
 
-OPTIONS = {"max_new_tokens": 5}
+OPTIONS: dict[str, Any] = {"max_new_tokens": 5}
 
 
 class Typed(io.StringIO):
