@@ -184,7 +184,7 @@ def talked(
     kept = [said, *files]
     chat = speaker.model.chat(objective=speaker.name) if chat is None else chat
     try:
-        given = {name: received(uploads, file) for name, file in zip(names, files, strict=True) if file}
+        given: dict[str, Any] = {name: received(uploads, file) for name, file in zip(names, files, strict=True) if file}
         words = said if isinstance(said, str) else ""
         pieces = chat.stream(words, max_new_tokens=WORDS, **given)
         emptied: list[Any] = ["", *[None] * len(files)]

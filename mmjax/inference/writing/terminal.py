@@ -22,21 +22,21 @@ def converse(
     objective: str | None = None,
     step: int | None = None,
     code: Any = None,
-    lines: TextIO | None = None,
+    lines: Any = None,
     console: Console | None = None,
     **options: Any,
 ) -> Chat:
     """Reads turns, writes answers, and returns the conversation once there are no more turns.
 
     source, step, code: as in `mmjax.load`. shown: files that the first turn shows, by kind. system: its turn's words.
-    lines: the turns; None: the standard input. options: of `Chat.stream`.
+    lines: a text file of the turns; None: the standard input. options: of `Chat.stream`.
 
     Raises UserError where the model has no conversations, and where a turn can't be used and nobody sits there to say
     another.
     """
     use_compilation_cache()
     console = console or Console(highlight=False)
-    lines = lines or sys.stdin
+    lines = sys.stdin if lines is None else lines
     asked = lines.isatty() and console.is_terminal
     if asked:
         console.print(f"reading {source}", style="dim", markup=False)
