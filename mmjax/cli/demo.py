@@ -11,7 +11,8 @@ examples:
   mmjax demo runs/quickstart --folder ~/Pictures
   mmjax demo hf:google/siglip-base-patch16-224 --folder ~/Pictures --port 8000
 
-The page searches by typing, by a picture or by voice, as far as the model has the towers. It needs pip install
+The page searches by typing, by a picture or by voice, as far as the model has the towers. Of a model that writes it has
+tabs that caption a picture and that talk. It needs pip install
 "mmjax[page]". It is served to this machine alone (127.0.0.1), and nothing is sent elsewhere but with --share. Whoever
 has the link can search by what is typed or uploaded on the page, and by nothing else on this machine; pages of other
 sites can upload nothing, and uploads are removed after ten minutes. The folder is only read; vectors are kept under
