@@ -566,6 +566,7 @@ TINIES = (
     ("dialogue.py:tiny",),
     ("git_base.py:tiny",),
     ("blip_caption.py:tiny",),
+    ("llava.py:tiny",),
 )
 
 # By experiment: what a run of it reads, a file or the workdir of another run, and the command that makes it, as

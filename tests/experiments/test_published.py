@@ -105,6 +105,14 @@ def test_imagebind_has_openclip_s_towers():
     assert found["towers_text"] == pytest.approx(354.03e6, rel=1e-5)
 
 
+@pytest.mark.parametrize(("name", "decoder", "projector"), [
+    ("llava.py:align_7b", 6_738_415_616, 20_979_712),
+    ("llava.py:tune_13b", 13_015_864_320, 31_467_520),
+])  # fmt: skip
+def test_llava_has_vicuna_s_decoder_and_a_projector_of_two_layers(name, decoder, projector):
+    assert size(name).parameters["objectives_words"] == decoder + projector
+
+
 @pytest.mark.parametrize("name", PROFILES)
 def test_flops(name):
     image, text = (size(name).flops[modality] for modality in ("image", "text"))

@@ -22,7 +22,8 @@ class ReadConversation(RecordTransform):
 
     A picture is the one in its part of the message, or else the next of the record's: of its columns `image` (one or
     several), `images`, and `image_2` and so on. Pictures of a record that no message names stand before the first
-    user's turn. An input of `entries` for which there is no picture is missing, which is not bad.
+    user's turn, where `entries` has any of their kind. An input of `entries` for which there is no picture is missing,
+    which is not bad.
 
     messages: the column; a record without it keeps its text. entries: names of inputs, such as `("image", "image_2",
     "audio")`. root: the folder of paths that messages hold.
@@ -48,6 +49,8 @@ class ReadConversation(RecordTransform):
         dialogue, inputs = dialogue_of(messages), {}
         for kind in MEDIA_KINDS:
             entries = [entry for entry in self.entries if kind_of_entry(entry) == kind]
+            if not entries and not dialogue.seen(kind):
+                continue
             dialogue, values = self._values(dialogue, kind, _given(record, kind, entries))
             if len(values) > len(entries):
                 raise BadExample(

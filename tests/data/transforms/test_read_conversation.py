@@ -73,3 +73,9 @@ def test_columns_and_entries() -> None:
     for entry in ("picture", "image_b"):
         with pytest.raises(UserError, match=f"the entry '{entry}' of a conversation is none of image"):
             ReadConversation(entries=(entry,))
+
+
+def test_sounds_that_no_message_names_are_left_alone_where_no_entry_is_a_sound() -> None:
+    found = ReadConversation()({"messages": turns({"type": "image"}), "image": b"1", "audio": b"2"}, None)
+    assert (found["image"], found["audio"]) == (b"1", b"2")
+    assert found["text"].seen("audio") == []
