@@ -77,7 +77,7 @@ def _depth(layer: Any, depth: int) -> int:
     return depth + 1 + layer if layer < 0 else layer
 
 
-def placed(config: Values) -> dict[str, Any]:
+def picture_places(config: Values) -> dict[str, Any]:
     """The fields of the step that cuts texts: where a picture's tokens stand, and which id stands there in theirs."""
     tower = clip.IMAGE | dict(config_keys.within(config, "vision_config", "config.json"))
     strategy = config.get("vision_feature_select_strategy") or DEFAULTS["vision_feature_select_strategy"]
@@ -155,6 +155,6 @@ FAMILIES = (
         ),
         text_config="text_config",
         writes=True,
-        placed=placed,
+        placed=picture_places,
     ),
 )

@@ -82,6 +82,10 @@ def test_prompts_of_all_lengths_with_pictures_at_all_places_are_each_as_alone(
     assert talker.generate(LONG, image=pictures[1], max_new_tokens=6) == found[1].text
     other = talker.generate(LONG, image=pictures[0], max_new_tokens=6, details=True)
     assert abs(other.log_probabilities[0] - found[1].log_probabilities[0]) > 1e-4
+    shown = [{"role": "user", "content": [SHOWN]}]
+    alone = talker.generate(shown, image=pictures[1], max_new_tokens=6, details=True)
+    caption = talker.caption(pictures[1], max_new_tokens=6, details=True)
+    np.testing.assert_array_equal(caption.log_probabilities, alone.log_probabilities)
     (beam,) = talker.generate([LONG], image=pictures[1], max_new_tokens=6, beams=2, details=True)
     assert beam.score >= found[1].score - 1e-4
     likely = talker.log_likelihood([found[1].text.strip() or "a"], LONG, image=pictures[1])
