@@ -28,7 +28,7 @@ PIECES, VOCAB = 30_523, 30_524  # BERT's and [DEC]; behind it [Encode], which on
 MEAN, STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
 EPOCHS, CAPTIONS, BATCH, PEAK = 5, 586_363, 256, 1e-5  # captions of an epoch of COCO
 PROMPT: dict[str, Any] = {"prefix": "a picture of", "separator": "", "together": False}
-TINY_PIECES, TINY_LENGTH, SIDE = 128, 64, 96
+TINY_PIECES, TINY_LENGTH, SIDE = 128, 80, 96
 BIG: dict[str, Any] = {"remat": "full", "dtype": "bfloat16"}
 WORDS: dict[str, Any] = {"width": 768, "depth": 12, "heads": 12, "inits": "bert", "norm_eps": 1e-12}
 

@@ -567,6 +567,7 @@ TINIES = (
     ("git_base.py:tiny",),
     ("blip_caption.py:tiny",),
     ("llava.py:tiny",),
+    ("paligemma.py:tiny",),
 )
 
 # By experiment: what a run of it reads, a file or the workdir of another run, and the command that makes it, as

@@ -262,6 +262,16 @@ def test_blips_captioner_counts_tower_and_decoder_in_closed_form(name, seen, dep
     assert size(f"blip_caption.py:{name}").parameters == {"towers_image": image, "objectives_caption": words}
 
 
+def test_paligemma_counts_so400m_a_linear_map_and_gemma():
+    found = parameters_of("paligemma.py:stage1")
+    counts = {part: sum(prod(leaf.shape) for leaf in jax.tree.leaves(tree)) for part, tree in found.items()}
+    projector = sum(
+        prod(leaf.shape) for leaf in jax.tree.leaves(found["objectives_caption"]["decoder"]["prefix_image"])
+    )
+    assert counts == {"towers_image": 412_442_352, "objectives_caption": 2_361_344 + 2_508_531_712}
+    assert (projector, sum(counts.values())) == (2_361_344, 2_923_335_408)
+
+
 def test_git_counts_clips_tower_and_six_layers_in_closed_form():
     """The table of the words that are read isn't that of those that are written."""
     width, vocab = 768, 30_522

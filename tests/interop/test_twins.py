@@ -106,6 +106,8 @@ OUT = {  # of each file's tiny; what isn't here is refused
     ("gpt.py", "hf"): ("GPT2LMHeadModel", False),
     ("cap.py", "bv"): ("ViT", True),
     ("llava.py", "bv"): ("ViT", True),
+    ("paligemma.py", "hf"): ("PaliGemmaForConditionalGeneration", False),
+    ("paligemma.py", "bv"): ("ViT", False),
     ("mae.py", "hf"): ("ViTMAEForPreTraining", True),
     ("ner.py", "hf"): ("BertForTokenClassification", False),
     ("siglip.py", "hf"): ("SiglipModel", True),
