@@ -10,9 +10,8 @@ which sees what is before it and is predicted; the loss is the mean of captions'
 tokens starts at zero, so that they disturb nothing at first. Nothing is frozen. Stage 0 is others': SigLIP's tower;
 Gemma-2B's own files aren't read, so the decoder of `stage1` starts at random; or start both parts by
 `Load("hf:google/paligemma-3b-pt-224")`, with `vocab=257_216`, the rows of those files. Stages see captions alone
-(LAION-400M's; WebLI is private), as many as the paper's, from memory, at rates of ours; COCO's recipe is the released
-one. What differs: the tower's rate in stage 1 is a tenth of the decoder's, where a warm-up of its own holds it back.
-`hf download google/paligemma-3b-pt-224 tokenizer.json --local-dir paligemma`, once.
+(LAION-400M's; WebLI is private), as many as the paper's, from memory, at rates of ours, the tower's a tenth in stage 1;
+COCO's is the released recipe. `hf download google/paligemma-3b-pt-224 tokenizer.json --local-dir paligemma`, once.
 """
 
 from typing import Any
@@ -25,15 +24,14 @@ from mmjax.objectives import Caption
 from mmjax.optim import AdamW
 
 VOCAB, LENGTH, BATCH = 257_152, 8_192, 256  # Gemma's 256,000 pieces, 1,024 places, 128 segments
-PROMPT, CAPTIONS = "caption en", 586_363
-TINY_PIECES, TINY_LENGTH, SIDE = 128, 80, 96
+PROMPT, CAPTIONS, SIDE, TINY_PIECES, TINY_LENGTH = "caption en", 586_363, 96, 128, 80
+STAGE1, BOTH = "/mnt/bucket/paligemma1", ("towers.image", "objectives.caption")
 BIG: dict[str, Any] = {"activation": "gelu_tanh", "remat": "full", "dtype": "bfloat16"}
 GEMMA: dict[str, Any] = {"norms": "rms_offset", "gated": True, "bias": False, "kv_heads": 1}
 
 
 @experiment
 def parts(image: Blocks, words: DecoderBlocks, patch: int, size: int, vocab: int, length: int) -> dict[str, Any]:
-    """The tower, whose embedding nothing reads, and the decoder."""
     decoder = TextDecoder(
         vocab=vocab,
         length=length,
@@ -51,7 +49,6 @@ def parts(image: Blocks, words: DecoderBlocks, patch: int, size: int, vocab: int
 
 @experiment
 def published(size: int, data: str, length: int, start: dict[str, Any], steps: int, **recipe: Any) -> Experiment:
-    """2,923,335,408 parameters at 224 pixels."""
     image = Blocks(width=1_152, depth=27, heads=16, mlp_dim=4_304, **BIG)
     words = DecoderBlocks(width=2_048, depth=18, heads=8, head_dim=256, mlp_dim=16_384, **GEMMA, **BIG)
     cut = TokenizePrefixed(Subwords(VOCAB, "paligemma/tokenizer.json", end="<eos>"), length, prefix=PROMPT)
@@ -73,7 +70,7 @@ def published(size: int, data: str, length: int, start: dict[str, Any], steps: i
 
 @experiment
 def stage1() -> Experiment:
-    """A billion examples of texts up to 128 tokens."""
+    """2,923,335,408 parameters, a billion examples of texts up to 128 tokens."""
     start = {"towers.image": Load("hf:google/siglip-so400m-patch14-224")}
     recipe: dict[str, Any] = {
         "peak_lr": 1e-4,
@@ -87,26 +84,24 @@ def stage1() -> Experiment:
 @experiment
 def stage2() -> Experiment:
     """Fifty million examples of texts up to 512 tokens; positions of patches are stretched to the larger pictures."""
-    start = {part: Load("/mnt/bucket/paligemma1") for part in ("towers.image", "objectives.caption")}
     recipe: dict[str, Any] = {"peak_lr": 2e-5, "warmup_steps": 2_000, "weight_decay": 2e-6}
+    start = {part: Load(STAGE1) for part in BOTH}
     return published(448, "laion400m/images", 513, start, 50_000_000 // BATCH, **recipe)
 
 
 @experiment
 def coco() -> Experiment:
     """Five epochs, which see each caption of a picture once."""
-    start = {part: Load("/mnt/bucket/paligemma1") for part in ("towers.image", "objectives.caption")}
-    steps = CAPTIONS // BATCH
-    recipe: dict[str, Any] = {"peak_lr": 1e-5, "warmup_steps": steps // 20, "weight_decay": 1e-6}
-    return published(224, "coco_pairs", 33, start, steps, **recipe)
+    recipe: dict[str, Any] = {"peak_lr": 1e-5, "warmup_steps": 114, "weight_decay": 1e-6}
+    start = {part: Load(STAGE1) for part in BOTH}
+    return published(224, "coco_pairs", 33, start, CAPTIONS // BATCH, **recipe)
 
 
 @experiment
 def tiny() -> Experiment:
-    """On descriptions of the demo data's pictures; no line break ends the prompt, of which pieces trained here have none."""
-    words = TokenizePrefixed(
-        SentencePiece(TINY_PIECES, name="described_emoji"), TINY_LENGTH, separator="", prefix=PROMPT
-    )
+    """On the demo data; no line break ends the prompt: pieces that are trained here have none."""
+    pieces = SentencePiece(TINY_PIECES, name="described_emoji")
+    words = TokenizePrefixed(pieces, TINY_LENGTH, separator="", prefix=PROMPT)
     sizes: dict[str, Any] = {"width": 128, "heads": 4, "activation": "gelu_tanh"}
     blocks = DecoderBlocks(depth=2, mlp_dim=384, head_dim=64, **GEMMA, **sizes)
     return Experiment(
