@@ -421,6 +421,7 @@ LEFT_OUT = {
     "mmjax.experiment.confined:Record": "a record, not in one",
     "mmjax.experiment.diff:Same": "found between two experiments",
     "mmjax.experiment.show:Differences": "as above",
+    "mmjax.models.layers.decoder_blocks:OffsetRMSNorm": "as below",
     "mmjax.models.layers.decoder_layer": "what text decoders are made of; their fields say how",
     "mmjax.models.layers.attention_pooler": "what PooledViT is made of",
     "mmjax.objectives.contract:ReadBeside": "made of an objective",

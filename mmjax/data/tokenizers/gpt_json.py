@@ -88,7 +88,7 @@ def with_begin(model: bytes, begin: str) -> bytes:
     Raises UserError where the file puts nothing behind a text: such a file is no BERT's.
     """
     settings = json_text.parse(model)
-    added = list(settings.get("added_tokens") or ())
+    added: list[dict[str, Any]] = list(settings.get("added_tokens") or ())
     held = settings["model"]["vocab"]
     pieces = dict(held) if isinstance(held, dict) else {piece: id for id, (piece, *_) in enumerate(held)}
     pieces |= {piece["content"]: piece["id"] for piece in added}

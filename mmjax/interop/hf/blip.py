@@ -86,7 +86,7 @@ def model_parts(config: Values) -> Parts:
         cross=True,
     )
     towers = {
-        "image": image_tower(seen, **projected),
+        "image": picture_tower(seen, **projected),
         "text": fdl.Config(
             TextTransformer,
             trunk=trunk,
@@ -107,7 +107,7 @@ def inner_settings(config: Values) -> tuple[dict[str, Any], dict[str, Any]]:
     return seen, config_keys.settings(text, "text_config", TEXT, {"is_decoder": True})
 
 
-def image_tower(seen: Values, **pooled: Any) -> fdl.Config:
+def picture_tower(seen: Values, **pooled: Any) -> fdl.Config:
     """The picture's tower. pooled: its fields that make an embedding of the tokens."""
     return fdl.Config(
         ViT,
@@ -120,7 +120,7 @@ def image_tower(seen: Values, **pooled: Any) -> fdl.Config:
 
 
 def image_of(tower: Any) -> dict[str, Any]:
-    """The inverse of `image_tower`."""
+    """The inverse of `picture_tower`."""
     extra = {"image_size": tower.size, "patch_size": tower.patch, "model_type": "blip_vision_model"}
     return config_keys.keys_of(tower.sizes) | extra
 

@@ -46,7 +46,7 @@ def model_parts(config: Values) -> Parts:
     )
     smoothing = read["label_smoothing"]
     objective = fdl.Config(Caption, decoder, reads=("image",), **({"label_smoothing": smoothing} if smoothing else {}))
-    return Parts({"image": blip.image_tower(seen, pooling="cls")}, {OBJECTIVE: objective})
+    return Parts({"image": blip.picture_tower(seen, pooling="cls")}, {OBJECTIVE: objective})
 
 
 def describe(built: Parts) -> dict[str, Any]:

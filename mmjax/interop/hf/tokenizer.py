@@ -72,8 +72,8 @@ def read(
         if tokenizer.vocab_size > tower.vocab:
             raise UserError(f"{where}: vocab_size={tower.vocab}, but the tokenizer has {tokenizer.vocab_size} pieces")
     if family.prefixed:
-        kept = {field.name: getattr(chain[-1], field.name) for field in fields(chain[-1])}
-        chain = (*chain[:-1], TokenizePrefixed(**kept | {"bos": True, "eos": True}))
+        kept: dict[str, Any] = {field.name: getattr(chain[-1], field.name) for field in fields(chain[-1])}
+        chain = (*chain[:-1], TokenizePrefixed(**{**kept, "bos": True, "eos": True}))
     if family.tagged:
         chain = (*chain[:-1], _tagging(chain[-1], label_names(inner)))
     if family.placed is not None:
