@@ -64,7 +64,8 @@ def read(
     if any((folder / name).is_file() for name in FILES):
         chain, tokenizer = (_written_by if family.writes else _of_folder)(folder, tower.length)
         if family.frame is not None:
-            tokenizer = _framed_by(tokenizer, *(_id_of(inner, (key,), tower.vocab) for key in family.frame), where)
+            begin, end = (_id_of(inner, (key,), tower.vocab) for key in family.frame)
+            tokenizer = _framed_by(tokenizer, begin, end, where)
             spec = Subwords(tokenizer.vocab_size)
             chain = (*chain[:-1], replace(chain[-1], tokenizer=spec, bos=True, eos=True))
         if tokenizer.pad is None:
