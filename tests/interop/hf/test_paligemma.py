@@ -113,13 +113,16 @@ def test_older_names_and_what_is_tied_are_read(read):
     assert kind.ignored("language_model.lm_head.weight")
 
 
-def test_texts_have_a_prefix_that_ends_in_a_line_break(read):
+def test_texts_have_a_prefix_that_ends_in_a_line_break(read, monkeypatch, capsys):
     _, bundle, _, folder = read
     cut = build(bundle.config.data.transforms["text"][-1])
     assert isinstance(cut, TokenizePrefixed)
     assert (cut.separator, cut.together, cut.bos, cut.eos) == ("\n", True, True, True)
     code = re.search(r"```python\n(.*?)```", usage.how_to_load(folder / "ours", hf_layout.near(bundle)), re.DOTALL)
     assert code is not None
+    monkeypatch.chdir(folder)
+    exec(code[1], {})
+    assert "tensor([[" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(
