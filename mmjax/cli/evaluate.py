@@ -3,8 +3,9 @@
 import argparse
 
 from mmjax.cli import add_code
+from mmjax.cli.metric_help import told_families
 from mmjax.errors import UserError
-from mmjax.runtime.metric_families import EVALUATION, told_families
+from mmjax.runtime.metric_families import EVALUATION
 
 HELP = "judge a checkpoint"
 EPILOG = """\

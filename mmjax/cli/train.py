@@ -4,7 +4,8 @@ import argparse
 import sys
 
 from mmjax.cli import add_code
-from mmjax.runtime.metric_families import TRAINING, told_families
+from mmjax.cli.metric_help import told_families
+from mmjax.runtime.metric_families import TRAINING
 
 HELP = "train an experiment, or go on with it"
 EPILOG = f"""\

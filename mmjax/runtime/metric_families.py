@@ -5,15 +5,11 @@ This is the only list of them. `mmjax train --help` and `mmjax evaluate --help` 
 tables, and TensorBoard's groups follow it. In a name, `<part>` stands for the experiment's own name.
 """
 
-import textwrap
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from functools import cache
 
 from mmjax.runtime.counts import EXAMPLES
 from mmjax.runtime.metric_family import MetricFamily
-
-WIDTH = 79  # characters of a line of help
-INDENT = 6
 
 HEALTH, SPEED = "health", "speed"  # TensorBoard's groups of names without a slash, or that are no scores
 
@@ -394,14 +390,3 @@ def families(names: Iterable[str], evaluation: bool = False) -> list[tuple[Metri
     known = list(names)
     found = [(each, [name for name in known if family(name, evaluation) is each]) for each in (*EVALUATION, *TRAINING)]
     return [(each, mine) for each, mine in found if mine]
-
-
-def told_families(listed: Sequence[MetricFamily]) -> str:
-    """The families as lines of a help text: the names, and below them the meaning."""
-    lines = []
-    for each in listed:
-        names, meaning = ", ".join(each.names), each.sentence
-        lines += textwrap.wrap(names, WIDTH, initial_indent="  ", subsequent_indent="  ", break_on_hyphens=False)
-        indent = " " * INDENT
-        lines += textwrap.wrap(meaning, WIDTH, initial_indent=indent, subsequent_indent=indent, break_on_hyphens=False)
-    return "\n".join(lines)

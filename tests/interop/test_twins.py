@@ -121,7 +121,7 @@ OBSTACLES = {
     "audiomae.py": "is made of AudioTransformer, MaskedAudio",
     "flava.py": r"CLIPModel is nearest(.|\n)*towers.image.mask_token: False there, True here(.|\n)*towers.text.causal",
     "beit3.py": r"objectives: \[.*\] there, \['MaskedCodes', 'MaskedText'\] here",
-    "cap.py": r"SiglipVisionModel is nearest(.|\n)*objectives: \[\] there, \['Caption'\] here",
+    "cap.py": r"BlipForConditionalGeneration is nearest(.|\n)*decoder.norm_embedded: True there, False here",
     "clap.py": r"towers.audio: none there, AudioTransformer here\n.*\n  towers.text.pooling",
     "dialogue.py": r"GPT2LMHeadModel is nearest(.|\n)*towers.image: none there(.|\n)*answers.alone: False there, True",
     "clip4clip.py": r"towers.video: none there, Frames here(.|\n)*\['Contrastive', 'Contrastive'\] here",

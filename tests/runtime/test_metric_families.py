@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from mmjax.cli.main import main
+from mmjax.cli.metric_help import told_families
 from mmjax.data.kinds import USUAL
 from mmjax.data.pipeline import batch_spec
 from mmjax.evaluate.contract import Embedded
@@ -37,7 +38,7 @@ from mmjax.experiment.definition import Spike
 from mmjax.experiment.graph import build
 from mmjax.experiment.load import load_experiment
 from mmjax.optim.optimizers import AdamW
-from mmjax.runtime import metric_families, metrics
+from mmjax.runtime import metrics
 from mmjax.runtime.mesh import Mesh
 from mmjax.runtime.metric_families import EVALUATION, TRAINING, family, tensorboard_tag
 from mmjax.train.step import make_train_step
@@ -240,7 +241,7 @@ def test_help_lists_them_all_and_fits_a_terminal(command, listed, capsys):
     with pytest.raises(SystemExit):
         main([command, "--help"])
     said = capsys.readouterr().out
-    assert metric_families.told_families(listed) in said
-    assert max(map(len, metric_families.told_families(listed).splitlines())) <= 80
+    assert told_families(listed) in said
+    assert max(map(len, told_families(listed).splitlines())) <= 80
     words = " ".join(said.split())
     assert all(name in words and each.sentence in words for each in listed for name in each.names)

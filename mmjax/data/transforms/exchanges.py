@@ -134,7 +134,7 @@ def answer_places(dialogue: Any) -> list[int]:
 
 
 def hard_answers(record: dict[str, Any], needs: str | None, count: int) -> np.ndarray:
-    """Which of a conversation's answers need an earlier turn, bool `[count]`: by a column, or all but the first.
+    """A mask of a conversation's answers that need an earlier turn, bool `[count]`: by a column, or all but the first.
 
     Raises BadExample where the column isn't a list of as many values.
     """

@@ -149,8 +149,8 @@ class TokenizePrefixed(Tokenize):
         )
 
     def prompt(self, value: Any) -> tuple[list[int], int, list[int]]:
-        """The ids of a user's prefix with what frames it, how many of them see each other: all, or none; and -1 of each,
-        for no picture's token stands among them."""
+        """The ids of a user's prefix with what frames it; how many of them see each other, all or none; and -1 of
+        each, for no picture's token stands among them."""
         ids = real_ids(self.by_hand(True)(value, None))
         return ids, len(ids) if self.together else 0, [-1] * len(ids)
 

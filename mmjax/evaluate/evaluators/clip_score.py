@@ -47,7 +47,7 @@ class ClipScore(Evaluator):
 
     @property
     def reads_embeddings(self) -> bool:  # pyright: ignore[reportIncompatibleVariableOverride]
-        """Whether the run's own towers judge."""
+        """True where the run's own towers judge."""
         return self.model is None
 
     def __call__(self, embedded: Embedded, embed_text: EmbedText) -> dict[str, float]:

@@ -76,7 +76,7 @@ def test_words_behind_a_framed_prompt_are_those_of_the_whole_pass(step: Any) -> 
     assert list(found.ids) == wanted
     np.testing.assert_allclose(found.log_probabilities, scores, atol=1e-5)
     with jax.set_mesh(generation.writer.mesh):
-        (text,) = texts_of_rows(generation.writer, generation.prompts, given, views, 6, None)
+        (text,) = texts_of_rows(generation.writer, generation.prompts, [given], views, 6, None)
     assert text == found.text
     ((likelihood,),) = model.log_likelihood(["rolls"], ["a red dog"], image=[picture])
     own_ids = [*WORDS.encode("rolls"), WORDS.eos]

@@ -109,7 +109,10 @@ def test_older_names_and_what_is_tied_are_read(read):
     *_, folder = read
     kind = twins.family(folder / "theirs")
     names = {"vision_tower.vision_model.post_layernorm.bias", "language_model.model.norm.weight"}
-    assert kind.renamed(dict.fromkeys(names)).keys() == {"vision_tower.post_layernorm.bias", *(names - {max(names)})}
+    assert kind.renamed(dict.fromkeys(names, np.zeros(1))).keys() == {
+        "vision_tower.post_layernorm.bias",
+        *(names - {max(names)}),
+    }
     assert kind.ignored("language_model.lm_head.weight")
 
 
