@@ -121,7 +121,7 @@ class Made:
     def logits(self, row: int, turn: int, more: list[int]) -> np.ndarray:
         """Of what follows the question, and each of these words, by whole passes without a cache."""
         talk = json.loads(messages(TALKS[row]))[: 2 * turn + 1]
-        begun, _ = self.cut.prompt(talk)
+        begun, _, _ = self.cut.prompt(talk)
         seen = json.dumps(talk).count('"image"')
         batch: dict[str, Any] = {"index": jnp.zeros(1, jnp.uint32)}
         for place, name in enumerate(("image", "image_2")):
