@@ -1,9 +1,12 @@
 """What must be set before jax is imported: eight fake devices, little optimisation, and a cache of compiled code."""
 
+import contextlib
+import ctypes
 import gc
 import os
 import tempfile
 from collections import defaultdict
+from collections.abc import Iterator
 from importlib.metadata import version
 from pathlib import Path, PurePosixPath
 
@@ -28,6 +31,7 @@ CACHE = os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(Path(tempfile.get
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES", "-1")
 
+MOST_RESIDENT = 3 << 30  # bytes of a worker between two files: three of them and pyright are to fit into 16 GiB
 gc.set_threshold(20_000, 20, 50)  # what jax holds of compiled programs is gone through less often
 
 pytest_plugins = ["tests.trained", "tests.programs"]  # what tests share: tiny runs, and compiled programs
@@ -47,6 +51,30 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         group = "processes" if file.startswith(PROCESSES) else file
         item.add_marker(pytest.mark.xdist_group(group))
     items.sort(key=lambda item: next((i for i, part in enumerate(FIRST) if item.nodeid.startswith(part)), len(FIRST)))
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _compiled_programs_are_let_go() -> Iterator[None]:
+    """A worker that has compiled thousands of programs holds gigabytes of them, of which the next file needs none."""
+    yield
+    if resident_bytes() > MOST_RESIDENT:
+        import jax
+
+        from tests.programs import MADE
+
+        MADE.clear()
+        jax.clear_caches()
+        gc.collect()
+        with contextlib.suppress(OSError, AttributeError):  # another C library
+            ctypes.CDLL("libc.so.6").malloc_trim(0)
+
+
+def resident_bytes() -> int:
+    """The memory that this process holds; 0 where the system doesn't say."""
+    try:
+        return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+    except OSError:
+        return 0
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:

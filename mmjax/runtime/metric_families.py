@@ -235,7 +235,7 @@ EVALUATION = (
     ),
     MetricFamily(("<evaluator>/<objective>/mean_rank",), "the mean rank of the right option, from 1", "lower"),
     MetricFamily(
-        ("<evaluator>/<objective>/accuracy", "<evaluator>/<objective>/accuracy/<turn>"),
+        ("<evaluator>/<objective>/answer_accuracy", "<evaluator>/<objective>/answer_accuracy/<turn>"),
         "the share of written answers that are those of the conversation, of all or of one turn",
         "higher",
     ),
@@ -245,7 +245,7 @@ EVALUATION = (
         "higher",
     ),
     MetricFamily(
-        ("<evaluator>/<objective>/majority_accuracy", "<evaluator>/<objective>/majority_later_accuracy"),
+        ("<evaluator>/<objective>/majority_answer_accuracy", "<evaluator>/<objective>/majority_later_accuracy"),
         "what these are for one who always gives the most frequent answer",
     ),
     MetricFamily(

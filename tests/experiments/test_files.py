@@ -49,9 +49,15 @@ def test_a_file_without_a_name_is_its_first_experiment(file):
 
 
 FIRST = [f"{file}:{experiments(file)[0]}" for file in FILES]
+# One of each kind of model; the others are slow.
+KINDS = ("albef", "bert", "beit3", "clip", "coca", "dialogue", "gpt3", "imagebind", "llava", "mae", "reserve", "scst")
 
 
-@pytest.mark.parametrize("name", FIRST)
+def traced(name: str):
+    return pytest.param(name, marks=[] if name.partition(".")[0] in KINDS else [pytest.mark.slow])
+
+
+@pytest.mark.parametrize("name", map(traced, FIRST))
 def test_its_training_step_traces_at_full_size(name):
     """On shapes alone: parts that don't fit, a batch that the mesh can't cut or a path that matches nothing show."""
     built = build(load_experiment(f"{FOLDER}/{name}"))

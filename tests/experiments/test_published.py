@@ -1,5 +1,6 @@
 """The published experiments have the published sizes; nothing of them is allocated."""
 
+import re
 from math import prod
 
 import jax
@@ -9,7 +10,7 @@ import pytest
 from mmjax.data.pipeline import batch_spec
 from mmjax.experiment.graph import build
 from mmjax.experiment.load import load_experiment
-from tests.benchmarks.sizes import BEGIN, END, FOLDER, README, size, table
+from tests.benchmarks.sizes import BEGIN, END, FOLDER, README, experiments, files, size, table
 
 EXACT = {
     "clip.py:vit_b32": 151_277_313,
@@ -336,6 +337,18 @@ def test_vilbert_has_what_the_released_class_holds_but_for_what_nothing_reads():
     assert round((found.total + unread) / 1e6, 1) == 250.0
 
 
+def test_the_table_in_the_readme_has_each_experiment_with_its_parameters():
+    """Of the `tiny` ones; the whole table is slow."""
+    rows = README.read_text(encoding="utf-8").partition(BEGIN)[2].partition(END)[0].splitlines()
+    counts = dict(re.findall(r"^\| `(\S+)` \| ([\d,]+) ", "\n".join(rows), re.MULTILINE))
+    names = [f"{file}:{name}" for file in files() for name in experiments(file)]
+    assert [*counts] == names
+    for name in names:
+        if name.endswith(":tiny"):
+            assert counts[name] == f"{size(name).total:,}", "make it anew: python -m tests.benchmarks.sizes --write"
+
+
+@pytest.mark.slow
 def test_the_table_in_the_readme_is_the_code_s():
     _, _, rest = README.read_text(encoding="utf-8").partition(BEGIN)
     assert rest.partition(END)[0].strip() == table(), "make it anew: python -m tests.benchmarks.sizes --write"

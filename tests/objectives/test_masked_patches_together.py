@@ -185,7 +185,9 @@ def test_the_cut_changes_nothing(variables: Any, batch: Any, whole: Any) -> None
     assert_same(gradient(build(4))(variables, batch), whole, 1e-5)
 
 
-@pytest.mark.parametrize(("shape", "microbatches"), [((2, 2, 2), 2), ((8, 1, 1), 1)], ids=str)
+@pytest.mark.parametrize(
+    ("shape", "microbatches"), [((2, 2, 2), 2), pytest.param((8, 1, 1), 1, marks=pytest.mark.slow)], ids=str
+)
 def test_a_mesh_changes_nothing(shape: Any, microbatches: int, variables: Any, batch: Any, whole: Any) -> None:
     mesh = jax.make_mesh(shape, ("data", "fsdp", "tensor"), axis_types=(jax.sharding.AxisType.Auto,) * 3)
     rows = jax.device_put(batch, NamedSharding(mesh, PartitionSpec(("data", "fsdp"))))

@@ -226,7 +226,7 @@ def test_no_dropout_of_the_decoder_acts() -> None:
     np.testing.assert_allclose(loss, gradient()(variables, given)[0][0], rtol=1e-5)
 
 
-@pytest.mark.parametrize("name", DECODERS)
+@pytest.mark.parametrize("name", [pytest.param(x, marks=[pytest.mark.slow] * (x == "text")) for x in DECODERS])
 def test_no_cut_no_mesh_and_no_order_of_the_rows_changes_loss_or_gradient(name: str) -> None:
     given, order = batch(), np.random.default_rng(7).permutation(B)
     variables, find = drawn(build(name), given), gradient(name)

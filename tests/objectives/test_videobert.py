@@ -81,7 +81,7 @@ def whole(variables: Any) -> Any:
     return gradient(build(dropout=0.2))(variables, batch())
 
 
-@pytest.mark.parametrize("microbatches", [2, 4])
+@pytest.mark.parametrize("microbatches", [pytest.param(2, marks=pytest.mark.slow), 4])
 def test_the_cut_changes_nothing(microbatches: int, variables: Any, whole: Any) -> None:
     assert_same(gradient(build(dropout=0.2, microbatches=microbatches))(variables, batch()), whole, 1e-5)
 

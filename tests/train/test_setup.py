@@ -31,7 +31,10 @@ def callers() -> dict[str, set[str]]:
         ("check_batch", {"train/setup.py"}),
         ("check_data", {"train/setup.py"}),
         ("batches", {"train/setup.py", "evaluate/split_losses.py"}),
-        ("prepared_model", {"evaluate/model.py", "evaluate/watch.py", "inference/embed_dataset.py"}),
+        (
+            "prepared_model",
+            {"evaluate/model.py", "evaluate/other_towers.py", "evaluate/watch.py", "inference/embed_dataset.py"},
+        ),
     ],
 )
 def test_set_up_is_written_once(name, files):

@@ -30,7 +30,7 @@ class Dialogues(Evaluator):
     conversation's answers a list of texts, or None; the right one is the answer itself. relevance: a column with the
     relevance of each of these, for NDCG. Both may be JSON. They are ranked by their probability.
 
-    Metrics: `<name>/<objective>/accuracy`, `accuracy/<turn>`, `later_accuracy` of answers that need an earlier turn,
+    Metrics: `<name>/<objective>/answer_accuracy`, `answer_accuracy/<turn>`, `later_accuracy` of answers that need an earlier turn,
     `spoken_accuracy` of questions that are sounds; beside them `chance_...` of answers drawn among the split's own, and
     `majority_...` of the most frequent one. Of options `R@1`, `R@5`, `R@10`, `mrr`, `mean_rank`, `ndcg` and their
     `chance_...` in a random order; `examples`, the number of answers.
@@ -66,10 +66,9 @@ class Dialogues(Evaluator):
         later = self._later(model, answered)
         right = np.array([answers_match(each.written, each.wanted) for each in answered], np.float64)
         wanted = [each.wanted for each in answered]
-        found = {"accuracy": float(right.mean())}
-        numbers = [each.number for each in answered]
-        found |= {f"accuracy/{turn}": value for turn, value in mean_by_turn(right, numbers).items()}
-        parts = {"": np.ones(len(right), bool), "later_": later}
+        numbers, found = [each.number for each in answered], {}
+        found |= {f"answer_accuracy/{turn}": value for turn, value in mean_by_turn(right, numbers).items()}
+        parts = {"answer_": np.ones(len(right), bool), "later_": later}
         for prefix, rows in parts.items():
             if rows.any():
                 drawn, most = answer_chances([wanted[row] for row in np.flatnonzero(rows)])

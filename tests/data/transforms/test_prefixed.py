@@ -121,4 +121,4 @@ def test_a_prefix_whose_words_see_only_those_before_them_is_told_by_the_loss_alo
     begin = [1, *llama.encode("a picture of")]
     assert ids[: len(begin)].tolist() == begin
     assert labels["loss"].tolist() == [len(begin) <= place < mask.sum() for place in range(64)]
-    assert chain.prompt("") == (begin, 0)
+    assert chain.prompt("") == (begin, 0, [-1] * len(begin))

@@ -52,12 +52,12 @@ def judged(model: Any, **fields: Any) -> dict[str, float]:
 
 def test_shares_of_right_answers_by_hand() -> None:
     found = judged(Known(), needs="needs")
-    assert (found["accuracy"], found["examples"]) == (3 / 5, 5.0)
-    assert [found[f"accuracy/{turn}"] for turn in (1, 2, 3)] == [1.0, 0.5, 0.0]
+    assert (found["answer_accuracy"], found["examples"]) == (3 / 5, 5.0)
+    assert [found[f"answer_accuracy/{turn}"] for turn in (1, 2, 3)] == [1.0, 0.5, 0.0]
     assert found["later_accuracy"] == 0.0
     assert found["spoken_accuracy"] == 1.0
-    assert found["chance_accuracy"] == pytest.approx((4 + 1 + 1 + 1) / 25)
-    assert found["majority_accuracy"] == 2 / 5
+    assert found["chance_answer_accuracy"] == pytest.approx((4 + 1 + 1 + 1) / 25)
+    assert found["majority_answer_accuracy"] == 2 / 5
     assert (found["chance_later_accuracy"], found["majority_later_accuracy"]) == (0.5, 0.5)
     assert judged(Known())["later_accuracy"] == pytest.approx(1 / 3)  # all but the first answers
     assert "R@1" not in found

@@ -33,7 +33,7 @@ class Found:
         self.vectors, self.bad, self.queries = {}, [], ["text", "image", "audio"]
         silent = SimpleNamespace(data=SimpleNamespace(transforms={}))
         self.place = Place("pictures", "pictures", [])
-        self.model = SimpleNamespace(source="a model", experiment=silent, kinds={})
+        self.model = SimpleNamespace(source="a model", experiment=silent, kinds={}, writes=())
         self.asked: list[Any] = []
 
     def kind(self, modality):

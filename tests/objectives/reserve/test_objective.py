@@ -76,13 +76,13 @@ def whole(variables: Any) -> Any:
     return gradient(build(dropout=0.2))(variables, BATCH)
 
 
-@pytest.mark.parametrize("microbatches", [2, 4])
+@pytest.mark.parametrize("microbatches", [pytest.param(2, marks=pytest.mark.slow), 4])
 def test_the_cut_changes_nothing(microbatches: int, variables: Any, whole: Any) -> None:
     """Neither what is dropped out nor which spans are chosen."""
     assert_same(gradient(build(microbatches, dropout=0.2))(variables, BATCH), whole, 1e-5)
 
 
-@pytest.mark.parametrize("shape", [(8, 1, 1), (2, 2, 2)])
+@pytest.mark.parametrize("shape", [pytest.param((8, 1, 1), marks=pytest.mark.slow), (2, 2, 2)])
 def test_a_mesh_changes_nothing(shape: tuple[int, ...], variables: Any, whole: Any) -> None:
     """Parameters lie as in training: cut over `fsdp` and `tensor`."""
     mesh = jax.make_mesh(shape, ("data", "fsdp", "tensor"), axis_types=(jax.sharding.AxisType.Auto,) * 3)
@@ -348,6 +348,7 @@ def test_sequences_of_one_length_are_read_together(variables: Any) -> None:
     np.testing.assert_allclose(apply(variables, longer)[0], apply(variables, BATCH)[0], rtol=1e-5)
 
 
+@pytest.mark.slow
 def test_it_learns_by_heart() -> None:
     """Initialised as Glorot's, with a larger scale: what the paper starts with is too small for a width of 32."""
     given, parts = told_batch(4), towers(depth=1, inits="xavier")
