@@ -30,10 +30,10 @@ class Dialogues(Evaluator):
     conversation's answers a list of texts, or None; the right one is the answer itself. relevance: a column with the
     relevance of each of these, for NDCG. Both may be JSON. They are ranked by their probability.
 
-    Metrics: `<name>/<objective>/answer_accuracy`, `answer_accuracy/<turn>`, `later_accuracy` of answers that need an earlier turn,
-    `spoken_accuracy` of questions that are sounds; beside them `chance_...` of answers drawn among the split's own, and
-    `majority_...` of the most frequent one. Of options `R@1`, `R@5`, `R@10`, `mrr`, `mean_rank`, `ndcg` and their
-    `chance_...` in a random order; `examples`, the number of answers.
+    Metrics: `<name>/<objective>/answer_accuracy`, `answer_accuracy/<turn>`, `later_accuracy` of answers that need an
+    earlier turn, `spoken_accuracy` of questions that are sounds; beside them `chance_...` of answers drawn among the
+    split's own, and `majority_...` of the most frequent one. Of options `R@1`, `R@5`, `R@10`, `mrr`, `mean_rank`,
+    `ndcg` and their `chance_...` in a random order; `examples`, the number of answers.
     """
 
     objective: str
