@@ -566,6 +566,7 @@ TINIES = (
     ("dialogue.py:tiny",),
     ("git_base.py:tiny",),
     ("blip_caption.py:tiny",),
+    ("blip_vqa.py:tiny",),
     ("llava.py:tiny",),
     ("paligemma.py:tiny",),
 )

@@ -22,7 +22,11 @@ def add(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("model", metavar="MODEL", help="a workdir, a folder of a model, or a name (as mmjax.load)")
     parser.add_argument("folder", metavar="FOLDER", help="with pictures in it, or in folders within it")
     parser.add_argument("--out", metavar="FILE.jsonl", required=True, help="where the captions go")
-    parser.add_argument("--prompt", default="", help="what each caption goes on from (default: nothing)")
+    parser.add_argument(
+        "--prompt",
+        default="",
+        help="what each caption goes on from, or the question where the model reads one (default: nothing)",
+    )
     parser.add_argument("--max-new-tokens", metavar="N", type=positive, default=64, help="of a caption (default: 64)")
     parser.add_argument("--temperature", type=float, default=0.0, help="of drawn words (default: 0, the likeliest)")
     parser.add_argument("--top-p", type=float, help="draw from the likeliest words of so much probability")

@@ -11,6 +11,7 @@ from etils import epy
 with epy.lazy_api_imports(globals()):
     from mmjax.evaluate.contract import Embedded, Evaluator
     from mmjax.evaluate.evaluators.accuracy import Accuracy
+    from mmjax.evaluate.evaluators.answers import Answers
     from mmjax.evaluate.evaluators.captions import Captions
     from mmjax.evaluate.evaluators.clip_score import ClipScore
     from mmjax.evaluate.evaluators.dialogues import Dialogues

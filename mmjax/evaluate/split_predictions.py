@@ -303,7 +303,7 @@ class Foresight(NamedTuple):
         """The sums over all words that an objective predicts on the split; see `SplitWords`."""
         return self.predictor.words(self.variables, self.split, objective)
 
-    def written(self, objective: str, prompt: str, most: int, beams: int | None) -> WrittenSplit:
+    def written(self, objective: str, prompt: str | tuple[str, ...], most: int, beams: int | None) -> WrittenSplit:
         """The texts that an objective writes of the split's examples; see `SplitWriter`."""
         key = (objective, prompt, most, beams)
         if key not in self.known:

@@ -56,11 +56,11 @@ class SplitWriter:
         variables: dict[str, Any],
         split: str,
         objective: str,
-        prompt: str = "",
+        prompt: str | Sequence[str] = "",
         most: int = 64,
         beams: Beams | None = None,
     ) -> WrittenSplit:
-        """The text of each example, of `most` words at most, behind a prompt.
+        """The text of each example, of `most` words at most, behind a prompt, or each behind its own.
 
         Raises:
             UserError: there is no such objective, or it writes nothing or reads nothing beside its text; the data has
@@ -68,10 +68,15 @@ class SplitWriter:
             SplitNotFoundError: no source has the split.
         """
         writer, prompts = self._writer(variables, objective)
-        begun, texts, rows = prompts.given(prompt, self._pretrainer.objectives[objective].reads), [], []
+        reads, texts, rows = self._pretrainer.objectives[objective].reads, [], []
+        one = prompts.given(prompt if isinstance(prompt, str) else "", reads)
         for start, views, seen in self._views(variables, split, objective):
+            begun = [one] * len(seen)
+            if not isinstance(prompt, str):  # rows beyond the split fill up its last batch
+                some = prompt[start : start + len(seen)]
+                begun[: len(some)] = [prompts.given(text, reads) for text in some]
             with jax.set_mesh(writer.mesh):
-                made = texts_of_rows(writer, prompts, [begun] * len(seen), views, most, beams)
+                made = texts_of_rows(writer, prompts, begun, views, most, beams)
             rows += [start + row for row in np.flatnonzero(seen).tolist()]
             texts += [made[row] for row in np.flatnonzero(seen)]
         return WrittenSplit(texts, rows)

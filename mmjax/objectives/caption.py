@@ -13,8 +13,9 @@ from mmjax.errors import UserError, not_among, unknown
 from mmjax.models.decoders.upper import goes_on
 from mmjax.models.layers.masks import TokensAndMask
 from mmjax.models.towers.bare import Incoming
-from mmjax.objectives.contract import Context, View, entry, selected, valid
-from mmjax.objectives.encoded import Encoded
+from mmjax.objectives.contract import AnyView, Context, View, entry, selected, valid
+from mmjax.objectives.decoder_reads import check_decoder_reads, has_read, tokens_read
+from mmjax.objectives.labels.reads import views_of
 from mmjax.objectives.numerics import at_least_fp32, weighted_mean
 from mmjax.objectives.text_slots import check_slots
 from mmjax.objectives.token_errors import TokenErrors, averaged
@@ -40,6 +41,9 @@ class Caption(nn.Module):
         text: the batch's entry.
         reads: the inputs whose towers' tokens the decoder reads: what its `context`, `prefix` and `inserted` name. None
             where there are none, a language model.
+        fusion: one of the experiment's fusions, by which all of `reads` are read; the decoder then reads the tokens
+            that this makes of those inputs, some or all, which it names (of a question that has seen the picture:
+            BLIP's answers). None: each input by its own tower.
         alone: whether a text counts that has none of what the decoder `reads`. With False it doesn't.
         mean: over all words of the batch (`tokens`), or over texts of each one's mean (`texts`: PaliGemma's) or sum
             (`sums`: Show, Attend and Tell's).
@@ -54,6 +58,7 @@ class Caption(nn.Module):
     decoder: Any
     text: str = "text"
     reads: tuple[str, ...] = ()
+    fusion: str | None = None
     alone: bool = False
     mean: MeanName = "tokens"
     label_smoothing: float = 0.0
@@ -62,9 +67,12 @@ class Caption(nn.Module):
     attention_penalty: float = 0.0
     unlikelihood: float = 0.0
 
-    def views(self) -> tuple[View, ...]:
-        own = (View(self.text),) if goes_on(self.decoder) else ()
-        return (*own, *(View(name) for name in self.reads))
+    def views(self) -> tuple[AnyView, ...]:
+        return (*((View(self.text),) if goes_on(self.decoder) else ()), *self.reading())
+
+    def reading(self) -> tuple[AnyView, ...]:
+        """The views of what the decoder reads beside its text."""
+        return views_of(self.reads, self.fusion)
 
     def check_parts(self, path: str, towers: Mapping[str, Any], inputs: Mapping[str, Incoming]) -> None:
         """Raises UserError where a field is out of its range, or the texts don't fit the decoder."""
@@ -106,12 +114,7 @@ class Caption(nn.Module):
             raise UserError(f"{path}.mask_id={self.mask_id} is no id below {path}.decoder.vocab={decoder.vocab}")
         if goes_on(decoder):
             self._check_tower(path, towers, given)
-        read = {*decoder.context, *decoder.prefix, *decoder.inserted}
-        if read != {*self.reads}:
-            raise UserError(
-                f"{path}.reads={self.reads} and {path}.decoder reads {sorted(read) or 'nothing'} (context, prefix, "
-                "inserted): name the same in both"
-            )
+        check_decoder_reads(path, self)
         check_slots(path, decoder, self.text, towers, inputs)
 
     def _check_tower(self, path: str, towers: Mapping[str, Any], given: Incoming) -> None:
@@ -128,17 +131,11 @@ class Caption(nn.Module):
     def counted(self, batch: Mapping[str, Array]) -> Bool[Array, " b"]:
         """A mask of the examples that have the text, and something of what is read."""
         there = valid(batch, self.text)
-        if self.alone or not self.reads:
-            return there
-        return there & jnp.any(jnp.stack([valid(batch, name) for name in self.reads]), axis=0)
+        return there if self.alone or not self.reads else there & has_read(self, batch)
 
-    def read(self, encoded: Mapping[Any, Encoded], batch: Mapping[str, Array]) -> dict[str, TokensAndMask]:
+    def read(self, encoded: Mapping[Any, Any], batch: Mapping[str, Array]) -> dict[str, TokensAndMask]:
         """The tokens that the decoder reads, by the input's name; none are real of an input that an example lacks."""
-        found = {}
-        for name in self.reads:
-            view, there = encoded[View(name)], valid(batch, name)
-            found[name] = selected(there, view.tokens), view.token_mask & there[:, None]
-        return found
+        return tokens_read(self, encoded, batch)
 
     def per_example(self, encoded: Mapping[Any, Any], batch: Mapping[str, Array], context: Context) -> TokenErrors:
         """The sums over each text's words."""

@@ -267,7 +267,13 @@ class Writing(Protocol):
     text: str
     """The input whose words it predicts."""
     reads: tuple[str, ...]
-    """The inputs that the decoder reads."""
+    """The inputs that the decoder reads, or the fusion."""
+    fusion: str | None
+    """The fusion encoder by which they are read; None: each by its tower."""
+
+    def reading(self) -> tuple[AnyView, ...]:
+        """The views of what the decoder reads beside its text."""
+        ...
 
     def read(self, encoded: Mapping[Any, Any], batch: Mapping[str, Array]) -> Mapping[str, TokensAndMask]:
         """The tokens that the decoder reads, by the input's name."""
@@ -280,9 +286,9 @@ class ReadBeside:
 
     objective: Writing
 
-    def views(self) -> tuple[View, ...]:
+    def views(self) -> tuple[AnyView, ...]:
         """The views of what the decoder reads beside its text."""
-        return tuple(View(name) for name in self.objective.reads)
+        return self.objective.reading()
 
 
 def fusions(objective: Any) -> tuple[str, ...]:

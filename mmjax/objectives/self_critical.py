@@ -24,8 +24,9 @@ from mmjax.objectives.cider_reward import (
     counted_table,
     empty_table,
 )
-from mmjax.objectives.contract import Context, View, entry, selected, valid
-from mmjax.objectives.encoded import Encoded
+from mmjax.objectives.contract import AnyView, Context, entry, selected, valid
+from mmjax.objectives.decoder_reads import check_decoder_reads, has_read, tokens_read
+from mmjax.objectives.labels.reads import views_of
 from mmjax.objectives.microbatches import KEPT
 from mmjax.objectives.numerics import at_least_fp32, weighted_mean
 
@@ -66,7 +67,7 @@ class SelfCritical(nn.Module):
 
     Attributes:
         decoder: a `mmjax.models.TextDecoder`, or a `RecurrentDecoder`.
-        reads: the inputs whose towers' tokens the decoder reads: what its `context` and `prefix` name.
+        reads, fusion: the inputs whose tokens the decoder reads, as `Caption` has them; one at least.
         text: the batch's entry.
         samples: the number of texts that are drawn of each example.
         baseline: what a sample's reward is compared with.
@@ -78,13 +79,18 @@ class SelfCritical(nn.Module):
     decoder: Any
     reads: tuple[str, ...]
     text: str = "text"
+    fusion: str | None = None
     samples: int = 5
     baseline: BaselineName = "greedy"
     most: int = 20
     ngrams: int = 2**20
 
-    def views(self) -> tuple[View, ...]:
-        return tuple(View(name) for name in self.reads)
+    def views(self) -> tuple[AnyView, ...]:
+        return self.reading()
+
+    def reading(self) -> tuple[AnyView, ...]:
+        """The views of what the decoder reads beside its text."""
+        return views_of(self.reads, self.fusion)
 
     def check_parts(self, path: str, towers: Mapping[str, Any], inputs: Mapping[str, Incoming]) -> None:
         """Raises UserError where a field is out of its range, or the references don't fit the decoder."""
@@ -123,11 +129,15 @@ class SelfCritical(nn.Module):
                 f"the tokenizer has up to {given.pieces} pieces (vocab_size), and {path}.decoder.vocab={decoder.vocab} "
                 f"has no room for them: set {path}.decoder.vocab={given.pieces}, or vocab_size={decoder.vocab}"
             )
-        read = {*decoder.context, *decoder.prefix}
-        if read != {*self.reads} or not read:
+        check_decoder_reads(path, self)
+        if decoder.inserted:
             raise UserError(
-                f"{path}.reads={self.reads} and {path}.decoder reads {sorted(read) or 'nothing'} (context, prefix): "
-                "name the same in both, one input at least"
+                f"{path}.decoder.inserted={sorted(decoder.inserted)}: texts that are drawn have no places for a "
+                "picture's tokens; let the decoder read them as a prefix or a context"
+            )
+        if not self.reads:
+            raise UserError(
+                f"{path}.reads=(): a text is written of an input at least; name one there and in the decoder's context"
             )
 
     def counted_variables(self, rows: Iterable[Mapping[str, np.ndarray]], path: str) -> dict[str, dict[str, Any]]:
@@ -137,16 +147,11 @@ class SelfCritical(nn.Module):
 
     def counted(self, batch: Mapping[str, Array]) -> Bool[Array, " b"]:
         """A mask of the examples that have references, and something of what is read."""
-        there = jnp.stack([valid(batch, name) for name in self.reads])
-        return valid(batch, self.text) & jnp.any(there, axis=0)
+        return valid(batch, self.text) & has_read(self, batch)
 
-    def read(self, encoded: Mapping[Any, Encoded], batch: Mapping[str, Array]) -> dict[str, TokensAndMask]:
+    def read(self, encoded: Mapping[Any, Any], batch: Mapping[str, Array]) -> dict[str, TokensAndMask]:
         """The tokens that the decoder reads, by the input's name; none are real of an input that an example lacks."""
-        found = {}
-        for name in self.reads:
-            view, there = encoded[View(name)], valid(batch, name)
-            found[name] = selected(there, view.tokens), view.token_mask & there[:, None]
-        return found
+        return tokens_read(self, encoded, batch)
 
     def per_example(self, encoded: Mapping[Any, Any], batch: Mapping[str, Array], context: Context) -> Rewarded:
         """The sums over each example's samples."""

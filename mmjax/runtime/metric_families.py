@@ -233,6 +233,11 @@ EVALUATION = (
         "the mean of 1 / the right option's rank; the gain of all options' relevances, of the most that can be had",
         "higher",
     ),
+    MetricFamily(
+        ("<evaluator>/<objective>/exact_match", "<evaluator>/<objective>/exact_match/<kind>=<value>"),
+        "the share of written answers that are a right one, normalised as VQA does, of all or of one kind",
+        "higher",
+    ),
     MetricFamily(("<evaluator>/<objective>/mean_rank",), "the mean rank of the right option, from 1", "lower"),
     MetricFamily(
         ("<evaluator>/<objective>/answer_accuracy", "<evaluator>/<objective>/answer_accuracy/<turn>"),

@@ -49,6 +49,8 @@ def written(tmp_path_factory: Any) -> Any:
         writer = SplitWriter(build(config).pretrainer(), data, mesh, 2)
         variables = {"params": model.params}
         texts = {width: writer(variables, "test", "caption", "", 6, width and Beams(width)) for width in (None, 3)}
+        prompts = ["", "a", "a", "the", "a"]
+        texts["behind"] = writer(variables, "test", "caption", prompts, 6)
         scores = writer.option_scores(variables, "test", "caption", ["", "a", "a", "the", "a"], OPTIONS)
         with pytest.raises(UserError, match="there is nothing to write of by 'words'"):
             writer(variables, "test", "words")
@@ -58,6 +60,10 @@ def written(tmp_path_factory: Any) -> Any:
 def test_a_split_is_written_of_as_its_pictures_are_by_hand(written: Any) -> None:
     model, files, texts, _, data = written
     there = [0, 1, 3, 4]
+    behind = texts.pop("behind")
+    assert behind.rows == there
+    prompts = ["", "a", "the", "a"]
+    assert behind.texts == model.caption([files[i] for i in there], prompts, max_new_tokens=6)
     for width, found in texts.items():
         assert found.rows == there
         assert found.texts == model.caption([files[i] for i in there], max_new_tokens=6, beams=width)

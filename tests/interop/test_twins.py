@@ -134,6 +134,7 @@ OBSTACLES = {
     "lit.py": r"towers.image.blocks.layer_scale(.|\n)*--towers image goes, as Dinov2Model",
     "llava.py": r"LlavaForConditionalGeneration is nearest(.|\n)*towers.image.norm_pooled: True there, False here",
     "blip_itm.py": r"BlipForImageTextRetrieval is nearest(.|\n)*MomentumContrastive(.|\n)*text.fused_first: None there",
+    "blip_vqa.py": r"BlipForImageTextRetrieval is nearest(.|\n)*text.projection_bias: True there, False here",
     "lxmert.py": r"LxmertModel is nearest(.|\n)*objectives: \[\] there(.|\n)*towers.regions.blocks.norm: 'post' there",
     "m3ae.py": r"objectives: \['Contrastive'\] there, \['MaskedTogether'\] here(.|\n)*image.trunk",
     "quickstart.py": r"towers.audio: none there(.|\n)*towers.text.pooling: 'last' there, 'mean' here",
@@ -177,6 +178,7 @@ def test_every_experiment_goes_out_or_says_all_that_is_in_the_way(file):
 
 FULL = {  # what the README says of the papers' sizes
     "bert.py:base": {"hf": False},
+    "blip_vqa.py:base": {"hf": False},
     "blip_caption.py:base": {"hf": False},
     "git_base.py:base": {"hf": False},
     "gpt.py:gpt1": {"hf": False},

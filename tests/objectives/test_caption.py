@@ -204,7 +204,7 @@ def test_the_rate_of_texts_at_once_is_that_of_the_field() -> None:
     class Spying(nn.Module):
         length = 24
         vocab = VOCAB
-        context = prefix = ()
+        context = prefix = inserted = ()
 
         def __call__(self, words: Any, *args: Any, together: Any, **kwargs: Any) -> Any:
             seen.append((words, together))

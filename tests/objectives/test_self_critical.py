@@ -337,7 +337,7 @@ def test_a_run_counts_its_own_training_split_and_takes_the_ids_of_the_decoder_th
         ({}, {"labels": ()}, r"int32\[R, L\] with their lengths.*TokenizeReferences"),
         ({}, {"shape": (6,)}, r"gives int32\[6\] for 'text'"),
         ({}, {"pieces": 9}, "up to 9 pieces.*vocab=9"),
-        ({"reads": ("audio",)}, {}, r"reads=\('audio',\) and o.decoder reads \['image'\]"),
+        ({"reads": ("audio",)}, {}, r"reads=\('audio',\) and o.decoder reads image"),
     ],
 )
 def test_what_does_not_fit_is_told(fields: Any, given: Any, message: str) -> None:

@@ -15,6 +15,7 @@ from mmjax.data.kinds import USUAL
 from mmjax.data.pipeline import batch_spec
 from mmjax.evaluate.contract import Embedded
 from mmjax.evaluate.evaluators.accuracy import Accuracy
+from mmjax.evaluate.evaluators.answers import Answers
 from mmjax.evaluate.evaluators.captions import Captions
 from mmjax.evaluate.evaluators.clip_score import ClipScore
 from mmjax.evaluate.evaluators.dialogues import Dialogues
@@ -104,7 +105,7 @@ class Foretold:
     def column(self, name: str) -> list[Any]:
         each = {"said": ["a", "a", "b"], "first": 0, "shares": [0.5, 0.0, 1.0]}
         asked: dict[str, Any] = {"options": [["a", "b"], ["c", "b"]], "relevance": [None, [0.5, 1.0]]}
-        return [1, 2] * 20 if name == "turn" else [(each | asked)[name]] * 40
+        return [1, 2] * 20 if name in ("turn", "kind") else [(each | asked)[name]] * 40
 
     def answered(self, *asked: Any) -> list[AnsweredTurn]:
         return [AnsweredTurn(0, 1, "what?", False, "a", "a"), AnsweredTurn(0, 2, "", True, "b", "c")]
@@ -158,7 +159,7 @@ def of_evaluators() -> set[str]:
     judges += [Perplexity("words"), Captions("words", references="said")]
     judges += [RankedAnswers("words", "said", "first", relevance="shares", turn="turn")]
     judges += [Dialogues("words", options="options", relevance="relevance"), ClipScore("words", references="said")]
-    judges += [VqaAccuracy("kind", answers="said", kind="kind")]
+    judges += [VqaAccuracy("kind", answers="said", kind="kind"), Answers("words", answers="said", kind="kind")]
     judges += [Probe(label, strengths=(1e-2,), shots=(2,), draws=2, folds="fold") for label in ("kind", "tags")]
     split = replace(split, predictions=Foretold())
     speak = lambda strings: rng.normal(size=(len(strings), 4))  # noqa: E731

@@ -36,6 +36,11 @@ class Speaker(NamedTuple):
     chats: bool
 
     @property
+    def asked(self) -> bool:
+        """True if it reads a question beside the picture, and writes the answer."""
+        return "text" in self.kinds
+
+    @property
     def pictures(self) -> str | None:
         """The input of pictures that it captions, if it reads any."""
         return next((name for name, kind in self.kinds.items() if kind.draws and not kind.moves), None)
@@ -88,7 +93,9 @@ def caption_tab(gr: Any, speaker: Speaker, uploads: Path) -> None:
             value=DESCRIBE if speaker.chats else "",
             show_label=False,
             container=False,
-            placeholder="What is asked" if speaker.chats else "What the caption begins with, or nothing",
+            placeholder="What is asked"
+            if speaker.chats or speaker.asked
+            else "What the caption begins with, or nothing",
             max_lines=1,
             scale=8,
             elem_id="begin",
@@ -113,14 +120,19 @@ def captioned(speaker: Speaker, uploads: Path, picture: Any, begin: Any) -> Iter
         yield ""
         return
     told = begin if isinstance(begin, str) else ""
+    if speaker.asked and not told.strip():
+        yield _text("Ask a question on it, above.")
+        return
     try:
         given: dict[str, Any] = {name: received(uploads, picture)}
         yield _text(WAITING)
         if speaker.chats:
             pieces = speaker.model.chat(objective=speaker.name).stream(told or DESCRIBE, max_new_tokens=WORDS, **given)
         else:
-            pieces = speaker.model.stream(told, objective=speaker.name, max_new_tokens=WORDS, **given)
-        whole = "" if speaker.chats else told
+            begun = "" if speaker.asked else told
+            given |= {"text": told} if speaker.asked else {}
+            pieces = speaker.model.stream(begun, objective=speaker.name, max_new_tokens=WORDS, **given)
+        whole = "" if speaker.chats or speaker.asked else told
         for piece in pieces:
             whole += piece
             yield _text(whole + WAITING)

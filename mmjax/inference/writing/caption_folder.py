@@ -39,7 +39,8 @@ def caption_folder(
     """Writes a line `{"file": ..., "text": ...}` of each picture of a folder and of those within it, in their names'
     order.
 
-    source: whatever `mmjax.load` takes. out: lines are added behind those that it has, of whose files none is captioned
+    source: whatever `mmjax.load` takes. prompt: what each begins with; of a model that reads a question beside its
+    picture, the question. out: lines are added behind those that it has, of whose files none is captioned
     again; a line that a kill cut off is left out. The other options are those of `Model.generate`. A file that can't be
     read gets no line: it is named, and counted at the end.
 
@@ -53,6 +54,10 @@ def caption_folder(
     console = console or Console(stderr=True, highlight=False)
     model = load(source, step=step, code=code, batch_size=batch_size)
     generation = model.generation(objective, "caption")
+    asks = "text" in generation.views.objective.reads  # the prompt is a question, which the decoder reads as an input
+    asked, begun = ({"text": prompt}, "") if asks else ({}, prompt)
+    if asks and not prompt.strip():
+        raise UserError(f"{source}: {generation.views.name!r} answers a question on each picture: give it by --prompt")
     read = [name for name in generation.views.objective.reads if model.kinds[name].draws]
     if len(read) != 1:
         raise UserError(
@@ -73,13 +78,13 @@ def caption_folder(
             if name in there:
                 continue
             try:
-                row = generation.views.row({read[0]: file}, None)
+                row = generation.views.row({read[0]: file, **asked}, None)
             except UserError as reason:
                 bad.append(name)
                 if len(bad) <= NAMED:
                     console.print(f"left out: {reason}", soft_wrap=True, markup=False)
                 continue
-            yield Beginning(prompt, row, place)
+            yield Beginning(begun, row, place)
 
     done = 0
     with out.open("a", encoding="utf-8") as lines:

@@ -142,8 +142,8 @@ class Writes:
         Of a model that was trained on labels (`Classify`) it is the likeliest one, `predict(...).best`. Of one that
         writes it is written, without white space at its ends; then the options of `generate` may stand here too.
         prompt: the question's, with {} where it goes; by default the question alone where the training texts frame it
-        (`TokenizeConversation`, `TokenizePrefixed`), else `Question: {} Answer:`. objective: its name, where there are
-        several.
+        (`TokenizeConversation`, `TokenizePrefixed`) or the decoder reads it as an input (`Caption.fusion`), else
+        `Question: {} Answer:`. objective: its name, where there are several.
 
         Raises UserError as `predict` and `generate` do.
         """
@@ -155,10 +155,11 @@ class Writes:
                 raise UserError(f"answer(prompt={prompt!r:.60}) is for words, and the answers here are labels")
             given = self._given(inputs, "answer")
             return self._predictions.predicted(given, objective, self.batch_size, (Classify,)).best
-        prompts = self.generation(objective, "answer").prompts
+        generation = self.generation(objective, "answer")
+        read = "text" in generation.views.objective.reads  # as an input, and the answer begins a text
         if (question := inputs.pop("text", None)) is None:
             raise UserError("answer() needs the question: text=...")
-        prompt = prompt or ("{}" if prompts.framed else QUESTION)
+        prompt = prompt or ("{}" if read or generation.prompts.framed else QUESTION)
         if "{}" not in prompt:
             raise UserError(f"answer(prompt={prompt!r:.60}) has no {{}}, where the question goes")
         asked: Any = question
@@ -166,7 +167,8 @@ class Writes:
             asked = prompt.replace("{}", question)
         elif isinstance(question, Sequence):
             asked = [prompt.replace("{}", one) if isinstance(one, str) else one for one in question]
-        found = self.generate(asked, objective=objective, **inputs)
+        begun = {"prompt": "", "text": asked} if read else {"prompt": asked}
+        found = self.generate(**begun, objective=objective, **inputs)
         return found.strip() if isinstance(found, str) else [one.strip() for one in found]
 
     def log_likelihood(

@@ -1,4 +1,5 @@
-"""Hugging Face's BlipForImageTextRetrieval (Li et al. 2022, arXiv:2201.12086); the captioner is in blip_caption.py.
+"""Hugging Face's BlipForImageTextRetrieval (Li et al. 2022, arXiv:2201.12086); the captioner is in blip_caption.py,
+what answers questions in blip_vqa.py.
 
 Their text encoder is a `Trunk` of our text tower, by which it reads texts alone, and of a `Cross` fusion, which reads
 them with their pictures. Both of their heads are here: the projections are the towers' embeddings, whose cosines are
@@ -71,13 +72,19 @@ def model_parts(config: Values) -> Parts:
     """Both towers, the fusion by the text's trunk, and the objective that holds the matching head."""
     given = config_keys.settings(config, "config.json", DEFAULTS, {})
     seen, read = inner_settings(config)
+    projected = {"pooling": "cls", "embed_dim": given["image_text_hidden_size"], "projection_bias": True}
+    towers, fusion = encoders(seen, read, **projected)
+    return Parts(towers, {"matching": fdl.Config(Matching, FUSION)}, {FUSION: fusion})
+
+
+def encoders(seen: Values, read: Values, **pooled: Any) -> tuple[dict[str, fdl.Config], fdl.Config]:
+    """Both towers, and the fusion by the text's trunk. pooled: as `picture_tower` has them, for both."""
     if seen["hidden_size"] != read["hidden_size"]:
         raise UserError(
             f"config.json: pictures' tokens of vision_config.hidden_size={seen['hidden_size']} can't be read by a text "
             f"of text_config.hidden_size={read['hidden_size']} here: only equally wide ones can"
         )
     dropout = read["hidden_dropout_prob"]
-    projected = {"pooling": "cls", "embed_dim": given["image_text_hidden_size"], "projection_bias": True}
     trunk = fdl.Config(
         Trunk,
         blocks=config_keys.read_blocks(read, "text_config", norm="post", dropout=dropout),
@@ -85,19 +92,15 @@ def model_parts(config: Values) -> Parts:
         kinds=False,
         cross=True,
     )
-    towers = {
-        "image": picture_tower(seen, **projected),
-        "text": fdl.Config(
-            TextTransformer,
-            trunk=trunk,
-            vocab=read["vocab_size"],
-            length=read["max_position_embeddings"],
-            pre_norm=True,
-            **projected,
-        ),
-    }
-    fusion = fdl.Config(Cross, reader="text", trunk=trunk)
-    return Parts(towers, {"matching": fdl.Config(Matching, FUSION)}, {FUSION: fusion})
+    text = fdl.Config(
+        TextTransformer,
+        trunk=trunk,
+        vocab=read["vocab_size"],
+        length=read["max_position_embeddings"],
+        pre_norm=True,
+        **pooled,
+    )
+    return {"image": picture_tower(seen, **pooled), "text": text}, fdl.Config(Cross, reader="text", trunk=trunk)
 
 
 def inner_settings(config: Values) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -128,22 +131,25 @@ def image_of(tower: Any) -> dict[str, Any]:
 def describe(built: Parts) -> dict[str, Any]:
     """The inverse of `model_parts`."""
     image, text = built.towers["image"], built.towers["text"]
-    own: Trunk = text.trunk
-    if not own.cross:
+    if not text.trunk.cross:
         raise UserError("its text encoder attends to pictures, and towers.text.trunk.cross=False: set cross=True")
     return {
         "image_text_hidden_size": image.embed_dim,
         "vision_config": image_of(image),
-        "text_config": config_keys.keys_of(own.blocks)
-        | {
-            "vocab_size": text.vocab,
-            "max_position_embeddings": text.length,
-            "encoder_hidden_size": image.sizes.width,
-            "hidden_dropout_prob": own.blocks.dropout,
-            "attention_probs_dropout_prob": 0.0,
-            "is_decoder": True,
-            "model_type": "blip_text_model",
-        },
+        "text_config": text_of(text.trunk.blocks, text.vocab, text.length, image),
+    }
+
+
+def text_of(blocks: Any, vocab: int, length: int, image: Any) -> dict[str, Any]:
+    """The `text_config` of texts that attend to what the image's tower gives."""
+    return config_keys.keys_of(blocks) | {
+        "vocab_size": vocab,
+        "max_position_embeddings": length,
+        "encoder_hidden_size": image.sizes.width,
+        "hidden_dropout_prob": blocks.dropout,
+        "attention_probs_dropout_prob": 0.0,
+        "is_decoder": True,
+        "model_type": "blip_text_model",
     }
 
 
@@ -154,17 +160,24 @@ def rules(built: Parts) -> list[Rule]:
     """Both towers with their projections, and the matching head; the fusion has no parameters of its own."""
     image, text = built.towers["image"], built.towers["text"]
     (objective,) = built.objectives
-    words, table, layer = "params/towers_text", "text_encoder.embeddings", "text_encoder.encoder.layer.{layer}"
     return [
         *image_rules(image),
         *linear("params/towers_image/projection", "vision_proj"),
+        *text_rules(text),
+        *linear("params/towers_text/projection", "text_proj"),
+        *linear(f"params/objectives_{objective}/match", "itm_head"),
+    ]
+
+
+def text_rules(tower: Any) -> list[Rule]:
+    """The text's tower with what its trunk attends to a picture by, without its projection."""
+    words, table, layer = "params/towers_text", "text_encoder.embeddings", "text_encoder.encoder.layer.{layer}"
+    return [
         Rule(f"{words}/token/embedding", (f"{table}.word_embeddings.weight",)),
         Rule(f"{words}/position", (f"{table}.position_embeddings.weight",)),
         *norm(f"{words}/norm_pre", f"{table}.LayerNorm"),
-        *blocks(f"{words}/trunk/transformer", layer, BLOCK, text.sizes),
-        *cross_rules(f"{words}/trunk/transformer/blocks", f"{layer}.crossattention", BLOCK, text.sizes),
-        *linear(f"{words}/projection", "text_proj"),
-        *linear(f"params/objectives_{objective}/match", "itm_head"),
+        *blocks(f"{words}/trunk/transformer", layer, BLOCK, tower.sizes),
+        *cross_rules(f"{words}/trunk/transformer/blocks", f"{layer}.crossattention", BLOCK, tower.sizes),
     ]
 
 

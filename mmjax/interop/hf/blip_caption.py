@@ -32,40 +32,37 @@ def model_parts(config: Values) -> Parts:
     """The picture's tower, and the objective that holds the decoder."""
     config_keys.settings(config, "config.json", blip.DEFAULTS, {"tie_word_embeddings": True})
     seen, read = blip.inner_settings(config)
-    dropout = read["hidden_dropout_prob"]
+    return Parts({"image": blip.picture_tower(seen, pooling="cls")}, {OBJECTIVE: objective(read, "image", ("image",))})
+
+
+def objective(read: Values, context: str, reads: tuple[str, ...], **more: Any) -> fdl.Config:
+    """The objective that holds the decoder, whose layers attend to the tokens of `context`.
+
+    read: the values of `text_config`. reads, more: fields of the objective.
+    """
+    dropout, smoothing = read["hidden_dropout_prob"], read["label_smoothing"]
     decoder = fdl.Config(
         TextDecoder,
         vocab=read["vocab_size"],
         length=read["max_position_embeddings"],
         blocks=config_keys.read_blocks(read, "text_config", DecoderBlocks, norm="post", dropout=dropout),
         cross="within",
-        context={"image": None},
+        context={context: None},
         head_bias=True,
         head_layer=True,
         norm_embedded=True,
     )
-    smoothing = read["label_smoothing"]
-    objective = fdl.Config(Caption, decoder, reads=("image",), **({"label_smoothing": smoothing} if smoothing else {}))
-    return Parts({"image": blip.picture_tower(seen, pooling="cls")}, {OBJECTIVE: objective})
+    return fdl.Config(Caption, decoder, reads=reads, **({"label_smoothing": smoothing} if smoothing else {}), **more)
 
 
 def describe(built: Parts) -> dict[str, Any]:
     """The inverse of `model_parts`."""
     decoder, image = held(built).decoder, built.towers["image"]
     (objective,) = built.objectives.values()
+    text = blip.text_of(decoder.blocks, decoder.vocab, decoder.length, image)
     return {
         "vision_config": blip.image_of(image),
-        "text_config": config_keys.keys_of(decoder.blocks)
-        | {
-            "vocab_size": decoder.vocab,
-            "max_position_embeddings": decoder.length,
-            "encoder_hidden_size": image.sizes.width,
-            "hidden_dropout_prob": decoder.blocks.dropout,
-            "attention_probs_dropout_prob": 0.0,
-            "label_smoothing": objective.label_smoothing,
-            "is_decoder": True,
-            "model_type": "blip_text_model",
-        },
+        "text_config": text | {"label_smoothing": objective.label_smoothing},
     }
 
 
@@ -73,11 +70,14 @@ def describe(built: Parts) -> dict[str, Any]:
 
 
 def rules(built: Parts) -> list[Rule]:
-    """The tower and the decoder, whose last matrix is the table."""
-    decoder, path = held(built)
+    """The tower and the decoder."""
+    return [*blip.image_rules(built.towers["image"]), *writer_rules(*held(built))]
+
+
+def writer_rules(decoder: Any, path: str) -> list[Rule]:
+    """The decoder, whose last matrix is the table; path: of its parameters."""
     layer, ours = f"{TEXT}.encoder.layer.{{layer}}", f"{path}/layers/upper/layer_0"
     return [
-        *blip.image_rules(built.towers["image"]),
         Rule(f"{path}/token/embedding", (f"{TEXT}.embeddings.word_embeddings.weight",)),
         Rule(f"{path}/position", (f"{TEXT}.embeddings.position_embeddings.weight",)),
         *norm(f"{path}/norm_first", f"{TEXT}.embeddings.LayerNorm"),
@@ -89,14 +89,14 @@ def rules(built: Parts) -> list[Rule]:
     ]
 
 
-def _renamed(tensors: Arrays) -> Arrays:
+def renamed(tensors: Arrays) -> Arrays:
     """The head's bias has two names, of which a file may have either."""
     if f"{HEAD}.bias" in tensors or f"{HEAD}.decoder.bias" not in tensors:
         return tensors
     return {**tensors, f"{HEAD}.bias": tensors[f"{HEAD}.decoder.bias"]}
 
 
-def _unread(name: str) -> bool:
+def unread(name: str) -> bool:
     """Buffers of older files, and what is tied."""
     return config_keys.ids_alone(name) or name in (f"{HEAD}.decoder.bias", f"{HEAD}.decoder.weight")
 
@@ -108,8 +108,8 @@ FAMILIES = (
         model_parts,
         describe,
         rules,
-        renamed=_renamed,
-        ignored=_unread,
+        renamed=renamed,
+        ignored=unread,
         text_config="text_config",
         writes=True,
         frame=("bos_token_id", "sep_token_id"),

@@ -41,8 +41,9 @@ class Family:
     writes: whether its texts are a decoder's, whose tokenizer is what its tokenizer.json says, whatever its class.
     placed: of a decoder with pictures' tokens within its text, the fields of the `TokenizeConversation` that cuts its
         texts, by config.json: where they stand, and the id that stands there.
-    frame: config.json's keys of the ids that a decoder's texts begin and end by, whatever its tokenizer puts around
-        them; None: the tokenizer says it.
+    answers: the input whose texts a decoder writes beside those that the text tower reads; None: there are none.
+    frame: config.json's keys of the ids that a decoder's texts (`answers`, where there are such) begin and end by,
+        whatever its tokenizer puts around them; None: the tokenizer says it.
     prefixed: whether a decoder's texts have a prefix that ends in a line break, and whose words see each other.
     tagged: whether each word of a text has a tag, of the classes that config.json names.
     positions_at: where their model brings an image tower's learned positions to the size of the pictures as it runs:
@@ -66,6 +67,7 @@ class Family:
     squared: bool = False
     writes: bool = False
     placed: Callable[[Values], dict[str, Any]] | None = None
+    answers: str | None = None
     frame: tuple[str, str] | None = None
     prefixed: bool = False
     tagged: bool = False

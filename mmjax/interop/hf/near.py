@@ -96,7 +96,17 @@ def inputs(twin: Twin, family: Family) -> Twin:
         twin = near.picture_twin(twin, to_hugging_face, from_hugging_face)
     if text_reader(twin.bundle.config) is not None and "text" in twin.bundle.tokenizers:
         twin = texts(twin, family)
+    if (entry := family.answers) is not None and entry in twin.bundle.tokenizers:
+        twin = answers(twin, entry)
     return twin
+
+
+def answers(twin: Twin, entry: str) -> Twin:
+    """The part of the texts that a decoder writes beside those that are read."""
+    pick, cleaning, cut = parted(near.chain_of(twin.bundle, entry))
+    twin, tokenizer = said(twin, twin.bundle.tokenizers[entry], cleaning, cut, attend_padding=False)
+    bundle = near.with_config(twin.bundle, **{entry: (*pick, cut_again(cut, tokenizer.vocab_size))})
+    return replace(twin, bundle=replace(bundle, tokenizers={**bundle.tokenizers, entry: tokenizer}))
 
 
 def texts(twin: Twin, family: Family) -> Twin:
@@ -106,7 +116,7 @@ def texts(twin: Twin, family: Family) -> Twin:
     pick, cleaning, cut = parted(chain)
     if family.finds_end and not cut.eos:
         raise UserError(f"a {family.architecture} looks for the end of a text, and this model's are cut by {cut}")
-    if family.frame is not None and not (cut.bos and cut.eos):
+    if family.frame is not None and family.answers is None and not (cut.bos and cut.eos):
         raise UserError(f"a {family.architecture} begins and ends each text, and this model's are cut by {cut}")
     if isinstance(cut, TokenizeUnended):
         raise UserError(f"a tokenizer of transformers' doesn't take out what ends a text, as this model's does: {cut}")

@@ -57,6 +57,11 @@ def read(folder: Path, family: Family, config: Values, parts: Parts) -> tuple[di
         if tokenizer is not None:
             tokenizers["text"] = tokenizer
             family.told(parts, tokenizer)
+        if (entry := family.answers) is not None:
+            (objective,) = parts.objectives.values()
+            made = hf_tokenizer.read_answers(chains["text"], tokenizer, family, config, objective.decoder)
+            chains[entry], own = made
+            tokenizers |= {} if own is None else {entry: own}
     if "regions" in towers:
         chains["regions"] = lxmert.chain(parts)
     if "audio" in towers:
@@ -93,6 +98,7 @@ def write(bundle: Bundle, family: Family, modules: Parts, config: dict[str, Any]
     towers, transforms = modules.towers, bundle.config.data.transforms
     reads = text_reader(modules) is not None
     named = [*towers, *(["text"] if reads and "text" not in towers else [])]
+    named += [family.answers] if family.answers is not None else []
     built = {modality: tuple(build(step) for step in transforms[modality]) for modality in named}
     if "image" in towers:
         tower = towers["image"]
@@ -101,6 +107,9 @@ def write(bundle: Bundle, family: Family, modules: Parts, config: dict[str, Any]
         _dump(audio_spectrogram.extractor_of(towers["audio"]), folder / FILE)
     if reads:
         hf_tokenizer.write(built["text"], bundle.tokenizers.get("text"), family, config, folder)
+    if (entry := family.answers) is not None:
+        cut, (own, texts) = built[entry][-1], (bundle.tokenizers.get(name) for name in (entry, "text"))
+        hf_tokenizer.write_answers(cut, own, texts, family, config)
 
 
 def _said(folder: Path, within: str) -> dict[str, Any] | None:

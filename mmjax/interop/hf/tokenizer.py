@@ -22,6 +22,7 @@ from mmjax.data.transforms.tagged import TokenizeTagged
 from mmjax.data.transforms.text import Canonicalize, PickCaption, Tokenize
 from mmjax.data.transforms.unended import TokenizeUnended
 from mmjax.errors import UserError
+from mmjax.experiment.graph import build
 from mmjax.interop.config_keys import Values, within
 from mmjax.interop.hf.family import Family
 from mmjax.interop.hf.labels import label_keys, label_names
@@ -63,11 +64,8 @@ def read(
     )
     if any((folder / name).is_file() for name in FILES):
         chain, tokenizer = (_written_by if family.writes else _of_folder)(folder, tower.length)
-        if family.frame is not None:
-            begin, end = (_id_of(inner, (key,), tower.vocab) for key in family.frame)
-            tokenizer = _framed_by(tokenizer, begin, end, where)
-            spec = Subwords(tokenizer.vocab_size)
-            chain = (*chain[:-1], replace(chain[-1], tokenizer=spec, bos=True, eos=True))
+        if family.frame is not None and family.answers is None:
+            chain, tokenizer = _framed_texts(family.frame, inner, tower.vocab, chain, tokenizer, where)
         if tokenizer.pad is None:
             chain = (*chain[:-1], replace(chain[-1], pad=pad))
         if tokenizer.vocab_size > tower.vocab:
@@ -85,6 +83,36 @@ def read(
         said = inner.get("eos_token_id")
         check_end(tokenizer, LAST if said is None else said, tower.vocab, where)
     return graph((PickCaption(empty="keep"), *chain)), tokenizer
+
+
+def read_answers(
+    chain: tuple[fdl.Config, ...], tokenizer: Tokenizer | None, family: Family, config: Values, decoder: fdl.Config
+) -> tuple[tuple[fdl.Config, ...], Tokenizer | None]:
+    """The chain and the tokenizer of the texts that a decoder writes, from those of the texts that are read.
+
+    Raises UserError where the tokenizer has no pieces that begin and end them.
+    """
+    assert family.frame is not None
+    assert family.text_config is not None
+    inner, built = within(config, family.text_config, "config.json"), tuple(build(step) for step in chain)
+    cut: Any = replace(built[-1], length=decoder.length)
+    if tokenizer is None:
+        end = _id_of(inner, (family.frame[1],), decoder.vocab)
+        return graph((*built[:-1], replace(cut, tokenizer=GivenIds(decoder.vocab, end)))), None
+    framed_chain, tokenizer = _framed_texts(
+        family.frame, inner, decoder.vocab, (*built[:-1], cut), tokenizer, "the tokenizer of the answers"
+    )
+    return graph(framed_chain), tokenizer
+
+
+def _framed_texts(
+    frame: tuple[str, str], config: Values, vocab: int, chain: tuple[Any, ...], tokenizer: Tokenizer, where: str
+) -> tuple[tuple[Any, ...], Tokenizer]:
+    """The chain and the tokenizer with the pieces around a text whose ids stand under two keys of `config`."""
+    begin, end = (_id_of(config, (key,), vocab) for key in frame)
+    tokenizer = _framed_by(tokenizer, begin, end, where)
+    spec = Subwords(tokenizer.vocab_size)
+    return (*chain[:-1], replace(chain[-1], tokenizer=spec, bos=True, eos=True)), tokenizer
 
 
 def _of_folder(folder: Path, length: int) -> tuple[tuple[Any, ...], Tokenizer]:
@@ -191,7 +219,7 @@ def write(
         raise UserError(f"a tokenizer of transformers' doesn't take out what ends a text, as this model's does: {cut}")
     pad = tokenizer.pad if cut.pad is None else cut.pad
     named = {"pad_token_id": pad, "bos_token_id": tokenizer.bos, "eos_token_id": tokenizer.eos}
-    if family.frame is not None:
+    if family.frame is not None and family.answers is None:
         named |= {family.frame[0]: tokenizer.bos, family.frame[1]: tokenizer.eos}
     inner |= {key: value for key, value in named.items() if value is not None}
     if isinstance(tokenizer, PieceTokenizer):
@@ -218,6 +246,32 @@ def write(
             options.pop("split_special_tokens", None)
     options |= {"model_max_length": cut.length, "padding_side": "right", "model_input_names": _inputs(family)}
     (folder / "tokenizer_config.json").write_text(json.dumps(options, indent=2) + "\n", encoding="utf-8")
+
+
+def write_answers(
+    cut: Any, answers: Tokenizer | None, texts: Tokenizer | None, family: Family, config: dict[str, Any]
+) -> None:
+    """Writes into `config` the ids by which the texts that a decoder writes begin and end.
+
+    cut: the last step of their chain, built. texts: the tokenizer of those that are read, which is the folder's.
+
+    Raises UserError where answers aren't cut by that same tokenizer, or nothing begins and ends them.
+    """
+    assert family.frame is not None
+    assert family.text_config is not None
+    inner, (begin, end) = config[family.text_config], family.frame
+    if answers is None or texts is None:
+        inner |= {end: cut.tokenizer.eos} if cut.tokenizer.eos is not None else {}
+        return
+    if not (type(cut) is Tokenize and cut.bos and cut.eos):
+        raise UserError(f"a {family.architecture} begins and ends each answer, and this model's are cut by {cut}")
+    both = [json.loads(one.model) if isinstance(one, SubwordTokenizer) else {} for one in (texts, answers)]
+    if not all(both) or any(both[0].get(part) != both[1].get(part) for part in ("model", "normalizer")):
+        raise UserError(
+            f"a {family.architecture} cuts questions and answers by one tokenizer, a tokenizer.json, and this model "
+            f"has two: {texts!r:.60} and {answers!r:.60}"
+        )
+    inner |= {begin: answers.bos, end: answers.eos}
 
 
 def _framed_as(cut: Tokenize, tokenizer: Tokenizer) -> bytes:

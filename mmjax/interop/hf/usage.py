@@ -11,6 +11,7 @@ from mmjax.interop.twins.usage import Ids
 LIBRARY = "transformers"
 NEEDS = ("transformers",)
 INSTALL = "transformers torch pillow"
+ANSWERING = "BlipForQuestionAnswering"
 PIPELINE_LENGTH = 64  # ids to which transformers' pipeline fills texts up for SigLIP, whatever the model's length
 
 
@@ -57,6 +58,8 @@ def how_to_load(folder: Path, twin: Twin) -> str:
         how = f'padding="max_length", truncation=True, max_length={length}, return_tensors="pt"'
         fused = bool(twin.bundle.config.__arguments__.get("fusions"))  # each text is read with its picture
         words = '["a cat"]' if fused else '["a cat", "a dog"]'
+        if twin.kind == ANSWERING:  # its decoder would read what fills up
+            words, how = '["is it a cat?"]', 'return_tensors="pt"'
         code += ["tokenizer = AutoTokenizer.from_pretrained(folder)", f"inputs |= tokenizer({words}, {how})"]
     elif "text" in towers:
         code.append("inputs |= {'input_ids': torch.tensor([[1, 2]])}  # there is no tokenizer here")
@@ -69,6 +72,9 @@ def how_to_load(folder: Path, twin: Twin) -> str:
         code.append('inputs |= extractor(sound, sampling_rate=16_000, return_tensors="pt")')
     imports.append(f"from transformers import {', '.join(sorted(names))}")
     end = ["with torch.no_grad():", "    print(model(**inputs))"]
+    if twin.kind == ANSWERING:
+        made = "model.generate(**inputs, max_new_tokens=20)"
+        end = [f"print(tokenizer.batch_decode({made}, skip_special_tokens=True))" if with_texts else f"print({made})"]
     return usage.python(twin, INSTALL, *imports, "", place, *code, *end) + exact
 
 

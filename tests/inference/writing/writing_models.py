@@ -12,7 +12,7 @@ from mmjax.experiment import Experiment, experiment
 from mmjax.experiment.graph import build
 from mmjax.inference.model import Model
 from mmjax.interop.bundle import Bundle, variables_of
-from mmjax.models import Blocks, DecoderBlocks, TextDecoder, ViT
+from mmjax.models import Blocks, Cross, DecoderBlocks, TextDecoder, TextTransformer, ViT
 from mmjax.objectives import Caption
 from mmjax.optim import AdamW
 
@@ -69,13 +69,34 @@ def language() -> Experiment:
     )
 
 
+@experiment
+def answers() -> Experiment:
+    """The decoder reads the question's tokens that have seen the picture."""
+    size: dict[str, Any] = dict(width=16, depth=2, heads=2)
+    words: Any = (Lowercase(), Tokenize(SentencePiece(vocab_size=VOCAB), length=LENGTH, bos=True))
+    text = TextTransformer(vocab=VOCAB, length=LENGTH, pooling="mean", blocks=Blocks(**size))
+    decoder = TextDecoder(
+        vocab=VOCAB, length=LENGTH, blocks=DecoderBlocks(**size), cross="within", context={"text": None}, tied=False
+    )
+    return Experiment(
+        towers={"image": ViT(patch=8, size=SIDE, pooling="mean", blocks=Blocks(**size)), "text": text},
+        fusions={"read": Cross(reader="text", blocks=Blocks(**size))},
+        objectives={"caption": Caption(decoder, text="answer", reads=("image", "text"), fusion="read")},
+        data=Mixture({}, {"image": (Decode(), Resize(SIDE)), "text": words, "answer": words}),
+        optimizer=AdamW(peak_lr=1e-3),
+        batch_size=1,
+        steps=1,
+    )
+
+
 def made(config: Any, tokenizer: PieceTokenizer) -> Model:
     random = np.random.default_rng(0)
     variables = jax.tree.map(
         lambda x: np.float32((0.5 if len(x.shape) > 1 else 0.1) * random.normal(size=x.shape)),
         variables_of(build(config)),
     )
-    return Model(Bundle(config, variables, {"text": tokenizer}, "made"), batch_size=4)
+    texts = [name for name, chain in config.data.transforms.items() if name in ("text", "answer")]
+    return Model(Bundle(config, variables, dict.fromkeys(texts, tokenizer), "made"), batch_size=4)
 
 
 def talking(config: Any, tokenizer: PieceTokenizer, end: float = -2.0, **fields: Any) -> Model:

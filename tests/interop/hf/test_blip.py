@@ -124,7 +124,7 @@ def test_the_published_size():
         ("text_config.is_decoder", False, r"text_config: is_decoder=False can't be expressed here, where it is True"),
         ("vision_config.hidden_size", 32, r"vision_config.hidden_size=32 can't be read by a text .*hidden_size=24"),
         ("text_config.hidden_act", "relu", r"text_config: hidden_act='relu' isn't here"),
-        ("architectures", ["BlipForQuestionAnswering"], r"of model_type='blip' BlipForImageTextRetrieval, .* can"),
+        ("architectures", ["BlipModel"], r"of model_type='blip' BlipForImageTextRetrieval, .* can"),
     ],
 )
 def test_what_cannot_be_expressed_is_named(key, value, message, tmp_path):
