@@ -50,17 +50,16 @@ def written(tmp_path_factory: Any) -> Any:
         variables = {"params": model.params}
         texts = {width: writer(variables, "test", "caption", "", 6, width and Beams(width)) for width in (None, 3)}
         prompts = ["", "a", "a", "the", "a"]
-        texts["behind"] = writer(variables, "test", "caption", prompts, 6)
+        behind = writer(variables, "test", "caption", prompts, 6)
         scores = writer.option_scores(variables, "test", "caption", ["", "a", "a", "the", "a"], OPTIONS)
         with pytest.raises(UserError, match="there is nothing to write of by 'words'"):
             writer(variables, "test", "words")
-    return model, [folder / name for name in names], texts, scores, data
+    return model, [folder / name for name in names], (texts, behind), scores, data
 
 
 def test_a_split_is_written_of_as_its_pictures_are_by_hand(written: Any) -> None:
-    model, files, texts, _, data = written
+    model, files, (texts, behind), _, data = written
     there = [0, 1, 3, 4]
-    behind = texts.pop("behind")
     assert behind.rows == there
     prompts = ["", "a", "the", "a"]
     assert behind.texts == model.caption([files[i] for i in there], prompts, max_new_tokens=6)

@@ -34,7 +34,7 @@ def dense(model: Model, tokenizer: PieceTokenizer, picture: np.ndarray | None, q
         "text": ids,
         "image": np.zeros((1, SIDE, SIDE, 3), np.uint8) if picture is None else picture[None],
     }
-    tokens = {
+    tokens: dict[str, Any] = {
         name: parts.towers[name].apply({"params": params[f"towers_{name}"]}, x, method="tokens")
         for name, x in given.items()
     }
