@@ -26,6 +26,7 @@ with epy.lazy_api_imports(globals()):
     from mmjax.data.sources.python_topics import PythonTopics
     from mmjax.data.sources.renamed import Renamed
     from mmjax.data.sources.segments import Segments
+    from mmjax.data.sources.tars import Tars
     from mmjax.data.sources.text_files import TextFiles
     from mmjax.data.sources.tfds import Tfds
     from mmjax.data.sources.video_folder import VideoFolder

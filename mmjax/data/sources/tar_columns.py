@@ -1,0 +1,163 @@
+"""The columns of examples whose parts are files of a tar: which file, or entry of its JSON, is which, and its value."""
+
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+from mmjax.data.sources.cells import filled_cell, label, stripped
+from mmjax.data.sources.contract import MEDIA, MODALITIES
+from mmjax.errors import UserError, nearest
+from mmjax.runtime.files import json_text
+
+USUAL = {  # the suffixes of each modality, of which the first counts that an example has
+    "image": "jpg;jpeg;png;webp;gif;bmp;tif;tiff",
+    "text": "txt;text;caption;json/caption;json/text",
+    "audio": "flac;wav;mp3;ogg;opus;m4a",
+    "video": "mp4;webm;mkv;mov;avi",
+}
+JSON, WORDS = "json", ("txt", "text", "caption", "cls", "json")
+
+
+class Taken(NamedTuple):
+    """Where a value is: in the file of that suffix, and there, if there is a path, in an entry of its JSON."""
+
+    suffix: str
+    path: tuple[str, ...] = ()
+
+
+class TarColumns:
+    """What each column is taken from, by its name, in order.
+
+    wanted: the suffixes that they need. media: the columns that hold whole files that aren't words.
+    """
+
+    def __init__(self, where: str, fields: Mapping[str, str], suffixes: Sequence[str], entries: Mapping[str, Any]):
+        """where: the source, for messages. fields: by column, suffixes, as `Tars` has them. suffixes: that the tars
+        have. entries: of the JSON of an example.
+
+        Raises UserError where no example has what `fields` names.
+        """
+        self.places: dict[str, list[Taken]] = {}
+        usual = {name: wanted for name, wanted in USUAL.items() if name not in fields}
+        for column, wanted in {**usual, **fields}.items():
+            if column == "id":
+                raise UserError(f"{where}, fields={{'id': ...}}): an example's id is its tar's name and its key")
+            places = [_taken(where, column, one) for one in wanted.split(";") if one.strip()]
+            # A usual entry of the JSON counts where the first example has it; one that is asked for, always.
+            found = [
+                place
+                for place in places
+                if place.suffix in suffixes
+                and (column in fields or not place.path or _entry(entries, place.path) is not None)
+            ]
+            if found:
+                self.places[column] = found
+            elif column in fields:
+                raise UserError(
+                    f"{where}, fields={{{column!r}: {wanted!r}}}): no example has such a file; the suffixes are "
+                    f"{', '.join(suffixes)}{nearest(wanted.partition('/')[0], suffixes)}"
+                )
+        if not any(name in self.places for name in (*MODALITIES, *fields)):
+            raise UserError(
+                f"{where}) has no pictures, texts, sounds or videos by their usual suffixes, its own are "
+                f"{', '.join(suffixes)}: say which is which, Tars(..., fields={{'image': ...}})"
+            )
+        used = {place.path[0] for each in self.places.values() for place in each if place.path}
+        for name in entries:
+            if name not in used and name != "id":
+                self.places.setdefault(name, [Taken(JSON, (name,))])
+        if "cls" in suffixes:
+            self.places.setdefault("cls", [Taken("cls")])
+        self.wanted = {place.suffix for each in self.places.values() for place in each}
+        self.media = tuple(
+            name
+            for name, each in self.places.items()
+            if name in MEDIA or any(not place.path and place.suffix not in WORDS for place in each)
+        )
+
+    def values(self, contents: Mapping[str, bytes]) -> dict[str, Any]:
+        """The values of an example, of its files' contents by suffix; None where it has none.
+
+        A text that is none (broken JSON, another encoding) stays bytes, which the chain reports and counts.
+        """
+        parsed = parsed_json(contents.get(JSON))
+        return {column: self._value(column, places, contents, parsed) for column, places in self.places.items()}
+
+    def _value(self, column: str, places: Sequence[Taken], contents: Mapping[str, bytes], parsed: Any) -> Any:
+        for suffix, path in places:
+            if suffix not in contents:
+                continue
+            if not path:
+                value = _file_value(column, suffix, contents[suffix])
+            elif parsed is _BROKEN:
+                value = contents[JSON] if column == "text" else None
+            else:
+                value = _entry(parsed, path)
+                value = _caption(value) if column == "text" else label(value)
+            if value is not None:
+                return value
+        return None
+
+
+def parsed_json(content: bytes | None) -> Any:
+    """The value of a JSON file; None where there is none."""
+    if content is None:
+        return None
+    try:
+        return json_text.parse(content)
+    except (ValueError, RecursionError):
+        return _BROKEN
+
+
+_BROKEN: Any = object()
+
+
+def _taken(where: str, column: str, said: str) -> Taken:
+    """One of the suffixes of a field, perhaps with a path."""
+    suffix, _, path = said.strip().partition("/")
+    suffix = suffix.lower().removeprefix(".")
+    if path and suffix != JSON:
+        raise UserError(f"{where}, fields={{{column!r}: {said!r}}}): only a .json has entries, such as json/caption")
+    return Taken(suffix, tuple(path.split("/")) if path else ())
+
+
+def _entry(value: Any, path: Sequence[str]) -> Any:
+    """The entry of nested objects, and of lists by number; None where there is none."""
+    for part in path:
+        if isinstance(value, Mapping):
+            value = value.get(part)
+        elif isinstance(value, list) and part.isdecimal() and int(part) < len(value):
+            value = value[int(part)]
+        else:
+            return None
+    return value
+
+
+def _caption(value: Any) -> Any:
+    """A caption, or several; a number as its digits; None where there is none, bytes where it is no text."""
+    if isinstance(value, str):
+        return stripped(value)
+    if isinstance(value, bool):
+        return str(value).encode()
+    if isinstance(value, int):
+        return str(value)
+    if isinstance(value, list):
+        kept = [stripped(one) if isinstance(one, str) else one for one in value if filled_cell(one) is not None]
+        return (kept or None) if all(isinstance(one, str) for one in kept) else json.dumps(value).encode()
+    if isinstance(value, Mapping):
+        kept = {name: stripped(one) for name, one in value.items() if filled_cell(one) is not None}
+        return (kept or None) if all(isinstance(one, str) for one in kept.values()) else json.dumps(value).encode()
+    return None if filled_cell(value) is None else json.dumps(value).encode()
+
+
+def _file_value(column: str, suffix: str, content: bytes) -> Any:
+    """The value of a whole file: text where it is one, the number of a `.cls`, or the bytes."""
+    if suffix == "cls":
+        text = content.decode("utf-8", "backslashreplace").strip()
+        return int(text) if text.lstrip("-").isdecimal() else text or None
+    if column == "text" or suffix in WORDS:
+        try:
+            return stripped(content.decode("utf-8-sig"))
+        except UnicodeDecodeError:
+            return content  # the chain reports that it is no text
+    return content or None
