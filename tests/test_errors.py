@@ -25,6 +25,7 @@ FAULTS = {
     "data/embedding_files.py": {"ValueError": "caught there, with the errors of json and safetensors"},
     "data/prepare/shard.py": {"OSError": "the system's own, which ArrayRecord told in words: told as such in main.py"},
     "data/segment_records.py": {"ValueError": "caught there, with those of bytes that are no record"},
+    "data/shard_names.py": {"IndexError": "how a sequence ends"},
     "data/tokenizers/word_tree.py": {"ValueError": "caught there, with those of safetensors and json"},
     "data/transforms/reserve/streams.py": {"TypeError": "a chain that wasn't prepared: no command makes one"},
     "data/transforms/reserve/web_text.py": {"TypeError": "a chain that wasn't prepared: no command makes one"},

@@ -103,7 +103,7 @@ def _read(file: Any, made: "_Examples", size: int) -> str | None:
     with tarfile.open(fileobj=file, mode="r:", errors="backslashreplace", encoding="utf-8") as tar:
         try:
             while (member := tar.next()) is not None:
-                tar.members = []  # it keeps all that it has seen
+                tar.members = []  # pyright: ignore[reportAttributeAccessIssue]  (it keeps all that it has seen)
                 if member.offset_data + member.size > size:
                     made.drop_last()
                     return f"it ends in the middle of a file, at byte {size:,}: its last example is left out"

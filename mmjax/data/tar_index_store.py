@@ -29,7 +29,7 @@ log = logging.getLogger(__name__)
 
 
 class TarFacts(NamedTuple):
-    """Of each of some tars the number of examples, and the size and time in nanoseconds with which it was indexed; the
+    """The number of examples of each of some tars, its size, and its time in nanoseconds, when it was indexed; and the
     suffixes of all."""
 
     counts: Int[np.ndarray, " t"]
@@ -62,7 +62,7 @@ class TarIndexes:
                 return held
         held, _ = self._indexed(tar)
         if (held.size, held.modified) != (self.facts.sizes[tar], self.facts.modified[tar]):
-            raise UserError(changed(self._tars[tar]))
+            raise UserError(tar_changed(self._tars[tar]))
         with self._lock:
             self._indexes[tar] = held
             while len(self._indexes) > 1 and sum(each.nbytes for each in self._indexes.values()) > _HELD:
@@ -84,13 +84,13 @@ class TarIndexes:
                     log.warning("%s: %s", self._tars[tar], note)
         facts = TarFacts(counts, sizes, modified, tuple(suffixes))
         with output.replacing(_made(kept)) as part, part.open("wb") as file:
-            np.savez(file, **{name: np.asarray(array) for name, array in facts._asdict().items()})
+            np.savez(file, counts=counts, sizes=sizes, modified=modified, suffixes=np.array(facts.suffixes))
         return facts
 
     def _kept_facts(self, kept: Path) -> TarFacts | None:
         """What was found of these very tars before, where they are as they were."""
         try:
-            with np.load(kept, allow_pickle=False) as held:
+            with np.load(kept) as held:
                 facts = TarFacts(*(held[name] for name in TarFacts._fields))
         except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
             return None
@@ -130,7 +130,7 @@ def save_index(index: TarIndex, path: Path) -> None:
 def load_index(path: Path, size: int, modified: int) -> TarIndex | None:
     """Reads the index of a tar of that size and time; None where there is none, or it is another's, or damaged."""
     try:
-        with np.load(path, allow_pickle=False) as held:
+        with np.load(path) as held:
             told = json_text.parse(held["facts"].tobytes())
             if (told["format"], told["size"], told["modified"]) != (FORMAT, size, modified):
                 return None
@@ -140,7 +140,7 @@ def load_index(path: Path, size: int, modified: int) -> TarIndex | None:
         return None
 
 
-def changed(path: str) -> str:
+def tar_changed(path: str) -> str:
     """The message that a tar isn't what was indexed."""
     return (
         f"{path} has changed since it was indexed, and its examples may lie elsewhere: start again, and it is indexed "

@@ -6,7 +6,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Sequence
 
 from mmjax.data.tar_index import Member
-from mmjax.data.tar_index_store import changed
+from mmjax.data.tar_index_store import tar_changed
 from mmjax.errors import UserError
 
 _OPEN = 256  # tars that are open at once
@@ -60,12 +60,12 @@ class _OpenTar:
         """Returns the bytes from a place on. Raises UserError where the tar isn't what was indexed."""
         facts = os.fstat(self._file)
         if (facts.st_size, facts.st_mtime_ns) != self._indexed:
-            raise UserError(changed(self._path))
+            raise UserError(tar_changed(self._path))
         pieces, at = [], offset
         while at < offset + size:
             piece = os.pread(self._file, offset + size - at, at)
             if not piece:
-                raise UserError(changed(self._path))
+                raise UserError(tar_changed(self._path))
             pieces.append(piece)
             at += len(piece)
         return b"".join(pieces)

@@ -19,14 +19,14 @@ JSON, WORDS = "json", ("txt", "text", "caption", "cls", "json")
 
 
 class Taken(NamedTuple):
-    """Where a value is: in the file of that suffix, and there, if there is a path, in an entry of its JSON."""
+    """The place of a value: in the file of that suffix, and there, if there is a path, in an entry of its JSON."""
 
     suffix: str
     path: tuple[str, ...] = ()
 
 
 class TarColumns:
-    """What each column is taken from, by its name, in order.
+    """The places that each column is taken from, by its name, in order.
 
     wanted: the suffixes that they need. media: the columns that hold whole files that aren't words.
     """

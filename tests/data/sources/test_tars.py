@@ -5,6 +5,7 @@ import logging
 import os
 import pickle
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import numpy as np
 import pytest
@@ -207,7 +208,7 @@ def test_batches_are_the_same_over_hosts_workers_and_resume(workers, shards):
     mixture = Mixture({"laion": 1.0}, {"image": chains["image"]}, {"laion": Tars(shards)}, workers=workers)
 
     def read(step, count, host=(0, 1)):
-        stream = batches(mixture, batch_size=6, seed=3, step=step, host=host)
+        stream: Any = batches(mixture, batch_size=6, seed=3, step=step, host=host)
         try:
             return [next(stream) for _ in range(count)]
         finally:
