@@ -10,13 +10,15 @@ from mmjax.errors import UserError, closest, meant, nearest
 from mmjax.experiment.annotations import Clash, converted, describe_type, field_hints, fits, item_hint
 from mmjax.experiment.diff import MISSING
 from mmjax.experiment.graph import callable_name, children, fields, holds_configs, paths, short_repr, target
+from mmjax.experiment.part_texts import part_of_text
 
 
 def override(config: fdl.Config, assignment: str) -> None:
     """Sets one `path=value` in a complete config, in place.
 
-    The value is read as a Python literal, or else as a string. An int is converted to a float and a list to a tuple;
-    any other clash of types is an error, as is an unknown path.
+    The value is read as a Python literal, as a part (`data.sources.own=Tars("a/*.tar")`), or else as a string. An int
+    is converted to a float and a list to a tuple; any other clash of types is an error, as is an unknown path. A part
+    takes the place of another.
 
     Raises:
         UserError: the path is unknown or the type is wrong; the message has the nearest path, the type, or what can be
@@ -29,7 +31,7 @@ def override(config: fdl.Config, assignment: str) -> None:
     try:
         value = ast.literal_eval(text.strip())
     except (ValueError, SyntaxError, MemoryError, RecursionError):
-        value = text
+        value = part_of_text(text) or text
     _set(config, path, value, hint=Any, whole=config, path=path)
 
 
@@ -52,8 +54,10 @@ def _set(node: Any, rest: str, value: Any, *, hint: Any, whole: fdl.Config, path
         if fitting:
             key = max(fitting, key=len)
             return {**node, key: _set(node[key], rest[len(key) + 1 :], hint=inner, **deeper)}
-        if inner is not Any and fits(value, inner):  # a new key, such as a weight that had the default 1
-            return {**node, rest: converted(value, inner)}
+        if isinstance(value, fdl.Config) or (
+            inner is not Any and fits(value, inner)
+        ):  # a new key, such as a weight that had the default 1
+            return {**node, rest: value if isinstance(value, fdl.Config) else converted(value, inner)}
     elif isinstance(node, (list, tuple)):
         head, _, tail = rest.partition(".")
         if head.isdecimal() and int(head) < len(node):
@@ -78,6 +82,8 @@ def _near(node: Any, rest: str, whole: fdl.Config, path: str) -> str:
 
 
 def _leaf(current: Any, value: Any, hint: Any, whole: fdl.Config, path: str) -> Any:
+    if isinstance(value, fdl.Config) and not isinstance(current, dict | list | tuple):
+        return value
     if holds_configs(current):
         kind = callable_name(current) if isinstance(current, fdl.Config) else f"{type(current).__name__} of parts"
         raise UserError(f"{path} is a {kind}, not a value; set what is in it{_offer(whole, path)}")

@@ -126,7 +126,7 @@ def _called(function: Any, path: Path) -> str:
     """The name under which `function` is listed, by identity: its own `__name__` may be wrong."""
     name = getattr(function, "__name__", "")
     for called, (module, symbol) in known().items():
-        if symbol == name and getattr(importlib.import_module(module), symbol) is function and _can_be(function):
+        if symbol == name and getattr(importlib.import_module(module), symbol) is function and can_be_part(function):
             return called
     if (called := own_parts.part_name(function)) is not None:
         return called
@@ -140,7 +140,7 @@ def _called(function: Any, path: Path) -> str:
     )
 
 
-def _can_be(function: Any) -> bool:
+def can_be_part(function: Any) -> bool:
     """True if a listed name is a part: a class of fields, or a schedule of optax's. Faces list base classes, contracts
     and functions too.
     """
@@ -290,7 +290,7 @@ def _allowed(called: Any, path: Path) -> Any:
         function = getattr(importlib.import_module(module), name)
     except (ImportError, AttributeError) as error:
         raise UserError(f"{_dotted(path)}: this version of mmjax ({__version__}) has no {called}: {error}") from error
-    if not _can_be(function):
+    if not can_be_part(function):
         raise UserError(
             f"{_dotted(path)}: {called!r} isn't among the callables that an experiment.json may name: it is no class "
             "of fields"

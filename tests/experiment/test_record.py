@@ -418,6 +418,7 @@ def test_fields_of_older_versions_are_read_over(called):
 LEFT_OUT = {
     "mmjax.objectives.encoding:Encoding": "how a part of a batch is encoded",
     "mmjax.data.embedding_files:Embeddings": "read from a folder",
+    "mmjax.data.tar_index:TarIndex": "made of a tar",
     "mmjax.experiment.confined:Record": "a record, not in one",
     "mmjax.experiment.diff:Same": "found between two experiments",
     "mmjax.experiment.show:Differences": "as above",
