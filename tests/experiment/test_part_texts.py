@@ -40,7 +40,10 @@ def test_what_calls_no_part_is_none(text: str) -> None:
     [
         ("Tar('a')", "mmjax has no part 'Tar'; did you mean Tars"),
         ("Source()", "Source is no part of an experiment"),
-        ("Tars(shard='a')", "Tars has no field 'shard'; did you mean shards or shares.*; it has shards, fields, splits"),
+        (
+            "Tars(shard='a')",
+            "Tars has no field 'shard'; did you mean shards or shares.*; it has shards, fields, splits",
+        ),
         ("Tars('a', **{'index': 'b'})", "Tars has no field None"),
         ("Tfds(1, 2, 3, 4, 5, 6)", "Tfds has 4 fields, and was given 6"),
         ("Tars(open('a'))", "mmjax has no part 'open'"),
