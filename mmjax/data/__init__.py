@@ -23,6 +23,7 @@ with epy.lazy_api_imports(globals()):
     from mmjax.data.sources.every_caption import EveryCaption
     from mmjax.data.sources.folder import Folder
     from mmjax.data.sources.hugging_face import HuggingFace
+    from mmjax.data.sources.lines import Lines
     from mmjax.data.sources.precomputed import Features, Vector
     from mmjax.data.sources.python_topics import PythonTopics
     from mmjax.data.sources.renamed import Renamed

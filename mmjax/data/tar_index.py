@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from jaxtyping import Int, UInt, UInt8
 
+from mmjax.data.ranged_files import FileState
 from mmjax.errors import UserError
 
 BLOCK = 512  # bytes: a tar is made of blocks
@@ -34,14 +35,13 @@ class Member(NamedTuple):
 class TarIndex:
     """The examples of a tar.
 
-    size, modified: the tar's, in bytes and nanoseconds, when it was indexed. suffixes: those that its files have.
+    state: the tar's, when it was indexed. suffixes: those that its files have.
     keys: of the examples, one behind the other in UTF-8, each ending at `key_ends`; the second example of a key has
     "#2" behind it. firsts: the place of each example's first file, and the number of files at the end. codes, offsets,
     sizes: of each file: the number of its suffix, and where its bytes are. notes: what was left out, in words.
     """
 
-    size: int
-    modified: int
+    state: FileState
     suffixes: tuple[str, ...]
     keys: UInt8[np.ndarray, " k"]
     key_ends: Int[np.ndarray, " n"]
@@ -95,7 +95,7 @@ def index_tar(path: str) -> TarIndex:
         raise UserError(f"{path} can't be read: {error.strerror}") from error
     except tarfile.TarError as error:
         raise UserError(f"{path} is no tar: {error}") from error
-    return made.index(facts.st_size, facts.st_mtime_ns, notes)
+    return made.index(FileState(facts.st_size, facts.st_mtime_ns), notes)
 
 
 def _read(file: Any, made: "_Examples", size: int) -> str | None:
@@ -165,7 +165,7 @@ class _Examples:
         if self.firsts:
             del self.members[self.firsts.pop() :], self.keys[-1]
 
-    def index(self, size: int, modified: int, notes: list[str]) -> TarIndex:
+    def index(self, state: FileState, notes: list[str]) -> TarIndex:
         """What was found."""
         encoded = [key.encode("utf-8", "backslashreplace") for key in self.keys]
         table = np.array(self.members, np.int64).reshape(-1, 3)
@@ -173,8 +173,7 @@ class _Examples:
         twice = sum(count - 1 for count in self.seen.values())
         told += [f"{twice:,} examples have the key of one before"] if twice else []
         return TarIndex(
-            size=size,
-            modified=modified,
+            state=state,
             suffixes=tuple(self.codes),
             keys=np.frombuffer(b"".join(encoded), np.uint8),
             key_ends=np.cumsum([len(key) for key in encoded], dtype=np.int64),

@@ -163,14 +163,14 @@ def test_an_index_is_kept_whole_and_for_its_own_tar(tmp_path):
     path = write_tar(tmp_path / "a.tar", img2dataset_like(3, 4))
     index = index_tar(str(path))
     save_index(index, tmp_path / "a.npz")
-    again = load_index(tmp_path / "a.npz", index.size, index.modified)
+    again = load_index(tmp_path / "a.npz", index.state)
     assert again is not None
     assert read(path, again) == read(path, index)
-    assert load_index(tmp_path / "a.npz", index.size, index.modified + 1) is None
-    assert load_index(tmp_path / "a.npz", index.size + BLOCK, index.modified) is None
+    assert load_index(tmp_path / "a.npz", index.state._replace(modified=1)) is None
+    assert load_index(tmp_path / "a.npz", index.state._replace(size=1)) is None
     content = (tmp_path / "a.npz").read_bytes()
     for size in range(0, len(content), 211):
         (tmp_path / "a.npz").write_bytes(content[:size])
-        assert load_index(tmp_path / "a.npz", index.size, index.modified) is None
+        assert load_index(tmp_path / "a.npz", index.state) is None
     np.savez(tmp_path / "a.npz", facts=np.array([{}], object))
-    assert load_index(tmp_path / "a.npz", index.size, index.modified) is None  # nothing is unpickled
+    assert load_index(tmp_path / "a.npz", index.state) is None  # nothing is unpickled

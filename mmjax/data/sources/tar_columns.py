@@ -1,11 +1,11 @@
 """The columns of examples whose parts are files of a tar: which file, or entry of its JSON, is which, and its value."""
 
-import json
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
-from mmjax.data.sources.cells import filled_cell, label, stripped
+from mmjax.data.sources.cells import label, stripped
 from mmjax.data.sources.contract import MEDIA, MODALITIES
+from mmjax.data.sources.json_values import json_caption, json_entry
 from mmjax.errors import UserError, nearest
 from mmjax.runtime.files import json_text
 
@@ -48,7 +48,7 @@ class TarColumns:
                 place
                 for place in places
                 if place.suffix in suffixes
-                and (column in fields or not place.path or _entry(entries, place.path) is not None)
+                and (column in fields or not place.path or json_entry(entries, place.path) is not None)
             ]
             if found:
                 self.places[column] = found
@@ -92,8 +92,8 @@ class TarColumns:
             elif parsed is _BROKEN:
                 value = contents[JSON] if column == "text" else None
             else:
-                value = _entry(parsed, path)
-                value = _caption(value) if column == "text" else label(value)
+                value = json_entry(parsed, path)
+                value = json_caption(value) if column == "text" else label(value)
             if value is not None:
                 return value
         return None
@@ -119,35 +119,6 @@ def _taken(where: str, column: str, said: str) -> Taken:
     if path and suffix != JSON:
         raise UserError(f"{where}, fields={{{column!r}: {said!r}}}): only a .json has entries, such as json/caption")
     return Taken(suffix, tuple(path.split("/")) if path else ())
-
-
-def _entry(value: Any, path: Sequence[str]) -> Any:
-    """The entry of nested objects, and of lists by number; None where there is none."""
-    for part in path:
-        if isinstance(value, Mapping):
-            value = value.get(part)
-        elif isinstance(value, list) and part.isdecimal() and int(part) < len(value):
-            value = value[int(part)]
-        else:
-            return None
-    return value
-
-
-def _caption(value: Any) -> Any:
-    """A caption, or several; a number as its digits; None where there is none, bytes where it is no text."""
-    if isinstance(value, str):
-        return stripped(value)
-    if isinstance(value, bool):
-        return str(value).encode()
-    if isinstance(value, int):
-        return str(value)
-    if isinstance(value, list):
-        kept = [stripped(one) if isinstance(one, str) else one for one in value if filled_cell(one) is not None]
-        return (kept or None) if all(isinstance(one, str) for one in kept) else json.dumps(value).encode()
-    if isinstance(value, Mapping):
-        kept = {name: stripped(one) for name, one in value.items() if filled_cell(one) is not None}
-        return (kept or None) if all(isinstance(one, str) for one in kept.values()) else json.dumps(value).encode()
-    return None if filled_cell(value) is None else json.dumps(value).encode()
 
 
 def _file_value(column: str, suffix: str, content: bytes) -> Any:

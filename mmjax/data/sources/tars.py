@@ -8,13 +8,14 @@ from typing import Any, Literal
 
 import numpy as np
 
+from mmjax.data.ranged_files import RangedFiles
 from mmjax.data.shard_names import ShardNames
 from mmjax.data.sources.contract import Records, Source
 from mmjax.data.sources.fingerprints import Fingerprint, of_text
 from mmjax.data.sources.splits import WHOLE, SplitNotFoundError, hashed_split
 from mmjax.data.sources.tar_columns import JSON, TarColumns, parsed_json
 from mmjax.data.tar_index_store import TarIndexes
-from mmjax.data.tar_reader import TarReader
+from mmjax.data.tar_reader import read_members
 from mmjax.errors import UserError
 
 
@@ -33,8 +34,8 @@ class Tars(Source):
     every one. Their order is the pattern's, and within a tar that of the examples.
 
     Each tar is indexed once, with a line of progress; `index` says where that is kept: in the `cache`
-    (`$XDG_CACHE_HOME/mmjax/tars`) or `beside` the tars. An index is made anew where its tar has another size or time. A
-    tar that is cut off or broken is used up to there, but for its last example, and named.
+    (`$XDG_CACHE_HOME/mmjax/indexes`) or `beside` the tars. An index is made anew where its tar has another size or
+    time. A tar that is cut off or broken is used up to there, but for its last example, and named.
     """
 
     shards: str
@@ -110,7 +111,7 @@ class TarRecords(Records):
         self._ends = np.cumsum(facts.counts)
         if not len(self):
             raise SplitNotFoundError(f"Tars({source.shards!r}): its {len(self._tars)} tars hold no example")
-        self._read = TarReader(lambda tar: (self._tars[tar], int(facts.sizes[tar]), int(facts.modified[tar])))
+        self._files = RangedFiles(lambda tar: (self._tars[tar], facts.state(tar)))
         entries = self._first_entries() if JSON in facts.suffixes else {}
         self._columns = TarColumns(f"Tars({source.shards!r}", source.fields, facts.suffixes, entries)
         self.media = self._columns.media
@@ -124,7 +125,10 @@ class TarRecords(Records):
         row = index - (int(self._ends[tar - 1]) if tar else 0)
         held = self._indexes[tar]
         members = [member for member in held.members(row) if member.suffix in self._columns.wanted]
-        return {"id": f"{self._name(tar)}/{held.key(row)}", **self._columns.values(self._read(tar, members))}
+        return {
+            "id": f"{self._name(tar)}/{held.key(row)}",
+            **self._columns.values(read_members(self._files, tar, members)),
+        }
 
     def fingerprint(self, columns: Sequence[str] | None = None) -> Fingerprint:
         """The number of examples, and a digest of the tars' names, sizes and numbers of examples."""
@@ -146,7 +150,7 @@ class TarRecords(Records):
             held = self._indexes[tar]
             for row in range(len(held)):
                 own = [member for member in held.members(row) if member.suffix == JSON]
-                parsed = parsed_json(self._read(tar, own).get(JSON))
+                parsed = parsed_json(read_members(self._files, tar, own).get(JSON))
                 if isinstance(parsed, dict):
                     return parsed
         return {}

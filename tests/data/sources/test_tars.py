@@ -21,7 +21,7 @@ from tests.data.tar_files import img2dataset_like, picture, sound, write_tar
 @pytest.fixture(autouse=True)
 def cache(tmp_path, monkeypatch):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    return tmp_path / "cache" / "mmjax" / "tars"
+    return tmp_path / "cache" / "mmjax" / "indexes"
 
 
 @pytest.fixture
