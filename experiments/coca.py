@@ -96,8 +96,8 @@ def small(captions: dict[str, Any], weights: dict[str, float], evaluators: list[
         batch_size=64,
         steps=600,
         evaluators=[
-            Retrieval(),
-            Retrieval(split="test", when="end"),
+            Retrieval(same="picture"),  # a picture has two dialogues, so two rows
+            Retrieval(split="test", when="end", same="picture"),
             Losses(split="test", batches=4, when="end"),
             *evaluators,
         ],
