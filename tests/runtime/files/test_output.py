@@ -20,6 +20,7 @@ NEW_FOLDER = "into a folder that takes its place when it is whole"
 APPENDED = "lines are added at the end"
 WRITERS = {
     "data/datasets/prepare.py": "a lock, which holds nothing",
+    "data/index_files.py": "into the name that `replacing` gave",
     "data/prepare/prepare_videos.py": "a lock, which holds nothing",
     "data/token_store.py": "into the name that `replacing` gave",
     "data/video_files.py": "into memory",
