@@ -85,7 +85,7 @@ def whole(run: Any, variables: Any) -> Any:
     return run(variables, batch())
 
 
-@pytest.mark.parametrize("microbatches", [2, 4])
+@pytest.mark.parametrize("microbatches", [pytest.param(2, marks=pytest.mark.slow), 4])
 def test_the_cut_changes_nothing(microbatches: int, variables: Any, whole: Any) -> None:
     assert_same(gradient(build(microbatches))(variables, batch()), whole, 1e-5)
 

@@ -94,7 +94,7 @@ def whole(uncut: Any, variables: Any) -> Any:
     return uncut(variables, batch())
 
 
-@pytest.mark.parametrize("microbatches", [2, 4])
+@pytest.mark.parametrize("microbatches", [pytest.param(2, marks=pytest.mark.slow), 4])
 def test_the_cut_changes_nothing(microbatches: int, variables: Any, whole: Any) -> None:
     assert_same(gradient(build(microbatches))(variables, batch()), whole, 1e-5)
 

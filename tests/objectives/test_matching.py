@@ -181,6 +181,7 @@ def test_equal_rows_have_equal_numbers() -> None:
     np.testing.assert_array_equal(numbers[:, None] == numbers, (rows[:, None] == rows).all(axis=2))
 
 
+@pytest.mark.slow
 def test_it_learns_to_tell_right_from_wrong() -> None:
     """Texts that name their picture: two towers' embeddings aside, the fusion alone must find it out."""
     random = np.random.default_rng(0)

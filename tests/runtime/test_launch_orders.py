@@ -100,13 +100,13 @@ def judge_for_ever(draws: list[str], then: str, start: tuple[str, str]) -> None:
     judge(launched(draws, then, *start, poll=300))
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=12, deadline=None)
 @given(*ORDERS)
 def test_any_order_ends(draws, start):
     judge_order(draws, start)
 
 
-@settings(max_examples=10, deadline=None)
+@settings(max_examples=5, deadline=None)
 @given(*LASTING)
 def test_whatever_stays_so_for_ever(draws, then, start):
     judge_for_ever(draws, then, start)

@@ -48,10 +48,11 @@ def dense(model: Model, tokenizer: PieceTokenizer, picture: np.ndarray | None, q
 
 
 def test_an_answer_is_the_dense_decoder_s(answerer: Model, tokenizer: PieceTokenizer, pictures: np.ndarray) -> None:
+    pictures = pictures[:2]
     wanted = [[dense(answerer, tokenizer, picture, question, 7) for question in ASKED] for picture in pictures]
     assert len({text for row in wanted for text in row}) > 1
-    likely = answerer.log_likelihood(["a cat"], image=[*pictures, pictures[0]], text=[*[ASKED[0]] * 3, ASKED[1]])
-    assert len({round(float(one), 4) for one in likely[:, 0]}) == 4  # picture and question matter
+    likely = answerer.log_likelihood(["a cat"], image=[*pictures, pictures[0]], text=[*[ASKED[0]] * 2, ASKED[1]])
+    assert len({round(float(one), 4) for one in likely[:, 0]}) == 3  # picture and question matter
     for picture, row in zip(pictures, wanted, strict=True):
         found = answerer.answer(image=picture, text=ASKED, max_new_tokens=7)
         assert found == [text.strip() for text in row]

@@ -225,6 +225,7 @@ def test_each_token_of_a_span_may_be_predicted_in_its_place(mask_each: bool, var
     assert "loss/stuff_to_span" not in metrics
 
 
+@pytest.mark.slow  # the cut of the other objective is counted above
 def test_the_cut_changes_nothing_of_masked_words() -> None:
     given, fields = batch(B, mask_each=True), {"masked_words": True, "dropout": 0.2}
     held = drawn(build(**fields), given)
