@@ -79,7 +79,11 @@ class TarIndexes:
             made = pool.map(self._indexed, range(len(self._tars)))
             told = f"Index of {len(self._tars):,} tars"
             shown = track(made, told, len(self._tars), console=console, transient=True, disable=not console.is_terminal)
+            first = True
             for tar, (held, fresh) in enumerate(shown):
+                if fresh and first and not console.is_terminal:
+                    console.print(f"{told}, which is made once", soft_wrap=True)
+                first = first and not fresh
                 counts[tar], (sizes[tar], modified[tar]) = len(held), held.state
                 suffixes |= dict.fromkeys(held.suffixes)
                 for note in held.notes if fresh else ():
@@ -94,6 +98,8 @@ class TarIndexes:
         if (found := load_arrays(kept, FORMAT, None)) is None:
             return None
         told, arrays = found
+        if {*arrays} != {"counts", "sizes", "modified"}:
+            return None
         facts = TarFacts(**arrays, suffixes=tuple(told["suffixes"]))
         checked = range(len(self._tars)) if len(self._tars) <= _CHECKED else ()
         return None if any(file_state(self._tars[tar]) != facts.state(tar) for tar in checked) else facts
