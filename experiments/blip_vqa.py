@@ -9,7 +9,7 @@ answers that people gave. A loaded model writes: `answer(image="cat.png", text="
 options=...)` picks the likeliest of all that there are, where the paper first takes 128 by their first word.
 
 `vqa_pairs` stands for a TFDS dataset of one's own: `question`, and `answers`, a list in which an answer stands as often
-as it was given. It starts from the released model, for what was only pretrained isn't in this layout. Pictures are
+as it was given. It starts from the released model, where the paper starts from what was only pretrained. Pictures are
 squeezed to squares, neither cropped nor recoloured; the rate falls in a straight line to where a tenth less after each
 epoch leads; the number of questions is remembered, not checked.
 """

@@ -1,12 +1,28 @@
 """What the tests of captioners of Hugging Face's compute of ours: a decoder beside the tokens of pictures."""
 
+import json
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+import transformers
 
+from mmjax.data.tokenizers.tokenizer_json import tokenizer_json
 from mmjax.experiment.graph import build
+from tests.data import vocabularies
+
+
+def bert_tokenizer(folder):
+    """BERT's tokenizer in a new folder, as a `tokenizer.json` alone; and as transformers opens it."""
+    folder.mkdir()
+    vocabularies.write_bert(folder)
+    model = tokenizer_json(folder)
+    for file in folder.iterdir():
+        file.unlink()
+    (folder / "tokenizer.json").write_bytes(model)
+    (folder / "tokenizer_config.json").write_text(json.dumps({"tokenizer_class": "BertTokenizer"}))
+    return transformers.PreTrainedTokenizerFast(tokenizer_file=str(folder / "tokenizer.json"))
 
 
 def parts_of(bundle):

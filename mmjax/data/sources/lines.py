@@ -13,11 +13,11 @@ from jaxtyping import Bool
 from mmjax.data.line_index import indexes_of
 from mmjax.data.paths import File, is_remote
 from mmjax.data.ranged_files import RangedFiles
-from mmjax.data.shard_names import ShardNames
 from mmjax.data.sources.cells import label, stripped
 from mmjax.data.sources.contract import MEDIA, MODALITIES, Records, Source, log
 from mmjax.data.sources.fingerprints import Fingerprint, of_text
 from mmjax.data.sources.json_values import json_caption, json_entry
+from mmjax.data.sources.pattern_splits import check_pattern_splits, files_of_split, pattern_folders
 from mmjax.data.sources.splits import WHOLE, SplitNotFoundError
 from mmjax.errors import UserError, nearest
 from mmjax.runtime.files import json_text
@@ -51,12 +51,7 @@ class Lines(Source):
     index: Literal["cache", "beside"] = "cache"
 
     def __post_init__(self) -> None:
-        if self.index not in ("cache", "beside"):
-            raise UserError(f"Lines(index={self.index!r}): an index is kept in the 'cache', or 'beside' its file")
-        if self.splits and self.shares:
-            raise UserError("Lines(splits=..., shares=...): other splits have files of their own, or a share: give one")
-        if self.shares and not (min(self.shares.values()) > 0 and sum(self.shares.values()) < 1):
-            raise UserError(f"Lines(shares={self.shares}): shares are above 0, and below 1 together; the rest is train")
+        check_pattern_splits("Lines", self.splits, self.shares, self.index)
 
     def open(self, split: str, data_dir: str | None = None) -> "LineRecords":
         """Opens a split, and indexes its files, where they aren't yet.
@@ -69,29 +64,12 @@ class Lines(Source):
 
     def places(self) -> dict[str, str]:
         """The folders of the files, and of what they name."""
-        patterns = {"lines": self.lines} | {f"splits.{split}": pattern for split, pattern in self.splits.items()}
-        found = {name: ShardNames(pattern).folder or "." for name, pattern in patterns.items()}
+        found = pattern_folders("lines", self.lines, self.splits)
         return found | ({} if self.root is None else {"root": self.root})
 
     def renaming(self, modality: str) -> str:
         """Renames by `fields`."""
         return f"; if an entry of another name holds it, say Lines(..., fields={{{modality!r}: NAME}})"
-
-    def files_of(self, split: str) -> list[str]:
-        """The files that hold a split's lines. Raises `SplitNotFoundError` where there is none."""
-        patterns = {"train": self.lines} | self.splits
-        if split == WHOLE and split not in patterns:
-            found = [name for pattern in patterns.values() for name in ShardNames(pattern)]
-        else:
-            shared = "train" if split in self.shares else split
-            found = list(ShardNames(patterns[shared])) if shared in patterns else []
-        if not found:
-            told = ", ".join(f"{name} ({pattern})" for name, pattern in patterns.items())
-            raise SplitNotFoundError(
-                f"Lines({self.lines!r}) has no file in the split {split!r}; it has {told}"
-                + (f" and shares of {', '.join(self.shares)}" if self.shares else "")
-            )
-        return found
 
 
 class LineRecords(Records):
@@ -99,8 +77,8 @@ class LineRecords(Records):
 
     def __init__(self, source: Lines, split: str):
         self._arguments = (source, split)
-        self._paths = source.files_of(split)
-        folders = [ShardNames(pattern).folder or "." for pattern in (source.lines, *source.splits.values())]
+        self._paths = files_of_split(f"Lines({source.lines!r})", split, source.lines, source.splits, source.shares)
+        folders = pattern_folders("lines", source.lines, source.splits).values()
         self._folder = os.path.commonpath([os.path.abspath(folder) for folder in folders])
         self._root = None if source.root is None else os.path.expanduser(source.root)
         indexes = indexes_of(self._paths, source.index == "beside")

@@ -9,14 +9,13 @@ from typing import Any, Literal
 import numpy as np
 
 from mmjax.data.ranged_files import RangedFiles
-from mmjax.data.shard_names import ShardNames
 from mmjax.data.sources.contract import Records, Source
 from mmjax.data.sources.fingerprints import Fingerprint, of_text
+from mmjax.data.sources.pattern_splits import check_pattern_splits, files_of_split, pattern_folders
 from mmjax.data.sources.splits import WHOLE, SplitNotFoundError, hashed_split
 from mmjax.data.sources.tar_columns import JSON, TarColumns, parsed_json
 from mmjax.data.tar_index_store import TarIndexes
 from mmjax.data.tar_reader import read_members
-from mmjax.errors import UserError
 
 
 @dataclass(frozen=True)
@@ -45,14 +44,7 @@ class Tars(Source):
     index: Literal["cache", "beside"] = "cache"
 
     def __post_init__(self) -> None:
-        if self.index not in ("cache", "beside"):
-            raise UserError(f"Tars(index={self.index!r}): an index is kept in the 'cache', or 'beside' its tar")
-        if self.splits and self.shares:
-            raise UserError(
-                "Tars(splits=..., shares=...): the other splits have tars of their own, or a share: give one"
-            )
-        if self.shares and not (min(self.shares.values()) > 0 and sum(self.shares.values()) < 1):
-            raise UserError(f"Tars(shares={self.shares}): shares are above 0, and below 1 together; the rest is train")
+        check_pattern_splits("Tars", self.splits, self.shares, self.index)
 
     def open(self, split: str, data_dir: str | None = None) -> "TarRecords":
         """Opens a split, and indexes those of its tars that weren't indexed yet.
@@ -65,8 +57,7 @@ class Tars(Source):
 
     def places(self) -> dict[str, str]:
         """The folders of the tars."""
-        patterns = {"shards": self.shards} | {f"splits.{split}": pattern for split, pattern in self.splits.items()}
-        return {name: ShardNames(pattern).folder or "." for name, pattern in patterns.items()}
+        return pattern_folders("shards", self.shards, self.splits)
 
     def renaming(self, modality: str) -> str:
         """Names a suffix by `fields`."""
@@ -74,25 +65,16 @@ class Tars(Source):
 
     def tars_of(self, split: str) -> list[str]:
         """The tars of a split. Raises `SplitNotFoundError` where there is none."""
-        patterns = {"train": self.shards} | self.splits
-        if split == WHOLE and split not in patterns:
-            found = [name for pattern in patterns.values() for name in ShardNames(pattern)]
-        elif self.shares:
-            known = {"train": 1 - sum(self.shares.values())} | self.shares
-            names = list(ShardNames(self.shards))
-            found = [name for name in names if hashed_split(os.path.basename(name), known) == split]
-            if names and split in known and not found:
-                raise SplitNotFoundError(
-                    f"{self.shards}: of {len(names)} tars a share of {known[split]:g} for {split!r} has none: give it "
-                    f"tars of its own, Tars(..., splits={{{split!r}: ...}})"
-                )
-        else:
-            found = list(ShardNames(patterns[split])) if split in patterns else []
+        where = f"Tars({self.shards!r})"
+        names = files_of_split(where, split, self.shards, self.splits, self.shares)
+        if not self.shares or split == WHOLE:
+            return names
+        known = {"train": 1 - sum(self.shares.values())} | self.shares
+        found = [name for name in names if hashed_split(os.path.basename(name), known) == split]
         if not found:
-            patterns_told = ", ".join(f"{name} ({pattern})" for name, pattern in patterns.items())
             raise SplitNotFoundError(
-                f"Tars({self.shards!r}) has no tar in the split {split!r}; it has {patterns_told}"
-                + (f" and shares of {', '.join(self.shares)}" if self.shares else "")
+                f"{where}: of {len(names)} tars a share of {known[split]:g} for {split!r} has none: give it tars "
+                f"of its own, Tars(..., splits={{{split!r}: ...}})"
             )
         return found
 

@@ -132,6 +132,7 @@ def test_a_file_that_changes_is_an_error_and_then_another_run_s(tmp_path):
         ('{"text": "a"}\n'.encode("utf-16"), {}, "is in UTF-16: write it as plain UTF-8"),
         (b"\x1f\x8b123", {}, "is compressed"),
         (b"\n \n", {}, "none of its 0 lines is in 'train'"),
+        (b"", {}, "none of its 0 lines is in 'train'"),
         (b'{"text": "a"}\n', {"index": "x"}, "index='x'"),
         (b'{"text": "a"}\n', {"shares": {"a": 2.0}}, "shares are above 0, and below 1 together"),
     ],

@@ -100,7 +100,7 @@ def test_splits_have_tars_of_their_own_or_a_share(shards, tmp_path):
     ids = [one["id"] for split in ("train", "validation") for one in rows(source.open(split))]
     assert ids == [one["id"] for one in rows(source.open("all"))]
     assert ids[-1] == "val/a/000070001"
-    with pytest.raises(SplitNotFoundError, match=r"no tar in the split 'test'; it has train .*, validation"):
+    with pytest.raises(SplitNotFoundError, match=r"no file in the split 'test'; it has train .*, validation"):
         source.open("test")
     for number in range(20):
         write_tar(tmp_path / f"many/{number}.tar", img2dataset_like(number, 1))
@@ -171,7 +171,7 @@ def test_what_is_not_there_is_told(tmp_path):
     write_tar(tmp_path / "00000.tar", img2dataset_like(0, 1))
     with pytest.raises(UserError, match=r"00001\.tar can't be read: No such file"):
         Tars(f"{tmp_path}/{{00000..00001}}.tar").open("train")
-    with pytest.raises(SplitNotFoundError, match="no tar in the split 'train'"):
+    with pytest.raises(SplitNotFoundError, match="no file in the split 'train'"):
         Tars(f"{tmp_path}/none/*.tar").open("train")
     write_tar(tmp_path / "e/0.tar", [])
     with pytest.raises(SplitNotFoundError, match="its 1 tars hold no example"):

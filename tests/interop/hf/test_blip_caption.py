@@ -1,7 +1,6 @@
 """BLIP's captioner: the same logits, loss, gradients and captions, there and back; the published size by shape."""
 
 import dataclasses
-import json
 
 import numpy as np
 import pytest
@@ -9,12 +8,10 @@ import pytest
 torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")
 
-from mmjax.data.tokenizers.tokenizer_json import tokenizer_json  # noqa: E402
 from mmjax.errors import UserError  # noqa: E402
 from mmjax.inference.model import load  # noqa: E402
 from mmjax.interop.export import export  # noqa: E402
 from mmjax.interop.hf import layout as hf_layout  # noqa: E402
-from tests.data import vocabularies  # noqa: E402
 from tests.interop import captioners  # noqa: E402
 from tests.interop import hf_twins as twins  # noqa: E402
 from tests.interop import language_models as models  # noqa: E402
@@ -107,14 +104,7 @@ def test_what_cannot_be_expressed_is_named(key, value, message, read, tmp_path):
 def test_captions_begin_by_a_piece_that_the_tokenizer_lacks(tmp_path):
     """BERT's tokenizer frames by [CLS] and [SEP]; the model's captions begin by the next id after its last."""
     folder = tmp_path / "theirs"
-    folder.mkdir()
-    vocabularies.write_bert(folder)
-    model = tokenizer_json(folder)
-    for file in folder.iterdir():
-        file.unlink()
-    (folder / "tokenizer.json").write_bytes(model)
-    (folder / "tokenizer_config.json").write_text(json.dumps({"tokenizer_class": "BertTokenizer"}))
-    pieces = transformers.PreTrainedTokenizerFast(tokenizer_file=str(folder / "tokenizer.json"))
+    pieces = captioners.bert_tokenizer(folder)
     count, end = len(pieces), pieces("")["input_ids"][-1]
     sized = config(vocab=count + 2)
     sized.text_config.sep_token_id = end

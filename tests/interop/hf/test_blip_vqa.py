@@ -12,13 +12,12 @@ torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")
 
 from mmjax.data import Lowercase  # noqa: E402
-from mmjax.data.tokenizers.tokenizer_json import tokenizer_json  # noqa: E402
 from mmjax.errors import UserError  # noqa: E402
 from mmjax.experiment.graph import build  # noqa: E402
 from mmjax.inference.model import load  # noqa: E402
 from mmjax.interop.export import export  # noqa: E402
 from mmjax.interop.hf import layout as hf_layout  # noqa: E402
-from tests.data import vocabularies  # noqa: E402
+from tests.interop import captioners  # noqa: E402
 from tests.interop import hf_twins as twins  # noqa: E402
 
 SIZE = {"hidden_size": 24, "intermediate_size": 40, "num_hidden_layers": 2, "num_attention_heads": 3}
@@ -117,14 +116,7 @@ def test_a_decoder_of_another_size_is_refused(read, tmp_path):
 def test_questions_are_answered_as_theirs(tmp_path, monkeypatch, capsys):
     """BERT's tokenizer frames by [CLS] and [SEP]; answers begin by the next id after its last."""
     folder = tmp_path / "theirs"
-    folder.mkdir()
-    vocabularies.write_bert(folder)
-    model = tokenizer_json(folder)
-    for file in folder.iterdir():
-        file.unlink()
-    (folder / "tokenizer.json").write_bytes(model)
-    (folder / "tokenizer_config.json").write_text(json.dumps({"tokenizer_class": "BertTokenizer"}))
-    pieces = transformers.PreTrainedTokenizerFast(tokenizer_file=str(folder / "tokenizer.json"))
+    pieces = captioners.bert_tokenizer(folder)
     count, end = len(pieces), pieces("")["input_ids"][-1]
     theirs = twins.random_model(transformers.BlipForQuestionAnswering, config(count + 2, sep_token_id=end))
     theirs.save_pretrained(folder)
